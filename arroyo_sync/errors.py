@@ -1,0 +1,72 @@
+"""Every error that this package raises, under one base, each saying what to do."""
+
+from __future__ import annotations
+
+
+class ArroyoSyncError(Exception):
+    """The base of all errors of this package."""
+
+
+class ConfigurationError(ArroyoSyncError, ValueError):
+    """A setting is missing, empty or contradicts another; the message names it and what to do."""
+
+
+class InvalidOffset(ArroyoSyncError, ValueError):
+    """Something that can't be a Kafka offset was given for one."""
+
+
+class InvalidState(ArroyoSyncError, RuntimeError):
+    """A message was validated while its partition's gate is closed (any state but ``LOCAL_BEHIND``)."""
+
+    def __init__(self, topic: str, partition: int, state: object) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.state = state
+        name = getattr(state, "name", state)
+        super().__init__(f"{topic}[{partition}] is {name}, not LOCAL_BEHIND: its leaders must commit more first")
+
+
+class MessageNotReady(ArroyoSyncError, RuntimeError):
+    """A message was validated whose offset no leader has committed yet (at or past the remote offset)."""
+
+    def __init__(self, topic: str, partition: int, offset: int, remote_offset: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+        self.remote_offset = remote_offset
+        super().__init__(
+            f"{topic}[{partition}] offset {offset} is not released: the remote offset is {remote_offset}, "
+            f"so offsets below {remote_offset} are"
+        )
+
+
+class InvalidStateTransition(ArroyoSyncError, RuntimeError):
+    """A partition would pass between two states that the model doesn't join."""
+
+    def __init__(self, topic: str, partition: int, previous: object, state: object) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.previous = previous
+        self.state = state
+        names = [getattr(each, "name", each) for each in (previous, state)]
+        super().__init__(f"{topic}[{partition}] can't pass from {names[0]} to {names[1]}")
+
+
+class SourceDied(ArroyoSyncError, RuntimeError):
+    """The remote offset source has ended, so nothing more is released. ``__cause__`` holds why."""
+
+
+class NotReady(ArroyoSyncError, TimeoutError):
+    """The remote offset source wasn't ready in time; the message names what is missing."""
+
+
+class UnexpectedMessage(ArroyoSyncError, TypeError):
+    """The gate was given something that is not one message of one partition of its topic."""
+
+
+class StepRejectedInPoll(ArroyoSyncError, RuntimeError):
+    """A step behind the gate raised ``MessageRejected`` out of ``poll`` or ``join``.
+
+    Arroyo allows it only out of ``submit``. Steps such as ``RunTaskInThreads`` and ``Produce`` have by then taken the
+    message out of their queue, so going on would lose it: the processor ends, and reads it again when it restarts.
+    """
