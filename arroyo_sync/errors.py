@@ -70,3 +70,12 @@ class StepRejectedInPoll(ArroyoSyncError, RuntimeError):
     Arroyo allows it only out of ``submit``. Steps such as ``RunTaskInThreads`` and ``Produce`` have by then taken the
     message out of their queue, so going on would lose it: the processor ends, and reads it again when it restarts.
     """
+
+
+class MalformedRecord(ArroyoSyncError, ValueError):
+    """A commit-log record, or a part of one, that isn't in any known form. ``reason`` is short enough for a metric."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        self.detail = detail
+        super().__init__(f"malformed commit-log record ({reason}): {detail}")
