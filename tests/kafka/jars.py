@@ -1,0 +1,77 @@
+"""The jars of the Kafka broker, which Maven fetches once into a cache folder outside the checkout."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+CACHE_VARIABLE = "ARROYO_SYNC_CACHE"
+FETCH_TIMEOUT_SECONDS = 600.0
+
+_POM = Path(__file__).with_name("pom.xml")
+
+
+def java() -> str | None:
+    """The Java to run: that of ``JAVA_HOME``, else the one on ``PATH``, else ``None``."""
+    home = os.environ.get("JAVA_HOME")
+    return shutil.which(str(Path(home, "bin", "java"))) if home else shutil.which("java")
+
+
+def what_to_install() -> str | None:
+    """One line that says what this machine lacks to run a broker, or ``None`` if it lacks nothing."""
+    missing = []
+    if java() is None:
+        missing.append("Java 17 or later (Debian: openjdk-17-jre-headless)")
+    if not folder().is_dir() and shutil.which("mvn") is None:
+        missing.append("Maven (Debian: maven)")
+    return f"a real Kafka needs {' and '.join(missing)}: install it, then run again" if missing else None
+
+
+def folder() -> Path:
+    """Where the jars lie, or will: ``ARROYO_SYNC_CACHE``, else ``arroyo-sync`` in the user's cache folder."""
+    pom = _POM.read_bytes()
+    version = re.search(rb"<kafka\.version>(.+?)</kafka\.version>", pom)
+    assert version is not None, "pom.xml names no kafka.version"
+    parent = os.environ.get(CACHE_VARIABLE)
+    if not parent:
+        parent = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "arroyo-sync"))
+    # The digest makes a changed pom fetch anew.
+    return Path(parent, f"kafka-{version[1].decode()}-{hashlib.sha256(pom).hexdigest()[:8]}")
+
+
+def fetch() -> Path:
+    """The folder that holds the jars. Blocks for up to ten minutes if they must be fetched first.
+
+    The folder appears complete or not at all, so several processes may fetch at once, and any may be killed.
+
+    :raises RuntimeError: with Maven's output, when it failed.
+    """
+    target = folder()
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as parent:
+        fetched = Path(parent, "jars")
+        command = ["mvn", "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies"]
+        command += ["-DincludeScope=runtime", f"-DoutputDirectory={fetched}"]
+        maven = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=FETCH_TIMEOUT_SECONDS,
+        )
+        if maven.returncode != 0:
+            raise RuntimeError(f"Maven could not fetch Kafka's jars:\n{maven.stdout}")
+        try:
+            fetched.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was faster, which serves as well
+                raise
+    return target
