@@ -1,0 +1,89 @@
+"""The command line: ``python -m tests.benchmarks``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.environment import describe
+from tests.benchmarks.report import render
+from tests.benchmarks.scenarios import catch_up, release_latency
+from tests.kafka.cluster import KafkaCluster
+
+SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "release_latency": release_latency.run,
+    "catch_up": catch_up.run,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks that were asked for. Returns the exit code: 1 if a promise was broken."""
+    options = _parse(arguments)
+    console = Console()
+    names = options.only or list(SCENARIOS)
+    results: dict[str, Any] = {}
+    broken: list[str] = []
+    started = time.monotonic()
+    columns = (TextColumn("{task.fields[scenario]:>16}"), BarColumn(), TextColumn("{task.description}"))
+    with (
+        tempfile.TemporaryDirectory(prefix="arroyo-sync-bench-") as work,
+        Progress(*columns, TimeElapsedColumn(), console=console) as progress,
+    ):
+        task = progress.add_task("starting the broker", total=len(names), scenario="")
+
+        def tell(text: str) -> None:
+            progress.update(task, description=text.splitlines()[0][:100])
+            if text.startswith("BROKEN") or not console.is_terminal:
+                progress.console.print(text, highlight=False, markup=False)
+
+        with KafkaCluster(brokers=1, heap_mb=1_000) as cluster:
+            bench = Bench(cluster, Path(work), options.quick, options.seed, tell)
+            for name in names:
+                progress.update(task, scenario=name)
+                began = time.monotonic()
+                results[name] = SCENARIOS[name](bench)
+                results[name]["seconds"] = round(time.monotonic() - began, 1)
+                progress.advance(task)
+            broken = bench.broken
+            environment = describe(bench)
+    summary = {key: value for result in results.values() for key, value in result["summary"].items()}
+    document = {
+        "summary": {**summary, "promises_broken": len(broken)},
+        "broken": broken,
+        "seconds": round(time.monotonic() - started, 1),
+        "environment": environment,
+        "scenarios": results,
+    }
+    render(document, console)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    if options.plots:
+        from tests.benchmarks.plots import draw
+
+        draw(document, options.plots)
+    return 1 if broken else 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m tests.benchmarks", description="Beside the peer and the floor.")
+    parser.add_argument("--quick", action="store_true", help="3 short repetitions of less: under three minutes")
+    parser.add_argument("--only", metavar="NAME", action="append", choices=SCENARIOS, help=f"of {', '.join(SCENARIOS)}")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write everything that was measured")
+    parser.add_argument("--plots", metavar="DIR", type=Path, help="write PNG pictures")
+    parser.add_argument("--seed", type=int, default=1, help="of the leaders' timing (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
