@@ -68,6 +68,9 @@ class CommitKey:
     partition: int
     group: str
 
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}] of group {self.group!r}"
+
 
 @dataclass(frozen=True, slots=True)
 class CommitRecord:
@@ -140,7 +143,7 @@ def check_topic_name(topic: str) -> None:
     if ":" in topic:
         raise MalformedRecord(
             SkipReason.KEY.value,
-            f"the topic's name {topic!r} holds ':', which separates the parts of a record's key (topic:partition:group)",
+            f"the topic's name {topic!r} holds ':', which separates the parts of a record's key, topic:partition:group",
         )
 
 
