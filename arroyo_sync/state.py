@@ -73,14 +73,19 @@ _NO_OFFSETS = Offsets(None, None)
 
 
 class Partition:
-    """One partition's cell, shared by the manager (which writes it, under its lock) and the gate (which reads it)."""
+    """One partition's cell, shared by the manager (which writes it, under its lock), the gate and the source."""
 
-    __slots__ = ("key", "remote", "current")
+    __slots__ = ("key", "remote", "received", "current")
 
     def __init__(self, key: PartitionKey) -> None:
         self.key = key
         self.remote: int | None = None
         """The remote offset by itself, for the gate to read once a message without the lock."""
+        self.received: int | None = None
+        """The offset after the last message that the gate received in this assignment, ``None`` before the first one.
+
+        Written by the gate without the lock, read by the source: every offset up to it exists.
+        """
         self.current: StateAndOffsets = (None, _NO_OFFSETS)
 
 
@@ -108,8 +113,8 @@ class _PartitionsView(Mapping[PartitionKey, tuple[SynchronizedPartitionState, Of
         return repr(dict(self))
 
 
-def _ignore(topic: str, partition: int, previous: StateAndOffsets, current: StateAndOffsets) -> None:
-    pass
+def ignore_state_change(topic: str, partition: int, previous: StateAndOffsets, current: StateAndOffsets) -> None:
+    """The callback of a manager whose states nobody watches."""
 
 
 class SynchronizedPartitionStateManager:
@@ -121,7 +126,7 @@ class SynchronizedPartitionStateManager:
         after the change was stored.
     """
 
-    def __init__(self, callback: StateCallback = _ignore) -> None:
+    def __init__(self, callback: StateCallback = ignore_state_change) -> None:
         self._callback = callback
         self._lock = threading.RLock()
         self._moved_condition = threading.Condition(self._lock)

@@ -1,0 +1,403 @@
+"""The gate: it hands a message on once every leader has committed it, and holds it until then.
+
+Guarantees
+    - Nothing goes downstream at or past the remote offset, which is read anew for every message.
+    - Within a partition messages go downstream in offset order; a partition is a line, and no line waits for another.
+    - ``MessageRejected`` and ``InvalidMessage`` from below lose nothing and reorder nothing.
+    - What is held is bounded, in messages and in bytes a partition.
+
+Threads
+    All methods are called by the processor's thread. Other threads may read `SynchronizedStrategy.lines` and
+    `SynchronizedStrategy.held_messages`; they see values that were true a moment ago.
+
+Failures
+    A dead source comes out of `submit` and `poll` as `SourceDied`, after which nothing is released, in `join` neither.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from arroyo.dlq import InvalidMessage
+from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStrategy
+from arroyo.types import Message, Partition
+
+from arroyo_sync.errors import ConfigurationError, SourceDied, StepRejectedInPoll, UnexpectedMessage
+from arroyo_sync.line import HoldLimits, Line
+from arroyo_sync.remote import HighWatermarks, RemoteOffsetSource
+from arroyo_sync.state import SynchronizedPartitionStateManager
+
+logger = logging.getLogger(__name__)
+
+TPayload = TypeVar("TPayload")
+
+REJECTED_WAIT_SECONDS = 0.010
+"""How long to leave a step alone that rejected a message; Arroyo's processor waits as long."""
+
+_TURN_MESSAGES = 50
+"""How many messages a line hands on before the next line's turn, so that one long line doesn't use up every slice."""
+
+
+class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
+    """Gates the submission of messages to ``next_step`` on the remote offset of their partition.
+
+    It stands first in the pipeline, which `SynchronizedStrategyFactory` sees to: it takes single messages of a consumer
+    (``BrokerValue``) of one topic, of the partitions it was made for.
+
+    :param positions: the partitions of this assignment, and the offset of the first message that will come of each.
+    :param slice_seconds: for how long `poll` hands on released messages before it returns.
+    :param watermarks: handed to the source when trust begins anew, since a position moved back.
+    :param clock: monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        next_step: ProcessingStrategy[TPayload],
+        manager: SynchronizedPartitionStateManager,
+        source: RemoteOffsetSource,
+        positions: Mapping[Partition, int],
+        *,
+        limits: HoldLimits | None = None,
+        slice_seconds: float = 0.005,
+        watermarks: HighWatermarks | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        topics = {partition.topic.name for partition in positions}
+        if len(topics) > 1:
+            raise ConfigurationError(
+                f"the gate takes one topic, not {sorted(topics)}: run a StreamProcessor and a source for each"
+            )
+        self._next_step = next_step
+        self._next_submit = next_step.submit
+        self._next_poll = next_step.poll
+        self._manager = manager
+        self._source = source
+        self._slice_seconds = slice_seconds
+        self._watermarks = watermarks
+        self._clock = clock
+
+        # Lines by the partition's index: hashing an Arroyo Partition, a dataclass in another, costs ten times as much.
+        self._lines = {
+            partition.index: Line(
+                partition, manager.cell(partition.topic.name, partition.index), position, limits or HoldLimits()
+            )
+            for partition, position in positions.items()
+        }
+        # What `submit` looks lines up in: emptied by `close`, so that a closed gate costs an open one nothing.
+        self._open_lines = self._lines
+        # Lines whose oldest message is released, in the order of their turns. Mostly empty.
+        self._released: dict[Line, None] = {}
+        # Lines that handed something on since the manager was told their local offset; the last of them apart, since
+        # messages come in long runs of one partition.
+        self._untold: set[Line] = set()
+        self._current: Line | None = None
+        self._tell_at = clock()
+
+        # Plain attributes, since the flow control reads the first two before every message.
+        self.held_messages = 0
+        """How many messages are held or left over."""
+        self.pause_changes: dict[Partition, bool] = {}
+        """Partitions that became full (True) or drained (False), for `take_pause_changes`."""
+        self.was_rejected = False
+        """Whether the last slice ended with a rejection by the next step."""
+        self._is_next_closed = False
+        self._has_deadline = False
+        self._deadline: float | None = None
+
+        manager.take_moved()  # they were moved for another gate; this one holds nothing yet
+        self.seen_version = manager.version
+        """The manager's version whose remote offsets the gate has looked at."""
+        manager.set_local_offsets([(line.key, line.expected) for line in self._lines.values()])
+
+    # The processor's side.
+
+    def submit(self, message: Message[TPayload]) -> None:
+        """Hand the message on if it is released and nothing of its partition waits, else hold it.
+
+        :raises MessageRejected: from the next step, or because the partition is full: the message was not taken.
+        :raises InvalidMessage: from the next step. If it names another message, this one was not taken.
+        :raises SourceDied: the source has ended.
+        :raises UnexpectedMessage: this is not a consumer's message of an assigned partition, or the gate is closed.
+        """
+        if self._manager.version != self.seen_version:
+            self._look_at_source()
+        value: Any = message.value
+        try:
+            line = self._open_lines[value.partition.index]
+            offset = value.offset
+        except (AttributeError, KeyError):
+            raise self._unexpected(message) from None
+        cell = line.cell
+        remote = cell.remote
+        if remote is None or offset >= remote or line.held or offset < line.expected:
+            self._hold(line, offset, message)
+            return
+        try:
+            self._next_submit(message)
+        except InvalidMessage as exc:
+            if exc.offset == offset and exc.partition == line.partition:
+                self._received(line, offset)
+            raise
+        line.expected = cell.received = offset + 1
+        if line is not self._current:
+            self._untold.add(line)
+            self._current = line
+
+    def poll(self) -> None:
+        """Poll the next step, and hand on what is released, for one slice.
+
+        :raises InvalidMessage: from the next step; the message that it names is no longer held.
+        :raises SourceDied: the source has ended.
+        :raises StepRejectedInPoll: the next step raised ``MessageRejected`` out of its ``poll``.
+        """
+        if self._manager.version != self.seen_version:
+            self._look_at_source()
+        try:
+            self._next_poll()
+        except MessageRejected as exc:
+            raise self._step_rejected("poll") from exc
+        if self._released:
+            self._hand_on_slice()
+        if self._current is not None and self._clock() >= self._tell_at:
+            self.tell_local_offsets()
+
+    def close(self) -> None:
+        """Take no more messages. What is held stays, and `join` decides on it."""
+        self._open_lines = {}
+
+    def join(self, timeout: float | None = None) -> None:
+        """Hand on what is released, drop what is held, then close the next step and join it.
+
+        Blocks for about ``timeout`` seconds, counted from the first call: Arroyo calls again after an InvalidMessage.
+
+        :raises InvalidMessage: from the next step.
+        :raises StepRejectedInPoll: the next step raised ``MessageRejected`` out of ``poll`` or ``join``.
+        """
+        if not self._has_deadline:
+            self._has_deadline = True
+            self._deadline = None if timeout is None else self._clock() + timeout
+        if not self._is_next_closed:
+            self._hand_on_until_deadline()
+            self._drop_held()
+            self._is_next_closed = True
+            self._next_step.close()
+        try:
+            self._next_step.join(self._remaining_seconds())
+        except MessageRejected as exc:
+            raise self._step_rejected("join") from exc
+        self._forget_assignment()
+
+    def terminate(self) -> None:
+        """Drop what is held and terminate the next step."""
+        self.close()
+        self._drop_held()
+        self._is_next_closed = True
+        self._forget_assignment()
+        self._next_step.terminate()
+
+    # The consumer's side: what the flow control asks once a poll.
+
+    @property
+    def has_left_over(self) -> bool:
+        """Whether anything is released that the last slice didn't reach, or that the next step rejected."""
+        return bool(self._released)
+
+    def take_pause_changes(self) -> Mapping[Partition, bool]:
+        """Which partitions to pause (True: full) and to resume (False: drained) since the last call."""
+        changes, self.pause_changes = self.pause_changes, {}
+        return changes
+
+    def tell_local_offsets(self) -> None:
+        """Write the local offsets that moved to the manager, which is spared one lock a message."""
+        if self._open_lines and self._current is not None:
+            self._manager.set_local_offsets([(line.key, line.local_offset) for line in self._untold])
+            self._untold.clear()
+            self._current = None
+            self._tell_at = self._clock() + self._slice_seconds
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """The consumer will go on at ``offset``: forget what is held at or past it, since it comes again."""
+        line = self._open_lines.get(partition.index)
+        if line is not None and offset != line.expected:
+            self._move_position(line, offset)
+
+    @property
+    def lines(self) -> Iterator[Line]:
+        """The lines of this assignment. Any thread may read, see the module's docstring."""
+        return iter(self._lines.values())
+
+    # Holding.
+
+    def _hold(self, line: Line, offset: int, message: Message[TPayload]) -> None:
+        if offset < line.expected:
+            self._move_position(line, offset)
+        if line.is_at_limit:
+            raise MessageRejected
+        was_full = line.is_full
+        line.append(offset, message, self._clock())
+        self.held_messages += 1
+        if line.is_full and not was_full:
+            self.pause_changes[line.partition] = True
+        self._received(line, offset)
+
+    def _received(self, line: Line, offset: int) -> None:
+        """Note that the message at ``offset`` was taken, and let it prove a published offset that waits for proof."""
+        line.expected = line.cell.received = offset + 1
+        self._untold.add(line)
+        self._current = line
+        unproven = self._source.unproven
+        if unproven and unproven.get(line.key, offset + 2) <= offset + 1:
+            self._source.received(*line.key, offset + 1)
+        if line.is_released:
+            self._released[line] = None
+
+    def _move_position(self, line: Line, offset: int) -> None:
+        """The partition is read from ``offset`` on. Further back than before, every remote offset needs proof again."""
+        while line.held and line.held[-1].offset >= offset:
+            self._take_out(line, len(line.held) - 1)
+        if offset < line.expected:
+            logger.info("%s[%d]: reading again from %d, back from %d", *line.key, offset, line.expected)
+            line.cell.received = None
+            self._source.assign({line.key: offset}, self._watermarks)
+        line.expected = offset
+        self._manager.set_local_offset(*line.key, line.local_offset)
+
+    def _take_out(self, line: Line, index: int) -> None:
+        """Remove one message from the line; at the low mark, ask for more."""
+        was_full = line.is_full
+        line.take_out(index)
+        self.held_messages -= 1
+        if was_full and not line.is_full:
+            self.pause_changes[line.partition] = False
+
+    def _drop_held(self) -> None:
+        dropped = self.held_messages
+        for line in self._lines.values():
+            line.clear()
+        self.held_messages = 0
+        self._released.clear()
+        self.pause_changes.clear()
+        if dropped:
+            logger.info("Dropped %d held messages: they stay in Kafka and are read again", dropped)
+
+    def _forget_assignment(self) -> None:
+        """The partitions are no longer the follower's, or will be another gate's."""
+        for line in self._lines.values():
+            line.cell.received = None
+        keys = [line.key for line in self._lines.values()]
+        self._manager.set_local_offsets([(key, None) for key in keys])
+        self._source.revoke(keys)
+
+    # Releasing.
+
+    def _look_at_source(self) -> None:
+        """Take note of the remote offsets that moved.
+
+        :raises SourceDied: and then the version stays unseen, so that every later call raises again.
+        """
+        version = self._manager.version
+        self._source.check()
+        for topic, index in self._manager.take_moved():
+            line = self._lines.get(index)
+            if line is not None and line.key[0] == topic:
+                if line.is_released:
+                    self._released[line] = None
+                else:
+                    self._released.pop(line, None)
+        self.seen_version = version
+
+    def _hand_on_slice(self) -> None:
+        """Hand on what is released, the lines taking turns, until the slice ends or the next step rejects."""
+        deadline = self._clock() + self._slice_seconds
+        self.was_rejected = False
+        while self._released:
+            line = next(iter(self._released))
+            for _ in range(_TURN_MESSAGES):
+                if not line.is_released:
+                    self._released.pop(line, None)
+                    break
+                if not self._hand_on(line):
+                    self.was_rejected = True
+                    return
+                if self._clock() >= deadline:
+                    return
+                # The next step is polled between two submits, as Arroyo's processor does it.
+                try:
+                    self._next_poll()
+                except MessageRejected as exc:
+                    raise self._step_rejected("poll") from exc
+            else:
+                self._released.pop(line)
+                self._released[line] = None
+
+    def _hand_on(self, line: Line) -> bool:
+        """Submit the line's oldest message; False if it was rejected and stays."""
+        try:
+            self._next_submit(line.held[0].message)
+        except MessageRejected:
+            return False
+        except InvalidMessage as exc:
+            self._take_out_named(exc)
+            raise
+        self._take_out(line, 0)
+        self._untold.add(line)
+        self._current = line
+        return True
+
+    def _take_out_named(self, invalid: InvalidMessage) -> None:
+        """The message that the exception names leaves its line, if it is in one; every other stays."""
+        line = self._lines.get(invalid.partition.index)
+        if line is None or line.partition != invalid.partition:
+            return
+        for index, held in enumerate(line.held):
+            if held.offset == invalid.offset:
+                self._take_out(line, index)
+                self._untold.add(line)
+                self._current = line
+                return
+
+    def _hand_on_until_deadline(self) -> None:
+        while True:
+            try:
+                self._look_at_source()
+            except SourceDied:
+                logger.exception("The source has ended: nothing more is released")
+                return
+            if not self._released:
+                return
+            self._hand_on_slice()
+            remaining = self._remaining_seconds()
+            if self._released and remaining == 0:
+                logger.warning("Timed out: %d released messages were not taken by the next step", self.held_messages)
+                return
+            if self.was_rejected:
+                wait = REJECTED_WAIT_SECONDS if remaining is None else min(remaining, REJECTED_WAIT_SECONDS)
+                self._manager.wait_for_move(self.seen_version, wait)
+
+    def _remaining_seconds(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - self._clock())
+
+    # Refusing.
+
+    def _unexpected(self, message: Message[Any]) -> UnexpectedMessage:
+        partition = getattr(message.value, "partition", None)
+        if partition is None or not hasattr(message.value, "offset"):
+            return UnexpectedMessage(
+                f"the gate takes single messages of a consumer (BrokerValue), not {type(message.value).__name__}: "
+                "it stands first in the pipeline, and batching comes behind it"
+            )
+        where = f"{partition.topic.name}[{partition.index}] offset {getattr(message.value, 'offset', None)}"
+        if not self._open_lines and self._lines:
+            return UnexpectedMessage(f"the gate is closed and takes no more messages: {where}")
+        return UnexpectedMessage(f"{where} is of no partition that is assigned: {sorted(self._lines)}")
+
+    def _step_rejected(self, method: str) -> StepRejectedInPoll:
+        return StepRejectedInPoll(
+            f"{self._next_step!r} raised MessageRejected out of {method}(), where Arroyo allows it only out of "
+            "submit(): a step behind it rejected a message that it had already taken out of its queue. "
+            "Put a step that can hold on to it in between, or give the rejecting step a larger buffer; "
+            "the message is read again after a restart"
+        )

@@ -1,0 +1,73 @@
+"""What a test of a pipeline behind the gate needs, with no Kafka: a source moved by hand, and a step that records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from arroyo.processing.strategies.abstract import ProcessingStrategy
+from arroyo.types import Message
+
+from arroyo_sync.errors import SourceDied
+from arroyo_sync.remote import RemoteOffsetSource
+from arroyo_sync.state import SynchronizedPartitionStateManager
+
+
+class ManualSource(RemoteOffsetSource):
+    """A source whose remote offsets are moved by the test: what it sets is trusted."""
+
+    def __init__(self) -> None:
+        self.manager: SynchronizedPartitionStateManager | None = None
+        self.is_stopped = False
+        self._cause: BaseException | None = None
+        self._before_start: dict[tuple[str, int], int | None] = {}
+
+    def set_remote_offset(self, topic: str, partition: int, remote_offset: int | None) -> None:
+        """Release every message of the partition below ``remote_offset``, and no other. Any thread may call it."""
+        if self.manager is None:
+            self._before_start[topic, partition] = remote_offset
+        else:
+            self.manager.set_remote_offset(topic, partition, remote_offset)
+
+    def die(self, cause: BaseException) -> None:
+        """End as a source does that met this error."""
+        self._cause = cause
+        if self.manager is not None:
+            self.manager.wake()
+
+    def start(self, manager: SynchronizedPartitionStateManager) -> None:
+        if self.manager is None:
+            self.manager = manager
+            manager.set_remote_offsets(self._before_start.items())
+
+    def check(self) -> None:
+        if self._cause is not None:
+            raise SourceDied(f"the source has ended: {self._cause}") from self._cause
+
+    def stop(self, timeout: float) -> None:
+        self.is_stopped = True
+
+
+class RecordingStep(ProcessingStrategy[Any]):
+    """A last step that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message[Any]] = []
+        """Every message submitted, oldest first."""
+        self.polls = 0
+        self.is_closed = False
+        self.is_terminated = False
+
+    def submit(self, message: Message[Any]) -> None:
+        self.messages.append(message)
+
+    def poll(self) -> None:
+        self.polls += 1
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def terminate(self) -> None:
+        self.is_terminated = True
+
+    def join(self, timeout: float | None = None) -> None:
+        pass
