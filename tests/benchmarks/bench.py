@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,23 +174,36 @@ class Bench:
         return Data(topic, [len(range(p, messages, partitions)) for p in range(partitions)], len(payload))
 
     def publish(self, contender: str, topic: str, commit_log: str, offsets: list[int]) -> CommitRecords:
-        """Publish one commit record per partition, all at once, and wait until the broker has them."""
+        """Publish each partition's offset (0: none), all at once, and wait until the broker has the records."""
         producer = Producer({"bootstrap.servers": self.cluster.bootstrap_servers, "linger.ms": 0})
         producer.list_topics(commit_log, 10)
         form = self.record_format(contender)
         now = time.perf_counter_ns()
         for partition, offset in enumerate(offsets):
+            if not offset:
+                continue
             key, value = encode(form, topic, partition, LEADER_GROUP, offset)
             producer.produce(commit_log, value, key, headers=headers(form))
         if producer.flush(10):
             raise RuntimeError("the broker didn't take the commit records within 10 s")
         return CommitRecords.at_once(now, offsets)
 
-    def catch_up(self, contender: str, data: Data, *, follower: str = "nothing", record: str = "stamps") -> Run:
-        """One run through data that is there, the leaders far ahead: opened in one go, nearly to the end."""
+    def catch_up(
+        self,
+        contender: str,
+        data: Data,
+        *,
+        follower: str = "nothing",
+        record: str = "stamps",
+        stopped: Collection[int] = (),
+    ) -> Run:
+        """One run through data that is there, the leaders far ahead: opened in one go, nearly to the end.
+
+        :param stopped: partitions whose leader commits nothing.
+        """
         partitions = len(data.ends)
         gated = contender not in UNGATED
-        ends = [end - UNRELEASED for end in data.ends] if gated else data.ends
+        ends = [0 if p in stopped else end - UNRELEASED for p, end in enumerate(data.ends)] if gated else data.ends
         commit_log = self.create_topic("commit-log", 1)
         options: dict[str, Any] = {
             "commit_log": commit_log,

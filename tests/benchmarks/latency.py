@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from tests.benchmarks.contenders.recorder import STAMP_EVERY
 from tests.benchmarks.numbers import FloatArray, IntArray
 from tests.benchmarks.promises import CommitRecords, Deliveries
 
@@ -25,15 +27,20 @@ class Released:
     """Per large commit (all partitions together), messages per second from its first message to its last."""
 
 
-def released(deliveries: Deliveries, records: CommitRecords, step: int, partitions: int) -> Released:
-    """The latencies of one step. The run must have kept its promises: every offset once and in order from 0."""
-    arrived = [deliveries.time_ns[deliveries.partition == p] for p in range(partitions)]
+def released(deliveries: Deliveries, records: CommitRecords, step: int, partitions: Iterable[int]) -> Released:
+    """The latencies of one step, in these partitions.
+
+    The run must have kept its promises: every offset once and in order from 0.
+    """
+    arrived = {p: deliveries.time_ns[deliveries.partition == p] for p in partitions}
     first: list[int] = []
     everything: list[FloatArray] = []
     bursts: dict[int, list[tuple[int, int, int]]] = {}
-    previous = [0] * partitions
+    previous = dict.fromkeys(arrived, 0)
     columns = (records.time_ns, records.partition, records.offset, records.step, records.tick)
     for time_ns, partition, offset, its_step, tick in zip(*(each.tolist() for each in columns), strict=True):
+        if partition not in arrived:
+            continue
         low, previous[partition] = previous[partition], offset
         if its_step != step or offset <= low:
             continue
@@ -63,8 +70,6 @@ def arrival_ms(deliveries: Deliveries, records: CommitRecords, step: int) -> Flo
 
 def throughput(deliveries: Deliveries, skip: float = 0.2) -> float:
     """Messages per second, leaving out the first part of the deliveries: what was prefetched before the start."""
-    from tests.benchmarks.contenders.recorder import STAMP_EVERY
-
     times: IntArray = deliveries.time_ns
     begin = int(len(times) * skip)
     per_time = STAMP_EVERY if deliveries.stamped else 1

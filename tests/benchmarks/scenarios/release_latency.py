@@ -86,7 +86,7 @@ def first_ms(run: Run, step: int) -> Any:
 
 def _released(run: Run, step: int) -> Released:
     assert run.records is not None
-    return released(run.deliveries, run.records, step, PARTITIONS)
+    return released(run.deliveries, run.records, step, range(PARTITIONS))
 
 
 def _case(runs: dict[str, list[Run | None]], step: int, bare: list[float | None]) -> dict[str, Any]:
