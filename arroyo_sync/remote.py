@@ -61,9 +61,12 @@ class RemoteOffsetSource(Protocol):
         of them is released. When it returns, the manager holds no remote offset of them that isn't proven. Never
         blocks.
         """
+        return
 
     def revoke(self, partitions: Collection[PartitionKey]) -> None:
         """The follower no longer reads these partitions. Never blocks."""
+        return
 
     def received(self, topic: str, partition: int, next_offset: int) -> None:
         """The follower has received every message below ``next_offset``, so offsets up to it are proven."""
+        return

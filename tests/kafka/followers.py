@@ -1,0 +1,138 @@
+"""Followers in threads of the test's process: real consumers of one group, behind gates that the test opens by hand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.processing.processor import StreamProcessor
+from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
+from arroyo.processing.strategies.commit import CommitOffsets
+from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
+from confluent_kafka import Producer
+
+from arroyo_sync.factory import SynchronizedStrategyFactory
+from arroyo_sync.line import HoldLimits
+from arroyo_sync.testing import ManualSource
+from tests.kafka.waiting import wait_until
+
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "eager": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500},
+    "kip848": {"group.protocol": "consumer"},
+}
+"""The two group protocols under which the gate works, with settings that make rebalances quick."""
+
+
+def consumer_settings(bootstrap_servers: str, group: str, protocol: str) -> dict[str, Any]:
+    """Settings of a follower's consumer, as the README recommends them."""
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        "group.id": group,
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "queued.min.messages": 1000,
+        "fetch.queue.backoff.ms": 10,
+        "topic.metadata.refresh.interval.ms": 1000,
+        **PROTOCOLS[protocol],
+    }
+
+
+def produce_numbered(bootstrap_servers: str, topic: str, partitions: int, count: int) -> None:
+    """Write ``count`` messages to each partition; a message's value is its offset in a topic that was empty."""
+    producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5, "queue.buffering.max.messages": 10**6})
+    for number in range(count):
+        for partition in range(partitions):
+            producer.produce(topic, str(number).encode(), partition=partition)
+    assert producer.flush(30) == 0
+
+
+class _Recorder(ProcessingStrategy[KafkaPayload]):
+    """Notes what arrives, then commits it."""
+
+    def __init__(self, deliveries: list[tuple[int, int]], commit: Commit) -> None:
+        self._deliveries = deliveries
+        self._next = CommitOffsets(commit)
+
+    def submit(self, message: Message[KafkaPayload]) -> None:
+        assert isinstance(message.value, BrokerValue)
+        self._deliveries.append((message.value.partition.index, message.value.offset))
+        self._next.submit(message)
+
+    def poll(self) -> None:
+        self._next.poll()
+
+    def close(self) -> None:
+        self._next.close()
+
+    def terminate(self) -> None:
+        self._next.terminate()
+
+    def join(self, timeout: float | None = None) -> None:
+        self._next.join(timeout)
+
+
+class Follower(ProcessingStrategyFactory[KafkaPayload]):
+    """One member of a group: a StreamProcessor on a thread of its own, behind a gate of its own."""
+
+    def __init__(
+        self, settings: Mapping[str, Any], topic: str, *, wrapped: bool = True, limits: HoldLimits | None = None
+    ) -> None:
+        self.deliveries: list[list[tuple[int, int]]] = []
+        """Per assignment, partition and offset of every message that came through the gate, in the order of arrival."""
+        self.assignments: list[dict[int, int]] = []
+        """The partitions of every strategy that was made, with the offsets that it was told."""
+        self.error: BaseException | None = None
+        self.source = ManualSource()
+        self.factory = SynchronizedStrategyFactory(self, self.source, limits=limits)
+        consumer = KafkaConsumer(settings)
+        self.processor = StreamProcessor(
+            self.factory.flow_control(consumer) if wrapped else consumer, Topic(topic), self.factory
+        )
+        self._topic = topic
+        self._thread = threading.Thread(target=self._run, name=f"follower-{topic}", daemon=True)
+
+    def create_with_partitions(
+        self, commit: Commit, partitions: Mapping[Partition, int]
+    ) -> ProcessingStrategy[KafkaPayload]:
+        self.assignments.append({partition.index: offset for partition, offset in partitions.items()})
+        self.deliveries.append([])
+        return _Recorder(self.deliveries[-1], commit)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the processor, and raise what it died of."""
+        self.processor.signal_shutdown()
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the processor did not end"
+        if self.error is not None:
+            raise self.error
+
+    def release(self, partitions: int, remote_offset: int) -> None:
+        for partition in range(partitions):
+            self.source.set_remote_offset(self._topic, partition, remote_offset)
+
+    @property
+    def received(self) -> list[tuple[int, int]]:
+        return [each for delivered in list(self.deliveries) for each in list(delivered)]
+
+    @property
+    def held(self) -> int:
+        return sum(self.factory.held.values())
+
+    @property
+    def assigned(self) -> set[int]:
+        return set(self.assignments[-1]) if self.assignments else set()
+
+    def wait_until_received(self, count: int, timeout: float = 30) -> None:
+        wait_until(lambda: len(self.received) >= count, timeout, lambda: f"{len(self.received)} of {count} received")
+
+    def _run(self) -> None:
+        try:
+            self.processor.run()
+        except BaseException as exc:
+            self.error = exc
