@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from arroyo_sync.state import Partition
+
 FROM_BROKER = -1
 """In place of a commit-log partition: the offset is the group's commit on the broker, and no record was seen."""
 
@@ -31,10 +33,12 @@ class Statement(NamedTuple):
 class Trust:
     """How far an assigned partition is known to reach, since it was assigned."""
 
-    __slots__ = ("end", "number", "asked", "stale_cached_end")
+    __slots__ = ("end", "cell", "number", "asked", "stale_cached_end")
 
     def __init__(self, number: int) -> None:
         self.end = 0
+        # Where the gate notes what it received.
+        self.cell: Partition | None = None
         self.number = number
         # Whether the broker was asked since the assignment, and what the follower's client had cached just before.
         # That value may be of an earlier topic of the same name; another one was fetched since.

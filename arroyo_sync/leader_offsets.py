@@ -10,7 +10,8 @@ Guarantees
     3. For a partition that the follower doesn't read (not assigned), what was published is in force at once: it gates
        nothing.
     4. For an assigned one, a published offset comes into force only when it is *proven*: the broker's partition, since
-       the assignment, was seen to reach that far. Until then the last proven one stays in force. `assign` makes
+       the assignment, was seen to reach that far (the follower received a message just below, its client fetched such
+       an end, or the broker was asked). Until then the last proven one stays in force. `assign` makes
        everything unproven.
     5. An offset below the proven one (a rewind) is in force at once.
     6. An offset that a later answer of the broker refutes makes the group unknown there until it publishes again. The
@@ -26,17 +27,16 @@ Threads
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from arroyo_sync.claim import FROM_BROKER, Claim, Statement, Trust
-from arroyo_sync.state import PartitionKey
+from arroyo_sync.state import PartitionKey, SynchronizedPartitionStateManager
 
 CHUNK = 100
 """How many partitions are handled under one lock: at about 5 us each, half a millisecond."""
 
-Write = Callable[[Iterable[tuple[PartitionKey, int | None]]], None]
 T = TypeVar("T")
 
 
@@ -86,7 +86,7 @@ class LeaderOffsets:
         self._index = {group: index for index, group in enumerate(self.groups)}
         self._lock = threading.Lock()
         # All below: written by any thread, under the lock.
-        self._write: Write | None = None
+        self._manager: SynchronizedPartitionStateManager | None = None
         self._open = False
         # Per partition, one slot a group. A key is added and never taken away, except by `forget`.
         self._claims: dict[PartitionKey, list[Claim | None]] = {}
@@ -102,10 +102,12 @@ class LeaderOffsets:
         with self._lock:
             return self._number
 
-    def attach(self, write: Write) -> None:
-        """Where remote offsets go: ``SynchronizedPartitionStateManager.set_remote_offsets``."""
+    def attach(self, manager: SynchronizedPartitionStateManager) -> None:
+        """Where remote offsets go, and where the gate notes what it received."""
         with self._lock:
-            self._write = write
+            self._manager = manager
+            for key, trust in self._trust.items():
+                trust.cell = manager.cell(*key)
 
     def open(self) -> None:
         """Everything that was published before now is known: write all remote offsets."""
@@ -197,7 +199,7 @@ class LeaderOffsets:
         """Drop all that is known of these partitions: their remote offsets become unknown."""
         for chunk in _chunks(list(keys)):
             with self._lock:
-                self._settle({key: self._claims.pop(key) for key in chunk if key in self._claims}, forgotten=True)
+                self._settle({key: [] for key in chunk if self._claims.pop(key, None) is not None})
 
     def assign(self, keys: Iterable[PartitionKey]) -> None:
         """The follower reads these partitions from now on: nothing of them is proven any more (guarantee 4)."""
@@ -205,7 +207,10 @@ class LeaderOffsets:
             with self._lock:
                 self._number += 1
                 for key in chunk:
-                    self._trust[key] = Trust(self._number)
+                    trust = self._trust[key] = Trust(self._number)
+                    if self._manager is not None:
+                        trust.cell = self._manager.cell(*key)
+                        trust.cell.received = None  # on the thread that writes it
                     for claim in self._claims.get(key, ()):
                         if claim is not None and not claim.refuted:
                             claim.uncheck()
@@ -322,16 +327,30 @@ class LeaderOffsets:
                 claim.prove(end)
         self._settle({key: claims})
 
-    def _settle(self, touched: Mapping[PartitionKey, Sequence[Claim | None]], forgotten: bool = False) -> None:
+    def _settle(self, touched: Mapping[PartitionKey, Sequence[Claim | None]]) -> None:
         """Bring `unproven` and the manager up to date with these partitions."""
         for key, claims in touched.items():
+            self._note_doubts(key, claims)
+        if self._manager is not None:
+            self._manager.set_remote_offsets((key, self._remote(key, claims)) for key, claims in touched.items())
+
+    def _note_doubts(self, key: PartitionKey, claims: Sequence[Claim | None]) -> None:
+        trust = self._trust.get(key)
+        while True:
             doubted = [claim.doubted for claim in claims if claim is not None and claim.doubted is not None]
-            if doubted and not forgotten:
-                self._unproven[key] = min(doubted)
-            else:
+            if trust is None or not doubted:
                 self._unproven.pop(key, None)
-        if self._write is not None:
-            self._write((key, None if forgotten else self._remote(key, claims)) for key, claims in touched.items())
+                return
+            lowest = self._unproven[key] = min(doubted)
+            # The gate writes what it received, then looks for doubts; here it is the other way about. So a message that
+            # proves an offset is seen on one of the two sides, whichever comes first.
+            received = None if trust.cell is None else trust.cell.received
+            if received is None or received < lowest:
+                return
+            trust.end = max(trust.end, received)
+            for claim in claims:
+                if claim is not None:
+                    claim.prove(trust.end)
 
     def _remote(self, key: PartitionKey, claims: Sequence[Claim | None]) -> int | None:
         if not self._open or not claims:
