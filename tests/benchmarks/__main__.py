@@ -17,12 +17,25 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.environment import describe
 from tests.benchmarks.report import render
-from tests.benchmarks.scenarios import catch_up, release_latency
+from tests.benchmarks.scenarios import (
+    catch_up,
+    idle_release,
+    independence,
+    overhead,
+    refetch,
+    release_latency,
+    scale,
+)
 from tests.kafka.cluster import KafkaCluster
 
 SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
-    "release_latency": release_latency.run,
     "catch_up": catch_up.run,
+    "release_latency": release_latency.run,
+    "idle_release": idle_release.run,
+    "independence": independence.run,
+    "refetch": refetch.run,
+    "overhead": overhead.run,
+    "scale": scale.run,
 }
 
 

@@ -51,6 +51,8 @@ class Run:
     result: dict[str, Any]
     broken: list[str] = field(default_factory=list)
     records: CommitRecords | None = None
+    own_cpu_seconds: float = 0.0
+    """User + system time of the process since its partitions were assigned."""
     published: list[int] = field(default_factory=list)
 
 
@@ -238,22 +240,17 @@ class Contender:
         self.name = name
         self.config = config
         self.program = program
+        self._cpu_before = program.usage()["cpu_seconds"]
 
-    def finish(
-        self, records: CommitRecords | None, ends: list[int], timeout: float = FINISH_SECONDS, spare: bool = False
-    ) -> Run:
-        """Wait until all up to ``ends`` is delivered, end the run and judge it.
-
-        :param spare: the run is about something else than deliveries (a run that is idle): don't wait for them.
-        """
-        self.program.send(
-            {"command": "finish", "expect": 0 if spare else sum(ends), "timeout_seconds": timeout},
-        )
+    def finish(self, records: CommitRecords | None, ends: list[int], timeout: float = FINISH_SECONDS) -> Run:
+        """Wait until all up to ``ends`` is delivered, end the run and judge it."""
+        self.program.send({"command": "finish", "expect": sum(ends), "timeout_seconds": timeout})
         result = self.program.expect("result", timeout + FINISH_SECONDS)
         deliveries = Deliveries.load(Path(self.config["out"]), self.config["record"] == "stamps")
         judged = None if self.name in UNGATED else records
         broken = broken_promises(deliveries, judged, ends)
-        return Run(self.name, deliveries, result, broken, records)
+        cpu = result["cpu_seconds"] - self._cpu_before
+        return Run(self.name, deliveries, result, broken, records, cpu)
 
 
 class Feeder:

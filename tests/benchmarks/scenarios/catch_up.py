@@ -60,7 +60,7 @@ def _case(bench: Bench, follower: str, payload: bytes, messages: int) -> dict[st
             lambda n=name, d=data: bench.catch_up(n, d, follower=follower),  # type: ignore[misc]
         )
         speeds[name].append(None if made is None else throughput(made.deliveries))
-        cpu[name].append(None if made is None else made.result["cpu_seconds"] / len(made.deliveries) * 1e6)
+        cpu[name].append(None if made is None else made.own_cpu_seconds / len(made.deliveries) * 1e6)
     bench.cluster.delete_topic(data.topic)
     return {
         name: {
