@@ -93,6 +93,11 @@ class Kafka:
         self.delete_topic(name)
         self.create_topic(name, partitions, config)
 
+    def topic_config(self, name: str) -> dict[str, str]:
+        """All settings of a topic, with the defaults."""
+        resource = ConfigResource(ResourceType.TOPIC, name)
+        return {key: entry.value for key, entry in _result(self.admin.describe_configs([resource])[resource]).items()}
+
     def set_topic_config(self, name: str, config: Mapping[str, str]) -> None:
         """Change settings of a topic."""
         entries = [

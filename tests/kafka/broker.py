@@ -137,9 +137,8 @@ class Broker:
 
         def is_ready() -> bool:
             if not self.is_running:
-                tail = self.log_tail()
-                error = PortTaken if "Address already in use" in tail else RuntimeError
-                raise error(f"{self} ended by itself\n{tail}")
+                error = PortTaken if "Address already in use" in self._log.read_text(errors="replace") else RuntimeError
+                raise error(f"{self} ended by itself\n{self.log_tail()}")
             metadata = metadata_of(self.address)
             return metadata is not None and self.node_id in metadata.brokers
 

@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +46,7 @@ class KafkaCluster(Kafka):
     :param advertise: called with node id, listener and port, returns the port that clients are told: a proxy's.
     :param min_insync_replicas: by default 1 of 1 and 2 of 3.
     :param heap_mb: of each broker, in MiB.
-    :param jvm_options: further options of each JVM, such as ``-Dname=value``.
+    :param jvm_options: further options of each JVM, such as ``-Dlog4j2.level=INFO`` for a full log.
     :param environment: further variables for each JVM.
     """
 
@@ -69,7 +70,13 @@ class KafkaCluster(Kafka):
         self._protocols = {PLAINTEXT: "PLAINTEXT", **(listeners or {})}
         self._advertise = advertise or (lambda node_id, listener, port: port)
         self._min_insync_replicas = min_insync_replicas or (brokers + 1) // 2
-        self._jvm_options = [f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:-UsePerfData", *jvm_options]
+        self._jvm_options = [
+            f"-Xmx{heap_mb}m",
+            "-XX:+UseSerialGC",
+            "-XX:-UsePerfData",
+            "-Dlog4j2.level=WARN",
+            *jvm_options,
+        ]
         self._environment = {**os.environ, **(environment or {})}
         self._start_timeout = start_timeout
         self._nodes: list[Node] = []
@@ -157,28 +164,10 @@ class KafkaCluster(Kafka):
         directory = Path(tempfile.mkdtemp(prefix="arroyo-sync-kafka-"))
         self._guard = Guard(directory)
         self._nodes = self._place(directory)
+        guard = self._guard
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        for node in self._nodes:
-            node.directory.mkdir()
-            file = node.directory / "server.properties"
-            file.write_text(
-                server_properties(node, self._nodes, self._protocols, self._min_insync_replicas, self._properties)
-            )
-            temporary = node.directory / "tmp"  # where native libraries are unpacked
-            temporary.mkdir()
-            jvm = [str(java()), *self._jvm_options, f"-Djava.io.tmpdir={temporary}", "-Dlog4j2.level=INFO"]
-            jvm += ["-cp", f"{jars}/*"]
-            self._format(jvm, cluster_id, file)
-            self.brokers.append(
-                Broker(
-                    node.node_id,
-                    f"127.0.0.1:{node.ports[PLAINTEXT]}",
-                    log=node.directory / "broker.log",
-                    command=[*jvm, "kafka.Kafka", str(file)],
-                    environment=self._environment,
-                    guard=self._guard,
-                )
-            )
+        with ThreadPoolExecutor(self._count) as pool:
+            self.brokers = list(pool.map(lambda node: self._format(node, jars, cluster_id, guard), self._nodes))
         for broker in self.brokers:
             broker.start()
         self.wait_until_ready(self._start_timeout)
@@ -192,10 +181,18 @@ class KafkaCluster(Kafka):
             nodes.append(Node(node_id, directory / f"broker-{node_id}", own, advertised))
         return nodes
 
-    def _format(self, jvm: Sequence[str], cluster_id: str, file: Path) -> None:
-        command = [*jvm, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(file)]
+    def _format(self, node: Node, jars: Path, cluster_id: str, guard: Guard) -> Broker:
+        """Make the folder of a broker that can be started."""
+        temporary = node.directory / "tmp"  # where native libraries are unpacked
+        temporary.mkdir(parents=True)
+        properties = node.directory / "server.properties"
+        properties.write_text(
+            server_properties(node, self._nodes, self._protocols, self._min_insync_replicas, self._properties)
+        )
+        jvm = [str(java()), *self._jvm_options, f"-Djava.io.tmpdir={temporary}"]
+        jvm += ["-cp", f"{jars}/*"]
         formatting = subprocess.run(
-            command,
+            [*jvm, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -205,3 +202,11 @@ class KafkaCluster(Kafka):
         )
         if formatting.returncode != 0:
             raise RuntimeError(f"Kafka could not format its storage:\n{formatting.stdout}")
+        return Broker(
+            node.node_id,
+            f"127.0.0.1:{node.ports[PLAINTEXT]}",
+            log=node.directory / "broker.log",
+            command=[*jvm, "kafka.Kafka", str(properties)],
+            environment=self._environment,
+            guard=guard,
+        )
