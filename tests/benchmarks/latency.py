@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tests.benchmarks.contenders.recorder import STAMP_EVERY
-from tests.benchmarks.numbers import FloatArray, IntArray
+from tests.benchmarks.numbers import FloatArray
 from tests.benchmarks.promises import CommitRecords, Deliveries
 
 DRAIN_LEAST_MESSAGES = 500
@@ -68,9 +68,8 @@ def arrival_ms(deliveries: Deliveries, records: CommitRecords, step: int) -> Flo
     return np.asarray(delay[records.step == step], np.float64)
 
 
-def throughput(deliveries: Deliveries, skip: float = 0.2) -> float:
-    """Messages per second, leaving out the first part of the deliveries: what was prefetched before the start."""
-    times: IntArray = deliveries.time_ns
-    begin = int(len(times) * skip)
+def throughput(deliveries: Deliveries, skip: int = 0) -> float:
+    """Messages per second, leaving out the first ``skip`` deliveries: what was there before the leaders' offsets."""
     per_time = STAMP_EVERY if deliveries.stamped else 1
-    return (len(times) - 1 - begin) * per_time / int(times[-1] - times[begin]) * 1e9
+    times = deliveries.time_ns[skip // per_time :]
+    return (len(times) - 1) * per_time / int(times[-1] - times[0]) * 1e9

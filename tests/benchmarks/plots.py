@@ -28,7 +28,7 @@ LABELS = {
     "peer_bare": "Arroyo 0.2.2 without a gate",
     "peer": "SynchronizedConsumer (Arroyo 0.2.2)",
 }
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "axes.grid": True,
     "grid.alpha": 0.3,
