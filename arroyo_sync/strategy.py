@@ -108,8 +108,9 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         self._deadline: float | None = None
 
         manager.take_moved()  # they were moved for another gate; this one holds nothing yet
-        self.seen_version = manager.version
-        """The manager's version whose remote offsets the gate has looked at."""
+        self.seen_version = -1
+        """The manager's version whose remote offsets the gate has looked at. None at first: the source may have died
+        between the last gate's look and this one's making."""
         manager.set_local_offsets([(line.key, line.expected) for line in self._lines.values()])
 
     # The processor's side.
@@ -376,6 +377,10 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             if self.was_rejected:
                 wait = REJECTED_WAIT_SECONDS if remaining is None else min(remaining, REJECTED_WAIT_SECONDS)
                 self._manager.wait_for_move(self.seen_version, wait)
+                try:
+                    self._next_poll()  # where a step with a full queue makes room
+                except MessageRejected as exc:
+                    raise self._step_rejected("poll") from exc
 
     def _remaining_seconds(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - self._clock())

@@ -1,0 +1,69 @@
+"""What the model found, each in a few lines of its own."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+from arroyo.processing.strategies.abstract import MessageRejected
+from arroyo.types import BrokerValue, Message, Partition, Topic
+
+from arroyo_sync.errors import SourceDied
+from arroyo_sync.state import SynchronizedPartitionStateManager
+from arroyo_sync.strategy import SynchronizedStrategy
+from arroyo_sync.testing import ManualSource, RecordingStep
+
+TOPIC = "events"
+PARTITION = Partition(Topic(TOPIC), 0)
+
+
+def message(offset: int) -> Message[Any]:
+    return Message(BrokerValue(b"", PARTITION, offset, datetime(2024, 1, 1)))
+
+
+def started_source() -> tuple[SynchronizedPartitionStateManager, ManualSource]:
+    manager, source = SynchronizedPartitionStateManager(), ManualSource()
+    source.start(manager)
+    return manager, source
+
+
+@pytest.mark.parametrize("call", ["poll", "submit"])
+def test_a_gate_made_after_the_source_died_releases_nothing(call: str) -> None:
+    """Promise 1: a rebalance after the death made a gate that never asked, and released on stale trust."""
+    manager, source = started_source()
+    source.set_remote_offset(TOPIC, 0, 3)
+    source.die(RuntimeError("gone"))
+    step = RecordingStep()
+    gate = SynchronizedStrategy(step, manager, source, {PARTITION: 0})
+    with pytest.raises(SourceDied):
+        gate.poll() if call == "poll" else gate.submit(message(0))
+    assert step.messages == []
+
+
+class OneAtATime(RecordingStep):
+    """Takes one message between two polls, as a step with a full queue does."""
+
+    has_room = False
+
+    def submit(self, message: Message[Any]) -> None:
+        if not self.has_room:
+            raise MessageRejected
+        self.has_room = False
+        super().submit(message)
+
+    def poll(self) -> None:
+        self.has_room = True
+
+
+def test_join_polls_a_step_that_is_full() -> None:
+    """Promise 4: a step that makes room only in its poll got nothing more, and join used up its whole timeout."""
+    manager, source = started_source()
+    step = OneAtATime()
+    gate = SynchronizedStrategy(step, manager, source, {PARTITION: 0})
+    for offset in range(3):
+        gate.submit(message(offset))
+    source.set_remote_offset(TOPIC, 0, 3)
+    gate.close()
+    gate.join(60)
+    assert len(step.messages) == 3
