@@ -79,3 +79,11 @@ class MalformedRecord(ArroyoSyncError, ValueError):
         self.reason = reason
         self.detail = detail
         super().__init__(f"malformed commit-log record ({reason}): {detail}")
+
+
+class BrokersUnreachable(ArroyoSyncError, ConnectionError):
+    """No broker answered in time; the message holds the addresses and the last error."""
+
+
+class CommitLogMissing(ArroyoSyncError, LookupError):
+    """The commit-log topic doesn't exist, or not any more."""

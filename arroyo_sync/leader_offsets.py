@@ -102,6 +102,11 @@ class LeaderOffsets:
         with self._lock:
             return self._number
 
+    def doubts(self) -> list[PartitionKey]:
+        """The partitions that want proof. None until `open`: what a replay passes over isn't worth a question."""
+        with self._lock:
+            return list(self._unproven) if self._open else []
+
     def attach(self, manager: SynchronizedPartitionStateManager) -> None:
         """Where remote offsets go, and where the gate notes what it received."""
         with self._lock:
@@ -292,14 +297,17 @@ class LeaderOffsets:
     def silent(self, group: str) -> list[PartitionKey]:
         """The assigned partitions of which the group has published nothing."""
         index = self._index[group]
+        silent: list[PartitionKey] = []
         with self._lock:
-            return sorted(
-                key
-                for key in self._trust
-                if (claims := self._claims.get(key)) is None
-                or (claim := claims[index]) is None
-                or claim.said.offset is None
-            )
+            keys = list(self._trust)
+        for chunk in _chunks(keys):
+            with self._lock:
+                for key in chunk:
+                    claims = self._claims.get(key)
+                    claim = None if claims is None else claims[index]
+                    if claim is None or claim.said.offset is None:
+                        silent.append(key)
+        return sorted(silent)
 
     def was_heard(self, group: str) -> bool:
         """Whether the group has published anything."""

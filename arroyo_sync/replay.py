@@ -1,0 +1,93 @@
+"""How far the commit log has been read, against how far it must be read before anything counts.
+
+A partition is replayed once everything was read that it held when the replay began: the reader has passed the end
+offset that it had then, or has met the partition's end, whichever comes first (the last offsets before the end may hold
+no records, when they were compacted away or mark transactions).
+
+Pure. Written by the reader's thread alone; `missing` and `progress` may be asked by any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Span(NamedTuple):
+    """What of a partition is to be read: the offsets from ``start`` up to ``end``, which is not among them."""
+
+    start: int
+    end: int
+
+
+class Progress(NamedTuple):
+    """How much of a replay is done."""
+
+    replayed_partitions: int
+    partitions: int
+    fraction: float
+    """Of the offsets, from 0.0 to 1.0. Compaction leaves gaps between them, so it is an estimate."""
+
+
+class Replay:
+    """The replay of some commit-log partitions.
+
+    >>> replay = Replay({0: Span(0, 100), 1: Span(7, 7)})
+    >>> replay.missing()
+    {0: Span(start=0, end=100)}
+    >>> replay.passed(0, 100)
+    >>> replay.is_done
+    True
+    """
+
+    def __init__(self, spans: Mapping[int, Span] = {}) -> None:
+        # Replaced whole, so that other threads may read it.
+        self._pending: Mapping[int, Span] = {}
+        self._total = 0
+        self._done = 0
+        self._done_partitions = 0
+        self.add(spans)
+
+    @property
+    def is_done(self) -> bool:
+        return not self._pending
+
+    def add(self, spans: Mapping[int, Span]) -> None:
+        """These are to be replayed (again), too. What holds nothing is done at once."""
+        others = {key: span for key, span in self._pending.items() if key not in spans}
+        self._done_partitions += sum(1 for span in spans.values() if span.start >= span.end)
+        self._total += sum(max(0, span.end - span.start) for span in spans.values())
+        self._pending = {**others, **{key: span for key, span in spans.items() if span.start < span.end}}
+
+    def is_pending(self, partition: int) -> bool:
+        """Whether the partition isn't replayed yet."""
+        return partition in self._pending
+
+    def passed(self, partition: int, next_offset: int) -> None:
+        """Everything below ``next_offset`` was read."""
+        span = self._pending.get(partition)
+        if span is None:
+            return
+        self._done += max(0, min(next_offset, span.end) - span.start)
+        rest = Span(next_offset, span.end)
+        self._pending = {**self._pending, partition: rest}
+        if rest.start >= rest.end:
+            self._finish(partition)
+
+    def reached_end(self, partition: int) -> None:
+        """The reader met the partition's end."""
+        if partition in self._pending:
+            self._finish(partition)
+
+    def missing(self) -> Mapping[int, Span]:
+        """What is still to be read."""
+        return self._pending
+
+    def progress(self) -> Progress:
+        """How much is done."""
+        fraction = 1.0 if self.is_done else min(1.0, self._done / self._total)
+        return Progress(self._done_partitions, self._done_partitions + len(self._pending), fraction)
+
+    def _finish(self, partition: int) -> None:
+        self._pending = {key: span for key, span in self._pending.items() if key != partition}
+        self._done_partitions += 1
