@@ -80,6 +80,10 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._on_close = on_close
         self._gate: Gate | None = None
 
+        self.pauses = 0
+        """How many partitions were paused for the gate so far. Any thread may read it."""
+        self.resumes = 0
+        """How many were resumed, having drained. Any thread may read it."""
         self._outside: set[Partition] = set()
         self._full: set[Partition] = set()
         # What `outside` held before somebody paused every partition at once, as the processor does.
@@ -170,6 +174,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._resume_inner([each for each in drained if each not in self._outside])
         self._full.update(full)
         self._full.difference_update(drained)
+        self.pauses += len(full)
+        self.resumes += len(drained)
 
     def _pause_inner(self, partitions: Sequence[Partition]) -> None:
         if partitions:
