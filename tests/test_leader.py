@@ -1,0 +1,634 @@
+"""`PublishCommitLog` against a producer whose deliveries are scripted, and a clock that is moved by hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from arroyo.backends.abstract import Producer, ProducerFuture, SimpleProducerFuture
+from arroyo.backends.kafka import KafkaPayload
+from arroyo.backends.kafka.commit import CommitCodec
+from arroyo.processing.strategies.commit import CommitOffsets
+from arroyo.types import FILTERED_PAYLOAD, BaseValue, BrokerValue, Message, Partition, Topic, Value
+from arroyo.utils import metrics
+
+from arroyo_sync.errors import ConfigurationError
+from arroyo_sync.leader import MAX_RECEIVED_TIMES, PublishCommitLog
+
+COMMIT_LOG = Topic("commit-log")
+EVENTS = [Partition(Topic("events"), index) for index in range(3)]
+NAIVE_UTC = datetime(2024, 1, 2, 3, 4, 5, 500_000)
+UNIX_SECONDS = 1704164645.5
+
+AnyFuture = ProducerFuture[BrokerValue[KafkaPayload]]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Commits:
+    """Arroyo's ``commit``; remembers every call."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[dict[Partition, int], bool]] = []
+        self.history: dict[Partition, list[int]] = {}
+        self.error: Exception | None = None
+
+    def __call__(self, offsets: Mapping[Partition, int], force: bool = False) -> None:
+        if self.error is not None:
+            raise self.error
+        self.calls.append((dict(offsets), force))
+        for partition, offset in offsets.items():
+            self.history.setdefault(partition, []).append(offset)
+
+
+class ScriptedProducer(Producer[KafkaPayload]):
+    """Its records are in flight until `deliver` or `fail` settles the oldest; ``refuses`` makes it refuse new ones."""
+
+    def __init__(self, commits: Commits, make_future: Callable[[], AnyFuture]) -> None:
+        self._commits = commits
+        self._make_future = make_future
+        self.records: list[tuple[int, int]] = []
+        """The published ``(partition, offset)``, in order."""
+        self.payloads: list[KafkaPayload] = []
+        self.in_flight: list[tuple[int, AnyFuture]] = []
+        self.refuses: Exception | None = None
+        self.refusals = math.inf
+        """How many records it refuses."""
+        self.delivers_at_once = False
+        self.on_produce: Callable[[], None] | None = None
+        self.published = threading.Condition()
+        self.wrongs: list[str] = []
+        """What no test may see. Not raised, since the step takes whatever is raised for a failed delivery."""
+
+    def produce(self, destination: Topic | Partition, payload: KafkaPayload) -> AnyFuture:
+        if self.refuses is not None and self.refusals > 0:
+            self.refusals -= 1
+            raise self.refuses
+        assert payload.key is not None
+        topic, partition, group = payload.key.decode().split(":", 2)
+        offset = json.loads(payload.value)["offset"]
+        if (destination, topic, group) != (COMMIT_LOG, "events", "writers"):
+            self.wrongs.append(f"{payload.key!r} published to {destination}")
+        if offset not in self._commits.history.get(EVENTS[int(partition)], []):
+            self.wrongs.append(f"{offset} published, which was not committed")
+        if any(each == int(partition) for each, _ in self.in_flight):
+            self.wrongs.append(f"two records of partition {partition} in flight")
+        future = self._make_future()
+        with self.published:
+            self.records.append((int(partition), offset))
+            self.payloads.append(payload)
+            self.in_flight.append((int(partition), future))
+            self.published.notify_all()
+        if self.on_produce is not None:
+            self.on_produce()
+        if self.delivers_at_once:
+            self.deliver()
+        return future
+
+    def deliver(self) -> None:
+        for _, future in self.in_flight:
+            future.set_result(BrokerValue(self.payloads[-1], Partition(COMMIT_LOG, 0), 0, NAIVE_UTC))
+        self.in_flight.clear()
+
+    def fail(self, error: Exception) -> None:
+        for _, future in self.in_flight:
+            future.set_exception(error)
+        self.in_flight.clear()
+
+    def take(self) -> list[tuple[int, int]]:
+        assert self.wrongs == []
+        records, self.records = self.records, []
+        return records
+
+    def close(self) -> Future[None]:
+        raise AssertionError("the producer outlives the step")
+
+
+class Leader:
+    """A `PublishCommitLog` with its surroundings. An interval of ten fake seconds: the thread has nothing to do."""
+
+    def __init__(self, make_future: Callable[[], AnyFuture], **options: Any) -> None:
+        self.clock = Clock()
+        self.commits = Commits()
+        self.producer = ScriptedProducer(self.commits, make_future)
+        options = {"interval": 10.0, "heartbeat": 100.0, "clock": self.clock, **options}
+        self.step = PublishCommitLog(self.commits, self.producer, COMMIT_LOG, "writers", **options)
+
+    def commit(self, partition: int, next_offset: int, timestamp: datetime = NAIVE_UTC) -> None:
+        self.step.submit(Message(BrokerValue(b"", EVENTS[partition], next_offset - 1, timestamp)))
+
+    def after(self, seconds: float) -> list[tuple[int, int]]:
+        """What `poll` publishes when so much time has gone by."""
+        self.clock.now += seconds
+        self.step.poll()
+        return self.producer.take()
+
+
+def _future() -> AnyFuture:
+    future: Future[BrokerValue[KafkaPayload]] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+@pytest.fixture(params=[_future, SimpleProducerFuture], ids=["Future", "SimpleProducerFuture"])
+def leader(request: pytest.FixtureRequest) -> Iterator[Leader]:
+    leader = Leader(request.param)
+    yield leader
+    leader.step.terminate()
+
+
+@contextmanager
+def local_time_zone(name: str) -> Iterator[None]:
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = name
+    time.tzset()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TZ"]
+        else:
+            os.environ["TZ"] = before
+        time.tzset()
+
+
+def published(leader: Leader) -> dict[str, Any]:
+    """The value of the newest record."""
+    value = json.loads(leader.producer.payloads[-1].value)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_it_is_a_commit_offsets_and_makes_the_same_calls(leader: Leader) -> None:
+    """Every call of ``commit`` that ``CommitOffsets`` makes is made, with the same arguments, and no other."""
+    commits = Commits()
+    message = Message(BrokerValue(b"", EVENTS[0], 41, NAIVE_UTC))
+    leader.producer.delivers_at_once = True
+    assert isinstance(leader.step, CommitOffsets)
+    for step in (CommitOffsets(commits), leader.step):
+        step.poll()
+        step.submit(message)
+        step.poll()
+        step.close()
+        step.join(1.0)
+    assert leader.commits.calls == commits.calls
+
+
+def test_consumer_latency_is_measured(leader: Leader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metric of ``CommitOffsets``, ``arroyo.consumer.latency``, is recorded."""
+    recorded: list[str] = []
+
+    class Recorder(metrics.DummyMetricsBackend):
+        def timing(self, name: metrics.MetricName, value: float, tags: metrics.Tags | None = None) -> None:
+            recorded.append(name)
+
+    monkeypatch.setattr(metrics, "_metrics_backend", Recorder())
+    Leader(_future).commit(0, 1)
+    assert recorded == ["arroyo.consumer.latency"]
+
+
+def test_the_first_commit_is_published_at_once(leader: Leader) -> None:
+    """A commit after a pause doesn't wait for the interval, nor for `poll`."""
+    leader.commit(0, 42)
+    assert leader.producer.take() == [(0, 42)]
+
+
+def test_a_record_is_what_arroyos_codec_reads(leader: Leader) -> None:
+    """Arroyo's own codec finds group, partition, next offset and time in it."""
+    leader.commit(1, 42)
+    commit = CommitCodec().decode(leader.producer.payloads[0])
+    assert (commit.group, commit.partition, commit.offset) == ("writers", EVENTS[1], 42)
+    assert (commit.orig_message_ts, commit.received_p99) == (UNIX_SECONDS, None)
+
+
+def test_a_partition_is_published_at_most_once_an_interval_with_the_newest_offset(leader: Leader) -> None:
+    """Commits within the interval make one record, the newest, when the interval is over."""
+    leader.producer.delivers_at_once = True
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    leader.commit(0, 3)
+    assert leader.producer.take() == [(0, 1)]
+    assert leader.after(9.9) == []
+    assert leader.after(0.2) == [(0, 3)]
+    assert leader.after(50.0) == []
+
+
+def test_partitions_do_not_wait_for_each_other(leader: Leader) -> None:
+    """Each partition has its own interval, and one whose record is stuck delays no other."""
+    leader.commit(0, 1)
+    leader.clock.now += 5.0
+    leader.commit(1, 10)
+    assert leader.producer.take() == [(0, 1), (1, 10)]
+    leader.producer.in_flight.pop(1)[1].set_result(
+        BrokerValue(leader.producer.payloads[1], Partition(COMMIT_LOG, 0), 0, NAIVE_UTC)
+    )
+    leader.commit(0, 2)
+    leader.commit(1, 11)
+    assert leader.after(20.0) == [(1, 11)], "partition 0 has a record in flight"
+
+
+def test_at_most_one_record_of_a_partition_is_in_flight(leader: Leader) -> None:
+    """So the producer can't reorder them, and an outage piles nothing up: afterwards goes the newest offset alone."""
+    leader.commit(0, 1)
+    for offset in range(2, 50):
+        leader.commit(0, offset)
+        leader.clock.now += 20.0
+        leader.step.poll()
+    assert leader.producer.take() == [(0, 1)]
+    leader.producer.deliver()
+    assert leader.after(0.0) == []
+    assert leader.after(20.0) == [(0, 49)]
+
+
+def test_nothing_is_published_that_commit_refused(leader: Leader) -> None:
+    """What ``commit`` raises comes out of `submit`, and the offset is not published, then or later."""
+    leader.commits.error = RuntimeError("no commit")
+    with pytest.raises(RuntimeError, match="no commit"):
+        leader.commit(0, 1)
+    leader.commits.error = None
+    assert leader.after(1000.0) == []
+
+
+def test_an_offset_that_goes_back_is_published(leader: Leader) -> None:
+    """The newest commit counts, not the highest: a leader that was rewound must close its followers' gates."""
+    leader.producer.delivers_at_once = True
+    leader.commit(0, 50)
+    leader.commit(0, 7)
+    assert leader.producer.take() == [(0, 50)]
+    assert leader.after(11.0) == [(0, 7)]
+
+
+def test_a_heartbeat_repeats_the_offset_of_an_idle_partition(leader: Leader) -> None:
+    """A partition not published for ``heartbeat`` seconds is published again; one that was, is not."""
+    leader.producer.delivers_at_once = True
+    leader.commit(0, 5)
+    leader.commit(1, 6)
+    assert leader.producer.take() == [(0, 5), (1, 6)]
+    leader.clock.now += 60.0
+    leader.commit(1, 7)
+    assert leader.producer.take() == [(1, 7)]
+    assert leader.after(39.0) == []
+    assert leader.after(15.0) == [(0, 5)]
+    assert leader.after(40.0) == []
+    assert leader.after(10.0) == [(1, 7)]
+
+
+def test_nothing_committed_makes_no_heartbeat(leader: Leader) -> None:
+    """A pipeline that committed nothing has nothing to say, however long it waits."""
+    assert leader.after(1000.0) == []
+    leader.step.join(0.0)
+    assert leader.producer.take() == []
+
+
+def test_a_failed_delivery_is_counted_and_retried_with_the_newest_offset(leader: Leader) -> None:
+    """The retry waits for the interval, and carries what was committed meanwhile."""
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    leader.producer.fail(RuntimeError("broker gone"))
+    assert leader.producer.take() == [(0, 1)]
+    assert leader.after(15.0) == []
+    assert leader.step.failed_deliveries == 1
+    leader.commit(0, 3)
+    assert leader.after(11.0) == [(0, 3)]
+    leader.producer.deliver()
+    assert leader.after(11.0) == []
+    assert leader.step.failed_deliveries == 1
+
+
+def test_a_failed_delivery_is_retried_though_nothing_new_was_committed(leader: Leader) -> None:
+    """The last offset of a burst isn't lost with its record."""
+    leader.commit(0, 1)
+    leader.producer.fail(RuntimeError("broker gone"))
+    leader.producer.take()
+    leader.after(11.0)
+    assert leader.after(11.0) == [(0, 1)]
+
+
+@pytest.mark.parametrize(
+    "error", [BufferError("queue full"), RuntimeError("producer has been closed")], ids=["full", "closed"]
+)
+def test_a_refused_record_is_a_failed_delivery(leader: Leader, error: Exception) -> None:
+    """A full queue or a closed producer ends no pipeline: counted, and retried after the interval."""
+    leader.producer.refuses = error
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    assert leader.after(5.0) == []
+    assert leader.step.failed_deliveries == 1, "not asked again within the interval"
+    assert leader.after(6.0) == []
+    assert leader.step.failed_deliveries == 2
+    leader.producer.refuses = None
+    assert leader.after(11.0) == [(0, 2)]
+
+
+def test_failures_are_logged_once_a_minute_and_their_end_once(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
+    """A broken commit log is said, not shouted: with partition, group, topic and cause, and when it works again."""
+    caplog.set_level(logging.INFO, "arroyo_sync.leader")
+    leader.producer.refuses = BufferError("queue full")
+    leader.commit(0, 1)
+    for _ in range(11):
+        leader.after(10.5)
+    assert leader.step.failed_deliveries == 12
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 2
+    for text in ("events[0]", "writers", "commit-log", "BufferError: queue full"):
+        assert text in warnings[0]
+    leader.producer.refuses = None
+    leader.producer.delivers_at_once = True
+    leader.after(10.5)
+    leader.after(10.5)
+    leader.commit(0, 2)
+    leader.after(10.5)
+    assert [record.getMessage() for record in caplog.records[2:]] == [
+        "Commits of group writers are published to commit-log again"
+    ]
+
+
+def test_a_batch_publishes_each_of_its_partitions(leader: Leader) -> None:
+    """A `Value` over several partitions is published partition by partition, with its one timestamp (aware or not)."""
+    timestamp = datetime(2024, 1, 2, 4, 4, 5, 500_000, timezone(timedelta(hours=1)))
+    leader.step.submit(Message(Value([b"", b""], {EVENTS[0]: 5, EVENTS[2]: 9}, timestamp)))
+    assert leader.producer.take() == [(0, 5), (2, 9)]
+    assert [json.loads(each.value)["orig_message_ts"] for each in leader.producer.payloads] == [UNIX_SECONDS] * 2
+
+
+def test_filtered_messages_are_published(leader: Leader) -> None:
+    """A message that a filter dropped was dealt with, so followers may pass it."""
+    leader.step.submit(Message(Value(FILTERED_PAYLOAD, {EVENTS[0]: 5})))
+    assert leader.producer.take() == [(0, 5)]
+
+
+def test_without_a_timestamp_the_partitions_last_one_stands(leader: Leader) -> None:
+    """``orig_message_ts`` may not run ahead of the messages; only if none was ever known, it is the wall clock's."""
+    leader.producer.delivers_at_once = True
+    leader.commit(0, 1)
+    leader.step.submit(Message(Value(FILTERED_PAYLOAD, {EVENTS[0]: 5, EVENTS[1]: 5})))
+    assert leader.producer.take() == [(0, 1), (1, 5)]
+    assert leader.after(11.0) == [(0, 5)]
+    assert published(leader)["orig_message_ts"] == UNIX_SECONDS
+    value = json.loads(leader.producer.payloads[1].value)
+    assert abs(value["orig_message_ts"] - time.time()) < 600
+
+
+def test_timestamps_are_utc_in_any_time_zone(leader: Leader) -> None:
+    """Arroyo's broker timestamps are naive and in UTC; taking them for local time would shift them by hours."""
+    with local_time_zone("Asia/Kathmandu"):
+        leader.commit(0, 1)
+    assert published(leader)["orig_message_ts"] == UNIX_SECONDS
+
+
+def test_received_p99_is_the_percentile_since_the_last_record() -> None:
+    """Of 200 received times the second newest is published, then that of the next ones; with none, the last one."""
+
+    def received(message: Message[Any]) -> Iterable[float]:
+        return [float(message.payload)] if message.payload else []
+
+    leader = Leader(_future, received_p99=received)
+    leader.producer.delivers_at_once = True
+
+    def commit(next_offset: int, received_at: int | None) -> None:
+        leader.step.submit(Message(BrokerValue(received_at, EVENTS[0], next_offset - 1, NAIVE_UTC)))
+
+    commit(1, 7000)
+    assert published(leader)["received_p99"] == 7000.0
+    commit(2, 6000)
+    leader.after(11.0)
+    assert published(leader)["received_p99"] == 6000.0
+    for offset in range(3, 203):
+        commit(offset, 1000 + offset)
+    leader.after(11.0)
+    assert published(leader)["received_p99"] == 1201.0
+    commit(250, None)
+    leader.after(11.0)
+    assert published(leader) == {"offset": 250, "orig_message_ts": UNIX_SECONDS, "received_p99": 1201.0}
+    for offset in range(300, 300 + 2 * MAX_RECEIVED_TIMES):
+        commit(offset, 1 if offset < 300 + MAX_RECEIVED_TIMES else 2)
+    leader.after(11.0)
+    assert published(leader)["received_p99"] == 2.0
+    leader.step.terminate()
+
+
+def test_join_publishes_the_newest_offset_once_more(leader: Leader) -> None:
+    """Within the interval, and though nothing is new: the last word of an assignment is its newest offset."""
+    leader.producer.delivers_at_once = True
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    leader.commit(1, 5)
+    leader.producer.take()
+    leader.step.close()
+    leader.step.join(10.0)
+    assert sorted(leader.producer.take()) == [(0, 2), (1, 5)]
+    assert leader.commits.calls[-1] == ({}, True)
+
+
+def test_join_commits_before_it_publishes(leader: Leader) -> None:
+    """When the last commit fails, its error comes out and nothing more is published."""
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    leader.producer.take()
+    leader.commits.error = RuntimeError("no commit")
+    with pytest.raises(RuntimeError, match="no commit"):
+        leader.step.join(10.0)
+    leader.step.terminate()
+    assert leader.producer.take() == []
+
+
+def test_join_waits_for_its_deliveries(leader: Leader) -> None:
+    """It returns after the record in flight and then the last one were delivered, not before."""
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    leader.producer.take()
+    joined = threading.Event()
+
+    def join() -> None:
+        leader.step.join(60.0)
+        joined.set()
+
+    thread = threading.Thread(target=join, daemon=True)
+    thread.start()
+    with leader.producer.published:
+        leader.producer.deliver()
+        assert leader.producer.published.wait_for(lambda: leader.producer.records, 60.0)
+        assert leader.producer.take() == [(0, 2)]
+        assert not joined.is_set()
+        leader.producer.deliver()
+    assert joined.wait(60.0)
+    thread.join()
+
+
+def test_join_gives_up_at_its_timeout_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """A broker that doesn't answer holds up a rebalance no longer than the timeout; the log names what is unsure."""
+    leader = Leader(_future, clock=time.monotonic)
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    leader.step.join(0.05)
+    assert "events[0] offset 2" in caplog.text
+    assert "writers" in caplog.text
+    assert leader.producer.take() == [(0, 1)]
+
+
+def test_join_retries_a_failed_delivery_within_its_timeout() -> None:
+    """A refusal in `join` costs an interval, not the offset."""
+    leader = Leader(_future, clock=time.monotonic, interval=0.02)
+    leader.producer.delivers_at_once = True
+    leader.producer.refuses = BufferError("queue full")
+    leader.producer.refusals = 3
+    leader.commit(0, 1)
+    leader.step.join(60.0)
+    assert leader.producer.take() == [(0, 1)]
+
+
+def test_join_without_a_timeout_ends_when_a_delivery_has_failed(leader: Leader) -> None:
+    """It doesn't wait for a broker that never comes back."""
+    leader.commit(0, 1)
+    leader.producer.deliver()
+    leader.producer.refuses = BufferError("queue full")
+    leader.step.join(None)
+    assert leader.step.failed_deliveries == 1
+
+
+def test_nothing_is_published_after_terminate(leader: Leader) -> None:
+    """Neither what was pending nor a heartbeat nor a retry, and `join` publishes nothing either."""
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    leader.producer.take()
+    leader.step.terminate()
+    leader.producer.fail(RuntimeError("broker gone"))
+    assert leader.after(1000.0) == []
+    leader.commit(0, 3)
+    leader.commit(1, 1)
+    leader.step.join(1.0)
+    assert leader.producer.take() == []
+
+
+def test_no_heartbeat_after_join(leader: Leader) -> None:
+    """Its partitions may belong to another member by now."""
+    leader.producer.delivers_at_once = True
+    leader.commit(0, 1)
+    leader.step.join(10.0)
+    leader.producer.take()
+    assert leader.after(1000.0) == []
+    leader.step.join(10.0)
+    assert leader.producer.take() == []
+
+
+def test_the_end_of_a_burst_is_published_though_nobody_polls() -> None:
+    """Arroyo may not call ``poll`` for a second, so the thread publishes what came within the interval."""
+    leader = Leader(_future, clock=time.monotonic, interval=0.02)
+    leader.producer.delivers_at_once = True
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    with leader.producer.published:
+        assert leader.producer.published.wait_for(lambda: (0, 2) in leader.producer.records, 60.0)
+    leader.step.terminate()
+
+
+def test_the_thread_sends_no_heartbeat() -> None:
+    """A pipeline that hangs in a step must not look alive: heartbeats come from ``poll`` alone."""
+    leader = Leader(_future, clock=time.monotonic, interval=0.001, heartbeat=0.001)
+    leader.commit(0, 1)
+    leader.producer.deliver()
+    leader.commit(1, 1)  # stays in flight, which keeps the thread awake
+    with leader.producer.published:
+        assert not leader.producer.published.wait_for(lambda: len(leader.producer.records) > 2, 0.05)
+    leader.step.poll()
+    assert leader.producer.take() == [(0, 1), (1, 1), (0, 1)]
+    leader.step.terminate()
+
+
+@pytest.mark.parametrize("end", ["join", "terminate"])
+def test_the_thread_ends_with_the_step(end: str) -> None:
+    """Each assignment makes a step, so a thread that stayed would be a leak."""
+    leader = Leader(_future, clock=time.monotonic)
+    leader.producer.delivers_at_once = True
+    before = threading.active_count()
+    leader.commit(0, 1)
+    assert threading.active_count() == before + 1
+    if end == "join":
+        leader.step.join(60.0)
+    else:
+        leader.step.terminate()
+    assert threading.active_count() == before
+
+
+def test_a_step_that_commits_nothing_starts_no_thread() -> None:
+    """Constructors start nothing."""
+    before = threading.active_count()
+    leader = Leader(_future)
+    leader.step.poll()
+    assert threading.active_count() == before
+
+
+def test_a_commit_during_a_publication_is_not_lost() -> None:
+    """What the processor commits while the thread publishes that partition is published next.
+
+    The processor takes no lock when it finds the partition pending, so a publisher must clear that before it reads the
+    newest offset. The other way round, offset 2 is lost here.
+    """
+    leader = Leader(_future)
+    processor = threading.Thread(target=leader.commit, args=(0, 2), daemon=True)
+
+    def commit_meanwhile() -> None:
+        leader.producer.on_produce = None
+        processor.start()
+        processor.join(0.1)  # it waits for the lock, if it is right, until this returns
+
+    leader.producer.on_produce = commit_meanwhile
+    leader.commit(0, 1)
+    processor.join()
+    leader.producer.deliver()
+    assert leader.producer.take() == [(0, 1)]
+    assert leader.after(11.0) == [(0, 2)]
+    leader.step.terminate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        pytest.param({"topic": Topic("")}, "topic must name", id="empty topic"),
+        pytest.param({"topic": Topic("a:b")}, "without a colon", id="colon in the topic"),
+        pytest.param({"group": ""}, "group is empty", id="empty group"),
+        pytest.param({"interval": 0.0}, "interval must be a positive", id="no interval"),
+        pytest.param({"heartbeat": -1.0}, "heartbeat must be a positive", id="negative heartbeat"),
+        pytest.param({"interval": float("nan")}, "interval must be a positive", id="nan"),
+    ],
+)
+def test_bad_settings_are_refused(arguments: dict[str, Any], complaint: str) -> None:
+    """Each with one line that names the setting."""
+    commits = Commits()
+    keywords = {"topic": COMMIT_LOG, "group": "writers", **arguments}
+    with pytest.raises(ConfigurationError, match=complaint):
+        PublishCommitLog(commits, ScriptedProducer(commits, _future), **keywords)
+
+
+def test_a_value_that_is_no_broker_value_is_taken() -> None:
+    """Whatever the steps before made of the message: only its committable and its timestamp are looked at."""
+
+    class Custom(BaseValue[str]):
+        @property
+        def committable(self) -> Mapping[Partition, int]:
+            return {EVENTS[0]: 3}
+
+        @property
+        def timestamp(self) -> datetime | None:
+            return None
+
+    leader = Leader(_future)
+    leader.step.submit(Message(Custom()))
+    assert leader.producer.take() == [(0, 3)]
+    leader.step.terminate()
