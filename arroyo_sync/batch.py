@@ -123,8 +123,9 @@ class BatchDecoder:
         if self.newest_timestamp_ms is None or timestamp_ms > self.newest_timestamp_ms:
             self.newest_timestamp_ms = timestamp_ms
         offset: int | None = None
+        orig_message_ts: float | None = None
         if isinstance(decoded, CommitRecord):
-            offset = decoded.offset
+            offset, orig_message_ts = decoded.offset, decoded.orig_message_ts
         elif isinstance(decoded, Skipped):
             if decoded.reason.is_malformed:
                 self._count_malformed(decoded.reason, decoded.detail, message, 1)
@@ -133,7 +134,7 @@ class BatchDecoder:
             return None
         else:
             self.tombstones += 1
-        return Statement(offset, timestamp_ms, message.partition() or 0, message.offset() or 0)
+        return Statement(offset, timestamp_ms, message.partition() or 0, message.offset() or 0, orig_message_ts)
 
     def _count_malformed(self, reason: SkipReason, detail: str, message: Message, count: int) -> None:
         self.malformed[reason.value] += count

@@ -28,6 +28,8 @@ class Statement(NamedTuple):
     """The broker's timestamp of the record, Unix milliseconds; -1 if it has none."""
     log_partition: int
     log_offset: int
+    orig_message_ts: float | None = None
+    """When the message before ``offset`` was written, Unix seconds, if the record says so. For metrics alone."""
 
 
 class Trust:

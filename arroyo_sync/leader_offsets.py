@@ -73,6 +73,10 @@ class LeaderOffset(NamedTuple):
     timestamp_ms: int
     heard_at_seconds: float
     """When its last record was read, on the clock that was given to `LeaderOffsets.apply`."""
+    orig_message_ts: float | None = None
+    """When the message before ``offset`` was written, Unix seconds, if the record says so."""
+    refuted: bool = False
+    """Whether the broker has refuted the offset: the partition doesn't reach that far."""
 
 
 class LeaderOffsets:
@@ -288,7 +292,13 @@ class LeaderOffsets:
             with self._lock:
                 for key in chunk:
                     snapshot[key] = {
-                        group: LeaderOffset(claim.said.offset, claim.said.timestamp_ms, claim.heard_at_seconds)
+                        group: LeaderOffset(
+                            claim.said.offset,
+                            claim.said.timestamp_ms,
+                            claim.heard_at_seconds,
+                            claim.said.orig_message_ts,
+                            claim.refuted,
+                        )
                         for group, claim in zip(self.groups, self._claims.get(key, []), strict=False)
                         if claim is not None
                     }

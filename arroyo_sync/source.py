@@ -177,6 +177,11 @@ class OffsetSource(ABC):
     # For people.
 
     @property
+    def groups(self) -> Collection[str]:
+        """The leader groups."""
+        return self._offsets.groups
+
+    @property
     def ready(self) -> bool:
         """Whether all that was published before the start is known. May become false again: see the subclass."""
         return self._is_ready
