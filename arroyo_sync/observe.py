@@ -1,0 +1,115 @@
+"""Takes snapshots of a running follower.
+
+Threads: any thread may take one. It reads what the processor's and the source's threads write, without a lock, so its
+parts may be of slightly different moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol, runtime_checkable
+
+from arroyo_sync.errors import SourceDied
+from arroyo_sync.leader_offsets import LeaderOffset
+from arroyo_sync.line import Line
+from arroyo_sync.remote import HighWatermarks, RemoteOffsetSource
+from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot, in_order
+from arroyo_sync.source import SourceStatistics
+from arroyo_sync.state import PartitionKey
+
+NO_ENDS: Mapping[PartitionKey, int] = {}
+
+
+@runtime_checkable
+class TellsOfItself(Protocol):
+    """A source that can say whom it follows, what it has done and what the leaders published."""
+
+    @property
+    def groups(self) -> Collection[str]: ...
+    def statistics(self) -> SourceStatistics: ...
+    def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]: ...
+
+
+def take_snapshot(
+    lines: Iterable[Line],
+    source: RemoteOffsetSource,
+    watermarks: HighWatermarks | None,
+    *,
+    now: float,
+    wall_now: float,
+    asked_ends: Mapping[PartitionKey, int] = NO_ENDS,
+) -> Snapshot:
+    """A follower's partitions, and its source. Never blocks for long.
+
+    :param lines: of the gate.
+    :param watermarks: knows where the partitions end, as far as they were fetched.
+    :param now: seconds, of the clock that the gate and the source have.
+    :param wall_now: Unix seconds.
+    :param asked_ends: where partitions end that aren't fetched now, so that the client's own knowledge is old.
+    """
+    told = source if isinstance(source, TellsOfItself) else None
+    published = {} if told is None else told.published()
+    groups = () if told is None else sorted(told.groups)
+    partitions = []
+    for line in lines:
+        topic, index = line.key
+        end = asked_ends.get(line.key)
+        if end is None and watermarks is not None:
+            end = watermarks.cached(topic, index)
+        said = published.get(line.key, {})
+        partitions.append(_partition(line, end, [_leader(each, said.get(each), now, wall_now) for each in groups], now))
+    return Snapshot(
+        taken_at=wall_now,
+        partitions=in_order(partitions),
+        source=None if told is None else told.statistics(),
+        source_error=_error_of(source),
+    )
+
+
+def _partition(line: Line, end: int | None, leaders: list[LeaderSnapshot], now: float) -> PartitionSnapshot:
+    held_messages, local_offset = len(line.held), line.local_offset
+    try:
+        oldest_seconds = max(0.0, now - line.held[0].since)
+    except IndexError:
+        oldest_seconds = None
+    return PartitionSnapshot(
+        *line.key,
+        local_offset=local_offset,
+        remote_offset=line.cell.remote,
+        # What was received exists, whatever the client knew when it last looked.
+        high_watermark=None if end is None else max(end, line.cell.received or 0),
+        leaders=tuple(leaders),
+        held_messages=held_messages,
+        held_bytes=line.held_bytes,
+        oldest_held_seconds=oldest_seconds,
+        is_full=line.is_full,
+    )
+
+
+def _leader(group: str, said: LeaderOffset | None, now: float, wall_now: float) -> LeaderSnapshot:
+    if said is None:
+        return LeaderSnapshot(group)
+    heard_seconds_ago = max(0.0, now - said.heard_at_seconds)
+    heard_at = wall_now - heard_seconds_ago
+    published_at = said.timestamp_ms / 1000 if said.timestamp_ms >= 0 else None
+    return LeaderSnapshot(
+        group,
+        published_offset=said.offset,
+        published_at=published_at,
+        age_seconds=heard_seconds_ago if published_at is None else max(0.0, wall_now - published_at),
+        record_latency_ms=_milliseconds_between(published_at, heard_at),
+        message_latency_ms=_milliseconds_between(said.orig_message_ts, heard_at),
+        is_impossible=said.refuted,
+    )
+
+
+def _milliseconds_between(earlier: float | None, later: float) -> float | None:
+    return None if earlier is None else (later - earlier) * 1000
+
+
+def _error_of(source: RemoteOffsetSource) -> str | None:
+    try:
+        source.check()
+    except SourceDied as died:
+        return str(died)
+    return None
