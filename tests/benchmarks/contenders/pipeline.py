@@ -90,7 +90,8 @@ class Pipeline(Contender):
         )
         consumer: Any = inner
         if config["contender"] != "bare":
-            from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory
+            from arroyo_sync import SynchronizedStrategyFactory
+            from arroyo_sync.remote import CommitLogConsumer
 
             commit_log = CommitLogConsumer(
                 {"bootstrap.servers": config["bootstrap_servers"]},

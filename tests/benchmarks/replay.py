@@ -1,0 +1,168 @@
+"""How fast the commit log is replayed, what its state costs, and what one remote offset that moves costs.
+
+    python -m tests.benchmarks.replay [repetitions]
+
+Replay is measured on a real broker, against a bare consumer with the same settings that discards what it reads.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+import tracemalloc
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from arroyo.types import Topic
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+
+from arroyo_sync.claim import Statement
+from arroyo_sync.client_settings import reader_settings
+from arroyo_sync.commit_log import CommitRecord, encode
+from arroyo_sync.commit_log_reader import BATCH
+from arroyo_sync.leader_offsets import LeaderOffsets, Published
+from arroyo_sync.remote import CommitLogConsumer
+from arroyo_sync.state import SynchronizedPartitionStateManager
+from tests.benchmarks.numbers import median_of_ratios, summarise
+from tests.kafka.admin import Kafka
+from tests.kafka.cluster import KafkaCluster
+
+RECORDS = 1_000_000
+DATA_PARTITIONS = 16
+GROUPS = ("followed", "other", "third")
+LOG_PARTITIONS = (1, 16)
+READY_SECONDS = 120.0
+STATE_PARTITIONS = 10_000
+STATE_GROUPS = 10
+MOVES = 20_000
+
+
+def run(cluster: Kafka, repetitions: int) -> dict[str, Any]:
+    """All the numbers, and a summary of those with a target."""
+    replays = {f"{count} commit-log partitions": _replay(cluster, count, repetitions) for count in LOG_PARTITIONS}
+    memory = measure_state(STATE_PARTITIONS, STATE_GROUPS)
+    moves = {count: summarise([measure_move(count) for _ in range(repetitions)]) for count in (10, STATE_PARTITIONS)}
+    return {
+        "replay": replays,
+        "state_bytes": memory,
+        "move_us": {str(count): each for count, each in moves.items()},
+        "summary": {
+            "replay.ratio_to_bare": min(each["ratio_to_bare"]["median"] for each in replays.values()),
+            "replay.state_mb": memory / 1e6,
+            "replay.move_ratio": moves[STATE_PARTITIONS]["median"] / moves[10]["median"],
+        },
+    }
+
+
+def write_commit_log(bootstrap_servers: str, topic: str, records: int) -> None:
+    """Fill the commit log: every group commits every data partition in turn, ever further."""
+    producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 20, "compression.type": "lz4"})
+    keys = [(partition, group) for partition in range(DATA_PARTITIONS) for group in GROUPS]
+    for index in range(records):
+        partition, group = keys[index % len(keys)]
+        key, value = encode(CommitRecord("events", partition, group, index, 1_700_000_000.0 + index))
+        while True:
+            try:
+                producer.produce(topic, key=key, value=value)
+                break
+            except BufferError:
+                producer.poll(0.1)
+    if producer.flush(60):
+        raise RuntimeError("the broker didn't take all records of the commit log")
+
+
+def measure_bare(bootstrap_servers: str, topic: str, partitions: int, records: int) -> float:
+    """Records per second of a consumer that discards what it reads."""
+    consumer = Consumer(reader_settings({"bootstrap.servers": bootstrap_servers}, lambda error: None))
+    began = time.perf_counter()
+    consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in range(partitions)])
+    count = 0
+    while count < records:
+        first = consumer.poll(1.0)
+        if first is not None:
+            count += 1 + len(consumer.consume(BATCH, 0))
+    elapsed = time.perf_counter() - began
+    consumer.close()
+    return records / elapsed
+
+
+def measure_reader(bootstrap_servers: str, topic: str, records: int) -> float:
+    """Records per second of a `CommitLogConsumer`, from its start until it is ready."""
+    manager = SynchronizedPartitionStateManager()
+    source = CommitLogConsumer({"bootstrap.servers": bootstrap_servers}, topic=Topic(topic), groups={GROUPS[0]})
+    began = time.perf_counter()
+    source.start(manager)
+    source.wait_until_ready(READY_SECONDS)
+    elapsed = time.perf_counter() - began
+    read = source.statistics().read
+    source.stop(10.0)
+    if read != records or len(manager.partitions) != DATA_PARTITIONS:
+        raise RuntimeError(f"{read} of {records} records were read, {len(manager.partitions)} partitions are known")
+    return records / elapsed
+
+
+def measure_state(partitions: int, groups: int) -> int:
+    """Bytes of Python objects for the state of so many partitions and groups, the manager's included."""
+    names = [f"leader-group-{index}" for index in range(groups)]
+    gc.collect()
+    tracemalloc.start()
+    offsets = LeaderOffsets(names)
+    offsets.attach(SynchronizedPartitionStateManager())
+    offsets.open()
+    for partition in range(partitions):
+        for index, name in enumerate(names):
+            # Numbers too great to be shared by the interpreter, as in the field.
+            position = 1_000_000 + partition * groups + index
+            statement = Statement(10**9 + position, 1_700_000_000_000 + position, partition % 16, position)
+            offsets.apply([Published(("events", partition), name, statement)], float(position))
+    gc.collect()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size
+
+
+def measure_move(partitions: int) -> float:
+    """Microseconds for one record that moves one remote offset, with so many partitions known."""
+    offsets = LeaderOffsets(GROUPS[:1])
+    offsets.attach(SynchronizedPartitionStateManager())
+    offsets.open()
+    published = [
+        [Published(("events", index % partitions), GROUPS[0], Statement(index, 1_700_000_000_000 + index, 0, index))]
+        for index in range(MOVES + partitions)
+    ]
+    for each in published[:partitions]:
+        offsets.apply(each, 0.0)
+    return _microseconds_each(lambda: [offsets.apply(each, 0.0) for each in published[partitions:]], MOVES)
+
+
+def _microseconds_each(work: Callable[[], object], count: int) -> float:
+    gc.collect()
+    began = time.perf_counter()
+    work()
+    return (time.perf_counter() - began) / count * 1e6
+
+
+def _replay(cluster: Kafka, partitions: int, repetitions: int) -> dict[str, Any]:
+    topic = f"replay-{partitions}-{uuid.uuid4().hex[:8]}"
+    cluster.create_topic(topic, partitions)
+    write_commit_log(cluster.bootstrap_servers, topic, RECORDS)
+    bare: list[float | None] = []
+    reader: list[float | None] = []
+    measure_bare(cluster.bootstrap_servers, topic, partitions, RECORDS)  # warms the page cache
+    for _ in range(repetitions):
+        bare.append(measure_bare(cluster.bootstrap_servers, topic, partitions, RECORDS))
+        reader.append(measure_reader(cluster.bootstrap_servers, topic, RECORDS))
+    cluster.delete_topic(topic)
+    return {
+        "bare_records_per_second": summarise(bare),
+        "reader_records_per_second": summarise(reader),
+        "ratio_to_bare": median_of_ratios(reader, bare),
+    }
+
+
+if __name__ == "__main__":
+    with KafkaCluster() as own_cluster:
+        print(json.dumps(run(own_cluster, int(sys.argv[1]) if len(sys.argv) > 1 else 5), indent=2))
