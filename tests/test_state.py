@@ -1,0 +1,266 @@
+"""The state manager: every change of an offset, what it does to the state, and who hears of it."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from arroyo_sync import state
+from arroyo_sync.errors import (
+    ArroyoSyncError,
+    InvalidOffset,
+    InvalidState,
+    InvalidStateTransition,
+    MessageNotReady,
+)
+from arroyo_sync.state import (
+    MAX_OFFSET,
+    TRANSITIONS,
+    Offsets,
+    StateAndOffsets,
+    SynchronizedPartitionState,
+    SynchronizedPartitionStateManager,
+)
+
+KEY = ("events", 0)
+UNKNOWN, LOCAL_BEHIND, SYNCHRONIZED, REMOTE_BEHIND = SynchronizedPartitionState
+
+Change = tuple[str, int, StateAndOffsets, StateAndOffsets]
+
+STARTS: dict[str, list[tuple[str, int | None]]] = {
+    "never seen": [],
+    "both forgotten": [("local", 5), ("local", None)],
+    "local only, 5": [("local", 5)],
+    "remote only, 5": [("remote", 5)],
+    "local behind, 4 of 5": [("local", 4), ("remote", 5)],
+    "synchronized, 5 of 5": [("local", 5), ("remote", 5)],
+    "remote behind, 6 of 5": [("local", 6), ("remote", 5)],
+}
+"""How to bring a partition into each state, once for each reason to be in it."""
+
+CHANGES: list[tuple[str, int | None]] = [(side, to) for side in ("local", "remote") for to in (None, 4, 5, 6)]
+
+# The state after the change: U(nknown), L(ocal behind), S(ynchronized), R(emote behind). A small letter means that the
+# state was that one before, so nobody is told.
+OUTCOMES: dict[str, str] = {
+    #                        local to             remote to
+    #                        None  4  5  6        None  4  5  6
+    "never seen":            "U    U  U  U        U     U  U  U",
+    "both forgotten":        "u    u  u  u        u     u  u  u",
+    "local only, 5":         "u    u  u  u        u     R  S  L",
+    "remote only, 5":        "u    L  S  R        u     u  u  u",
+    "local behind, 4 of 5":  "U    l  S  R        U     S  l  l",
+    "synchronized, 5 of 5":  "U    L  s  R        U     R  s  L",
+    "remote behind, 6 of 5": "U    L  S  r        U     r  r  S",
+}  # fmt: skip
+
+TABLE = [
+    pytest.param(start, change, outcome, id=f"{start}: {change[0]} to {change[1]}")
+    for start, row in OUTCOMES.items()
+    for change, outcome in zip(CHANGES, row.split(), strict=True)
+]
+NAMES = {"U": UNKNOWN, "L": LOCAL_BEHIND, "S": SYNCHRONIZED, "R": REMOTE_BEHIND}
+
+
+def make_change(manager: SynchronizedPartitionStateManager, side: str, to: int | None) -> None:
+    (manager.set_local_offset if side == "local" else manager.set_remote_offset)(*KEY, to)
+
+
+def recording_manager() -> tuple[SynchronizedPartitionStateManager, list[Change]]:
+    changes: list[Change] = []
+    return SynchronizedPartitionStateManager(lambda *change: changes.append(change)), changes
+
+
+@pytest.mark.parametrize(("start", "change", "outcome"), TABLE)
+def test_every_change_of_an_offset_has_its_outcome(start: str, change: tuple[str, int | None], outcome: str) -> None:
+    """The whole state machine: the new state, the offsets stored, and the one call of the callback or none."""
+    manager, changes = recording_manager()
+    for each in STARTS[start]:
+        make_change(manager, *each)
+    before = manager.partitions.get(KEY, (None, Offsets(None, None)))
+    changes.clear()
+
+    make_change(manager, *change)
+
+    side, to = change
+    offsets = before[1]._replace(**{side: to})
+    assert manager.partitions[KEY] == (NAMES[outcome.upper()], offsets)
+    assert changes == ([(*KEY, before, (NAMES[outcome], offsets))] if outcome.isupper() else [])
+
+
+def test_states_follow_from_the_offsets_alone() -> None:
+    """The same two offsets give the same state whichever way they were reached, and the pure function agrees."""
+    for start, changes in STARTS.items():
+        manager = SynchronizedPartitionStateManager()
+        for change in [*changes, ("local", 7), ("remote", 7)]:
+            make_change(manager, *change)
+        assert manager.partitions[KEY] == (SYNCHRONIZED, Offsets(7, 7)), start
+    assert SynchronizedPartitionStateManager.get_state_from_offsets(Offsets(0, None)) is UNKNOWN
+    assert SynchronizedPartitionStateManager.get_state_from_offsets(Offsets(0, 0)) is SYNCHRONIZED
+    assert SynchronizedPartitionStateManager.get_state_from_offsets(Offsets(0, 1)) is LOCAL_BEHIND
+    assert SynchronizedPartitionStateManager.get_state_from_offsets(Offsets(1, 0)) is REMOTE_BEHIND
+
+
+def test_the_model_joins_every_two_states_and_begins_as_unknown() -> None:
+    """Any state may follow any other, since either offset may move anywhere or be forgotten; none follows itself."""
+    assert TRANSITIONS[None] == {UNKNOWN}
+    for each in SynchronizedPartitionState:
+        assert TRANSITIONS[each] == set(SynchronizedPartitionState) - {each}
+
+
+@pytest.mark.parametrize("side", ["local", "remote"])
+def test_a_transition_that_the_model_lacks_is_refused_and_nothing_moves(
+    monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    """The error names both states, and the offsets stay as they were, the gate's own copy of the remote one too."""
+    manager, changes = recording_manager()
+    manager.set_local_offset(*KEY, 5)
+    manager.set_remote_offset(*KEY, 5)
+    monkeypatch.setattr(state, "TRANSITIONS", {SYNCHRONIZED: frozenset()})
+    changes.clear()
+
+    with pytest.raises(InvalidStateTransition, match=r"events\[0\] can't pass from SYNCHRONIZED to") as raised:
+        make_change(manager, side, 9)
+
+    assert raised.value.previous is SYNCHRONIZED
+    assert manager.partitions[KEY] == (SYNCHRONIZED, Offsets(5, 5))
+    assert manager.cell(*KEY).remote == 5
+    assert changes == []
+
+
+@pytest.mark.parametrize("offset", [-1, -2, -1000, -1001, MAX_OFFSET + 1, 1.0, True, "7"], ids=repr)
+@pytest.mark.parametrize("side", ["local", "remote"])
+def test_what_is_no_offset_is_refused(side: str, offset: object) -> None:
+    """Logical offsets, floats and the like are an error that names the partition, and change nothing."""
+    manager, changes = recording_manager()
+    make_change(manager, side, 3)
+    before, version = dict(manager.partitions), manager.version
+    changes.clear()
+
+    with pytest.raises(InvalidOffset, match=r"events\[0\]") as raised:
+        make_change(manager, side, offset)  # type: ignore[arg-type]
+
+    assert isinstance(raised.value, ArroyoSyncError)
+    assert isinstance(raised.value, ValueError)
+    assert (dict(manager.partitions), manager.version, changes) == (before, version, [])
+
+
+@pytest.mark.parametrize("offset", [0, MAX_OFFSET], ids=["0", "2**63 - 1"])
+def test_the_ends_of_the_range_are_offsets(offset: int) -> None:
+    """0 is an offset and never means unknown; the largest of the protocol is one too."""
+    manager = SynchronizedPartitionStateManager()
+    manager.set_local_offset(*KEY, offset)
+    manager.set_remote_offset(*KEY, offset)
+    assert manager.partitions[KEY] == (SYNCHRONIZED, Offsets(offset, offset))
+
+
+def test_an_offset_that_moves_back_is_logged_and_obeyed(caplog: pytest.LogCaptureFixture) -> None:
+    """A leader that crashed or a partition that is read again is normal: one line each, no warning, no refusal."""
+    caplog.set_level(logging.INFO)
+    manager = SynchronizedPartitionStateManager()
+    for to in (8, 3):
+        manager.set_local_offset(*KEY, to)
+        manager.set_remote_offset(*KEY, to)
+    assert manager.partitions[KEY][1] == Offsets(3, 3)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "events[0]: local offset moved back from 8 to 3"),
+        ("INFO", "events[0]: remote offset moved back from 8 to 3"),
+    ]
+
+
+def test_the_callback_hears_the_changes_in_their_order() -> None:
+    """A listener that only follows the callback knows the state of every partition at any time."""
+    manager, changes = recording_manager()
+    manager.set_local_offsets([(("events", 0), 1), (("events", 1), 9)])
+    manager.set_remote_offsets([(("events", 1), 4), (("events", 0), 4)])
+    manager.set_local_offset("events", 0, 4)
+    assert [(index, before[0], after[0]) for _, index, before, after in changes] == [
+        (0, None, UNKNOWN),
+        (1, None, UNKNOWN),
+        (1, UNKNOWN, REMOTE_BEHIND),
+        (0, UNKNOWN, LOCAL_BEHIND),
+        (0, LOCAL_BEHIND, SYNCHRONIZED),
+    ]
+
+
+def test_what_the_callback_raises_comes_out_of_the_setter_after_the_change() -> None:
+    """The change counts, and whoever waits for the offset to move is woken all the same."""
+
+    def fail(*change: object) -> None:
+        raise RuntimeError("listener")
+
+    manager = SynchronizedPartitionStateManager(fail)
+    with pytest.raises(RuntimeError, match="listener"):
+        manager.set_remote_offset(*KEY, 4)
+    assert manager.partitions[KEY] == (UNKNOWN, Offsets(None, 4))
+    assert manager.wait_for_move(0, 0.0)
+    assert manager.take_moved() == {KEY}
+
+
+def test_a_revoked_partition_forgets_its_local_offset_and_a_tombstone_the_remote_one() -> None:
+    """None is no error, also for a partition that never had an offset, and both can be set anew."""
+    manager = SynchronizedPartitionStateManager()
+    manager.set_local_offset("events", 7, None)
+    manager.set_local_offset(*KEY, 5)
+    manager.set_remote_offset(*KEY, 5)
+    manager.set_local_offset(*KEY, None)
+    assert manager.partitions[KEY] == (UNKNOWN, Offsets(None, 5))
+    manager.set_remote_offset(*KEY, None)
+    assert manager.partitions[KEY] == (UNKNOWN, Offsets(None, None))
+    assert manager.cell(*KEY).remote is None
+    manager.set_local_offset(*KEY, 1)
+    manager.set_remote_offset(*KEY, 2)
+    assert manager.partitions[KEY] == (LOCAL_BEHIND, Offsets(1, 2))
+
+
+def test_partitions_are_a_live_read_only_view() -> None:
+    """It shows what is set, a partition nobody set is a KeyError, and iterating stands a partition that is added."""
+    manager = SynchronizedPartitionStateManager()
+    view = manager.partitions
+    manager.cell("events", 9)
+    with pytest.raises(KeyError):
+        view["events", 9]
+    assert (len(view), list(view)) == (0, [])
+
+    manager.set_remote_offset(*KEY, 1)
+    assert dict(view) == {KEY: (UNKNOWN, Offsets(None, 1))}
+    for index, key in enumerate(view):
+        manager.set_remote_offset("events", index + 1, 1)
+        assert key == KEY
+    assert len(view) == 2
+    assert not hasattr(view, "__setitem__")
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "offset", "error"),
+    [
+        pytest.param(None, 5, 0, InvalidState, id="local unknown"),
+        pytest.param(0, None, 0, InvalidState, id="remote unknown"),
+        pytest.param(5, 5, 4, InvalidState, id="synchronized"),
+        pytest.param(6, 5, 4, InvalidState, id="remote behind"),
+        pytest.param(3, 5, 3, None, id="released"),
+        pytest.param(3, 5, 4, None, id="the last one released"),
+        pytest.param(3, 5, 5, MessageNotReady, id="at the remote offset"),
+        pytest.param(3, 5, 6, MessageNotReady, id="past the remote offset"),
+    ],
+)
+def test_a_message_is_valid_only_below_the_remote_offset_of_an_open_partition(
+    local: int | None, remote: int | None, offset: int, error: type[Exception] | None
+) -> None:
+    """The rule of release, asked of the manager: both errors name the partition."""
+    manager = SynchronizedPartitionStateManager()
+    manager.set_local_offset(*KEY, local)
+    manager.set_remote_offset(*KEY, remote)
+    if error is None:
+        manager.validate_local_message(*KEY, offset)
+    else:
+        with pytest.raises(error, match=r"events\[0\]"):
+            manager.validate_local_message(*KEY, offset)
+
+
+def test_a_message_of_an_unheard_partition_is_invalid() -> None:
+    """Nothing known is a closed gate, not an error of its own."""
+    with pytest.raises(InvalidState) as raised:
+        SynchronizedPartitionStateManager().validate_local_message("events", 3, 0)
+    assert (raised.value.topic, raised.value.partition, raised.value.state) == ("events", 3, None)
