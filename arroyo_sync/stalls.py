@@ -75,8 +75,10 @@ class Stall:
                 f"{where}: {self.behind} messages are released up to {self.remote_offset}, "
                 "but the follower doesn't hand them on"
             )
-        if self.group is None:
+        if self.group is None and self.remote_offset is None:
             return f"{where}: {self.behind} messages wait, and what the leaders have committed isn't known (yet)"
+        if self.group is None:
+            return f"{where}: {self.behind} messages wait for the leaders, which are at {self.remote_offset}"
         if self.group_offset is None:
             return f"{where}: {self.behind} messages wait for group {self.group!r}, which has published nothing"
         return f"{where}: {self.behind} messages wait for group {self.group!r}, which is at {self.group_offset}"

@@ -146,6 +146,12 @@ FAST = LeaderSnapshot("fast", published_offset=90)
             id="for the source",
         ),
         pytest.param(
+            Look(0, 50, 50),
+            (),
+            "events[3] has stood still for 300 s at 50: 50 messages wait for the leaders, which are at 50",
+            id="for leaders that nobody knows by name",
+        ),
+        pytest.param(
             Look(0, 50, 80),
             (FAST, SLOW),
             "events[3] has stood still for 300 s at 50: 30 messages are released up to 80, but the follower doesn't"
