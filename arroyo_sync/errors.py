@@ -56,6 +56,14 @@ class SourceDied(ArroyoSyncError, RuntimeError):
     """The remote offset source has ended, so nothing more is released. ``__cause__`` holds why."""
 
 
+class FollowerStalled(ArroyoSyncError, TimeoutError):
+    """A partition stood still for too long, and ``on_stall="raise"`` was asked for. ``stall`` says which and why."""
+
+    def __init__(self, stall: object) -> None:
+        self.stall = stall
+        super().__init__(str(stall))
+
+
 class NotReady(ArroyoSyncError, TimeoutError):
     """The remote offset source wasn't ready in time; the message names what is missing."""
 

@@ -1,7 +1,7 @@
 """The factory that puts the gate before the user's strategy, and outlives rebalances.
 
-Threads: Arroyo's processor calls everything on its own thread. `SynchronizedStrategyFactory.held` and ``manager`` may
-be read by any.
+Threads: Arroyo's processor calls everything on its own thread. `SynchronizedStrategyFactory.held`, ``manager`` and
+`SynchronizedStrategyFactory.snapshot` may be read by any. A `Monitor` watches from a thread of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import ClassVar, TypeVar
 
 import confluent_kafka
@@ -17,10 +17,15 @@ from arroyo.backends.abstract import Consumer
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Partition
 
+from arroyo_sync.endable_source import EndableSource
 from arroyo_sync.errors import ConfigurationError
 from arroyo_sync.flow_control import FlowControlledConsumer
 from arroyo_sync.line import HoldLimits
+from arroyo_sync.metrics_reporter import GateCounts
+from arroyo_sync.monitor import Monitor, OnStall
+from arroyo_sync.observe import NO_ENDS, take_snapshot
 from arroyo_sync.remote import RemoteOffsetSource
+from arroyo_sync.snapshot import Snapshot
 from arroyo_sync.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
 from arroyo_sync.strategy import REJECTED_WAIT_SECONDS, SynchronizedStrategy
 from arroyo_sync.watermarks import KafkaWatermarks
@@ -46,7 +51,13 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     :param on_state_change: called at every change of a partition's state; see `SynchronizedPartitionStateManager`.
     :param slice_seconds: for how long at most the gate works or waits before the processor has its turn.
     :param stop_timeout: for how many seconds `shutdown` waits for the source to end.
-    :raises ConfigurationError: the source already belongs to another factory.
+    :param stalled_after: seconds without progress, while messages wait, after which a partition counts as stalled: that
+        is logged, counted, and sent to Sentry.
+    :param on_stall: what else to do then, once for each partition: call this with the `Stall`, on the monitor's thread;
+        or "raise": the processor ends with `FollowerStalled`.
+    :param monitor_interval: seconds between two looks of the monitor, so between two values of a metric. ``None``: no
+        monitor, so no metrics, and stalls are not found.
+    :raises ConfigurationError: a setting is impossible, or the source already belongs to another factory.
     """
 
     _taken_sources: ClassVar[weakref.WeakSet[RemoteOffsetSource]] = weakref.WeakSet()
@@ -60,17 +71,29 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         on_state_change: StateCallback = ignore_state_change,
         slice_seconds: float = 0.005,
         stop_timeout: float = 5.0,
+        stalled_after: float = 300.0,
+        on_stall: OnStall = None,
+        monitor_interval: float | None = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if slice_seconds <= 0:
-            raise ConfigurationError(f"slice_seconds={slice_seconds}: must be more than 0 (the default is 0.005)")
+        for name, seconds, default in (
+            ("slice_seconds", slice_seconds, "0.005"),
+            ("stalled_after", stalled_after, "300"),
+            ("monitor_interval", monitor_interval, "1"),
+        ):
+            if seconds is not None and not seconds > 0:
+                raise ConfigurationError(f"{name}={seconds}: must be more than 0 seconds (the default is {default})")
+        if not (on_stall is None or on_stall == "raise" or callable(on_stall)):
+            raise ConfigurationError(f'on_stall={on_stall!r}: give "raise", something to call, or nothing')
         if source in self._taken_sources:
             raise ConfigurationError(
                 "this source already belongs to another SynchronizedStrategyFactory: make one source for each factory"
             )
         self._taken_sources.add(source)
         self._factory = factory
-        self._source = source
+        # Only where it is asked for, since the gate calls the source for every message that it holds.
+        self._source = EndableSource(source) if on_stall == "raise" else source
+        self._inner_source = source
         self._limits = limits or HoldLimits()
         self._slice_seconds = slice_seconds
         self._stop_timeout = stop_timeout
@@ -81,6 +104,16 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         self._watermarks: KafkaWatermarks | None = None
         self._gate: SynchronizedStrategy[TPayload] | None = None
         self._has_warned = False
+        self._monitor = Monitor(
+            self._observe,
+            ask_ends=self._ask_ends,
+            gate_counts=self._gate_counts,
+            end=self._end,
+            stalled_after=stalled_after,
+            on_stall=on_stall,
+            interval=monitor_interval,
+            clock=clock,
+        )
 
     def flow_control(self, consumer: Consumer[TPayload]) -> FlowControlledConsumer[TPayload]:
         """The consumer to give to the StreamProcessor, around yours.
@@ -121,7 +154,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
                 "under group.protocol=consumer messages are lost in rebalances. Give StreamProcessor the consumer "
                 "that factory.flow_control(consumer) returns"
             )
-        self._source.start(self.manager)
+        self._start()
         self._source.assign(
             {(partition.topic.name, partition.index): offset for partition, offset in partitions.items()},
             self._watermarks,
@@ -141,8 +174,9 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         return self._gate
 
     def shutdown(self) -> None:
-        """Stop the source, within ``stop_timeout`` seconds, and shut the user's factory down."""
+        """Stop the monitor and the source, each within ``stop_timeout`` seconds, and shut the user's factory down."""
         try:
+            self._monitor.stop(self._stop_timeout)
             self._source.stop(self._stop_timeout)
         finally:
             self._factory.shutdown()
@@ -153,6 +187,40 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         gate = self._gate
         return {} if gate is None else {line.key: len(line.held) for line in gate.lines}
 
-    def _check_source(self) -> None:
+    def snapshot(self) -> Snapshot:
+        """How everything stands: offsets, lags, what is held, what each leader published, and whom it waits for.
+
+        Never blocks for long; any thread may call it. How far a partition reaches is known as far as it was fetched.
+        """
+        return self._observe(NO_ENDS)
+
+    # The monitor's side.
+
+    def _observe(self, asked_ends: Mapping[PartitionKey, int]) -> Snapshot:
+        gate = self._gate
+        return take_snapshot(
+            () if gate is None else gate.lines,
+            self._inner_source,
+            self._watermarks,
+            now=self._clock(),
+            wall_now=time.time(),
+            asked_ends=asked_ends,
+        )
+
+    def _ask_ends(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+        return NO_ENDS if self._watermarks is None else self._watermarks.query(partitions, timeout)
+
+    def _gate_counts(self) -> GateCounts:
+        return GateCounts() if self._flow is None else GateCounts(self._flow.pauses, self._flow.resumes)
+
+    def _end(self, error: Exception) -> None:
+        if isinstance(self._source, EndableSource):
+            self._source.end(error)
+
+    def _start(self) -> None:
         self._source.start(self.manager)
+        self._monitor.start()
+
+    def _check_source(self) -> None:
+        self._start()
         self._source.check()

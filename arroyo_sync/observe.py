@@ -52,6 +52,8 @@ def take_snapshot(
     groups = () if told is None else sorted(told.groups)
     partitions = []
     for line in lines:
+        if line.cell.current[1].local is None:
+            continue  # revoked
         topic, index = line.key
         end = asked_ends.get(line.key)
         if end is None and watermarks is not None:
