@@ -1,0 +1,628 @@
+"""From what leader groups published to the remote offset, and what must be proven in between."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+import threading
+import tracemalloc
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from arroyo_sync.claim import FROM_BROKER, Statement
+from arroyo_sync.leader_offsets import CHUNK, Impossible, LeaderOffsets, Published, Rewind
+from arroyo_sync.state import PartitionKey, SynchronizedPartitionStateManager
+
+KEY = ("events", 0)
+OTHER = ("events", 1)
+NOW = 7.0
+
+
+class Fixture:
+    """Leader offsets with a manager, in few words."""
+
+    def __init__(self, *groups: str, is_open: bool = True) -> None:
+        self.manager = SynchronizedPartitionStateManager()
+        self.offsets = LeaderOffsets(groups or ("g",))
+        self.offsets.attach(self.manager)
+        self._positions: Iterator[int] = itertools.count()
+        if is_open:
+            self.offsets.open()
+
+    def publish(
+        self,
+        offset: int | None,
+        group: str = "g",
+        key: PartitionKey = KEY,
+        log_partition: int = 0,
+        timestamp_ms: int | None = None,
+    ) -> list[Rewind]:
+        position = next(self._positions)
+        statement = Statement(offset, position if timestamp_ms is None else timestamp_ms, log_partition, position)
+        return self.offsets.apply([Published(key, group, statement)], NOW)
+
+    def remote(self, key: PartitionKey = KEY) -> int | None:
+        return self.manager.cell(*key).remote
+
+    def ask(self, end: int, key: PartitionKey = KEY, cached: int | None = None) -> list[Impossible]:
+        """The broker is asked now, and answers at once."""
+        return self.offsets.judge({key: end}, self.offsets.number, {key: cached})
+
+
+# The remote offset.
+
+
+def test_the_slowest_leader_counts() -> None:
+    """The remote offset is the minimum over all groups."""
+    fixture = Fixture("a", "b", "c")
+    for group, offset in (("a", 30), ("b", 10), ("c", 20)):
+        fixture.publish(offset, group)
+    assert fixture.remote() == 10
+    fixture.publish(25, "b")
+    assert fixture.remote() == 20
+
+
+def test_a_group_that_published_nothing_keeps_the_remote_offset_unknown() -> None:
+    """Unknown is neither zero nor infinity."""
+    fixture = Fixture("a", "b")
+    fixture.publish(30, "a")
+    assert fixture.remote() is None
+    fixture.publish(0, "b")
+    assert fixture.remote() == 0
+
+
+def test_a_tombstone_makes_the_group_unknown_until_it_publishes_again() -> None:
+    """In the partition that it names, and nowhere else."""
+    fixture = Fixture("a", "b")
+    for key in (KEY, OTHER):
+        fixture.publish(30, "a", key)
+        fixture.publish(40, "b", key)
+    fixture.publish(None, "a")
+    assert (fixture.remote(), fixture.remote(OTHER)) == (None, 30)
+    fixture.publish(31, "a")
+    assert fixture.remote() == 31
+
+
+def test_nothing_is_known_before_everything_was_replayed() -> None:
+    """`open` writes what was applied before, `shut` takes it back."""
+    fixture = Fixture(is_open=False)
+    fixture.publish(30)
+    assert fixture.remote() is None
+    fixture.offsets.open()
+    assert fixture.remote() == 30
+    fixture.offsets.shut()
+    assert fixture.remote() is None
+    fixture.publish(31)
+    assert fixture.remote() is None
+    fixture.offsets.open()
+    assert fixture.remote() == 31
+
+
+def test_a_rewind_is_obeyed_and_told_once() -> None:
+    """A lower offset counts at once. During a replay it is no news."""
+    fixture = Fixture(is_open=False)
+    assert fixture.publish(30) == fixture.publish(20) == []
+    fixture.offsets.open()
+    assert fixture.publish(5) == [Rewind(KEY, "g", 20, 5)]
+    assert fixture.remote() == 5
+    assert fixture.publish(6) == []
+
+
+def test_a_committed_offset_fills_in_only_for_what_was_never_published() -> None:
+    """And any record takes its place, be it lower, older or without a timestamp."""
+    fixture = Fixture(is_open=False)
+    fixture.publish(10)
+    filled = fixture.offsets.fill_in([(KEY, "g", 99), (OTHER, "g", 50)], NOW)
+    fixture.offsets.open()
+    assert (filled, fixture.remote(), fixture.remote(OTHER)) == (1, 10, 50)
+    fixture.publish(3, key=OTHER, timestamp_ms=-1, log_partition=5)
+    assert fixture.remote(OTHER) == 3
+
+
+def test_a_rewind_below_a_committed_offset_that_filled_in_is_told() -> None:
+    """The group has gone back behind what it had committed before."""
+    fixture = Fixture()
+    fixture.offsets.fill_in([(KEY, "g", 50)], NOW)
+    assert fixture.publish(40) == [Rewind(KEY, "g", 50, 40)]
+
+
+# One key in several commit-log partitions, as after an expansion.
+
+STATEMENTS = {
+    "an expansion": [
+        Statement(10, 1, 0, 0),
+        Statement(20, 2, 0, 1),
+        Statement(30, 3, 1, 0),
+        Statement(40, 4, 1, 1),
+    ],
+    "a rewind in the new partition": [
+        Statement(10, 1, 0, 0),
+        Statement(90, 2, 0, 1),
+        Statement(95, 3, 1, 0),
+        Statement(50, 4, 1, 1),
+    ],
+    "a rewind across the partitions": [Statement(90, 1, 0, 0), Statement(50, 2, 1, 0), Statement(40, 3, 2, 0)],
+    "clocks that disagree within a partition": [
+        Statement(10, 9, 0, 0),
+        Statement(20, 3, 0, 1),
+        Statement(30, 5, 1, 0),
+    ],
+    "the same timestamp": [Statement(70, 5, 0, 0), Statement(60, 5, 1, 0), Statement(65, 5, 2, 0)],
+    "a tombstone at the same timestamp": [Statement(70, 5, 0, 0), Statement(None, 5, 1, 0)],
+    "a tombstone that was superseded": [Statement(None, 5, 0, 0), Statement(70, 6, 1, 0)],
+}
+EXPECTED: dict[str, int | None] = {
+    "an expansion": 40,
+    "a rewind in the new partition": 50,
+    "a rewind across the partitions": 40,
+    "clocks that disagree within a partition": 30,
+    "the same timestamp": 60,
+    "a tombstone at the same timestamp": None,
+    "a tombstone that was superseded": 70,
+}
+
+
+def interleavings(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:
+    """Every order of reading that keeps the order within each partition."""
+    for order in itertools.permutations(statements):
+        positions: dict[int, int] = {}
+        for each in order:
+            if each.log_offset < positions.get(each.log_partition, 0):
+                break
+            positions[each.log_partition] = each.log_offset
+        else:
+            yield order
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_a_key_in_two_partitions_counts_the_same_in_every_order_of_reading(name: str) -> None:
+    """The last record of each partition counts, of those the latest, on a tie the lowest."""
+    for order in interleavings(STATEMENTS[name]):
+        fixture = Fixture()
+        for statement in order:
+            fixture.offsets.apply([Published(KEY, "g", statement)], NOW)
+        assert fixture.remote() == EXPECTED[name], order
+
+
+def test_what_a_forgotten_partition_said_no_longer_counts() -> None:
+    """What the others said does, and is told to nobody as a rewind."""
+    fixture = Fixture("g")
+    fixture.publish(10, log_partition=0)
+    fixture.publish(20, log_partition=1)
+    fixture.publish(30, key=OTHER, log_partition=1)
+    fixture.offsets.forget_log_partition(1)
+    assert (fixture.remote(), fixture.remote(OTHER)) == (10, None)
+    fixture.offsets.forget_log_partition(0)
+    assert fixture.remote() is None
+
+
+# Proof.
+
+
+def test_an_unassigned_partition_needs_no_proof() -> None:
+    """It gates nothing."""
+    fixture = Fixture()
+    fixture.publish(1_000_000)
+    assert fixture.remote() == 1_000_000
+    assert not fixture.offsets.unproven
+
+
+def test_nothing_is_proven_when_a_partition_is_assigned() -> None:
+    """When `assign` returns, the manager holds no remote offset of it; other partitions keep theirs."""
+    fixture = Fixture()
+    fixture.publish(100)
+    fixture.publish(100, key=OTHER)
+    fixture.offsets.assign([KEY])
+    assert (fixture.remote(), fixture.remote(OTHER)) == (None, 100)
+    assert dict(fixture.offsets.unproven) == {KEY: 100}
+    assert fixture.offsets.doubts() == [KEY]
+
+
+def test_offset_zero_needs_no_proof() -> None:
+    """It releases nothing, and an empty partition never proves anything."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    fixture.publish(0)
+    assert fixture.remote() == 0
+    assert not fixture.offsets.unproven
+
+
+def test_a_message_received_proves_every_offset_up_to_it() -> None:
+    """And not one more."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    fixture.publish(100)
+    fixture.offsets.received(KEY, 99)
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {KEY: 100})
+    fixture.offsets.received(KEY, 100)
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {})
+
+
+def test_what_the_gate_received_before_needs_no_question() -> None:
+    """A follower that tails has its messages before the leaders commit them."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    fixture.manager.cell(*KEY).received = 100
+    fixture.publish(100)
+    assert fixture.remote() == 100
+    assert not fixture.offsets.unproven
+
+
+def test_what_was_received_before_the_assignment_proves_nothing() -> None:
+    """It may have been another topic of the same name."""
+    fixture = Fixture()
+    fixture.manager.cell(*KEY).received = 100
+    fixture.publish(100)
+    fixture.offsets.assign([KEY])
+    assert fixture.remote() is None
+
+
+def test_the_last_proven_offset_stays_in_force_while_a_newer_one_is_in_doubt() -> None:
+    """A follower that lags goes on with what it knows."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    fixture.publish(100)
+    fixture.ask(100)
+    fixture.publish(200)
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {KEY: 200})
+
+
+def test_the_oldest_offset_in_doubt_comes_into_force_by_itself() -> None:
+    """Else a follower that is a little behind would wait for the newest one for ever."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    for offset in (200, 300, 400):
+        fixture.publish(offset)
+    fixture.offsets.received(KEY, 250)
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (200, {KEY: 400})
+
+
+def test_a_rewind_below_what_is_proven_counts_at_once() -> None:
+    """And one between what is proven and what is in doubt waits for proof itself."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    fixture.publish(100)
+    fixture.ask(100)
+    fixture.publish(300)
+    fixture.publish(200)
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {KEY: 200})
+    fixture.publish(50)
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (50, {})
+    fixture.publish(80)
+    assert fixture.remote() == 80, "the partition still reaches to 100"
+
+
+def test_the_lowest_offset_in_doubt_over_all_groups_is_shown() -> None:
+    """The gate looks at one number a partition."""
+    fixture = Fixture("a", "b")
+    fixture.offsets.assign([KEY])
+    fixture.publish(300, "a")
+    fixture.publish(200, "b")
+    assert dict(fixture.offsets.unproven) == {KEY: 200}
+    fixture.offsets.received(KEY, 200)
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {KEY: 300})
+    fixture.offsets.received(KEY, 300)
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (200, {})
+
+
+def test_an_impossible_offset_makes_its_group_unknown_and_no_other() -> None:
+    """It says which, and the gate is shut until the group publishes a possible one."""
+    fixture = Fixture("a", "b")
+    fixture.publish(1000, "a")
+    fixture.publish(5, "b")
+    fixture.offsets.assign([KEY])
+    assert fixture.ask(10) == [Impossible(KEY, "a", 1000, 10)]
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {})
+    fixture.publish(7, "a")
+    assert fixture.remote() == 5
+
+
+def test_an_impossible_offset_never_counts_by_itself() -> None:
+    """A topic that was created again may grow past it: neither growth nor another assignment makes it true."""
+    fixture = Fixture()
+    fixture.publish(1000)
+    fixture.offsets.assign([KEY])
+    fixture.ask(10)
+    fixture.offsets.received(KEY, 2000)
+    fixture.ask(2000)
+    assert fixture.remote() is None
+    fixture.offsets.revoke([KEY])
+    assert fixture.remote() is None
+    fixture.offsets.assign([KEY])
+    fixture.ask(3000)
+    assert fixture.remote() is None
+
+
+def test_the_same_impossible_offset_published_again_is_judged_again() -> None:
+    """A heartbeat repeats it: after an election that the end offset lagged behind, it is true this time."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    fixture.publish(100)
+    assert len(fixture.ask(95)) == 1
+    fixture.publish(100)
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {KEY: 100})
+    assert fixture.ask(100) == []
+    assert fixture.remote() == 100
+
+
+def test_an_answer_judges_only_what_was_published_before_the_question() -> None:
+    """The partition may have grown since, and the leader with it."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    asked = fixture.offsets.number
+    fixture.publish(100)
+    assert fixture.offsets.judge({KEY: 90}, asked, {}) == []
+    assert dict(fixture.offsets.unproven) == {KEY: 100}
+    assert fixture.ask(100) == []
+    assert fixture.remote() == 100
+
+
+def test_an_answer_refutes_the_older_of_two_and_leaves_the_younger_in_doubt() -> None:
+    """The older one must not come into force when the topic grows."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    fixture.publish(100)
+    asked = fixture.offsets.number
+    fixture.publish(110)
+    assert fixture.offsets.judge({KEY: 90}, asked, {}) == []
+    fixture.offsets.received(KEY, 105)
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {KEY: 110})
+
+
+def test_an_answer_proves_the_older_of_two() -> None:
+    """It is in force, and the newer one is refuted or in doubt by its own age."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    fixture.publish(100)
+    asked = fixture.offsets.number
+    fixture.publish(110)
+    fixture.offsets.judge({KEY: 105}, asked, {})
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {KEY: 110})
+
+
+def test_an_answer_to_a_question_from_before_the_assignment_is_ignored() -> None:
+    """It may be about the topic that was there before."""
+    fixture = Fixture()
+    fixture.publish(100)
+    asked = fixture.offsets.number
+    fixture.offsets.assign([KEY])
+    assert fixture.offsets.judge({KEY: 100}, asked, {}) == []
+    assert fixture.remote() is None
+
+
+def test_a_cached_end_counts_only_once_it_was_fetched_anew() -> None:
+    """The client may still have the end of an earlier topic of the same name."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    fixture.publish(50)
+    fixture.offsets.cached({KEY: 1000})
+    assert fixture.remote() is None, "the broker wasn't asked yet"
+    fixture.ask(50, cached=1000)
+    fixture.publish(900)
+    fixture.offsets.cached({KEY: 1000})
+    assert fixture.remote() == 50, "the same value as before the question"
+    fixture.offsets.cached({KEY: 950})
+    assert fixture.remote() == 900, "another one was fetched since"
+
+
+def test_revoking_ends_all_doubt() -> None:
+    """Nothing is asked about a partition that the follower doesn't read."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    fixture.publish(100)
+    fixture.offsets.revoke([KEY])
+    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {})
+
+
+def test_nothing_is_asked_about_before_the_replay_is_over() -> None:
+    """What history passes over isn't worth a question."""
+    fixture = Fixture(is_open=False)
+    fixture.offsets.assign([KEY])
+    fixture.publish(100)
+    assert fixture.offsets.doubts() == []
+    fixture.offsets.open()
+    assert fixture.offsets.doubts() == [KEY]
+
+
+def test_an_assignment_before_the_start_counts_too() -> None:
+    """The gate's first assignment and the source's start may come in either order."""
+    offsets = LeaderOffsets(["g"])
+    offsets.assign([KEY])
+    manager = SynchronizedPartitionStateManager()
+    offsets.attach(manager)
+    offsets.open()
+    manager.cell(*KEY).received = 10
+    offsets.apply([Published(KEY, "g", Statement(10, 0, 0, 0))], NOW)
+    assert manager.cell(*KEY).remote == 10
+
+
+def test_a_message_that_proves_an_offset_is_seen_whichever_comes_first() -> None:
+    """The gate writes what it received and then looks for doubts; here it is the other way about. Broken (by not
+    looking at `received` after the doubt is noted), a hundred trials leave some offsets unproven for good."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for trial in range(100):
+            fixture = Fixture()
+            fixture.offsets.assign([KEY])
+            cell = fixture.manager.cell(*KEY)
+
+            def gate(fixture: Fixture = fixture) -> None:
+                cell = fixture.manager.cell(*KEY)
+                for offset in range(200):
+                    cell.received = offset + 1
+                    if fixture.offsets.unproven.get(KEY, offset + 2) <= offset + 1:
+                        fixture.offsets.received(KEY, offset + 1)
+
+            thread = threading.Thread(target=gate)
+            thread.start()
+            for offset in range(1, 201):
+                fixture.publish(offset)
+            thread.join(30)
+            assert (fixture.remote(), dict(fixture.offsets.unproven)) == (200, {}), (trial, cell.received)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_later_decision_is_never_overwritten_by_an_earlier_one() -> None:
+    """While one thread publishes ever higher offsets, an assignment by another one always leaves the gate shut."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    fixture = Fixture()
+    stop = threading.Event()
+
+    def publish() -> None:
+        for offset in itertools.count(1):
+            if stop.is_set():
+                return
+            fixture.publish(offset)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        for _ in range(300):
+            fixture.offsets.assign([KEY])
+            assert fixture.remote() is None
+            fixture.offsets.revoke([KEY])
+    finally:
+        stop.set()
+        thread.join(30)
+        sys.setswitchinterval(interval)
+
+
+# What it can tell, and what it costs.
+
+
+def test_published_shows_what_every_group_said_last() -> None:
+    """Trusted or not, with the broker's timestamp and when it was read."""
+    fixture = Fixture("a", "b")
+    fixture.publish(10, "a", timestamp_ms=1234)
+    assert list(fixture.offsets.published()) == [KEY]
+    assert list(fixture.offsets.published()[KEY]) == ["a"]
+    assert fixture.offsets.published()[KEY]["a"][:3] == (10, 1234, NOW)
+
+
+def test_silent_names_the_assigned_partitions_of_which_a_group_said_nothing() -> None:
+    """A tombstone is as good as silence."""
+    fixture = Fixture("a", "b")
+    fixture.offsets.assign([KEY, OTHER])
+    fixture.publish(10, "a")
+    fixture.publish(None, "a", OTHER)
+    assert (fixture.offsets.silent("a"), fixture.offsets.silent("b")) == ([OTHER], [KEY, OTHER])
+    assert (fixture.offsets.was_heard("a"), fixture.offsets.was_heard("b")) == (True, False)
+
+
+def test_forgotten_partitions_are_unknown_and_no_longer_in_doubt() -> None:
+    """For a source that knows only of assigned partitions."""
+    fixture = Fixture()
+    fixture.offsets.assign([KEY])
+    fixture.publish(10)
+    fixture.offsets.forget([KEY, OTHER])
+    assert (fixture.remote(), dict(fixture.offsets.unproven), fixture.offsets.published()) == (None, {}, {})
+
+
+def test_state_for_ten_thousand_partitions_and_ten_groups_fits_in_50_mb() -> None:
+    """All Python objects, the manager's among them, with numbers of the size that they have in the field."""
+    groups = [f"leader-group-{index}" for index in range(10)]
+    tracemalloc.start()
+    try:
+        manager = SynchronizedPartitionStateManager()
+        offsets = LeaderOffsets(groups)
+        offsets.attach(manager)
+        offsets.open()
+        for partition in range(10_000):
+            position = 10**9 + partition * 10
+            offsets.apply(
+                [
+                    Published(
+                        ("events", partition),
+                        group,
+                        Statement(position + index, position * 1000 + index, index, position - index, position + 0.5),
+                    )
+                    for index, group in enumerate(groups)
+                ],
+                float(position),
+            )
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(manager.partitions) == 10_000
+    print(f"{size / 1e6:.1f} MB")
+    assert size < 50_000_000
+
+
+def test_an_offset_that_moves_touches_one_partition_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in partitions written to the manager, so that no clock is needed."""
+    fixture = Fixture()
+    for partition in range(3 * CHUNK):
+        fixture.publish(10, key=("events", partition))
+    written: list[PartitionKey] = []
+    write = fixture.manager.set_remote_offsets
+    monkeypatch.setattr(
+        fixture.manager,
+        "set_remote_offsets",
+        lambda offsets: write([(written.append(key), (key, offset))[1] for key, offset in offsets]),  # type: ignore[func-returns-value]
+    )
+    fixture.publish(11, key=("events", 5))
+    assert written == [("events", 5)]
+
+
+def test_no_lock_is_held_for_more_than_a_chunk_of_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening, shutting, assigning and replaying many partitions let others in between."""
+    fixture = Fixture(is_open=False)
+    sizes: list[int] = []
+    write = fixture.manager.set_remote_offsets
+
+    def count(offsets: Iterator[tuple[PartitionKey, int | None]]) -> None:
+        items = list(offsets)
+        sizes.append(len(items))
+        write(items)
+
+    monkeypatch.setattr(fixture.manager, "set_remote_offsets", count)
+    keys = [("events", partition) for partition in range(5 * CHUNK)]
+    fixture.offsets.apply([Published(key, "g", Statement(10, 1, 0, 1)) for key in keys], NOW)
+    fixture.offsets.open()
+    fixture.offsets.assign(keys)
+    fixture.offsets.revoke(keys)
+    fixture.offsets.shut()
+    fixture.offsets.forget_log_partition(0)
+    assert sizes == [CHUNK] * 30
+
+
+def test_random_histories_never_put_more_in_force_than_was_proven_and_published() -> None:
+    """Against a model that knows the truth: how far the partition reaches, and what each group said last."""
+    source = random.Random(7)
+    for _ in range(200):
+        fixture = Fixture("a", "b")
+        said: dict[str, int | None] = {"a": None, "b": None}
+        end = 0
+        fixture.offsets.assign([KEY])
+        for _ in range(100):
+            action = source.randrange(6)
+            if action <= 2:
+                group = source.choice("ab")
+                said[group] = source.choice([None, source.randrange(end + 20), source.randrange(end + 1)])
+                fixture.publish(said[group], group)
+            elif action == 3:
+                end += source.randrange(10)
+                fixture.offsets.received(KEY, source.randrange(end + 1))
+            elif action == 4:
+                fixture.ask(end)
+            else:
+                fixture.offsets.assign([KEY])
+                assert fixture.remote() in (None, 0)
+            remote = fixture.remote()
+            if remote is not None:
+                assert all(offset is not None and remote <= offset for offset in said.values())
+                assert remote <= end
+
+
+def test_a_committed_offset_stands_in_for_no_commit_log_partition() -> None:
+    """So no partition that is forgotten takes it away."""
+    fixture = Fixture()
+    fixture.offsets.fill_in([(KEY, "g", 5)], NOW)
+    fixture.offsets.forget_log_partition(0)
+    assert fixture.remote() == 5
+    assert FROM_BROKER < 0
