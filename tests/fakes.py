@@ -160,6 +160,10 @@ class ScriptedConsumer(Consumer[KafkaPayload]):
         """Append messages at these offsets; between them there may be gaps, as compaction leaves them."""
         self._log.setdefault(index, []).extend(broker_value(index, offset, value) for offset in offsets)
 
+    def messages(self, index: int) -> Sequence[BrokerValue[KafkaPayload]]:
+        """All messages of the partition."""
+        return self._log.get(index, [])
+
     def rebalance(self, *indexes: int) -> None:
         """In the next polls the assignment becomes this one: eager all are revoked first, else only the difference."""
         wanted = {partition(index) for index in indexes}

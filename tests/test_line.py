@@ -67,7 +67,7 @@ def test_limits_that_make_no_sense_are_refused_by_name(unit: str, limit: int, re
     """The message says which setting it is, and what to do."""
     with pytest.raises(ConfigurationError) as raised:
         HoldLimits(**{unit: limit, f"resume_{unit}": resume})
-    assert named.format(unit=unit) in str(raised.value)
+    assert str(raised.value).startswith(f"HoldLimits({named.format(unit=unit)}): ")
 
 
 def test_the_smallest_limits_are_taken() -> None:

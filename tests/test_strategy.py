@@ -1,0 +1,291 @@
+"""The gate: what it takes, what it refuses, what it tells the manager and the source."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+import pytest
+from arroyo.processing.strategies.abstract import MessageRejected
+from arroyo.types import Message, Partition, Topic, Value
+
+from arroyo_sync.errors import ConfigurationError, SourceDied, StepRejectedInPoll, UnexpectedMessage
+from arroyo_sync.line import HoldLimits
+from arroyo_sync.state import SynchronizedPartitionState, SynchronizedPartitionStateManager
+from arroyo_sync.strategy import SynchronizedStrategy
+from arroyo_sync.testing import ManualSource, RecordingStep
+from tests.fakes import ScriptedStep, message, partition
+from tests.harness import GateHarness
+
+UNKNOWN, LOCAL_BEHIND, SYNCHRONIZED, REMOTE_BEHIND = SynchronizedPartitionState
+NOON = datetime(2024, 1, 2, 12)
+
+
+def test_a_gate_takes_one_topic() -> None:
+    """It knows a partition by its index, so a second topic is refused when it is made."""
+    positions = {Partition(Topic("events"), 0): 0, Partition(Topic("others"), 0): 0}
+    with pytest.raises(ConfigurationError, match=r"one topic, not \['events', 'others'\]"):
+        SynchronizedStrategy(ScriptedStep(), SynchronizedPartitionStateManager(), ManualSource(), positions)
+
+
+@pytest.mark.parametrize(
+    ("unexpected", "said"),
+    [
+        pytest.param(Message(Value([1], {partition(0): 2}, NOON)), "not Value: it stands first", id="a batch"),
+        pytest.param(
+            message(3, 0), r"events\[3\] offset 0 is of no partition that is assigned: \[0, 1\]", id="foreign"
+        ),
+    ],
+)
+def test_anything_but_a_consumers_message_of_an_assigned_partition_is_refused(
+    unexpected: Message[Any], said: str
+) -> None:
+    """The error says what the gate takes, or which partitions it has."""
+    harness = GateHarness({0: 0, 1: 0})
+    with pytest.raises(UnexpectedMessage, match=said):
+        harness.gate.submit(unexpected)
+    assert harness.held() == {}
+
+
+def test_a_closed_gate_takes_nothing_and_says_so() -> None:
+    """What it holds stays for `join` to decide on, and the next step isn't closed yet."""
+    harness = GateHarness()
+    harness.hold(0, 0)
+    harness.gate.close()
+    with pytest.raises(UnexpectedMessage, match=r"closed and takes no more messages: events\[0\] offset 1"):
+        harness.submit(0, 1)
+    assert harness.held() == {0: [0]}
+    assert harness.step.calls == []
+
+
+def test_a_released_message_goes_on_at_once() -> None:
+    """With nothing of its partition before it, `submit` itself hands it on."""
+    harness = GateHarness()
+    harness.release(0, 2)
+    harness.submit(0, 0, 1)
+    assert harness.step.taken == [(0, 0), (0, 1)]
+    assert (harness.held(), harness.gate.held_messages, harness.gate.has_left_over) == ({}, 0, False)
+
+
+def test_submit_hands_on_its_own_message_only() -> None:
+    """Messages of other partitions that were released meanwhile wait for `poll`, so one submit costs one message."""
+    harness = GateHarness({0: 0, 1: 0})
+    harness.hold(0, 0, 1)
+    harness.release(0, 2)
+    harness.release(1, 1)
+    harness.submit(1, 0)
+    assert harness.step.taken == [(1, 0)]
+    assert (harness.held(), harness.gate.has_left_over) == ({0: [0, 1]}, True)
+
+
+def test_a_released_message_waits_behind_its_partitions_held_ones() -> None:
+    """It is held, though it is released itself, and goes on after them."""
+    harness = GateHarness()
+    harness.hold(0, 0)
+    harness.release(0, 2)
+    harness.submit(0, 1)
+    assert harness.step.taken == []
+    harness.gate.poll()
+    assert harness.step.taken == [(0, 0), (0, 1)]
+
+
+def test_left_over_messages_and_new_ones_go_on_in_order() -> None:
+    """A slice that ended in the middle of a line lets no new message overtake."""
+    harness = GateHarness()
+    harness.hold(0, *range(10))
+    harness.release(0, 20)
+
+    def take_a_slice(at: object) -> None:
+        harness.clock.now += 0.002
+
+    harness.step.before_submit = take_a_slice
+    harness.gate.poll()
+    assert 0 < len(harness.step.taken) < 10
+    harness.submit(0, *range(10, 13))
+    harness.poll_until_empty()
+    harness.submit(0, 13)
+    assert harness.step.taken == [(0, offset) for offset in range(14)]
+
+
+def test_gaps_in_the_offsets_are_no_matter() -> None:
+    """Compaction and transactions leave gaps: the next offset is what counts."""
+    harness = GateHarness({0: 3})
+    harness.release(0, 9)
+    harness.submit(0, 5, 8)
+    harness.hold(0, 20)
+    harness.release(0, 21)
+    harness.gate.poll()
+    harness.gate.tell_local_offsets()
+    assert harness.step.taken == [(0, 5), (0, 8), (0, 20)]
+    assert harness.local(0) == 21
+
+
+def test_the_gates_positions_are_the_first_local_offsets() -> None:
+    """Which opens a partition whose remote offset is known, before any message has come."""
+    harness = GateHarness({0: 7, 1: 0})
+    harness.release(0, 9)
+    assert harness.manager.partitions["events", 0] == (LOCAL_BEHIND, (7, 9))
+    assert harness.manager.partitions["events", 1] == (UNKNOWN, (0, None))
+
+
+def test_local_offsets_are_told_when_a_slice_is_over() -> None:
+    """Not once a message, which would cost a lock each; they are the next offset to go downstream."""
+    harness = GateHarness({0: 0, 1: 0}, slice_seconds=0.005)
+    harness.release(0, 5)
+    harness.release(1, 1)
+    harness.submit(0, 0)
+    harness.gate.poll()
+    harness.submit(0, 1)
+    harness.submit(1, 0, 1, 2)
+    harness.gate.poll()
+    assert (harness.local(0), harness.local(1)) == (1, 0)
+    harness.clock.now += 0.005
+    harness.gate.poll()
+    assert (harness.local(0), harness.local(1)) == (2, 1)
+    harness.submit(0, 2)
+    harness.gate.tell_local_offsets()
+    assert harness.local(0) == 3
+
+
+def test_the_states_follow_the_offsets_through_a_whole_life() -> None:
+    """Assigned, released, caught up, a leader that went back, and revoked."""
+    harness = GateHarness()
+    harness.release(0, 2)
+    harness.submit(0, 0, 1)
+    harness.gate.tell_local_offsets()
+    harness.release(0, 1)
+    harness.gate.close()
+    harness.gate.join()
+    assert [state for _, state in harness.states] == [UNKNOWN, LOCAL_BEHIND, SYNCHRONIZED, REMOTE_BEHIND, UNKNOWN]
+    assert harness.local(0) is None
+    assert harness.source.calls[-1] == ("revoke", {("events", 0)})
+
+
+@pytest.mark.parametrize("call", ["submit", "poll"])
+def test_a_dead_source_comes_out_with_its_cause(call: str) -> None:
+    """Out of both, again and again; nothing is released, not even what was released before."""
+    harness = GateHarness()
+    harness.hold(0, 0, 1)
+    harness.release(0, 2)
+    cause = ValueError("no such topic")
+    harness.source.die(cause)
+    for _ in range(2):
+        with pytest.raises(SourceDied, match="no such topic") as raised:
+            harness.submit(0, 2) if call == "submit" else harness.gate.poll()
+        assert raised.value.__cause__ is cause
+    assert harness.step.taken == []
+
+
+def test_a_source_that_died_before_the_gate_was_made_is_noticed() -> None:
+    """Its wake-up came too early for this gate, which looks all the same."""
+    source = ManualSource()
+    manager = SynchronizedPartitionStateManager()
+    source.start(manager)
+    source.set_remote_offset("events", 0, 9)
+    source.die(ValueError("gone"))
+    step = ScriptedStep()
+    gate = SynchronizedStrategy(step, manager, source, {partition(0): 0})
+    with pytest.raises(SourceDied):
+        gate.submit(message(0, 0))
+    with pytest.raises(SourceDied):
+        gate.poll()
+    assert step.taken == []
+
+
+def test_a_step_that_rejects_out_of_poll_ends_the_pipeline_with_what_to_do() -> None:
+    """Arroyo allows it only out of submit; such a step has lost the message, so going on would lose it for good."""
+    harness = GateHarness()
+    harness.step.poll_errors = [MessageRejected()]
+    with pytest.raises(StepRejectedInPoll, match=r"out of poll\(\).*larger buffer") as raised:
+        harness.gate.poll()
+    assert isinstance(raised.value.__cause__, MessageRejected)
+
+
+def test_the_next_step_is_polled_with_every_poll() -> None:
+    """Also when nothing is held, since its own work, and its commits, may depend on it."""
+    harness = GateHarness()
+    harness.gate.poll()
+    harness.gate.poll()
+    assert harness.step.polls == 2
+
+
+def test_the_source_hears_what_proves_a_doubted_offset() -> None:
+    """Only of a partition whose published offset is in doubt, and only when the message reaches it."""
+    harness = GateHarness({0: 0, 1: 0})
+    harness.hold(0, 0)
+    harness.source.doubted = {("events", 0): 3}
+    harness.hold(0, 1)
+    harness.hold(1, 0)
+    assert harness.source.calls == []
+    harness.hold(0, 2)
+    assert harness.source.calls == [("received", ("events", 0), 3)]
+
+
+def test_the_cell_says_how_far_the_partition_was_received() -> None:
+    """Held or handed on: every offset up to it exists, which is what the source proves published offsets by."""
+    harness = GateHarness({0: 4})
+    cell = harness.manager.cell("events", 0)
+    assert cell.received is None
+    harness.release(0, 6)
+    harness.submit(0, 4)
+    assert cell.received == 5
+    harness.submit(0, 8)
+    assert cell.received == 9
+    harness.gate.close()
+    harness.gate.join()
+    assert cell.received is None
+
+
+def test_limits_are_told_as_pauses_and_resumes_once_each() -> None:
+    """Full at the high mark, drained at the low mark, and nothing in between."""
+    harness = GateHarness({0: 0, 1: 0}, limits=HoldLimits(messages=3, resume_messages=1))
+    harness.hold(0, 0, 1)
+    assert dict(harness.gate.take_pause_changes()) == {}
+    harness.hold(0, 2)
+    assert dict(harness.gate.take_pause_changes()) == {partition(0): True}
+    assert dict(harness.gate.take_pause_changes()) == {}
+    harness.release(0, 1)
+    harness.gate.poll()
+    assert dict(harness.gate.take_pause_changes()) == {}
+    harness.release(0, 2)
+    harness.gate.poll()
+    assert dict(harness.gate.take_pause_changes()) == {partition(0): False}
+
+
+def test_terminate_drops_what_is_held_and_terminates_the_next_step(caplog: pytest.LogCaptureFixture) -> None:
+    """It hands on nothing more and forgets the assignment; the log says that what was dropped is read again."""
+    caplog.set_level(logging.INFO)
+    harness = GateHarness()
+    harness.hold(0, 0, 1)
+    harness.release(0, 2)
+    harness.gate.terminate()
+    assert (harness.step.taken, harness.step.calls, harness.held()) == ([], ["terminate"], {})
+    assert harness.local(0) is None
+    assert "Dropped 2 held messages" in caplog.text
+    with pytest.raises(UnexpectedMessage, match="closed"):
+        harness.submit(0, 2)
+
+
+def test_a_gate_of_no_partitions_is_harmless() -> None:
+    """It polls and joins its step."""
+    gate = SynchronizedStrategy(step := ScriptedStep(), SynchronizedPartitionStateManager(), ManualSource(), {})
+    gate.poll()
+    gate.close()
+    gate.join(0.0)
+    assert step.calls == ["poll", "close", "join"]
+    assert list(gate.lines) == []
+
+
+def test_the_message_handed_on_is_the_one_submitted() -> None:
+    """The very object, whether it was held or not."""
+    step = RecordingStep()
+    manager = SynchronizedPartitionStateManager()
+    gate = SynchronizedStrategy(step, manager, ManualSource(), {partition(0): 0})
+    manager.set_remote_offset("events", 0, 1)
+    messages = [message(0, 0), message(0, 1)]
+    for each in messages:
+        gate.submit(each)
+    manager.set_remote_offset("events", 0, 2)
+    gate.poll()
+    assert [id(each) for each in step.messages] == [id(each) for each in messages]
