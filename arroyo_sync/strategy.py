@@ -316,6 +316,9 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         self.was_rejected = False
         while self._released:
             line = next(iter(self._released))
+            # To the end of the queue before its turn: the next line is next, whatever ends this one's turn.
+            del self._released[line]
+            self._released[line] = None
             for _ in range(_TURN_MESSAGES):
                 if not line.is_released:
                     self._released.pop(line, None)
@@ -330,9 +333,6 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
                     self._next_poll()
                 except MessageRejected as exc:
                     raise self._step_rejected("poll") from exc
-            else:
-                self._released.pop(line)
-                self._released[line] = None
 
     def _hand_on(self, line: Line) -> bool:
         """Submit the line's oldest message; False if it was rejected and stays."""
