@@ -1,0 +1,114 @@
+"""Where the demo runs: on a broker inside this process, or on a real cluster, with topics of its own.
+
+The embedded broker is librdkafka's mock cluster. It makes topics when they are first asked for, always of four
+partitions, and answers a fetch that finds nothing only after ``fetch.wait.max.ms``, so that is set low.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+EMBEDDED_PARTITIONS = 4
+TIMEOUT_SECONDS = 10.0
+
+# librdkafka's own log would tear the table apart. What matters comes out of the clients as errors.
+QUIET = {"log_level": 2}
+
+
+class BrokerError(Exception):
+    """The cluster can't be used; the message says why in one line."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A cluster with the demo's topics on it."""
+
+    bootstrap_servers: str
+    partitions: int
+    events: str
+    commit_log: str
+    run: str
+    """Part of all names, so that two demos on one cluster don't meet."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """For every consumer."""
+
+    def group(self, name: str) -> str:
+        return f"{self.run}-{name}"
+
+    def consumer_settings(self, group: str, client_id: str) -> dict[str, Any]:
+        """Of an Arroyo consumer. The last two are what the gate wants of its consumer: see the README."""
+        return {
+            **QUIET,
+            "bootstrap.servers": self.bootstrap_servers,
+            "group.id": self.group(group),
+            "client.id": client_id,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "queued.min.messages": 1000,
+            "fetch.queue.backoff.ms": 10,
+            **self.settings,
+        }
+
+    def producer_settings(self) -> dict[str, Any]:
+        return {**QUIET, "bootstrap.servers": self.bootstrap_servers}
+
+
+@contextmanager
+def embedded() -> Iterator[Stage]:
+    """A broker in this process, for as long as the context lasts."""
+    run = _run()
+    broker = Producer({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
+    brokers = broker.list_topics(timeout=TIMEOUT_SECONDS).brokers.values()
+    address = ",".join(f"{each.host}:{each.port}" for each in brokers)
+    stage = Stage(
+        address, EMBEDDED_PARTITIONS, f"{run}-events", f"{run}-commit-log", run, settings={"fetch.wait.max.ms": 5}
+    )
+    for topic in (stage.events, stage.commit_log):
+        broker.list_topics(topic, timeout=TIMEOUT_SECONDS)
+    yield stage
+
+
+@contextmanager
+def on_cluster(bootstrap_servers: str, partitions: int) -> Iterator[Stage]:
+    """Two new topics on a cluster that stands already. They, and the demo's groups, are deleted at the end.
+
+    :raises BrokerError: no broker answered in time, or it refused.
+    """
+    run = _run()
+    stage = Stage(bootstrap_servers, partitions, f"{run}-events", f"{run}-commit-log", run)
+    admin = AdminClient({**QUIET, "bootstrap.servers": bootstrap_servers})
+    try:
+        admin.list_topics(timeout=TIMEOUT_SECONDS)
+        events = NewTopic(stage.events, partitions)
+        commit_log = NewTopic(stage.commit_log, 1, config={"cleanup.policy": "compact,delete"})
+        for future in admin.create_topics([events, commit_log]).values():
+            future.result(TIMEOUT_SECONDS)
+    except KafkaException as error:
+        raise BrokerError(f"--bootstrap-servers {bootstrap_servers}: {error.args[0].str()}") from error
+    try:
+        yield stage
+    finally:
+        _delete(admin, stage)
+
+
+def _delete(admin: AdminClient, stage: Stage) -> None:
+    groups = [each.group_id for each in admin.list_consumer_groups().result(TIMEOUT_SECONDS).valid]
+    own = [each for each in groups if each.startswith(stage.run)]
+    deleted = [
+        *admin.delete_topics([stage.events, stage.commit_log]).values(),
+        *(admin.delete_consumer_groups(own).values() if own else ()),
+    ]
+    for future in deleted:
+        future.result(TIMEOUT_SECONDS)
+
+
+def _run() -> str:
+    return f"arroyo-sync-demo-{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,108 @@
+"""A leader: it works on each event of a topic, commits it, and publishes on the commit log what it has committed.
+
+    python examples/leader.py --bootstrap-servers localhost:9092 \\
+        --topic events --consumer-group snuba-consumers --commit-log-topic snuba-commit-log \\
+        --handler my_module:my_function
+
+SIGTERM and Ctrl-C end it cleanly: the last commits are published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from arroyo.backends.kafka import KafkaConsumer, KafkaPayload, KafkaProducer
+from arroyo.processing.processor import StreamProcessor
+from arroyo.processing.strategies import RunTask
+from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
+from arroyo.processing.strategies.healthcheck import Healthcheck
+from arroyo.types import Commit, Partition, Topic
+from runner import (
+    Event,
+    Handler,
+    Shutdown,
+    add_consumer_flags,
+    add_handler_flag,
+    call,
+    consumer_settings,
+    load_handler,
+    run_and_report,
+    shutdown_signals,
+    wait_for_brokers,
+)
+
+from arroyo_sync.leader import PublishCommitLog
+
+PRODUCER_CLOSE_SECONDS = 10.0
+
+
+class LeaderFactory(ProcessingStrategyFactory[KafkaPayload]):
+    """The handler, then `PublishCommitLog` where ``CommitOffsets`` would stand. Owns the producer."""
+
+    def __init__(
+        self,
+        producer: KafkaProducer,
+        commit_log_topic: str,
+        consumer_group: str,
+        handler: Handler,
+        healthcheck_file_path: str | None,
+    ) -> None:
+        self._producer = producer
+        self._commit_log = Topic(commit_log_topic)
+        self._consumer_group = consumer_group
+        self._handler = handler
+        self._healthcheck_file_path = healthcheck_file_path
+
+    def create_with_partitions(
+        self, commit: Commit, partitions: Mapping[Partition, int]
+    ) -> ProcessingStrategy[KafkaPayload]:
+        publish = PublishCommitLog(commit, self._producer, self._commit_log, self._consumer_group)
+        strategy: ProcessingStrategy[Any] = RunTask(call(self._handler), publish)
+        if self._healthcheck_file_path is not None:
+            strategy = Healthcheck(self._healthcheck_file_path, strategy)
+        return strategy
+
+    def shutdown(self) -> None:
+        self._producer.close().result(PRODUCER_CLOSE_SECONDS)
+
+
+def run_leader(arguments: Sequence[str] | None = None) -> int:
+    """Flags, signals, handler. Returns the exit status: 0 after a clean end, 1 after an error, 2 for wrong flags."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    handler = load_handler(parser, options.handler) if options.handler is not None else do_nothing
+
+    def run(shutdown: Shutdown) -> None:
+        settings = consumer_settings(options)
+        if not wait_for_brokers(settings, shutdown):
+            return
+        producer = KafkaProducer({"bootstrap.servers": options.bootstrap_servers})
+        factory = LeaderFactory(
+            producer, options.commit_log_topic, options.consumer_group, handler, options.healthcheck_file_path
+        )
+        consumer = KafkaConsumer(settings)
+        processor = StreamProcessor(consumer, Topic(options.topic), factory, join_timeout=options.join_timeout)
+        shutdown.watch(processor)
+        processor.run()
+
+    with shutdown_signals() as shutdown:
+        return run_and_report(parser.prog, lambda: run(shutdown))
+
+
+def do_nothing(event: Event) -> None:
+    """A leader that only commits."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Work on each event, commit it, and publish the commit for followers.")
+    add_consumer_flags(parser)
+    parser.add_argument("--commit-log-topic", required=True, metavar="TOPIC", help="where to publish the commits")
+    add_handler_flag(parser, default="do nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_leader())

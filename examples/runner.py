@@ -1,0 +1,229 @@
+"""What ``leader.py`` and ``post_process_forwarder.py`` share: flags, settings, the handler, and a clean end."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from arroyo.backends.kafka import KafkaPayload
+from arroyo.errors import ConsumerError
+from arroyo.processing.processor import StreamProcessor
+from arroyo.types import BrokerValue, FilteredPayload, Message
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from arroyo_sync.errors import ArroyoSyncError, BrokersUnreachable
+from arroyo_sync.rate_limit import OncePer
+
+logger = logging.getLogger(__name__)
+
+Event = BrokerValue[KafkaPayload]
+Handler = Callable[[Event], object]
+
+DEFAULT_SESSION_TIMEOUT_MS = 45_000
+BROKER_SECONDS = 30.0
+"""How long no broker may answer at the start."""
+TOLD_IN_ONE_LINE = (ArroyoSyncError, ConsumerError, KafkaException)
+
+# librdkafka writes a line for every attempt to connect. What goes wrong comes to `_log_error` as well.
+QUIET = {"log_level": 2}
+
+_once_a_minute = OncePer(60.0, time.monotonic)
+
+
+def add_consumer_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of every consumer, named as Sentry's operators know them."""
+    parser.add_argument("--bootstrap-servers", required=True, metavar="HOST:PORT,...", help="the Kafka cluster")
+    parser.add_argument("--topic", required=True, help="the topic with the events")
+    parser.add_argument("--consumer-group", required=True, help="the group to consume it under")
+    parser.add_argument(
+        "--auto-offset-reset",
+        choices=("earliest", "latest", "error"),
+        default="earliest",
+        help="where to begin when the group has no committed offset (default: earliest)",
+    )
+    parser.add_argument(
+        "--no-strict-offset-reset",
+        action="store_true",
+        help="when a committed offset is gone from the topic, go by --auto-offset-reset; without this flag, end",
+    )
+    parser.add_argument(
+        "--max-poll-interval-ms",
+        type=_positive_int,
+        metavar="MS",
+        help="for how long an event may be worked on before the group takes the partitions away (default: 300000)",
+    )
+    parser.add_argument(
+        "--join-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long work in progress may take to end, at the end and in a rebalance (default: 25)",
+    )
+    parser.add_argument("--group-instance-id", metavar="ID", help="be a static member of the group under this id")
+    parser.add_argument(
+        "--healthcheck-file-path", metavar="FILE", help="touch this file about once a second while all is well"
+    )
+
+
+def add_handler_flag(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--handler",
+        metavar="MODULE:FUNCTION",
+        help=f"called with each event, an arroyo.types.BrokerValue (default: {default})",
+    )
+
+
+def consumer_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of an Arroyo ``KafkaConsumer`` that follow from the flags."""
+    settings: dict[str, Any] = {
+        **QUIET,
+        "bootstrap.servers": options.bootstrap_servers,
+        "error_cb": _log_error,
+        "group.id": options.consumer_group,
+        "auto.offset.reset": options.auto_offset_reset,
+        "arroyo.strict.offset.reset": not options.no_strict_offset_reset,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # What the gate wants of its consumer: what is fetched ahead of a paused partition is thrown away, so fetch
+        # little, and look often whether there is room again.
+        "queued.min.messages": 1000,
+        "fetch.queue.backoff.ms": 10,
+    }
+    if options.max_poll_interval_ms is not None:
+        settings["max.poll.interval.ms"] = options.max_poll_interval_ms
+        # librdkafka refuses a session timeout above the poll interval.
+        settings["session.timeout.ms"] = min(DEFAULT_SESSION_TIMEOUT_MS, options.max_poll_interval_ms)
+    if options.group_instance_id is not None:
+        settings["group.instance.id"] = options.group_instance_id
+    return settings
+
+
+def load_handler(parser: argparse.ArgumentParser, name: str) -> Handler:
+    """The function that ``--handler module:function`` names; the working directory is searched too.
+
+    Ends the process with one line if there is none.
+    """
+    module_name, colon, function_name = name.partition(":")
+    if not (module_name and colon and function_name):
+        parser.error(f"--handler {name}: give it as MODULE:FUNCTION")
+    sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        parser.error(f"--handler {name}: {error}")
+    if not callable(function):
+        parser.error(f"--handler {name}: {function_name} can't be called")
+    handler: Handler = function
+    return handler
+
+
+def call(handler: Handler) -> Callable[[Message[FilteredPayload | KafkaPayload]], FilteredPayload | KafkaPayload]:
+    """The handler as a function for ``RunTask``. What it raises ends the processor, and the event is read again."""
+
+    def run(message: Message[FilteredPayload | KafkaPayload]) -> FilteredPayload | KafkaPayload:
+        event: Any = message.value
+        handler(event)
+        return message.payload
+
+    return run
+
+
+def print_event(event: Event) -> None:
+    """One line on standard output: ``topic:partition:offset value``."""
+    value = event.payload.value.decode("utf-8", "backslashreplace").replace("\n", "\\n")
+    print(f"{event.partition.topic.name}:{event.partition.index}:{event.offset} {value}", flush=True)
+
+
+class Shutdown:
+    """Whether SIGTERM or Ctrl-C came, and the processor that it ends."""
+
+    def __init__(self) -> None:
+        self.is_requested = False
+        self._processor: StreamProcessor[Any] | None = None
+
+    def request(self, signum: int, frame: object) -> None:
+        """The signal handler: have the processor finish what it has begun, commit, and return from ``run``."""
+        self.is_requested = True
+        if self._processor is not None:
+            self._processor.signal_shutdown()
+
+    def watch(self, processor: StreamProcessor[Any]) -> None:
+        """End this processor, also if the signal came before it was made."""
+        self._processor = processor
+        if self.is_requested:
+            processor.signal_shutdown()
+
+
+@contextmanager
+def shutdown_signals() -> Iterator[Shutdown]:
+    """Within the context SIGTERM and SIGINT (Ctrl-C) shut down cleanly, instead of ending the process."""
+    shutdown = Shutdown()
+    before = {each: signal.signal(each, shutdown.request) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield shutdown
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def wait_for_brokers(settings: Mapping[str, Any], shutdown: Shutdown) -> bool:
+    """Wait until a broker answers, or a signal comes. Returns whether one answered.
+
+    :raises BrokersUnreachable: none did in time.
+    """
+    admin = AdminClient({**QUIET, "bootstrap.servers": settings["bootstrap.servers"]})
+    gives_up_at = time.monotonic() + BROKER_SECONDS
+    while not shutdown.is_requested:
+        try:
+            admin.list_topics(timeout=1.0)
+            return True
+        except KafkaException as error:
+            if time.monotonic() > gives_up_at:
+                raise BrokersUnreachable(
+                    f"no broker of {settings['bootstrap.servers']} answered within {BROKER_SECONDS:g} seconds"
+                ) from error
+    return False
+
+
+def run_and_report(program: str, run: Callable[[], None]) -> int:
+    """Run it; the exit status. What Kafka or this package has to complain of is one line on standard error."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Arroyo logs the traceback of whatever ends its processor. These are told below.
+    logging.getLogger("arroyo.processing.processor").addFilter(
+        lambda record: not (record.exc_info and isinstance(record.exc_info[1], TOLD_IN_ONE_LINE))
+    )
+    try:
+        run()
+    except TOLD_IN_ONE_LINE as error:
+        cause = f": {error.__cause__}" if error.__cause__ is not None else ""
+        print(f"{program}: {error}{cause}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _log_error(error: KafkaError) -> None:
+    """librdkafka tells of each attempt that fails; once a minute for each kind is enough."""
+    if _once_a_minute.is_due(error.code()):
+        logger.warning("Kafka: %s. It is tried again", error.str())
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be more than 0, not {text}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, not {text}")
+    return value
