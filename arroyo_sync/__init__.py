@@ -14,13 +14,15 @@ from arroyo_sync.errors import (
 )
 from arroyo_sync.factory import SynchronizedStrategyFactory
 from arroyo_sync.flow_control import FlowControlledConsumer
+from arroyo_sync.leader import PublishCommitLog
 from arroyo_sync.line import HoldLimits
-from arroyo_sync.remote import HighWatermarks, RemoteOffsetSource
+from arroyo_sync.remote import CommitLogConsumer, HighWatermarks, RemoteOffsetSource
 from arroyo_sync.state import Offsets, SynchronizedPartitionState, SynchronizedPartitionStateManager
 from arroyo_sync.strategy import SynchronizedStrategy
 
 __all__ = [
     "ArroyoSyncError",
+    "CommitLogConsumer",
     "ConfigurationError",
     "FlowControlledConsumer",
     "HighWatermarks",
@@ -31,6 +33,7 @@ __all__ = [
     "MessageNotReady",
     "NotReady",
     "Offsets",
+    "PublishCommitLog",
     "RemoteOffsetSource",
     "SourceDied",
     "StepRejectedInPoll",
