@@ -25,6 +25,7 @@ from arroyo_sync.metrics_reporter import GateCounts
 from arroyo_sync.monitor import Monitor, OnStall
 from arroyo_sync.observe import NO_ENDS, take_snapshot
 from arroyo_sync.remote import RemoteOffsetSource
+from arroyo_sync.sentry_spans import ProcessSpans, check_sample_rate
 from arroyo_sync.snapshot import Snapshot
 from arroyo_sync.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
 from arroyo_sync.strategy import REJECTED_WAIT_SECONDS, SynchronizedStrategy
@@ -57,6 +58,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         or "raise": the processor ends with `FollowerStalled`.
     :param monitor_interval: seconds between two looks of the monitor, so between two values of a metric. ``None``: no
         monitor, so no metrics, and stalls are not found.
+    :param sentry_spans: the part of the released messages, above 0 and up to 1, that get a ``queue.process`` span in
+        Sentry; see `ProcessSpans`. ``None``: none, and no step for it in the pipeline.
     :raises ConfigurationError: a setting is impossible, or the source already belongs to another factory.
     """
 
@@ -74,6 +77,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         stalled_after: float = 300.0,
         on_stall: OnStall = None,
         monitor_interval: float | None = 1.0,
+        sentry_spans: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         for name, seconds, default in (
@@ -85,6 +89,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
                 raise ConfigurationError(f"{name}={seconds}: must be more than 0 seconds (the default is {default})")
         if not (on_stall is None or on_stall == "raise" or callable(on_stall)):
             raise ConfigurationError(f'on_stall={on_stall!r}: give "raise", something to call, or nothing')
+        if sentry_spans is not None:
+            check_sample_rate(sentry_spans)
         if source in self._taken_sources:
             raise ConfigurationError(
                 "this source already belongs to another SynchronizedStrategyFactory: make one source for each factory"
@@ -95,6 +101,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         self._source = EndableSource(source) if on_stall == "raise" else source
         self._inner_source = source
         self._limits = limits or HoldLimits()
+        self._sentry_spans = sentry_spans
         self._slice_seconds = slice_seconds
         self._stop_timeout = stop_timeout
         self._clock = clock
@@ -159,8 +166,11 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             {(partition.topic.name, partition.index): offset for partition, offset in partitions.items()},
             self._watermarks,
         )
+        next_step = self._factory.create_with_partitions(commit, partitions)
+        if self._sentry_spans is not None:
+            next_step = ProcessSpans(next_step, self._sentry_spans, self._hold_seconds)
         self._gate = SynchronizedStrategy(
-            self._factory.create_with_partitions(commit, partitions),
+            next_step,
             self.manager,
             self._source,
             partitions,
@@ -193,6 +203,13 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         Never blocks for long; any thread may call it. How far a partition reaches is known as far as it was fetched.
         """
         return self._observe(NO_ENDS)
+
+    def _hold_seconds(self, partition: int, offset: int) -> float:
+        """For how long a message was held that the gate is handing on now. On the processor's thread."""
+        for line in () if self._gate is None else self._gate.lines:
+            if line.partition.index == partition and line.held and line.held[0].offset == offset:
+                return self._clock() - line.held[0].since
+        return 0.0
 
     # The monitor's side.
 

@@ -22,6 +22,7 @@ from arroyo_sync.source import SourceStatistics
 from arroyo_sync.stalls import Stall, WaitsFor
 from arroyo_sync.state import PartitionKey, SynchronizedPartitionState
 from arroyo_sync.testing import ManualSource, RecordingStep
+from tests.sentry_transport import sentry
 
 TOPIC = Topic("events")
 KEY = ("events", 0)
@@ -221,12 +222,41 @@ def test_a_called_on_stall_leaves_the_follower_running(make: Callable[..., World
     world.run_until(lambda: len(world.steps.step.messages) == 5)
 
 
+def test_the_factorys_spans_know_how_long_a_message_was_held(make: Callable[..., World]) -> None:
+    """From the gate: 0 for one that went straight through."""
+    with sentry(traces_sample_rate=1.0) as transport:
+        world = make(monitor_interval=None, sentry_spans=1.0)
+        world.source.set_remote_offset(*KEY, 2)
+        world.run_until_held(3)
+        world.now += 4.0
+        world.source.set_remote_offset(*KEY, 5)
+        world.run_until(lambda: len(world.steps.step.messages) == 5)
+        spans = [span["data"] for each in transport.transactions for span in each["spans"]]
+    assert [(span["messaging.kafka.offset"], span["arroyo_sync.hold_time"]) for span in spans] == [
+        (0, 0.0),
+        (1, 0.0),
+        (2, 4000.0),
+        (3, 4000.0),
+        (4, 4000.0),
+    ]
+
+
+def test_without_spans_there_is_no_step_for_them(make: Callable[..., World]) -> None:
+    """The gate hands straight to the user's step."""
+    world = make(monitor_interval=None)
+    world.run_until_held(5)
+    gate = world.factory._gate
+    assert gate is not None
+    assert gate._next_step is world.steps.step
+
+
 @pytest.mark.parametrize(
     ("keywords", "says"),
     [
         ({"stalled_after": 0}, "stalled_after=0: must be more than 0 seconds"),
         ({"stalled_after": float("nan")}, "stalled_after=nan: must be more than 0 seconds"),
         ({"monitor_interval": -1}, "monitor_interval=-1: must be more than 0 seconds"),
+        ({"sentry_spans": 0}, "the sample rate of spans is above 0 and up to 1, not 0"),
         ({"on_stall": "explode"}, "on_stall='explode': give \"raise\", something to call, or nothing"),
     ],
 )
