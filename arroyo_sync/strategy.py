@@ -141,6 +141,8 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         except InvalidMessage as exc:
             if exc.offset == offset and exc.partition == line.partition:
                 self._received(line, offset)
+            else:
+                self._take_out_named(exc)
             raise
         line.expected = cell.received = offset + 1
         if line is not self._current:
@@ -158,10 +160,13 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             self._look_at_source()
         try:
             self._next_poll()
+            if self._released:
+                self._hand_on_slice()
+        except InvalidMessage as exc:
+            self._take_out_named(exc)
+            raise
         except MessageRejected as exc:
             raise self._step_rejected("poll") from exc
-        if self._released:
-            self._hand_on_slice()
         if self._current is not None and self._clock() >= self._tell_at:
             self.tell_local_offsets()
 
@@ -181,7 +186,13 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             self._has_deadline = True
             self._deadline = None if timeout is None else self._clock() + timeout
         if not self._is_next_closed:
-            self._hand_on_until_deadline()
+            try:
+                self._hand_on_until_deadline()
+            except InvalidMessage as exc:
+                self._take_out_named(exc)
+                raise
+            except MessageRejected as exc:
+                raise self._step_rejected("poll") from exc
             self._drop_held()
             self._is_next_closed = True
             self._next_step.close()
@@ -328,11 +339,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
                     return
                 if self._clock() >= deadline:
                     return
-                # The next step is polled between two submits, as Arroyo's processor does it.
-                try:
-                    self._next_poll()
-                except MessageRejected as exc:
-                    raise self._step_rejected("poll") from exc
+                self._next_poll()  # between two submits, as Arroyo's processor does it
 
     def _hand_on(self, line: Line) -> bool:
         """Submit the line's oldest message; False if it was rejected and stays."""
@@ -340,9 +347,6 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             self._next_submit(line.held[0].message)
         except MessageRejected:
             return False
-        except InvalidMessage as exc:
-            self._take_out_named(exc)
-            raise
         self._take_out(line, 0)
         self._untold.add(line)
         self._current = line
@@ -377,10 +381,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             if self.was_rejected:
                 wait = REJECTED_WAIT_SECONDS if remaining is None else min(remaining, REJECTED_WAIT_SECONDS)
                 self._manager.wait_for_move(self.seen_version, wait)
-                try:
-                    self._next_poll()  # where a step with a full queue makes room
-                except MessageRejected as exc:
-                    raise self._step_rejected("poll") from exc
+                self._next_poll()  # where a step with a full queue makes room
 
     def _remaining_seconds(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - self._clock())
