@@ -111,14 +111,22 @@ class FlowControlledConsumer(Consumer[TPayload]):
         if gate is None:
             self._check_source()
             return self._poll_unassigned(timeout)
+        is_all_paused = self._outside_before_all is not None
         if gate.pause_changes:
             self._apply(gate.take_pause_changes())
         message = self._inner_poll(0.0)
-        if message is not None:
-            return message
-        if not gate.held_messages:
+        if message is None and not gate.held_messages:
             gate.tell_local_offsets()
-            return self._inner_poll(timeout)
+            message = self._inner_poll(timeout)
+            if message is None:
+                return None
+        if message is not None:
+            if not is_all_paused:
+                return message
+            # The processor polls for a rebalance alone while it has paused everything. A message that comes in the same
+            # poll, from a partition just assigned, it would throw away.
+            self._inner.seek({message.partition: message.offset})
+            return None
         if gate.was_rejected and gate.has_left_over:
             wait_seconds = self._rejected_wait_seconds
         elif gate.has_left_over:

@@ -13,6 +13,8 @@ from arroyo_sync.errors import SourceDied
 from arroyo_sync.state import SynchronizedPartitionStateManager
 from arroyo_sync.strategy import SynchronizedStrategy
 from arroyo_sync.testing import ManualSource, RecordingStep
+from tests.model.explore import Ask, Later, Publish, Run, Setup, perform
+from tests.model.world import models
 
 TOPIC = "events"
 PARTITION = Partition(Topic(TOPIC), 0)
@@ -67,3 +69,27 @@ def test_join_polls_a_step_that_is_full() -> None:
     gate.close()
     gate.join(60)
     assert len(step.messages) == 3
+
+
+@pytest.mark.parametrize("is_kip848", [True, False], ids=["KIP-848", "eager"])
+def test_a_message_that_comes_while_the_processor_has_paused_everything_is_read_again(is_kip848: bool) -> None:
+    """Promise 3: the processor polls for a rebalance alone then, and threw away the message that came with one."""
+    both = frozenset({0, 1})
+    setup = Setup(
+        is_kip848=is_kip848,
+        prefix=(
+            *(Run("assign", both), Publish(0, None, 2), Publish(1, None, 2), Ask()),
+            *(Run(message=0, answer="reject"), Later(), Run(answer="reject")),
+        ),
+    )
+    rebalance = ("revoke", frozenset({0})) if is_kip848 else ("exchange", both)
+    with models():
+        world = setup.make()
+        assert world.judge.processor_paused == both
+        perform(world, Run(*rebalance, message=1, answer="reject"))
+        perform(world, Ask())
+        for _ in range(2):
+            perform(world, Run(message=1))
+    assert world.judge.partitions[1].in_flight == [1]
+    assert world.judge.partitions[1].through == {0}
+    assert world.judge.violations == []

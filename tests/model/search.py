@@ -1,0 +1,56 @@
+"""Every sequence of actions up to a depth, breadth first, each state once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from tests.model.judge import Violation
+
+TAction = TypeVar("TAction")
+
+
+class Search(Generic[TAction]):
+    """What an exploration has seen. The subclass says which actions there are, and performs them from the root anew."""
+
+    def __init__(self) -> None:
+        self.states: set[int] = set()
+        self.transitions = 0
+        self.depth = 0
+        """How deep it went completely."""
+        self.is_complete = False
+        """Whether there is nothing more, however deep it went."""
+        self.violations: list[tuple[tuple[TAction, ...], list[Violation]]] = []
+
+    def explore(self, depth: int, seconds: float | None = None) -> None:
+        """Explore to this depth, until something is violated, or until the time is over."""
+        end = None if seconds is None else time.monotonic() + seconds
+        frontier: list[tuple[TAction, ...]] = [()]
+        while frontier and self.depth < depth:
+            following: list[tuple[TAction, ...]] = []
+            for path in frontier:
+                if self.violations or (end is not None and time.monotonic() > end):
+                    return
+                following.extend(self._expand(path))
+            self.depth += 1
+            frontier = following
+        self.is_complete = not frontier
+
+    def _expand(self, path: tuple[TAction, ...]) -> Iterator[tuple[TAction, ...]]:
+        """Perform every action after this path; the paths to new states."""
+        raise NotImplementedError
+
+    def _note(self, path: tuple[TAction, ...], state: int, violations: list[Violation]) -> bool:
+        """One more transition. Returns whether its state is new, and worth going on from."""
+        self.transitions += 1
+        if violations:
+            self.violations.append((path, violations))
+            return False
+        is_new = state not in self.states
+        self.states.add(state)
+        return is_new
+
+    def __str__(self) -> str:
+        depth = "completely" if self.is_complete else f"to depth {self.depth}"
+        return f"explored {depth}: {len(self.states)} states, {self.transitions} transitions"
