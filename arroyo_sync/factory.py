@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, TypeVar
 
 import confluent_kafka
@@ -23,7 +23,7 @@ from arroyo_sync.flow_control import FlowControlledConsumer
 from arroyo_sync.line import HoldLimits
 from arroyo_sync.metrics_reporter import GateCounts
 from arroyo_sync.monitor import Monitor, OnStall
-from arroyo_sync.observe import NO_ENDS, take_snapshot
+from arroyo_sync.observe import take_snapshot
 from arroyo_sync.remote import RemoteOffsetSource
 from arroyo_sync.sentry_spans import ProcessSpans, check_sample_rate
 from arroyo_sync.snapshot import Snapshot
@@ -113,7 +113,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         self._has_warned = False
         self._monitor = Monitor(
             self._observe,
-            ask_ends=self._ask_ends,
+            open_watermarks=getattr(source, "open_watermarks", None),
             gate_counts=self._gate_counts,
             end=self._end,
             stalled_after=stalled_after,
@@ -200,9 +200,9 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     def snapshot(self) -> Snapshot:
         """How everything stands: offsets, lags, what is held, what each leader published, and whom it waits for.
 
-        Never blocks for long; any thread may call it. How far a partition reaches is known as far as it was fetched.
+        Never blocks for long; any thread may call it. Where a partition ends is known as of the monitor's last look.
         """
-        return self._observe(NO_ENDS)
+        return self._observe(self._monitor.ends)
 
     def _hold_seconds(self, partition: int, offset: int) -> float:
         """For how long a message was held that the gate is handing on now. On the processor's thread."""
@@ -213,19 +213,9 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
 
     # The monitor's side.
 
-    def _observe(self, asked_ends: Mapping[PartitionKey, int]) -> Snapshot:
-        gate = self._gate
-        return take_snapshot(
-            () if gate is None else gate.lines,
-            self._inner_source,
-            self._watermarks,
-            now=self._clock(),
-            wall_now=time.time(),
-            asked_ends=asked_ends,
-        )
-
-    def _ask_ends(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
-        return NO_ENDS if self._watermarks is None else self._watermarks.query(partitions, timeout)
+    def _observe(self, ends: Mapping[PartitionKey, int]) -> Snapshot:
+        lines = () if self._gate is None else self._gate.lines
+        return take_snapshot(lines, self._inner_source, ends, now=self._clock(), wall_now=time.time())
 
     def _gate_counts(self) -> GateCounts:
         return GateCounts() if self._flow is None else GateCounts(self._flow.pauses, self._flow.resumes)

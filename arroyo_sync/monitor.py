@@ -1,7 +1,8 @@
 """Watches a follower: reports metrics, finds what stands still, and tells of what needs a person.
 
 Guarantees
-    - Nothing of this runs on the processor's or the source's thread, and none of them waits for it.
+    - Nothing of this runs on the processor's or the source's thread, and none of them waits for it. It never touches
+      their Kafka clients, whose calls would wait for one another, but has one of its own.
     - Whatever a look raises (a metrics backend, the user's ``on_stall``) is logged, at most once a minute, and the next
       look takes place all the same.
     - `Monitor.stop` takes a last look, so that what ended the follower is told.
@@ -16,14 +17,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from typing import Literal
 
 from arroyo_sync.errors import FollowerStalled
 from arroyo_sync.metrics_reporter import GateCounts, MetricsReporter
-from arroyo_sync.observe import NO_ENDS
 from arroyo_sync.problems import Bulletin, find_problems
 from arroyo_sync.rate_limit import OncePer
+from arroyo_sync.remote import HighWatermarks
 from arroyo_sync.sentry import capture_problem, keep_secrets
 from arroyo_sync.snapshot import Snapshot
 from arroyo_sync.stalls import Stall, StallWatch, WaitsFor
@@ -34,8 +36,6 @@ logger = logging.getLogger(__name__)
 SILENCE_SECONDS = 60.0
 """How long messages wait for a group that has published nothing before somebody is told."""
 
-ASK_SECONDS = 10.0
-"""How often the broker is asked where full partitions end: they are paused, so the client doesn't learn it itself."""
 ASK_TIMEOUT_SECONDS = 2.0
 LOG_INTERVAL_SECONDS = 60.0
 
@@ -46,8 +46,8 @@ OnStall = Callable[[Stall], object] | Literal["raise"] | None
 class Monitor:
     """See the module's docstring.
 
-    :param observe: takes a snapshot, given where those partitions end that the client isn't fetching.
-    :param ask_ends: asks the broker where partitions end, for at most so many seconds.
+    :param observe: takes a snapshot, given where the partitions end.
+    :param open_watermarks: makes a client of the monitor's own that tells where partitions end.
     :param gate_counts: what the gate has counted.
     :param end: sees that the processor ends with an error.
     :param stalled_after: seconds without progress, while messages wait, that make a stall.
@@ -61,7 +61,7 @@ class Monitor:
         self,
         observe: Callable[[Mapping[PartitionKey, int]], Snapshot],
         *,
-        ask_ends: Callable[[Collection[PartitionKey], float], Mapping[PartitionKey, int]],
+        open_watermarks: Callable[[], AbstractContextManager[HighWatermarks]] | None,
         gate_counts: Callable[[], GateCounts],
         end: Callable[[Exception], None],
         stalled_after: float,
@@ -71,7 +71,7 @@ class Monitor:
         reporter: MetricsReporter | None = None,
     ) -> None:
         self._observe = observe
-        self._ask_ends = ask_ends
+        self._open_watermarks = open_watermarks
         self._gate_counts = gate_counts
         self._end = end
         self._on_stall = on_stall
@@ -85,8 +85,9 @@ class Monitor:
         # Only one look at a time; guards what is below.
         self._looking = threading.Lock()
         self._stalled: set[PartitionKey] = set()
-        self._ends: Mapping[PartitionKey, int] = NO_ENDS
-        self._ask_at = clock()
+        self._keys: tuple[PartitionKey, ...] = ()
+        self.ends: Mapping[PartitionKey, int] = {}
+        """Where the partitions end, as of the last look. Replaced whole by the monitor's thread; any may read it."""
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
 
@@ -116,13 +117,29 @@ class Monitor:
                     logger.exception("The monitor's look failed; it goes on")
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._interval):
-            self.look()
+        with ExitStack() as stack:
+            watermarks: HighWatermarks | None = None
+            while not self._stopping.wait(self._interval):
+                try:
+                    if watermarks is None and self._open_watermarks is not None:
+                        watermarks = stack.enter_context(self._open_watermarks())
+                    if watermarks is not None:
+                        self.ask_ends(watermarks)
+                except Exception:
+                    if self._once.is_due("ends"):
+                        logger.exception("Can't ask where the partitions end; the monitor goes on without")
+                self.look()
+
+    def ask_ends(self, watermarks: HighWatermarks) -> None:
+        """Ask the broker where the partitions of the last look end. Blocks, for two seconds at most."""
+        keys = self._keys
+        known = {key: self.ends[key] for key in keys if key in self.ends}
+        self.ends = {**known, **watermarks.query(keys, ASK_TIMEOUT_SECONDS)} if keys else {}
 
     def _look(self) -> None:
         now = self._clock()
-        snapshot = self._observe(self._ends)
-        self._ask_full_ends(snapshot, now)
+        snapshot = self._observe(self.ends)
+        self._keys = tuple(partition.key for partition in snapshot.partitions)
         stalls = self._stalls.look(snapshot.partitions, now)
         silences = self._silences.look(snapshot.partitions, now)
         self._bulletin.update(find_problems(snapshot, stalls, silences), snapshot)
@@ -130,16 +147,6 @@ class Monitor:
         if self._reporter.is_wanted:
             for_leader = sum(stall.waits_for is WaitsFor.LEADER for stall in stalls)
             self._reporter.report(snapshot, stalled=(for_leader, len(stalls) - for_leader), gate=self._gate_counts())
-
-    def _ask_full_ends(self, snapshot: Snapshot, now: float) -> None:
-        full = [partition.key for partition in snapshot.partitions if partition.is_full]
-        if not full or self._stopping.is_set():
-            self._ends = NO_ENDS
-        elif now >= self._ask_at:
-            self._ask_at = now + ASK_SECONDS
-            self._ends = self._ask_ends(full, ASK_TIMEOUT_SECONDS)
-        else:
-            self._ends = {key: self._ends[key] for key in full if key in self._ends}
 
     def _act_on(self, stalls: list[Stall]) -> None:
         begun = [stall for stall in stalls if (stall.topic, stall.partition) not in self._stalled]

@@ -12,12 +12,10 @@ from typing import Protocol, runtime_checkable
 from arroyo_sync.errors import SourceDied
 from arroyo_sync.leader_offsets import LeaderOffset
 from arroyo_sync.line import Line
-from arroyo_sync.remote import HighWatermarks, RemoteOffsetSource
+from arroyo_sync.remote import RemoteOffsetSource
 from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot, in_order
 from arroyo_sync.source import SourceStatistics
 from arroyo_sync.state import PartitionKey
-
-NO_ENDS: Mapping[PartitionKey, int] = {}
 
 
 @runtime_checkable
@@ -33,19 +31,17 @@ class TellsOfItself(Protocol):
 def take_snapshot(
     lines: Iterable[Line],
     source: RemoteOffsetSource,
-    watermarks: HighWatermarks | None,
+    ends: Mapping[PartitionKey, int],
     *,
     now: float,
     wall_now: float,
-    asked_ends: Mapping[PartitionKey, int] = NO_ENDS,
 ) -> Snapshot:
     """A follower's partitions, and its source. Never blocks for long.
 
     :param lines: of the gate.
-    :param watermarks: knows where the partitions end, as far as they were fetched.
+    :param ends: where the partitions end, as far as it is known.
     :param now: seconds, of the clock that the gate and the source have.
     :param wall_now: Unix seconds.
-    :param asked_ends: where partitions end that aren't fetched now, so that the client's own knowledge is old.
     """
     told = source if isinstance(source, TellsOfItself) else None
     published = {} if told is None else told.published()
@@ -54,12 +50,10 @@ def take_snapshot(
     for line in lines:
         if line.cell.current[1].local is None:
             continue  # revoked
-        topic, index = line.key
-        end = asked_ends.get(line.key)
-        if end is None and watermarks is not None:
-            end = watermarks.cached(topic, index)
         said = published.get(line.key, {})
-        partitions.append(_partition(line, end, [_leader(each, said.get(each), now, wall_now) for each in groups], now))
+        partitions.append(
+            _partition(line, ends.get(line.key), [_leader(each, said.get(each), now, wall_now) for each in groups], now)
+        )
     return Snapshot(
         taken_at=wall_now,
         partitions=in_order(partitions),
@@ -78,7 +72,7 @@ def _partition(line: Line, end: int | None, leaders: list[LeaderSnapshot], now: 
         *line.key,
         local_offset=local_offset,
         remote_offset=line.cell.remote,
-        # What was received exists, whatever the client knew when it last looked.
+        # What was received exists, whatever was known when it was last asked.
         high_watermark=None if end is None else max(end, line.cell.received or 0),
         leaders=tuple(leaders),
         held_messages=held_messages,

@@ -19,7 +19,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,6 +180,10 @@ class OffsetSource(ABC):
     def groups(self) -> Collection[str]:
         """The leader groups."""
         return self._offsets.groups
+
+    def open_watermarks(self) -> AbstractContextManager[HighWatermarks]:
+        """A client of the caller's own that asks where the data topic's partitions end. For one thread."""
+        return self._own_watermarks()
 
     @property
     def ready(self) -> bool:

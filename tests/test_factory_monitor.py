@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -17,7 +17,6 @@ from arroyo.utils.clock import MockedClock
 from arroyo_sync.errors import ConfigurationError, FollowerStalled, SourceDied
 from arroyo_sync.factory import SynchronizedStrategyFactory
 from arroyo_sync.leader_offsets import LeaderOffset
-from arroyo_sync.remote import HighWatermarks
 from arroyo_sync.source import SourceStatistics
 from arroyo_sync.stalls import Stall, WaitsFor
 from arroyo_sync.state import PartitionKey, SynchronizedPartitionState
@@ -132,24 +131,15 @@ def test_a_snapshot_shows_offsets_what_is_held_and_what_every_leader_published(m
     assert snapshot.source_error is None
 
 
-class KnownEnds(HighWatermarks):
-    def __init__(self, end: int | None) -> None:
-        self.end = end
-
-    def cached(self, topic: str, partition: int) -> int | None:
-        return self.end
-
-    def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
-        return {}
-
-
-@pytest.mark.parametrize(("cached", "shown"), [(None, None), (100, 100), (3, 5)], ids=["unknown", "known", "old"])
-def test_the_high_watermark_is_the_clients_and_at_least_what_was_received(
-    make: Callable[..., World], cached: int | None, shown: int | None
+@pytest.mark.parametrize(
+    ("known", "shown"), [({}, None), ({KEY: 100}, 100), ({KEY: 3}, 5)], ids=["unknown", "known", "old"]
+)
+def test_the_high_watermark_is_the_monitors_and_at_least_what_was_received(
+    make: Callable[..., World], known: Mapping[PartitionKey, int], shown: int | None
 ) -> None:
-    """What was received exists, whatever the client knew when it last fetched."""
+    """What was received exists, whatever was known when it was last asked."""
     world = make(monitor_interval=None)
-    world.factory._watermarks = KnownEnds(cached)  # type: ignore[assignment]
+    world.factory._monitor.ends = known
     world.run_until_held(5)
     assert world.factory.snapshot().partitions[0].high_watermark == shown
 

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import pytest
 
 from arroyo_sync import monitor as monitor_module
 from arroyo_sync.errors import FollowerStalled
 from arroyo_sync.metrics_reporter import GateCounts, MetricsReporter
-from arroyo_sync.monitor import ASK_SECONDS, SILENCE_SECONDS, Monitor, OnStall
+from arroyo_sync.monitor import SILENCE_SECONDS, Monitor, OnStall
 from arroyo_sync.problems import Problem, ProblemKind
+from arroyo_sync.remote import HighWatermarks
 from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.stalls import Stall
 from arroyo_sync.state import PartitionKey
@@ -29,23 +31,35 @@ class Follower:
         self.snapshot = Snapshot(0.0, (WAITING,))
         self.given_ends: list[Mapping[PartitionKey, int]] = []
         self.asked: list[Collection[PartitionKey]] = []
+        self.is_open = False
         self.errors: list[Exception] = []
         self.backend = RecordingMetrics()
         self.looked = threading.Event()
+        self.was_asked = threading.Event()
 
     def observe(self, ends: Mapping[PartitionKey, int]) -> Snapshot:
         self.given_ends.append(ends)
         self.looked.set()
         return self.snapshot
 
-    def ask_ends(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+    def cached(self, topic: str, partition: int) -> int | None:
+        raise AssertionError("another thread's knowledge")
+
+    def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
         self.asked.append(partitions)
-        return dict.fromkeys(partitions, 500 + len(self.asked))
+        self.was_asked.set()
+        return {key: 500 + len(self.asked) for key in partitions if key[1] != 9}
+
+    @contextmanager
+    def open_watermarks(self) -> Iterator[HighWatermarks]:
+        self.is_open = True
+        yield self
+        self.is_open = False
 
     def monitor(self, on_stall: OnStall = None, interval: float | None = 60.0) -> Monitor:
         return Monitor(
             self.observe,
-            ask_ends=self.ask_ends,
+            open_watermarks=self.open_watermarks,
             gate_counts=GateCounts,
             end=self.errors.append,
             stalled_after=STALLED_AFTER,
@@ -162,17 +176,23 @@ def test_a_look_that_fails_is_logged_once_a_minute_and_the_next_one_takes_place(
     assert len(follower.given_ends) == 4
 
 
-def test_the_broker_is_asked_where_full_partitions_end(follower: Follower) -> None:
-    """They are paused, so the client learns nothing of them; not more often than every ten seconds, and none else."""
+def test_the_broker_is_asked_where_the_assigned_partitions_end(follower: Follower) -> None:
+    """What it can't tell of stays as it was known, and what is revoked is forgotten."""
     monitor = follower.monitor()
-    full = PartitionSnapshot("events", 3, 50, 50, high_watermark=100, is_full=True)
-    follower.show(full, PartitionSnapshot("events", 4, 50, 50, high_watermark=100, is_full=False))
-    look_at(follower, monitor, 0, 1, ASK_SECONDS - 1, ASK_SECONDS)
-    assert follower.asked == [[("events", 3)], [("events", 3)]]
-    assert follower.given_ends == [{}, {("events", 3): 501}, {("events", 3): 501}, {("events", 3): 501}]
-    follower.show(DONE)
-    look_at(follower, monitor, ASK_SECONDS + 1, ASK_SECONDS + 2)
-    assert follower.given_ends[-2:] == [{("events", 3): 502}, {}]
+    monitor.ask_ends(follower)
+    look_at(follower, monitor, 0)
+    monitor.ask_ends(follower)
+    look_at(follower, monitor, 1)
+    assert follower.given_ends == [{}, {("events", 3): 501}]
+    follower.show(WAITING, PartitionSnapshot("events", 9, 50, 50))
+    look_at(follower, monitor, 2)
+    monitor.ends = {**monitor.ends, ("events", 9): 77, ("events", 0): 1}
+    monitor.ask_ends(follower)
+    assert monitor.ends == {("events", 3): 502, ("events", 9): 77}
+    follower.show()
+    look_at(follower, monitor, 3)
+    monitor.ask_ends(follower)
+    assert monitor.ends == {}
 
 
 def test_it_looks_by_itself_on_a_thread_of_its_own_until_it_is_stopped(follower: Follower) -> None:
@@ -183,8 +203,26 @@ def test_it_looks_by_itself_on_a_thread_of_its_own_until_it_is_stopped(follower:
     assert follower.looked.wait(10)
     threads = [thread for thread in threading.enumerate() if thread.name == "arroyo-sync monitor"]
     assert [thread.daemon for thread in threads] == [True]
+    assert follower.was_asked.wait(10)
     monitor.stop(10)
     assert not threads[0].is_alive()
+    assert not follower.is_open
+
+
+def test_it_goes_on_without_a_client_that_can_not_be_made(
+    follower: Follower, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nobody knows where partitions end; all else is watched."""
+
+    def fail() -> None:
+        raise RuntimeError("no such setting")
+
+    monkeypatch.setattr(follower, "open_watermarks", fail)
+    monitor = follower.monitor(interval=0.001)
+    monitor.start()
+    assert follower.looked.wait(10)
+    monitor.stop(10)
+    assert "goes on without" in caplog.text
 
 
 def test_it_takes_a_last_look_when_it_is_stopped(follower: Follower, told: list[Problem]) -> None:
