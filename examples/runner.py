@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from arroyo.backends.kafka import KafkaPayload
@@ -182,14 +182,15 @@ def wait_for_brokers(settings: Mapping[str, Any], shutdown: Shutdown) -> bool:
     admin = AdminClient({**QUIET, "bootstrap.servers": settings["bootstrap.servers"]})
     gives_up_at = time.monotonic() + BROKER_SECONDS
     while not shutdown.is_requested:
-        try:
+        with suppress(KafkaException):
             admin.list_topics(timeout=1.0)
             return True
-        except KafkaException as error:
-            if time.monotonic() > gives_up_at:
-                raise BrokersUnreachable(
-                    f"no broker of {settings['bootstrap.servers']} answered within {BROKER_SECONDS:g} seconds"
-                ) from error
+        if not shutdown.is_requested and _once_a_minute.is_due("no broker"):
+            logger.warning("No broker of %s answers yet", settings["bootstrap.servers"])
+        if time.monotonic() > gives_up_at:
+            raise BrokersUnreachable(
+                f"no broker of {settings['bootstrap.servers']} answered within {BROKER_SECONDS:g} seconds"
+            )
     return False
 
 

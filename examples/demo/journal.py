@@ -137,8 +137,10 @@ def judge(journal: Journal, stop: Stop | None = None) -> Verdict:
 
 
 def partitions(indexes: Iterable[int]) -> str:
-    """``partition 2``, or ``partitions 2, 3``."""
+    """In words: ``partition 2``, ``partitions 0, 2`` or ``partitions 0-3``."""
     listed = sorted(indexes)
+    if len(listed) > 2 and listed[-1] - listed[0] == len(listed) - 1:
+        return f"partitions {listed[0]}-{listed[-1]}"
     return f"partition{'s' if len(listed) != 1 else ''} {', '.join(map(str, listed))}"
 
 

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from demo.journal import Verdict, partitions
+from demo.journal import Stop, Verdict, partitions
 
 PLAIN_SECONDS = 1.0
 """How often the plain view prints."""
@@ -27,7 +27,7 @@ STATE_STYLES = {
     "remote behind": "bold red",
 }
 BAR_COLUMNS = 24
-WIDE_COLUMNS = 108
+WIDE_COLUMNS = 104
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _PlainView:
             f"{group} {_number(offset):>5}" for group, offset in zip(self._groups, row.published, strict=True)
         )
         return (
-            f"         partition {row.partition}  high watermark {row.high_watermark:>5}  {leaders}  "
+            f"         partition {row.partition:<2}  high watermark {row.high_watermark:>5}  {leaders}  "
             f"remote {_number(row.remote):>5}  local {_number(row.local):>5}  held {row.held:>4}  {row.state}"
         )
 
@@ -108,7 +108,7 @@ class _LiveView:
     def show(self, picture: Picture) -> None:
         note = Text(f" {picture.note}", style="bold yellow" if any(row.is_stopped for row in picture.rows) else "dim")
         panel = Panel(
-            Group(self._progress(picture), Text(), self._table(picture), note),
+            Group(self._progress(picture), self._table(picture), note),
             title="[bold]arroyo_sync[/]  an event passes when every leader has committed it",
             title_align="left",
             border_style="blue",
@@ -119,17 +119,18 @@ class _LiveView:
         self._live.update(panel, refresh=True)
 
     def _progress(self, picture: Picture) -> Table:
+        elapsed = min(picture.elapsed, picture.total)
         line = Table.grid(padding=(0, 3, 0, 0))
         line.add_row(
-            ProgressBar(total=picture.total, completed=min(picture.elapsed, picture.total), width=20),
-            Text(f"{min(picture.elapsed, picture.total):4.1f} of {picture.total:g} s"),
+            ProgressBar(picture.total, elapsed, width=20, style="dim", complete_style="blue", finished_style="blue"),
+            Text(f"{elapsed:4.1f} of {picture.total:g} s"),
             Text.assemble((f"{picture.produced:,}", "bold"), " produced"),
             Text.assemble((f"{picture.released:,}", "bold green"), " released"),
         )
         return line
 
     def _table(self, picture: Picture) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="dim")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
         is_wide = self._console.width >= WIDE_COLUMNS
         table.add_column("parti-\ntion", justify="right")
         table.add_column("high\nwatermark", justify="right")
@@ -140,7 +141,7 @@ class _LiveView:
         table.add_column("\nheld", justify="right")
         if is_wide:
             table.add_column("", width=BAR_COLUMNS)
-        table.add_column("\nstate", min_width=13)
+        table.add_column("\nstate", width=13)
         self._most_held = max([self._most_held, *(row.held for row in picture.rows)])
         for row in picture.rows:
             bar = [self._bar(row)] if is_wide else []
@@ -168,46 +169,42 @@ class _LiveView:
 
 def print_summary(console: Console, verdict: Verdict) -> None:
     """The counts, each with whether its promise was kept."""
-    console.print()
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column()
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(overflow="fold")
-    table.add_row("", "produced", f"{verdict.produced:,}", "")
-    table.add_row("", "released", f"{verdict.released:,}", "")
-    for name, count, meaning in (
-        ("released early", verdict.early, "each held against what both leaders had published at that moment"),
-        ("lost", verdict.lost, "produced, but never released"),
-        ("out of order", verdict.out_of_order, "within their partition, repetitions included"),
-    ):
-        mark = Text("ok", style="green") if count == 0 else Text("BROKEN", style="bold red")
-        table.add_row(mark, name, f"{count:,}", Text(meaning, style="dim"))
+    lines = [
+        _line("", "produced", verdict.produced, ""),
+        _line("", "released", verdict.released, ""),
+        _line("ok", "released early", verdict.early, "by what the leaders had published at that moment"),
+        _line("ok", "lost", verdict.lost, "produced, but never released"),
+        _line("ok", "out of order", verdict.out_of_order, "within a partition"),
+    ]
     p50, p99 = verdict.latency_ms(0.5), verdict.latency_ms(0.99)
     if p50 is not None and p99 is not None:
-        meaning = "from when the last leader published it"
-        table.add_row("", "release latency", f"p50 {p50:.1f} ms, p99 {p99:.1f} ms", Text(meaning, style="dim"))
-    console.print(table)
+        lines.append(
+            f"        release latency  p50 {p50:.1f} ms, p99 {p99:.1f} ms  [dim]after the last leader's record[/]"
+        )
     if verdict.stop is not None:
-        console.print(_waits(verdict))
-    console.print()
-    for broken in verdict.broken:
-        console.print(Text(f"BROKEN  {broken}", style="bold red"))
+        lines += ["", _waits(verdict, verdict.stop)]
+    lines.append("")
+    lines += [f"[bold red]BROKEN[/]  {broken}" for broken in verdict.broken]
     if not verdict.broken:
-        console.print(Text("Every promise was kept.", style="bold green"))
+        lines.append("[bold green]Every promise was kept.[/]")
+    console.print("\n" + "\n".join(lines), soft_wrap=True)
 
 
-def _waits(verdict: Verdict) -> str:
-    stop = verdict.stop
-    assert stop is not None
+def _line(mark: str, name: str, count: int, meaning: str) -> str:
+    if mark:
+        mark = "[bold red]BROKEN[/]  " if count else "[green]ok[/]      "
+    return f"{mark or ' ' * 8}{name:<15}{count:>7,}" + (f"  [dim]{meaning}[/]" if meaning else "")
+
+
+def _waits(verdict: Verdict, stop: Stop) -> str:
     stopped = [wait for partition, wait in verdict.waits.items() if partition in stop.partitions]
     others = {partition: wait for partition, wait in verdict.waits.items() if partition not in stop.partitions}
     text = (
-        f"While {stop.who} stood still for {stop.ended_at - stop.began_at:.1f} s, "
-        f"{partitions(stop.partitions)} waited for {max(stopped, default=0):.1f} s"
+        f"While {stop.who} stood still for {stop.ended_at - stop.began_at:.1f} s, {partitions(stop.partitions)} "
+        f"waited for {max(stopped, default=0.0):.1f} s"
     )
     if others:
-        text += f", and {partitions(others)} never for more than {max(others.values()):.1f} s"
+        text += f",\nand {partitions(others)} never for more than {max(others.values()):.1f} s"
     return f"{text}."
 
 
