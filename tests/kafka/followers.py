@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
 from arroyo.processing.processor import StreamProcessor
-from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
+from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 from confluent_kafka import Producer
@@ -40,11 +40,12 @@ def consumer_settings(bootstrap_servers: str, group: str, protocol: str) -> dict
     }
 
 
-def produce_numbered(bootstrap_servers: str, topic: str, partitions: int, count: int) -> None:
-    """Write ``count`` messages to each partition; a message's value is its offset in a topic that was empty."""
+def produce_numbered(bootstrap_servers: str, topic: str, partitions: Iterable[int], count: int) -> None:
+    """Write ``count`` messages to each of these partitions; its value is its offset, if the topic was empty."""
+    partitions = list(partitions)
     producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5, "queue.buffering.max.messages": 10**6})
     for number in range(count):
-        for partition in range(partitions):
+        for partition in partitions:
             producer.produce(topic, str(number).encode(), partition=partition)
     assert producer.flush(30) == 0
 
@@ -52,11 +53,14 @@ def produce_numbered(bootstrap_servers: str, topic: str, partitions: int, count:
 class _Recorder(ProcessingStrategy[KafkaPayload]):
     """Notes what arrives, then commits it."""
 
-    def __init__(self, deliveries: list[tuple[int, int]], commit: Commit) -> None:
-        self._deliveries = deliveries
+    def __init__(self, follower: Follower, commit: Commit) -> None:
+        self._follower = follower
+        self._deliveries = follower.deliveries[-1]
         self._next = CommitOffsets(commit)
 
     def submit(self, message: Message[KafkaPayload]) -> None:
+        if self._follower.is_blocked:
+            raise MessageRejected
         assert isinstance(message.value, BrokerValue)
         self._deliveries.append((message.value.partition.index, message.value.offset))
         self._next.submit(message)
@@ -78,19 +82,26 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
     """One member of a group: a StreamProcessor on a thread of its own, behind a gate of its own."""
 
     def __init__(
-        self, settings: Mapping[str, Any], topic: str, *, wrapped: bool = True, limits: HoldLimits | None = None
+        self,
+        settings: Mapping[str, Any],
+        topic: str,
+        *,
+        wrapped: bool = True,
+        limits: HoldLimits | None = None,
+        slice_seconds: float = 0.005,
     ) -> None:
         self.deliveries: list[list[tuple[int, int]]] = []
         """Per assignment, partition and offset of every message that came through the gate, in the order of arrival."""
         self.assignments: list[dict[int, int]] = []
         """The partitions of every strategy that was made, with the offsets that it was told."""
+        self.is_blocked = False
+        """While this is set, the step behind the gate rejects every message."""
         self.error: BaseException | None = None
         self.source = ManualSource()
-        self.factory = SynchronizedStrategyFactory(self, self.source, limits=limits)
+        self.factory = SynchronizedStrategyFactory(self, self.source, limits=limits, slice_seconds=slice_seconds)
         consumer = KafkaConsumer(settings)
-        self.processor = StreamProcessor(
-            self.factory.flow_control(consumer) if wrapped else consumer, Topic(topic), self.factory
-        )
+        self.flow = self.factory.flow_control(consumer) if wrapped else None
+        self.processor = StreamProcessor(self.flow or consumer, Topic(topic), self.factory)
         self._topic = topic
         self._thread = threading.Thread(target=self._run, name=f"follower-{topic}", daemon=True)
 
@@ -99,7 +110,7 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
     ) -> ProcessingStrategy[KafkaPayload]:
         self.assignments.append({partition.index: offset for partition, offset in partitions.items()})
         self.deliveries.append([])
-        return _Recorder(self.deliveries[-1], commit)
+        return _Recorder(self, commit)
 
     def start(self) -> None:
         self._thread.start()
@@ -112,8 +123,8 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
         if self.error is not None:
             raise self.error
 
-    def release(self, partitions: int, remote_offset: int) -> None:
-        for partition in range(partitions):
+    def release(self, partitions: Iterable[int], remote_offset: int) -> None:
+        for partition in partitions:
             self.source.set_remote_offset(self._topic, partition, remote_offset)
 
     @property

@@ -9,7 +9,7 @@ import pytest
 
 from arroyo_sync.errors import ConfigurationError
 from tests.kafka.admin import Kafka
-from tests.kafka.followers import PROTOCOLS, Follower, consumer_settings, produce_numbered
+from tests.kafka.followers import Follower, consumer_settings, produce_numbered
 from tests.kafka.waiting import wait_until
 
 PARTITIONS = 4
@@ -27,25 +27,28 @@ def is_in_order(follower: Follower) -> bool:
     return True
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(("protocol", "wrapped"), [("eager", True), ("kip848", True), ("eager", False)])
 def test_no_loss_when_a_member_joins_and_leaves_while_messages_are_held(
-    kafka: Kafka, topic_name: Callable[..., str], protocol: str
+    kafka: Kafka, topic_name: Callable[..., str], protocol: str, wrapped: bool
 ) -> None:
-    """Promise 3: what the old gates held, and what the processors carried, is read again by whoever owns it then."""
+    """Promises 1 to 3: what the old gates held, and what the processors carried, is read again by whoever owns it then.
+
+    Under eager assignment without the consumer wrapper too.
+    """
     topic, group = topic_name("events"), topic_name("follower")
     kafka.create_topic(topic, PARTITIONS)
-    produce_numbered(kafka.bootstrap_servers, topic, PARTITIONS, PER_PARTITION)
+    produce_numbered(kafka.bootstrap_servers, topic, range(PARTITIONS), PER_PARTITION)
     settings = consumer_settings(kafka.bootstrap_servers, group, protocol)
 
-    first = Follower(settings, topic)
+    first = Follower(settings, topic, wrapped=wrapped)
     first.start()
     try:
-        first.release(PARTITIONS, RELEASED)
+        first.release(range(PARTITIONS), RELEASED)
         first.wait_until_received(PARTITIONS * RELEASED)
         wait_until(lambda: first.held == PARTITIONS * (PER_PARTITION - RELEASED), 30, "the rest is held")
 
-        second = Follower(settings, topic)
-        second.release(PARTITIONS, RELEASED)
+        second = Follower(settings, topic, wrapped=wrapped)
+        second.release(range(PARTITIONS), RELEASED)
         second.start()
         try:
             wait_until(lambda: len(second.assigned) == 2 and len(first.assigned) == 2, 60, "each has two partitions")
@@ -55,12 +58,12 @@ def test_no_loss_when_a_member_joins_and_leaves_while_messages_are_held(
                 "each holds its partitions' rest",
             )
             for follower in (first, second):
-                follower.release(PARTITIONS, 2 * RELEASED)
+                follower.release(range(PARTITIONS), 2 * RELEASED)
             second.wait_until_received(2 * RELEASED)
         finally:
             second.stop()
         wait_until(lambda: len(first.assigned) == PARTITIONS, 60, "the first has all partitions again")
-        first.release(PARTITIONS, PER_PARTITION)
+        first.release(range(PARTITIONS), PER_PARTITION)
         wait_until(
             lambda: {(p, PER_PARTITION - 1) for p in range(PARTITIONS)} <= set(first.received), 30, "the last of each"
         )
