@@ -35,17 +35,16 @@ class Statement(NamedTuple):
 class Trust:
     """How far an assigned partition is known to reach, since it was assigned."""
 
-    __slots__ = ("end", "cell", "number", "asked", "stale_cached_end")
+    __slots__ = ("end", "cell", "number", "cached_end")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, cached_end: int | None) -> None:
         self.end = 0
         # Where the gate notes what it received.
         self.cell: Partition | None = None
         self.number = number
-        # Whether the broker was asked since the assignment, and what the follower's client had cached just before.
-        # That value may be of an earlier topic of the same name; another one was fetched since.
-        self.asked = False
-        self.stale_cached_end: int | None = None
+        # What the follower's client had cached when the partition was assigned. It may be of an earlier topic of the
+        # same name; another value was fetched since.
+        self.cached_end = cached_end
 
 
 class Claim:

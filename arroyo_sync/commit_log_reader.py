@@ -16,7 +16,8 @@ Failures
     Restarting brokers, elections and lost connections are logged and ridden out. Failed authentication, missing
     permission, a topic that doesn't exist or was deleted, and fatal errors come out of `CommitLogReader.run`.
 
-Threads: everything runs on the reading thread, but for `CommitLogReader.lag` and `CommitLogReader.missing`.
+Threads: everything runs on the reading thread, but for `CommitLogReader.missing`. No other thread may call the
+consumer: it lets in one at a time, and one that polls without end would keep all others waiting.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ from arroyo_sync.rate_limit import OncePer
 from arroyo_sync.recent_start import plan_recent_start
 from arroyo_sync.replay import Replay, Span
 from arroyo_sync.state import PartitionKey
-from arroyo_sync.watermarks import KafkaWatermarks
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ POLL_SECONDS = 0.1
 ASK_TIMEOUT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 PROGRESS_SECONDS = 5.0
+LAG_SECONDS = 1.0
 LOG_INTERVAL_SECONDS = 60.0
 MISSING_ANSWERS = 2
 """How often, one after the other, the brokers must say that the topic isn't there: one that starts may be wrong."""
@@ -100,7 +101,9 @@ class CommitLogReader:
         self._reads_all = settings.start == "all"
         self._committed: list[tuple[PartitionKey, str, int]] = []
         self._last_error: KafkaError | None = None
-        self._watermarks: KafkaWatermarks | None = None
+        self.lag: int | None = None
+        """How many offsets are still to be read, as far as the client knew a moment ago. Any thread may read it."""
+        self._lag_at = 0.0
         self._is_open = False
         self._waits_for = "a broker's answer"
         # Every partition is in one of these two, from when it is found until it is forgotten.
@@ -129,30 +132,16 @@ class CommitLogReader:
         :raises BrokersUnreachable: no broker answered at the start.
         :raises CommitLogMissing: the topic doesn't exist, or not any more.
         """
-        self._watermarks = KafkaWatermarks(consumer, clock=self._clock)
-        try:
-            while not self._stopping.is_set():
-                self._found = set(self._wait_for_topic(consumer))
-                identity.ask()
-                self._look_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
-                self._begin_to_tell()
-                while not (self._stopping.is_set() or identity.has_changed()):
-                    self._step(consumer, identity)
-                if not self._stopping.is_set():
-                    logger.error(
-                        "Commit log %s was deleted and created again: it is read from its beginning", self._topic
-                    )
-                    self._forget(consumer, set(self._positions))
-        finally:
-            self._watermarks.close()
-
-    def lag(self) -> int | None:
-        """How many offsets are still to be read, as far as the client knows. Any thread may ask."""
-        watermarks, positions = self._watermarks, dict(self._positions)
-        if watermarks is None or not positions:
-            return None
-        ends = {partition: watermarks.cached(self._topic, partition) for partition in positions}
-        return sum(max(0, end - positions[partition]) for partition, end in ends.items() if end is not None)
+        while not self._stopping.is_set():
+            self._found = set(self._wait_for_topic(consumer))
+            identity.ask()
+            self._look_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
+            self._begin_to_tell()
+            while not (self._stopping.is_set() or identity.has_changed()):
+                self._step(consumer, identity)
+            if not self._stopping.is_set():
+                logger.error("Commit log %s was deleted and created again: it is read from its beginning", self._topic)
+                self._forget(consumer, set(self._positions))
 
     def missing(self) -> str:
         """What must still happen before the gate opens. Any thread may ask."""
@@ -172,8 +161,22 @@ class CommitLogReader:
         self._raise_what_ends()
         if not self._is_open:
             self._open_or_tell()
-        if self._clock() >= self._look_at:
+        now = self._clock()
+        if now >= self._lag_at:
+            self._lag_at = now + LAG_SECONDS
+            self.lag = self._measure_lag(consumer)
+        if now >= self._look_at:
             self._look(consumer, identity)
+
+    def _measure_lag(self, consumer: Consumer) -> int | None:
+        """Never blocks: the client knows the ends from what it fetched."""
+        lag = 0
+        for partition, position in self._positions.items():
+            ends = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+            if ends is None or ends[1] < 0:
+                return None
+            lag += max(0, ends[1] - position)
+        return lag
 
     def _raise_what_ends(self) -> None:
         if self._last_error is not None and ends_the_source(self._last_error):

@@ -210,13 +210,16 @@ class LeaderOffsets:
             with self._lock:
                 self._settle({key: [] for key in chunk if self._claims.pop(key, None) is not None})
 
-    def assign(self, keys: Iterable[PartitionKey]) -> None:
-        """The follower reads these partitions from now on: nothing of them is proven any more (guarantee 4)."""
-        for chunk in _chunks(list(keys)):
+    def assign(self, cached_ends: Mapping[PartitionKey, int | None]) -> None:
+        """The follower reads these partitions from now on: nothing of them is proven any more (guarantee 4).
+
+        :param cached_ends: the partitions, with the ends that the follower's client has cached by now.
+        """
+        for chunk in _chunks(list(cached_ends.items())):
             with self._lock:
                 self._number += 1
-                for key in chunk:
-                    trust = self._trust[key] = Trust(self._number)
+                for key, cached_end in chunk:
+                    trust = self._trust[key] = Trust(self._number, cached_end)
                     if self._manager is not None:
                         trust.cell = self._manager.cell(*key)
                         trust.cell.received = None  # on the thread that writes it
@@ -224,7 +227,7 @@ class LeaderOffsets:
                         if claim is not None and not claim.refuted:
                             claim.uncheck()
                             self._check(key, claim)
-                self._settle({key: self._claims.get(key, []) for key in chunk})
+                self._settle({key: self._claims.get(key, []) for key, _ in chunk})
 
     def revoke(self, keys: Iterable[PartitionKey]) -> None:
         """The follower doesn't read these partitions any more (guarantee 3)."""
@@ -242,26 +245,23 @@ class LeaderOffsets:
         with self._lock:
             self._prove(key, next_offset)
 
-    def cached(self, ends: Mapping[PartitionKey, int]) -> None:
+    def cached(self, ends: Mapping[PartitionKey, int | None]) -> None:
         """What the follower's client has cached as the partitions' ends.
 
-        An end counts if it was fetched since the partition was assigned: the broker was asked since, and the client
-        has another value than just before.
+        An end counts if it isn't the one that was cached at the assignment, so that it was fetched since.
         """
-        with self._lock:
-            for key, end in ends.items():
-                trust = self._trust.get(key)
-                if trust is not None and trust.asked and end != trust.stale_cached_end:
-                    self._prove(key, end)
+        for chunk in _chunks(list(ends.items())):
+            with self._lock:
+                for key, end in chunk:
+                    trust = self._trust.get(key)
+                    if trust is not None and end is not None and end != trust.cached_end:
+                        self._prove(key, end)
 
-    def judge(
-        self, ends: Mapping[PartitionKey, int], asked: int, cached_before: Mapping[PartitionKey, int | None]
-    ) -> list[Impossible]:
+    def judge(self, ends: Mapping[PartitionKey, int], asked: int) -> list[Impossible]:
         """The broker's answer: where the partitions end. It proves what lies below, and refutes what lies beyond.
 
         :param asked: `number` as it was before the question was sent. What was published, and what was assigned, since
             then isn't judged: it may be younger than the answer.
-        :param cached_before: what `cached` would have been told at that time.
         :returns: what was refuted.
         """
         refuted: list[Impossible] = []
@@ -271,9 +271,6 @@ class LeaderOffsets:
                     trust = self._trust.get(key)
                     if trust is None or trust.number > asked:
                         continue
-                    if not trust.asked:
-                        trust.asked = True
-                        trust.stale_cached_end = cached_before.get(key)
                     self._prove(key, end)
                     claims = self._claims.get(key, [])
                     for group, claim in zip(self.groups, claims, strict=False):

@@ -66,6 +66,9 @@ class RemoteOffsetSource(Protocol):
         Called on the processor's thread at an assignment and when the follower's position moved back, before anything
         of them is released. When it returns, the manager holds no remote offset of them that isn't proven. Never
         blocks.
+
+        :param watermarks: what the follower's own client has cached. Its ``cached`` alone is used, and only on this
+            thread, here and in `check`; a client lets in one thread at a time.
         """
         return
 
@@ -160,7 +163,7 @@ class CommitLogConsumer(OffsetSource):
             rewinds=self._rewinds,
             impossible=self._verifier.impossible,
             unproven=len(self.unproven),
-            lag=self._reader.lag(),
+            lag=self._reader.lag,
             newest_timestamp_ms=decoder.newest_timestamp_ms,
         )
 

@@ -115,6 +115,10 @@ class OffsetSource(ABC):
         self._silent: dict[str, list[PartitionKey]] = {}
         # The reading thread's.
         self._rewinds = 0
+        # The processor's thread's: its own client, who it is, and when that client may be asked again.
+        self._watermarks: HighWatermarks | None = None
+        self._processor: int | None = None
+        self._cache_at = 0.0
 
     # The gate's side: the contract of `RemoteOffsetSource`, whose docs hold here.
 
@@ -147,6 +151,8 @@ class OffsetSource(ABC):
             raise SourceDied(f"{self.name} has ended, nothing more is released: {error}") from error
         if self._stopping.is_set():
             raise SourceDied(f"{self.name} was stopped, nothing more is released")
+        if self.unproven:
+            self._prove_from_cache()
 
     def stop(self, timeout: float) -> None:
         """End the threads, which close their clients. If they don't within ``timeout`` seconds, log and return."""
@@ -163,8 +169,10 @@ class OffsetSource(ABC):
             logger.warning("%s did not end within %.1f s: %s. They end with the process", self.name, timeout, late)
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
-        self._verifier.assign(positions, watermarks)
-        self._offsets.assign(positions)
+        self._watermarks = watermarks
+        self._processor = threading.get_ident()
+        self._offsets.assign({key: watermarks.cached(*key) if watermarks is not None else None for key in positions})
+        self._verifier.assign(positions)
         self._verifier.wake()
 
     def revoke(self, partitions: Collection[PartitionKey]) -> None:
@@ -237,6 +245,20 @@ class OffsetSource(ABC):
             self._offsets.shut()
         self._verifier.wake()
 
+    def _prove_from_cache(self) -> None:
+        """Prove what the follower's own client can prove: it learns the partitions' ends with everything it fetches.
+
+        The gate's thread alone may ask it, so this is done when the gate looks at the source, which a doubt makes it do
+        (see `_apply`). It spends at most a hundredth of that thread's time.
+        """
+        watermarks = self._watermarks
+        began = self._clock()
+        if watermarks is None or threading.get_ident() != self._processor or began < self._cache_at:
+            return
+        self._offsets.cached({key: watermarks.cached(*key) for key in self._offsets.doubts()})
+        ended = self._clock()
+        self._cache_at = ended + 100 * (ended - began)
+
     def _apply(self, published: Sequence[Published]) -> None:
         """Take in what the groups published, tell of rewinds, and see that what is in doubt is checked."""
         for rewind in self._offsets.apply(published, self._clock()):
@@ -244,10 +266,9 @@ class OffsetSource(ABC):
             logger.warning(
                 "%s[%d]: group %r went back from %d to %d", *rewind.key, rewind.group, rewind.previous, rewind.offset
             )
-        if self._offsets.unproven:
-            self._verifier.prove_from_cache()
-            if self._offsets.unproven:
-                self._verifier.wake()
+        if self._is_ready and self._offsets.unproven and self._manager is not None:
+            self._manager.wake()
+            self._verifier.wake()
 
     def _run(self, run: Callable[[], None]) -> None:
         try:

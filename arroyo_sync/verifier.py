@@ -1,6 +1,8 @@
 """Asks the broker whether offsets that leaders published can exist, when nothing else has proven them.
 
 Guarantees
+    - Its client is its own: a consumer lets in one thread at a time, and one that polls without end would keep all
+      others waiting.
     - A partition is asked about at most once in `INTERVAL_SECONDS`, but at once after it was assigned; all that want to
       be asked about are in one request for each broker.
     - While the follower keeps up, nothing is asked: the messages it receives prove what is published.
@@ -32,35 +34,33 @@ LOG_INTERVAL_SECONDS = 60.0
 class Verifier:
     """Proves and refutes what is in doubt in a `LeaderOffsets`.
 
-    :param own_watermarks: makes a client of one's own, for when the follower's isn't given. Entered and left by `run`.
+    :param watermarks: makes the client. Entered and left by `run`.
     :param clock: monotonic seconds.
     """
 
     def __init__(
         self,
         offsets: LeaderOffsets,
-        own_watermarks: Callable[[], AbstractContextManager[HighWatermarks]],
+        watermarks: Callable[[], AbstractContextManager[HighWatermarks]],
         clock: Callable[[], float],
     ) -> None:
         self._offsets = offsets
-        self._own_watermarks = own_watermarks
+        self._make_watermarks = watermarks
         self._clock = clock
         self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
-        self._own = ExitStack()
-        self._made: HighWatermarks | None = None
+        self._stack = ExitStack()
+        self._watermarks: HighWatermarks | None = None
         self.impossible = 0
         """How many published offsets were refuted. Written by `run`'s thread."""
         self._condition = threading.Condition()
         # Guarded by the condition.
-        self._given: HighWatermarks | None = None
         self._is_woken = False
         self._is_stopped = False
         self._asked_at: dict[PartitionKey, float] = {}
 
-    def assign(self, keys: Collection[PartitionKey], watermarks: HighWatermarks | None) -> None:
-        """Trust in these begins anew, checked with these watermarks. Call it before `LeaderOffsets.assign`."""
+    def assign(self, keys: Collection[PartitionKey]) -> None:
+        """These may be asked about at once, since trust in them begins anew."""
         with self._condition:
-            self._given = watermarks
             for key in keys:
                 self._asked_at.pop(key, None)
 
@@ -82,17 +82,9 @@ class Verifier:
             self._is_stopped = True
             self._condition.notify_all()
 
-    def prove_from_cache(self) -> None:
-        """Prove what the follower's client can prove without asking. Never blocks."""
-        watermarks = self._given
-        if watermarks is None:
-            return
-        ends = {key: watermarks.cached(*key) for key in self._offsets.doubts()}
-        self._offsets.cached({key: end for key, end in ends.items() if end is not None})
-
     def run(self, housekeeping: Callable[[], None], interval_seconds: float) -> None:
         """Until `stop`: ask what is to be asked, and call ``housekeeping`` every so often."""
-        with self._own:
+        with self._stack:
             while not self._is_stopped:
                 wait_seconds = min(self.ask(), interval_seconds)
                 housekeeping()
@@ -105,29 +97,23 @@ class Verifier:
 
         :returns: in how many seconds the next one is due.
         """
-        # The order counts: what is assigned, or given other watermarks, after this isn't judged by this answer.
+        # Before all else: what is published or assigned after this isn't judged by this answer.
         asked = self._offsets.number
         doubts = self._offsets.doubts()
         now = self._clock()
         with self._condition:
-            watermarks = self._given
             due_at = {key: self._asked_at.get(key, now - INTERVAL_SECONDS) + INTERVAL_SECONDS for key in doubts}
             due = [key for key, at in due_at.items() if at <= now]
             for key in due:
                 self._asked_at[key] = now
                 due_at[key] = now + INTERVAL_SECONDS
         if due:
-            watermarks = watermarks or self._own_ones()
-            cached_before = {key: watermarks.cached(*key) for key in due}
-            ends = watermarks.query(due, QUERY_TIMEOUT_SECONDS)
-            for refuted in self._offsets.judge(ends, asked, cached_before):
+            if self._watermarks is None:
+                self._watermarks = self._stack.enter_context(self._make_watermarks())
+            ends = self._watermarks.query(due, QUERY_TIMEOUT_SECONDS)
+            for refuted in self._offsets.judge(ends, asked):
                 self._tell(refuted)
         return min((at - now for at in due_at.values()), default=float("inf"))
-
-    def _own_ones(self) -> HighWatermarks:
-        if self._made is None:
-            self._made = self._own.enter_context(self._own_watermarks())
-        return self._made
 
     def _tell(self, refuted: Impossible) -> None:
         self.impossible += 1

@@ -1,20 +1,16 @@
 """Where a topic's partitions end: the broker's high watermarks.
 
-Guarantees
-    - No call reaches the client once `KafkaWatermarks.close` has returned, so the client may be closed then: a call
-      into a closed handle could crash the process.
-
 Threads
-    Any thread may call anything. `KafkaWatermarks.query` blocks, but keeps no other call waiting.
+    A confluent-kafka consumer lets in one thread at a time (since 2.16: others wait, and one that polls without end
+    may keep them waiting for ever). So a `KafkaWatermarks` is for the thread that polls its consumer, or for a consumer
+    that nobody polls. Nothing here is shared between threads.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -33,7 +29,7 @@ LOG_INTERVAL_SECONDS = 60.0
 
 
 class HighWatermarks(Protocol):
-    """The broker's end offsets of the data topic's partitions. Any thread may ask."""
+    """The broker's end offsets of partitions. Who may ask depends on the client behind it."""
 
     def cached(self, topic: str, partition: int) -> int | None:
         """The end offset that the client saw last, or ``None``. Never blocks."""
@@ -55,20 +51,16 @@ class KafkaWatermarks:
         self._consumer = consumer
         self._advice = advice
         self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
-        # Guards the two below. `_calls` is how many calls are inside the client.
-        self._condition = threading.Condition()
-        self._calls = 0
         self._is_closed = False
 
     def cached(self, topic: str, partition: int) -> int | None:
         """The end offset in the last fetch response, ``None`` before the first one or when closed. Never blocks."""
-        with self._entered() as may_call:
-            if not may_call:
-                return None
-            try:
-                ends = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-            except (KafkaException, RuntimeError):
-                return None
+        if self._is_closed:
+            return None
+        try:
+            ends = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+        except (KafkaException, RuntimeError):  # the latter: the client was closed
+            return None
         return ends[1] if ends is not None and ends[1] >= 0 else None
 
     def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
@@ -77,18 +69,17 @@ class KafkaWatermarks:
         Partitions that couldn't be asked about are missing in the answer and logged, at most once a minute. Empty when
         closed.
         """
-        with self._entered() as may_call:
-            if not may_call:
-                return {}
-            try:
-                answers = self._consumer.offsets_for_times(
-                    [TopicPartition(topic, partition, LATEST_TIMESTAMP) for topic, partition in partitions],
-                    timeout=timeout,
-                )
-            except (KafkaException, RuntimeError) as error:
-                if self._once.is_due("all"):
-                    logger.warning("Can't ask the broker where %d partitions end: %s", len(partitions), error)
-                return {}
+        if self._is_closed:
+            return {}
+        try:
+            answers = self._consumer.offsets_for_times(
+                [TopicPartition(topic, partition, LATEST_TIMESTAMP) for topic, partition in partitions],
+                timeout=timeout,
+            )
+        except (KafkaException, RuntimeError) as error:
+            if self._once.is_due("all"):
+                logger.warning("Can't ask the broker where %d partitions end: %s", len(partitions), error)
+            return {}
         ends: dict[PartitionKey, int] = {}
         for answer in answers:
             if answer.error is None and answer.offset >= 0:
@@ -98,23 +89,8 @@ class KafkaWatermarks:
         return ends
 
     def close(self) -> None:
-        """Let nothing more into the client, and wait until the last call (a `query`, with its timeout) has left it."""
-        with self._condition:
-            self._is_closed = True
-            self._condition.wait_for(lambda: self._calls == 0)
-
-    @contextmanager
-    def _entered(self) -> Iterator[bool]:
-        with self._condition:
-            may_call = not self._is_closed
-            self._calls += may_call
-        try:
-            yield may_call
-        finally:
-            if may_call:
-                with self._condition:
-                    self._calls -= 1
-                    self._condition.notify_all()
+        """Leave the client alone from now on: it is about to be closed."""
+        self._is_closed = True
 
     def _log_failure(self, answer: TopicPartition) -> None:
         error = answer.error

@@ -46,9 +46,12 @@ class Fixture:
     def remote(self, key: PartitionKey = KEY) -> int | None:
         return self.manager.cell(*key).remote
 
-    def ask(self, end: int, key: PartitionKey = KEY, cached: int | None = None) -> list[Impossible]:
+    def assign(self, *keys: PartitionKey, cached: int | None = None) -> None:
+        self.offsets.assign(dict.fromkeys(keys, cached))
+
+    def ask(self, end: int, key: PartitionKey = KEY) -> list[Impossible]:
         """The broker is asked now, and answers at once."""
-        return self.offsets.judge({key: end}, self.offsets.number, {key: cached})
+        return self.offsets.judge({key: end}, self.offsets.number)
 
 
 # The remote offset.
@@ -214,7 +217,7 @@ def test_nothing_is_proven_when_a_partition_is_assigned() -> None:
     fixture = Fixture()
     fixture.publish(100)
     fixture.publish(100, key=OTHER)
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     assert (fixture.remote(), fixture.remote(OTHER)) == (None, 100)
     assert dict(fixture.offsets.unproven) == {KEY: 100}
     assert fixture.offsets.doubts() == [KEY]
@@ -223,7 +226,7 @@ def test_nothing_is_proven_when_a_partition_is_assigned() -> None:
 def test_offset_zero_needs_no_proof() -> None:
     """It releases nothing, and an empty partition never proves anything."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.publish(0)
     assert fixture.remote() == 0
     assert not fixture.offsets.unproven
@@ -232,7 +235,7 @@ def test_offset_zero_needs_no_proof() -> None:
 def test_a_message_received_proves_every_offset_up_to_it() -> None:
     """And not one more."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.publish(100)
     fixture.offsets.received(KEY, 99)
     assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {KEY: 100})
@@ -243,7 +246,7 @@ def test_a_message_received_proves_every_offset_up_to_it() -> None:
 def test_what_the_gate_received_before_needs_no_question() -> None:
     """A follower that tails has its messages before the leaders commit them."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.manager.cell(*KEY).received = 100
     fixture.publish(100)
     assert fixture.remote() == 100
@@ -255,14 +258,14 @@ def test_what_was_received_before_the_assignment_proves_nothing() -> None:
     fixture = Fixture()
     fixture.manager.cell(*KEY).received = 100
     fixture.publish(100)
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     assert fixture.remote() is None
 
 
 def test_the_last_proven_offset_stays_in_force_while_a_newer_one_is_in_doubt() -> None:
     """A follower that lags goes on with what it knows."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.publish(100)
     fixture.ask(100)
     fixture.publish(200)
@@ -272,7 +275,7 @@ def test_the_last_proven_offset_stays_in_force_while_a_newer_one_is_in_doubt() -
 def test_the_oldest_offset_in_doubt_comes_into_force_by_itself() -> None:
     """Else a follower that is a little behind would wait for the newest one for ever."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     for offset in (200, 300, 400):
         fixture.publish(offset)
     fixture.offsets.received(KEY, 250)
@@ -282,7 +285,7 @@ def test_the_oldest_offset_in_doubt_comes_into_force_by_itself() -> None:
 def test_a_rewind_below_what_is_proven_counts_at_once() -> None:
     """And one between what is proven and what is in doubt waits for proof itself."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.publish(100)
     fixture.ask(100)
     fixture.publish(300)
@@ -297,7 +300,7 @@ def test_a_rewind_below_what_is_proven_counts_at_once() -> None:
 def test_the_lowest_offset_in_doubt_over_all_groups_is_shown() -> None:
     """The gate looks at one number a partition."""
     fixture = Fixture("a", "b")
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.publish(300, "a")
     fixture.publish(200, "b")
     assert dict(fixture.offsets.unproven) == {KEY: 200}
@@ -312,7 +315,7 @@ def test_an_impossible_offset_makes_its_group_unknown_and_no_other() -> None:
     fixture = Fixture("a", "b")
     fixture.publish(1000, "a")
     fixture.publish(5, "b")
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     assert fixture.ask(10) == [Impossible(KEY, "a", 1000, 10)]
     assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {})
     fixture.publish(7, "a")
@@ -323,14 +326,14 @@ def test_an_impossible_offset_never_counts_by_itself() -> None:
     """A topic that was created again may grow past it: neither growth nor another assignment makes it true."""
     fixture = Fixture()
     fixture.publish(1000)
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.ask(10)
     fixture.offsets.received(KEY, 2000)
     fixture.ask(2000)
     assert fixture.remote() is None
     fixture.offsets.revoke([KEY])
     assert fixture.remote() is None
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.ask(3000)
     assert fixture.remote() is None
 
@@ -338,7 +341,7 @@ def test_an_impossible_offset_never_counts_by_itself() -> None:
 def test_the_same_impossible_offset_published_again_is_judged_again() -> None:
     """A heartbeat repeats it: after an election that the end offset lagged behind, it is true this time."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.publish(100)
     assert len(fixture.ask(95)) == 1
     fixture.publish(100)
@@ -350,10 +353,10 @@ def test_the_same_impossible_offset_published_again_is_judged_again() -> None:
 def test_an_answer_judges_only_what_was_published_before_the_question() -> None:
     """The partition may have grown since, and the leader with it."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     asked = fixture.offsets.number
     fixture.publish(100)
-    assert fixture.offsets.judge({KEY: 90}, asked, {}) == []
+    assert fixture.offsets.judge({KEY: 90}, asked) == []
     assert dict(fixture.offsets.unproven) == {KEY: 100}
     assert fixture.ask(100) == []
     assert fixture.remote() == 100
@@ -362,11 +365,11 @@ def test_an_answer_judges_only_what_was_published_before_the_question() -> None:
 def test_an_answer_refutes_the_older_of_two_and_leaves_the_younger_in_doubt() -> None:
     """The older one must not come into force when the topic grows."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.publish(100)
     asked = fixture.offsets.number
     fixture.publish(110)
-    assert fixture.offsets.judge({KEY: 90}, asked, {}) == []
+    assert fixture.offsets.judge({KEY: 90}, asked) == []
     fixture.offsets.received(KEY, 105)
     assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {KEY: 110})
 
@@ -374,11 +377,11 @@ def test_an_answer_refutes_the_older_of_two_and_leaves_the_younger_in_doubt() ->
 def test_an_answer_proves_the_older_of_two() -> None:
     """It is in force, and the newer one is refuted or in doubt by its own age."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.publish(100)
     asked = fixture.offsets.number
     fixture.publish(110)
-    fixture.offsets.judge({KEY: 105}, asked, {})
+    fixture.offsets.judge({KEY: 105}, asked)
     assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {KEY: 110})
 
 
@@ -387,22 +390,20 @@ def test_an_answer_to_a_question_from_before_the_assignment_is_ignored() -> None
     fixture = Fixture()
     fixture.publish(100)
     asked = fixture.offsets.number
-    fixture.offsets.assign([KEY])
-    assert fixture.offsets.judge({KEY: 100}, asked, {}) == []
+    fixture.assign(KEY)
+    assert fixture.offsets.judge({KEY: 100}, asked) == []
     assert fixture.remote() is None
 
 
 def test_a_cached_end_counts_only_once_it_was_fetched_anew() -> None:
     """The client may still have the end of an earlier topic of the same name."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
-    fixture.publish(50)
-    fixture.offsets.cached({KEY: 1000})
-    assert fixture.remote() is None, "the broker wasn't asked yet"
-    fixture.ask(50, cached=1000)
+    fixture.assign(KEY, cached=1000)
     fixture.publish(900)
     fixture.offsets.cached({KEY: 1000})
-    assert fixture.remote() == 50, "the same value as before the question"
+    assert fixture.remote() is None, "the same value as at the assignment"
+    fixture.offsets.cached({KEY: None, OTHER: 950})
+    assert fixture.remote() is None
     fixture.offsets.cached({KEY: 950})
     assert fixture.remote() == 900, "another one was fetched since"
 
@@ -410,7 +411,7 @@ def test_a_cached_end_counts_only_once_it_was_fetched_anew() -> None:
 def test_revoking_ends_all_doubt() -> None:
     """Nothing is asked about a partition that the follower doesn't read."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.publish(100)
     fixture.offsets.revoke([KEY])
     assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {})
@@ -419,7 +420,7 @@ def test_revoking_ends_all_doubt() -> None:
 def test_nothing_is_asked_about_before_the_replay_is_over() -> None:
     """What history passes over isn't worth a question."""
     fixture = Fixture(is_open=False)
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.publish(100)
     assert fixture.offsets.doubts() == []
     fixture.offsets.open()
@@ -429,7 +430,7 @@ def test_nothing_is_asked_about_before_the_replay_is_over() -> None:
 def test_an_assignment_before_the_start_counts_too() -> None:
     """The gate's first assignment and the source's start may come in either order."""
     offsets = LeaderOffsets(["g"])
-    offsets.assign([KEY])
+    offsets.assign({KEY: None})
     manager = SynchronizedPartitionStateManager()
     offsets.attach(manager)
     offsets.open()
@@ -446,7 +447,7 @@ def test_a_message_that_proves_an_offset_is_seen_whichever_comes_first() -> None
     try:
         for trial in range(100):
             fixture = Fixture()
-            fixture.offsets.assign([KEY])
+            fixture.assign(KEY)
             cell = fixture.manager.cell(*KEY)
 
             def gate(fixture: Fixture = fixture) -> None:
@@ -483,7 +484,7 @@ def test_a_later_decision_is_never_overwritten_by_an_earlier_one() -> None:
     thread.start()
     try:
         for _ in range(300):
-            fixture.offsets.assign([KEY])
+            fixture.assign(KEY)
             assert fixture.remote() is None
             fixture.offsets.revoke([KEY])
     finally:
@@ -507,7 +508,7 @@ def test_published_shows_what_every_group_said_last() -> None:
 def test_silent_names_the_assigned_partitions_of_which_a_group_said_nothing() -> None:
     """A tombstone is as good as silence."""
     fixture = Fixture("a", "b")
-    fixture.offsets.assign([KEY, OTHER])
+    fixture.assign(KEY, OTHER)
     fixture.publish(10, "a")
     fixture.publish(None, "a", OTHER)
     assert (fixture.offsets.silent("a"), fixture.offsets.silent("b")) == ([OTHER], [KEY, OTHER])
@@ -517,7 +518,7 @@ def test_silent_names_the_assigned_partitions_of_which_a_group_said_nothing() ->
 def test_forgotten_partitions_are_unknown_and_no_longer_in_doubt() -> None:
     """For a source that knows only of assigned partitions."""
     fixture = Fixture()
-    fixture.offsets.assign([KEY])
+    fixture.assign(KEY)
     fixture.publish(10)
     fixture.offsets.forget([KEY, OTHER])
     assert (fixture.remote(), dict(fixture.offsets.unproven), fixture.offsets.published()) == (None, {}, {})
@@ -584,7 +585,7 @@ def test_no_lock_is_held_for_more_than_a_chunk_of_partitions(monkeypatch: pytest
     keys = [("events", partition) for partition in range(5 * CHUNK)]
     fixture.offsets.apply([Published(key, "g", Statement(10, 1, 0, 1)) for key in keys], NOW)
     fixture.offsets.open()
-    fixture.offsets.assign(keys)
+    fixture.assign(*keys)
     fixture.offsets.revoke(keys)
     fixture.offsets.shut()
     fixture.offsets.forget_log_partition(0)
@@ -598,7 +599,7 @@ def test_random_histories_never_put_more_in_force_than_was_proven_and_published(
         fixture = Fixture("a", "b")
         said: dict[str, int | None] = {"a": None, "b": None}
         end = 0
-        fixture.offsets.assign([KEY])
+        fixture.assign(KEY)
         for _ in range(100):
             action = source.randrange(6)
             if action <= 2:
@@ -611,7 +612,7 @@ def test_random_histories_never_put_more_in_force_than_was_proven_and_published(
             elif action == 4:
                 fixture.ask(end)
             else:
-                fixture.offsets.assign([KEY])
+                fixture.assign(KEY)
                 assert fixture.remote() in (None, 0)
             remote = fixture.remote()
             if remote is not None:
