@@ -1,0 +1,104 @@
+"""Every Python block of the README runs, as it stands there, on the real broker."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from arroyo_sync.commit_log import CommitRecord, encode
+from tests.kafka.admin import Kafka
+from tests.kafka.clients import read
+from tests.kafka.waiting import wait_until
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+
+YOUR_OWN_FACTORY = """
+from arroyo.processing.strategies import CommitOffsets, ProcessingStrategyFactory, RunTask
+
+class ForwarderFactory(ProcessingStrategyFactory):
+    def create_with_partitions(self, commit, partitions):
+        return RunTask(lambda message: print("got", message.payload.value.decode(), flush=True), CommitOffsets(commit))
+"""
+
+
+def block_with(text: str) -> str:
+    blocks: list[str] = [block for block in BLOCKS if text in block]
+    assert len(blocks) == 1
+    return blocks[0]
+
+
+@pytest.fixture(scope="module")
+def topics(kafka: Kafka) -> Kafka:
+    """The topics that the README names: the data topic and the commit log."""
+    kafka.create_topic("events", 1)
+    kafka.create_topic("snuba-commit-log", 1)
+    return kafka
+
+
+@pytest.fixture
+def run(kafka: Kafka, tmp_path: Path) -> Callable[[str], subprocess.Popen[str]]:
+    """Runs Python code in a process of its own, on the tests' broker instead of the README's."""
+
+    def start(code: str) -> subprocess.Popen[str]:
+        script = tmp_path / "block.py"
+        script.write_text(code.replace("localhost:9092", kafka.bootstrap_servers))
+        return subprocess.Popen(
+            [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    return start
+
+
+def test_the_six_lines_gate_a_follower(topics: Kafka, run: Callable[[str], subprocess.Popen[str]]) -> None:
+    """The block that shows the use of it all: two messages are there, the leader has committed the first."""
+    producer = Producer({"bootstrap.servers": topics.bootstrap_servers})
+    producer.produce("events", b"first")
+    producer.produce("events", b"second")
+    key, value = encode(CommitRecord("events", 0, "snuba-consumers", 1, 0.0, None))
+    producer.produce("snuba-commit-log", value, key)
+    producer.flush(30)
+    process = run(YOUR_OWN_FACTORY + block_with("StreamProcessor(consumer"))
+    try:
+        assert process.stdout is not None
+        lines = iter(process.stdout)
+        assert "got first\n" in lines
+        wait_until(lambda: topics.committed_offsets("post-process-forwarder", "events") == {0: 1}, 30, "the commit")
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=30)[0]
+    assert "got second" not in rest
+
+
+def test_the_leaders_side_publishes(topics: Kafka, run: Callable[[str], subprocess.Popen[str]]) -> None:
+    """The factory of the README's leader makes a step that publishes what it commits."""
+    before = topics.watermarks("snuba-commit-log")[0][1]
+    code = "from arroyo import Topic\n" + block_with("PublishCommitLog(commit")
+    process = run(
+        code
+        + """
+from datetime import datetime
+from arroyo.types import BrokerValue, Message, Partition
+
+step = LeaderFactory().create_with_partitions(lambda offsets, force=False: None, {})
+step.submit(Message(BrokerValue(b"", Partition(Topic("events"), 0), 41, datetime(2026, 1, 1))))
+step.close()
+step.join(10)
+producer.close().result(10)
+"""
+    )
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    assert '"offset": 42' in read(topics.bootstrap_servers, "snuba-commit-log", before + 1)[-1]
+
+
+def test_every_python_block_is_run_by_a_test_above() -> None:
+    """A block that is added needs a test."""
+    assert len(BLOCKS) == 2
