@@ -204,10 +204,15 @@ def run_and_report(program: str, run: Callable[[], None]) -> int:
     try:
         run()
     except TOLD_IN_ONE_LINE as error:
-        cause = f": {error.__cause__}" if error.__cause__ is not None else ""
-        print(f"{program}: {error}{cause}", file=sys.stderr)
+        print(f"{program}: {_in_words(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _in_words(error: Exception) -> str:
+    """Arroyo and confluent-kafka raise with librdkafka's error object, or with its representation."""
+    kafka_error = error.args[0] if error.args else None
+    return kafka_error.str() if isinstance(kafka_error, KafkaError) else str(error)
 
 
 def _log_error(error: KafkaError) -> None:
