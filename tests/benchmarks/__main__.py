@@ -25,6 +25,7 @@ from tests.benchmarks.scenarios import (
     refetch,
     release_latency,
     scale,
+    start,
 )
 from tests.kafka.cluster import KafkaCluster
 
@@ -34,6 +35,8 @@ SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "idle_release": idle_release.run,
     "independence": independence.run,
     "refetch": refetch.run,
+    "replay": start.run_replay,
+    "start": start.run,
     "overhead": overhead.run,
     "scale": scale.run,
 }
@@ -57,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         def tell(text: str) -> None:
             progress.update(task, description=text.splitlines()[0][:100])
             if text.startswith("BROKEN") or not console.is_terminal:
-                progress.console.print(text, highlight=False, markup=False)
+                line = f"{time.monotonic() - started:6.1f} s  {text}"
+                progress.console.print(line, highlight=False, markup=False)
 
         with KafkaCluster(brokers=1, heap_mb=1_000) as cluster:
             bench = Bench(cluster, Path(work), options.quick, options.seed, tell)

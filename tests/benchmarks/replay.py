@@ -40,9 +40,11 @@ STATE_GROUPS = 10
 MOVES = 20_000
 
 
-def run(cluster: Kafka, repetitions: int) -> dict[str, Any]:
+def run(cluster: Kafka, repetitions: int, records: int = RECORDS) -> dict[str, Any]:
     """All the numbers, and a summary of those with a target."""
-    replays = {f"{count} commit-log partitions": _replay(cluster, count, repetitions) for count in LOG_PARTITIONS}
+    replays = {
+        f"{count} commit-log partitions": _replay(cluster, count, repetitions, records) for count in LOG_PARTITIONS
+    }
     memory = measure_state(STATE_PARTITIONS, STATE_GROUPS)
     moves = {count: summarise([measure_move(count) for _ in range(repetitions)]) for count in (10, STATE_PARTITIONS)}
     return {
@@ -78,6 +80,8 @@ def measure_bare(bootstrap_servers: str, topic: str, partitions: int, records: i
     """Records per second of a consumer that discards what it reads."""
     consumer = Consumer(reader_settings({"bootstrap.servers": bootstrap_servers}, lambda error: None))
     began = time.perf_counter()
+    # librdkafka waits half a second before it fetches from a topic that it hasn't heard of, so it is asked first.
+    consumer.list_topics(topic, READY_SECONDS)
     consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in range(partitions)])
     count = 0
     while count < records:
@@ -145,16 +149,16 @@ def _microseconds_each(work: Callable[[], object], count: int) -> float:
     return (time.perf_counter() - began) / count * 1e6
 
 
-def _replay(cluster: Kafka, partitions: int, repetitions: int) -> dict[str, Any]:
+def _replay(cluster: Kafka, partitions: int, repetitions: int, records: int) -> dict[str, Any]:
     topic = f"replay-{partitions}-{uuid.uuid4().hex[:8]}"
     cluster.create_topic(topic, partitions)
-    write_commit_log(cluster.bootstrap_servers, topic, RECORDS)
+    write_commit_log(cluster.bootstrap_servers, topic, records)
     bare: list[float | None] = []
     reader: list[float | None] = []
-    measure_bare(cluster.bootstrap_servers, topic, partitions, RECORDS)  # warms the page cache
+    measure_bare(cluster.bootstrap_servers, topic, partitions, records)  # warms the page cache
     for _ in range(repetitions):
-        bare.append(measure_bare(cluster.bootstrap_servers, topic, partitions, RECORDS))
-        reader.append(measure_reader(cluster.bootstrap_servers, topic, RECORDS))
+        bare.append(measure_bare(cluster.bootstrap_servers, topic, partitions, records))
+        reader.append(measure_reader(cluster.bootstrap_servers, topic, records))
     cluster.delete_topic(topic)
     return {
         "bare_records_per_second": summarise(bare),
