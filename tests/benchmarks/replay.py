@@ -46,15 +46,22 @@ def run(cluster: Kafka, repetitions: int, records: int = RECORDS) -> dict[str, A
         f"{count} commit-log partitions": _replay(cluster, count, repetitions, records) for count in LOG_PARTITIONS
     }
     memory = measure_state(STATE_PARTITIONS, STATE_GROUPS)
-    moves = {count: summarise([measure_move(count) for _ in range(repetitions)]) for count in (10, STATE_PARTITIONS)}
+    moves = {
+        name: summarise([measure_move(known, moving) for _ in range(repetitions)])
+        for name, known, moving in (
+            ("10 known", 10, 10),
+            ("10,000 known, 10 move", STATE_PARTITIONS, 10),
+            ("10,000 known, all move in turn", STATE_PARTITIONS, STATE_PARTITIONS),
+        )
+    }
     return {
         "replay": replays,
         "state_bytes": memory,
-        "move_us": {str(count): each for count, each in moves.items()},
+        "move_us": moves,
         "summary": {
             "replay.ratio_to_bare": min(each["ratio_to_bare"]["median"] for each in replays.values()),
             "replay.state_mb": memory / 1e6,
-            "replay.move_ratio": moves[STATE_PARTITIONS]["median"] / moves[10]["median"],
+            "replay.move_ratio": moves["10,000 known, 10 move"]["median"] / moves["10 known"]["median"],
         },
     }
 
@@ -128,18 +135,20 @@ def measure_state(partitions: int, groups: int) -> int:
     return size
 
 
-def measure_move(partitions: int) -> float:
-    """Microseconds for one record that moves one remote offset, with so many partitions known."""
+def measure_move(known: int, moving: int) -> float:
+    """Microseconds for one record that moves one remote offset, with so many partitions known and moving in turn."""
     offsets = LeaderOffsets(GROUPS[:1])
     offsets.attach(SynchronizedPartitionStateManager())
     offsets.open()
-    published = [
-        [Published(("events", index % partitions), GROUPS[0], Statement(index, 1_700_000_000_000 + index, 0, index))]
-        for index in range(MOVES + partitions)
-    ]
-    for each in published[:partitions]:
-        offsets.apply(each, 0.0)
-    return _microseconds_each(lambda: [offsets.apply(each, 0.0) for each in published[partitions:]], MOVES)
+
+    def record(partition: int, index: int) -> list[Published]:
+        statement = Statement(index, 1_700_000_000_000 + index, 0, index)
+        return [Published(("events", partition), GROUPS[0], statement)]
+
+    for partition in range(known):
+        offsets.apply(record(partition, 0), 0.0)
+    published = [record(index % moving, index + 1) for index in range(MOVES)]
+    return _microseconds_each(lambda: [offsets.apply(each, 0.0) for each in published], MOVES)
 
 
 def _microseconds_each(work: Callable[[], object], count: int) -> float:
