@@ -47,9 +47,12 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1_000.0
         self.reads = 0
+        self.seconds_a_read = 0.0
+        """What passes with each look, so that work takes time."""
 
     def __call__(self) -> float:
         self.reads += 1
+        self.now += self.seconds_a_read
         return self.now
 
 
