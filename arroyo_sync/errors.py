@@ -93,5 +93,9 @@ class BrokersUnreachable(ArroyoSyncError, ConnectionError):
     """No broker answered in time; the message holds the addresses and the last error."""
 
 
+class TopicMissing(ArroyoSyncError, LookupError):
+    """The data topic doesn't exist."""
+
+
 class CommitLogMissing(ArroyoSyncError, LookupError):
     """The commit-log topic doesn't exist, or not any more."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -131,10 +131,16 @@ class Kafka:
     def commit_offsets(self, group: str, name: str, offsets: Mapping[int, int]) -> None:
         """Set what a group has committed, forwards or back. It must have no members."""
         partitions = [TopicPartition(name, partition, offset) for partition, offset in offsets.items()]
-        request = [ConsumerGroupTopicPartitions(group, partitions)]
-        for each in _result(self.admin.alter_consumer_group_offsets(request)[group]).topic_partitions:
-            if each.error is not None:
-                raise KafkaException(each.error)
+
+        def is_done() -> bool:
+            request = [ConsumerGroupTopicPartitions(group, partitions)]
+            answers = _result(self.admin.alter_consumer_group_offsets(request)[group]).topic_partitions
+            errors = {each.error for each in answers} - {None}
+            if any(error.code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS for error in errors):
+                raise KafkaException(errors.pop())
+            return not errors
+
+        wait_until(is_done, TIMEOUT_SECONDS, f"the coordinator of {group}")
 
     def _addresses(self) -> list[str]:
         """The brokers that should come to show a change."""

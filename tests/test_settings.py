@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from arroyo_sync.errors import ConfigurationError
+from arroyo_sync.settings import environment_settings, flag_settings, kafka_settings, read_properties
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "kafka.properties"
+    file.write_text(text)
+    return file
+
+
+def test_a_file_in_librdkafkas_form(tmp_path: Path) -> None:
+    """Comments, blank lines, blanks around names and values, and an equals sign in a value."""
+    file = written(
+        tmp_path,
+        """\
+# our cluster
+bootstrap.servers=one:9092,two:9092
+
+   security.protocol = SASL_SSL
+sasl.password=a=b # not a comment
+ssl.endpoint.identification.algorithm=
+""",
+    )
+    assert read_properties(file) == {
+        "bootstrap.servers": "one:9092,two:9092",
+        "security.protocol": "SASL_SSL",
+        "sasl.password": "a=b # not a comment",
+        "ssl.endpoint.identification.algorithm": "",
+    }
+
+
+def test_a_line_that_is_no_setting_is_named_but_not_shown(tmp_path: Path) -> None:
+    """It may be a password that someone put there by itself."""
+    file = written(tmp_path, "bootstrap.servers=one:9092\nhunter2\n")
+    with pytest.raises(
+        ConfigurationError, match=r"kafka\.properties, line 2, is no setting: write name=value"
+    ) as raised:
+        read_properties(file)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_file_that_can_not_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+    """Missing, or not text."""
+    with pytest.raises(ConfigurationError, match=r"nowhere: No such file"):
+        read_properties(tmp_path / "nowhere")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match=r"binary: it isn't UTF-8"):
+        read_properties(tmp_path / "binary")
+
+
+def test_the_environment_names_settings_in_capitals_behind_a_prefix() -> None:
+    """Underscores stand for dots; everything else of the environment is none of our business."""
+    environment = {
+        "ARROYO_SYNC_KAFKA_SASL_PASSWORD": "hunter2",
+        "ARROYO_SYNC_KAFKA_BOOTSTRAP_SERVERS": "one:9092",
+        "ARROYO_SYNC_KAFKA_": "nothing",
+        "ARROYO_SYNC_TEST_BOOTSTRAP_SERVERS": "two:9092",
+        "SASL_PASSWORD": "another",
+    }
+    assert environment_settings(environment) == {"sasl.password": "hunter2", "bootstrap.servers": "one:9092"}
+
+
+def test_flags_count_over_the_environment_and_that_over_files(tmp_path: Path) -> None:
+    """A flag that wasn't given changes nothing; of two files the later counts."""
+    first = written(tmp_path, "a=file\nb=file\nc=file\nd=file\n")
+    second = tmp_path / "second"
+    second.write_text("b=second\n")
+    settings = kafka_settings(
+        [first, second],
+        {"ARROYO_SYNC_KAFKA_C": "environment", "ARROYO_SYNC_KAFKA_D": "environment"},
+        {"d": "flag", "a": None},
+    )
+    assert settings == {"a": "file", "b": "second", "c": "environment", "d": "flag"}
+
+
+def test_settings_on_the_command_line() -> None:
+    """Name and value; a value may hold an equals sign."""
+    assert flag_settings(["security.protocol=SASL_SSL", "debug = a=b"]) == {
+        "security.protocol": "SASL_SSL",
+        "debug": "a=b",
+    }
+
+
+@pytest.mark.parametrize("pair", ["security.protocol", "=SASL_SSL"])
+def test_a_flag_that_is_no_setting_is_an_error(pair: str) -> None:
+    """The message shows the form."""
+    with pytest.raises(ConfigurationError, match="-X takes name=value"):
+        flag_settings([pair])
+
+
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated() -> None:
+    """Every user of the machine can read command lines; the message says where to put it."""
+    with pytest.raises(ConfigurationError, match="ARROYO_SYNC_KAFKA_SASL_PASSWORD") as raised:
+        flag_settings(["sasl.password=hunter2"])
+    assert "hunter2" not in str(raised.value)
