@@ -14,6 +14,7 @@ from arroyo.processing.strategies.abstract import ProcessingStrategy, Processing
 from arroyo.types import Commit, Message, Partition
 
 from arroyo_sync.factory import SynchronizedStrategyFactory
+from arroyo_sync.flow_control import FlowControlledConsumer
 from arroyo_sync.line import HoldLimits
 from arroyo_sync.remote import HighWatermarks
 from arroyo_sync.state import (
@@ -233,10 +234,16 @@ class Pipeline:
         )
         self.manager = self.factory.manager
         self._watch_waits(waits_really)
-        self.flow = self.factory.flow_control(self.consumer) if is_wrapped else self.consumer
+        self._outer = self.factory.flow_control(self.consumer) if is_wrapped else self.consumer
         self.processor: StreamProcessor[KafkaPayload] = StreamProcessor(
-            self.flow, EVENTS, self.factory, commit_policy=IMMEDIATE, dlq_policy=dlq_policy, join_timeout=join_timeout
+            self._outer, EVENTS, self.factory, commit_policy=IMMEDIATE, dlq_policy=dlq_policy, join_timeout=join_timeout
         )
+
+    @property
+    def flow(self) -> FlowControlledConsumer[KafkaPayload]:
+        """The wrapper, if there is one."""
+        assert isinstance(self._outer, FlowControlledConsumer)
+        return self._outer
 
     @property
     def step(self) -> ScriptedStep:

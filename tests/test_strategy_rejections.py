@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from arroyo.dlq import InvalidMessage
 from arroyo.processing.strategies.abstract import MessageRejected
+from arroyo.types import Partition, Topic
 
 from tests.fakes import At, partition
 from tests.harness import GateHarness
@@ -156,10 +157,10 @@ def test_an_earlier_message_found_invalid_in_poll_leaves_the_head_in_line() -> N
 
 def test_a_message_of_another_partition_found_invalid_leaves_both_lines_alone() -> None:
     """A partition that the gate doesn't have, and an offset that it doesn't hold, change nothing."""
-    for named in ((1, 7), (5, 0)):
+    for named in (invalid((1, 7)), invalid((5, 0)), InvalidMessage(Partition(Topic("others"), 1), 0)):
         harness = gate_with_downstream(taken=[], held=[0])
         harness.release(0, 1)
-        harness.step.refuse((0, 0), invalid(named))
+        harness.step.refuse((0, 0), named)
         with pytest.raises(InvalidMessage):
             harness.gate.poll()
         assert harness.held() == {0: [0], 1: [0, 1]}

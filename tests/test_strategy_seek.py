@@ -76,6 +76,16 @@ def test_order_a_seek_forward_keeps_what_is_held() -> None:
     assert harness.source.calls == []
 
 
+def test_progress_a_message_that_is_read_again_and_still_proven_goes_on_with_the_next_poll() -> None:
+    """No remote offset moves then, so nothing else would make the gate look at it."""
+    harness = GateHarness({0: 3})
+    harness.release(0, 5)
+    harness.submit(0, 3, 4)
+    harness.submit(0, 3)
+    harness.gate.poll()
+    assert harness.step.taken == [(0, 3), (0, 4), (0, 3)]
+
+
 def test_order_a_seek_to_the_same_place_changes_nothing() -> None:
     """Arroyo's consumer seeks to its own position with every pause."""
     harness = GateHarness()
