@@ -26,6 +26,13 @@ TIMEOUT_SECONDS = 30.0
 
 T = TypeVar("T")
 
+_COORDINATOR_IS_NOT_READY = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
+"""What a group's first requests may hear, while the topic of committed offsets is being made."""
+
 
 def connect(address: str) -> AdminClient:
     """An administrator's client that is quiet, and quick to come back when a broker does."""
@@ -136,7 +143,7 @@ class Kafka:
             request = [ConsumerGroupTopicPartitions(group, partitions)]
             answers = _result(self.admin.alter_consumer_group_offsets(request)[group]).topic_partitions
             errors = {each.error for each in answers} - {None}
-            if any(error.code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS for error in errors):
+            if any(error.code() not in _COORDINATOR_IS_NOT_READY for error in errors):
                 raise KafkaException(errors.pop())
             return not errors
 
