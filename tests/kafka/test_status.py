@@ -152,7 +152,7 @@ def test_the_lags_and_who_is_waited_for(world: World) -> None:
     assert 0 <= writers["age_seconds"] < TIMEOUT_SECONDS
 
 
-SOON = ("--stalled-after", "0.5", "--look-again", "0.5")
+SOON = ("--stalled-after", "0.001", "--look-again", "0.5")
 
 
 def test_the_exit_status_serves_as_a_check(world: World) -> None:
