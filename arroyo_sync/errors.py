@@ -93,6 +93,10 @@ class BrokersUnreachable(ArroyoSyncError, ConnectionError):
     """No broker answered in time; the message holds the addresses and the last error."""
 
 
+class AccessRefused(ArroyoSyncError, PermissionError):
+    """Kafka refuses the login, or a permission; see `raise_if_refused`."""
+
+
 class TopicMissing(ArroyoSyncError, LookupError):
     """The data topic doesn't exist."""
 

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import KafkaError
+
+from arroyo_sync import access
+from arroyo_sync.access import LOG_INTERVAL_SECONDS, log_if_refused, raise_if_refused
+from arroyo_sync.errors import AccessRefused
+from arroyo_sync.rate_limit import OncePer
+
+REFUSED = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: wrong password")
+PASSING = KafkaError(KafkaError._TRANSPORT, "connection lost")
+
+
+def test_a_refused_login_is_raised_with_librdkafkas_reason() -> None:
+    """Out of the consumer's poll, so the processor ends with it."""
+    with pytest.raises(AccessRefused, match=r"check user, password and permissions: .*wrong password"):
+        raise_if_refused(REFUSED)
+
+
+def test_what_may_pass_is_ridden_out(caplog: pytest.LogCaptureFixture) -> None:
+    """A broker that restarts is none of our business."""
+    raise_if_refused(PASSING)
+    log_if_refused(PASSING)
+    assert caplog.records == []
+
+
+def test_a_producers_refused_login_is_logged_once_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """librdkafka tries three times a second."""
+    now = [0.0]
+    monkeypatch.setattr(access, "_once", OncePer(LOG_INTERVAL_SECONDS, lambda: now[0]))
+    for now[0] in (0.0, 1.0, LOG_INTERVAL_SECONDS - 1, LOG_INTERVAL_SECONDS):
+        log_if_refused(REFUSED)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert "wrong password" in caplog.text
