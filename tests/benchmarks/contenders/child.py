@@ -39,13 +39,17 @@ def usage() -> dict[str, float]:
     """This process's own CPU time (user + system), and its memory now and at its highest."""
     own = resource.getrusage(resource.RUSAGE_SELF)
     status = Path("/proc/self/status").read_text()
-    resident_kib = int(status.split("VmRSS:")[1].split()[0])
     return {
         "cpu_seconds": own.ru_utime + own.ru_stime,
-        "peak_rss_bytes": own.ru_maxrss * 1024,
-        "rss_bytes": resident_kib * 1024,
+        # Not ru_maxrss, which begins with what the harness had in memory when it started this process.
+        "peak_rss_bytes": _kib(status, "VmHWM:") * 1024,
+        "rss_bytes": _kib(status, "VmRSS:") * 1024,
         "now_ns": time.perf_counter_ns(),
     }
+
+
+def _kib(status: str, field: str) -> int:
+    return int(status.split(field)[1].split()[0])
 
 
 class Contender(ABC):
