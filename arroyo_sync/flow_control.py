@@ -202,8 +202,10 @@ class FlowControlledConsumer(Consumer[TPayload]):
     def seek(self, offsets: Mapping[Partition, int]) -> None:
         """Read on from these offsets; what the gate holds at or past them is forgotten, since it comes again."""
         self._inner.seek(offsets)
-        if self._gate is not None:
-            for partition, offset in offsets.items():
+        for partition, offset in offsets.items():
+            # What is held from here on lies below the last offset staged: a rebuild must not begin behind it.
+            self._resume_offsets[partition.index] = min(offset, self._resume_offsets.get(partition.index, offset))
+            if self._gate is not None:
                 self._gate.seek(partition, offset)
 
     def stage_offsets(self, offsets: Mapping[Partition, int]) -> None:
