@@ -23,6 +23,8 @@ T = TypeVar("T")
 LEADER_GROUP = "leaders"
 UNRELEASED = 500
 """So many messages per partition stay unreleased when the leaders are far ahead, so that an open gate would show."""
+BATCH_BYTES = 16_384
+"""Of the producer's batches of a backlog: Kafka's own default."""
 READY_SECONDS = 30.0
 FINISH_SECONDS = 60.0
 
@@ -158,8 +160,9 @@ class Bench:
         producer = Producer(
             {
                 "bootstrap.servers": self.cluster.bootstrap_servers,
-                "linger.ms": 20,
-                "batch.size": 500_000,
+                "linger.ms": 5,
+                # As large as the producers of a steady stream make them; the broker hands out whole batches.
+                "batch.size": BATCH_BYTES,
                 "queue.buffering.max.messages": 100_000,
                 "queue.buffering.max.kbytes": 500_000,
             }
