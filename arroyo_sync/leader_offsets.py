@@ -197,9 +197,11 @@ class LeaderOffsets:
                     for index, claim in enumerate(claims):
                         if claim is None:
                             continue
+                        said = claim.said
                         if claim.forget(log_partition):
                             claims[index] = None
-                        else:
+                        elif claim.said is not said:
+                            # Only then: what was refuted stays so.
                             self._check(key, claim)
                     touched[key] = claims
                 self._settle(touched)

@@ -9,7 +9,9 @@ import pytest
 from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import BrokerValue, Message, Partition, Topic
 
+from arroyo_sync.claim import Statement
 from arroyo_sync.errors import SourceDied
+from arroyo_sync.leader_offsets import LeaderOffsets, Published
 from arroyo_sync.state import SynchronizedPartitionStateManager
 from arroyo_sync.strategy import SynchronizedStrategy
 from arroyo_sync.testing import ManualSource, RecordingStep
@@ -93,3 +95,20 @@ def test_a_message_that_comes_while_the_processor_has_paused_everything_is_read_
     assert world.judge.partitions[1].in_flight == [1]
     assert world.judge.partitions[1].through == {0}
     assert world.judge.violations == []
+
+
+def test_what_was_refuted_stays_so_when_another_commit_log_partition_is_read_again() -> None:
+    """Promise 1: it was doubted anew, and came into force once a recreated topic had grown past it."""
+    key = (TOPIC, 0)
+    manager = SynchronizedPartitionStateManager()
+    leaders = LeaderOffsets(["a"])
+    leaders.attach(manager)
+    leaders.open()
+    leaders.assign({key: None})
+    leaders.apply([Published(key, "a", Statement(7, 0, 0, 0))], 0.0)
+    assert leaders.judge({key: 3}, leaders.number) != []
+
+    leaders.forget_log_partition(1)
+    leaders.received(key, 7)
+
+    assert manager.partitions[key][1].remote is None
