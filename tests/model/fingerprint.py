@@ -26,7 +26,7 @@ COVERED: dict[type, str] = {
     FlowControlledConsumer: "_gate _outside _full _outside_before_all _resume_offsets",
     LeaderOffsets: "_claims _trust _open",
     Claim: "said proven doubted refuted",
-    Trust: "end asked",
+    Trust: "end",
 }
 """What is in the fingerprint."""
 
@@ -40,7 +40,7 @@ LEFT_OUT: dict[type, str] = {
     "_rejected_wait_seconds _on_close _inner_stage_offsets pauses resumes",
     LeaderOffsets: "groups _index _lock _manager _unproven _number unproven",
     Claim: "rivals heard_at_seconds number",
-    Trust: "cell number stale_cached_end",
+    Trust: "cell number cached_end",
 }
 """What never changes, or follows from the others, or is the same between two actions, or counts or dates something."""
 
@@ -82,7 +82,7 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
     claims = leaders._claims.get(key, ())
     parts.append(tuple(sorted(hash(c and (c.said.offset, c.proven, c.doubted, c.refuted)) for c in claims)))
     trust = leaders._trust.get(key)
-    parts.append(trust and (trust.end, trust.asked))
+    parts.append(trust and trust.end)
     cell = world.manager._cells.get(key)
     parts.append(cell and (cell.remote, cell.received, cell.current))
     parts.append(key in world.manager._moved)

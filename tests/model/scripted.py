@@ -326,7 +326,7 @@ class ModelSource(RemoteOffsetSource):
     def judge(self, ends: Mapping[int, int]) -> None:
         """The broker's answer, to a question just sent."""
         number = self.leaders.number
-        self.leaders.judge({(TOPIC.name, index): end for index, end in ends.items()}, number, {})
+        self.leaders.judge({(TOPIC.name, index): end for index, end in ends.items()}, number)
 
     def die(self) -> None:
         self.cause = RuntimeError("died")
@@ -337,7 +337,7 @@ class ModelSource(RemoteOffsetSource):
         self.is_stopped = True
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
-        self.leaders.assign(positions)
+        self.leaders.assign(dict.fromkeys(positions))
 
     def revoke(self, partitions: Collection[PartitionKey]) -> None:
         self.leaders.revoke(partitions)

@@ -242,8 +242,10 @@ class World:
         """What can be seen between two actions."""
         held = {} if not self.judge.has_strategy else {key[1]: count for key, count in self.factory.held.items()}
         for index, watched in self.judge.partitions.items():
-            if watched.is_assigned and held.get(index) != len(watched.waiting):
-                self.judge.violation("Bounded", f"p{index} holds {held.get(index)}, and should {watched.waiting}")
+            count = held.get(index, 0)
+            if watched.is_assigned and count != len(watched.waiting):
+                promise = "No loss" if count < len(watched.waiting) else "Bounded"
+                self.judge.violation(promise, f"p{index} holds {count}, and should hold {watched.waiting}")
 
     def _state_changed(self, topic: str, partition: int, previous: Any, current: Any) -> None:
         self.judge.state_changed(partition, previous[0], *current)

@@ -1,0 +1,43 @@
+"""The worlds that the exploration begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tests.model.explore import Ask, Later, Publish, Run, Setup
+
+BOTH = frozenset({0, 1})
+
+
+class Plan(NamedTuple):
+    setup: Setup
+    depth: int
+    """How deep the test run explores it."""
+
+
+EVERYTHING = 1_000
+"""Deeper than any path to a new state: where it is reached, every state there is has been visited."""
+
+assigned = Run("assign", BOTH)
+released = (assigned, Publish(0, None, 2), Publish(1, None, 2), Ask())
+
+PLANS: Mapping[str, Plan] = {
+    "one partition, one message": Plan(
+        Setup(partitions=1, messages=1, offsets=(None, 0, 1), prefix=(Run("assign", frozenset({0})),)), EVERYTHING
+    ),
+    # The gate may hold one of them, so it becomes full and drains. 17 is everything.
+    "one partition, two messages": Plan(Setup(partitions=1, prefix=(Run("assign", frozenset({0})),)), 7),
+    "two partitions": Plan(Setup(prefix=(assigned,)), 4),
+    "two partitions, eager": Plan(Setup(is_kip848=False, prefix=(assigned,)), 3),
+    # Both have a message left over, which the next step rejected.
+    "left over": Plan(Setup(prefix=(assigned, Run(message=0), Run(message=1), *released[1:], Run(answer="reject"))), 3),
+    # The leaders of one partition are ahead, those of the other behind the follower.
+    "one ahead, one behind": Plan(
+        Setup(prefix=(*released, Run(message=0), Run(message=1), Run(), Publish(1, None, 1), Run(message=1))), 3
+    ),
+    # The next step has rejected a message for so long that the processor has paused everything.
+    "paused by the processor": Plan(
+        Setup(prefix=(*released, Run(message=0, answer="reject"), Later(), Run(answer="reject"))), 3
+    ),
+}

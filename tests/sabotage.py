@@ -1,0 +1,241 @@
+"""Builds of the package that break a promise, to show that what judges the promises would notice.
+
+``with sabotaged("off by one"):`` patches the real classes for a while; a follower in a process of its own calls
+`apply_from_environment`, which patches them for good with what ``ARROYO_SYNC_SABOTAGE`` names. Patch before the gate is
+made: it binds some of its methods.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from arroyo.dlq import InvalidMessage
+
+from arroyo_sync import claim
+from arroyo_sync.errors import SourceDied
+from arroyo_sync.flow_control import FlowControlledConsumer
+from arroyo_sync.line import Line
+from arroyo_sync.state import SynchronizedPartitionStateManager
+from arroyo_sync.strategy import SynchronizedStrategy
+
+VARIABLE = "ARROYO_SYNC_SABOTAGE"
+
+
+class Patch(NamedTuple):
+    owner: Any
+    name: str
+    replacement: object
+
+
+def _off_by_one() -> list[Patch]:
+    """Releases the message at the remote offset too."""
+
+    def is_released(line: Line) -> bool:
+        remote = line.cell.remote
+        return bool(line.held) and remote is not None and line.held[0].offset <= remote
+
+    return [Patch(Line, "is_released", property(is_released))]
+
+
+def _forgets_a_partition() -> list[Patch]:
+    """In a rebalance one of the retained partitions is neither sought back nor resumed."""
+    rewind_retained = FlowControlledConsumer.rewind_retained
+
+    def forgetful(flow: Any, partitions: Mapping[Any, int]) -> Mapping[Any, int]:
+        retained = [each for each in partitions if each not in flow._newly_assigned]
+        forgotten = max(retained, key=lambda partition: partition.index, default=None)
+        return {**partitions, **rewind_retained(flow, {k: v for k, v in partitions.items() if k != forgotten})}
+
+    return [Patch(FlowControlledConsumer, "rewind_retained", forgetful)]
+
+
+def _does_not_seek_back() -> list[Patch]:
+    """When the strategy is rebuilt, reading goes on where the consumer stands: past what the old gate held."""
+    rewind_retained = FlowControlledConsumer.rewind_retained
+
+    def stays(flow: Any, partitions: Mapping[Any, int]) -> Mapping[Any, int]:
+        flow._resume_offsets.clear()
+        return rewind_retained(flow, partitions)
+
+    return [Patch(FlowControlledConsumer, "rewind_retained", stays)]
+
+
+def _drops_what_was_not_named() -> list[Patch]:
+    """The message whose submit raised InvalidMessage leaves its line, whichever the exception names."""
+    hand_on = SynchronizedStrategy._hand_on
+
+    def drops(gate: Any, line: Line) -> bool:
+        submitted = line.held[0]
+        try:
+            return hand_on(gate, line)
+        except InvalidMessage as invalid:
+            if invalid.offset != submitted.offset or invalid.partition != line.partition:
+                gate._take_out(line, 0)
+            raise
+
+    return [Patch(SynchronizedStrategy, "_hand_on", drops)]
+
+
+def _polls_by_version_alone() -> list[Patch]:
+    """Without a remote offset that moved nothing is handed on, so what was left over stays."""
+    poll = SynchronizedStrategy.poll
+
+    def by_version(gate: Any) -> None:
+        if gate._manager.version != gate.seen_version:
+            poll(gate)
+            return
+        left_over, gate._released = gate._released, {}
+        try:
+            poll(gate)
+        finally:
+            gate._released = left_over
+
+    return [Patch(SynchronizedStrategy, "poll", by_version)]
+
+
+def _loses_a_wake_up() -> list[Patch]:
+    """What moves while the gate looks counts as seen, and never is."""
+
+    def look_at_source(gate: Any) -> None:
+        moved = gate._manager.take_moved()
+        gate._source.check()
+        for topic, index in moved:
+            line = gate._lines.get(index)
+            if line is not None and line.key[0] == topic:
+                if line.is_released:
+                    gate._released[line] = None
+                else:
+                    gate._released.pop(line, None)
+        gate.seen_version = gate._manager.version
+
+    return [Patch(SynchronizedStrategy, "_look_at_source", look_at_source)]
+
+
+def _trusts_a_dead_reader() -> list[Patch]:
+    """The gate goes on with the remote offsets that a dead source has left."""
+    look_at_source = SynchronizedStrategy._look_at_source
+
+    def trusting(gate: Any) -> None:
+        check, gate._source.check = gate._source.check, lambda: None
+        try:
+            look_at_source(gate)
+        finally:
+            gate._source.check = check
+
+    return [Patch(SynchronizedStrategy, "_look_at_source", trusting)]
+
+
+def _takes_the_wrong_record() -> list[Patch]:
+    """Of the records of one key in two partitions of the commit log the older one counts."""
+    precedence = claim._precedence
+
+    def reverse(statement: claim.Statement) -> tuple[int, float]:
+        timestamp_ms, offset = precedence(statement)
+        return -timestamp_ms, -offset
+
+    return [Patch(claim, "_precedence", reverse)]
+
+
+def _stays_paused() -> list[Patch]:
+    """A partition that has drained is never resumed."""
+    return [Patch(FlowControlledConsumer, "_resume_inner", lambda flow, partitions: None)]
+
+
+def _never_is_full() -> list[Patch]:
+    """No limit holds."""
+    return [Patch(Line, "is_at_limit", property(lambda line: False))]
+
+
+def _sleeps_through() -> list[Patch]:
+    """While something is held the consumer is polled as if nothing were: until a message comes, or for a second."""
+
+    def poll(flow: Any, timeout: float | None = None) -> object:
+        if flow._gate is not None and flow._gate.pause_changes:
+            flow._apply(flow._gate.take_pause_changes())
+        return flow._inner_poll(timeout)
+
+    return [Patch(FlowControlledConsumer, "poll", poll)]
+
+
+def _one_holds_up_all() -> list[Patch]:
+    """While one partition waits, the others do too."""
+    is_released = Line.is_released
+
+    def hands_on_in_step(gate: Any) -> None:
+        if all(is_released.fget(line) for line in gate._lines.values() if line.held):  # type: ignore[attr-defined]
+            hand_on_slice(gate)
+
+    hand_on_slice = SynchronizedStrategy._hand_on_slice
+    return [Patch(SynchronizedStrategy, "_hand_on_slice", hands_on_in_step)]
+
+
+def _forgets_to_notify() -> list[Patch]:
+    """A remote offset that moves wakes nobody."""
+
+    def wake(manager: Any) -> None:
+        with manager._lock:
+            manager.version += 1
+
+    return [Patch(SynchronizedPartitionStateManager, "wake", wake)]
+
+
+def _swallows_the_death() -> list[Patch]:
+    """A dead source releases nothing more, and nobody hears of it."""
+    look_at_source = SynchronizedStrategy._look_at_source
+
+    def silent(gate: Any) -> None:
+        try:
+            look_at_source(gate)
+        except SourceDied:
+            gate._released.clear()
+
+    return [Patch(SynchronizedStrategy, "_look_at_source", silent)]
+
+
+SABOTAGES: Mapping[str, Callable[[], list[Patch]]] = {
+    "off by one": _off_by_one,
+    "forgets a partition in a rebalance": _forgets_a_partition,
+    "doesn't seek back": _does_not_seek_back,
+    "drops what was not named": _drops_what_was_not_named,
+    "polls by version alone": _polls_by_version_alone,
+    "loses a wake-up": _loses_a_wake_up,
+    "trusts a dead reader": _trusts_a_dead_reader,
+    "takes the wrong record": _takes_the_wrong_record,
+    "stays paused": _stays_paused,
+    "never is full": _never_is_full,
+    "sleeps through": _sleeps_through,
+    "one holds up all": _one_holds_up_all,
+    "forgets to notify": _forgets_to_notify,
+    "swallows the death": _swallows_the_death,
+}
+
+
+def apply(name: str) -> list[Patch]:
+    """Patch the package. Returns what undoes it."""
+    patches = SABOTAGES[name]()
+    undo = [Patch(owner, attribute, getattr(owner, attribute)) for owner, attribute, _ in patches]
+    for owner, attribute, replacement in patches:
+        setattr(owner, attribute, replacement)
+    return undo
+
+
+def apply_from_environment() -> str | None:
+    """Patch the package with the sabotage that the environment names, if any; returns its name."""
+    name = os.environ.get(VARIABLE)
+    if name:
+        apply(name)
+    return name or None
+
+
+@contextmanager
+def sabotaged(name: str) -> Iterator[None]:
+    """The sabotage, for as long as this lasts."""
+    undo = apply(name)
+    try:
+        yield
+    finally:
+        for owner, attribute, original in undo:
+            setattr(owner, attribute, original)
