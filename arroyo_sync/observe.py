@@ -48,12 +48,13 @@ def take_snapshot(
     groups = () if told is None else sorted(told.groups)
     partitions = []
     for line in lines:
-        if line.cell.current[1].local is None:
+        # The manager's, not the line's own, which passes everything that is dropped when a gate is closed.
+        local_offset = line.cell.current[1].local
+        if local_offset is None:
             continue  # revoked
         said = published.get(line.key, {})
-        partitions.append(
-            _partition(line, ends.get(line.key), [_leader(each, said.get(each), now, wall_now) for each in groups], now)
-        )
+        leaders = [_leader(group, said.get(group), now, wall_now) for group in groups]
+        partitions.append(_partition(line, local_offset, ends.get(line.key), leaders, now))
     return Snapshot(
         taken_at=wall_now,
         partitions=in_order(partitions),
@@ -62,8 +63,10 @@ def take_snapshot(
     )
 
 
-def _partition(line: Line, end: int | None, leaders: list[LeaderSnapshot], now: float) -> PartitionSnapshot:
-    held_messages, local_offset = len(line.held), line.local_offset
+def _partition(
+    line: Line, local_offset: int, end: int | None, leaders: list[LeaderSnapshot], now: float
+) -> PartitionSnapshot:
+    held_messages = len(line.held)
     try:
         oldest_seconds = max(0.0, now - line.held[0].since)
     except IndexError:
