@@ -86,8 +86,10 @@ class FlowControlledConsumer(Consumer[TPayload]):
         """How many were resumed, having drained. Any thread may read it."""
         self._outside: set[Partition] = set()
         self._full: set[Partition] = set()
-        # What `outside` held before somebody paused every partition at once, as the processor does.
+        # What `outside` held before somebody paused every partition at once, as the processor does, and whether all of
+        # them are paused still.
         self._outside_before_all: set[Partition] | None = None
+        self._is_all_paused = False
         # Per partition index the offset to go back to: the last one staged, or the one the assignment began at. By
         # index, since it is written once a message and Arroyo's Partition is slow to hash.
         self._resume_offsets: dict[int, int] = {}
@@ -111,7 +113,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         if gate is None:
             self._check_source()
             return self._poll_unassigned(timeout)
-        is_all_paused = self._outside_before_all is not None
+        is_all_paused = self._is_all_paused
         if gate.pause_changes:
             self._apply(gate.take_pause_changes())
         message = self._inner_poll(0.0)
@@ -157,8 +159,10 @@ class FlowControlledConsumer(Consumer[TPayload]):
         assigned = self._inner.tell().keys()
         if set(partitions) - assigned:
             raise ConsumerError("cannot pause unassigned partitions")
-        if self._outside_before_all is None and len(set(partitions)) == len(assigned):
-            self._outside_before_all = set(self._outside)
+        if len(set(partitions)) == len(assigned):
+            self._is_all_paused = True
+            if self._outside_before_all is None:
+                self._outside_before_all = set(self._outside)
         self._pause_inner([each for each in partitions if each not in self._outside and each not in self._full])
         self._outside.update(partitions)
 
@@ -168,7 +172,11 @@ class FlowControlledConsumer(Consumer[TPayload]):
             raise ConsumerError("cannot resume unassigned partitions")
         self._resume_inner([each for each in partitions if each in self._outside and each not in self._full])
         self._outside.difference_update(partitions)
-        self._outside_before_all = None
+        self._is_all_paused = False
+        if not self._outside:
+            self._outside_before_all = None
+        elif self._outside_before_all is not None:
+            self._outside_before_all.difference_update(partitions)
 
     def paused(self) -> Sequence[Partition]:
         """What was paused from outside. The gate's own pauses don't show."""
@@ -270,6 +278,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
             # The processor has forgotten its pause of everything; what was paused before it stays so.
             self._outside = self._outside_before_all
             self._outside_before_all = None
+            self._is_all_paused = False
         self._full.clear()
         self._resume_inner([each for each in retained if each not in self._outside])
         return {**partitions, **back}

@@ -15,7 +15,8 @@ from arroyo_sync.errors import ConfigurationError, SourceDied
 from arroyo_sync.flow_control import FlowControlledConsumer
 from arroyo_sync.state import SynchronizedPartitionStateManager
 from tests.fakes import EVENTS, At, Clock, ScriptedConsumer, partition
-from tests.harness import TIMEOUT_SECONDS, Pipeline
+from tests.harness import TIMEOUT_SECONDS
+from tests.pipelines import Pipeline
 
 
 def assigned(*indexes: int, **settings: Any) -> Pipeline:

@@ -6,32 +6,18 @@ from typing import Any
 
 import pytest
 from arroyo.errors import ConsumerError
-from arroyo.processing import processor
-from arroyo.processing.strategies.abstract import MessageRejected
 
 from arroyo_sync.line import MESSAGE_OVERHEAD_BYTES, HoldLimits
-from tests.fakes import At, partition
-from tests.harness import Pipeline
+from tests import pipelines
+from tests.fakes import partition
+from tests.pipelines import Pipeline, pause_at_once
 
 LIMITS = HoldLimits(messages=4, resume_messages=2)
 
 
-@pytest.fixture
-def _pauses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processor pauses everything at the second rejection in a row, not after five seconds of them."""
-    monkeypatch.setattr(processor, "BACKPRESSURE_THRESHOLD", -1.0)
-
-
-pauses_at_once = pytest.mark.usefixtures("_pauses_at_once")
-
-
-def pipeline_of(*indexes: int, produced: int = 20, **settings: Any) -> Pipeline:
-    """A pipeline with these partitions, each with so many messages, and limits of 4 down to 2."""
-    pipeline = Pipeline(**{"limits": LIMITS, **settings})
-    pipeline.start(*indexes)
-    for index in indexes:
-        pipeline.produce(index, range(produced))
-    return pipeline
+def pipeline_of(*indexes: int, produced: int = 20) -> Pipeline:
+    """With limits of 4 messages down to 2."""
+    return pipelines.pipeline_of(*indexes, produced=produced, limits=LIMITS)
 
 
 def pauses_and_resumes(pipeline: Pipeline) -> list[tuple[str, Any]]:
@@ -172,24 +158,29 @@ def test_partitions_that_are_not_assigned_are_an_error_and_none_is_touched(actio
     assert (list(pipeline.flow.paused()), pauses_and_resumes(pipeline)) == ([], [])
 
 
+def test_a_user_that_paused_everything_may_resume_a_part() -> None:
+    """Pausing all partitions is the processor's habit, but not its alone: the resumed one is read."""
+    pipeline = pipeline_of(0, 1)
+    pipeline.release(0, 99)
+    pipeline.release(1, 99)
+    pipeline.flow.pause([partition(0), partition(1)])
+    pipeline.run_until_quiet()
+    assert pipeline.released == []
+    pipeline.flow.resume([partition(1)])
+    pipeline.run_until_quiet()
+    assert pipeline.released == [(1, offset) for offset in range(20)]
+
+
 # The processor's own back-pressure: it pauses every partition, asserts that nothing arrives, and resumes every one.
 
 
-def reject_partition(pipeline: Pipeline, index: int) -> None:
-    def reject(at: At) -> None:
-        if at[0] == index:
-            raise MessageRejected
-
-    pipeline.step.before_submit = reject
-
-
-@pauses_at_once
-def test_nothing_arrives_while_the_processor_is_paused_though_the_gate_drains() -> None:
+def test_nothing_arrives_while_the_processor_is_paused_though_the_gate_drains(monkeypatch: pytest.MonkeyPatch) -> None:
     """A partition that drains meanwhile stays paused until the processor resumes; then both sets are empty."""
+    pause_at_once(monkeypatch)
     pipeline = pipeline_of(0, 1)
     pipeline.run_until(lambda: pipeline.held(0) == 4)
     pipeline.release(1, 99)
-    reject_partition(pipeline, 1)
+    pipeline.reject_partition(1)
     pipeline.run_until(lambda: len(pipeline.flow.paused()) == 2)
     assert pipeline.consumer.paused_indexes() == {0, 1}
     read = dict(pipeline.consumer.tell())
@@ -199,7 +190,7 @@ def test_nothing_arrives_while_the_processor_is_paused_though_the_gate_drains() 
     assert dict(pipeline.consumer.tell()) == read
     assert pipeline.consumer.paused_indexes() == {0, 1}
 
-    pipeline.step.before_submit = lambda at: None
+    pipeline.accept()
     pipeline.release(0, 99)
     pipeline.run_until_quiet()
     assert list(pipeline.flow.paused()) == []
@@ -207,28 +198,28 @@ def test_nothing_arrives_while_the_processor_is_paused_though_the_gate_drains() 
     assert pipeline.released_of(0) == pipeline.released_of(1) == list(range(20))
 
 
-@pauses_at_once
-def test_a_full_partition_stays_paused_when_the_processor_resumes_every_one() -> None:
+def test_a_full_partition_stays_paused_when_the_processor_resumes_every_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its resume names all partitions; the gate's are left out."""
+    pause_at_once(monkeypatch)
     pipeline = pipeline_of(0, 1)
     pipeline.run_until(lambda: pipeline.held(0) == 4)
     pipeline.release(1, 99)
-    reject_partition(pipeline, 1)
+    pipeline.reject_partition(1)
     pipeline.run_until(lambda: len(pipeline.flow.paused()) == 2)
-    pipeline.step.before_submit = lambda at: None
+    pipeline.accept()
     pipeline.run_until_quiet()
     assert pipeline.consumer.paused_indexes() == {0}
     assert pipeline.held(0) == 4
     assert pipeline.released_of(1) == list(range(20))
 
 
-@pauses_at_once
-def test_progress_a_paused_processor_still_hands_on_what_is_released() -> None:
+def test_progress_a_paused_processor_still_hands_on_what_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its polls of the paused consumer wait for remote offsets, as all others do, and not for messages."""
+    pause_at_once(monkeypatch)
     pipeline = pipeline_of(0, 1)
     pipeline.run_until(lambda: pipeline.held(0) == 4)
     pipeline.release(1, 99)
-    reject_partition(pipeline, 1)
+    pipeline.reject_partition(1)
     pipeline.run_until(lambda: len(pipeline.flow.paused()) == 2)
     pipeline.consumer.polls.clear()
     pipeline.run(3)

@@ -4,44 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from arroyo.processing import processor
-from arroyo.processing.strategies.abstract import MessageRejected
 
 from arroyo_sync.errors import SourceDied
 from arroyo_sync.line import HoldLimits
 from arroyo_sync.state import SynchronizedPartitionState
-from tests.fakes import At, partition
-from tests.harness import Pipeline
-
-
-@pytest.fixture
-def _pauses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processor pauses everything at the second rejection in a row, not after five seconds of them."""
-    monkeypatch.setattr(processor, "BACKPRESSURE_THRESHOLD", -1.0)
-
-
-pauses_at_once = pytest.mark.usefixtures("_pauses_at_once")
-both_protocols = pytest.mark.parametrize("is_kip848", [False, True], ids=["eager", "KIP-848"])
-
-
-def pipeline_of(*indexes: int, produced: int = 20, **settings: Any) -> Pipeline:
-    """A pipeline with these partitions, and so many messages in each of three."""
-    pipeline = Pipeline(**settings)
-    for index in range(3):
-        pipeline.produce(index, range(produced))
-    pipeline.start(*indexes)
-    return pipeline
-
-
-def reject_partition(pipeline: Pipeline, index: int) -> None:
-    def reject(at: At) -> None:
-        if at[0] == index:
-            raise MessageRejected
-
-    pipeline.step.before_submit = reject
+from tests.fakes import partition
+from tests.pipelines import Pipeline, both_protocols, pause_at_once, pipeline_of
 
 
 def seeks(pipeline: Pipeline) -> list[dict[int, int]]:
@@ -128,23 +98,24 @@ def test_no_loss_the_message_that_the_processor_carried_is_read_again(new: tuple
     pipeline = pipeline_of(0, *({2} - set(new)) if len(new) == 1 else ())
     pipeline.release(0, 20)
     pipeline.release(2, 0)
-    reject_partition(pipeline, 0)
+    pipeline.reject_partition(0)
     pipeline.run(5)
     assert pipeline.consumer.tell()[partition(0)] == 1
     assert pipeline.held(0) == 0
-    _rebalance_in_the_next_round(pipeline, *new)
+    pipeline.rebalance_now(*new)
+    pipeline.accept()
     assert pipeline.assignments[1][0] == 0
     pipeline.run_until_quiet()
     assert pipeline.released_of(0) == list(range(20))
 
 
-@pauses_at_once
-def test_no_loss_also_when_the_processor_had_paused_everything() -> None:
+def test_no_loss_also_when_the_processor_had_paused_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pause is lifted with the rebuild, in which Arroyo forgets it, or nothing would ever be read again."""
+    pause_at_once(monkeypatch)
     pipeline = pipeline_of(0, 1)
     pipeline.release(0, 20)
     pipeline.release(1, 3)
-    reject_partition(pipeline, 0)
+    pipeline.reject_partition(0)
     pipeline.run_until(lambda: len(pipeline.flow.paused()) == 2)
     assert pipeline.consumer.paused_indexes() == {0, 1}
     pipeline.consumer.rebalance(0, 1, 2)
@@ -157,16 +128,18 @@ def test_no_loss_also_when_the_processor_had_paused_everything() -> None:
 
 
 @both_protocols
-@pauses_at_once
-def test_no_loss_of_a_message_that_comes_with_the_rebalance_itself(is_kip848: bool) -> None:
+def test_no_loss_of_a_message_that_comes_with_the_rebalance_itself(
+    monkeypatch: pytest.MonkeyPatch, is_kip848: bool
+) -> None:
     """A paused processor expects none from its poll, and drops what comes: it must not be given any.
 
     The rebalance lifts the pause within that very poll, and librdkafka may have a message before the poll is over.
     """
+    pause_at_once(monkeypatch)
     pipeline = pipeline_of(0, is_kip848=is_kip848)
     pipeline.release(0, 20)
     pipeline.release(1, 20)
-    reject_partition(pipeline, 0)
+    pipeline.reject_partition(0)
     pipeline.run_until(lambda: len(pipeline.flow.paused()) == 1)
 
     def rebalance() -> None:
@@ -208,81 +181,6 @@ def test_no_loss_after_a_seek_forward_from_outside() -> None:
     pipeline.release(0, 20)
     pipeline.run_until_quiet()
     assert {2, 3, 4} <= set(pipeline.released_of(0))
-
-
-# Pauses.
-
-
-@both_protocols
-def test_a_partition_that_the_gate_had_paused_reads_on_after_a_rebalance(is_kip848: bool) -> None:
-    """The new gate is empty, so it starts with no pauses; Arroyo resumes only what is newly assigned."""
-    limits = HoldLimits(messages=4, resume_messages=2)
-    pipeline = pipeline_of(0, is_kip848=is_kip848, limits=limits)
-    pipeline.run_until_quiet()
-    assert pipeline.consumer.paused_indexes() == {0}
-    pipeline.consumer.rebalance(0, 1)
-    pipeline.run_until(lambda: len(pipeline.assignments) == 2)
-    assert pipeline.consumer.paused_indexes() == set()
-    pipeline.release(0, 20)
-    pipeline.run_until_quiet()
-    assert pipeline.released_of(0) == list(range(20))
-
-
-def test_a_retained_partition_that_the_user_paused_stays_paused() -> None:
-    """Only the gate's and the processor's pauses end with the old strategy."""
-    pipeline = pipeline_of(0, 1)
-    pipeline.flow.pause([partition(0)])
-    pipeline.consumer.rebalance(0, 1, 2)
-    pipeline.run_until(lambda: len(pipeline.assignments) == 2)
-    assert pipeline.consumer.paused_indexes() == {0}
-    assert list(pipeline.flow.paused()) == [partition(0)]
-    pipeline.release(0, 20)
-    pipeline.flow.resume([partition(0)])
-    pipeline.run_until_quiet()
-    assert pipeline.released_of(0) == list(range(20))
-
-
-@pauses_at_once
-def test_the_users_pause_outlives_the_processors() -> None:
-    """The processor paused all on top of it; the rebuild takes back that, and leaves the user's."""
-    pipeline = pipeline_of(0, 1)
-    pipeline.flow.pause([partition(1)])
-    pipeline.release(0, 20)
-    reject_partition(pipeline, 0)
-    pipeline.run_until(lambda: len(pipeline.flow.paused()) == 2)
-    pipeline.consumer.rebalance(0, 1, 2)
-    pipeline.run_until(lambda: len(pipeline.assignments) == 2)
-    assert pipeline.consumer.paused_indexes() == {1}
-
-
-@pauses_at_once
-def test_a_resume_of_one_partition_does_not_make_the_processors_pause_the_users() -> None:
-    """The rest of the processor's pause is still lifted with the rebuild, or those partitions would stand for good."""
-    pipeline = pipeline_of(0, 1)
-    pipeline.release(0, 20)
-    pipeline.release(1, 20)
-    reject_partition(pipeline, 0)
-    pipeline.run_until(lambda: len(pipeline.flow.paused()) == 2)
-    pipeline.flow.resume([partition(1)])
-    _rebalance_in_the_next_round(pipeline, 0, 1, 2)
-    pipeline.run_until_quiet()
-    assert pipeline.consumer.paused_indexes() == set()
-    assert pipeline.released_of(0) == list(range(20))
-
-
-@both_protocols
-def test_a_partition_that_comes_back_is_not_paused(is_kip848: bool) -> None:
-    """Whoever paused it before it was revoked: both sets forget it."""
-    pipeline = pipeline_of(0, 1, is_kip848=is_kip848, limits=HoldLimits(messages=4, resume_messages=2))
-    pipeline.run_until_quiet()
-    pipeline.flow.pause([partition(1)])
-    pipeline.consumer.rebalance(0)
-    pipeline.run_until_quiet()
-    assert list(pipeline.flow.paused()) == []
-    pipeline.consumer.rebalance(0, 1)
-    pipeline.release(1, 20)
-    pipeline.run_until_quiet()
-    assert pipeline.released_of(1) == list(range(20))
 
 
 # States and the source.
@@ -356,13 +254,15 @@ def test_a_clean_end_hands_on_what_is_released_and_commits_it(is_kip848: bool) -
     ],
 )
 @pytest.mark.parametrize("seed", range(8))
-@pauses_at_once
-def test_the_promises_hold_through_any_number_of_rebalances(is_kip848: bool, is_wrapped: bool, seed: int) -> None:
+def test_the_promises_hold_through_any_number_of_rebalances(
+    monkeypatch: pytest.MonkeyPatch, is_kip848: bool, is_wrapped: bool, seed: int
+) -> None:
     """Rebalances, releases, leaders that go back, rejections and full partitions in a random order (by seed).
 
     Safety, order and no loss are checked as messages go through and at each commit, and at the end nothing is missing.
     Without the wrapper this holds under eager assignment.
     """
+    pause_at_once(monkeypatch)
     pipeline = Pipeline(is_kip848=is_kip848, is_wrapped=is_wrapped, limits=HoldLimits(5, 2), join_timeout=0.0)
     _run_at_random(pipeline, random.Random(seed))
 
@@ -397,14 +297,3 @@ def _produce(pipeline: Pipeline, produced: list[int], index: int, count: int) ->
 def _set_room(pipeline: Pipeline, room: int | None) -> None:
     for step in pipeline.steps[-1:]:
         step.room = room
-
-
-def _rebalance_in_the_next_round(pipeline: Pipeline, *indexes: int) -> None:
-    """As librdkafka does it while the processor polls a paused consumer, carrying a message."""
-    gone = sorted(each.index for each in pipeline.consumer.tell() if each.index not in indexes)
-    new = sorted(set(indexes) - {each.index for each in pipeline.consumer.tell()})
-    if gone:
-        pipeline.consumer.revoke(*gone)
-    if new:
-        pipeline.consumer.assign(*new)
-    pipeline.step.before_submit = lambda at: None

@@ -229,8 +229,10 @@ def test_the_cell_says_how_far_the_partition_was_received() -> None:
     assert cell.received is None
     harness.release(0, 6)
     harness.submit(0, 4)
+    harness.gate.tell_local_offsets()
     assert cell.received == 5
     harness.submit(0, 8)
+    harness.gate.tell_local_offsets()
     assert cell.received == 9
     harness.gate.close()
     harness.gate.join()
