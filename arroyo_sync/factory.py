@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
 import confluent_kafka
@@ -27,6 +27,7 @@ from arroyo_sync.observe import take_snapshot
 from arroyo_sync.remote import RemoteOffsetSource
 from arroyo_sync.sentry_spans import ProcessSpans, check_sample_rate
 from arroyo_sync.snapshot import Snapshot
+from arroyo_sync.stalls import Stall
 from arroyo_sync.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
 from arroyo_sync.strategy import REJECTED_WAIT_SECONDS, SynchronizedStrategy
 from arroyo_sync.watermarks import KafkaWatermarks
@@ -203,6 +204,11 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         Never blocks for long; any thread may call it. Where a partition ends is known as of the monitor's last look.
         """
         return self._observe(self._monitor.ends)
+
+    @property
+    def stalls(self) -> Sequence[Stall]:
+        """What stood still at the monitor's last look, longest first. Any thread may read it."""
+        return self._monitor.stalls
 
     def _hold_seconds(self, partition: int, offset: int) -> float:
         """For how long a message was held that the gate is handing on now. On the processor's thread."""

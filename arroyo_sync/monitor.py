@@ -84,7 +84,8 @@ class Monitor:
         self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
         # Only one look at a time; guards what is below.
         self._looking = threading.Lock()
-        self._stalled: set[PartitionKey] = set()
+        self.stalls: tuple[Stall, ...] = ()
+        """What stood still at the last look, longest first. Replaced whole; any thread may read it."""
         self._keys: tuple[PartitionKey, ...] = ()
         self.ends: Mapping[PartitionKey, int] = {}
         """Where the partitions end, as of the last look. Replaced whole by the monitor's thread; any may read it."""
@@ -149,11 +150,13 @@ class Monitor:
             self._reporter.report(snapshot, stalled=(for_leader, len(stalls) - for_leader), gate=self._gate_counts())
 
     def _act_on(self, stalls: list[Stall]) -> None:
-        begun = [stall for stall in stalls if (stall.topic, stall.partition) not in self._stalled]
-        self._stalled = {(stall.topic, stall.partition) for stall in stalls}
+        before = {(stall.topic, stall.partition) for stall in self.stalls}
+        self.stalls = tuple(stalls)
         if self._on_stall is None:
             return
-        for stall in begun:
+        for stall in stalls:
+            if (stall.topic, stall.partition) in before:
+                continue
             if self._on_stall == "raise":
                 self._end(FollowerStalled(stall))
                 return

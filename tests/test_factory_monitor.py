@@ -210,6 +210,7 @@ def test_a_called_on_stall_leaves_the_follower_running(make: Callable[..., World
     world.factory._monitor.look()
     world.now += 300.0
     world.run_until(lambda: len(stalls) == 1)
+    assert [stall.partition for stall in world.factory.stalls] == [0]
     world.source.set_remote_offset(*KEY, 5)
     world.run_until(lambda: len(world.steps.step.messages) == 5)
 
