@@ -101,6 +101,7 @@ class CommitLogReader:
         self._reads_all = settings.start == "all"
         self._committed: list[tuple[PartitionKey, str, int]] = []
         self._last_error: KafkaError | None = None
+        self._end: KafkaError | None = None
         self.lag: int | None = None
         """How many offsets are still to be read, as far as the client knew a moment ago. Any thread may read it."""
         self._lag_at = 0.0
@@ -121,7 +122,9 @@ class CommitLogReader:
     def on_error(self, error: KafkaError) -> None:
         """Told by librdkafka, out of ``poll``, of an error that isn't about one partition."""
         self._last_error = error
-        if not ends_the_source(error) and self._once.is_due(error.code()):
+        if ends_the_source(error):
+            self._end = self._end or error  # others follow it: that all brokers are down, for one
+        elif self._once.is_due(error.code()):
             logger.warning("Commit log %s: %s. It is tried again", self._topic, error.str())
 
     def run(self, consumer: Consumer, identity: TopicIdentity) -> None:
@@ -179,8 +182,8 @@ class CommitLogReader:
         return lag
 
     def _raise_what_ends(self) -> None:
-        if self._last_error is not None and ends_the_source(self._last_error):
-            raise KafkaException(self._last_error)
+        if self._end is not None:
+            raise KafkaException(self._end)
 
     # Finding partitions.
 
@@ -194,7 +197,7 @@ class CommitLogReader:
             try:
                 partitions = list_partitions(consumer, self._topic, ASK_TIMEOUT_SECONDS)
             except KafkaException as error:
-                consumer.poll(0)  # for `on_error`
+                consumer.poll(POLL_SECONDS)  # for `on_error`
                 self._raise_what_ends()
                 if ends_the_source(error.args[0]):
                     raise

@@ -37,6 +37,7 @@ from arroyo_sync.watermarks import HighWatermarks
 logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_SECONDS = 2.0
+POLL_SECONDS = 0.1
 LOG_INTERVAL_SECONDS = 60.0
 
 
@@ -75,6 +76,7 @@ class GroupOffsetsSource(OffsetSource):
         self._answers = 0
         self._known: set[tuple[PartitionKey, str]] = set()
         self._last_error: KafkaError | None = None
+        self._end: KafkaError | None = None
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
         super().assign(positions, watermarks)
@@ -108,7 +110,9 @@ class GroupOffsetsSource(OffsetSource):
     def _on_error(self, error: KafkaError) -> None:
         """Told by librdkafka out of ``poll``."""
         self._last_error = error
-        if not ends_the_source(error) and self._once.is_due(error.code()):
+        if ends_the_source(error):
+            self._end = self._end or error  # others follow it: that all brokers are down, for one
+        elif self._once.is_due(error.code()):
             logger.warning("%s: %s. It is tried again", self.name, error.str())
 
     def _read(self) -> None:
@@ -145,9 +149,9 @@ class GroupOffsetsSource(OffsetSource):
         :returns: whether every group's answer came.
         """
         answers = committed.ask(self._offsets.groups, REQUEST_TIMEOUT_SECONDS, list(asked) or None)
-        admin.poll(0)  # for `_on_error`
-        if self._last_error is not None and ends_the_source(self._last_error):
-            raise KafkaException(self._last_error)
+        admin.poll(0.0 if self._is_ready else POLL_SECONDS)  # for `_on_error`
+        if self._end is not None:
+            raise KafkaException(self._end)
         is_complete = True
         for group, answer in answers.items():
             if not isinstance(answer, KafkaException):

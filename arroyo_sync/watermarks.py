@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from arroyo_sync.kafka_errors import TOPIC_IS_GONE
 from arroyo_sync.rate_limit import OncePer
 from arroyo_sync.state import PartitionKey
 
@@ -78,27 +79,25 @@ class KafkaWatermarks:
             )
         except (KafkaException, RuntimeError) as error:
             if self._once.is_due("all"):
-                logger.warning("Can't ask the broker where %d partitions end: %s", len(partitions), error)
+                self._log_failure(sorted({topic for topic, _ in partitions}), error.args[0])
             return {}
         ends: dict[PartitionKey, int] = {}
         for answer in answers:
             if answer.error is None and answer.offset >= 0:
                 ends[answer.topic, answer.partition] = answer.offset
             elif self._once.is_due(answer.topic):
-                self._log_failure(answer)
+                self._log_failure([answer.topic], answer.error)
         return ends
 
     def close(self) -> None:
         """Leave the client alone from now on: it is about to be closed."""
         self._is_closed = True
 
-    def _log_failure(self, answer: TopicPartition) -> None:
-        error = answer.error
-        is_unknown = isinstance(error, KafkaError) and error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+    def _log_failure(self, topics: Sequence[str], error: object) -> None:
+        is_unknown = isinstance(error, KafkaError) and error.code() in TOPIC_IS_GONE
         logger.warning(
-            "Can't tell where %s[%d] ends, so what its leaders published can't be checked: %s%s",
-            answer.topic,
-            answer.partition,
-            error,
+            "Can't ask where the partitions of %s end, so what their leaders published can't be checked: %s%s",
+            ", ".join(topics),
+            error.str() if isinstance(error, KafkaError) else error,
             f". {self._advice}" if is_unknown and self._advice else "",
         )
