@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from arroyo_sync.__main__ import main
+from arroyo_sync.errors import ArroyoSyncError
 
 REQUIRED = ["status", "--topic", "events", "--follower-group", "forwarder", "--leader-group", "writers"]
 
@@ -75,6 +76,20 @@ def test_no_password_is_in_what_it_says_however_wrong_the_settings_are(
     output = capsys.readouterr()
     assert "swordfish" not in output.out + output.err
     assert "hunter2" not in output.out + output.err
+
+
+def test_a_password_that_an_error_quotes_is_filtered(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made the error."""
+
+    def fail(query: object) -> None:
+        raise ArroyoSyncError("can't log in with hunter2")
+
+    monkeypatch.setattr("arroyo_sync.__main__.StatusReader", fail)
+    monkeypatch.setenv("ARROYO_SYNC_KAFKA_SASL_PASSWORD", "hunter2")
+    assert main([*REQUIRED, "--bootstrap-servers", "127.0.0.1:1", "--json"]) == 2
+    assert capsys.readouterr().err == "arroyo-sync: can't log in with [Filtered]\n"
 
 
 def test_without_rich_it_says_what_to_install(

@@ -89,10 +89,13 @@ def test_each_message_has_a_trace_of_its_own(transport: CatchingTransport) -> No
     step = spans(RecordingStep())
     step.submit(message([("sentry-trace", f"{TRACE_ID}-0123456789abcdef-1".encode())]))
     step.submit(message())
-    first, second = (each["contexts"]["trace"]["trace_id"] for each in transport.transactions)
+    first, second = (each["contexts"]["trace"]["trace_id"] for each in transport.transactions[:2])
     assert first == TRACE_ID
     assert second != TRACE_ID
     assert sentry_sdk.get_current_span() is None
+    spans(RecordingStep()).submit(message([("sentry-trace", f"{TRACE_ID}-0123456789abcdef-1".encode())]))
+    sentry_sdk.capture_message("afterwards")
+    assert transport.events[0]["contexts"]["trace"]["trace_id"] != TRACE_ID
 
 
 def test_the_users_spans_are_inside(transport: CatchingTransport) -> None:
