@@ -116,10 +116,11 @@ class FlowControlledConsumer(Consumer[TPayload]):
         is_all_paused = self._is_all_paused
         if gate.pause_changes:
             self._apply(gate.take_pause_changes())
-        message = self._inner_poll(0.0)
+        inner_poll = self._inner_poll
+        message = inner_poll(0.0)
         if message is None and not gate.held_messages:
             gate.tell_local_offsets()
-            message = self._inner_poll(timeout)
+            message = inner_poll(timeout)
             if message is None:
                 return None
         if message is not None:

@@ -70,7 +70,7 @@ class Held(NamedTuple):
 class Line:
     """One partition's messages in the gate, oldest first."""
 
-    __slots__ = ("partition", "key", "cell", "limits", "expected", "held", "held_bytes", "is_full")
+    __slots__ = ("partition", "key", "cell", "limits", "expected", "open_until", "held", "held_bytes", "is_full")
 
     def __init__(self, partition: Partition, cell: state.Partition, position: int, limits: HoldLimits) -> None:
         self.partition = partition
@@ -79,10 +79,18 @@ class Line:
         self.limits = limits
         self.expected = position
         """The offset after the last message received, or the position that the assignment began at."""
+        self.open_until = 0
+        """Messages below this offset go straight through: the remote offset when `look` was called last, while nothing
+        is held; else 0, which no message is below."""
         self.held: deque[Held] = deque()
         self.held_bytes = 0
         self.is_full = False
         """True from the high mark up to the low mark down: the partition is to be paused."""
+
+    def look(self) -> None:
+        """Bring `open_until` up to date. To be called when the remote offset moved."""
+        remote = self.cell.remote
+        self.open_until = 0 if self.held or remote is None else remote
 
     @property
     def local_offset(self) -> int:
@@ -108,6 +116,7 @@ class Line:
         size_bytes = payload_bytes(message.payload) + MESSAGE_OVERHEAD_BYTES
         self.held.append(Held(offset, size_bytes, now, message))
         self.held_bytes += size_bytes
+        self.open_until = 0
         if self.is_at_limit:
             self.is_full = True
 
@@ -118,6 +127,8 @@ class Line:
             self.held.popleft()
         else:
             del self.held[index]
+        if not self.held:
+            self.look()
         if (
             self.is_full
             and len(self.held) <= self.limits.resume_messages
@@ -129,4 +140,5 @@ class Line:
         """Drop everything."""
         self.held.clear()
         self.held_bytes = 0
+        self.open_until = 0
         self.is_full = False

@@ -1,7 +1,8 @@
 """The gate: it hands a message on once every leader has committed it, and holds it until then.
 
 Guarantees
-    - Nothing goes downstream at or past the remote offset, which is read anew for every message.
+    - Nothing goes downstream at or past the remote offset. Its version is compared for every message, and when it moved
+      the offset is read anew.
     - Within a partition messages go downstream in offset order; a partition is a line, and no line waits for another.
     - ``MessageRejected`` and ``InvalidMessage`` from below lose nothing and reorder nothing.
     - What is held is bounded, in messages and in bytes a partition.
@@ -107,7 +108,9 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         self._has_deadline = False
         self._deadline: float | None = None
 
-        manager.take_moved()  # they were moved for another gate; this one holds nothing yet
+        manager.take_moved()  # they were moved for another gate
+        for line in self._lines.values():
+            line.look()
         self.seen_version = -1
         """The manager's version whose remote offsets the gate has looked at. None at first: the source may have died
         between the last gate's look and this one's making."""
@@ -131,20 +134,21 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             offset = value.offset
         except (AttributeError, KeyError):
             raise self._unexpected(message) from None
-        cell = line.cell
-        remote = cell.remote
-        if remote is None or offset >= remote or line.held or offset < line.expected:
+        if not line.expected <= offset < line.open_until:
             self._hold(line, offset, message)
             return
+        # A bound method that is an attribute is called faster through a local (CPython specializes that load, and not a
+        # method call on the instance); so in `poll`, and in the consumer around.
+        submit = self._next_submit
         try:
-            self._next_submit(message)
+            submit(message)
         except InvalidMessage as exc:
             if exc.offset == offset and exc.partition == line.partition:
                 self._received(line, offset)
             else:
                 self._take_out_named(exc)
             raise
-        line.expected = cell.received = offset + 1
+        line.expected = offset + 1
         if line is not self._current:
             self._untold.add(line)
             self._current = line
@@ -158,8 +162,9 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         """
         if self._manager.version != self.seen_version:
             self._look_at_source()
+        poll = self._next_poll
         try:
-            self._next_poll()
+            poll()
             if self._released:
                 self._hand_on_slice()
         except InvalidMessage as exc:
@@ -167,8 +172,10 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             raise
         except MessageRejected as exc:
             raise self._step_rejected("poll") from exc
-        if self._current is not None and self._clock() >= self._tell_at:
-            self.tell_local_offsets()
+        if self._current is not None:
+            clock = self._clock
+            if clock() >= self._tell_at:
+                self.tell_local_offsets()
 
     def close(self) -> None:
         """Take no more messages. What is held stays, and `join` decides on it."""
@@ -225,6 +232,8 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
     def tell_local_offsets(self) -> None:
         """Write the local offsets that moved to the manager, which is spared one lock a message."""
         if self._open_lines and self._current is not None:
+            for line in self._untold:
+                line.cell.received = line.expected
             self._manager.set_local_offsets([(line.key, line.local_offset) for line in self._untold])
             self._untold.clear()
             self._current = None
@@ -260,11 +269,17 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         line.expected = line.cell.received = offset + 1
         self._untold.add(line)
         self._current = line
-        unproven = self._source.unproven
-        if unproven and unproven.get(line.key, offset + 2) <= offset + 1:
-            self._source.received(*line.key, offset + 1)
+        if self._source.unproven:
+            self._prove(line)
         if line.is_released:
             self._released[line] = None
+
+    def _prove(self, line: Line) -> None:
+        """What the line has received proves what leaders published below."""
+        line.cell.received = line.expected
+        lowest = self._source.unproven.get(line.key)
+        if lowest is not None and lowest <= line.expected:
+            self._source.received(*line.key, line.expected)
 
     def _move_position(self, line: Line, offset: int) -> None:
         """The partition is read from ``offset`` on. Further back than before, every remote offset needs proof again."""
@@ -312,9 +327,13 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         """
         version = self._manager.version
         self._source.check()
+        if self._source.unproven:
+            for untold in self._untold:
+                self._prove(untold)
         for topic, index in self._manager.take_moved():
             line = self._lines.get(index)
             if line is not None and line.key[0] == topic:
+                line.look()
                 if line.is_released:
                     self._released[line] = None
                 else:
