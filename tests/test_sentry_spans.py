@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import datetime, timedelta, timezone
@@ -63,6 +64,24 @@ def test_a_released_message_is_a_span_with_the_attributes_of_the_conventions(tra
         "arroyo_sync.hold_time": 250.0,
     }
     assert {name: data[name] for name in expected} == expected
+
+
+@pytest.fixture
+def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine nine hours ahead."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("tokyo")
+def test_the_receive_latency_is_the_same_in_every_time_zone(transport: CatchingTransport) -> None:
+    """Arroyo's timestamps are naive, and in UTC."""
+    spans(RecordingStep()).submit(message(age_seconds=2.0))
+    (span,) = process_spans(transport)
+    assert 2000 <= span["data"]["messaging.message.receive.latency"] < 60_000
 
 
 def test_a_span_goes_on_with_the_messages_trace(transport: CatchingTransport) -> None:
