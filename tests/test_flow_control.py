@@ -101,10 +101,14 @@ def test_progress_the_wait_ends_as_soon_as_a_remote_offset_moves() -> None:
     assert pipeline.released == [(0, 0)]
 
 
-def test_progress_no_wake_up_is_lost_between_the_gates_look_and_the_wait() -> None:
+@pytest.mark.parametrize("moment", ["before the poll", "as the wait begins"])
+def test_progress_no_wake_up_is_lost_between_the_gates_look_and_the_wait(moment: str) -> None:
     """The offset moves when the gate has looked and the wrapper hasn't begun to wait: it doesn't wait then."""
     pipeline = holding(0, waits_really=True, slice_seconds=2 * TIMEOUT_SECONDS)
-    pipeline.on_wait = lambda: pipeline.release(0, 1)
+    if moment == "before the poll":
+        pipeline.release(0, 1)
+    else:
+        pipeline.on_wait = lambda: pipeline.release(0, 1)
     finished = threading.Event()
 
     def poll() -> None:
@@ -212,6 +216,15 @@ def test_a_source_that_dies_in_a_rebalance_is_noticed() -> None:
 
 
 # The rest.
+
+
+def test_order_what_is_held_past_a_seek_back_goes_on_once() -> None:
+    """The gate hears of the seek at once, not with the next message: what is released meanwhile isn't doubled."""
+    pipeline = holding(*range(10))
+    pipeline.flow.seek({partition(0): 4})
+    pipeline.release(0, 10)
+    pipeline.run_until_quiet()
+    assert pipeline.released == [(0, offset) for offset in range(10)]
 
 
 def test_several_topics_are_refused() -> None:

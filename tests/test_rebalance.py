@@ -178,6 +178,7 @@ def test_no_loss_after_a_seek_forward_from_outside() -> None:
     pipeline.invalid = {(0, offset) for offset in range(5, 15)}  # the user skipped them
     pipeline.run_until_quiet()
     pipeline.consumer.rebalance(0, 1)
+    pipeline.run_until(lambda: len(pipeline.assignments) == 2)
     pipeline.release(0, 20)
     pipeline.run_until_quiet()
     assert {2, 3, 4} <= set(pipeline.released_of(0))

@@ -69,6 +69,25 @@ def test_a_resume_of_one_partition_does_not_make_the_processors_pause_the_users(
     assert pipeline.released_of(0) == list(range(20))
 
 
+@pytest.mark.parametrize("how", ["resumed", "revoked"])
+def test_the_users_pause_that_ended_during_the_processors_is_not_brought_back(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Neither of a partition that the user resumed meanwhile nor of one that was revoked."""
+    pause_at_once(monkeypatch)
+    pipeline = pipeline_of(0, 1)
+    pipeline.flow.pause([partition(1)])
+    pipeline.release(0, 20)
+    pipeline.reject_partition(0)
+    pipeline.run_until(lambda: len(pipeline.flow.paused()) == 2)
+    if how == "resumed":
+        pipeline.flow.resume([partition(1)])
+        pipeline.rebalance_now(0, 1, 2)
+    else:
+        pipeline.rebalance_now(0)
+    assert (list(pipeline.flow.paused()), pipeline.consumer.paused_indexes()) == ([], set())
+
+
 @both_protocols
 def test_a_partition_that_comes_back_is_not_paused(is_kip848: bool) -> None:
     """Whoever paused it before it was revoked: both sets forget it."""
