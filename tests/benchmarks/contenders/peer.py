@@ -90,7 +90,7 @@ class Peer(Contender):
     def run(self) -> None:
         """See `Contender`."""
         config = self.config
-        self._statistics = Statistics() if config.get("statistics") else None
+        self._statistics = Statistics(self._position) if config.get("statistics") else None
         common = {
             "bootstrap.servers": config["bootstrap_servers"],
             "auto.offset.reset": "earliest",
@@ -120,8 +120,10 @@ class Peer(Contender):
 
     def details(self) -> dict[str, object]:
         """See `Contender`."""
-        found: dict[str, object] = self._statistics.snapshot() if self._statistics else {}
-        return {**found, "position": sum(self._consumer.tell().values())}
+        return self._statistics.snapshot() if self._statistics else {}
+
+    def _position(self) -> int:
+        return sum(self._consumer.tell().values())
 
 
 if __name__ == "__main__":

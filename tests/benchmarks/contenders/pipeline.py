@@ -75,7 +75,7 @@ class Pipeline(Contender):
     def run(self) -> None:
         """See `Contender`."""
         config = self.config
-        self._statistics = Statistics() if config.get("statistics") else None
+        self._statistics = Statistics(self._position) if config.get("statistics") else None
         factory: ProcessingStrategyFactory[KafkaPayload] = FollowerFactory(self.recorder, config["follower"] == "json")
         self._consumer = inner = KafkaConsumer(
             {
@@ -110,8 +110,10 @@ class Pipeline(Contender):
 
     def details(self) -> dict[str, object]:
         """See `Contender`."""
-        found: dict[str, object] = self._statistics.snapshot() if self._statistics else {}
-        return {**found, "position": sum(self._consumer.tell().values())}
+        return self._statistics.snapshot() if self._statistics else {}
+
+    def _position(self) -> int:
+        return sum(self._consumer.tell().values())
 
 
 if __name__ == "__main__":

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from typing import Any
 
 INTERVAL_MS = 200
 
 
 class Statistics:
-    """Keeps librdkafka's latest statistics. Written on the thread that polls the consumer, read by any."""
+    """Keeps librdkafka's latest statistics. Written on the thread that polls the consumer, read by any.
 
-    def __init__(self) -> None:
+    :param position: how many messages that thread has taken from the consumer, noted together with the statistics.
+    """
+
+    def __init__(self, position: Callable[[], int]) -> None:
+        self._ask_position = position
+        self._position = 0
         self.latest: dict[str, Any] = {}
         self.peak_queue_bytes = 0
         self._news = threading.Event()
@@ -22,6 +28,7 @@ class Statistics:
         return {"statistics.interval.ms": INTERVAL_MS, "stats_cb": self._take}
 
     def _take(self, text: str) -> None:
+        self._position = self._ask_position()
         self.latest = json.loads(text)
         self.peak_queue_bytes = max(self.peak_queue_bytes, self._total("fetchq_size"))
         self._news.set()
@@ -41,6 +48,7 @@ class Statistics:
             self._news.clear()
             self._news.wait(10 * INTERVAL_MS / 1_000)
         return {
+            "position": self._position,
             "rxmsgs": int(self.latest.get("rxmsgs", 0)),
             "rxmsg_bytes": int(self.latest.get("rxmsg_bytes", 0)),
             "prefetched": self._total("fetchq_cnt"),
