@@ -62,6 +62,15 @@ class NotedSource(ManualSource):
         self.calls.append(("received", (topic, partition), next_offset))
 
 
+class CarefulSource(NotedSource):
+    """Takes back what it published when trust begins anew, as a source does that must prove it again."""
+
+    def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
+        super().assign(positions, watermarks)
+        for topic, index in positions:
+            self.set_remote_offset(topic, index, None)
+
+
 class GateHarness:
     """A gate with a step, a source and a clock by script.
 

@@ -7,19 +7,9 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
-from arroyo_sync.remote import HighWatermarks
 from arroyo_sync.state import PartitionKey
 from tests.fakes import partition
-from tests.harness import GateHarness, NotedSource
-
-
-class CarefulSource(NotedSource):
-    """Takes back what it published when trust begins anew, as a source does that must prove it again."""
-
-    def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
-        super().assign(positions, watermarks)
-        for topic, index in positions:
-            self.set_remote_offset(topic, index, None)
+from tests.harness import CarefulSource, GateHarness
 
 
 class FakeWatermarks:
