@@ -1,7 +1,7 @@
 """A line: one partition's messages in the gate, and how many it may hold.
 
-Threads: the processor's thread writes; other threads may read `Line.local_offset`, `Line.held_bytes` and the length of
-`Line.held`, and see values that were true a moment ago.
+Threads: the processor's thread writes; other threads may read `Line.local_offset`, `Line.held_bytes`, `Line.release`
+and the length of `Line.held`, and see values that were true a moment ago.
 """
 
 from __future__ import annotations
@@ -67,10 +67,28 @@ class Held(NamedTuple):
     message: Message[Any]
 
 
+class Release(NamedTuple):
+    """When a line that was closed opened, and for how long its oldest message had been held by then."""
+
+    at: float
+    hold_seconds: float
+
+
 class Line:
     """One partition's messages in the gate, oldest first."""
 
-    __slots__ = ("partition", "key", "cell", "limits", "expected", "open_until", "held", "held_bytes", "is_full")
+    __slots__ = (
+        "partition",
+        "key",
+        "cell",
+        "limits",
+        "expected",
+        "open_until",
+        "held",
+        "held_bytes",
+        "is_full",
+        "release",
+    )
 
     def __init__(self, partition: Partition, cell: state.Partition, position: int, limits: HoldLimits) -> None:
         self.partition = partition
@@ -86,11 +104,17 @@ class Line:
         self.held_bytes = 0
         self.is_full = False
         """True from the high mark up to the low mark down: the partition is to be paused."""
+        self.release: Release | None = None
+        """The last one. For metrics alone."""
 
     def look(self) -> None:
         """Bring `open_until` up to date. To be called when the remote offset moved."""
         remote = self.cell.remote
         self.open_until = 0 if self.held or remote is None else remote
+
+    def note_release(self, now: float) -> None:
+        """The oldest message is released now. Once for each time that the line opens, not once a message."""
+        self.release = Release(now, now - self.held[0].since)
 
     @property
     def local_offset(self) -> int:

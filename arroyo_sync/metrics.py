@@ -103,15 +103,15 @@ HOLD_TIME = MetricDef(
     Kind.TIMING,
     "millisecond",
     (),
-    "For how long a message was held that was released: the longest of those looked at in the last second.",
+    "For how long the oldest message of a partition was held when it was released: of the last release of each "
+    "partition in each second, the longest.",
 )
 RELEASE_LATENCY = MetricDef(
     "arroyo_sync.release_latency",
     Kind.TIMING,
     "millisecond",
     (),
-    "From when a commit-log record was read to when the first message that it released was handed on: the longest in "
-    "the last second.",
+    "From when a commit-log record was read to when the gate released what it covers: likewise the longest.",
 )
 READER_ALIVE = MetricDef(
     "arroyo_sync.reader.alive", Kind.GAUGE, "boolean", (), "1 while the source of remote offsets runs, 0 once it died."

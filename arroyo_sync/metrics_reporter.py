@@ -52,10 +52,6 @@ class GateCounts(NamedTuple):
     """Partitions paused since the start, being full."""
     resumes: int = 0
     """Partitions resumed since the start."""
-    longest_hold_seconds: float | None = None
-    """The longest time that a message was held, of those released since the last report."""
-    longest_latency_seconds: float | None = None
-    """The longest time from a record's being read to the first release, since the last report."""
 
 
 class MetricsReporter:
@@ -68,6 +64,8 @@ class MetricsReporter:
         self._backend = backend
         self._counted: dict[tuple[MetricDef, str | None], int] = {}
         self._published_at: dict[tuple[PartitionKey, str], float | None] = {}
+        # When the last report was made, by the snapshots' time.
+        self._reported_at: float | None = None
 
     @property
     def is_wanted(self) -> bool:
@@ -90,8 +88,10 @@ class MetricsReporter:
         send(backend, READER_ALIVE, snapshot.source_error is None)
         if snapshot.source is not None:
             self._report_source(backend, snapshot.source)
+        self._report_releases(backend, snapshot)
         if gate is not None:
-            self._report_gate(backend, gate)
+            self._count(backend, PAUSES, gate.pauses)
+            self._count(backend, RESUMES, gate.resumes)
 
     def _report_partition(self, backend: Metrics, partition: PartitionSnapshot) -> None:
         for metric, value in (
@@ -137,13 +137,16 @@ class MetricsReporter:
         self._count(backend, REWINDS, source.rewinds)
         self._count(backend, IMPOSSIBLE_OFFSETS, source.impossible)
 
-    def _report_gate(self, backend: Metrics, gate: GateCounts) -> None:
-        if gate.longest_hold_seconds is not None:
-            send(backend, HOLD_TIME, gate.longest_hold_seconds * 1000)
-        if gate.longest_latency_seconds is not None:
-            send(backend, RELEASE_LATENCY, gate.longest_latency_seconds * 1000)
-        self._count(backend, PAUSES, gate.pauses)
-        self._count(backend, RESUMES, gate.resumes)
+    def _report_releases(self, backend: Metrics, snapshot: Snapshot) -> None:
+        """Of the releases since the last report, the last one of each partition, the longest."""
+        since, self._reported_at = self._reported_at, snapshot.taken_at
+        releases = [each.last_release for each in snapshot.partitions if each.last_release is not None]
+        new = [release for release in releases if since is not None and release.at > since]
+        latencies = [release.latency_seconds for release in new if release.latency_seconds is not None]
+        if new:
+            send(backend, HOLD_TIME, max(release.hold_seconds for release in new) * 1000)
+        if latencies:
+            send(backend, RELEASE_LATENCY, max(latencies) * 1000)
 
     def _count(self, backend: Metrics, metric: MetricDef, total: int, tag_value: str | None = None) -> None:
         """Send by how much a total has grown."""

@@ -13,7 +13,7 @@ from arroyo_sync.errors import SourceDied
 from arroyo_sync.leader_offsets import LeaderOffset
 from arroyo_sync.line import Line
 from arroyo_sync.remote import RemoteOffsetSource
-from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot, in_order
+from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot, in_order
 from arroyo_sync.source import SourceStatistics
 from arroyo_sync.state import PartitionKey
 
@@ -54,7 +54,8 @@ def take_snapshot(
             continue  # revoked
         said = published.get(line.key, {})
         leaders = [_leader(group, said.get(group), now, wall_now) for group in groups]
-        partitions.append(_partition(line, local_offset, ends.get(line.key), leaders, now))
+        release = _release(line, said.values(), now, wall_now)
+        partitions.append(_partition(line, local_offset, ends.get(line.key), leaders, release, now))
     return Snapshot(
         taken_at=wall_now,
         partitions=in_order(partitions),
@@ -64,7 +65,12 @@ def take_snapshot(
 
 
 def _partition(
-    line: Line, local_offset: int, end: int | None, leaders: list[LeaderSnapshot], now: float
+    line: Line,
+    local_offset: int,
+    end: int | None,
+    leaders: list[LeaderSnapshot],
+    release: ReleaseSnapshot | None,
+    now: float,
 ) -> PartitionSnapshot:
     held_messages = len(line.held)
     try:
@@ -82,7 +88,21 @@ def _partition(
         held_bytes=line.held_bytes,
         oldest_held_seconds=oldest_seconds,
         is_full=line.is_full,
+        last_release=release,
     )
+
+
+def _release(line: Line, said: Iterable[LeaderOffset], now: float, wall_now: float) -> ReleaseSnapshot | None:
+    release, remote = line.release, line.cell.remote
+    if release is None:
+        return None
+    # It was released by the record that moved the remote offset to where it is, unless that came later.
+    heard_at = max((each.heard_at_seconds for each in said if each.offset == remote), default=None)
+    latency_seconds = None
+    if heard_at is not None and heard_at <= release.at:
+        # A message that came after the record didn't wait for it, but for proof.
+        latency_seconds = min(release.at - heard_at, release.hold_seconds)
+    return ReleaseSnapshot(wall_now - (now - release.at), release.hold_seconds, latency_seconds)
 
 
 def _leader(group: str, said: LeaderOffset | None, now: float, wall_now: float) -> LeaderSnapshot:

@@ -43,6 +43,18 @@ class LeaderSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseSnapshot:
+    """A moment at which held messages were released."""
+
+    at: float
+    """Unix seconds, as good as the machine's clock."""
+    hold_seconds: float
+    """How long the oldest of them had been held."""
+    latency_seconds: float | None
+    """How long after the record that released them was read. ``None``: it can't be told which record that was."""
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionSnapshot:
     """One partition of the data topic."""
 
@@ -63,6 +75,8 @@ class PartitionSnapshot:
     """How long the oldest held message has been held. ``None``: nothing is."""
     is_full: bool | None = None
     """Whether the gate has paused the partition, since it holds as much as it may."""
+    last_release: ReleaseSnapshot | None = None
+    """The last time that held messages were released. ``None``: none were, in this assignment."""
 
     @property
     def key(self) -> PartitionKey:

@@ -335,6 +335,8 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             if line is not None and line.key[0] == topic:
                 line.look()
                 if line.is_released:
+                    if line not in self._released:
+                        line.note_release(self._clock())
                     self._released[line] = None
                 else:
                     self._released.pop(line, None)

@@ -146,6 +146,35 @@ def test_the_high_watermark_is_the_monitors_and_at_least_what_was_received(
     assert world.factory.snapshot().partitions[0].high_watermark == shown
 
 
+@pytest.mark.parametrize(
+    ("heard_at", "latency_seconds"),
+    [
+        pytest.param(1003.75, 0.25, id="from the record that released them"),
+        pytest.param(900.0, 4.0, id="no longer than they were held, if it came before them"),
+        pytest.param(1004.5, None, id="not from a record that came later"),
+    ],
+)
+def test_a_snapshot_shows_the_last_release(
+    make: Callable[..., World], heard_at: float, latency_seconds: float | None
+) -> None:
+    """When held messages were released, how long the oldest had been held, and how long after the record was read."""
+    source = TellingSource(now=1000.0)
+    world = make(source, monitor_interval=None)
+    world.source.set_remote_offset(*KEY, 2)
+    world.run_until_held(3)
+    assert world.factory.snapshot().partitions[0].last_release is None
+    world.now = 1004.0
+    source.offsets = {"writers": LeaderOffset(5, 1_000, heard_at), "indexers": LeaderOffset(9, 1_000, 1.0)}
+    source.set_remote_offset(*KEY, 5)
+    world.run_until(lambda: len(world.steps.step.messages) == 5)
+    world.now = 1005.0
+    snapshot = world.factory.snapshot()
+    release = snapshot.partitions[0].last_release
+    assert release is not None
+    assert release.at == pytest.approx(snapshot.taken_at - 1.0)
+    assert (release.hold_seconds, release.latency_seconds) == (4.0, latency_seconds)
+
+
 def test_before_the_first_assignment_and_after_the_end_there_are_no_partitions(make: Callable[..., World]) -> None:
     """A snapshot may be taken at any time, and revoked partitions don't stay in it."""
     world = make(monitor_interval=None)

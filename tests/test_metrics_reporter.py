@@ -7,7 +7,7 @@ from arroyo.utils import metrics as arroyo_metrics
 
 from arroyo_sync.metrics import METRICS
 from arroyo_sync.metrics_reporter import GateCounts, MetricsReporter
-from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot
 from arroyo_sync.source import SourceStatistics
 from tests.metrics_backend import RecordingMetrics
 
@@ -143,12 +143,26 @@ def test_a_replay_tells_no_latencies(reporter: MetricsReporter, backend: Recordi
 
 
 def test_stalled_partitions_and_what_the_gate_counts(reporter: MetricsReporter, backend: RecordingMetrics) -> None:
-    """Stalls are a gauge by whom is waited for; pauses are counters; times are in milliseconds."""
-    reporter.report(SNAPSHOT, stalled=(2, 1), gate=GateCounts(4, 3, 0.5, 0.002))
+    """Stalls are a gauge by whom is waited for; pauses are counters."""
+    reporter.report(SNAPSHOT, stalled=(2, 1), gate=GateCounts(4, 3))
     assert backend.of("arroyo_sync.stalled") == [(2, {"waits_for": "leader"}), (1, {"waits_for": "follower"})]
     assert backend.of("arroyo_sync.pauses") == [(4, {})]
     assert backend.of("arroyo_sync.resumes") == [(3, {})]
-    assert backend.of("arroyo_sync.hold_time") == [(500.0, {})]
+
+
+def released(at: float, hold_seconds: float, latency_seconds: float | None) -> PartitionSnapshot:
+    return replace(PARTITION, last_release=ReleaseSnapshot(at, hold_seconds, latency_seconds))
+
+
+def test_the_longest_hold_and_latency_of_what_was_released_since_the_last_report(
+    reporter: MetricsReporter, backend: RecordingMetrics
+) -> None:
+    """In milliseconds; what was told before isn't told again, and an unknown latency is no latency."""
+    reporter.report(Snapshot(2000.0, (released(1999.5, 0.1, 0.1),)))
+    partitions = released(2000.5, 0.5, 0.002), released(2000.6, 3.0, None), released(1999.5, 9.0, 9.0)
+    reporter.report(Snapshot(2001.0, partitions))
+    reporter.report(Snapshot(2002.0, partitions))
+    assert backend.of("arroyo_sync.hold_time") == [(3000.0, {})]
     assert backend.of("arroyo_sync.release_latency") == [(2.0, {})]
 
 
@@ -157,7 +171,8 @@ def test_every_metric_is_sent_with_the_tags_and_kind_that_its_definition_says(
 ) -> None:
     """The table of metrics is complete and true: what is defined is sent, and nothing else is."""
     reporter.report(SNAPSHOT)
-    reporter.report(later(SNAPSHOT), gate=GateCounts(1, 1, 0.1, 0.1))
+    reporter.report(later(SNAPSHOT), gate=GateCounts(1, 1))
+    reporter.report(Snapshot(2001.0, (released(2000.5, 0.5, 0.002),), STATISTICS))
     sent = {(each.name, each.kind, tuple(each.tags)) for each in backend.sent}
     assert sent == {(metric.name, metric.kind.value, metric.tags) for metric in METRICS}
 
