@@ -103,6 +103,7 @@ def test_a_snapshot_and_the_metrics_tell_for_whom_the_follower_waits(world: Worl
         }
         world.publish(world.indexers, 0, 50)
         wait_until(lambda: backend.of("commit_log_latency") != [], 60, "a latency")
+        wait_until(lambda: backend.of("arroyo_sync.release_latency") != [], 60, "a release")
         wait_until(lambda: backend.of("arroyo_sync.local_offset")[-2:][0][0] == 50, 60, "the offset as a metric")
 
     ((latency_ms, tags), *_) = backend.of("commit_log_latency")
@@ -110,6 +111,10 @@ def test_a_snapshot_and_the_metrics_tell_for_whom_the_follower_waits(world: Worl
     assert 0 <= latency_ms < 60_000
     ((message_latency_ms, _), *_) = backend.of("commit_log_msg_latency")
     assert message_latency_ms == pytest.approx(latency_ms + 2000, abs=500)
+    ((release_ms, _), *_), ((hold_ms, _), *_) = (
+        backend.of(f"arroyo_sync.{name}") for name in ("release_latency", "hold_time")
+    )
+    assert 0 <= release_ms <= hold_ms < 60_000
     gated = {tags["partition"]: value for value, tags in backend.of("arroyo_sync.lag.gated")}
     assert gated == {"0": 50, "1": 60}
     assert sum(value for value, _ in backend.of("arroyo_sync.commit_log.read")) == 5
