@@ -16,8 +16,8 @@ Failures
     Restarting brokers, elections and lost connections are logged and ridden out. Failed authentication, missing
     permission, a topic that doesn't exist or was deleted, and fatal errors come out of `CommitLogReader.run`.
 
-Threads: everything runs on the reading thread, but for `CommitLogReader.missing`. No other thread may call the
-consumer: it lets in one at a time, and one that polls without end would keep all others waiting.
+Threads: everything runs on the reading thread, but for what says that any thread may call it. The consumer is used by
+no other: it lets in one at a time, and one that polls without end would keep all others waiting.
 """
 
 from __future__ import annotations
@@ -33,13 +33,12 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from arroyo_sync.batch import BatchDecoder
 from arroyo_sync.client_settings import metadata_refresh_seconds, servers_of
-from arroyo_sync.commit_log_topic import TopicIdentity, ask_spans, list_partitions
+from arroyo_sync.commit_log_topic import TopicIdentity, ask_spans, ask_starts, list_partitions
 from arroyo_sync.errors import BrokersUnreachable, CommitLogMissing
 from arroyo_sync.kafka_errors import POSITION_IS_GONE, TOPIC_IS_GONE, ends_the_reading, ends_the_source
-from arroyo_sync.leader_offsets import LeaderOffsets, Published
+from arroyo_sync.leader_offsets import Published
 from arroyo_sync.rate_limit import OncePer
-from arroyo_sync.recent_start import plan_recent_start
-from arroyo_sync.replay import Replay, Span
+from arroyo_sync.replay import Replay
 from arroyo_sync.state import PartitionKey
 
 logger = logging.getLogger(__name__)
@@ -62,7 +61,6 @@ class ReaderSettings:
 
     topic: str
     configuration: Mapping[str, Any]
-    data_configuration: Mapping[str, Any]
     start: Literal["all", "recent"]
     lookback_seconds: float
     wait_for_topic: bool
@@ -74,8 +72,8 @@ class ReaderSettings:
 class CommitLogReader:
     """The reading thread's work.
 
-    :param offsets: filled in with what the groups have committed, for a start that doesn't read all.
     :param apply: takes in what the groups published.
+    :param forget: drops what was read of a commit-log partition.
     :param set_ready: opens and shuts the gate.
     :param stopping: ends `run`.
     """
@@ -84,8 +82,8 @@ class CommitLogReader:
         self,
         settings: ReaderSettings,
         decoder: BatchDecoder,
-        offsets: LeaderOffsets,
         apply: Callable[[Sequence[Published]], None],
+        forget: Callable[[int], None],
         set_ready: Callable[[bool], None],
         stopping: Event,
     ) -> None:
@@ -93,13 +91,13 @@ class CommitLogReader:
         self._topic = settings.topic
         self._clock = settings.clock
         self._decoder = decoder
-        self._offsets = offsets
         self._apply = apply
+        self._forget_log_partition = forget
         self._set_ready = set_ready
         self._stopping = stopping
         self._once = OncePer(LOG_INTERVAL_SECONDS, settings.clock)
         self._reads_all = settings.start == "all"
-        self._committed: list[tuple[PartitionKey, str, int]] = []
+        self._must_read_all = Event()
         self._last_error: KafkaError | None = None
         self._end: KafkaError | None = None
         self.lag: int | None = None
@@ -144,7 +142,11 @@ class CommitLogReader:
                 self._step(consumer, identity)
             if not self._stopping.is_set():
                 logger.error("Commit log %s was deleted and created again: it is read from its beginning", self._topic)
-                self._forget(consumer, set(self._positions))
+                self._forget(consumer, list(self._positions))
+
+    def read_all(self) -> None:
+        """Shut the gate and begin again, from the beginning of every partition. Any thread may call it."""
+        self._must_read_all.set()
 
     def missing(self) -> str:
         """What must still happen before the gate opens. Any thread may ask."""
@@ -162,6 +164,9 @@ class CommitLogReader:
         if first is not None:
             self._process(consumer, identity, [first, *consumer.consume(BATCH, 0)])
         self._raise_what_ends()
+        if self._must_read_all.is_set():
+            self._must_read_all.clear()
+            self._forget(consumer, list(self._positions))
         if not self._is_open:
             self._open_or_tell()
         now = self._clock()
@@ -252,17 +257,10 @@ class CommitLogReader:
         """Begin to read what was found, once the brokers tell where it begins and ends."""
         self._place_at = self._clock() + RETRY_SECONDS
         try:
-            spans: Mapping[int, Span] = ask_spans(consumer, self._topic, self._found, ASK_TIMEOUT_SECONDS)
+            spans = ask_spans(consumer, self._topic, self._found, ASK_TIMEOUT_SECONDS)
             if not self._reads_all:
                 since_ms = int((self._settings.wall_clock() - self._settings.lookback_seconds) * 1000)
-                data_configuration = self._settings.data_configuration
-                plan = plan_recent_start(
-                    consumer, self._topic, spans, since_ms, self._offsets.groups, data_configuration
-                )
-                if plan is None:
-                    self._reads_all = True
-                else:
-                    spans, self._committed = plan
+                spans = ask_starts(consumer, self._topic, spans, since_ms, ASK_TIMEOUT_SECONDS)
         except KafkaException as error:
             if ends_the_source(error.args[0]):
                 raise
@@ -295,7 +293,7 @@ class CommitLogReader:
             if self._positions.pop(partition, None) is not None:
                 consumer.incremental_unassign([TopicPartition(self._topic, partition)])
             self._staged.pop(partition, None)
-            self._offsets.forget_log_partition(partition)
+            self._forget_log_partition(partition)
             self._found.add(partition)
         self._place_at = 0.0
 
@@ -362,13 +360,9 @@ class CommitLogReader:
 
     def _open_or_tell(self) -> None:
         if self._replay.is_done and not (self._found - self._staged.keys()):
-            filled = self._offsets.fill_in(self._committed, self._clock())
-            self._committed = []
             self._is_open = True
             self._set_ready(True)
             self._tell("replayed")
-            if filled:
-                logger.info("Commit log %s: %d offsets were taken from the groups' commits", self._topic, filled)
         elif self._clock() - self._told_at >= PROGRESS_SECONDS:
             self._told_at = self._clock()
             self._tell(f"{self._replay.progress().fraction:.0%} replayed")

@@ -1,54 +1,72 @@
-"""What consumer groups have committed on the brokers."""
+"""What consumer groups have committed on the brokers.
+
+Asked by consumers that name the group and never join it. The administrator's client could ask without a consumer for
+each group, but a broker that goes away during such a question aborts the whole process (librdkafka issue 4605).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from arroyo_sync.client_settings import query_settings
+from arroyo_sync.errors import ConfigurationError
 from arroyo_sync.state import PartitionKey
 
 
 class CommittedOffsets:
-    """Asks for committed offsets, all groups at once. Not thread-safe.
+    """Asks for groups' committed offsets, with a client for each group. For one thread.
 
-    :param admin: an administrator's client of the cluster where the groups commit.
+    :param configuration: librdkafka settings of the cluster where the groups commit.
+    :param on_error: told, out of `ask`, of every error that isn't about one question.
     """
 
-    def __init__(self, admin: AdminClient) -> None:
-        self._admin = admin
+    def __init__(self, configuration: Mapping[str, Any], on_error: Callable[[KafkaError], None]) -> None:
+        self._settings = {**query_settings(configuration), "error_cb": on_error}
+        self._consumers: dict[str, Consumer] = {}
 
-    def ask(
-        self, groups: Collection[str], timeout: float, partitions: Collection[PartitionKey] | None = None
-    ) -> dict[str, Mapping[PartitionKey, int] | KafkaException]:
-        """Per group, what it has committed, or why that can't be known. Blocks for ``timeout`` seconds, a little more.
+    def ask(self, group: str, partitions: Collection[PartitionKey], timeout: float) -> dict[PartitionKey, int]:
+        """What the group has committed; partitions without a commit are missing. Blocks, at most ``timeout`` seconds.
 
-        :param partitions: only these; by default all that the group ever committed.
+        :raises KafkaException: the brokers didn't answer, or don't permit it.
+        :raises ConfigurationError: librdkafka refuses the settings.
         """
-        wanted = None if partitions is None else [TopicPartition(topic, partition) for topic, partition in partitions]
-        answers: dict[str, Future[Any]] = {}
-        for group in groups:
-            # The client takes one group in a call, and answers the calls together.
-            request = [ConsumerGroupTopicPartitions(group, wanted)]
-            answers.update(self._admin.list_consumer_group_offsets(request, request_timeout=timeout))
-        return {group: _result(answer, timeout) for group, answer in answers.items()}
+        consumer = self._consumer(group)
+        wanted = [TopicPartition(topic, partition) for topic, partition in partitions]
+        try:
+            answers = consumer.committed(wanted, timeout=timeout)
+        finally:
+            consumer.poll(0)  # for `on_error`
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+        return {(answer.topic, answer.partition): answer.offset for answer in answers if answer.offset >= 0}
 
+    def reach(self, group: str, timeout: float) -> None:
+        """Return if a broker answers at all.
 
-def _result(answer: Future[Any], timeout: float) -> Mapping[PartitionKey, int] | KafkaException:
-    try:
-        committed: ConsumerGroupTopicPartitions = answer.result(timeout + 1.0)
-    except KafkaException as error:
-        return error
-    except FutureTimeoutError:
-        return KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    offsets: dict[PartitionKey, int] = {}
-    for each in committed.topic_partitions or ():
-        if each.error is not None:
-            return KafkaException(each.error)
-        if each.offset >= 0:
-            offsets[each.topic, each.partition] = each.offset
-    return offsets
+        :raises KafkaException: none did.
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
+        consumer = self._consumer(group)
+        try:
+            consumer.list_topics(timeout=timeout)
+        finally:
+            consumer.poll(timeout / 10)  # for `on_error`, which may have several to hear
+
+    def close(self) -> None:
+        """Close the clients."""
+        for consumer in self._consumers.values():
+            consumer.close()
+        self._consumers.clear()
+
+    def _consumer(self, group: str) -> Consumer:
+        consumer = self._consumers.get(group)
+        if consumer is None:
+            try:
+                consumer = self._consumers[group] = Consumer({**self._settings, "group.id": group})
+            except KafkaException as error:
+                raise ConfigurationError(f"librdkafka refuses the configuration: {error.args[0].str()}") from error
+        return consumer

@@ -3,7 +3,7 @@
 Slower than a commit log by the leaders' commit policy (a second or so) and by ``interval_seconds``, and each question
 costs the brokers a request a group. Everything else is the same: see `OffsetSource` for its guarantees and threads.
 
-    - The gate stays shut until every group was asked once.
+    - It is ready once a broker has answered. A partition stays unknown until every group was asked about it.
     - Only partitions that the follower reads are asked about, and at once when they are assigned; what is known of the
       others is forgotten.
     - A group that has nothing committed (any more) is unknown there.
@@ -21,10 +21,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.claim import Statement
-from arroyo_sync.client_settings import admin_settings, servers_of
+from arroyo_sync.client_settings import servers_of
 from arroyo_sync.committed_offsets import CommittedOffsets
 from arroyo_sync.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.kafka_errors import ends_the_source
@@ -36,8 +35,8 @@ from arroyo_sync.watermarks import HighWatermarks
 
 logger = logging.getLogger(__name__)
 
-REQUEST_TIMEOUT_SECONDS = 2.0
-POLL_SECONDS = 0.1
+REACH_TIMEOUT_SECONDS = 1.0
+TIMEOUT_SECONDS = 2.0
 LOG_INTERVAL_SECONDS = 60.0
 
 
@@ -116,68 +115,66 @@ class GroupOffsetsSource(OffsetSource):
             logger.warning("%s: %s. It is tried again", self.name, error.str())
 
     def _read(self) -> None:
-        settings: dict[str, Any] = {**admin_settings(self._configuration), "error_cb": self._on_error}
+        committed = CommittedOffsets(self._configuration, self._on_error)
         try:
-            admin = AdminClient(settings)
-        except KafkaException as error:
-            raise ConfigurationError(f"librdkafka refuses the configuration: {error.args[0].str()}") from error
-        committed = CommittedOffsets(admin)
+            self._reach(committed)
+            while not self._stopping.is_set():
+                with self._changed:
+                    asked = dict(self._assigned)
+                    assignments = self._assignments
+                if asked:
+                    for group in self._offsets.groups:
+                        self._ask(committed, group, asked)
+                with self._changed:
+                    self._changed.wait_for(
+                        lambda before=assignments: self._assignments != before or self._stopping.is_set(),  # type: ignore[misc]
+                        self._interval_seconds,
+                    )
+        finally:
+            committed.close()
+
+    def _reach(self, committed: CommittedOffsets) -> None:
+        """Block until a broker answers, which makes the source ready, or until it is to stop."""
         deadline = self._clock() + self._connect_timeout
         while not self._stopping.is_set():
-            with self._changed:
-                asked = dict(self._assigned)
-                assignments = self._assignments
-            # The first question is about everything, so that it can be asked before anything is assigned.
-            is_answered = self._ask(admin, committed, asked) if asked or not self._is_ready else True
-            if is_answered and not self._is_ready:
-                self._set_ready(True)
-            elif not self._is_ready and self._clock() >= deadline:
-                reason = self._last_error.str() if self._last_error is not None else "no answer"
+            try:
+                committed.reach(self._offsets.groups[0], REACH_TIMEOUT_SECONDS)
+            except KafkaException as error:
+                self._raise_what_ends(error)
+                if self._clock() < deadline:
+                    continue
+                reason = (self._last_error or error.args[0]).str()
+                servers = servers_of(self._configuration)
                 raise BrokersUnreachable(
-                    f"no broker of {servers_of(self._configuration)} told what {', '.join(self._offsets.groups)} "
-                    f"committed within {self._connect_timeout:g} s: {reason}"
-                )
-            with self._changed:
-                self._changed.wait_for(
-                    lambda before=assignments: self._assignments != before or self._stopping.is_set(),  # type: ignore[misc]
-                    self._interval_seconds,
-                )
+                    f"no broker of {servers} answered within {self._connect_timeout:g} s: {reason}"
+                ) from error
+            self._set_ready(True)
+            return
 
-    def _ask(self, admin: AdminClient, committed: CommittedOffsets, asked: Mapping[PartitionKey, int]) -> bool:
-        """Ask what all groups have committed, and take it in.
-
-        :returns: whether every group's answer came.
-        """
-        answers = committed.ask(self._offsets.groups, REQUEST_TIMEOUT_SECONDS, list(asked) or None)
-        admin.poll(0.0 if self._is_ready else POLL_SECONDS)  # for `_on_error`
-        if self._end is not None:
-            raise KafkaException(self._end)
-        is_complete = True
-        for group, answer in answers.items():
-            if not isinstance(answer, KafkaException):
-                self._take_in(group, answer, asked)
-                continue
-            is_complete = False
-            error: KafkaError = answer.args[0]
-            if ends_the_source(error):
-                raise answer
-            if self._once.is_due((group, error.code())):
+    def _ask(self, committed: CommittedOffsets, group: str, asked: Mapping[PartitionKey, int]) -> None:
+        """Ask what a group has committed, and take it in."""
+        try:
+            offsets = committed.ask(group, asked, TIMEOUT_SECONDS)
+        except KafkaException as error:
+            self._raise_what_ends(error)
+            if self._once.is_due((group, error.args[0].code())):
                 logger.warning(
-                    "%s: can't ask what group %r has committed: %s. It is tried again", self.name, group, error.str()
+                    "%s: can't ask what group %r has committed: %s. It is tried again",
+                    self.name,
+                    group,
+                    error.args[0].str(),
                 )
-        return is_complete
-
-    def _take_in(self, group: str, offsets: Mapping[PartitionKey, int], asked: Mapping[PartitionKey, int]) -> None:
+            return
         self._answers += 1
         published = []
         for key in asked:
             offset = offsets.get(key)
             if offset is not None:
                 self._known.add((key, group))
-            elif (key, group) not in self._known:
-                continue
-            else:
+            elif (key, group) in self._known:
                 self._known.discard((key, group))
+            else:
+                continue
             published.append(Published(key, group, Statement(offset, -1, 0, self._answers)))
         for start in range(0, len(published), CHUNK):
             with self._changed:
@@ -189,3 +186,9 @@ class GroupOffsetsSource(OffsetSource):
                         if self._assigned.get(each.key) == asked[each.key]
                     ]
                 )
+
+    def _raise_what_ends(self, error: KafkaException) -> None:
+        if self._end is not None:
+            raise KafkaException(self._end) from error
+        if ends_the_source(error.args[0]):
+            raise error

@@ -27,7 +27,7 @@ Threads
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
@@ -303,20 +303,23 @@ class LeaderOffsets:
                     }
         return snapshot
 
+    def unheard(self, group: str) -> list[PartitionKey]:
+        """The assigned partitions of which no record of the group was read, not even a tombstone. None until `open`."""
+        return self._assigned_where(group, lambda claim: claim is None) if self._open else []
+
     def silent(self, group: str) -> list[PartitionKey]:
-        """The assigned partitions of which the group has published nothing."""
+        """The assigned partitions of which the group is unknown, since it has published nothing."""
+        return self._assigned_where(group, lambda claim: claim is None or claim.said.offset is None)
+
+    def _assigned_where(self, group: str, is_so: Callable[[Claim | None], bool]) -> list[PartitionKey]:
         index = self._index[group]
-        silent: list[PartitionKey] = []
+        found: list[PartitionKey] = []
         with self._lock:
             keys = list(self._trust)
         for chunk in _chunks(keys):
             with self._lock:
-                for key in chunk:
-                    claims = self._claims.get(key)
-                    claim = None if claims is None else claims[index]
-                    if claim is None or claim.said.offset is None:
-                        silent.append(key)
-        return sorted(silent)
+                found += [key for key in chunk if is_so(self._claims[key][index] if key in self._claims else None)]
+        return sorted(found)
 
     def was_heard(self, group: str) -> bool:
         """Whether the group has published anything."""

@@ -20,6 +20,7 @@ from arroyo_sync.commit_log import check_topic_name
 from arroyo_sync.commit_log_reader import CommitLogReader, ReaderSettings
 from arroyo_sync.commit_log_topic import TopicIdentity
 from arroyo_sync.errors import ConfigurationError, MalformedRecord
+from arroyo_sync.recent_start import RecentStart
 from arroyo_sync.source import OffsetSource, SourceStatistics
 from arroyo_sync.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.watermarks import HighWatermarks
@@ -137,7 +138,6 @@ class CommitLogConsumer(OffsetSource):
         settings = ReaderSettings(
             topic=topic.name,
             configuration=self._configuration,
-            data_configuration=self._data_configuration,
             start=start,
             lookback_seconds=lookback_seconds,
             wait_for_topic=wait_for_topic,
@@ -146,7 +146,17 @@ class CommitLogConsumer(OffsetSource):
             wall_clock=wall_clock,
         )
         self._reader = CommitLogReader(
-            settings, self._decoder, self._offsets, self._apply, self._set_ready, self._stopping
+            settings,
+            self._decoder,
+            self._apply,
+            self._offsets.forget_log_partition,
+            self._set_ready,
+            self._stopping,
+        )
+        self._recent_start = (
+            RecentStart(topic.name, self._offsets, self._data_configuration, self._reader.read_all, clock)
+            if start == "recent"
+            else None
         )
 
     def statistics(self) -> SourceStatistics:
@@ -180,3 +190,14 @@ class CommitLogConsumer(OffsetSource):
             self._reader.run(consumer, TopicIdentity(admin, self._topic))
         finally:
             consumer.close()
+
+    def _check(self) -> None:
+        try:
+            super()._check()
+        finally:
+            if self._recent_start is not None:
+                self._recent_start.close()
+
+    def _keep_house(self) -> float:
+        seconds = super()._keep_house()
+        return seconds if self._recent_start is None else min(seconds, self._recent_start.step())

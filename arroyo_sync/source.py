@@ -296,7 +296,15 @@ class OffsetSource(ABC):
         self._manager.wake()
 
     def _check(self) -> None:
-        self._verifier.run(self._warn_of_silence, HOUSEKEEPING_SECONDS)
+        self._verifier.run(self._keep_house)
+
+    def _keep_house(self) -> float:
+        """Called by the checking thread, now and then and when something changed.
+
+        :returns: in how many seconds it wants to be called again at the latest.
+        """
+        self._warn_of_silence()
+        return HOUSEKEEPING_SECONDS
 
     def _warn_of_silence(self) -> None:
         ready_since = self._ready_since

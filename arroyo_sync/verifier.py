@@ -82,12 +82,14 @@ class Verifier:
             self._is_stopped = True
             self._condition.notify_all()
 
-    def run(self, housekeeping: Callable[[], None], interval_seconds: float) -> None:
-        """Until `stop`: ask what is to be asked, and call ``housekeeping`` every so often."""
+    def run(self, housekeeping: Callable[[], float]) -> None:
+        """Until `stop`: ask what is to be asked, and call ``housekeeping`` when it is woken, and as often as that says.
+
+        :param housekeeping: returns in how many seconds it wants to be called again at the latest.
+        """
         with self._stack:
             while not self._is_stopped:
-                wait_seconds = min(self.ask(), interval_seconds)
-                housekeeping()
+                wait_seconds = min(self.ask(), housekeeping())
                 with self._condition:
                     self._condition.wait_for(lambda: self._is_woken or self._is_stopped, wait_seconds)
                     self._is_woken = False

@@ -7,20 +7,21 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
 from arroyo.types import Topic
+from confluent_kafka import Producer
 
 from arroyo_sync import commit_log_reader
 from arroyo_sync.commit_log import LOGICAL_OFFSETS
+from arroyo_sync.committed_offsets import CommittedOffsets
 from arroyo_sync.errors import NotReady
-from arroyo_sync.recent_start import plan_recent_start
 from arroyo_sync.remote import CommitLogConsumer
-from arroyo_sync.state import SynchronizedPartitionState
+from arroyo_sync.state import PartitionKey, SynchronizedPartitionState
 from tests.kafka.admin import Kafka
-from tests.kafka.reading import EVENTS, TIMEOUT_SECONDS, CommitLog, reading
+from tests.kafka.reading import EVENTS, TIMEOUT_SECONDS, CommitLog, Remote, reading
 from tests.kafka.waiting import wait_until
 
 Names = Callable[..., str]
@@ -380,75 +381,126 @@ def aged(seconds: float) -> int:
     return int((time.time() - seconds) * 1000)
 
 
-def test_a_recent_start_reads_only_the_end_and_takes_the_rest_from_the_groups(
-    kafka: Kafka, log: CommitLog, topic_name: Names
-) -> None:
+class Field:
+    """A data topic of eight partitions with messages, and what two leader groups say of it."""
+
+    def __init__(self, kafka: Kafka, log: CommitLog, name: str) -> None:
+        self.kafka = kafka
+        self.log = log
+        self.name = name
+        self.groups = f"{name}-a", f"{name}-b"
+        self.keys = {(name, partition): 0 for partition in range(8)}
+        kafka.create_topic(name, 8)
+        data = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+        for index in range(8_000):
+            data.produce(name, b"x", partition=index % 8)
+        assert data.flush(TIMEOUT_SECONDS) == 0
+
+    def write(self, offset: int, partition: int, group: str, age_seconds: float) -> None:
+        self.log.write(f"{self.name}:{partition}:{group}".encode(), b"%d" % offset, timestamp_ms=aged(age_seconds))
+
+    def remotes(self, remote: Remote) -> dict[int, int | None]:
+        return {partition: remote.of((self.name, partition)) for partition in range(8)}
+
+
+@pytest.fixture
+def field(kafka: Kafka, log: CommitLog, topic_name: Names) -> Field:
+    return Field(kafka, log, topic_name("events"))
+
+
+def test_a_recent_start_reads_only_the_end_and_takes_the_rest_from_the_groups(field: Field) -> None:
     """What was published lately counts, be it lower than what the group has committed; the rest is its commit."""
-    events, first, second = topic_name("events"), topic_name("first"), topic_name("second")
-    kafka.create_topic(events, 3)
-    for offset in range(5_000):
-        log.write(f"{events}:{offset % 3}:{first}".encode(), b"%d" % (100_000 + offset), timestamp_ms=aged(3_600))
-    log.flush()
-    log.publish(30, 1, first, events)
-    log.publish(31, 1, second, events)
-    for group in (first, second):
-        kafka.commit_offsets(group, events, {0: 70, 1: 71})
-    with reading(kafka, log.topic, first, second, start="recent", lookback_seconds=600) as (source, remote):
-        assert [remote.of((events, partition)) for partition in range(3)] == [70, 30, None]
+    first, second = field.groups
+    for index in range(5_000):
+        field.write(1_000 + index, index % 3, first, 3_600)
+    field.log.flush()
+    field.log.publish(30, 1, first, field.name)
+    field.log.publish(31, 1, second, field.name)
+    for group in field.groups:
+        field.kafka.commit_offsets(group, field.name, {0: 70, 1: 71})
+    with reading(field.kafka, field.log.topic, *field.groups, start="recent") as (source, remote):
+        source.assign(field.keys, None)
+        remote.wait_for(70, 0, field.name)
+        remote.wait_for(30, 1, field.name)
+        assert field.remotes(remote) == {0: 70, 1: 30, **dict.fromkeys(range(2, 8))}
         assert source.statistics().read == 2
-        log.publish(60, 0, first, events)
-        remote.wait_for(60, 0, events)
+        assert source.statistics().rewinds == 0
+        field.log.publish(60, 0, first, field.name)
+        remote.wait_for(60, 0, field.name)
 
 
-def test_a_recent_start_reads_all_if_a_groups_commits_cannot_be_seen(
-    kafka: Kafka, log: CommitLog, topic_name: Names, caplog: pytest.LogCaptureFixture
+def test_a_recent_start_reads_all_if_nothing_of_a_group_can_be_seen(
+    field: Field, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As where the leaders commit on another cluster: nothing is guessed."""
-    events, seen, unseen = topic_name("events"), topic_name("seen"), topic_name("unseen")
-    kafka.create_topic(events)
-    kafka.commit_offsets(seen, events, {0: 70})
-    for group in (seen, unseen):
-        log.write(f"{events}:0:{group}".encode(), b"50", timestamp_ms=aged(3_600))
-    log.flush()
-    with reading(kafka, log.topic, seen, unseen, start="recent") as (source, remote):
-        assert (remote.of((events, 0)), source.statistics().read) == (50, 2)
-    assert any(
-        "read from its beginning" in each.getMessage() and unseen in each.getMessage() for each in caplog.records
-    )
+    """As where the leaders commit on another cluster: nothing is guessed, and the gate is shut meanwhile."""
+    seen, unseen = field.groups
+    field.kafka.commit_offsets(seen, field.name, {0: 70})
+    for group in field.groups:
+        field.write(50, 0, group, 3_600)
+    field.log.flush()
+    with reading(field.kafka, field.log.topic, seen, unseen, start="recent") as (source, remote):
+        source.assign(field.keys, None)
+        remote.wait_for(50, 0, field.name)
+        assert source.ready
+        assert source.statistics().read == 2
+        assert {offset for key, offset in remote.history if key == (field.name, 0)} == {None, 50}
+    (line,) = [each.getMessage() for each in caplog.records if "read from its beginning" in each.getMessage()]
+    assert unseen in line
 
 
-def test_a_recent_start_sees_a_leader_that_goes_back_while_it_starts(
-    kafka: Kafka, log: CommitLog, topic_name: Names, monkeypatch: pytest.MonkeyPatch
+def test_a_recent_start_sees_a_leader_that_goes_back_while_its_commit_is_asked_for(
+    field: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Published after the group's commit was read and before the gate opens: the lower offset counts from the start."""
-    events, group = topic_name("events"), topic_name("group")
-    kafka.create_topic(events)
-    kafka.commit_offsets(group, events, {0: 70})
+    """Whether its record is read before or after the commit is taken: the lower offset counts in the end."""
+    group, _ = field.groups
+    field.kafka.commit_offsets(group, field.name, {0: 70, 1: 70})
+    ask = CommittedOffsets.ask
 
-    def go_back(*arguments: Any) -> object:
-        plan = plan_recent_start(*arguments)
-        log.publish(40, 0, group, events)
-        return plan
+    def go_back(self: CommittedOffsets, group: str, partitions: Collection[PartitionKey], timeout: float) -> Any:
+        committed = ask(self, group, partitions, timeout)
+        field.log.publish(40, 0, group, field.name)
+        remote.wait_until(lambda: (field.name, 0) in source.published(), "the record to be read")
+        return committed
 
-    monkeypatch.setattr(commit_log_reader, "plan_recent_start", go_back)
-    with reading(kafka, log.topic, group, start="recent") as (_, remote):
-        remote.wait_for(40, 0, events)
-        offsets = [offset for key, offset in remote.history if key == (events, 0) and offset is not None]
-        assert offsets in ([70, 40], [40]), "it may be read before or after the gate opens"
+    monkeypatch.setattr(CommittedOffsets, "ask", go_back)
+    with reading(field.kafka, field.log.topic, group, start="recent") as (source, remote):
+        source.assign(field.keys, None)
+        remote.wait_for(40, 0, field.name)
+        remote.wait_for(70, 1, field.name)
+        assert ((field.name, 0), 70) not in remote.history
+        field.log.publish(39, 1, group, field.name)
+        remote.wait_for(39, 1, field.name)
 
 
-def test_a_recent_start_ends_as_a_full_replay_would(kafka: Kafka, log: CommitLog, topic_name: Names) -> None:
+def test_a_recent_start_ends_as_a_full_replay_would(field: Field) -> None:
     """For leaders that commit what they publish, wherever the look back begins."""
     source = random.Random(3)
-    events, group = topic_name("events"), topic_name("group")
-    kafka.create_topic(events, 8)
-    last: dict[int, int] = {}
+    group, _ = field.groups
+    last: dict[int, int | None] = dict.fromkeys(range(8))
     for age in range(200, 0, -1):
-        partition = source.randrange(8)
-        last[partition] = source.randrange(1_000)  # rewinds among them
-        log.write(f"{events}:{partition}:{group}".encode(), b"%d" % last[partition], timestamp_ms=aged(age))
-    log.flush()
-    kafka.commit_offsets(group, events, last)
+        partition, offset = source.randrange(8), source.randrange(1_000)  # rewinds among them
+        last[partition] = offset
+        field.write(offset, partition, group, age)
+    field.log.flush()
+    field.kafka.commit_offsets(group, field.name, {key: offset for key, offset in last.items() if offset is not None})
     for lookback_seconds in (1e-3, 50.0, 199.5, 1e6):
-        with reading(kafka, log.topic, group, start="recent", lookback_seconds=lookback_seconds) as (_, remote):
-            assert {partition: remote.of((events, partition)) for partition in last} == last, lookback_seconds
+        arguments: dict[str, Any] = {"start": "recent", "lookback_seconds": lookback_seconds}
+        with reading(field.kafka, field.log.topic, group, **arguments) as (reader, remote):
+            reader.assign(field.keys, None)
+            remote.wait_until(lambda remote=remote: field.remotes(remote) == last, f"the end, from {lookback_seconds}")  # type: ignore[misc]
+
+
+def test_a_recent_start_asks_nothing_of_groups_that_published_lately(
+    field: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader with heartbeats is known from the end of the log alone."""
+    asked: list[object] = []
+    monkeypatch.setattr(CommittedOffsets, "ask", lambda self, *arguments: asked.append(arguments))
+    group, _ = field.groups
+    for partition in range(8):
+        field.write(partition, partition, group, 10)
+    field.log.flush()
+    with reading(field.kafka, field.log.topic, group, start="recent") as (source, remote):
+        source.assign(field.keys, None)
+        remote.wait_for(7, 7, field.name)
+    assert asked == []
