@@ -12,6 +12,7 @@ from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Partition, Topic
 
+from arroyo_sync import factory as factory_module
 from arroyo_sync.errors import ArroyoSyncError, ConfigurationError
 from arroyo_sync.factory import SynchronizedStrategyFactory
 from arroyo_sync.flow_control import FlowControlledConsumer
@@ -19,6 +20,7 @@ from arroyo_sync.line import HoldLimits
 from arroyo_sync.state import SynchronizedPartitionState
 from arroyo_sync.strategy import SynchronizedStrategy
 from arroyo_sync.testing import ManualSource
+from arroyo_sync.watermarks import KafkaWatermarks
 from tests.fakes import ScriptedConsumer, ScriptedStep, message, partition
 from tests.harness import CarefulSource, NotedSource
 from tests.pipelines import pipeline_of
@@ -236,8 +238,18 @@ def test_with_the_flow_control_there_is_no_warning(caplog: pytest.LogCaptureFixt
 # Around Arroyo's real consumer.
 
 
-def test_the_source_may_ask_the_followers_own_consumer_where_partitions_end(kafka_consumer: KafkaConsumer) -> None:
+def test_the_source_may_ask_the_followers_own_consumer_where_partitions_end(
+    kafka_consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only as long as it is open: a call into a closed handle could crash the process."""
+    was_closed: list[bool] = []
+
+    class Watermarks(KafkaWatermarks):
+        def close(self) -> None:
+            was_closed.append(kafka_consumer.closed)
+            super().close()
+
+    monkeypatch.setattr(factory_module, "KafkaWatermarks", Watermarks)
     source = NotedSource()
     factory = make_factory(source)
     flow = factory.flow_control(kafka_consumer)
@@ -247,7 +259,7 @@ def test_the_source_may_ask_the_followers_own_consumer_where_partitions_end(kafk
     assert watermarks is not None
     assert watermarks.cached("events", 0) is None
     flow.close()
-    assert flow.closed
+    assert (was_closed, flow.closed) == ([False], True)
     assert watermarks.query([("events", 0)], 10.0) == {}
 
 
