@@ -10,8 +10,10 @@ SIGTERM and Ctrl-C end it cleanly: the last commits are published.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import TimeoutError
 from typing import Any
 
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload, KafkaProducer
@@ -35,6 +37,8 @@ from runner import (
 )
 
 from arroyo_sync.leader import PublishCommitLog
+
+logger = logging.getLogger(__name__)
 
 PRODUCER_CLOSE_SECONDS = 10.0
 
@@ -66,7 +70,15 @@ class LeaderFactory(ProcessingStrategyFactory[KafkaPayload]):
         return strategy
 
     def shutdown(self) -> None:
-        self._producer.close().result(PRODUCER_CLOSE_SECONDS)
+        """Give what is in flight a while to arrive. What doesn't is logged: it must not hide why the processor ended."""
+        try:
+            self._producer.close().result(PRODUCER_CLOSE_SECONDS)
+        except TimeoutError:
+            logger.warning(
+                "The last commits were not delivered to %s within %g seconds",
+                self._commit_log.name,
+                PRODUCER_CLOSE_SECONDS,
+            )
 
 
 def run_leader(arguments: Sequence[str] | None = None) -> int:

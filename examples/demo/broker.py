@@ -7,14 +7,19 @@ that join a group, one now and then gets no answer; it asks again when its sessi
 
 from __future__ import annotations
 
+import logging
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+
+logger = logging.getLogger(__name__)
 
 EMBEDDED_PARTITIONS = 4
 EMBEDDED_SETTINGS = {"fetch.wait.max.ms": 5, "session.timeout.ms": 3000, "heartbeat.interval.ms": 300}
@@ -95,20 +100,37 @@ def on_cluster(bootstrap_servers: str, partitions: int) -> Iterator[Stage]:
     except KafkaException as error:
         raise BrokerError(f"--bootstrap-servers {bootstrap_servers}: {error.args[0].str()}") from error
     try:
+        _wait_until_led(admin, stage)
         yield stage
     finally:
         _delete(admin, stage)
 
 
+def _wait_until_led(admin: AdminClient, stage: Stage) -> None:
+    """A new partition may be announced before its leader serves it, and Arroyo's consumer would end on that."""
+    keys = [(stage.commit_log, 0), *((stage.events, partition) for partition in range(stage.partitions))]
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    gives_up_at = time.monotonic() + TIMEOUT_SECONDS
+    while _errors(admin.list_offsets({TopicPartition(*key): latest for key in keys}).values()):
+        if time.monotonic() > gives_up_at:
+            raise BrokerError(f"the partitions of {stage.events} are not served after {TIMEOUT_SECONDS:g} seconds")
+        time.sleep(0.1)
+
+
 def _delete(admin: AdminClient, stage: Stage) -> None:
     groups = [each.group_id for each in admin.list_consumer_groups().result(TIMEOUT_SECONDS).valid]
     own = [each for each in groups if each.startswith(stage.run)]
-    deleted = [
-        *admin.delete_topics([stage.events, stage.commit_log]).values(),
-        *(admin.delete_consumer_groups(own).values() if own else ()),
-    ]
-    for future in deleted:
-        future.result(TIMEOUT_SECONDS)
+    deletions = admin.delete_topics([stage.events, stage.commit_log])
+    if own:
+        deletions |= admin.delete_consumer_groups(own)
+    for error in _errors(deletions.values()):
+        logger.warning("Not everything of %s was deleted: %s", stage.run, error.args[0].str())
+
+
+def _errors(futures: Iterable[Future[Any]]) -> list[KafkaException]:
+    """What the requests failed with; none if they all succeeded."""
+    errors = (future.exception(TIMEOUT_SECONDS) for future in futures)
+    return [error for error in errors if isinstance(error, KafkaException)]
 
 
 def _run() -> str:
