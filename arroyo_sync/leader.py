@@ -38,6 +38,7 @@ from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 
 from arroyo_sync.commit_log import CommitRecord, encode
 from arroyo_sync.errors import ConfigurationError
+from arroyo_sync.rate_limit import OncePer
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class PublishCommitLog(CommitOffsets):
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._failing = False
-        self._logged_at = -math.inf
+        self._once = OncePer(SECONDS_BETWEEN_LOGS, clock)
 
     def submit(self, message: Message[Any]) -> None:
         """Commit the message's offsets, and publish those whose partition is due. Never waits for delivery.
@@ -304,9 +305,8 @@ class PublishCommitLog(CommitOffsets):
         cell.pending = True
         # The retry waits for the interval too, so that a producer that refuses isn't asked without end.
         cell.handed_over_at = now
-        if now - self._logged_at < SECONDS_BETWEEN_LOGS:
+        if not self._once.is_due("failure"):
             return
-        self._logged_at = now
         logger.warning(
             "%s: a commit of group %s could not be published to %s, so followers wait; the newest offset is retried "
             "(%d failed so far): %s: %s",
