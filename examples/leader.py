@@ -70,7 +70,7 @@ class LeaderFactory(ProcessingStrategyFactory[KafkaPayload]):
         return strategy
 
     def shutdown(self) -> None:
-        """Give what is in flight a while to arrive. What doesn't is logged: it must not hide why the processor ended."""
+        """Give what is in flight a while to arrive. If it doesn't, that must not hide why the processor ended."""
         try:
             self._producer.close().result(PRODUCER_CLOSE_SECONDS)
         except TimeoutError:

@@ -90,6 +90,7 @@ class Demo:
         self._view = view
         self._seconds = seconds
         self._interrupted = interrupted
+        self._elapsed = 0.0
         self._journal = Journal([FAST, SLOW])
         self._slow = [Leader(stage, self._journal, SLOW, member, interval=SLOW_SECONDS) for member in (1, 2)]
         self._leaders = [Leader(stage, self._journal, FAST, 1, interval=FAST_SECONDS), *self._slow]
@@ -143,6 +144,7 @@ class Demo:
             self._show(elapsed, self._stand_still.note)
             self._interrupted.wait(FRAME_SECONDS)
         self._stand_still.end()
+        self._elapsed = min(elapsed, self._seconds)
         self._traffic.stop()
         self._traffic.join(DRAIN_SECONDS)
 
@@ -155,9 +157,9 @@ class Demo:
                 released, gives_up_at = now, time.monotonic() + DRAIN_SECONDS
             elif time.monotonic() > gives_up_at:
                 break
-            self._show(self._seconds, "all is produced, the rest is being released")
+            self._show(self._elapsed, "all is produced, the rest is being released")
             time.sleep(FRAME_SECONDS / 10)
-        self._show(self._seconds, "done")
+        self._show(self._elapsed, "done")
 
     def _end(self) -> None:
         # Arroyo's last commit is refused when the group's other member leaves at that moment. It matters no more.
