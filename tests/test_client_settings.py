@@ -1,0 +1,88 @@
+"""What becomes of the user's settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError
+
+from arroyo_sync.client_settings import (
+    admin_settings,
+    check_configuration,
+    metadata_refresh_seconds,
+    query_settings,
+    reader_settings,
+    servers_of,
+)
+from arroyo_sync.errors import ConfigurationError
+
+ARROYO: dict[str, Any] = {
+    "bootstrap.servers": "kafka:9092",
+    "group.id": "followers",
+    "group.instance.id": "pod-1",
+    "group.protocol": "consumer",
+    "auto.offset.reset": "earliest",
+    "enable.auto.commit": True,
+    "enable.partition.eof": False,
+    "arroyo.strict.offset.reset": False,
+    "sasl.password": "secret",
+    "fetch.wait.max.ms": 7,
+    "statistics.interval.ms": 1000,
+}
+
+
+def ignore(error: KafkaError) -> None:
+    pass
+
+
+def test_the_reader_is_apart_and_sees_every_end() -> None:
+    """Settings that would make it a member of a group, commit, or step over a gap don't come through."""
+    first, second = (reader_settings(ARROYO, ignore) for _ in range(2))
+    assert first["group.id"] != second["group.id"]
+    assert first["group.id"].startswith("arroyo-sync-")
+    assert not {"group.instance.id", "group.protocol", "arroyo.strict.offset.reset"} & first.keys()
+    assert (first["auto.offset.reset"], first["enable.auto.commit"]) == ("error", False)
+    assert first["enable.partition.eof"]
+    assert (first["sasl.password"], first["fetch.wait.max.ms"]) == ("secret", 7)
+
+
+def test_the_users_error_callback_is_called_as_well() -> None:
+    """After ours."""
+    heard: list[str] = []
+    settings = reader_settings(
+        {**ARROYO, "error_cb": lambda error: heard.append("theirs")}, lambda error: heard.append("ours")
+    )
+    settings["error_cb"](KafkaError(KafkaError._TRANSPORT))
+    assert heard == ["ours", "theirs"]
+
+
+@pytest.mark.parametrize("make", [query_settings, admin_settings])
+def test_a_client_that_is_never_polled_has_nothing_to_tell(make: Any) -> None:
+    """Its events would pile up."""
+    settings = make({**ARROYO, "error_cb": ignore, "stats_cb": ignore})
+    assert not {"error_cb", "stats_cb", "statistics.interval.ms", "group.protocol"} & settings.keys()
+    assert settings["sasl.password"] == "secret"
+
+
+def test_an_administrators_client_has_no_consumers_settings() -> None:
+    """It would warn of each."""
+    assert admin_settings(ARROYO).keys() == {"log_level", "bootstrap.servers", "sasl.password"}
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(500, 0.5), ("2000", 2.0), (-1, 300.0), (0, 300.0), ("soon", 300.0), (None, 300.0)]
+)
+def test_partitions_are_looked_for_as_often_as_librdkafka_does(value: object, seconds: float) -> None:
+    """What it refuses, it will refuse itself; never isn't possible here."""
+    assert metadata_refresh_seconds({"topic.metadata.refresh.interval.ms": value}) == seconds
+    assert metadata_refresh_seconds({}) == 300.0
+
+
+def test_brokers_must_be_named() -> None:
+    """By either of librdkafka's names, or a mock cluster."""
+    with pytest.raises(ConfigurationError, match="data_configuration names no brokers"):
+        check_configuration({"group.id": "g"}, "data_configuration")
+    for configuration in ({"bootstrap.servers": "a"}, {"metadata.broker.list": "a"}, {"test.mock.num.brokers": 1}):
+        check_configuration(configuration, "the configuration")
+        assert servers_of(configuration)

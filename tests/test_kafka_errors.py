@@ -1,0 +1,46 @@
+"""Which errors end a source."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import KafkaError
+
+from arroyo_sync.kafka_errors import POSITION_IS_GONE, TOPIC_IS_GONE, ends_the_reading, ends_the_source
+
+
+@pytest.mark.parametrize(
+    ("code", "source", "reading"),
+    [
+        (KafkaError._AUTHENTICATION, True, True),
+        (KafkaError.SASL_AUTHENTICATION_FAILED, True, True),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, True, True),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, True, True),
+        (KafkaError._TRANSPORT, False, False),
+        (KafkaError._ALL_BROKERS_DOWN, False, False),
+        (KafkaError._RESOLVE, False, False),
+        (KafkaError._TIMED_OUT, False, False),
+        (KafkaError.LEADER_NOT_AVAILABLE, False, False),
+        (KafkaError.NOT_LEADER_FOR_PARTITION, False, False),
+        (KafkaError.KAFKA_STORAGE_ERROR, False, False),
+        # As information librdkafka goes on after these; a partition that stopped with one doesn't.
+        (KafkaError._BAD_MSG, False, True),
+        (KafkaError.UNKNOWN, False, True),
+        (KafkaError._AUTO_OFFSET_RESET, False, True),
+    ],
+)
+def test_only_what_a_person_must_mend_ends_a_source(code: int, source: bool, reading: bool) -> None:
+    """Everything that librdkafka retries by itself is ridden out."""
+    error = KafkaError(code)
+    assert (ends_the_source(error), ends_the_reading(error)) == (source, reading)
+
+
+def test_a_fatal_error_ends_whatever_its_code() -> None:
+    """librdkafka says itself that nothing will work any more."""
+    error = KafkaError(KafkaError._TRANSPORT, "over", True)
+    assert error.fatal()
+    assert ends_the_source(error)
+
+
+def test_what_is_handled_apart_is_apart() -> None:
+    """A position and a topic may come back."""
+    assert not POSITION_IS_GONE & TOPIC_IS_GONE
