@@ -17,9 +17,8 @@ from typing import Any
 
 from arroyo.types import Topic
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
-from arroyo_sync.client_settings import admin_settings, check_configuration, reader_settings, servers_of
+from arroyo_sync.client_settings import check_configuration, reader_settings, servers_of
 from arroyo_sync.commit_log_topic import ask_spans, list_partitions
 from arroyo_sync.committed_offsets import CommittedOffsets
 from arroyo_sync.errors import BrokersUnreachable, ConfigurationError, TopicMissing
@@ -32,6 +31,7 @@ from arroyo_sync.state import PartitionKey, SynchronizedPartitionStateManager
 
 ASK_TIMEOUT_SECONDS = 1.0
 FETCH_TIMEOUT_SECONDS = 3.0
+RETRY_SECONDS = 0.1
 STOP_TIMEOUT_SECONDS = 5.0
 
 
@@ -73,9 +73,9 @@ class StatusReader:
             self._consumer = Consumer(
                 {**reader_settings(query.settings, self._on_error), "auto.offset.reset": "earliest"}
             )
-            self._committed = CommittedOffsets(AdminClient(admin_settings(query.settings)))
         except KafkaException as error:
             raise ConfigurationError(f"librdkafka refuses the settings: {error.args[0].str()}") from error
+        self._committed = CommittedOffsets(query.settings, self._on_error)
         self._manager = SynchronizedPartitionStateManager()  # the source wants one; nobody looks at it
 
     def __enter__(self) -> StatusReader:
@@ -84,6 +84,7 @@ class StatusReader:
     def __exit__(self, *_: object) -> None:
         if self._commit_log is not None:
             self._commit_log.stop(STOP_TIMEOUT_SECONDS)
+        self._committed.close()
         self._consumer.close()
 
     def read(self) -> Snapshot:
@@ -158,7 +159,8 @@ class StatusReader:
         )
 
     def _on_error(self, error: KafkaError) -> None:
-        self._error = error
+        if self._error is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause
+            self._error = error
 
     def _connect(self) -> list[int]:
         """The data topic's partitions, once a broker answers."""
@@ -185,17 +187,19 @@ class StatusReader:
         self, keys: list[PartitionKey]
     ) -> tuple[Mapping[PartitionKey, int], dict[str, Mapping[PartitionKey, int]]]:
         """What the follower, and each leader group, has committed on the broker."""
-        deadline = time.monotonic() + self._query.timeout
-        missing = {self._query.follower_group, *self._query.leader_groups}
-        commits: dict[str, Mapping[PartitionKey, int]] = {}
-        while missing:
-            for group, answer in self._committed.ask(missing, self._query.timeout, keys).items():
-                if not isinstance(answer, KafkaException):
-                    commits[group] = answer
-                elif ends_the_reading(answer.args[0]) or time.monotonic() >= deadline:
-                    raise answer
-            missing -= commits.keys()
+        groups = {self._query.follower_group, *self._query.leader_groups}
+        commits = {group: self._ask_commits_of(group, keys) for group in groups}
         return commits[self._query.follower_group], {group: commits[group] for group in self._query.leader_groups}
+
+    def _ask_commits_of(self, group: str, keys: list[PartitionKey]) -> Mapping[PartitionKey, int]:
+        deadline = time.monotonic() + self._query.timeout
+        while True:
+            try:
+                return self._committed.ask(group, keys, self._query.timeout)
+            except KafkaException as error:  # noqa: PERF203 - one question to the broker a turn
+                if ends_the_reading(error.args[0]) or time.monotonic() >= deadline:
+                    raise
+            time.sleep(RETRY_SECONDS)
 
     def _partition(
         self,
@@ -208,10 +212,11 @@ class StatusReader:
     ) -> PartitionSnapshot:
         leaders = []
         for group, committed in sorted(commits.items()):
-            if published is None:
-                leaders.append(_leader(group, LeaderOffset(committed, -1, 0.0), committed, span.end, now))
-            else:
-                leaders.append(_leader(group, published.get(group), committed, span.end, now))
+            said = None if published is None else published.get(group)
+            if said is None and not (self._commit_log is not None and self._query.reads_all):
+                # Nothing was published, or not lately: what it has committed counts.
+                said = LeaderOffset(committed, -1, 0.0)
+            leaders.append(_leader(group, said, committed, span.end, now))
         offsets = [None if leader.is_impossible else leader.published_offset for leader in leaders]
         known = [offset for offset in offsets if offset is not None]
         return PartitionSnapshot(
