@@ -196,7 +196,7 @@ class StatusReader:
         while True:
             try:
                 return self._committed.ask(group, keys, self._query.timeout)
-            except KafkaException as error:  # noqa: PERF203 - one question to the broker a turn
+            except KafkaException as error:
                 if ends_the_reading(error.args[0]) or time.monotonic() >= deadline:
                     raise
             time.sleep(RETRY_SECONDS)
