@@ -17,6 +17,7 @@ from arroyo_sync.errors import (
 )
 from arroyo_sync.factory import SynchronizedStrategyFactory
 from arroyo_sync.flow_control import FlowControlledConsumer
+from arroyo_sync.group_offsets import GroupOffsetsSource
 from arroyo_sync.leader import PublishCommitLog
 from arroyo_sync.line import HoldLimits
 from arroyo_sync.remote import CommitLogConsumer, HighWatermarks, RemoteOffsetSource
@@ -32,6 +33,7 @@ __all__ = [
     "ConfigurationError",
     "FlowControlledConsumer",
     "FollowerStalled",
+    "GroupOffsetsSource",
     "HighWatermarks",
     "HoldLimits",
     "InvalidOffset",

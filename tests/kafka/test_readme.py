@@ -16,9 +16,11 @@ from arroyo_sync.commit_log import CommitRecord, encode
 from tests.kafka.admin import Kafka
 from tests.kafka.clients import read
 from tests.kafka.waiting import wait_until
+from tests.readme_tables import metrics_table
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(r"^```sh\n(.*?)\n```$", README.read_text(), re.MULTILINE | re.DOTALL)
 
 YOUR_OWN_FACTORY = """
 from arroyo.processing.strategies import CommitOffsets, ProcessingStrategyFactory, RunTask
@@ -99,6 +101,33 @@ producer.close().result(10)
     assert '"offset": 42' in read(topics.bootstrap_servers, "snuba-commit-log", before + 1)[-1]
 
 
-def test_every_python_block_is_run_by_a_test_above() -> None:
-    """A block that is added needs a test."""
-    assert len(BLOCKS) == 2
+@pytest.mark.parametrize("text", ["GroupOffsetsSource(", "ManualSource()"])
+def test_the_blocks_that_need_no_broker(run: Callable[[str], subprocess.Popen[str]], text: str) -> None:
+    """The source for leaders without a commit log, and the test of a pipeline with its assertions."""
+    process = run(block_with(text))
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+
+
+def test_the_status_command_tells_how_the_follower_stands(topics: Kafka) -> None:
+    """The command as it stands there, of this environment, on the tests' broker."""
+    if not topics.committed_offsets("post-process-forwarder", "events"):  # the follower above may have run before
+        topics.commit_offsets("post-process-forwarder", "events", {0: 0})
+    [command] = [command for command in COMMANDS if command.startswith("arroyo-sync status")]
+    program, *arguments = command.replace("localhost:9092", topics.bootstrap_servers).split()
+    result = subprocess.run(
+        [Path(sys.executable).with_name(program), *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert "post-process-forwarder" in result.stdout
+    assert result.returncode in (0, 1), result.stderr
+
+
+def test_the_metrics_table_is_the_codes() -> None:
+    """Name, kind, unit, tags and meaning, as `metrics.py` has them."""
+    assert metrics_table() in README.read_text()
+
+
+def test_every_block_is_run() -> None:
+    """A block that is added needs a test. The first two commands are the quickstart and this very test run."""
+    assert len(BLOCKS) == 4
+    assert len(COMMANDS) == 3
