@@ -461,7 +461,7 @@ class InterruptedCell:
 
 @pytest.mark.parametrize("is_before", [True, False])
 def test_a_message_that_proves_an_offset_is_seen_whichever_comes_first(is_before: bool) -> None:
-    """The gate notes what it received, then looks for doubts; here it is the other way about: one of the two sees it."""
+    """The gate notes what it received, then looks for doubts; here it is the reverse. One of them sees it."""
     fixture = Fixture()
     fixture.assign(KEY)
     cell = InterruptedCell(fixture, is_before)
