@@ -35,8 +35,8 @@ def json_payload() -> bytes:
 def run(bench: Bench) -> dict[str, Any]:
     """A follower that does nothing with 200 B, and one that parses 2 kB of JSON."""
     cases = {
-        "nothing": _case(bench, "nothing", b"x" * 200, bench.pick(200_000, 600_000)),
-        "json": _case(bench, "json", json_payload(), bench.pick(100_000, 250_000)),
+        "nothing": _case(bench, "nothing", b"x" * 200, bench.pick(120_000, 600_000)),
+        "json": _case(bench, "json", json_payload(), bench.pick(80_000, 250_000)),
     }
     return {
         "cases": cases,

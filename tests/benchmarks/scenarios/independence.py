@@ -28,8 +28,8 @@ CASES = {"alive": [], "stopped": [STOPPED]}
 
 def run(bench: Bench) -> dict[str, Any]:
     """Tailing, then far ahead."""
-    tailing = _tailing(bench, bench.pick(4.0, 60.0))
-    far_ahead = _far_ahead(bench, bench.pick(200_000, 1_500_000))
+    tailing = _tailing(bench, bench.pick(2.0, 60.0))
+    far_ahead = _far_ahead(bench, bench.pick(150_000, 1_500_000))
     return {
         "cases": {"tailing": tailing, "far ahead": far_ahead},
         "summary": {

@@ -76,7 +76,7 @@ def run(bench: Bench) -> dict[str, Any]:
             for groups in GROUPS:
                 bench.progress(f"repetition {repetition + 1}: {partitions} partitions, {groups} groups")
                 with _no_collection():
-                    measured = _measure(partitions, groups, bench.pick(3_000, 20_000))
+                    measured = _measure(partitions, groups, bench.pick(2_000, 20_000))
                 costs.setdefault((partitions, groups), []).append(measured)
     points = [
         {
