@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from arroyo_sync.committed_offsets import CommittedOffsets
 from arroyo_sync.errors import BrokersUnreachable, NotReady, SourceDied
@@ -35,7 +35,21 @@ class Field:
         assert producer.flush(TIMEOUT_SECONDS) == 0
 
     def commit(self, group: str, offset: int, partition: int = 0) -> None:
-        self.kafka.commit_offsets(group, self.topic, {partition: offset})
+        """As a member of the group would, and like it, again until its coordinator is there."""
+        consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": group, **QUICK})
+        offsets = [TopicPartition(self.topic, partition, offset)]
+
+        def is_committed() -> bool:
+            try:
+                (committed,) = consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException:
+                return False
+            return committed.error is None
+
+        try:
+            wait_until(is_committed, TIMEOUT_SECONDS, f"{group} to commit")
+        finally:
+            consumer.close()
 
     def source(self, *groups: str, **arguments: Any) -> GroupOffsetsSource:
         configuration = {"bootstrap.servers": self.kafka.bootstrap_servers, **QUICK}

@@ -122,7 +122,7 @@ def test_stop_returns_in_time_whatever_the_brokers_do(
     log.publish(5)
     with reading(cluster, "commit-log") as (source, remote):
         broker = cluster.brokers[0]
-        broker.stop()
+        broker.kill()
         remote.wait_until(lambda: any("refused" in each.getMessage() for each in caplog.records), "the loss to be seen")
         assert remote[0] == 5, "what the leaders committed stays true"
         source.check()
@@ -130,12 +130,6 @@ def test_stop_returns_in_time_whatever_the_brokers_do(
         cluster.wait_until_ready()
         log.publish(6)
         remote.wait_for(6)
-
-        broker.kill()
-        broker.start()
-        cluster.wait_until_ready()
-        log.publish(7)
-        remote.wait_for(7)
 
         broker.pause()
         source.assign({("events", 0): 0}, None)  # so that the broker is asked
