@@ -124,7 +124,8 @@ class GroupOffsetsSource(OffsetSource):
                     assignments = self._assignments
                 if asked:
                     for group in self._offsets.groups:
-                        self._ask(committed, group, asked)
+                        if not self._stopping.is_set():
+                            self._ask(committed, group, asked)
                 with self._changed:
                     self._changed.wait_for(
                         lambda before=assignments: self._assignments != before or self._stopping.is_set(),  # type: ignore[misc]

@@ -23,10 +23,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from arroyo_sync.client_settings import check_configuration, query_settings
 from arroyo_sync.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied
+from arroyo_sync.kafka_errors import ends_the_source
 from arroyo_sync.leader_offsets import LeaderOffset, LeaderOffsets, Published
 from arroyo_sync.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.verifier import Verifier
@@ -111,6 +112,8 @@ class OffsetSource(ABC):
         self._error: BaseException | None = None
         self._is_ready = False
         self._ready_since: float | None = None
+        # Written by the thread of any client of the data topic's cluster, read by the checking one.
+        self._data_error: KafkaError | None = None
         # The checking thread's: of which partitions each group was last said to be silent.
         self._silent: dict[str, list[PartitionKey]] = {}
         # The reading thread's.
@@ -298,11 +301,18 @@ class OffsetSource(ABC):
     def _check(self) -> None:
         self._verifier.run(self._keep_house)
 
+    def _on_data_error(self, error: KafkaError) -> None:
+        """Told by a client of the data topic's cluster. What isn't told here comes out of the question it spoiled."""
+        if ends_the_source(error):
+            self._data_error = error
+
     def _keep_house(self) -> float:
         """Called by the checking thread, now and then and when something changed.
 
         :returns: in how many seconds it wants to be called again at the latest.
         """
+        if self._data_error is not None:
+            raise KafkaException(self._data_error)
         self._warn_of_silence()
         return HOUSEKEEPING_SECONDS
 
@@ -328,8 +338,9 @@ class OffsetSource(ABC):
     def _own_watermarks(self) -> Iterator[HighWatermarks]:
         """A client that asks where the data topic's partitions end, for the checking thread."""
         advice = "" if self._has_data_configuration else DATA_CONFIGURATION_ADVICE
-        consumer = Consumer(query_settings(self._data_configuration))
-        watermarks = KafkaWatermarks(consumer, advice=advice, clock=self._clock)
+        settings = {**query_settings(self._data_configuration), "error_cb": self._on_data_error}
+        consumer = Consumer(settings)
+        watermarks = KafkaWatermarks(consumer, advice=advice, is_polled=False, clock=self._clock)
         try:
             yield watermarks
         finally:

@@ -46,11 +46,21 @@ class KafkaWatermarks:
 
     :param consumer: the handle. It is never closed from here.
     :param advice: added to the log line about a topic that isn't there.
+    :param is_polled: whether somebody polls the consumer. If nobody does, each question lets it tell its ``error_cb``
+        what went wrong.
     """
 
-    def __init__(self, consumer: Consumer, *, advice: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        advice: str = "",
+        is_polled: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._consumer = consumer
         self._advice = advice
+        self._is_polled = is_polled
         self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
         self._is_closed = False
 
@@ -80,6 +90,8 @@ class KafkaWatermarks:
         except (KafkaException, RuntimeError) as error:
             if self._once.is_due("all"):
                 self._log_failure(sorted({topic for topic, _ in partitions}), error.args[0])
+            if not self._is_polled and isinstance(error, KafkaException):
+                self._consumer.poll(0.1)  # there may be several
             return {}
         ends: dict[PartitionKey, int] = {}
         for answer in answers:

@@ -28,6 +28,9 @@ class Client:
         self.asked += [(each.topic, each.partition, each.offset) for each in partitions]
         return self._next()
 
+    def poll(self, timeout: float) -> None:
+        self.asked.append("poll")
+
     def _next(self) -> Any:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -105,6 +108,14 @@ def test_failures_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> 
     clock.now += 60
     made.query([("events", 0)], 1.0)
     assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("is_polled", [True, False])
+def test_a_client_that_nobody_polls_tells_its_errors_with_the_question_that_failed(is_polled: bool) -> None:
+    """And one that is polled isn't polled from here: a message might be lost."""
+    client = Client(KafkaException(KafkaError(KafkaError._TRANSPORT)))
+    watermarks(client, is_polled=is_polled).query([("events", 0)], 1.0)
+    assert client.asked[1:] == ([] if is_polled else ["poll"])
 
 
 def test_a_closed_client_is_left_alone() -> None:

@@ -213,6 +213,23 @@ def test_what_only_a_person_can_mend_ends_the_source(secure_cluster: KafkaCluste
             source.check()
 
 
+def test_a_password_that_the_data_cluster_refuses_ends_the_source(secure_cluster: KafkaCluster) -> None:
+    """Else nothing could ever be checked, and the gate would stay shut for no reason that can be seen."""
+    data_configuration = {
+        "bootstrap.servers": secure_cluster.bootstrap_servers_of("SECURE"),
+        **SASL,
+        "sasl.password": "wrong",
+        **QUICK,
+    }
+    CommitLog(secure_cluster, "commit-log").publish(5)
+    with reading(secure_cluster, "commit-log", data_configuration=data_configuration) as (source, remote):
+        source.assign({("events", 0): 0}, None)
+        remote.wait_until(lambda: source._error is not None, "the source to end")
+        with pytest.raises(SourceDied, match=r"[Aa]uthentication"):
+            source.check()
+        assert remote[0] is None
+
+
 # Being dead.
 
 
