@@ -160,6 +160,7 @@ class Bench:
         producer = Producer(
             {
                 "bootstrap.servers": self.cluster.bootstrap_servers,
+                "log_level": 2,
                 "linger.ms": 5,
                 # As large as the producers of a steady stream make them; the broker hands out whole batches.
                 "batch.size": BATCH_BYTES,
@@ -180,7 +181,7 @@ class Bench:
 
     def publish(self, contender: str, topic: str, commit_log: str, offsets: list[int]) -> CommitRecords:
         """Publish each partition's offset (0: none), all at once, and wait until the broker has the records."""
-        producer = Producer({"bootstrap.servers": self.cluster.bootstrap_servers, "linger.ms": 0})
+        producer = Producer({"bootstrap.servers": self.cluster.bootstrap_servers, "linger.ms": 0, "log_level": 2})
         producer.list_topics(commit_log, 10)
         form = self.record_format(contender)
         now = time.perf_counter_ns()
