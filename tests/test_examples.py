@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -411,3 +412,18 @@ def test_summary_numbers_are_found() -> None:
     """The pattern that these tests read the summary with, on a summary as it is printed."""
     text = "        produced         4,017\nBROKEN  released early       2  by\nok      lost                 0  x\n"
     assert json.dumps(counts(text)) == '{"produced": 4017, "released early": 2, "lost": 0}'
+
+
+def test_a_leader_whose_last_records_cannot_be_delivered_still_tells_why_it_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The wait for its producer has an end, which is logged: no error takes the place of the processor's."""
+    monkeypatch.setattr(leader, "PRODUCER_CLOSE_SECONDS", 0.0)
+
+    class Producer:
+        def close(self) -> Future[None]:
+            return Future()
+
+    producer: Any = Producer()
+    leader.LeaderFactory(producer, "commit-log", "writers", leader.do_nothing, None).shutdown()
+    assert caplog.messages == ["The last commits were not delivered to commit-log within 0 seconds"]
