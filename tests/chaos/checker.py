@@ -1,0 +1,199 @@
+"""The judge of a run: per promise, what was violated, with the events. It shares no code with the package.
+
+    safety        a message came through before some leader group had passed it to ``commit``; after a rewind that the
+                  follower knew of, before it was passed again
+    order         within an assignment and partition the next offset didn't follow the last
+    no loss       a later message came through, or was committed, and this one never did before
+    progress      in a quiet time, when all worked, a message that all leaders had committed didn't come through
+    independence  the same, while a leader of other partitions stood still
+    bounded       a partition held more than its limit
+    loud          a process ended by itself without one clear line
+
+What isn't judged: offsets that a group published before it was rewound and that a follower may still believe; progress
+while faults last; anything of messages whose records were deleted before they came through (with them, the topic).
+Messages may come through more than once, after a crash or a rebalance: these are counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tests.chaos.evidence import Delivery, Evidence, Follower, Line, LogRecord, Place, Round
+
+PROMISES = ("safety", "order", "no loss", "progress", "independence", "bounded", "loud")
+LEADER_MARGIN_SECONDS = 3.0
+"""A follower has at least this long to deliver what the leaders committed at the end of a round."""
+
+
+class Violation(NamedTuple):
+    promise: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    violations: list[Violation]
+    messages: int
+    """Acknowledged by the brokers."""
+    deliveries: int
+    duplicates: int
+    rewinds: int
+    rounds: int
+    assignments: int
+    late_leaders: int
+    """Messages that a leader had not committed by the end of a quiet round: they say nothing of the followers."""
+    release_seconds: tuple[float, float]
+    """p50 and p99 over the quiet rounds, from the last leader's journal line to the follower's."""
+
+    def counts(self) -> dict[str, int]:
+        counted = Counter(violation.promise for violation in self.violations)
+        return {promise: counted[promise] for promise in PROMISES}
+
+
+def judge(journals: dict[str, list[Line]], commit_log: Sequence[LogRecord] = ()) -> Verdict:
+    """All journals of a run by file name, and all records of its commit log."""
+    return _Judge(Evidence(journals, commit_log)).verdict()
+
+
+class _Judge:
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._groups: dict[str, list[Follower]] = defaultdict(list)
+        for follower in evidence.followers:
+            self._groups[follower.group].append(follower)
+        # By follower group: when each message came through first, and how many deliveries that makes.
+        self._first: dict[str, dict[tuple[Place, int], float]] = {}
+        for group, followers in self._groups.items():
+            first = self._first[group] = {}
+            for delivery in sorted(each for follower in followers for each in follower.deliveries):
+                first.setdefault((delivery.place, delivery.offset), delivery.time)
+        self._late_leaders = 0
+        self._release_seconds: list[float] = []
+
+    def verdict(self) -> Verdict:
+        evidence = self._evidence
+        violations: list[Violation] = []
+        for follower in evidence.followers:
+            violations += self._early(follower)
+            violations += self._out_of_order(follower)
+            violations += self._over_limit(follower)
+        for group in self._groups:
+            violations += self._lost(group)
+            violations += self._stuck(group)
+        violations += self._unclear()
+        deliveries = sum(len(follower.deliveries) for follower in evidence.followers)
+        times = sorted(self._release_seconds) or [0.0]
+        return Verdict(
+            violations,
+            messages=sum(len(acked) for acked in evidence.acked.values()),
+            deliveries=deliveries,
+            duplicates=deliveries - sum(len(first) for first in self._first.values()),
+            rewinds=evidence.rewinds,
+            rounds=len(evidence.rounds),
+            assignments=sum(follower.assignments for follower in evidence.followers),
+            late_leaders=self._late_leaders,
+            release_seconds=(times[len(times) // 2], times[int(len(times) * 0.99)]),
+        )
+
+    def _early(self, follower: Follower) -> Iterator[Violation]:
+        for delivery in follower.deliveries:
+            for group in sorted(self._evidence.leader_groups):
+                committed = self._evidence.committed_at(group, delivery.place, delivery.offset)
+                again = self._evidence.committed_since_rewind(group, delivery, follower)
+                if committed > delivery.time:
+                    yield Violation("safety", f"{_at(delivery)}: {group} committed it {_when(committed)}")
+                elif again is not None and again > delivery.time:
+                    yield Violation(
+                        "safety", f"{_at(delivery)}: {group}, which was set back, committed it again {_when(again)}"
+                    )
+
+    def _out_of_order(self, follower: Follower) -> Iterator[Violation]:
+        last: dict[tuple[int, Place], int] = {}
+        for delivery in follower.deliveries:
+            key = delivery.assignment, delivery.place
+            expected = last.get(key, delivery.offset - 1) + 1
+            first = self._evidence.first_offset(delivery.place, delivery.time)
+            if delivery.offset < expected or delivery.offset > max(expected, first):
+                yield Violation("order", f"{_at(delivery)}: {expected} was next")
+            last[key] = delivery.offset
+
+    def _lost(self, group: str) -> Iterator[Violation]:
+        passed: dict[Place, list[tuple[float, int, str]]] = defaultdict(list)
+        for follower in self._groups[group]:
+            for delivery in follower.deliveries:
+                passed[delivery.place].append((delivery.time, delivery.offset, _at(delivery)))
+        for of, place, offset in self._evidence.committed:
+            if of == group:
+                passed[place].append((float("inf"), offset, f"{group} has committed {offset} of {place}"))
+        for place, events in passed.items():
+            came: set[int] = set()
+            next_missing = 0
+            for time, offset, what in sorted(events):
+                next_missing = max(next_missing, self._evidence.first_offset(place, time))
+                while next_missing in came:
+                    came.discard(next_missing)
+                    next_missing += 1
+                missing = [each for each in range(next_missing, offset) if each not in came]
+                if missing:
+                    yield Violation("no loss", f"{what}: {missing[0]} to {missing[-1]} ({len(missing)}) hadn't come")
+                    next_missing = offset
+                if offset >= next_missing:
+                    came.add(offset)
+
+    def _stuck(self, group: str) -> Iterator[Violation]:
+        told: set[tuple[Place, int]] = set()
+        for each in self._evidence.rounds:
+            epoch = self._evidence.epoch_at(each.acked_by)
+            for place, acked in self._evidence.acked.items():
+                if place[0] != epoch or place[1] in each.still:
+                    continue
+                stuck = [
+                    offset for offset in self._missing_in(each, group, place, acked) if (place, offset) not in told
+                ]
+                told.update((place, offset) for offset in stuck)
+                if stuck:
+                    promise = "independence" if each.still else "progress"
+                    yield Violation(
+                        promise,
+                        f"round {each.number}, {group}: {len(stuck)} messages of {place}, from {min(stuck)} to "
+                        f"{max(stuck)}, didn't come by {each.deadline:.3f}",
+                    )
+
+    def _missing_in(self, each: Round, group: str, place: Place, acked: Sequence[tuple[int, float]]) -> Iterator[int]:
+        begins = self._evidence.first_offset(place, each.deadline)
+        for offset, time in acked:
+            if time > each.acked_by or offset < begins:
+                continue
+            committed = max(self._evidence.committed_at(of, place, offset) for of in self._evidence.leader_groups)
+            came = self._first[group].get((place, offset), float("inf"))
+            if came <= each.deadline:
+                if time > each.acked_by - 1.0:
+                    self._release_seconds.append(came - committed)
+            elif committed > each.deadline - LEADER_MARGIN_SECONDS:
+                self._late_leaders += 1
+            else:
+                yield offset
+
+    def _over_limit(self, follower: Follower) -> Iterator[Violation]:
+        over = [(time, held) for time, held in follower.held if follower.limit is not None and held > follower.limit]
+        if over:
+            yield Violation("bounded", f"{follower.name} held {over[0][1]} of at most {follower.limit} at {over[0][0]}")
+
+    def _unclear(self) -> Iterator[Violation]:
+        for _, time, name, status, last_line, is_clear in self._evidence.exits:
+            if not is_clear:
+                yield Violation("loud", f"{time:.3f}: {name} ended with status {status}: {last_line}")
+
+
+def _at(delivery: Delivery) -> str:
+    return (
+        f"{delivery.time:.3f}: {delivery.process}, assignment {delivery.assignment}, delivered offset "
+        f"{delivery.offset} of partition {delivery.partition}, epoch {delivery.epoch}"
+    )
+
+
+def _when(time: float) -> str:
+    return "never" if time == float("inf") else f"at {time:.3f}"

@@ -1,0 +1,212 @@
+"""The journals of a run, sorted for the judge. It shares no code with the package."""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+Line = list[Any]
+Place = tuple[int, int]
+"""Epoch and partition: of the data topic as it was created for the epoch-th time."""
+
+APART_SECONDS = 0.5
+"""How far a record's wall clock may lie from ours."""
+POISON_TIMESTAMP = 1.0
+"""In the strange records that the run itself writes."""
+KNOWN_AFTER_SECONDS = 3.0
+"""A follower that nothing hinders knows a record that has been in the commit log for so long."""
+
+
+class Delivery(NamedTuple):
+    """A message that came out of a gate."""
+
+    time: float
+    process: str
+    assignment: int
+    epoch: int
+    partition: int
+    offset: int
+
+    @property
+    def place(self) -> Place:
+        return self.epoch, self.partition
+
+
+class Rewind(NamedTuple):
+    """A leader group's partition that was set back, and when the group published again, if it did."""
+
+    time: float
+    published_at: float | None
+
+
+class Round(NamedTuple):
+    number: int
+    acked_by: float
+    deadline: float
+    still: frozenset[int]
+
+
+class LogRecord(NamedTuple):
+    """A record of the commit log: Unix seconds, key and value."""
+
+    wall_time: float
+    key: bytes | None
+    value: bytes | None
+
+
+class Reach:
+    """By when something had reached which offset."""
+
+    def __init__(self, steps: Sequence[tuple[float, int]]) -> None:
+        self._offsets: list[int] = []
+        self._times: list[float] = []
+        for time, offset in sorted(steps):
+            if not self._offsets or offset > self._offsets[-1]:
+                self._offsets.append(offset)
+                self._times.append(time)
+
+    def time_of(self, offset: int) -> float:
+        """When it first reached this offset or one beyond; infinity: never."""
+        index = bisect.bisect_left(self._offsets, offset)
+        return self._times[index] if index < len(self._times) else float("inf")
+
+
+@dataclass
+class Follower:
+    name: str
+    group: str
+    began_at: float
+    deliveries: list[Delivery] = field(default_factory=list)
+    held: list[tuple[float, int]] = field(default_factory=list)
+    limit: int | None = None
+    assignments: int = 0
+
+
+class Evidence:
+    """What the journals and the commit log say."""
+
+    def __init__(self, journals: Mapping[str, Sequence[Line]], commit_log: Sequence[LogRecord] = ()) -> None:
+        self.followers: list[Follower] = []
+        self.acked: dict[Place, list[tuple[int, float]]] = defaultdict(list)
+        self.epochs: list[tuple[float, int]] = []
+        self.deleted: dict[Place, list[tuple[float, int]]] = defaultdict(list)
+        self.faults: dict[str, int] = defaultdict(int)
+        self.exits: list[Line] = []
+        self.rounds: list[Round] = []
+        self.committed: list[tuple[str, Place, int]] = []
+        self.leader_groups: set[str] = set()
+        self._hindered: list[tuple[float, float, str]] = []
+        self._done: dict[tuple[str, Place], list[tuple[float, int]]] = defaultdict(list)
+        self._wall_ahead = 0.0
+        rewound: list[tuple[float, str, Place]] = []
+        for name, lines in journals.items():
+            self._take_in(name, lines, rewound)
+        self._rewinds: dict[tuple[str, Place], list[Rewind]] = defaultdict(list)
+        published = self._published(commit_log)
+        for time, group, place in sorted(rewound):
+            later = [each for each in published.get((group, place[1]), ()) if each > time]
+            self._rewinds[group, place].append(Rewind(time, min(later, default=None)))
+        # By group and place the reach since each rewind; the first one is since the beginning.
+        self._reaches: dict[tuple[str, Place], list[Reach]] = {}
+        for key, steps in self._done.items():
+            since = [float("-inf"), *(rewind.time for rewind in self._rewinds.get(key, ()))]
+            self._reaches[key] = [Reach([step for step in steps if step[0] > begin]) for begin in since]
+
+    def committed_at(self, group: str, place: Place, offset: int) -> float:
+        """When a leader group first passed the message to ``commit``; infinity: never."""
+        reaches = self._reaches.get((group, place))
+        return reaches[0].time_of(offset) if reaches else float("inf")
+
+    def committed_since_rewind(self, group: str, delivery: Delivery, follower: Follower) -> float | None:
+        """The same since the last rewind that the follower knew of when it made the delivery; ``None``: of none."""
+        key = group, delivery.place
+        for index, rewind in reversed(list(enumerate(self._rewinds.get(key, ())))):
+            if self._is_known(rewind, delivery.time, follower):
+                reaches = self._reaches.get(key)
+                return reaches[index + 1].time_of(delivery.offset) if reaches else float("inf")
+        return None
+
+    @property
+    def rewinds(self) -> int:
+        return sum(len(each) for each in self._rewinds.values())
+
+    def first_offset(self, place: Place, time: float) -> int:
+        """Below it, by then, records may have been deleted."""
+        return max((before for since, before in self.deleted.get(place, ()) if since <= time), default=0)
+
+    def epoch_at(self, time: float) -> int:
+        return max((each for each in self.epochs if each[0] <= time), default=(0.0, 1))[1]
+
+    def _is_known(self, rewind: Rewind, time: float, follower: Follower) -> bool:
+        if rewind.published_at is None:
+            return False
+        begin = rewind.published_at - APART_SECONDS
+        if follower.began_at > rewind.published_at + 2 * APART_SECONDS:
+            return not self._is_hindered(begin, follower.began_at, "cluster")  # it was in the log, and is replayed
+        if time < rewind.published_at + KNOWN_AFTER_SECONDS:
+            return False
+        return not self._is_hindered(begin, time, "cluster", follower.group)
+
+    def _is_hindered(self, begin: float, end: float, *what: str) -> bool:
+        return any(each in what and since < end and until > begin for since, until, each in self._hindered)
+
+    def _take_in(self, name: str, lines: Sequence[Line], rewound: list[tuple[float, str, Place]]) -> None:
+        follower = Follower(name, "", 0.0)
+        group = ""
+        for line in lines:
+            kind, time, *values = line
+            match kind, values:
+                case "begin", [group, role]:
+                    if role == "leader":
+                        self.leader_groups.add(group)
+                    elif role == "follower":
+                        follower = Follower(name, group, time)
+                        self.followers.append(follower)
+                case "out", [assignment, epoch, partition, offset, _]:
+                    follower.deliveries.append(Delivery(time, name, assignment, epoch, partition, offset))
+                case "done", [epoch, partition, offset]:
+                    self._done[group, (epoch, partition)].append((time, offset))
+                case "acked", [epoch, partition, offset, _]:
+                    self.acked[epoch, partition].append((offset, time))
+                case "held", [messages]:
+                    follower.held.append((time, messages))
+                case "limit", [messages]:
+                    follower.limit = messages
+                case "assigned", _:
+                    follower.assignments += 1
+                case "clock", [wall_time]:
+                    self._wall_ahead = wall_time - time
+                case "epoch", [epoch]:
+                    self.epochs.append((time, epoch))
+                case "deleted", [epoch, partition, before]:
+                    self.deleted[epoch, partition].append((time, before))
+                case "rewound", [of, epoch, partition, _]:
+                    rewound.append((time, of, (epoch, partition)))
+                case "fault", [_, what, _, _]:
+                    self.faults[what] += 1
+                case "hindered", [what, until]:
+                    self._hindered.append((time, until, what))
+                case "exit", _:
+                    self.exits.append(line)
+                case "round", [number, acked_by, deadline, still]:
+                    self.rounds.append(Round(number, acked_by, deadline, frozenset(still)))
+                case "committed", [of, epoch, partition, offset]:
+                    self.committed.append((of, (epoch, partition), offset))
+
+    def _published(self, commit_log: Sequence[LogRecord]) -> dict[tuple[str, int], list[float]]:
+        """By leader group and partition the times of its records, on our clock."""
+        times: dict[tuple[str, int], list[float]] = defaultdict(list)
+        for record in commit_log:
+            try:
+                _, partition, group = (record.key or b"").decode().split(":", 2)
+                value = json.loads(record.value or b"")
+                if value["orig_message_ts"] == POISON_TIMESTAMP:
+                    continue
+            except (ValueError, TypeError, KeyError):
+                continue  # another strange record
+            times[group, int(partition)].append(record.wall_time - self._wall_ahead)
+        return times

@@ -1,0 +1,151 @@
+"""The processes of a run: each in a slot that starts it, ends it, and starts it again when it has ended by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.handlers import DELAY_VARIABLE, JOURNAL_VARIABLE
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RESTART_SECONDS = 0.3
+STOP_SECONDS = 6.0
+
+
+class Slot:
+    """One member of a group, or the producer. ``name`` and a number name the files of each of its processes."""
+
+    def __init__(self, folder: Path, name: str, role: str, settings: dict[str, Any]) -> None:
+        self.name = name
+        self.role = role
+        self.settings = settings
+        self.group: str = settings.get("group", "")
+        self.is_wanted = False
+        self.delay_seconds = 0.0
+        self.is_paused = False
+        self._folder = folder
+        self._number = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended_at = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self.is_running and self._process is not None else None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def journal(self) -> str:
+        """The name of its process's journal."""
+        return f"{self.name}.{self._number}"
+
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start a process, if none runs."""
+        self.is_wanted = True
+        if self.is_running:
+            return
+        self._number += 1
+        self.is_paused = False
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.chaos.worker", self.role, json.dumps(self.settings)],
+                stdin=subprocess.PIPE if self.role == "producer" else subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    JOURNAL_VARIABLE: str(self._folder / f"{self.journal}.jsonl"),
+                    DELAY_VARIABLE: str(self.delay_seconds),
+                    **(environment or {}),
+                },
+            )
+
+    def say(self, line: str) -> None:
+        """To the producer."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """SIGKILL. It stays wanted, so it is started again."""
+        if self._process is not None and self.is_running:
+            self._process.kill()
+            self._process.wait(10)
+        self._forget()
+
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
+        """End it, and want it no more: SIGTERM (the producer: the end of its input), and SIGKILL if that takes long."""
+        self.ask_to_stop()
+        self.wait_until_stopped(timeout)
+
+    def ask_to_stop(self) -> None:
+        self.is_wanted = False
+        if self._process is None or not self.is_running:
+            return
+        if self.is_paused:
+            self.go_on()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        else:
+            self._process.terminate()
+
+    def wait_until_stopped(self, timeout: float = STOP_SECONDS) -> None:
+        if self._process is None:
+            return
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10)
+        self._forget()
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        if self._process is not None and self.is_running:
+            self._process.send_signal(signal.SIGSTOP)
+            self.is_paused = True
+
+    def go_on(self) -> None:
+        """SIGCONT, if it was paused."""
+        if self._process is not None and self.is_running and self.is_paused:
+            self._process.send_signal(signal.SIGCONT)
+        self.is_paused = False
+
+    def ended_by_itself(self) -> tuple[int, str, bool] | None:
+        """Once for each such end: exit status, last line, and whether that is all there is to say."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        status = self._process.returncode
+        self._forget()
+        text = self._log.read_text(errors="replace")
+        lines = [line for line in text.splitlines() if line.strip()]
+        last_line = lines[-1] if lines else ""
+        is_clear = status == 1 and "Traceback" not in text and last_line.startswith("worker.py: ")
+        return status, last_line, is_clear
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be started again."""
+        return self.is_wanted and self._process is None and time.monotonic() >= self._ended_at + RESTART_SECONDS
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / f"{self.journal}.log"
+
+    def _forget(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process = None
+        self.is_paused = False
+        self._ended_at = time.monotonic()

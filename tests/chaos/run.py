@@ -1,0 +1,223 @@
+"""A run: faults in a seeded order, quiet rounds in between, and the verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from confluent_kafka import KafkaException
+
+from tests.chaos.checker import Verdict, judge
+from tests.chaos.evidence import LogRecord
+from tests.chaos.faults import FAULTS
+from tests.chaos.journal import read_all
+from tests.chaos.world import FOLLOWER_GROUPS, LEADER_GROUPS, RATE, TOPIC, World
+
+FAULTS_A_ROUND = 12
+"""After so many faults all is healed, and in a quiet round everything must come through."""
+RECOVERY_SECONDS = 0.5
+BURST = 60
+"""Messages a partition."""
+FIRST_ROUND_SECONDS = 90.0
+"""For the round after faults: dead members are missed, leaders that were set back catch up, and a quiet partition is
+published again by its heartbeat only."""
+ROUND_SECONDS = 15.0
+STILL_SECONDS = 4.5
+"""A leader stands still for less than its session's timeout."""
+LAST_ROUNDS = 5
+
+
+class Run:
+    """Drives a world. Its methods block for as long as what they do takes."""
+
+    def __init__(self, world: World, seed: int, only: Collection[str] = ()) -> None:
+        self._world = world
+        self._random = Random(seed)
+        self._kinds = [name for name, fault in FAULTS.items() for _ in range(fault.weight) if not only or name in only]
+        self._bag: list[str] = []
+        self._rounds = 0
+        self.done = 0
+        self.skipped: list[str] = []
+        """Faults that the cluster refused, for instance since a broker was still down."""
+
+    def begin(self) -> None:
+        world = self._world
+        world.start(*(slot for slot in world.slots if slot.role == "leader"))
+        world.start(*(world.members(group)[0] for group in FOLLOWER_GROUPS))
+        world.start_producer()
+        self._round(FIRST_ROUND_SECONDS)
+        world.producer.say(f"rate {RATE}")
+
+    def faults(self, count: int) -> None:
+        while self.done < count:
+            self._fault()
+            self._world.wait(RECOVERY_SECONDS)
+            if self.done % FAULTS_A_ROUND == 0 and self.done < count:
+                self.quiet()
+
+    def quiet(self, rounds: int = 1) -> None:
+        """Heal everything; then all must come through, round by round, and once while a leader stands still."""
+        world = self._world
+        world.finish_later()
+        for proxy in world.proxies.values():
+            proxy.heal()
+        for broker in world.cluster.brokers:
+            if not broker.is_running:
+                broker.start()
+        world.wait_until_whole()
+        self._round(FIRST_ROUND_SECONDS)
+        for _ in range(rounds - 1):
+            self._round(ROUND_SECONDS)
+        self._round_with_a_leader_standing_still()
+        world.producer.say(f"rate {RATE}")
+
+    def end(self) -> None:
+        """Note what the followers have committed, once they have stopped."""
+        world = self._world
+        world.stop(*world.slots)
+        for group in FOLLOWER_GROUPS:
+            for partition, offset in world.cluster.committed_offsets(group, TOPIC).items():
+                world.journal.write("committed", group, world.epoch, partition, offset)
+
+    def _fault(self) -> None:
+        world = self._world
+        name = self._next_kind()
+        began = time.monotonic()
+        try:
+            FAULTS[name].do(world, self._random)
+        except (KafkaException, TimeoutError, KeyError) as error:
+            self.skipped.append(f"{name}: {error}"[:300])
+            for slot in world.slots:
+                if slot.role == "leader" or slot.name.endswith("-1"):
+                    world.start(slot)
+            if not world.producer.is_running:
+                world.start_producer()
+            return
+        self.done += 1
+        world.journal.write("fault", self.done, name, "", began)
+
+    def _next_kind(self) -> str:
+        while True:
+            for index, name in enumerate(self._bag):
+                if self._world.is_whole() or not FAULTS[name].needs_whole:
+                    return self._bag.pop(index)
+            if self._bag:
+                self._world.wait(1.0)
+            else:
+                self._bag = list(self._kinds)
+                self._random.shuffle(self._bag)
+
+    def _round(self, seconds: float) -> None:
+        world = self._world
+        acked_by = self._burst()
+        deadline = time.monotonic() + seconds
+        world.wait(seconds, lambda: not self._missing(set()))
+        self._note(acked_by, min(deadline, time.monotonic()), set())
+
+    def _round_with_a_leader_standing_still(self) -> None:
+        world = self._world
+        slot = world.members("writer-b")[0]
+        deadline = time.monotonic() + STILL_SECONDS
+        slot.pause()
+        try:
+            world.look()
+            before = set(world.done["writer-b"])
+            acked_by = self._burst()
+            world.wait(0.5)
+            still = {p for e, p, _ in world.came["eager"] if e == world.epoch}
+            still |= {p for p, _ in world.acked[world.epoch]}
+            still -= {partition for _, partition, _ in world.done["writer-b"] - before}
+            world.wait(deadline - time.monotonic(), lambda: not self._missing(still))
+            self._note(acked_by, min(deadline, time.monotonic()), still)
+        finally:
+            slot.go_on()
+
+    def _burst(self) -> float:
+        """Have a burst produced; by when all of it was acknowledged."""
+        world = self._world
+        world.look()
+        epoch = world.epoch
+        acked = world.acked.setdefault(epoch, set())
+        before = len(acked)
+        world.producer.say(f"rate 0\nburst {BURST}")
+        seen, same_since = before, time.monotonic()
+
+        def is_over() -> bool:
+            nonlocal seen, same_since
+            world.look()
+            if len(acked) != seen:
+                seen, same_since = len(acked), time.monotonic()
+            return seen > before and time.monotonic() > same_since + 0.3
+
+        world.wait(30.0, is_over)
+        return time.monotonic()
+
+    def _missing(self, still: Collection[int]) -> bool:
+        world = self._world
+        world.look()
+        epoch = world.epoch
+        with suppress(KafkaException, TimeoutError, KeyError):
+            first = {partition: low for partition, (low, _) in world.cluster.watermarks(TOPIC).items()}
+            wanted = {(epoch, p, o) for p, o in world.acked[epoch] if p not in still and o >= first.get(p, 0)}
+            return any(wanted - world.came[group] for group in FOLLOWER_GROUPS)
+        return True
+
+    def _note(self, acked_by: float, deadline: float, still: Collection[int]) -> None:
+        self._rounds += 1
+        self._world.look()
+        self._world.journal.write("round", self._rounds, acked_by, deadline, sorted(still))
+
+
+def run(
+    folder: Path,
+    faults: int,
+    seed: int,
+    only: Collection[str] = (),
+    environment: Mapping[str, str] | None = None,
+    last_rounds: int = LAST_ROUNDS,
+) -> tuple[Verdict, dict[str, Any]]:
+    """A whole run; its journals are in ``folder``. Returns the verdict, and the summary for JSON."""
+    began = time.monotonic()
+    commit_log: list[LogRecord] = []
+    with World(folder, environment) as world:
+        driver = Run(world, seed, only)
+        driver.begin()
+        driver.faults(faults)
+        driver.quiet(last_rounds)
+        driver.end()
+        commit_log = world.read_commit_log()
+    journals = read_all(folder)
+    verdict = judge(journals, commit_log)
+    kinds: dict[str, int] = {}
+    exits: dict[str, int] = {}
+    for line in journals["driver"]:
+        if line[0] == "fault":
+            kinds[line[3]] = kinds.get(line[3], 0) + 1
+        elif line[0] == "exit":
+            exits[line[4]] = exits.get(line[4], 0) + 1
+    summary = {
+        "faults": driver.done,
+        "seed": seed,
+        "messages": verdict.messages,
+        "duplicates": verdict.duplicates,
+        "violations": verdict.counts(),
+        "deliveries": verdict.deliveries,
+        "late_leaders": verdict.late_leaders,
+        "rewinds": verdict.rewinds,
+        "rounds": verdict.rounds,
+        "assignments": verdict.assignments,
+        "release_ms": {
+            "p50": round(verdict.release_seconds[0] * 1000),
+            "p99": round(verdict.release_seconds[1] * 1000),
+        },
+        "kinds": dict(sorted(kinds.items())),
+        "skipped": driver.skipped,
+        "exits": dict(sorted(exits.items())),
+        "leader_groups": dict(LEADER_GROUPS),
+        "seconds": round(time.monotonic() - began),
+    }
+    return verdict, summary
