@@ -34,11 +34,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=LAST_ROUNDS, help="quiet rounds at the end")
     parser.add_argument("--sabotage", choices=sorted(SABOTAGES), help="break the followers, to see that it is found")
     parser.add_argument("--keep", type=Path, help="keep the journals in this new folder")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no fault after so many seconds")
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="arroyo-sync-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     environment = {VARIABLE: options.sabotage} if options.sabotage else {}
-    verdict, summary = run(folder, options.faults, options.seed, options.only, environment, options.rounds)
+    verdict, summary = run(
+        folder, options.faults, options.seed, options.only, environment, options.rounds, options.seconds
+    )
     summary["versions"] = {
         "arroyo": version("sentry-arroyo"),
         "confluent-kafka": version("confluent-kafka"),

@@ -30,6 +30,7 @@ def begin_assignment(positions: dict[int, int]) -> None:
     global assignment
     assignment += 1
     _last.clear()
+    _next.clear()
     journal.write("assigned", assignment, positions)
 
 

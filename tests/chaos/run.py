@@ -52,8 +52,10 @@ class Run:
         self._round(FIRST_ROUND_SECONDS)
         world.producer.say(f"rate {RATE}")
 
-    def faults(self, count: int) -> None:
-        while self.done < count:
+    def faults(self, count: int, seconds: float = float("inf")) -> None:
+        """So many, or as many as there is time for."""
+        deadline = time.monotonic() + seconds
+        while self.done < count and time.monotonic() < deadline:
             self._fault()
             self._world.wait(RECOVERY_SECONDS)
             if self.done % FAULTS_A_ROUND == 0 and self.done < count:
@@ -179,6 +181,7 @@ def run(
     only: Collection[str] = (),
     environment: Mapping[str, str] | None = None,
     last_rounds: int = LAST_ROUNDS,
+    seconds: float = float("inf"),
 ) -> tuple[Verdict, dict[str, Any]]:
     """A whole run; its journals are in ``folder``. Returns the verdict, and the summary for JSON."""
     began = time.monotonic()
@@ -186,7 +189,7 @@ def run(
     with World(folder, environment) as world:
         driver = Run(world, seed, only)
         driver.begin()
-        driver.faults(faults)
+        driver.faults(faults, seconds)
         driver.quiet(last_rounds)
         driver.end()
         commit_log = world.read_commit_log()

@@ -1,0 +1,250 @@
+"""The judge of a chaos run, on journals that are written out: what it finds, and what it lets pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.chaos.checker import PROMISES, Verdict, judge
+from tests.chaos.evidence import KNOWN_AFTER_SECONDS, LogRecord, Reach
+from tests.chaos.journal import Line
+
+FOLLOWER, LEADER, OTHER = "follower-1.1", "leader-1.1", "other-1.1"
+
+
+def out(time: float, offset: int, *, assignment: int = 1, epoch: int = 1, partition: int = 0) -> Line:
+    return ["out", time, assignment, epoch, partition, offset, offset + 1]
+
+
+def done(time: float, offset: int, *, epoch: int = 1, partition: int = 0) -> Line:
+    return ["done", time, epoch, partition, offset]
+
+
+def acked(time: float, offset: int, *, epoch: int = 1, partition: int = 0) -> Line:
+    return ["acked", time, epoch, partition, offset, offset + 1]
+
+
+def journals(
+    follower: list[Line], leader: list[Line] | None = None, *, driver: list[Line] | None = None, **more: list[Line]
+) -> dict[str, list[Line]]:
+    """One follower, one leader group that has committed everything at time 1 unless told otherwise."""
+    return {
+        "driver": [["clock", 0.0, 1000.0], ["epoch", 0.0, 1], *(driver or [])],
+        LEADER: [["begin", 0.5, "writers", "leader"], *([done(1.0, 99)] if leader is None else leader)],
+        FOLLOWER: [["begin", 0.5, "follower", "follower"], ["limit", 0.5, 10], *follower],
+        **more,
+    }
+
+
+def broken(verdict: Verdict) -> dict[str, int]:
+    return {promise: count for promise, count in verdict.counts().items() if count}
+
+
+def test_nothing_is_found_in_a_run_in_which_all_went_well() -> None:
+    """Every promise is named, with a count of zero; deliveries, messages and rounds are counted."""
+    verdict = judge(
+        journals(
+            [out(2.0, 0), out(2.1, 1), ["held", 2.2, 10]],
+            driver=[["round", 9.0, 1, 3.0, 9.0, []], ["committed", 9.5, "follower", 1, 0, 2]],
+            producer=[acked(1.0, 0), acked(1.0, 1)],
+        )
+    )
+    assert verdict.counts() == dict.fromkeys(PROMISES, 0)
+    assert (verdict.messages, verdict.deliveries, verdict.duplicates, verdict.rounds) == (2, 2, 0, 1)
+
+
+EARLY = {
+    "before the leader committed it": [done(2.5, 0)],
+    "the leader never did": [],
+    "the leader committed only what is before it": [done(1.0, -1)],
+    "the leader committed it of another partition": [done(1.0, 5, partition=1)],
+    "the leader committed it of the topic that was deleted": [done(1.0, 5, epoch=0)],
+}
+
+
+@pytest.mark.parametrize("leader", EARLY.values(), ids=EARLY)
+def test_a_delivery_that_some_leader_had_not_committed_is_early(leader: list[Line]) -> None:
+    """Safety, with the event and the group named."""
+    verdict = judge(journals([out(2.0, 0)], leader))
+    assert broken(verdict) == {"safety": 1}
+    assert FOLLOWER in verdict.violations[0].what
+    assert "writers" in verdict.violations[0].what
+
+
+def test_the_slowest_of_the_leader_groups_counts() -> None:
+    """Safety holds against every group, not against any."""
+    other: list[Line] = [["begin", 0.5, "slow", "leader"], done(3.0, 0)]
+    verdict = judge(journals([out(2.0, 0)], **{OTHER: other}))
+    assert broken(verdict) == {"safety": 1}
+    assert "slow committed it at 3.000" in verdict.violations[0].what
+
+
+def test_any_member_of_a_leader_group_commits_for_the_group() -> None:
+    """After a rebalance another member commits; a later commit of a lower offset takes nothing back."""
+    other: list[Line] = [["begin", 0.5, "writers", "leader"], done(1.5, 3), done(1.8, 0)]
+    assert broken(judge(journals([out(2.0, 3)], [], driver=[["deleted", 0.1, 1, 0, 3]], **{OTHER: other}))) == {}
+
+
+class TestRewinds:
+    """The group committed all at 1, was set back at 5, published again at 6 (an older offset), and caught up at 20."""
+
+    LEADER = (done(1.0, 99), done(6.0, 0), done(20.0, 99))
+    DRIVER = (["rewound", 5.0, "writers", 1, 0, 0], ["deleted", 0.1, 1, 0, 50])
+
+    def judge(self, deliveries: list[Line], *driver: Line, published_at: float | None = 6.0, **more: Any) -> Verdict:
+        record = (b"events:0:writers", b'{"offset": 1, "orig_message_ts": 7.0}')
+        log = [] if published_at is None else [LogRecord(1000.0 + published_at, *record)]
+        made = journals(deliveries, list(self.LEADER), driver=[*self.DRIVER, *driver], **more)
+        return judge(made, log)
+
+    def late(self, *deliveries: Line) -> dict[str, list[Line]]:
+        return {"late-1.1": [["begin", 8.0, "late", "follower"], *deliveries]}
+
+    def test_who_started_after_the_record_must_obey_it(self) -> None:
+        """It was in the commit log, which is read whole before the gate opens."""
+        assert broken(self.judge([], **self.late(out(9.0, 50)))) == {"safety": 1}
+
+    def test_who_could_read_the_record_for_long_must_obey_it(self) -> None:
+        assert broken(self.judge([out(6.1 + KNOWN_AFTER_SECONDS, 50)])) == {"safety": 1}
+
+    def test_who_may_not_know_of_it_yet_may_go_by_what_was_published_before(self) -> None:
+        assert broken(self.judge([out(6.5, 50)])) == {}
+
+    def test_a_record_that_was_never_published_binds_nobody(self) -> None:
+        assert broken(self.judge([out(15.0, 50)], published_at=None)) == {}
+
+    def test_a_record_older_than_the_rewind_is_not_it(self) -> None:
+        assert broken(self.judge([out(15.0, 50)], published_at=4.0)) == {}
+
+    @pytest.mark.parametrize("what", ["cluster", "follower"])
+    def test_who_is_hindered_may_not_know_of_it(self, what: str) -> None:
+        assert broken(self.judge([out(15.0, 50)], ["hindered", 7.0, what, 8.0])) == {}
+
+    def test_another_group_that_is_hindered_excuses_nobody(self) -> None:
+        assert broken(self.judge([out(15.0, 50)], ["hindered", 7.0, "another", 8.0])) == {"safety": 1}
+
+    def test_when_the_group_has_committed_it_again_all_is_well(self) -> None:
+        assert broken(self.judge([out(21.0, 50)])) == {}
+
+
+@pytest.mark.parametrize("offsets", [(0, 2), (0, 0), (1, 0)], ids=["a gap", "twice", "backwards"])
+def test_within_an_assignment_each_offset_follows_the_last(offsets: tuple[int, int]) -> None:
+    """Order. (A gap is a loss, too, and so is what a first delivery leaves out.)"""
+    verdict = judge(journals([out(2.0, offsets[0]), out(2.1, offsets[1])]))
+    assert broken(verdict)["order"] == 1
+
+
+def test_a_new_assignment_may_go_back_and_what_comes_twice_is_counted() -> None:
+    """Order begins anew; duplicates are no violation."""
+    verdict = judge(journals([out(2.0, 0), out(2.1, 1), out(3.0, 0, assignment=2), out(3.1, 1, assignment=2)]))
+    assert broken(verdict) == {}
+    assert verdict.duplicates == 2
+
+
+def test_what_a_later_delivery_left_behind_is_lost() -> None:
+    """No loss, across the members of a group and their assignments."""
+    other: list[Line] = [["begin", 0.5, "follower", "follower"], out(3.0, 3)]
+    verdict = judge(journals([out(2.0, 0), out(2.1, 1)], **{OTHER: other}))
+    assert broken(verdict) == {"no loss": 1}
+    assert "2 to 2 (1) hadn't come" in verdict.violations[0].what
+
+
+def test_what_comes_later_than_its_successor_was_passed_over() -> None:
+    """The offset may have been committed in between, and a crash would have made the loss final."""
+    assert broken(judge(journals([out(2.0, 1), out(2.1, 0, assignment=2)]))) == {"no loss": 1}
+
+
+def test_another_group_is_judged_by_itself() -> None:
+    """What one follower group was given, another wasn't."""
+    other: list[Line] = [["begin", 0.5, "another", "follower"], out(3.0, 1)]
+    assert broken(judge(journals([out(2.0, 0), out(2.1, 1)], **{OTHER: other}))) == {"no loss": 1}
+
+
+def test_a_committed_offset_past_a_message_that_never_came_is_a_loss() -> None:
+    """Even if nothing came after it."""
+    verdict = judge(journals([out(2.0, 0)], driver=[["committed", 9.0, "follower", 1, 0, 3]]))
+    assert broken(verdict) == {"no loss": 1}
+    assert "1 to 2 (2) hadn't come" in verdict.violations[0].what
+
+
+def test_deleted_records_are_not_lost_and_may_be_stepped_over() -> None:
+    """From when they were deleted."""
+    deleted: Line = ["deleted", 2.05, 1, 0, 5]
+    assert broken(judge(journals([out(2.0, 0), out(2.1, 5)], driver=[deleted]))) == {}
+    too_late: Line = ["deleted", 2.2, 1, 0, 5]
+    assert broken(judge(journals([out(2.0, 0), out(2.1, 5)], driver=[too_late]))) == {"order": 1, "no loss": 1}
+
+
+def test_offsets_of_a_topic_that_was_created_again_are_others() -> None:
+    """The message's epoch tells them apart: no duplicate, no gap, and the old topic's rest isn't missed."""
+    verdict = judge(
+        journals(
+            [out(2.0, 0), out(6.0, 0, assignment=2, epoch=2)],
+            [done(1.0, 99), done(5.5, 99, epoch=2)],
+            driver=[["epoch", 5.0, 2], ["round", 9.0, 1, 6.0, 9.0, []]],
+            producer=[acked(1.0, 0), acked(1.0, 1), acked(5.2, 0, epoch=2)],
+        )
+    )
+    assert broken(verdict) == {}
+    assert verdict.duplicates == 0
+
+
+ROUND: Line = ["round", 12.0, 1, 3.0, 12.0, []]
+STILL: Line = ["round", 12.0, 1, 3.0, 12.0, [1]]
+
+
+def test_what_did_not_come_in_a_quiet_round_is_stuck() -> None:
+    """Progress. It may have come too late."""
+    for deliveries in ([], [out(12.5, 0)]):
+        verdict = judge(journals(deliveries, driver=[ROUND], producer=[acked(2.0, 0)]))
+        assert broken(verdict) == {"progress": 1}
+
+
+def test_what_is_stuck_is_told_once() -> None:
+    """A second round finds nothing new."""
+    verdict = judge(journals([], driver=[ROUND, ["round", 30.0, 2, 20.0, 30.0, []]], producer=[acked(2.0, 0)]))
+    assert broken(verdict) == {"progress": 1}
+
+
+def test_what_the_leaders_committed_late_says_nothing_of_the_follower() -> None:
+    """It is counted, so that a run in which leaders hang is seen."""
+    verdict = judge(journals([], [done(11.0, 0)], driver=[ROUND], producer=[acked(2.0, 0)]))
+    assert broken(verdict) == {}
+    assert verdict.late_leaders == 1
+
+
+def test_what_was_acknowledged_after_a_round_or_deleted_by_then_is_not_missed() -> None:
+    deleted: Line = ["deleted", 4.0, 1, 0, 1]
+    verdict = judge(journals([], driver=[ROUND, deleted], producer=[acked(2.0, 0), acked(3.5, 1)]))
+    assert broken(verdict) == {}
+
+
+def test_while_a_leader_stands_still_the_other_partitions_must_go_on() -> None:
+    """Independence: its own partitions aren't missed."""
+    produced = [acked(2.0, 0), acked(2.0, 0, partition=1)]
+    leader = [done(1.0, 9), done(1.0, 9, partition=1)]
+    assert broken(judge(journals([out(4.0, 0)], leader, driver=[STILL], producer=produced))) == {}
+    verdict = judge(journals([out(4.0, 0, partition=1)], leader, driver=[STILL], producer=produced))
+    assert broken(verdict) == {"independence": 1}
+
+
+def test_a_partition_that_holds_more_than_its_limit_is_told() -> None:
+    """Bounded."""
+    assert broken(judge(journals([["held", 2.0, 10], ["held", 2.2, 11], ["held", 2.4, 12]]))) == {"bounded": 1}
+
+
+def test_a_process_that_ended_without_one_clear_line_is_told() -> None:
+    """Loud. With such a line, it may end."""
+    exits: list[Line] = [["exit", 2.0, FOLLOWER, 1, "worker.py: Commit failed", True]]
+    assert broken(judge(journals([], driver=exits))) == {}
+    exits.append(["exit", 3.0, FOLLOWER, -11, "", False])
+    verdict = judge(journals([], driver=exits))
+    assert broken(verdict) == {"loud": 1}
+    assert "status -11" in verdict.violations[0].what
+
+
+def test_reach_tells_when_an_offset_or_one_beyond_was_reached_first() -> None:
+    """Whatever order the steps are given in."""
+    reach = Reach([(3.0, 5), (1.0, 2), (2.0, 1)])
+    assert [reach.time_of(offset) for offset in (0, 2, 3, 5, 6)] == [1.0, 1.0, 3.0, 3.0, float("inf")]
