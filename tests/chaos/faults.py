@@ -26,8 +26,8 @@ from tests.chaos.world import (
 REWOUND_SECONDS = 0.006
 """How long a leader that was set back takes over a message, so that it stays behind for a while."""
 MAX_PARTITIONS = 8
-LONG, LONG_RATE = 300, 10
-"""Messages a partition of the old topic, and what the new one gets a second: half a minute until it has outgrown it."""
+LONG, SHORT = 300, 50
+"""Messages a partition: at least of the old topic, and twice of the new one, before the leaders have begun with it."""
 MAX_LOG_PARTITIONS = 6
 
 Do = Callable[[World, Random], None]
@@ -176,7 +176,7 @@ def recreate_topic(world: World, random: Random) -> None:
     """Under the old commit log: followers go on with it, later start anew, and the leaders come last.
 
     A topic that has outgrown the old offsets by then can't be told from the old one (the README says so). So the old
-    one is made long first, and the new one grows slowly.
+    one is made long first, and the new one is kept short until every leader group has published anew.
     """
     partitions = len(world.cluster.watermarks(TOPIC))
     everything = dict.fromkeys(range(partitions), 0)
@@ -196,7 +196,8 @@ def recreate_topic(world: World, random: Random) -> None:
     world.stop(*leaders)
     for group in LEADER_GROUPS:
         world.set_offsets(group, everything)
-    world.start_producer(rate=LONG_RATE * partitions)
+    world.start_producer(rate=0)
+    world.producer.say(f"burst {SHORT}")
     world.wait(1.0)
     for group in FOLLOWER_GROUPS:
         wanted = [slot for slot in world.members(group) if slot.is_wanted]
@@ -205,6 +206,16 @@ def recreate_topic(world: World, random: Random) -> None:
         world.start(*wanted)
     world.wait(random.uniform(1.5, 3.0))
     world.start(*leaders)
+    world.producer.say(f"burst {SHORT}")
+
+    def all_began() -> bool:
+        world.look()
+        began = [{p for e, p, _ in world.done[group] if e == world.epoch} for group in LEADER_GROUPS]
+        return all(each >= everything.keys() for each in began)
+
+    if not world.wait(90.0, all_began):
+        raise TimeoutError("the leaders didn't begin with the new topic")
+    world.wait(1.0)
     world.producer.say(f"rate {RATE}")
 
 
