@@ -16,7 +16,7 @@ from arroyo_sync.state import SynchronizedPartitionState, SynchronizedPartitionS
 from arroyo_sync.strategy import SynchronizedStrategy
 from arroyo_sync.testing import ManualSource, RecordingStep
 from tests.fakes import ScriptedStep, message, partition
-from tests.harness import GateHarness
+from tests.harness import GateHarness, NotedSource
 
 UNKNOWN, LOCAL_BEHIND, SYNCHRONIZED, REMOTE_BEHIND = SynchronizedPartitionState
 NOON = datetime(2024, 1, 2, 12)
@@ -66,6 +66,16 @@ def test_a_released_message_goes_on_at_once() -> None:
     harness.submit(0, 0, 1)
     assert harness.step.taken == [(0, 0), (0, 1)]
     assert (harness.held(), harness.gate.held_messages, harness.gate.has_left_over) == ({}, 0, False)
+
+
+def test_offsets_that_were_known_before_the_gate_was_made_count_from_its_first_message_on() -> None:
+    """After a rebalance nothing needs to move again before messages go straight through."""
+    source = NotedSource()
+    source.set_remote_offset("events", 0, 2)
+    harness = GateHarness(source=source)
+    harness.submit(0, 0, 1)
+    harness.hold(0, 2)
+    assert harness.step.taken == [(0, 0), (0, 1)]
 
 
 def test_submit_hands_on_its_own_message_only() -> None:

@@ -54,6 +54,18 @@ def test_order_a_seek_back_starts_a_new_one() -> None:
     assert harness.step.taken == [(0, offset) for offset in range(12)]
 
 
+def test_a_seek_back_is_told_at_once() -> None:
+    """To the manager as the local offset, and to the source: nothing is received of the partition any more."""
+    harness = GateHarness()
+    harness.release(0, 5)
+    harness.submit(0, *range(10))
+    harness.gate.tell_local_offsets()
+    assert (harness.local(0), harness.manager.cell("events", 0).received) == (5, 10)
+    harness.gate.seek(partition(0), 2)
+    assert harness.local(0) == 2
+    assert harness.manager.cell("events", 0).received is None
+
+
 def test_order_a_seek_forward_keeps_what_is_held() -> None:
     """It was read, so it goes on first, and then what comes from there on; nothing needs proof again."""
     harness = GateHarness()
@@ -71,9 +83,9 @@ def test_progress_a_message_that_is_read_again_and_still_proven_goes_on_with_the
     harness = GateHarness({0: 3})
     harness.release(0, 5)
     harness.submit(0, 3, 4)
-    harness.submit(0, 3)
-    harness.gate.poll()
-    assert harness.step.taken == [(0, 3), (0, 4), (0, 3)]
+    harness.submit(0, 3, 4)
+    harness.poll_until_empty()
+    assert harness.step.taken == [(0, 3), (0, 4), (0, 3), (0, 4)]
 
 
 def test_order_a_seek_to_the_same_place_changes_nothing() -> None:
