@@ -10,10 +10,8 @@ SIGTERM and Ctrl-C end it cleanly: the last commits are published.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import TimeoutError
 from typing import Any
 
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload, KafkaProducer
@@ -23,13 +21,14 @@ from arroyo.processing.strategies.abstract import ProcessingStrategy, Processing
 from arroyo.processing.strategies.healthcheck import Healthcheck
 from arroyo.types import Commit, Partition, Topic
 from runner import (
-    Event,
     Handler,
     Shutdown,
     add_consumer_flags,
     add_handler_flag,
     call,
+    close_producer,
     consumer_settings,
+    do_nothing,
     load_handler,
     run_and_report,
     shutdown_signals,
@@ -37,10 +36,6 @@ from runner import (
 )
 
 from arroyo_sync.leader import PublishCommitLog
-
-logger = logging.getLogger(__name__)
-
-PRODUCER_CLOSE_SECONDS = 10.0
 
 
 class LeaderFactory(ProcessingStrategyFactory[KafkaPayload]):
@@ -70,22 +65,14 @@ class LeaderFactory(ProcessingStrategyFactory[KafkaPayload]):
         return strategy
 
     def shutdown(self) -> None:
-        """Give what is in flight a while to arrive. If it doesn't, that must not hide why the processor ended."""
-        try:
-            self._producer.close().result(PRODUCER_CLOSE_SECONDS)
-        except TimeoutError:
-            logger.warning(
-                "The last commits were not delivered to %s within %g seconds",
-                self._commit_log.name,
-                PRODUCER_CLOSE_SECONDS,
-            )
+        close_producer(self._producer, f"The last commits for {self._commit_log.name}")
 
 
 def run_leader(arguments: Sequence[str] | None = None) -> int:
     """Flags, signals, handler. Returns the exit status: 0 after a clean end, 1 after an error, 2 for wrong flags."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    handler = load_handler(parser, options.handler) if options.handler is not None else do_nothing
+    handler = load_handler(parser, options.handler, do_nothing)
 
     def run(shutdown: Shutdown) -> None:
         settings = consumer_settings(options)
@@ -102,10 +89,6 @@ def run_leader(arguments: Sequence[str] | None = None) -> int:
 
     with shutdown_signals() as shutdown:
         return run_and_report(parser.prog, lambda: run(shutdown))
-
-
-def do_nothing(event: Event) -> None:
-    """A leader that only commits."""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,8 +23,10 @@ from arroyo.processing.strategies.healthcheck import Healthcheck
 from arroyo.types import Commit, Partition, Topic
 from runner import (
     Handler,
+    add_commit_log_flag,
     add_consumer_flags,
     add_handler_flag,
+    add_leader_groups_flag,
     call,
     consumer_settings,
     load_handler,
@@ -85,12 +87,7 @@ def run_post_process_forwarder(arguments: Sequence[str] | None = None) -> int:
     """Flags, signals, handler. Returns the exit status: 0 after a clean end, 1 after an error, 2 for wrong flags."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    groups: list[str] = options.synchronize_commit_group or []
-    if options.synchronize_commit_log_topic is None:
-        parser.error("--synchronize-commit-log-topic is missing: the topic on which the leader groups publish commits")
-    if not groups:
-        parser.error("--synchronize-commit-group is missing: a leader group to wait for, once for each group")
-    handler = load_handler(parser, options.handler) if options.handler is not None else print_event
+    handler = load_handler(parser, options.handler, print_event)
     factory = ForwarderFactory(handler, options.healthcheck_file_path)
     with shutdown_signals() as shutdown:
         return run_and_report(
@@ -99,7 +96,7 @@ def run_post_process_forwarder(arguments: Sequence[str] | None = None) -> int:
                 consumer_settings(options),
                 options.topic,
                 options.synchronize_commit_log_topic,
-                groups,
+                options.synchronize_commit_group,
                 factory,
                 join_timeout=options.join_timeout,
                 on_created=shutdown.watch,
@@ -110,17 +107,8 @@ def run_post_process_forwarder(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Hand on each event once every leader group has committed it.")
     add_consumer_flags(parser)
-    parser.add_argument(
-        "--synchronize-commit-log-topic",
-        metavar="TOPIC",
-        help="the commit log, where the leader groups publish commits",
-    )
-    parser.add_argument(
-        "--synchronize-commit-group",
-        action="append",
-        metavar="GROUP",
-        help="a leader group to wait for; may be given more than once, and then the slowest counts",
-    )
+    add_commit_log_flag(parser)
+    add_leader_groups_flag(parser)
     add_handler_flag(parser, default="print a line")
     return parser
 

@@ -1,4 +1,4 @@
-"""What ``leader.py`` and ``post_process_forwarder.py`` share: flags, settings, the handler, and a clean end."""
+"""What the examples share, the quickstart aside: flags, settings, the handler, and a clean end."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import TimeoutError
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from arroyo.backends.kafka import KafkaPayload
+from arroyo.backends.kafka import KafkaPayload, KafkaProducer
 from arroyo.errors import ConsumerError
 from arroyo.processing.processor import StreamProcessor
-from arroyo.types import BrokerValue, FilteredPayload, Message
+from arroyo.types import BrokerValue, FilteredPayload, Message, Topic
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.errors import ArroyoSyncError, BrokersUnreachable
 from arroyo_sync.rate_limit import OncePer
+from arroyo_sync.remote import CommitLogConsumer
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ Handler = Callable[[Event], object]
 DEFAULT_SESSION_TIMEOUT_MS = 45_000
 BROKER_SECONDS = 30.0
 """How long no broker may answer at the start."""
+PRODUCER_CLOSE_SECONDS = 10.0
 TOLD_IN_ONE_LINE = (ArroyoSyncError, ConsumerError, KafkaException)
 
 # librdkafka writes a line for every attempt to connect. What goes wrong comes to `_log_error` as well.
@@ -57,19 +61,40 @@ def add_consumer_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-poll-interval-ms",
-        type=_positive_int,
+        type=positive_int,
         metavar="MS",
         help="for how long an event may be worked on before the group takes the partitions away (default: 300000)",
     )
     parser.add_argument(
         "--join-timeout",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         help="how long work in progress may take to end, at the end and in a rebalance (default: 25)",
     )
     parser.add_argument("--group-instance-id", metavar="ID", help="be a static member of the group under this id")
     parser.add_argument(
         "--healthcheck-file-path", metavar="FILE", help="touch this file about once a second while all is well"
+    )
+
+
+def add_commit_log_flag(parser: argparse.ArgumentParser) -> None:
+    """Where a follower reads what its leaders have committed."""
+    parser.add_argument(
+        "--synchronize-commit-log-topic",
+        required=True,
+        metavar="TOPIC",
+        help="the commit log, where the leader groups publish commits",
+    )
+
+
+def add_leader_groups_flag(parser: argparse.ArgumentParser) -> None:
+    """Whom a follower waits for."""
+    parser.add_argument(
+        "--synchronize-commit-group",
+        required=True,
+        action="append",
+        metavar="GROUP",
+        help="a leader group to wait for; may be given more than once, and then the slowest counts",
     )
 
 
@@ -106,11 +131,19 @@ def consumer_settings(options: argparse.Namespace) -> dict[str, Any]:
     return settings
 
 
-def load_handler(parser: argparse.ArgumentParser, name: str) -> Handler:
+def commit_log_of(options: argparse.Namespace) -> CommitLogConsumer:
+    """The source of remote offsets that follows from the flags; the commit log is taken to be on the same cluster."""
+    topic = Topic(options.synchronize_commit_log_topic)
+    return CommitLogConsumer(consumer_settings(options), topic=topic, groups=options.synchronize_commit_group)
+
+
+def load_handler(parser: argparse.ArgumentParser, name: str | None, default: Handler) -> Handler:
     """The function that ``--handler module:function`` names; the working directory is searched too.
 
     Ends the process with one line if there is none.
     """
+    if name is None:
+        return default
     module_name, colon, function_name = name.partition(":")
     if not (module_name and colon and function_name):
         parser.error(f"--handler {name}: give it as MODULE:FUNCTION")
@@ -139,7 +172,12 @@ def call(handler: Handler) -> Callable[[Message[FilteredPayload | KafkaPayload]]
 def print_event(event: Event) -> None:
     """One line on standard output: ``topic:partition:offset value``."""
     value = event.payload.value.decode("utf-8", "backslashreplace").replace("\n", "\\n")
-    print(f"{event.partition.topic.name}:{event.partition.index}:{event.offset} {value}", flush=True)
+    # The line's end is written with it, so that no other thread's line comes between.
+    print(f"{event.partition.topic.name}:{event.partition.index}:{event.offset} {value}\n", end="", flush=True)
+
+
+def do_nothing(event: Event) -> None:
+    """A handler that only lets its events be committed."""
 
 
 class Shutdown:
@@ -174,6 +212,33 @@ def shutdown_signals() -> Iterator[Shutdown]:
             signal.signal(each, handler)
 
 
+@contextmanager
+def every_second(call: Callable[[], object]) -> Iterator[None]:
+    """Within the context it is called once a second, on a thread of its own, and a last time at the end."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(1.0):
+            call()
+        call()
+
+    thread = threading.Thread(target=run, name="every second", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def close_producer(producer: KafkaProducer, what: str) -> None:
+    """Give what is in flight a while to arrive. If it doesn't, that must not hide why the processor ended."""
+    try:
+        producer.close().result(PRODUCER_CLOSE_SECONDS)
+    except TimeoutError:
+        logger.warning("%s were not delivered within %g seconds", what, PRODUCER_CLOSE_SECONDS)
+
+
 def wait_for_brokers(settings: Mapping[str, Any], shutdown: Shutdown) -> bool:
     """Wait until a broker answers, or a signal comes. Returns whether one answered.
 
@@ -192,6 +257,18 @@ def wait_for_brokers(settings: Mapping[str, Any], shutdown: Shutdown) -> bool:
                 f"no broker of {settings['bootstrap.servers']} answered within {BROKER_SECONDS:g} seconds"
             )
     return False
+
+
+def run_processor(program: str, build: Callable[[], StreamProcessor[Any]]) -> int:
+    """Run what it builds until SIGTERM or Ctrl-C. Returns the exit status: 0 after a clean end, 1 after an error."""
+    with shutdown_signals() as shutdown:
+
+        def run() -> None:
+            processor = build()
+            shutdown.watch(processor)
+            processor.run()
+
+        return run_and_report(program, run)
 
 
 def run_and_report(program: str, run: Callable[[], None]) -> int:
@@ -221,14 +298,14 @@ def _log_error(error: KafkaError) -> None:
         logger.warning("Kafka: %s. It is tried again", error.str())
 
 
-def _positive_int(text: str) -> int:
+def positive_int(text: str) -> int:
     value = int(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"must be more than 0, not {text}")
     return value
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     value = float(text)
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"must not be negative, not {text}")

@@ -248,13 +248,13 @@ def test_the_live_table_fits_the_terminal(width: int) -> None:
         pytest.param(
             post_process_forwarder.run_post_process_forwarder,
             [*FORWARDER_FLAGS, "--synchronize-commit-log-topic", "commit-log"],
-            "--synchronize-commit-group is missing",
+            "required: --synchronize-commit-group",
             id="no group",
         ),
         pytest.param(
             post_process_forwarder.run_post_process_forwarder,
             [*FORWARDER_FLAGS, "--synchronize-commit-group", "writers"],
-            "--synchronize-commit-log-topic is missing",
+            "required: --synchronize-commit-log-topic",
             id="no commit log",
         ),
         pytest.param(
@@ -418,12 +418,12 @@ def test_a_leader_whose_last_records_cannot_be_delivered_still_tells_why_it_ende
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The wait for its producer has an end, which is logged: no error takes the place of the processor's."""
-    monkeypatch.setattr(leader, "PRODUCER_CLOSE_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "PRODUCER_CLOSE_SECONDS", 0.0)
 
     class Producer:
         def close(self) -> Future[None]:
             return Future()
 
     producer: Any = Producer()
-    leader.LeaderFactory(producer, "commit-log", "writers", leader.do_nothing, None).shutdown()
-    assert caplog.messages == ["The last commits were not delivered to commit-log within 0 seconds"]
+    leader.LeaderFactory(producer, "commit-log", "writers", runner.do_nothing, None).shutdown()
+    assert caplog.messages == ["The last commits for commit-log were not delivered within 0 seconds"]
