@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.chaos.checker import PROMISES, Verdict, judge
@@ -92,18 +90,19 @@ class TestRewinds:
     LEADER = (done(1.0, 99), done(6.0, 0), done(20.0, 99))
     DRIVER = (["rewound", 5.0, "writers", 1, 0, 0], ["deleted", 0.1, 1, 0, 50])
 
-    def judge(self, deliveries: list[Line], *driver: Line, published_at: float | None = 6.0, **more: Any) -> Verdict:
+    def judge(
+        self, deliveries: list[Line], *driver: Line, published_at: float | None = 6.0, late: Line | None = None
+    ) -> Verdict:
         record = (b"events:0:writers", b'{"offset": 1, "orig_message_ts": 7.0}')
         log = [] if published_at is None else [LogRecord(1000.0 + published_at, *record)]
-        made = journals(deliveries, list(self.LEADER), driver=[*self.DRIVER, *driver], **more)
+        made = journals(deliveries, list(self.LEADER), driver=[*self.DRIVER, *driver])
+        if late is not None:
+            made["late-1.1"] = [["begin", 8.0, "late", "follower"], late]
         return judge(made, log)
-
-    def late(self, *deliveries: Line) -> dict[str, list[Line]]:
-        return {"late-1.1": [["begin", 8.0, "late", "follower"], *deliveries]}
 
     def test_who_started_after_the_record_must_obey_it(self) -> None:
         """It was in the commit log, which is read whole before the gate opens."""
-        assert broken(self.judge([], **self.late(out(9.0, 50)))) == {"safety": 1}
+        assert broken(self.judge([], late=out(9.0, 50))) == {"safety": 1}
 
     def test_who_could_read_the_record_for_long_must_obey_it(self) -> None:
         assert broken(self.judge([out(6.1 + KNOWN_AFTER_SECONDS, 50)])) == {"safety": 1}

@@ -230,6 +230,7 @@ def delete_records(world: World, random: Random) -> None:
         committed = [world.cluster.committed_offsets(each, TOPIC) for each in LEADER_GROUPS]
         partition = random.choice(sorted(set(committed[0]) & set(committed[1])) or [0])
         before = min(offsets.get(partition, 0) for offsets in committed)
+        world.deleted[world.epoch, partition] = before
         world.journal.write("deleted", world.epoch, partition, before)
         world.cluster.delete_records(TOPIC, {partition: before})
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -162,11 +161,9 @@ class Run:
         world = self._world
         world.look()
         epoch = world.epoch
-        with suppress(KafkaException, TimeoutError, KeyError):
-            first = {partition: low for partition, (low, _) in world.cluster.watermarks(TOPIC).items()}
-            wanted = {(epoch, p, o) for p, o in world.acked[epoch] if p not in still and o >= first.get(p, 0)}
-            return any(wanted - world.came[group] for group in FOLLOWER_GROUPS)
-        return True
+        first = {p: before for (e, p), before in world.deleted.items() if e == epoch}
+        wanted = {(epoch, p, o) for p, o in world.acked[epoch] if p not in still and o >= first.get(p, 0)}
+        return any(wanted - world.came[group] for group in FOLLOWER_GROUPS)
 
     def _note(self, acked_by: float, deadline: float, still: Collection[int]) -> None:
         self._rounds += 1

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from tests.chaos.journal import read_all
 from tests.chaos.processes import Slot
-from tests.chaos.world import COMMIT_LOG, EAGER, KIP848, LEADER, TOPIC
+from tests.chaos.world import COMMIT_LOG, QUICK, TOPIC
 from tests.kafka.cluster import KafkaCluster
 
 WARM_UP_SECONDS = 180.0
@@ -26,6 +26,7 @@ SAMPLE_SECONDS = 2.0
 STAY_SECONDS, AWAY_SECONDS = 30.0, 30.0
 DRAIN_SECONDS = 30.0
 PAGE_BYTES = 4096
+SESSION_MS = "45000"
 
 
 class Sample(NamedTuple):
@@ -77,7 +78,8 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def soak(seconds: float, rate: int, protocol: str, folder: Path) -> dict[str, Any]:
     """Blocks for a little longer than ``seconds``."""
-    with KafkaCluster(heap_mb=512) as cluster:
+    # A session as long as in production: a busy machine must not lose a member, since the follower then ends.
+    with KafkaCluster(heap_mb=512, properties={"group.consumer.session.timeout.ms": SESSION_MS}) as cluster:
         cluster.create_topic(TOPIC, 4, {"retention.ms": "300000", "segment.bytes": str(16 * 2**20)})
         cluster.create_topic(COMMIT_LOG, 2, {"cleanup.policy": "compact,delete"})
 
@@ -93,8 +95,9 @@ def soak(seconds: float, rate: int, protocol: str, folder: Path) -> dict[str, An
             more = {"limit": 5000, "leader_groups": ["writer"], "epoch": 1, "rate": rate, "quiet": True}
             return Slot(folder, name, role, {**settings, **more})
 
-        follower_settings = KIP848 if protocol == "kip848" else EAGER
-        leader = slot("leader", "leader", "writer", LEADER)
+        eager = {**QUICK, "session.timeout.ms": int(SESSION_MS)}
+        follower_settings = {**QUICK, "group.protocol": "consumer"} if protocol == "kip848" else eager
+        leader = slot("leader", "leader", "writer", eager)
         steady = slot("steady", "follower", "follower", follower_settings)
         guest = slot("guest", "follower", "follower", follower_settings)
         producer = slot("producer", "producer", "", {})

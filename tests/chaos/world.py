@@ -57,6 +57,8 @@ class World:
         self.came: dict[str, set[tuple[int, int, int]]] = {group: set() for group in FOLLOWER_GROUPS}
         """By follower group, epoch, partition and offset of what came through."""
         self.done: dict[str, set[tuple[int, int, int]]] = {group: set() for group in LEADER_GROUPS}
+        self.deleted: dict[tuple[int, int], int] = {}
+        """By epoch and partition, the offset below which records were deleted."""
         self._environment = dict(environment or {})
         self._tail = Tail(folder)
         self._groups_of: dict[str, str] = {}
