@@ -29,7 +29,7 @@ from arroyo_sync.sentry_spans import ProcessSpans, check_sample_rate
 from arroyo_sync.snapshot import Snapshot
 from arroyo_sync.stalls import Stall
 from arroyo_sync.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
-from arroyo_sync.strategy import REJECTED_WAIT_SECONDS, SynchronizedStrategy
+from arroyo_sync.strategy import POLL_INTERVAL_SECONDS, REJECTED_WAIT_SECONDS, SynchronizedStrategy
 from arroyo_sync.watermarks import KafkaWatermarks
 
 logger = logging.getLogger(__name__)
@@ -177,6 +177,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             partitions,
             limits=self._limits,
             slice_seconds=self._slice_seconds,
+            poll_interval_seconds=0.0 if self._flow is None else POLL_INTERVAL_SECONDS,
             watermarks=self._watermarks,
             clock=self._clock,
         )

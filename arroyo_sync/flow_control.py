@@ -43,6 +43,7 @@ class Gate(Protocol):
     held_messages: int
     pause_changes: dict[Partition, bool]
     was_rejected: bool
+    owes_poll: bool
     seen_version: int
 
     @property
@@ -118,6 +119,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
             self._apply(gate.take_pause_changes())
         inner_poll = self._inner_poll
         message = inner_poll(0.0)
+        if message is None and gate.owes_poll:
+            return None
         if message is None and not gate.held_messages:
             gate.tell_local_offsets()
             message = inner_poll(timeout)

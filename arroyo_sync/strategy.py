@@ -38,6 +38,10 @@ TPayload = TypeVar("TPayload")
 REJECTED_WAIT_SECONDS = 0.010
 """How long to leave a step alone that rejected a message; Arroyo's processor waits as long."""
 
+POLL_INTERVAL_SECONDS = 0.001
+"""How often the next step is polled while messages stream through. Arroyo polls it before every message, which costs a
+plain pipeline a fifth of its time."""
+
 _TURN_MESSAGES = 50
 """How many messages a line hands on before the next line's turn, so that one long line doesn't use up every slice."""
 
@@ -50,6 +54,8 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
 
     :param positions: the partitions of this assignment, and the offset of the first message that will come of each.
     :param slice_seconds: for how long `poll` hands on released messages before it returns.
+    :param poll_interval_seconds: how often the next step is polled while messages stream through; 0: before every
+        message, as Arroyo does. More than 0 is for a consumer that heeds `owes_poll`.
     :param watermarks: handed to the source when trust begins anew, since a position moved back.
     :param clock: monotonic, in seconds.
     """
@@ -63,6 +69,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         *,
         limits: HoldLimits | None = None,
         slice_seconds: float = 0.005,
+        poll_interval_seconds: float = 0.0,
         watermarks: HighWatermarks | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,6 +84,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         self._manager = manager
         self._source = source
         self._slice_seconds = slice_seconds
+        self._poll_interval_seconds = poll_interval_seconds
         self._watermarks = watermarks
         self._clock = clock
 
@@ -104,6 +112,10 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         """Partitions that became full (True) or drained (False), for `take_pause_changes`."""
         self.was_rejected = False
         """Whether the last slice ended with a rejection by the next step."""
+        self.owes_poll = False
+        """Whether the processor's last poll was not handed on to the next step, as messages streamed through."""
+        self._streams = False  # whether a message went straight through since the processor's last poll
+        self._poll_at = clock()
         self._is_next_closed = False
         self._has_deadline = False
         self._deadline: float | None = None
@@ -148,6 +160,14 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             else:
                 self._take_out_named(exc)
             raise
+        except MessageRejected:
+            if not self.owes_poll:
+                raise
+            self._streams = False
+            self.poll()  # where the next step may make room, as it could have before
+            self.submit(message)
+            return
+        self._streams = True
         line.expected = offset + 1
         if line is not self._current:
             self._untold.add(line)
@@ -156,12 +176,24 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
     def poll(self) -> None:
         """Poll the next step, and hand on what is released, for one slice.
 
+        While messages stream through, the next step may be polled once an interval, not before every message. What is
+        owed to it is made good before the consumer waits, and before a rejection goes up.
+
         :raises InvalidMessage: from the next step; the message that it names is no longer held.
         :raises SourceDied: the source has ended.
         :raises StepRejectedInPoll: the next step raised ``MessageRejected`` out of its ``poll``.
         """
         if self._manager.version != self.seen_version:
             self._look_at_source()
+        if self._streams:
+            self._streams = False
+            clock = self._clock
+            now = clock()
+            if now < self._poll_at and not self._released:
+                self.owes_poll = True
+                return
+            self._poll_at = now + self._poll_interval_seconds
+        self.owes_poll = False
         poll = self._next_poll
         try:
             poll()
@@ -172,10 +204,8 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             raise
         except MessageRejected as exc:
             raise self._step_rejected("poll") from exc
-        if self._current is not None:
-            clock = self._clock
-            if clock() >= self._tell_at:
-                self.tell_local_offsets()
+        if self._current is not None and self._clock() >= self._tell_at:
+            self.tell_local_offsets()
 
     def close(self) -> None:
         """Take no more messages. What is held stays, and `join` decides on it."""

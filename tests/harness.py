@@ -83,6 +83,7 @@ class GateHarness:
         *,
         limits: HoldLimits | None = None,
         slice_seconds: float = 0.005,
+        poll_interval_seconds: float = 0.0,
         watermarks: HighWatermarks | None = None,
         source: NotedSource | None = None,
     ) -> None:
@@ -100,6 +101,7 @@ class GateHarness:
             {partition(index): offset for index, offset in (positions or {0: 0}).items()},
             limits=limits,
             slice_seconds=slice_seconds,
+            poll_interval_seconds=poll_interval_seconds,
             watermarks=watermarks,
             clock=self.clock,
         )
