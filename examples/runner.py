@@ -121,6 +121,7 @@ def consumer_settings(options: argparse.Namespace) -> dict[str, Any]:
         # little, and look often whether there is room again.
         "queued.min.messages": 1000,
         "fetch.queue.backoff.ms": 10,
+        "max.partition.fetch.bytes": 100_000,
     }
     if options.max_poll_interval_ms is not None:
         settings["max.poll.interval.ms"] = options.max_poll_interval_ms

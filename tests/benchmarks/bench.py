@@ -28,7 +28,11 @@ BATCH_BYTES = 16_384
 READY_SECONDS = 30.0
 FINISH_SECONDS = 60.0
 
-README_SETTINGS: dict[str, Any] = {"queued.min.messages": 1_000, "fetch.queue.backoff.ms": 10}
+README_SETTINGS: dict[str, Any] = {
+    "queued.min.messages": 1_000,
+    "fetch.queue.backoff.ms": 10,
+    "max.partition.fetch.bytes": 100_000,
+}
 """What the README tells a user to set on the data consumer."""
 
 CONSUMER_SETTINGS: dict[str, dict[str, Any]] = {
