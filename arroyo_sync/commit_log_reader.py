@@ -52,7 +52,9 @@ PROGRESS_SECONDS = 5.0
 LAG_SECONDS = 1.0
 LOG_INTERVAL_SECONDS = 60.0
 MISSING_ANSWERS = 2
-"""How often, one after the other, the brokers must say that the topic isn't there: one that starts may be wrong."""
+"""How often, one after the other, the brokers must say at the start that there is no such topic: one may be new."""
+MISSING_SECONDS = 10.0
+"""For how long a topic that was there must be gone before it counts as deleted: it may be about to be created again."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class CommitLogReader:
         self._found: set[int] = set()
         self._positions: dict[int, int] = {}
         self._place_at = self._look_at = 0.0
-        self._missing_answers = 0
+        self._missing_since: float | None = None
         self._replay = Replay()
         # Partitions that were added while the gate was open, and what they have said so far.
         self._added = Replay()
@@ -240,12 +242,13 @@ class CommitLogReader:
                 logger.warning("Commit log %s: can't look for added partitions: %s", self._topic, error)
             return
         if partitions:
-            self._missing_answers = 0
+            self._missing_since = None
         else:
-            self._missing_answers += 1
-            if self._missing_answers >= MISSING_ANSWERS:
+            now = self._clock()
+            self._missing_since = now if self._missing_since is None else self._missing_since
+            if now - self._missing_since >= MISSING_SECONDS:
                 raise CommitLogMissing(f"topic {self._topic!r} doesn't exist any more: was it deleted?")
-            self._look_at = self._clock() + RETRY_SECONDS
+            self._look_at = now + RETRY_SECONDS
         added = set(partitions) - self._found - self._positions.keys()
         if added:
             logger.info("Commit log %s: partitions %s were added", self._topic, sorted(added))

@@ -19,7 +19,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import PartitionMetadata, TopicMetadata
 
 from arroyo_sync.batch import BatchDecoder
-from arroyo_sync.commit_log_reader import PROGRESS_SECONDS, CommitLogReader, ReaderSettings
+from arroyo_sync.commit_log_reader import MISSING_SECONDS, PROGRESS_SECONDS, CommitLogReader, ReaderSettings
 from arroyo_sync.commit_log_topic import TopicIdentity
 from arroyo_sync.errors import BrokersUnreachable, CommitLogMissing
 from arroyo_sync.leader_offsets import LeaderOffsets, Published
@@ -290,17 +290,21 @@ def test_an_added_partition_counts_once_it_was_replayed_and_leaves_the_gate_open
     assert fixture.remote() == 90
 
 
-def test_a_missing_topic_must_be_missed_twice() -> None:
-    """A broker that has just started may not know it yet."""
+def test_a_topic_that_is_gone_is_waited_for_a_while() -> None:
+    """It may be about to be created again, and a broker that has just started may not know it yet."""
     fixture = Fixture()
     fixture.run(1)
     fixture.client.partitions.clear()
     fixture.step(event(KafkaError.UNKNOWN_TOPIC_OR_PART))
+    fixture.clock.now += MISSING_SECONDS - 1
+    fixture.step()
     fixture.client.partitions.add(0)
     fixture.clock.now += 1
     fixture.step()
     fixture.client.partitions.clear()
     fixture.step(event(KafkaError.UNKNOWN_TOPIC_OR_PART))
+    fixture.clock.now += MISSING_SECONDS - 1
+    fixture.step()
     fixture.clock.now += 1
     with pytest.raises(CommitLogMissing, match="was it deleted"):
         fixture.step()

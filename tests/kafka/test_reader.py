@@ -353,9 +353,10 @@ def test_a_position_that_is_gone_shuts_the_gate_until_its_partition_was_read_aga
 
 
 def test_a_commit_log_that_is_created_again_is_read_from_its_beginning(
-    kafka: Kafka, log: CommitLog, caplog: pytest.LogCaptureFixture
+    kafka: Kafka, log: CommitLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though the new one has grown past the reader's position, so that the client alone would go on in its middle."""
+    monkeypatch.setattr(commit_log_reader, "MISSING_SECONDS", TIMEOUT_SECONDS)
     for offset in range(10):
         log.publish(offset, partition=1)
     log.publish(1_000)

@@ -13,6 +13,7 @@ from arroyo.types import Topic
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
+from arroyo_sync import commit_log_reader
 from arroyo_sync.errors import BrokersUnreachable, CommitLogMissing, ConfigurationError, NotReady, SourceDied
 from arroyo_sync.remote import CommitLogConsumer
 from arroyo_sync.source import OffsetSource
@@ -69,8 +70,11 @@ def test_a_commit_log_that_does_not_exist_is_waited_for_if_asked(
         remote.wait_for(5)
 
 
-def test_a_commit_log_that_is_deleted_ends_the_source(kafka: Kafka, topic_name: Names) -> None:
-    """It is missed when the client looks for partitions."""
+def test_a_commit_log_that_is_deleted_ends_the_source(
+    kafka: Kafka, topic_name: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is missed when the client looks for partitions, and isn't back after a while."""
+    monkeypatch.setattr(commit_log_reader, "MISSING_SECONDS", 0.5)
     topic = topic_name("commit-log")
     kafka.create_topic(topic)
     log = CommitLog(kafka, topic)

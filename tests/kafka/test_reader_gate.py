@@ -11,6 +11,7 @@ from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import BrokerValue, Commit, Partition, Topic
 
+from arroyo_sync import commit_log_reader
 from arroyo_sync.errors import SourceDied
 from arroyo_sync.factory import SynchronizedStrategyFactory
 from arroyo_sync.remote import CommitLogConsumer
@@ -134,9 +135,10 @@ def test_a_data_topic_created_again_while_the_follower_runs_releases_nothing(
 
 
 def test_a_source_that_died_ends_the_processor_and_releases_nothing_more(
-    kafka: Kafka, names: tuple[str, str, str]
+    kafka: Kafka, names: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even when the strategy is closed and joined, with offsets that would allow it."""
+    monkeypatch.setattr(commit_log_reader, "MISSING_SECONDS", 0.5)
     events, commit_log, group = names
     log = CommitLog(kafka, commit_log)
     produce_numbered(kafka.bootstrap_servers, events, [0], 10)
