@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -131,23 +132,39 @@ class Kafka:
 
     def committed_offsets(self, group: str, name: str) -> dict[int, int]:
         """Per partition of the topic, the offset that a group has committed; partitions without one are missing."""
-        request = [ConsumerGroupTopicPartitions(group)]
-        committed = _result(self.admin.list_consumer_group_offsets(request)[group]).topic_partitions
-        return {each.partition: each.offset for each in committed if each.topic == name and each.offset >= 0}
+        partitions = [TopicPartition(name, partition) for partition in self.watermarks(name)]
+        with self._as_group(group) as consumer:
+            committed = consumer.committed(partitions, timeout=TIMEOUT_SECONDS)
+        return {each.partition: each.offset for each in committed if each.error is None and each.offset >= 0}
 
     def commit_offsets(self, group: str, name: str, offsets: Mapping[int, int]) -> None:
         """Set what a group has committed, forwards or back. It must have no members."""
         partitions = [TopicPartition(name, partition, offset) for partition, offset in offsets.items()]
 
         def is_done() -> bool:
-            request = [ConsumerGroupTopicPartitions(group, partitions)]
-            answers = _result(self.admin.alter_consumer_group_offsets(request)[group]).topic_partitions
-            errors = {each.error for each in answers} - {None}
-            if any(error.code() not in _COORDINATOR_IS_NOT_READY for error in errors):
-                raise KafkaException(errors.pop())
-            return not errors
+            try:
+                committed = consumer.commit(offsets=partitions, asynchronous=False)
+            except KafkaException as exception:
+                if exception.args[0].code() in _COORDINATOR_IS_NOT_READY:
+                    return False
+                raise
+            return all(each.error is None for each in committed or ())
 
-        wait_until(is_done, TIMEOUT_SECONDS, f"the coordinator of {group}")
+        with self._as_group(group) as consumer:
+            wait_until(is_done, TIMEOUT_SECONDS, f"the coordinator of {group}")
+
+    @contextmanager
+    def _as_group(self, group: str) -> Iterator[Consumer]:
+        """A consumer that speaks for the group and never joins it.
+
+        The administrator's client would ask the coordinator too, but aborts the process if that one is gone
+        (confluentinc/librdkafka#4605).
+        """
+        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": group, "log_level": 0})
+        try:
+            yield consumer
+        finally:
+            consumer.close()
 
     def _addresses(self) -> list[str]:
         """The brokers that should come to show a change."""
