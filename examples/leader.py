@@ -78,7 +78,7 @@ def run_leader(arguments: Sequence[str] | None = None) -> int:
         settings = consumer_settings(options)
         if not wait_for_brokers(settings, shutdown):
             return
-        producer = KafkaProducer({"bootstrap.servers": options.bootstrap_servers})
+        producer = KafkaProducer(producer_settings(options.bootstrap_servers))
         factory = LeaderFactory(
             producer, options.commit_log_topic, options.consumer_group, handler, options.healthcheck_file_path
         )
@@ -89,6 +89,16 @@ def run_leader(arguments: Sequence[str] | None = None) -> int:
 
     with shutdown_signals() as shutdown:
         return run_and_report(parser.prog, lambda: run(shutdown))
+
+
+def producer_settings(bootstrap_servers: str) -> dict[str, Any]:
+    """Settings of the producer of the commit log.
+
+    A record that the brokers don't confirm is given up after ten seconds, and the newest offset is published instead.
+    With librdkafka's five minutes, followers would wait that long for a record that can't arrive, for instance since
+    the commit log was created again meanwhile.
+    """
+    return {"bootstrap.servers": bootstrap_servers, "message.timeout.ms": 10_000}
 
 
 def _parser() -> argparse.ArgumentParser:

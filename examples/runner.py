@@ -19,6 +19,7 @@ from arroyo.backends.kafka import KafkaPayload, KafkaProducer
 from arroyo.errors import ConsumerError
 from arroyo.processing.processor import StreamProcessor
 from arroyo.types import BrokerValue, FilteredPayload, Message, Topic
+from arroyo.utils.retries import RetryException
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
@@ -35,7 +36,8 @@ DEFAULT_SESSION_TIMEOUT_MS = 45_000
 BROKER_SECONDS = 30.0
 """How long no broker may answer at the start."""
 PRODUCER_CLOSE_SECONDS = 10.0
-TOLD_IN_ONE_LINE = (ArroyoSyncError, ConsumerError, KafkaException)
+TOLD_IN_ONE_LINE = (ArroyoSyncError, ConsumerError, KafkaException, RetryException)
+"""The last one: Arroyo has tried to commit several times; its cause says why it couldn't."""
 
 # librdkafka writes a line for every attempt to connect. What goes wrong comes to `_log_error` as well.
 QUIET = {"log_level": 2}
@@ -289,6 +291,8 @@ def run_and_report(program: str, run: Callable[[], None]) -> int:
 
 def _in_words(error: Exception) -> str:
     """Arroyo and confluent-kafka raise with librdkafka's error object, or with its representation."""
+    if isinstance(error, RetryException) and isinstance(error.__cause__, Exception):
+        return f"gave up after several attempts: {_in_words(error.__cause__)}"
     kafka_error = error.args[0] if error.args else None
     return kafka_error.str() if isinstance(kafka_error, KafkaError) else str(error)
 

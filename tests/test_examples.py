@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import BrokerValue, Partition, Topic
+from arroyo.utils.retries import RetryException
+from confluent_kafka import KafkaError, KafkaException
 from rich.console import Console
 
 from tests.programs import EXAMPLES, Program
@@ -428,3 +430,22 @@ def test_a_leader_whose_last_records_cannot_be_delivered_still_tells_why_it_ende
     producer: Any = Producer()
     leader.LeaderFactory(producer, "commit-log", "writers", runner.do_nothing, None).shutdown()
     assert caplog.messages == ["The last commits for commit-log were not delivered within 0 seconds"]
+
+
+def test_a_leader_does_not_wait_for_minutes_for_a_record_that_cannot_arrive() -> None:
+    """Followers wait for it as long as its producer does: at most one record of a partition is in flight."""
+    settings = leader.producer_settings("localhost:9092")
+    assert settings == {"bootstrap.servers": "localhost:9092", "message.timeout.ms": 10_000}
+
+
+def test_commits_that_arroyo_has_given_up_are_one_line_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """Arroyo's own error says nothing; its cause does."""
+
+    def run() -> None:
+        try:
+            raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+        except KafkaException as error:
+            raise RetryException from error
+
+    assert runner.run_and_report("leader.py", run) == 1
+    assert capsys.readouterr().err == "leader.py: gave up after several attempts: Broker: Not coordinator\n"
