@@ -102,8 +102,8 @@ def rewind_leader(world: World, random: Random) -> None:
     members = world.members(group)
     world.stop(*members)
     try:
-        committed = world.cluster.committed_offsets(group, TOPIC)
-        first = {partition: low for partition, (low, _) in world.cluster.watermarks(TOPIC).items()}
+        committed = world.committed(group)
+        first = {partition: low for partition, (low, _) in world.ends(TOPIC).items()}
         back = {p: max(first.get(p, 0), offset - random.randrange(10, 150)) for p, offset in committed.items()}
         world.set_offsets(group, back)
         for partition, offset in back.items():
@@ -147,7 +147,7 @@ def poison_commit_log(world: World, random: Random) -> None:
         (f"{TOPIC}:0:somebody-else".encode(), b'{"offset": 999999, "orig_message_ts": 1.0, "received_p99": null}'),
         (f"{TOPIC}:99999:{group}".encode(), b'{"offset": 5, "orig_message_ts": 1.0, "received_p99": null}'),
     ]
-    log_partitions = len(world.cluster.watermarks(COMMIT_LOG))
+    log_partitions = len(world.ends(COMMIT_LOG))
     for record_key, value in random.sample(records, 6):
         with suppress(KafkaException):
             producer.produce(COMMIT_LOG, value, record_key, partition=random.randrange(log_partitions))
@@ -156,7 +156,7 @@ def poison_commit_log(world: World, random: Random) -> None:
 
 
 def add_log_partition(world: World, random: Random) -> None:
-    count = len(world.cluster.watermarks(COMMIT_LOG))
+    count = len(world.ends(COMMIT_LOG))
     if count < MAX_LOG_PARTITIONS:
         world.cluster.add_partitions(COMMIT_LOG, count + 1)
     slots = _running(world, "leader")
@@ -166,7 +166,7 @@ def add_log_partition(world: World, random: Random) -> None:
 
 
 def add_data_partition(world: World, random: Random) -> None:
-    count = len(world.cluster.watermarks(TOPIC))
+    count = len(world.ends(TOPIC))
     if count < MAX_PARTITIONS:
         world.cluster.add_partitions(TOPIC, count + 1)
     world.wait(2.0)
@@ -178,11 +178,11 @@ def recreate_topic(world: World, random: Random) -> None:
     A topic that has outgrown the old offsets by then can't be told from the old one (the README says so). So the old
     one is made long first, and the new one is kept short until every leader group has published anew.
     """
-    partitions = len(world.cluster.watermarks(TOPIC))
+    partitions = len(world.ends(TOPIC))
     everything = dict.fromkeys(range(partitions), 0)
 
     def is_long() -> bool:
-        committed = [world.cluster.committed_offsets(group, TOPIC) for group in LEADER_GROUPS]
+        committed = [world.committed(group) for group in LEADER_GROUPS]
         return all(offsets.get(p, 0) >= LONG for offsets in committed for p in everything)
 
     world.producer.say(f"burst {LONG}")
@@ -227,7 +227,7 @@ def delete_records(world: World, random: Random) -> None:
         slot.pause()
     try:
         world.wait(1.2)
-        committed = [world.cluster.committed_offsets(each, TOPIC) for each in LEADER_GROUPS]
+        committed = [world.committed(each) for each in LEADER_GROUPS]
         partition = random.choice(sorted(set(committed[0]) & set(committed[1])) or [0])
         before = min(offsets.get(partition, 0) for offsets in committed)
         world.deleted[world.epoch, partition] = before
@@ -282,7 +282,7 @@ def lose_commit_log(world: World, random: Random) -> None:
     With as many partitions as before: a record on its way to one that is gone stays so for librdkafka's five minutes,
     and the leader waits for it.
     """
-    partitions = len(world.cluster.watermarks(COMMIT_LOG))
+    partitions = len(world.ends(COMMIT_LOG))
     world.cluster.delete_topic(COMMIT_LOG)
     world.wait(random.uniform(2.0, 3.0))
     world.create_commit_log(partitions)

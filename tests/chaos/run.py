@@ -14,7 +14,7 @@ from tests.chaos.checker import Verdict, judge
 from tests.chaos.evidence import LogRecord
 from tests.chaos.faults import FAULTS
 from tests.chaos.journal import read_all
-from tests.chaos.world import FOLLOWER_GROUPS, LEADER_GROUPS, RATE, TOPIC, World
+from tests.chaos.world import FOLLOWER_GROUPS, LEADER_GROUPS, RATE, World
 
 FAULTS_A_ROUND = 12
 """After so many faults all is healed, and in a quiet round everything must come through."""
@@ -81,7 +81,7 @@ class Run:
         world = self._world
         world.stop(*world.slots)
         for group in FOLLOWER_GROUPS:
-            for partition, offset in world.cluster.committed_offsets(group, TOPIC).items():
+            for partition, offset in world.committed(group).items():
                 world.journal.write("committed", group, world.epoch, partition, offset)
 
     def _fault(self) -> None:
