@@ -99,19 +99,19 @@ def _polls_by_version_alone() -> list[Patch]:
 def _loses_a_wake_up() -> list[Patch]:
     """What moves while the gate looks counts as seen, and never is."""
 
-    def look_at_source(gate: Any) -> None:
-        moved = gate._manager.take_moved()
-        gate._source.check()
-        for topic, index in moved:
-            line = gate._lines.get(index)
-            if line is not None and line.key[0] == topic:
-                if line.is_released:
-                    gate._released[line] = None
-                else:
-                    gate._released.pop(line, None)
-        gate.seen_version = gate._manager.version
+    look_at_source = SynchronizedStrategy._look_at_source
 
-    return [Patch(SynchronizedStrategy, "_look_at_source", look_at_source)]
+    def looks_too_early(gate: Any) -> None:
+        manager = gate._manager
+        moved = manager.take_moved()
+        gate._source.check()
+        meanwhile = manager.take_moved()
+        manager._moved |= moved
+        look_at_source(gate)
+        manager._moved |= meanwhile
+        gate.seen_version = manager.version
+
+    return [Patch(SynchronizedStrategy, "_look_at_source", looks_too_early)]
 
 
 def _trusts_a_dead_reader() -> list[Patch]:
@@ -165,7 +165,8 @@ def _one_holds_up_all() -> list[Patch]:
     is_released = Line.is_released
 
     def hands_on_in_step(gate: Any) -> None:
-        if all(is_released.fget(line) for line in gate._lines.values() if line.held):  # type: ignore[attr-defined]
+        waiting = [line for line in gate._open_lines.values() if line.held]
+        if all(is_released.fget(line) for line in waiting):  # type: ignore[attr-defined]
             hand_on_slice(gate)
 
     hand_on_slice = SynchronizedStrategy._hand_on_slice

@@ -19,11 +19,12 @@ from tests.model.scripted import PARTITIONS, TOPIC
 from tests.model.world import World
 
 COVERED: dict[type, str] = {
-    SynchronizedStrategy: "_lines _open_lines _released _untold _current pause_changes was_rejected seen_version",
-    Line: "expected held is_full",
+    SynchronizedStrategy: "_lines _open_lines _released _untold _current pause_changes was_rejected owes_poll _streams "
+    "_poll_at _tell_at seen_version",
+    Line: "expected open_until held is_full",
     Partition: "remote received current",
     SynchronizedPartitionStateManager: "_moved version _cells",
-    FlowControlledConsumer: "_gate _outside _full _outside_before_all _resume_offsets",
+    FlowControlledConsumer: "_gate _outside _full _outside_before_all _is_all_paused _resume_offsets",
     LeaderOffsets: "_claims _trust _open",
     Claim: "said proven doubted refuted",
     Trust: "end",
@@ -32,8 +33,8 @@ COVERED: dict[type, str] = {
 
 LEFT_OUT: dict[type, str] = {
     SynchronizedStrategy: "_next_step _next_submit _next_poll _manager _source _slice_seconds _watermarks _clock "
-    "_tell_at held_messages _is_next_closed _has_deadline _deadline",
-    Line: "cell partition key limits held_bytes",
+    "_poll_interval_seconds held_messages _is_next_closed _has_deadline _deadline",
+    Line: "cell partition key limits held_bytes release",
     Partition: "key",
     SynchronizedPartitionStateManager: "_callback _lock _moved_condition partitions wait_for_move",
     FlowControlledConsumer: "_newly_assigned _inner _inner_poll _manager _check_source _slice_seconds "
@@ -58,12 +59,22 @@ def fingerprint(world: World) -> int:
         message is None,
         world.processor._StreamProcessor__is_paused,  # type: ignore[attr-defined]
         backpressure_since is not None and world.clock.now - backpressure_since > 5,
-        flow is not None and (flow._gate is gate, flow._gate is None, flow._outside_before_all is None),
-        gate is not None and (gate.was_rejected, gate.seen_version == world.manager.version, gate._current is None),
+        flow is not None
+        and (flow._gate is gate, flow._gate is None, flow._outside_before_all is None, flow._is_all_paused),
+        gate is not None
+        and (
+            (gate.was_rejected, gate.seen_version == world.manager.version, gate._current is None),
+            (gate.owes_poll, gate._streams, *(_until(world, each) for each in (gate._poll_at, gate._tell_at))),
+        ),
         world.judge.has_strategy and world.step.has_room,
     )
     each = [_partition(world, gate, message, index) for index in world.judge.partitions]
     return hash((whole, tuple(sorted(each))))
+
+
+def _until(world: World, moment: float) -> int:
+    """In how many milliseconds it comes; 0 if it has passed."""
+    return max(0, round((moment - world.clock.now) * 1000))
 
 
 def _partition(world: World, gate: Any, message: Any, index: int) -> int:
@@ -93,7 +104,7 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
     if gate is not None and index in gate._lines:
         line = gate._lines[index]
         released = list(gate._released)
-        parts.append((line.expected, line.is_full, *(held.offset for held in line.held)))
+        parts.append((line.expected, line.open_until, line.is_full, *(held.offset for held in line.held)))
         parts.append(released.index(line) if line in gate._released else None)
         parts.append((line in gate._untold, line is gate._current, gate.pause_changes.get(partition)))
         if world.step.last is not None and world.step.last[0] == partition:

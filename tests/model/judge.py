@@ -45,6 +45,8 @@ class Watched:
     through: set[int] = field(default_factory=set)
     """Finished, or invalid and handed to the processor, or skipped by the user's seek."""
     is_full: bool = False
+    left_at: int | None = None
+    """What the last gate would have handed on next, if the partition is retained since."""
 
     @property
     def may_release(self) -> int | None:
@@ -138,6 +140,19 @@ class Judge:
     def source_died(self) -> None:
         self.is_dead = True
 
+    def follower_started(self) -> None:
+        """A new process, which knows nothing, and is told by the commit log what was published last."""
+        self.strategy_ended()
+        self.is_dead = self.was_rejected = False
+        self.user_paused.clear()
+        self.states.clear()
+        for watched in self.partitions.values():
+            watched.left_at = None
+            for leader in watched.leaders.values():
+                leader.is_refuted = False
+                if leader.newest is not None and leader.newest > watched.end:
+                    leader.last_possible = None
+
     # The consumer.
 
     def strategy_made(self, positions: Mapping[int, int], consumer_positions: Mapping[int, int]) -> None:
@@ -149,6 +164,8 @@ class Judge:
                 continue
             watched.reach = 0
             watched.next_offset = positions[partition]
+            if watched.left_at is not None and watched.left_at < positions[partition]:
+                self.violation("No loss", f"p{partition} goes on at {positions[partition]}, past {watched.left_at}")
             if missing := watched.missing_below(positions[partition]):
                 self.violation("No loss", f"p{partition} goes on at {positions[partition]}, {missing} are left out")
             if consumer_positions[partition] != positions[partition]:
@@ -160,10 +177,13 @@ class Judge:
 
     def moved(self, partitions: Iterable[int]) -> None:
         """These are assigned or revoked: nobody has paused them."""
+        for partition in partitions:
+            self.partitions[partition].left_at = None
         self.user_paused.difference_update(partitions)
 
     def strategy_ended(self) -> None:
         for watched in self.partitions.values():
+            watched.left_at = watched.local if watched.is_assigned else None
             watched.waiting, watched.in_flight, watched.is_full = [], [], False
             watched.is_assigned = False
         self.processor_paused.clear()

@@ -33,7 +33,7 @@ OnRevoke = Callable[[Sequence[Partition]], None]
 
 
 class Clock:
-    """Time that moves when told. It stands in for the ``time`` module of Arroyo's processor too."""
+    """Time that passes only where somebody waits. It stands in for the ``time`` module of Arroyo's processor too."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -78,9 +78,10 @@ class ScriptedConsumer(Consumer[bytes]):
     before ``on_assign``, a pause of what isn't assigned is an error, and ``close`` revokes everything.
     """
 
-    def __init__(self, brokers: Brokers, judge: Judge, *, is_kip848: bool) -> None:
+    def __init__(self, brokers: Brokers, judge: Judge, clock: Clock, *, is_kip848: bool) -> None:
         self._brokers = brokers
         self._judge = judge
+        self._clock = clock
         self._KafkaConsumer__is_kip848 = is_kip848
         self.is_kip848 = is_kip848
         self.offsets: dict[Partition, int] = {}
@@ -105,7 +106,10 @@ class ScriptedConsumer(Consumer[bytes]):
         for kind, indexes in rebalances:
             self._assign(indexes) if kind == "assign" else self._revoke(indexes)
         index, self.next_message = self.next_message, None
-        return None if index is None else self._read(PARTITIONS[index])
+        message = None if index is None else self._read(PARTITIONS[index])
+        if message is None and timeout is not None:
+            self._clock.now += timeout
+        return message
 
     def _read(self, partition: Partition) -> BrokerValue[bytes] | None:
         offset = self.offsets.get(partition)
@@ -204,9 +208,9 @@ class ScriptedConsumer(Consumer[bytes]):
             raise ConsumerError(f"not assigned: {unknown}")
 
 
-ANSWERS = ("accept", "slow", "reject", "invalid", "invalid earlier", "one a poll")
+ANSWERS = ("accept", "slow", "reject", "invalid", "invalid earlier", "invalid in poll", "one a poll")
 """What the next step does: take a message; use up a slice for it; reject it; say that it, or that an earlier one, is
-invalid; take one between two polls."""
+invalid; say so of the oldest in flight, in `poll` or `join`; take one between two polls."""
 
 
 @dataclass
@@ -216,6 +220,8 @@ class Behaviour:
     answer: str = "accept"
     loses_in_flight: bool = False
     """Whether ``join`` times out, so that what is in flight isn't finished."""
+    is_working: bool = False
+    """Whether what is in flight is not yet finished."""
 
 
 class ScriptedStep(ProcessingStrategy[bytes]):
@@ -269,7 +275,16 @@ class ScriptedStep(ProcessingStrategy[bytes]):
     def poll(self) -> None:
         self._hook("step poll")
         self.has_room = True
-        self._finish(len(self.in_flight))
+        self._find_invalid()
+        if not self._behaviour.is_working:
+            self._finish(len(self.in_flight))
+
+    def _find_invalid(self) -> None:
+        if self._behaviour.answer == "invalid in poll" and self.in_flight:
+            self._behaviour.answer = "accept"
+            partition, offset = self.in_flight.popleft()
+            self._judge.invalid(partition.index, offset)
+            raise InvalidMessage(partition, offset)
 
     def _finish(self, count: int, force: bool = False) -> None:
         committable: MutableMapping[Partition, int] = {}
@@ -284,6 +299,7 @@ class ScriptedStep(ProcessingStrategy[bytes]):
         self.end.append("close")
 
     def join(self, timeout: float | None = None) -> None:
+        self._find_invalid()
         self.end.append("join")
         if not self._behaviour.loses_in_flight:
             self._finish(len(self.in_flight), force=True)

@@ -37,6 +37,14 @@ JOIN_TIMEOUT_SECONDS = 0.1
 processor_module: Any = arroyo.processing.processor
 
 
+def limits_in_messages(limits: HoldLimits) -> tuple[int, int]:
+    """The limit and the low mark that count: the model's messages weigh 500 bytes each."""
+    return (
+        min(limits.messages, -(-limits.bytes // 500)),
+        min(limits.resume_messages, limits.resume_bytes // 500),
+    )
+
+
 class ObservedGate(ProcessingStrategy[bytes]):
     """The gate as the processor calls it, with the judge looking on."""
 
@@ -118,6 +126,7 @@ class World:
 
     :param is_kip848: partitions are assigned and revoked one by one, and others are retained; else all at once.
     :param is_wrapped: whether the processor has the flow control around the consumer.
+    :param before: the follower that has ended, by whatever means; this one takes its place.
     """
 
     def __init__(
@@ -127,21 +136,25 @@ class World:
         *,
         is_kip848: bool = True,
         is_wrapped: bool = True,
-        limits: HoldLimits | None = None,
+        limits: HoldLimits,
         commit_policy: CommitPolicy | None = None,
         dlq_policy: DlqPolicy[bytes] | None = None,
+        before: World | None = None,
     ) -> None:
-        limits = limits or HoldLimits(messages=2, resume_messages=1)
-        self.groups = groups
+        self.partitions, self.groups = partitions, groups
         self.clock = Clock()
         processor_module.time = self.clock
         self.behaviour = Behaviour()
         self.hooks: dict[str, Callable[[], None]] = {}
         self.places: set[str] = set()
         """Where the code has come."""
-        self.judge = Judge(range(partitions), groups, limits.messages, limits.resume_messages, is_wrapped)
-        self.brokers = Brokers(partitions)
-        self.consumer = ScriptedConsumer(self.brokers, self.judge, is_kip848=is_kip848)
+        if before is None:
+            self.judge = Judge(range(partitions), groups, *limits_in_messages(limits), is_wrapped)
+            self.brokers = Brokers(partitions)
+        else:
+            self.judge, self.brokers = before.judge, before.brokers
+            self.judge.follower_started()
+        self.consumer = ScriptedConsumer(self.brokers, self.judge, self.clock, is_kip848=is_kip848)
         self.source = ModelSource(groups, self.hook)
         self.step: ScriptedStep
         self.factory = SynchronizedStrategyFactory(
@@ -169,13 +182,17 @@ class World:
             join_timeout=JOIN_TIMEOUT_SECONDS,
         )
         self.is_over = False
+        if before is not None:
+            for index, watched in self.judge.partitions.items():
+                for group, leader in watched.leaders.items():
+                    if leader.newest is not None:
+                        self.source.hear(index, group, leader.newest)
 
     # What happens to it. All of it on one thread: another thread's work is put at a `hook`.
 
     def run_once(self) -> None:
         """One turn of the processor. A dead source must end it."""
         was_dead, had_strategy = self.judge.is_dead, self.judge.has_strategy
-        self.clock.now += SLICE_SECONDS
         try:
             self.processor._run_once()
         except SourceDied:
@@ -183,8 +200,8 @@ class World:
                 self.judge.violation("Loud", "SourceDied though the source lives")
             self._end_as_processor_does()
             return
-        # A turn that took the last partition away asked nobody; the next one will.
-        if was_dead and (self.judge.has_strategy or not had_strategy):
+        # A turn that took the last partition away asked nobody; the next one will, if there is the flow control.
+        if was_dead and (self.judge.has_strategy or (self.flow is not None and not had_strategy)):
             self.judge.violation("Loud", "the source is dead, and the processor went on")
 
     def produce(self, partition: int, count: int = 1) -> None:

@@ -1,0 +1,1 @@
+"""Property tests: long runs that hypothesis makes up."""
