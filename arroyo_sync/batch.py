@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
@@ -29,6 +29,7 @@ from arroyo_sync.commit_log import (
     Skipped,
     SkipReason,
     decode_key,
+    decode_usual,
     decode_value,
 )
 from arroyo_sync.errors import MalformedRecord
@@ -38,6 +39,9 @@ from arroyo_sync.rate_limit import OncePer
 logger = logging.getLogger(__name__)
 
 LOG_INTERVAL_SECONDS = 60.0
+
+KNOWN_KEYS = 10_000
+"""How many keys' parts are remembered, of about 400 bytes each."""
 
 
 class Decoded(NamedTuple):
@@ -63,6 +67,8 @@ class BatchDecoder:
         self._groups = frozenset(groups)
         # A cheap first look: a group's name may itself end like this, so it is looked at again once it is parsed.
         self._endings = tuple(f":{group}".encode() for group in self._groups)
+        # The parts of followed groups' keys: a commit log repeats few keys for ever.
+        self._known: dict[bytes | None, CommitKey] = {}
         self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
         self.read = 0
         self.other_groups = 0
@@ -74,22 +80,23 @@ class BatchDecoder:
     def decode(self, messages: Sequence[Message]) -> Decoded:
         """What one commit-log partition's records say in the end, given in their order; events may be among them."""
         keys = [message.key() for message in messages]
-        counts = Counter(keys)
+        last = dict(zip(keys, messages, strict=True))
         events: list[Message] = []
-        if None in counts:  # an event, or a record without a key
+        if None in last:  # an event, or a record without a key
             events = [message for message in messages if message.error() is not None]
             messages = [message for message in messages if message.error() is None]
             keys = [message.key() for message in messages]
-            counts = Counter(keys)
+            last = dict(zip(keys, messages, strict=True))
+        counts = Counter(keys) if len(last) < len(keys) else _ONE_OF_EACH
         self.read += len(messages)
         published: list[Published] = []
         earlier: dict[bytes | None, list[Message]] | None = None
-        for key, message in dict(zip(keys, messages, strict=True)).items():
-            commit_key = self._followed(key, message, counts[key])
+        for key, message in last.items():
+            commit_key = self._known.get(key) or self._followed(key, message, counts.get(key, 1))
             if commit_key is None:
                 continue
             statement = self._statement(commit_key, message)
-            if statement is None and counts[key] > 1:
+            if statement is None and counts.get(key, 1) > 1:
                 if earlier is None:
                     earlier = _by_key(keys, messages)
                 candidates = (self._statement(commit_key, each) for each in reversed(earlier[key][:-1]))
@@ -112,16 +119,23 @@ class BatchDecoder:
         if commit_key.group not in self._groups:
             self.other_groups += count
             return None
+        if len(self._known) >= KNOWN_KEYS:
+            self._known.clear()
+        self._known[key] = commit_key
         return commit_key
 
     def _statement(self, key: CommitKey, message: Message) -> Statement | None:
         """What the record says, ``None`` if it was skipped."""
-        decoded = decode_value(key, message.value(), _headers(message))
+        value = message.value()
+        usual = None if value is None else decode_usual(value)
         kind, timestamp_ms = message.timestamp()
         if kind == TIMESTAMP_NOT_AVAILABLE:
             timestamp_ms = -1
         if self.newest_timestamp_ms is None or timestamp_ms > self.newest_timestamp_ms:
             self.newest_timestamp_ms = timestamp_ms
+        if usual is not None:  # no header counts for it
+            return Statement(usual[0], timestamp_ms, message.partition() or 0, message.offset() or 0, usual[1])
+        decoded = decode_value(key, value, _headers(message))
         offset: int | None = None
         orig_message_ts: float | None = None
         if isinstance(decoded, CommitRecord):
@@ -147,6 +161,10 @@ class BatchDecoder:
                 reason.value,
                 detail,
             )
+
+
+_ONE_OF_EACH: Mapping[bytes | None, int] = {}
+"""How often a key is in a batch that repeats none."""
 
 
 def _by_key(keys: Sequence[bytes | None], messages: Sequence[Message]) -> dict[bytes | None, list[Message]]:

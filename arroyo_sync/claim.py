@@ -46,6 +46,12 @@ class Trust:
         # same name; another value was fetched since.
         self.cached_end = cached_end
 
+    def look(self) -> None:
+        """It reaches at least as far as the gate has received."""
+        received = None if self.cell is None else self.cell.received
+        if received is not None and received > self.end:
+            self.end = received
+
 
 class Claim:
     """What one group published of one partition."""

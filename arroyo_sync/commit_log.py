@@ -37,6 +37,12 @@ LOGICAL_OFFSETS = frozenset({-1, -2, -1000, -1001})
 Headers = Iterable[tuple[str, bytes | None]]
 
 _SHOWN_BYTES = 80
+# What Arroyo writes, and with no blanks Snuba's Rust consumer. What is released waits for its decoding, which takes a
+# third of the time that `json.loads` takes. Nothing is matched but JSON, and no number that is too large.
+_TIME = rb"((?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,20})?)"
+_USUAL_VALUE = re.compile(
+    rb'\{"offset": ?(0|[1-9][0-9]{0,17}), ?"orig_message_ts": ?%b, ?"received_p99": ?(?:null|%b)\}' % (_TIME, _TIME)
+)
 _LEGACY_VALUE = re.compile(rb"-?[0-9]{1,19}")
 _LEGACY_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{1,6})Z", re.ASCII)
 
@@ -183,10 +189,25 @@ def decode(key: bytes | None, value: bytes | None, headers: Headers | None) -> C
     return decode_value(commit_key, value, headers)
 
 
+def decode_usual(value: bytes) -> tuple[int, float, float | None] | None:
+    """The offset, orig_message_ts and received_p99 of a value as Arroyo writes it, ``None`` for any other.
+
+    What it reads, `decode_value` reads alike.
+    """
+    match = _USUAL_VALUE.fullmatch(value)
+    if match is None:
+        return None
+    offset, orig_message_ts, received_p99 = match.groups()
+    return int(offset), float(orig_message_ts), None if received_p99 is None else float(received_p99)
+
+
 def decode_value(key: CommitKey, value: bytes | None, headers: Headers | None) -> CommitRecord | Tombstone | Skipped:
     """`decode` for a record whose key was decoded before. Raises for no input."""
     if value is None:
         return Tombstone(key)
+    usual = decode_usual(value)
+    if usual is not None:
+        return CommitRecord(key.topic, key.partition, key.group, *usual)
     if _LEGACY_VALUE.fullmatch(value):
         return _decode_legacy(key, int(value), headers or ())
     try:

@@ -27,7 +27,7 @@ Threads
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
@@ -331,7 +331,10 @@ class LeaderOffsets:
 
     def _check(self, key: PartitionKey, claim: Claim) -> None:
         self._number += 1
-        claim.check(self._trust.get(key), self._number)
+        trust = self._trust.get(key)
+        if trust is not None:
+            trust.look()  # mostly the follower has what was published: then no doubt arises that would be laid to rest
+        claim.check(trust, self._number)
 
     def _prove(self, key: PartitionKey, end: int) -> None:
         trust = self._trust.get(key)
@@ -352,22 +355,24 @@ class LeaderOffsets:
         for key, claims in touched.items():
             self._note_doubts(key, claims)
         if self._manager is not None:
-            self._manager.set_remote_offsets((key, self._remote(key, claims)) for key, claims in touched.items())
+            self._manager.set_remote_offsets([(key, self._remote(key, claims)) for key, claims in touched.items()])
 
     def _note_doubts(self, key: PartitionKey, claims: Sequence[Claim | None]) -> None:
         trust = self._trust.get(key)
         while True:
-            doubted = [claim.doubted for claim in claims if claim is not None and claim.doubted is not None]
-            if trust is None or not doubted:
+            lowest: int | None = None
+            for claim in claims:
+                if claim is not None and claim.doubted is not None and (lowest is None or claim.doubted < lowest):
+                    lowest = claim.doubted
+            if trust is None or lowest is None:
                 self._unproven.pop(key, None)
                 return
-            lowest = self._unproven[key] = min(doubted)
+            self._unproven[key] = lowest
             # The gate writes what it received, then looks for doubts; here it is the other way about. So a message that
             # proves an offset is seen on one of the two sides, whichever comes first.
-            received = None if trust.cell is None else trust.cell.received
-            if received is None or received < lowest:
+            trust.look()
+            if trust.end < lowest:
                 return
-            trust.end = max(trust.end, received)
             for claim in claims:
                 if claim is not None:
                     claim.prove(trust.end)
@@ -394,6 +399,7 @@ class LeaderOffsets:
                 self._settle({key: self._claims[key] for key in chunk if key in self._claims})
 
 
-def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), CHUNK):
-        yield items[start : start + CHUNK]
+def _chunks(items: Sequence[T]) -> Sequence[Sequence[T]]:
+    if 0 < len(items) <= CHUNK:
+        return (items,)
+    return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]

@@ -188,7 +188,7 @@ class SynchronizedPartitionStateManager:
             moved = False
             try:
                 for key, remote in offsets:
-                    cell = self._cell(key)
+                    cell = self._cells.get(key) or self._cell(key)
                     previous = cell.current[1]
                     if previous.remote == remote and cell.current[0] is not None:
                         continue
@@ -215,7 +215,8 @@ class SynchronizedPartitionStateManager:
         :returns: whether it is another one. Any thread may call it.
         """
         with self._lock:
-            return self._moved_condition.wait_for(lambda: self.version != version, timeout)
+            # Nothing but `wake` notifies, so one wait is enough, and leaves little to run once it is over.
+            return self.version != version or self._moved_condition.wait(timeout) or self.version != version
 
     def take_moved(self) -> set[PartitionKey]:
         """The partitions whose remote offset moved since the last call. For the gate alone: it empties the set."""

@@ -107,6 +107,34 @@ def test_a_record_without_a_timestamp_is_older_than_all() -> None:
     assert made.newest_timestamp_ms == 1234
 
 
+def test_a_record_says_the_same_however_its_value_is_written() -> None:
+    """Arroyo's JSON, Snuba's without blanks, and any other JSON: with its offset, its place and its time."""
+    values = [
+        b'{"offset": 6, "orig_message_ts": 1.5, "received_p99": null}',
+        b'{"offset": 6, "orig_message_ts": 1.5, "received_p99": 2}',
+        b'{"offset":6,"orig_message_ts":1.5,"received_p99":2.25}',
+        b'{"orig_message_ts": 15e-1, "received_p99": null, "offset": 6}',
+    ]
+    for value in values:
+        (published,) = decoder().decode([record(12, b"events:0:g", value)]).published
+        assert published == (("events", 0), "g", (6, 1234, 3, 12, 1.5))
+
+
+def test_remembering_keys_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what comes again nor what was forgotten, since only a few keys are remembered, is read otherwise."""
+    monkeypatch.setattr(batch, "KNOWN_KEYS", 3)
+    made = decoder()
+    keys = [b"e:%d:%s" % (partition, group) for partition in range(5) for group in (b"g", b"a:b", b"x")]
+    keys += [b"e:%d:x:g" % partition for partition in range(5)] + [b"x:y:g"] * 5
+    messages = [record(index, key, b"5") for index, key in enumerate(keys)]
+    expected = made.decode(messages)
+    assert len(expected.published) == 10
+    for rounds in (2, 3):
+        assert made.decode(messages) == expected
+        assert (made.other_groups, dict(made.malformed)) == (10 * rounds, {"key": 5 * rounds})
+        assert len(made._known) <= 3
+
+
 def test_headers_whose_names_are_no_text_do_not_matter() -> None:
     """confluent-kafka raises when they are asked for."""
 

@@ -26,6 +26,7 @@ from arroyo_sync.commit_log import (
     Tombstone,
     decode,
     decode_key,
+    decode_usual,
     encode,
 )
 from arroyo_sync.errors import MalformedRecord
@@ -282,6 +283,29 @@ def test_a_legacy_time_is_utc_wherever_it_is_read() -> None:
             [sys.executable, "-c", code], env={**os.environ, "TZ": zone}, capture_output=True, text=True, timeout=60
         )
         assert run.stdout.strip() == "1700000000.25", (zone, run.stderr)
+
+
+@pytest.mark.parametrize("number", [b"007", b"00", b"-1", b"1000000000000000000", b"9223372036854775808", b"1.0", b""])
+def test_only_what_surely_is_an_offset_is_read_the_fast_way(number: bytes) -> None:
+    """All else is left to the JSON decoder, which reads it or refuses it as ever."""
+    assert decode_usual(b'{"offset": %s, "orig_message_ts": 1.5, "received_p99": null}' % number) is None
+
+
+@pytest.mark.parametrize("number", [b"01", b".5", b"1.", b"-1.5", b"1e5", b"NaN", b"null", b"1" * 400, b"true", b""])
+def test_only_what_surely_is_a_time_is_read_the_fast_way(number: bytes) -> None:
+    """A null, too, is left to the JSON decoder where Arroyo writes none."""
+    assert decode_usual(b'{"offset": 1, "orig_message_ts": %s, "received_p99": null}' % number) is None
+
+
+def test_what_arroyo_and_snuba_write_is_read_the_fast_way() -> None:
+    """Snuba's consumer in Rust writes no blanks."""
+    assert decode_usual(b'{"offset": 42, "orig_message_ts": 1700000000.25, "received_p99": 1}') == (
+        42,
+        1700000000.25,
+        1,
+    )
+    assert decode_usual(b'{"offset":0,"orig_message_ts":1.5,"received_p99":null}') == (0, 1.5, None)
+    assert decode_usual(b'{"offset": 1, "orig_message_ts": 1.5, "received_p99": null}\n') is None
 
 
 def test_a_million_generated_records_are_read_as_by_the_slow_decoder() -> None:

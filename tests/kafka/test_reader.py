@@ -246,7 +246,7 @@ def test_no_record_ends_the_reader_or_hides_the_next_one(
 def test_a_key_in_two_partitions_counts_by_its_time(kafka: Kafka, topic_name: Names, order: tuple[int, ...]) -> None:
     """As after an expansion, with a rewind among them, whichever partition is written (and so read) first."""
     topic = topic_name("commit-log")
-    kafka.create_topic(topic, 2)
+    kafka.create_topic(topic, 2, {"retention.ms": "-1"})  # the records are of 1970
     log = CommitLog(kafka, topic)
     written = {0: [(10, 1_000), (90, 2_000)], 1: [(95, 3_000), (50, 4_000)]}
     for log_partition in order:
