@@ -128,7 +128,7 @@ def test_the_metrics_table_is_the_codes() -> None:
 
 
 def test_every_block_is_run() -> None:
-    """A block that is added needs a test. Two commands are the quickstart and this very test run, one the benchmarks."""
+    """A block that is added needs a test. Three commands are the quickstart, this test run and the benchmarks."""
     assert len(BLOCKS) == 4
     assert len(COMMANDS) == 4
     assert COMMANDS[-1].startswith(".venv/bin/python -m tests.benchmarks --json")
