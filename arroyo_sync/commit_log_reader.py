@@ -35,7 +35,13 @@ from arroyo_sync.batch import BatchDecoder
 from arroyo_sync.client_settings import metadata_refresh_seconds, servers_of
 from arroyo_sync.commit_log_topic import TopicIdentity, ask_spans, ask_starts, list_partitions
 from arroyo_sync.errors import BrokersUnreachable, CommitLogMissing
-from arroyo_sync.kafka_errors import POSITION_IS_GONE, TOPIC_IS_GONE, ends_the_reading, ends_the_source
+from arroyo_sync.kafka_errors import (
+    POSITION_IS_GONE,
+    TOPIC_IS_GONE,
+    ends_the_reading,
+    ends_the_source,
+    more_telling,
+)
 from arroyo_sync.leader_offsets import Published
 from arroyo_sync.rate_limit import OncePer
 from arroyo_sync.replay import Replay
@@ -121,7 +127,7 @@ class CommitLogReader:
 
     def on_error(self, error: KafkaError) -> None:
         """Told by librdkafka, out of ``poll``, of an error that isn't about one partition."""
-        self._last_error = error
+        self._last_error = more_telling(self._last_error, error)
         if ends_the_source(error):
             self._end = self._end or error  # others follow it: that all brokers are down, for one
         elif self._once.is_due(error.code()):

@@ -26,7 +26,7 @@ from arroyo_sync.claim import Statement
 from arroyo_sync.client_settings import servers_of
 from arroyo_sync.committed_offsets import CommittedOffsets
 from arroyo_sync.errors import BrokersUnreachable, ConfigurationError
-from arroyo_sync.kafka_errors import ends_the_source
+from arroyo_sync.kafka_errors import ends_the_source, more_telling
 from arroyo_sync.leader_offsets import CHUNK, Published
 from arroyo_sync.rate_limit import OncePer
 from arroyo_sync.source import OffsetSource, SourceStatistics
@@ -108,7 +108,7 @@ class GroupOffsetsSource(OffsetSource):
 
     def _on_error(self, error: KafkaError) -> None:
         """Told by librdkafka out of ``poll``."""
-        self._last_error = error
+        self._last_error = more_telling(self._last_error, error)
         if ends_the_source(error):
             self._end = self._end or error  # others follow it: that all brokers are down, for one
         elif self._once.is_due(error.code()):

@@ -84,3 +84,10 @@ def ends_the_reading(error: KafkaError) -> bool:
     return ends_the_source(error) or not (
         error.retriable() or error.code() in _RIDDEN_OUT or error.code() in _RETRIABLE
     )
+
+
+def more_telling(last: KafkaError | None, error: KafkaError) -> KafkaError:
+    """Of two errors in a row, the one to show: that all brokers are down only follows from what came before."""
+    if last is not None and error.code() == KafkaError._ALL_BROKERS_DOWN:
+        return last
+    return error

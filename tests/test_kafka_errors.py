@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import KafkaError
 
-from arroyo_sync.kafka_errors import POSITION_IS_GONE, TOPIC_IS_GONE, ends_the_reading, ends_the_source
+from arroyo_sync.kafka_errors import POSITION_IS_GONE, TOPIC_IS_GONE, ends_the_reading, ends_the_source, more_telling
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,12 @@ def test_a_fatal_error_ends_whatever_its_code() -> None:
 def test_what_is_handled_apart_is_apart() -> None:
     """A position and a topic may come back."""
     assert not POSITION_IS_GONE & TOPIC_IS_GONE
+
+
+def test_that_all_brokers_are_down_does_not_hide_why() -> None:
+    """Older librdkafkas tell it last, after the error of the one broker that there is."""
+    cause = KafkaError(KafkaError._SSL, "certificate verify failed")
+    consequence = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
+    assert more_telling(cause, consequence) is cause
+    assert more_telling(consequence, cause) is cause
+    assert more_telling(None, consequence) is consequence

@@ -35,6 +35,8 @@ from tests.kafka.running import LastStep, Running
 from tests.kafka.waiting import wait_until
 from tests.sentry_transport import sentry
 
+pytestmark = pytest.mark.kafka  # its cluster is of a fixture of its own
+
 USER = "alice"
 PASSWORD = "-".join(["white", "rabbit"])  # spelled so, since Sentry events also show the lines of source
 WRONG_PASSWORD = "-".join(["queen", "of", "hearts"])
