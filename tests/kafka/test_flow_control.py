@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -41,12 +42,21 @@ def test_progress_a_release_wakes_the_processor_though_nothing_new_arrives(
     produce_numbered(kafka.bootstrap_servers, topic, ALL, 10)
     settings = consumer_settings(kafka.bootstrap_servers, topic_name("follower"), "eager")
     follower = Follower(settings, topic, slice_seconds=600)
+    manager, waits = follower.factory.manager, threading.Event()
+    wait_for_move = manager.wait_for_move
+
+    def note_and_wait(version: int, timeout: float) -> bool:
+        waits.set()
+        return wait_for_move(version, timeout)
+
+    manager.wait_for_move = note_and_wait  # type: ignore[method-assign]
     with running(follower):
-        # A wait begins as soon as one message is held, and only a release ends it. So each release brings in more.
+        # New data doesn't end a wait, so each release brings in what arrived meanwhile.
         for remote_offset in range(1, 11):
-            wait_until(lambda: follower.held > 0, 30, "something is held")
+            assert waits.wait(30), "the processor waits"
+            waits.clear()
             follower.release(ALL, remote_offset)
-            follower.wait_until_received(remote_offset)
+            wait_until(lambda: waits.is_set() or follower.held == 0, 30, "the release was taken note of")
         follower.release(ALL, 11)
         follower.wait_until_received(PARTITIONS * 10)
 
@@ -55,11 +65,13 @@ def test_independence_a_partition_that_waits_stops_no_other(kafka: Kafka, topic_
     """Partition 3 is never released, and full long before the others are through: it alone is paused."""
     topic, count = topic_name("events"), 3000
     kafka.create_topic(topic, PARTITIONS)
-    produce_numbered(kafka.bootstrap_servers, topic, ALL, count)
+    produce_numbered(kafka.bootstrap_servers, topic, [3], count)
     settings = consumer_settings(kafka.bootstrap_servers, topic_name("follower"), "eager")
     follower = Follower(settings, topic, limits=SMALL)
     with running(follower):
+        wait_until(lambda: follower.held == SMALL.messages, 30, "partition 3 is full")
         follower.release(ALL[:-1], count)
+        produce_numbered(kafka.bootstrap_servers, topic, ALL[:-1], count)
         follower.wait_until_received((PARTITIONS - 1) * count)
         assert follower.factory.held[topic, 3] == SMALL.messages
         # And it goes on as soon as it may, from where it was.
