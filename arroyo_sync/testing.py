@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from arroyo.processing.strategies.abstract import ProcessingStrategy
@@ -19,14 +20,17 @@ class ManualSource(RemoteOffsetSource):
         self.manager: SynchronizedPartitionStateManager | None = None
         self.is_stopped = False
         self._cause: BaseException | None = None
+        # Guards the manager's arrival: what is set meanwhile comes after what was set before.
+        self._lock = threading.RLock()
         self._before_start: dict[tuple[str, int], int | None] = {}
 
     def set_remote_offset(self, topic: str, partition: int, remote_offset: int | None) -> None:
         """Release every message of the partition below ``remote_offset``, and no other. Any thread may call it."""
-        if self.manager is None:
-            self._before_start[topic, partition] = remote_offset
-        else:
-            self.manager.set_remote_offset(topic, partition, remote_offset)
+        with self._lock:
+            if self.manager is None:
+                self._before_start[topic, partition] = remote_offset
+                return
+        self.manager.set_remote_offset(topic, partition, remote_offset)
 
     def die(self, cause: BaseException) -> None:
         """End as a source does that met this error."""
@@ -35,9 +39,10 @@ class ManualSource(RemoteOffsetSource):
             self.manager.wake()
 
     def start(self, manager: SynchronizedPartitionStateManager) -> None:
-        if self.manager is None:
-            self.manager = manager
-            manager.set_remote_offsets(self._before_start.items())
+        with self._lock:
+            if self.manager is None:
+                self.manager = manager
+                manager.set_remote_offsets(self._before_start.items())
 
     def check(self) -> None:
         if self._cause is not None:

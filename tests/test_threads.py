@@ -1,4 +1,4 @@
-"""Real threads at the state manager, the gate and the flow control, which the interpreter switches as often as it can.
+"""Real threads at the gate, the flow control and the state manager, which the interpreter switches as often as it can.
 
 Each test's number of rounds follows from how often it failed on a sabotaged build, which it names; a round is cheap, so
 the chance that all of them miss such a fault is far below one in a million.
@@ -7,10 +7,9 @@ the chance that all of them miss such a fault is far below one in a million.
 from __future__ import annotations
 
 import random
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -23,33 +22,20 @@ from arroyo.types import Commit, Partition
 from arroyo_sync import HoldLimits, SynchronizedStrategyFactory
 from arroyo_sync.errors import SourceDied
 from arroyo_sync.remote import RemoteOffsetSource
-from arroyo_sync.state import Offsets, StateAndOffsets, SynchronizedPartitionStateManager
 from arroyo_sync.testing import ManualSource
 from tests.fakes import EVENTS, At, ScriptedConsumer, ScriptedStep
-from tests.model.judge import state_of
 from tests.model.scripted import ModelSource
 from tests.sabotage import sabotaged
+from tests.threads import PATIENCE_SECONDS, in_threads, switch_interval
+
+__all__ = ["switch_interval"]
 
 TOPIC = EVENTS.name
+pytestmark = pytest.mark.usefixtures("switch_interval")
+
 LIMITS = HoldLimits(messages=50, resume_messages=20)
 FOR_EVER_SECONDS = 60.0
 """How long the flow control waits, in place of 5 ms, so that nothing but a wake-up ends its wait."""
-PATIENCE_SECONDS = 20.0
-"""How long a test waits for what must come; reached only when it fails."""
-
-
-@pytest.fixture(autouse=True)
-def switch_interval() -> Iterator[Callable[[], None]]:
-    """Sets another tiny switch interval, from 1 us to 100 us."""
-    before = sys.getswitchinterval()
-    intervals = random.Random(7)
-
-    def change() -> None:
-        sys.setswitchinterval(10 ** intervals.uniform(-6, -4))
-
-    change()
-    yield change
-    sys.setswitchinterval(before)
 
 
 class Follower(ProcessingStrategyFactory[Any]):
@@ -110,28 +96,6 @@ class Follower(ProcessingStrategyFactory[Any]):
         assert not self.thread.is_alive(), "the follower hangs"
 
 
-def in_threads(*calls: Callable[[], None]) -> None:
-    """Run these at the same time, and raise what one of them raised."""
-    errors: list[BaseException] = []
-    barrier = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], None]) -> None:
-        try:
-            barrier.wait(PATIENCE_SECONDS)
-            call()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=[call], daemon=True) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_SECONDS)
-    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
-    if errors:
-        raise errors[0]
-
-
 class SlowSource(ManualSource):
     """A source whose check takes a while, and counts, so that another thread can come in between."""
 
@@ -185,83 +149,6 @@ def test_a_lost_wake_up_is_noticed(switch_interval: Callable[[], None], name: st
     """As many rounds as above find the sabotaged build out."""
     with sabotaged(name):
         assert any(lost_wake_up(3_000, switch_interval, 1.0) is not None for _ in range(10))
-
-
-class WithoutLock(SynchronizedPartitionStateManager):
-    """A manager that guards nothing."""
-
-    def __init__(self, callback: Callable[[str, int, StateAndOffsets, StateAndOffsets], None]) -> None:
-        super().__init__(callback)
-        self._lock = nullcontext()  # type: ignore[assignment]
-
-    def wake(self) -> None:
-        self.version += 1
-
-
-def torn(manager_class: type[SynchronizedPartitionStateManager], writes: int) -> list[str]:
-    """Write offsets from three threads while a fourth one reads; what didn't fit together."""
-    keys = [(TOPIC, 0), (TOPIC, 1)]
-    found: list[str] = []
-    last: dict[int, object] = {}
-    taken: set[tuple[str, int]] = set()
-
-    def changed(topic: str, partition: int, previous: StateAndOffsets, current: StateAndOffsets) -> None:
-        if previous[0] is not last.get(partition):
-            found.append(f"from {previous[0]}, which was {last.get(partition)}")
-        last[partition] = current[0]
-        look(*current)
-
-    def look(state: object, offsets: Offsets) -> None:
-        if getattr(state, "name", None) != state_of(*offsets):
-            found.append(f"{state} with {offsets}")
-
-    manager = manager_class(changed)
-    writers = 3
-
-    def write(seed: int, write_offsets: Callable[[list[tuple[tuple[str, int], int | None]]], None]) -> None:
-        nonlocal writers
-        numbers = random.Random(seed)
-        for _ in range(writes):
-            write_offsets([(key, numbers.choice((None, 0, 1, 2))) for key in keys])
-        writers -= 1
-
-    def read() -> None:
-        version = 0
-        while writers:
-            for state, offsets in manager.partitions.values():
-                look(state, offsets)
-            taken.update(manager.take_moved())
-            if manager.version < version:
-                found.append(f"version {manager.version} after {version}")
-            version = manager.version
-
-    try:
-        in_threads(
-            partial(write, 1, manager.set_remote_offsets),
-            partial(write, 2, manager.set_remote_offsets),
-            partial(write, 3, manager.set_local_offsets),
-            read,
-        )
-    except RuntimeError as error:  # as from a dictionary that changes while it is read
-        return [str(error)]
-    beside = [(manager.cell(*key).remote, manager.partitions[key][1].remote) for key in keys]
-    found.extend(f"{remote} beside {offset}" for remote, offset in beside if remote != offset)
-    if taken | manager.take_moved() != set(keys):
-        found.append(f"moved are {taken}")
-    return found
-
-
-def test_no_state_is_torn() -> None:
-    """State and offsets fit together whenever they are read, and the callback hears every change, in order.
-
-    Without the lock 12 of 20 runs of 100 writes were torn, and 20 of 20 of 3,000.
-    """
-    assert torn(SynchronizedPartitionStateManager, 10_000) == []
-
-
-def test_a_torn_state_is_noticed() -> None:
-    """As many writes as above find a manager without a lock out."""
-    assert torn(WithoutLock, 10_000) != []
 
 
 class Leaders:
