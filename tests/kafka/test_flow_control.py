@@ -17,6 +17,9 @@ from tests.kafka.waiting import wait_until
 
 PARTITIONS = 4
 ALL = range(PARTITIONS)
+WAIT_SECONDS = 25
+POLL_SECONDS = 50
+"""So that the processor still ends in time after the test has failed."""
 SMALL = HoldLimits(messages=100, resume_messages=20)
 
 
@@ -36,7 +39,7 @@ def offsets_by_partition(follower: Follower) -> list[list[int]]:
 def test_progress_a_release_wakes_the_processor_though_nothing_new_arrives(
     kafka: Kafka, topic_name: Callable[..., str]
 ) -> None:
-    """The slice is longer than the test may take, so only the wake-up can end it."""
+    """Slice and poll last longer than the test waits for anything, so only the wake-up can end them."""
     topic = topic_name("events")
     kafka.create_topic(topic, PARTITIONS)
     produce_numbered(kafka.bootstrap_servers, topic, ALL, 10)
@@ -47,18 +50,19 @@ def test_progress_a_release_wakes_the_processor_though_nothing_new_arrives(
 
     def note_and_wait(version: int, timeout: float) -> bool:
         waits.set()
-        return wait_for_move(version, timeout)
+        # The processor polls for a second, and the wait ends with the poll: it would hide a wake-up that is lost.
+        return wait_for_move(version, POLL_SECONDS)
 
     manager.wait_for_move = note_and_wait  # type: ignore[method-assign]
     with running(follower):
         # New data doesn't end a wait, so each release brings in what arrived meanwhile.
         for remote_offset in range(1, 11):
-            assert waits.wait(30), "the processor waits"
+            assert waits.wait(WAIT_SECONDS), "the processor waits"
             waits.clear()
             follower.release(ALL, remote_offset)
-            wait_until(lambda: waits.is_set() or follower.held == 0, 30, "the release was taken note of")
+            wait_until(lambda: waits.is_set() or follower.held == 0, WAIT_SECONDS, "the release was taken note of")
         follower.release(ALL, 11)
-        follower.wait_until_received(PARTITIONS * 10)
+        follower.wait_until_received(PARTITIONS * 10, WAIT_SECONDS)
 
 
 def test_independence_a_partition_that_waits_stops_no_other(kafka: Kafka, topic_name: Callable[..., str]) -> None:
