@@ -15,7 +15,7 @@ from arroyo_sync.errors import ConfigurationError, SourceDied
 from arroyo_sync.flow_control import FlowControlledConsumer
 from arroyo_sync.state import SynchronizedPartitionStateManager
 from tests.fakes import EVENTS, At, Clock, ScriptedConsumer, partition
-from tests.harness import TIMEOUT_SECONDS
+from tests.harness import TIMEOUT_SECONDS, GateHarness
 from tests.pipelines import Pipeline
 
 
@@ -84,6 +84,39 @@ def test_holding_is_no_busy_loop() -> None:
     pipeline.run(50)
     assert pipeline.waits == [0.005] * 50
     assert pipeline.consumer.polls == [0.0] * 50
+
+
+def test_nothing_but_a_move_ends_a_wait() -> None:
+    """What the gate has seen already doesn't: the wait lasts until its time is up."""
+    pipeline = holding(0, waits_really=True, slice_seconds=0.001)
+    pipeline.release(0, 0)
+    pipeline.run()
+    ended_by_a_move: list[bool] = []
+    wait_for_move = pipeline.manager.wait_for_move
+
+    def watched(version: int, timeout: float) -> bool:
+        ended_by_a_move.append(wait_for_move(version, timeout))
+        return ended_by_a_move[-1]
+
+    pipeline.manager.wait_for_move = watched  # type: ignore[method-assign]
+    pipeline.run(3)
+    assert ended_by_a_move == [False] * 3
+
+
+def test_by_default_it_waits_5_ms_at_most_and_10_ms_after_a_rejection() -> None:
+    """For whoever makes one without the factory."""
+    harness = GateHarness()
+    flow = FlowControlledConsumer(ScriptedConsumer(), harness.manager, lambda: None)
+    flow.attach(harness.gate)
+    waits: list[float] = []
+    harness.manager.wait_for_move = lambda version, timeout: waits.append(timeout) or False  # type: ignore[method-assign, func-returns-value]
+    harness.hold(0, 0)
+    flow.poll(1.0)
+    harness.step.room = 0
+    harness.release(0, 1)
+    harness.gate.poll()
+    flow.poll(1.0)
+    assert waits == [0.005, 0.010]
 
 
 def test_progress_the_wait_ends_as_soon_as_a_remote_offset_moves() -> None:
@@ -262,7 +295,10 @@ def test_the_refused_assignment_of_cooperative_sticky_is_one_clear_line(
     with pytest.raises(expected) as raised:
         pipeline.run()
     if expected is ConfigurationError:
-        assert "cooperative-sticky" in str(raised.value)
+        assert str(raised.value) == (
+            "Arroyo doesn't work with partition.assignment.strategy=cooperative-sticky: "
+            "use range or roundrobin, or group.protocol=consumer (KIP-848)"
+        )
         assert raised.value.__cause__ is error
     else:
         assert raised.value is error
@@ -296,14 +332,55 @@ def test_it_has_every_public_method_of_arroyos_consumer() -> None:
 
 def test_closing_ends_what_uses_the_consumer_first() -> None:
     """A call into a closed handle could crash the process."""
-    order: list[str] = []
+    order: list[object] = []
 
     class Inner(ScriptedConsumer):
         def close(self, timeout: float | None = None) -> None:
-            order.append("close")
+            order.append(("close", timeout))
 
     flow = FlowControlledConsumer(
         Inner(), SynchronizedPartitionStateManager(), lambda: None, on_close=lambda: order.append("on_close")
     )
-    flow.close()
-    assert order == ["on_close", "close"]
+    flow.close(2.5)
+    assert order == ["on_close", ("close", 2.5)]
+
+
+# Which protocol the consumer follows, and what the wrapper wasn't told.
+
+
+def test_under_eager_assignment_staging_goes_straight_to_the_inner_consumer() -> None:
+    """No partition is retained then, so nothing is noted of what is staged, which would cost 4 % a message."""
+    eager, retaining = ScriptedConsumer(is_kip848=False), ScriptedConsumer(is_kip848=True)
+    manager = SynchronizedPartitionStateManager()
+    assert FlowControlledConsumer(eager, manager, lambda: None).stage_offsets == eager.stage_offsets
+    assert FlowControlledConsumer(retaining, manager, lambda: None).stage_offsets != retaining.stage_offsets
+
+
+def test_no_loss_a_consumer_that_does_not_say_its_protocol_is_taken_to_retain_partitions() -> None:
+    """As one that the user wrapped: what is staged is noted, and what was not is read again in a rebuild."""
+    inner = ScriptedConsumer()
+    del inner._KafkaConsumer__is_kip848
+    flow = FlowControlledConsumer(inner, SynchronizedPartitionStateManager(), lambda: None)
+    inner.produce(0, *range(9))
+    flow.subscribe([EVENTS])
+    inner.assign(0)
+    for _ in range(6):
+        flow.poll()
+    flow.stage_offsets({partition(0): 4})
+    assert flow.rewind_retained({partition(0): 6}) == {partition(0): 4}
+    assert inner.tell() == {partition(0): 4}
+
+
+def test_a_partition_whose_assignment_it_was_not_told_of_is_where_the_inner_consumer_is() -> None:
+    """The user's consumer may have had it before it was wrapped: seeks, rebuilds and revocations are no errors."""
+    inner = ScriptedConsumer()
+    inner.produce(0, *range(9))
+    inner.assign(0, 1, 2)
+    inner.poll()
+    flow = FlowControlledConsumer(inner, SynchronizedPartitionStateManager(), lambda: None)
+    flow.subscribe([EVENTS])
+    assert flow.rewind_retained({partition(0): 0}) == {partition(0): 1}
+    flow.seek({partition(1): 5})
+    assert dict(flow.tell()) == {partition(0): 1, partition(1): 5, partition(2): 0}
+    inner.revoke(2)
+    assert dict(flow.tell()) == {partition(0): 1, partition(1): 5}

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from arroyo.errors import ConsumerError
 
+from arroyo_sync.flow_control import FlowControlledConsumer
 from arroyo_sync.line import MESSAGE_OVERHEAD_BYTES, HoldLimits
 from tests import pipelines
-from tests.fakes import partition
+from tests.fakes import ScriptedConsumer, partition
+from tests.harness import GateHarness
 from tests.pipelines import Pipeline, pause_at_once
 
 LIMITS = HoldLimits(messages=4, resume_messages=2)
@@ -102,9 +104,37 @@ def test_pauses_and_resumes_are_counted() -> None:
     """By partition, for the metrics."""
     pipeline = pipeline_of(0, 1)
     pipeline.run_until_quiet()
-    pipeline.release(0, 20)
+    pipeline.release(0, 4)
     pipeline.run_until_quiet()
-    assert (pipeline.flow.pauses, pipeline.flow.resumes) == (2, 1)
+    assert (pipeline.flow.pauses, pipeline.flow.resumes) == (3, 1)
+    pipeline.release(0, 20)
+    pipeline.release(1, 20)
+    pipeline.run_until_quiet()
+    assert (pipeline.flow.pauses, pipeline.flow.resumes) == (3, 3)
+
+
+def test_only_what_differs_from_the_last_look_is_paused_resumed_and_counted() -> None:
+    """A partition may fill and drain, or drain and fill, between two polls: the consumer hears of neither."""
+    harness = GateHarness({0: 0}, limits=LIMITS)
+    inner = ScriptedConsumer()
+    inner.assign(0)
+    flow = FlowControlledConsumer(inner, harness.manager, lambda: None)
+    flow.attach(harness.gate)
+
+    harness.hold(0, 0, 1, 2, 3)
+    harness.release(0, 2)
+    harness.gate.poll()
+    flow.poll(0.0)
+    assert (inner.calls, flow.pauses, flow.resumes) == ([], 0, 0)
+
+    harness.hold(0, 4, 5)
+    flow.poll(0.0)
+    assert (inner.calls, flow.pauses, flow.resumes) == ([("pause", [0])], 1, 0)
+    harness.release(0, 4)
+    harness.gate.poll()
+    harness.hold(0, 6, 7)
+    flow.poll(0.0)
+    assert (inner.calls, flow.pauses, flow.resumes) == ([("pause", [0])], 1, 0)
 
 
 # Pauses from outside, and both together.
@@ -153,7 +183,7 @@ def test_a_partition_is_paused_while_either_asks_for_it(first: str, last: str) -
 def test_partitions_that_are_not_assigned_are_an_error_and_none_is_touched(action: str) -> None:
     """As Arroyo's consumer has it."""
     pipeline = pipeline_of(0)
-    with pytest.raises(ConsumerError, match=f"cannot {action} unassigned"):
+    with pytest.raises(ConsumerError, match=f"^cannot {action} unassigned partitions$"):
         getattr(pipeline.flow, action)([partition(0), partition(7)])
     assert (list(pipeline.flow.paused()), pauses_and_resumes(pipeline)) == ([], [])
 

@@ -8,7 +8,7 @@ import pytest
 from arroyo.backends.kafka import KafkaPayload
 
 from arroyo_sync.errors import ConfigurationError
-from arroyo_sync.line import MESSAGE_OVERHEAD_BYTES, HoldLimits, Line, payload_bytes
+from arroyo_sync.line import MESSAGE_OVERHEAD_BYTES, HoldLimits, Line, Release, payload_bytes
 from arroyo_sync.state import SynchronizedPartitionStateManager
 from tests.fakes import message, partition
 
@@ -164,3 +164,48 @@ def test_a_cleared_line_holds_nothing_and_is_not_full() -> None:
     append(line, 0)
     line.clear()
     assert (len(line.held), line.held_bytes, line.is_full) == (0, 0, False)
+
+
+def test_messages_go_straight_through_up_to_the_remote_offset_while_nothing_is_held() -> None:
+    """What is held closes the way, for those that come after it too, until the last of it has gone on."""
+    line = make_line(HoldLimits())
+    line.cell.remote = 9
+    assert line.open_until == 0, "nobody has looked yet"
+    line.look()
+    assert line.open_until == 9
+    append(line, 5, 6)
+    line.look()
+    assert line.open_until == 0
+    line.take_out(0)
+    assert line.open_until == 0
+    line.take_out(0)
+    assert line.open_until == 9
+
+
+@pytest.mark.parametrize("how", ["append", "clear", "unknown"])
+def test_the_way_straight_through_is_shut_at_once(how: str) -> None:
+    """By a message that is held, when everything is dropped, and when the remote offset is unknown again."""
+    line = make_line(HoldLimits())
+    line.cell.remote = 9
+    line.look()
+    if how == "append":
+        append(line, 0)
+    elif how == "clear":
+        line.clear()
+    else:
+        line.cell.remote = None
+        line.look()
+    assert line.open_until == 0
+
+
+def test_a_release_says_when_it_was_and_how_long_the_oldest_message_had_waited() -> None:
+    """Of the last time that the line opened; the metrics are made of it."""
+    line = make_line(HoldLimits())
+    line.append(5, message(0, 5), now=1.0)
+    line.append(6, message(0, 6), now=2.0)
+    assert line.release is None
+    line.note_release(4.5)
+    assert line.release == Release(at=4.5, hold_seconds=3.5)
+    line.take_out(0)
+    line.note_release(10.0)
+    assert line.release == Release(at=10.0, hold_seconds=8.0)

@@ -232,31 +232,49 @@ def test_partitions_are_a_live_read_only_view() -> None:
     assert not hasattr(view, "__setitem__")
 
 
+def test_partitions_print_as_what_is_known_of_each() -> None:
+    """In a debugger or a log line, with no need to ask for them one by one."""
+    manager = SynchronizedPartitionStateManager()
+    assert repr(manager.partitions) == "{}"
+    manager.set_remote_offset(*KEY, 1)
+    assert repr(manager.partitions) == repr({KEY: (UNKNOWN, Offsets(None, 1))})
+
+
+MUST_COMMIT_MORE = "not LOCAL_BEHIND: its leaders must commit more first"
+NOT_RELEASED = "the remote offset is 5, so offsets below 5 are"
+
+
 @pytest.mark.parametrize(
     ("local", "remote", "offset", "error"),
     [
-        pytest.param(None, 5, 0, InvalidState, id="local unknown"),
-        pytest.param(0, None, 0, InvalidState, id="remote unknown"),
-        pytest.param(5, 5, 4, InvalidState, id="synchronized"),
-        pytest.param(6, 5, 4, InvalidState, id="remote behind"),
+        pytest.param(None, 5, 0, f"events[0] is UNKNOWN, {MUST_COMMIT_MORE}", id="local unknown"),
+        pytest.param(0, None, 0, f"events[0] is UNKNOWN, {MUST_COMMIT_MORE}", id="remote unknown"),
+        pytest.param(5, 5, 4, f"events[0] is SYNCHRONIZED, {MUST_COMMIT_MORE}", id="synchronized"),
+        pytest.param(6, 5, 4, f"events[0] is REMOTE_BEHIND, {MUST_COMMIT_MORE}", id="remote behind"),
         pytest.param(3, 5, 3, None, id="released"),
         pytest.param(3, 5, 4, None, id="the last one released"),
-        pytest.param(3, 5, 5, MessageNotReady, id="at the remote offset"),
-        pytest.param(3, 5, 6, MessageNotReady, id="past the remote offset"),
+        pytest.param(3, 5, 5, f"events[0] offset 5 is not released: {NOT_RELEASED}", id="at the remote offset"),
+        pytest.param(3, 5, 6, f"events[0] offset 6 is not released: {NOT_RELEASED}", id="past the remote offset"),
     ],
 )
 def test_a_message_is_valid_only_below_the_remote_offset_of_an_open_partition(
-    local: int | None, remote: int | None, offset: int, error: type[Exception] | None
+    local: int | None, remote: int | None, offset: int, error: str | None
 ) -> None:
-    """The rule of release, asked of the manager: both errors name the partition."""
+    """The rule of release, asked of the manager: both errors name the partition and why it is closed."""
     manager = SynchronizedPartitionStateManager()
     manager.set_local_offset(*KEY, local)
     manager.set_remote_offset(*KEY, remote)
     if error is None:
         manager.validate_local_message(*KEY, offset)
+        return
+    with pytest.raises((InvalidState, MessageNotReady)) as raised:
+        manager.validate_local_message(*KEY, offset)
+    assert str(raised.value) == error
+    if isinstance(raised.value, MessageNotReady):
+        assert (raised.value.offset, raised.value.remote_offset) == (offset, remote)
     else:
-        with pytest.raises(error, match=r"events\[0\]"):
-            manager.validate_local_message(*KEY, offset)
+        assert isinstance(raised.value, InvalidState)
+        assert raised.value.state is manager.partitions[KEY][0]
 
 
 def test_a_message_of_an_unheard_partition_is_invalid() -> None:

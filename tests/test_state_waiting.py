@@ -107,6 +107,18 @@ def test_a_wait_ends_without_a_move_after_its_timeout() -> None:
     assert not SynchronizedPartitionStateManager().wait_for_move(0, 0.001)
 
 
+def test_a_wait_that_a_move_ends_at_its_last_moment_tells_of_the_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is up, but another thread has the lock and moves an offset before the waiter gets it back."""
+    manager = SynchronizedPartitionStateManager()
+
+    def wait_too_long(condition: threading.Condition, timeout: float | None = None) -> bool:
+        manager.set_remote_offset(*KEY, 1)
+        return False
+
+    monkeypatch.setattr(threading.Condition, "wait", wait_too_long)
+    assert manager.wait_for_move(0, 0.001)
+
+
 def test_a_wait_for_a_version_that_is_past_does_not_block() -> None:
     """Whoever notes the version first, then looks, then waits, can't miss a move in between."""
     manager = SynchronizedPartitionStateManager()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,6 +34,12 @@ def test_a_gate_takes_one_topic() -> None:
     ("unexpected", "said"),
     [
         pytest.param(Message(Value([1], {partition(0): 2}, NOON)), "not Value: it stands first", id="a batch"),
+        pytest.param(Message(SimpleNamespace(offset=2)), "not SimpleNamespace: it stands first", id="no partition"),  # type: ignore[arg-type]
+        pytest.param(
+            Message(SimpleNamespace(partition=partition(0))),  # type: ignore[arg-type]
+            "not SimpleNamespace: it stands first",
+            id="no offset",
+        ),
         pytest.param(
             message(3, 0), r"events\[3\] offset 0 is of no partition that is assigned: \[0, 1\]", id="foreign"
         ),
@@ -207,8 +214,14 @@ def test_a_step_that_rejects_out_of_poll_ends_the_pipeline_with_what_to_do() -> 
     """Arroyo allows it only out of submit; such a step has lost the message, so going on would lose it for good."""
     harness = GateHarness()
     harness.step.poll_errors = [MessageRejected()]
-    with pytest.raises(StepRejectedInPoll, match=r"out of poll\(\).*larger buffer") as raised:
+    with pytest.raises(StepRejectedInPoll) as raised:
         harness.gate.poll()
+    assert str(raised.value) == (
+        f"{harness.step!r} raised MessageRejected out of poll(), where Arroyo allows it only out of submit(): "
+        "a step behind it rejected a message that it had already taken out of its queue. "
+        "Put a step that can hold on to it in between, or give the rejecting step a larger buffer; "
+        "the message is read again after a restart"
+    )
     assert isinstance(raised.value.__cause__, MessageRejected)
 
 
@@ -230,6 +243,25 @@ def test_the_source_hears_what_proves_a_doubted_offset() -> None:
     assert harness.source.calls == []
     harness.hold(0, 2)
     assert harness.source.calls == [("received", ("events", 0), 3)]
+
+
+def test_what_went_straight_through_proves_a_doubted_offset_too() -> None:
+    """The source is woken when it begins to doubt, and the cell tells it the truth by the time it is asked."""
+    in_the_cell: list[int | None] = []
+
+    class Source(NotedSource):
+        def received(self, topic: str, partition: int, next_offset: int) -> None:
+            super().received(topic, partition, next_offset)
+            in_the_cell.append(harness.manager.cell(topic, partition).received)
+
+    harness = GateHarness(source=Source())
+    harness.release(0, 9)
+    harness.submit(0, 0, 1, 2)
+    harness.source.doubted = {("events", 0): 3}
+    harness.manager.wake()
+    harness.gate.poll()
+    assert harness.source.calls == [("received", ("events", 0), 3)]
+    assert in_the_cell == [3]
 
 
 def test_the_cell_says_how_far_the_partition_was_received() -> None:
@@ -259,8 +291,9 @@ def test_limits_are_told_as_pauses_and_resumes_once_each() -> None:
     assert dict(harness.gate.take_pause_changes()) == {}
     harness.release(0, 1)
     harness.gate.poll()
+    harness.hold(0, 3)
     assert dict(harness.gate.take_pause_changes()) == {}
-    harness.release(0, 2)
+    harness.release(0, 3)
     harness.gate.poll()
     assert dict(harness.gate.take_pause_changes()) == {partition(0): False}
 
@@ -277,6 +310,16 @@ def test_terminate_drops_what_is_held_and_terminates_the_next_step(caplog: pytes
     assert "Dropped 2 held messages" in caplog.text
     with pytest.raises(UnexpectedMessage, match="closed"):
         harness.submit(0, 2)
+
+
+def test_a_step_that_was_terminated_is_not_closed_any_more() -> None:
+    """Whoever joins the gate after that waits for the step to end, and no more."""
+    harness = GateHarness()
+    harness.hold(0, 0)
+    harness.gate.terminate()
+    harness.release(0, 1)
+    harness.gate.join(1.0)
+    assert (harness.step.taken, harness.step.calls) == ([], ["terminate", "join"])
 
 
 def test_a_gate_of_no_partitions_is_harmless() -> None:

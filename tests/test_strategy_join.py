@@ -9,9 +9,11 @@ import pytest
 from arroyo.dlq import InvalidMessage
 from arroyo.processing.strategies.abstract import MessageRejected
 
-from arroyo_sync.errors import StepRejectedInPoll
+from arroyo_sync.errors import SourceDied, StepRejectedInPoll
 from tests.fakes import At, partition
 from tests.harness import GateHarness
+
+ENDED = "The source has ended: nothing more is released"
 
 
 @pytest.fixture
@@ -184,7 +186,10 @@ def test_nothing_is_released_in_join_once_the_source_is_dead(
     harness.gate.join(5.0)
     assert harness.step.taken == []
     assert harness.step.calls[-2:] == ["close", "join"]
-    assert "nothing more is released" in caplog.text
+    said = [record for record in caplog.records if record.getMessage() == ENDED]
+    assert [record.levelname for record in said] == ["ERROR"]
+    assert said[0].exc_info is not None
+    assert isinstance(said[0].exc_info[1], SourceDied)
     assert harness.local(0) is None
 
 

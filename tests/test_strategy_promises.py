@@ -154,6 +154,31 @@ def test_progress_a_poll_ends_with_its_slice_and_the_next_one_goes_on() -> None:
     assert harness.step.taken == [(0, offset) for offset in range(100)]
 
 
+def test_progress_a_slice_is_over_when_its_time_is() -> None:
+    """At the very moment, and not a message later."""
+    harness = GateHarness(slice_seconds=0.5)
+    harness.hold(0, *range(10))
+    harness.release(0, 10)
+
+    def take_a_quarter_second(at: At) -> None:
+        harness.clock.now += 0.25
+
+    harness.step.before_submit = take_a_quarter_second
+    harness.gate.poll()
+    assert harness.step.taken == [(0, 0), (0, 1)]
+
+
+def test_progress_one_poll_hands_on_what_was_released_in_every_partition() -> None:
+    """A partition that has nothing more to hand on ends its own turn, and not the slice."""
+    harness = GateHarness({0: 0, 1: 0, 2: 0})
+    for index in range(3):
+        harness.hold(index, 0, 1)
+        harness.release(index, 1 + index % 2)
+    harness.gate.poll()
+    assert harness.step.taken == [(0, 0), (1, 0), (1, 1), (2, 0)]
+    assert not harness.gate.has_left_over
+
+
 # 5. Independence.
 
 

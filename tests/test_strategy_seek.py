@@ -102,4 +102,4 @@ def test_loud_reading_again_is_a_line_that_names_both_offsets(caplog: pytest.Log
     caplog.set_level(logging.INFO)
     harness = GateHarness({0: 10})
     harness.hold(0, 3)
-    assert "events[0]: reading again from 3, back from 10" in caplog.text
+    assert "events[0]: reading again from 3, back from 10" in [record.getMessage() for record in caplog.records]
