@@ -120,10 +120,12 @@ def test_a_transition_that_the_model_lacks_is_refused_and_nothing_moves(
     monkeypatch.setattr(state, "TRANSITIONS", {SYNCHRONIZED: frozenset()})
     changes.clear()
 
-    with pytest.raises(InvalidStateTransition, match=r"events\[0\] can't pass from SYNCHRONIZED to") as raised:
+    after = REMOTE_BEHIND if side == "local" else LOCAL_BEHIND
+    with pytest.raises(InvalidStateTransition) as raised:
         make_change(manager, side, 9)
 
-    assert raised.value.previous is SYNCHRONIZED
+    assert str(raised.value) == f"events[0] can't pass from SYNCHRONIZED to {after.name}"
+    assert (raised.value.previous, raised.value.state) == (SYNCHRONIZED, after)
     assert manager.partitions[KEY] == (SYNCHRONIZED, Offsets(5, 5))
     assert manager.cell(*KEY).remote == 5
     assert changes == []
@@ -184,6 +186,20 @@ def test_the_callback_hears_the_changes_in_their_order() -> None:
     ]
 
 
+@pytest.mark.parametrize("side", ["local", "remote"])
+def test_an_offset_that_stands_still_hides_none_of_those_set_with_it(side: str) -> None:
+    """Most of a batch is as it was; what has changed counts, wherever it stands in the batch."""
+    manager = SynchronizedPartitionStateManager()
+    set_offsets = manager.set_local_offsets if side == "local" else manager.set_remote_offsets
+    set_offsets([(("events", 0), 3), (("events", 1), 3)])
+    set_offsets([(("events", 0), 3), (("events", 1), 4), (("events", 2), 5)])
+    assert {key: getattr(offsets, side) for key, (_, offsets) in manager.partitions.items()} == {
+        ("events", 0): 3,
+        ("events", 1): 4,
+        ("events", 2): 5,
+    }
+
+
 def test_what_the_callback_raises_comes_out_of_the_setter_after_the_change() -> None:
     """The change counts, and whoever waits for the offset to move is woken all the same."""
 
@@ -219,7 +235,7 @@ def test_partitions_are_a_live_read_only_view() -> None:
     manager = SynchronizedPartitionStateManager()
     view = manager.partitions
     manager.cell("events", 9)
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match=r"\('events', 9\)"):
         view["events", 9]
     assert (len(view), list(view)) == (0, [])
 

@@ -11,12 +11,12 @@ import pytest
 from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import Message, Partition, Topic, Value
 
-from arroyo_sync.errors import ConfigurationError, SourceDied, StepRejectedInPoll, UnexpectedMessage
-from arroyo_sync.line import HoldLimits
+from arroyo_sync.errors import ConfigurationError, StepRejectedInPoll, UnexpectedMessage
+from arroyo_sync.line import HoldLimits, Release
 from arroyo_sync.state import SynchronizedPartitionState, SynchronizedPartitionStateManager
 from arroyo_sync.strategy import SynchronizedStrategy
 from arroyo_sync.testing import ManualSource, RecordingStep
-from tests.fakes import ScriptedStep, message, partition
+from tests.fakes import At, Clock, ScriptedStep, message, partition
 from tests.harness import GateHarness, NotedSource
 
 UNKNOWN, LOCAL_BEHIND, SYNCHRONIZED, REMOTE_BEHIND = SynchronizedPartitionState
@@ -165,6 +165,19 @@ def test_local_offsets_are_told_when_a_slice_is_over() -> None:
     assert harness.local(0) == 3
 
 
+def test_a_gate_that_had_nothing_to_tell_tells_the_next_local_offset_at_once() -> None:
+    """The interval is there for messages that stream; idle polls don't begin one."""
+    harness = GateHarness(slice_seconds=0.005)
+    harness.release(0, 5)
+    harness.gate.poll()
+    for offset in range(3):
+        harness.submit(0, offset)
+        harness.gate.poll()
+        assert harness.local(0) == offset + 1
+        harness.clock.now += 0.005
+        harness.gate.poll()
+
+
 def test_the_states_follow_the_offsets_through_a_whole_life() -> None:
     """Assigned, released, caught up, a leader that went back, and revoked."""
     harness = GateHarness()
@@ -179,35 +192,57 @@ def test_the_states_follow_the_offsets_through_a_whole_life() -> None:
     assert harness.source.calls[-1] == ("revoke", {("events", 0)})
 
 
-@pytest.mark.parametrize("call", ["submit", "poll"])
-def test_a_dead_source_comes_out_with_its_cause(call: str) -> None:
-    """Out of both, again and again; nothing is released, not even what was released before."""
-    harness = GateHarness()
-    harness.hold(0, 0, 1)
-    harness.release(0, 2)
-    cause = ValueError("no such topic")
-    harness.source.die(cause)
-    for _ in range(2):
-        with pytest.raises(SourceDied, match="no such topic") as raised:
-            harness.submit(0, 2) if call == "submit" else harness.gate.poll()
-        assert raised.value.__cause__ is cause
-    assert harness.step.taken == []
+def test_a_new_gate_was_not_rejected_and_owes_nothing() -> None:
+    """So the consumer around it waits for nothing that hasn't happened."""
+    gate = GateHarness().gate
+    assert (gate.was_rejected, gate.owes_poll) == (False, False)
 
 
-def test_a_source_that_died_before_the_gate_was_made_is_noticed() -> None:
-    """Its wake-up came too early for this gate, which looks all the same."""
-    source = ManualSource()
+def test_by_default_a_slice_is_5_ms_and_the_next_step_is_polled_before_every_message() -> None:
+    """For whoever makes a gate without the factory."""
+    clock, step, source = Clock(), ScriptedStep(), ManualSource()
     manager = SynchronizedPartitionStateManager()
     source.start(manager)
-    source.set_remote_offset("events", 0, 9)
-    source.die(ValueError("gone"))
-    step = ScriptedStep()
-    gate = SynchronizedStrategy(step, manager, source, {partition(0): 0})
-    with pytest.raises(SourceDied):
-        gate.submit(message(0, 0))
-    with pytest.raises(SourceDied):
+    gate = SynchronizedStrategy(step, manager, source, {partition(0): 0}, clock=clock)
+    source.set_remote_offset("events", 0, 4)
+    for offset in range(4):
+        gate.submit(message(0, offset))
         gate.poll()
-    assert step.taken == []
+    assert step.polls == 4
+
+    for offset in range(4, 20):
+        gate.submit(message(0, offset))
+    source.set_remote_offset("events", 0, 20)
+
+    def take_two_milliseconds(at: At) -> None:
+        clock.now += 0.002
+
+    step.before_submit = take_two_milliseconds
+    gate.poll()
+    assert step.taken == [(0, offset) for offset in range(7)]
+
+
+def test_a_line_notes_its_release_once_for_each_time_that_it_opens() -> None:
+    """When it opened, and how long its oldest message had waited; a remote offset that moves on doesn't open it."""
+    harness = GateHarness()
+    (line,) = harness.gate.lines
+    harness.hold(0, 0, 1, 2)
+    harness.clock.now += 3.0
+    harness.step.room = 0
+    harness.release(0, 1)
+    harness.gate.poll()
+    first = Release(at=harness.clock.now, hold_seconds=3.0)
+    assert line.release == first
+    harness.clock.now += 1.0
+    harness.release(0, 2)
+    harness.gate.poll()
+    assert line.release == first
+    harness.step.room = None
+    harness.gate.poll()
+    harness.clock.now += 1.0
+    harness.release(0, 3)
+    harness.gate.poll()
+    assert line.release == Release(at=harness.clock.now, hold_seconds=5.0)
 
 
 def test_a_step_that_rejects_out_of_poll_ends_the_pipeline_with_what_to_do() -> None:
@@ -231,54 +266,6 @@ def test_the_next_step_is_polled_with_every_poll() -> None:
     harness.gate.poll()
     harness.gate.poll()
     assert harness.step.polls == 2
-
-
-def test_the_source_hears_what_proves_a_doubted_offset() -> None:
-    """Only of a partition whose published offset is in doubt, and only when the message reaches it."""
-    harness = GateHarness({0: 0, 1: 0})
-    harness.hold(0, 0)
-    harness.source.doubted = {("events", 0): 3}
-    harness.hold(0, 1)
-    harness.hold(1, 0)
-    assert harness.source.calls == []
-    harness.hold(0, 2)
-    assert harness.source.calls == [("received", ("events", 0), 3)]
-
-
-def test_what_went_straight_through_proves_a_doubted_offset_too() -> None:
-    """The source is woken when it begins to doubt, and the cell tells it the truth by the time it is asked."""
-    in_the_cell: list[int | None] = []
-
-    class Source(NotedSource):
-        def received(self, topic: str, partition: int, next_offset: int) -> None:
-            super().received(topic, partition, next_offset)
-            in_the_cell.append(harness.manager.cell(topic, partition).received)
-
-    harness = GateHarness(source=Source())
-    harness.release(0, 9)
-    harness.submit(0, 0, 1, 2)
-    harness.source.doubted = {("events", 0): 3}
-    harness.manager.wake()
-    harness.gate.poll()
-    assert harness.source.calls == [("received", ("events", 0), 3)]
-    assert in_the_cell == [3]
-
-
-def test_the_cell_says_how_far_the_partition_was_received() -> None:
-    """Held or handed on: every offset up to it exists, which is what the source proves published offsets by."""
-    harness = GateHarness({0: 4})
-    cell = harness.manager.cell("events", 0)
-    assert cell.received is None
-    harness.release(0, 6)
-    harness.submit(0, 4)
-    harness.gate.tell_local_offsets()
-    assert cell.received == 5
-    harness.submit(0, 8)
-    harness.gate.tell_local_offsets()
-    assert cell.received == 9
-    harness.gate.close()
-    harness.gate.join()
-    assert cell.received is None
 
 
 def test_limits_are_told_as_pauses_and_resumes_once_each() -> None:
@@ -306,8 +293,10 @@ def test_terminate_drops_what_is_held_and_terminates_the_next_step(caplog: pytes
     harness.release(0, 2)
     harness.gate.terminate()
     assert (harness.step.taken, harness.step.calls, harness.held()) == ([], ["terminate"], {})
+    assert harness.gate.held_messages == 0
     assert harness.local(0) is None
-    assert "Dropped 2 held messages" in caplog.text
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["Dropped 2 held messages: they stay in Kafka and are read again"]
     with pytest.raises(UnexpectedMessage, match="closed"):
         harness.submit(0, 2)
 

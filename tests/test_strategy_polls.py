@@ -44,7 +44,7 @@ def test_while_messages_stream_through_the_next_step_is_polled_once_an_interval(
     harness.clock.now += POLL_INTERVAL_SECONDS
     harness.gate.poll()
     assert harness.step.polls == polls + 1
-    assert not harness.gate.owes_poll
+    assert harness.gate.owes_poll is False
 
 
 def test_a_slow_pipeline_is_polled_before_every_message(harness: GateHarness) -> None:
