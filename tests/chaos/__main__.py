@@ -40,7 +40,13 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     environment = {VARIABLE: options.sabotage} if options.sabotage else {}
     verdict, summary = run(
-        folder, options.faults, options.seed, options.only, environment, options.rounds, options.seconds
+        folder,
+        options.faults,
+        options.seed,
+        options.only,
+        environment,
+        last_rounds=options.rounds,
+        seconds=options.seconds,
     )
     summary["versions"] = {
         "arroyo": version("sentry-arroyo"),

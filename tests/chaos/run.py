@@ -27,7 +27,11 @@ published again by its heartbeat only."""
 ROUND_SECONDS = 15.0
 STILL_SECONDS = 4.5
 """A leader stands still for less than its session's timeout."""
+LAST_SECONDS = 4.0
+"""For the last commits before all is still: nothing that moves later may be needed."""
 LAST_ROUNDS = 5
+STILLS, LAST_STILLS = 4, 30
+"""How often all stands still in a quiet time between faults, and at the end of a run."""
 
 
 class Run:
@@ -60,8 +64,12 @@ class Run:
             if self.done % FAULTS_A_ROUND == 0 and self.done < count:
                 self.quiet()
 
-    def quiet(self, rounds: int = 1) -> None:
-        """Heal everything; then all must come through, round by round, and once while a leader stands still."""
+    def quiet(self, rounds: int = 1, stills: int = STILLS) -> None:
+        """Heal everything; then all must come through, round by round.
+
+        In large bursts, while a leader stands still, and ``stills`` times in stillness. After a round in which it
+        didn't, there are no more.
+        """
         world = self._world
         world.finish_later()
         for proxy in world.proxies.values():
@@ -70,10 +78,10 @@ class Run:
             if not broker.is_running:
                 broker.start()
         world.wait_until_whole()
-        self._round(FIRST_ROUND_SECONDS)
-        for _ in range(rounds - 1):
-            self._round(ROUND_SECONDS)
-        self._round_with_a_leader_standing_still()
+        if self._round(FIRST_ROUND_SECONDS):
+            all_came = all(self._round(ROUND_SECONDS) for _ in range(rounds - 1))
+            if all_came and self._round_with_a_leader_standing_still():
+                all(self._round_in_stillness() for _ in range(stills))
         world.producer.say(f"rate {RATE}")
 
     def end(self) -> None:
@@ -112,14 +120,11 @@ class Run:
                 self._bag = list(self._kinds)
                 self._random.shuffle(self._bag)
 
-    def _round(self, seconds: float) -> None:
-        world = self._world
-        acked_by = self._burst()
-        deadline = time.monotonic() + seconds
-        world.wait(seconds, lambda: not self._missing(set()))
-        self._note(acked_by, min(deadline, time.monotonic()), set())
+    def _round(self, seconds: float) -> bool:
+        """Whether all came through; so the others."""
+        return self._all_come(self._burst(), seconds)
 
-    def _round_with_a_leader_standing_still(self) -> None:
+    def _round_with_a_leader_standing_still(self) -> bool:
         world = self._world
         slot = world.members("writer-b")[0]
         deadline = time.monotonic() + STILL_SECONDS
@@ -132,19 +137,34 @@ class Run:
             still = {p for e, p, _ in world.came["eager"] if e == world.epoch}
             still |= {p for p, _ in world.acked[world.epoch]}
             still -= {partition for _, partition, _ in world.done["writer-b"] - before}
-            world.wait(deadline - time.monotonic(), lambda: not self._missing(still))
-            self._note(acked_by, min(deadline, time.monotonic()), still)
+            return self._all_come(acked_by, deadline - time.monotonic(), still)
         finally:
             slot.go_on()
 
-    def _burst(self) -> float:
-        """Have a burst produced; by when all of it was acknowledged."""
+    def _round_in_stillness(self) -> bool:
+        """Everything is held and nothing moves; then the slowest leader group commits, and again nothing moves.
+
+        The last of these commits must release its message, though no later one wakes the follower.
+        """
+        world = self._world
+        slots = world.members("writer-b")
+        for slot in slots:
+            slot.pause()
+        try:
+            acked_by = self._burst(1, 0.1)
+        finally:
+            for slot in slots:
+                slot.go_on()
+        return self._all_come(acked_by, LAST_SECONDS)
+
+    def _burst(self, count: int = BURST, settled_seconds: float = 0.3) -> float:
+        """Have a burst produced, so many messages a partition; by when all of it was acknowledged."""
         world = self._world
         world.look()
         epoch = world.epoch
         acked = world.acked.setdefault(epoch, set())
         before = len(acked)
-        world.producer.say(f"rate 0\nburst {BURST}")
+        world.producer.say(f"rate 0\nburst {count}")
         seen, same_since = before, time.monotonic()
 
         def is_over() -> bool:
@@ -152,7 +172,7 @@ class Run:
             world.look()
             if len(acked) != seen:
                 seen, same_since = len(acked), time.monotonic()
-            return seen > before and time.monotonic() > same_since + 0.3
+            return seen > before and time.monotonic() > same_since + settled_seconds
 
         world.wait(30.0, is_over)
         return time.monotonic()
@@ -165,10 +185,14 @@ class Run:
         wanted = {(epoch, p, o) for p, o in world.acked[epoch] if p not in still and o >= first.get(p, 0)}
         return any(wanted - world.came[group] for group in FOLLOWER_GROUPS)
 
-    def _note(self, acked_by: float, deadline: float, still: Collection[int]) -> None:
+    def _all_come(self, acked_by: float, seconds: float, still: Collection[int] = ()) -> bool:
+        """Wait until all that was acknowledged by then came through, and note the round for the judge."""
+        world = self._world
+        deadline = time.monotonic() + seconds
+        all_came = world.wait(seconds, lambda: not self._missing(still))
         self._rounds += 1
-        self._world.look()
-        self._world.journal.write("round", self._rounds, acked_by, deadline, sorted(still))
+        world.journal.write("round", self._rounds, acked_by, min(deadline, time.monotonic()), sorted(still))
+        return all_came
 
 
 def run(
@@ -178,6 +202,7 @@ def run(
     only: Collection[str] = (),
     environment: Mapping[str, str] | None = None,
     last_rounds: int = LAST_ROUNDS,
+    last_stills: int = LAST_STILLS,
     seconds: float = float("inf"),
 ) -> tuple[Verdict, dict[str, Any]]:
     """A whole run; its journals are in ``folder``. Returns the verdict, and the summary for JSON."""
@@ -187,7 +212,7 @@ def run(
         driver = Run(world, seed, only)
         driver.begin()
         driver.faults(faults, seconds)
-        driver.quiet(last_rounds)
+        driver.quiet(last_rounds, last_stills)
         driver.end()
         commit_log = world.read_commit_log()
     journals = read_all(folder)

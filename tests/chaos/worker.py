@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
+from types import FrameType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "examples"))
@@ -31,6 +33,9 @@ from tests import sabotage
 from tests.chaos import handlers, producer
 
 SAMPLE_SECONDS = 0.2
+SHARED = tuple(f"arroyo_sync/{name}.py" for name in ("state", "source", "leader_offsets", "strategy", "flow_control"))
+PREEMPTED_CHANCE, PREEMPTED_SECONDS = 0.02, 0.002
+"""At each call and return, and for how long at most."""
 
 
 class JournallingFactory(post_process_forwarder.ForwarderFactory):
@@ -45,6 +50,8 @@ class JournallingFactory(post_process_forwarder.ForwarderFactory):
 
 def run_follower(settings: Mapping[str, Any]) -> int:
     sabotage.apply_from_environment()
+    if settings.get("is_preempted"):
+        preempt_at_random()
     made: list[SynchronizedStrategyFactory[KafkaPayload]] = []
     limits = HoldLimits(messages=settings["limit"], resume_messages=settings["limit"] // 5)
 
@@ -68,6 +75,21 @@ def run_follower(settings: Mapping[str, Any]) -> int:
     return post_process_forwarder.run_post_process_forwarder(
         [*_flags(settings), "--synchronize-commit-log-topic", settings["commit_log"], *groups]
     )
+
+
+def preempt_at_random() -> None:
+    """Let any thread lose the processor for a moment, wherever it calls or returns in what threads share.
+
+    So they meet at every point, as they would on a busy machine once in a great many times.
+    """
+    random = Random()
+
+    def maybe_wait(frame: FrameType, event: str, argument: object) -> None:
+        if random.random() < PREEMPTED_CHANCE and frame.f_code.co_filename.endswith(SHARED):
+            time.sleep(random.uniform(0, PREEMPTED_SECONDS))
+
+    threading.setprofile(maybe_wait)
+    sys.setprofile(maybe_wait)
 
 
 def run_leader(settings: Mapping[str, Any]) -> int:

@@ -155,7 +155,12 @@ class World:
                 self.slots[-1].delay_seconds = WRITER_B_SECONDS if members > 1 else 0.0
         for group in FOLLOWER_GROUPS:
             consumer = KIP848 if group == "kip848" else EAGER
-            more = {"handler": "receive", "limit": HELD_LIMIT, "leader_groups": list(LEADER_GROUPS)}
+            more = {
+                "handler": "receive",
+                "limit": HELD_LIMIT,
+                "leader_groups": list(LEADER_GROUPS),
+                "is_preempted": True,
+            }
             servers = self.cluster.bootstrap_servers_of(group.upper())
             self.slots += [
                 Slot(self.folder, f"{group}-{member}", "follower", settings(group, servers, consumer, **more))

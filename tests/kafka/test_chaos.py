@@ -27,12 +27,12 @@ FEW = (
 @pytest.mark.usefixtures("kafka_cluster")
 def test_every_promise_holds_through_a_few_faults(tmp_path: Path) -> None:
     """Three brokers, two leader groups, followers under both group protocols, each a process of its own."""
-    verdict, summary = run(tmp_path, faults=6, seed=7, only=FEW, last_rounds=2)
+    verdict, summary = run(tmp_path, faults=6, seed=7, only=FEW, last_rounds=2, last_stills=5)
     assert verdict.violations == []
     assert summary["violations"] == dict.fromkeys(PROMISES, 0)
     assert summary["faults"] == 6
     assert summary["skipped"] == []
-    assert (verdict.late_leaders, verdict.rounds) == (0, 4)
+    assert (verdict.late_leaders, verdict.rounds) == (0, 9)
     assert verdict.deliveries - verdict.duplicates > verdict.messages  # there are two follower groups
 
 
@@ -40,6 +40,12 @@ def test_every_promise_holds_through_a_few_faults(tmp_path: Path) -> None:
 def test_a_gate_that_releases_one_message_too_many_is_found(tmp_path: Path) -> None:
     """The same run, with followers whose gate is broken: it can fail."""
     verdict, _ = run(
-        tmp_path, faults=1, seed=7, only=["follower killed"], environment={VARIABLE: "off by one"}, last_rounds=1
+        tmp_path,
+        faults=1,
+        seed=7,
+        only=["follower killed"],
+        environment={VARIABLE: "off by one"},
+        last_rounds=1,
+        last_stills=0,
     )
     assert {violation.promise for violation in verdict.violations} == {"safety"}
