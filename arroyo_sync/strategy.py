@@ -99,6 +99,9 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         self._open_lines = self._lines
         # Lines whose oldest message is released, in the order of their turns. Mostly empty.
         self._released: dict[Line, None] = {}
+        # Those of them that opened since they had a turn: each hands on one message before any other line goes on, so
+        # that no release waits until another one's messages are through.
+        self._opened: dict[Line, None] = {}
         # Lines that handed something on since the manager was told their local offset; the last of them apart, since
         # messages come in long runs of one partition.
         self._untold: set[Line] = set()
@@ -336,6 +339,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             line.clear()
         self.held_messages = 0
         self._released.clear()
+        self._opened.clear()
         self.pause_changes.clear()
         if dropped:
             logger.info("Dropped %d held messages: they stay in Kafka and are read again", dropped)
@@ -367,9 +371,10 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
                 if line.is_released:
                     if line not in self._released:
                         line.note_release(self._clock())
-                    self._released[line] = None
+                        self._released[line] = self._opened[line] = None
                 else:
                     self._released.pop(line, None)
+                    self._opened.pop(line, None)
         self.seen_version = version
 
     def _hand_on_slice(self) -> None:
@@ -377,11 +382,14 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         deadline = self._clock() + self._slice_seconds
         self.was_rejected = False
         while self._released:
-            line = next(iter(self._released))
+            line, turn = next(iter(self._released)), _TURN_MESSAGES
+            if self._opened:
+                line, turn = next(iter(self._opened)), 1
+                del self._opened[line]
             # To the end of the queue before its turn: the next line is next, whatever ends this one's turn.
             del self._released[line]
             self._released[line] = None
-            for _ in range(_TURN_MESSAGES):
+            for _ in range(turn):
                 if not line.is_released:
                     self._released.pop(line, None)
                     break
@@ -391,6 +399,10 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
                 if self._clock() >= deadline:
                     return
                 self._next_poll()  # between two submits, as Arroyo's processor does it
+                if self._manager.version != self.seen_version:
+                    self._look_at_source()
+                    if self._opened:
+                        break
 
     def _hand_on(self, line: Line) -> bool:
         """Submit the line's oldest message; False if it was rejected and stays."""
@@ -419,12 +431,12 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         while True:
             try:
                 self._look_at_source()
+                if not self._released:
+                    return
+                self._hand_on_slice()
             except SourceDied:
                 logger.exception("The source has ended: nothing more is released")
                 return
-            if not self._released:
-                return
-            self._hand_on_slice()
             remaining = self._remaining_seconds()
             if self._released and remaining == 0:
                 logger.warning("Timed out: %d released messages were not taken by the next step", self.held_messages)

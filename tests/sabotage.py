@@ -192,6 +192,7 @@ def _swallows_the_death() -> list[Patch]:
             look_at_source(gate)
         except SourceDied:
             gate._released.clear()
+            gate._opened.clear()
 
     return [Patch(SynchronizedStrategy, "_look_at_source", silent)]
 

@@ -230,6 +230,52 @@ def test_independence_a_long_line_does_not_use_up_every_slice(why: str) -> None:
     assert {index for index, _ in harness.step.taken} == {0, 1}
 
 
+def test_independence_every_line_that_opens_hands_on_one_message_before_any_hands_on_a_second() -> None:
+    """Leaders commit all partitions at once: no release waits until another one's messages are through."""
+    harness = GateHarness({0: 0, 1: 0, 2: 0})
+    for index in range(3):
+        harness.hold(index, *range(100))
+    for index in range(3):
+        harness.release(index, 100)
+    harness.poll_until_empty()
+    assert sorted(harness.step.taken[:3]) == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_independence_a_line_that_opens_while_another_drains_is_next() -> None:
+    """The gate sees it at the drain's next message, not when its slice ends."""
+    harness = GateHarness({0: 0, 1: 0})
+    for index in range(2):
+        harness.hold(index, *range(100))
+
+    def open_the_other(at: At) -> None:
+        if at == (0, 9):
+            harness.release(1, 100)
+
+    harness.step.before_submit = open_the_other
+    harness.release(0, 100)
+    harness.gate.poll()
+    assert harness.step.taken[:11] == [*((0, offset) for offset in range(10)), (1, 0)]
+
+
+def test_a_line_that_opens_and_shuts_before_its_turn_hands_on_nothing() -> None:
+    """Leaders commit two partitions, and go back in the one whose turn has not come."""
+    harness = GateHarness({0: 0, 1: 0})
+    for index in range(2):
+        harness.hold(index, *range(3))
+
+    def shut_the_other(at: At) -> None:
+        if at[1] == 0:
+            harness.release(1 - at[0], 0)
+
+    harness.step.before_submit = shut_the_other
+    for index in range(2):
+        harness.release(index, 3)
+    harness.poll_until_empty()
+    taken = {index for index, _ in harness.step.taken}
+    assert len(taken) == 1
+    assert list(harness.held().values()) == [[0, 1, 2]]
+
+
 # 6. Bounded.
 
 

@@ -19,8 +19,8 @@ from tests.model.scripted import PARTITIONS, TOPIC
 from tests.model.world import World
 
 COVERED: dict[type, str] = {
-    SynchronizedStrategy: "_lines _open_lines _released _untold _current pause_changes was_rejected owes_poll _streams "
-    "_poll_at _tell_at seen_version",
+    SynchronizedStrategy: "_lines _open_lines _released _opened _untold _current pause_changes was_rejected owes_poll "
+    "_streams _poll_at _tell_at seen_version",
     Line: "expected open_until held is_full",
     Partition: "remote received current",
     SynchronizedPartitionStateManager: "_moved version _cells",
@@ -105,7 +105,7 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
         line = gate._lines[index]
         released = list(gate._released)
         parts.append((line.expected, line.open_until, line.is_full, *(held.offset for held in line.held)))
-        parts.append(released.index(line) if line in gate._released else None)
+        parts.append((released.index(line) if line in gate._released else None, line in gate._opened))
         parts.append((line in gate._untold, line is gate._current, gate.pause_changes.get(partition)))
         if world.step.last is not None and world.step.last[0] == partition:
             parts.append(world.step.last[1])
