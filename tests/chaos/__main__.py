@@ -9,6 +9,7 @@ import argparse
 import json
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from importlib.metadata import version
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="keep the journals in this new folder")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no fault after so many seconds")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # so that all is cleaned up
     folder = options.keep or Path(tempfile.mkdtemp(prefix="arroyo-sync-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     environment = {VARIABLE: options.sabotage} if options.sabotage else {}

@@ -18,7 +18,7 @@ from tests.chaos.world import FOLLOWER_GROUPS, LEADER_GROUPS, RATE, World
 
 FAULTS_A_ROUND = 12
 """After so many faults all is healed, and in a quiet round everything must come through."""
-RECOVERY_SECONDS = 0.5
+RECOVERY_SECONDS = 0.3
 BURST = 60
 """Messages a partition."""
 FIRST_ROUND_SECONDS = 90.0
@@ -30,7 +30,7 @@ STILL_SECONDS = 4.5
 LAST_SECONDS = 4.0
 """For the last commits before all is still: nothing that moves later may be needed."""
 LAST_ROUNDS = 5
-STILLS, LAST_STILLS = 4, 30
+STILLS, LAST_STILLS = 5, 60
 """How often all stands still in a quiet time between faults, and at the end of a run."""
 
 

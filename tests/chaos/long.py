@@ -1,0 +1,97 @@
+"""``python -m tests.chaos.long --faults N --seeds 1,2,3 --streams 2 --json FILE``: runs of `tests.chaos`, summed up.
+
+Each run is a process of its own with a cluster of its own, ``--streams`` of them at a time. The summary is written anew
+after each run. The exit status is 0 if every run ended and nothing was violated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.checker import PROMISES
+from tests.chaos.processes import ROOT
+
+COUNTS = ("faults", "messages", "deliveries", "duplicates", "rounds", "late_leaders", "rewinds", "assignments")
+
+
+def summarise(runs: Sequence[Mapping[str, Any]], failed: Mapping[int, str], seconds: float) -> dict[str, Any]:
+    """What the runs found together, and each of them.
+
+    :param failed: by seed, the last line of a run that ended without a summary.
+    """
+    kinds: Counter[str] = Counter()
+    for each in runs:
+        kinds.update(each["kinds"])
+    return {
+        "totals": {
+            "runs": len(runs),
+            **{name: sum(each[name] for each in runs) for name in COUNTS},
+            "violations": {promise: sum(each["violations"][promise] for each in runs) for promise in PROMISES},
+            "kinds": dict(sorted(kinds.items())),
+            "skipped": sum(len(each["skipped"]) for each in runs),
+            "seconds": round(seconds),
+        },
+        "failed": {str(seed): line for seed, line in sorted(failed.items())},
+        "runs": sorted(runs, key=lambda each: int(each["seed"])),
+    }
+
+
+def run(seed: int, faults: int, folder: Path) -> dict[str, Any] | str:
+    """The summary of one run, or the last line of one that has none. Blocks until it has ended."""
+    result, log = folder / f"{seed}.json", folder / f"{seed}.log"
+    with log.open("wb") as output:
+        subprocess.run(
+            [sys.executable, "-m", "tests.chaos", "--seed", str(seed), "--faults", str(faults), "--json", str(result)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+        )
+    if result.exists():
+        summary: dict[str, Any] = json.loads(result.read_text())
+        return summary
+    return "".join(log.read_text(errors="replace").splitlines()[-1:])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.long", description="Several runs, and their sum.")
+    parser.add_argument("--faults", type=int, default=100, help="of each run")
+    parser.add_argument("--seeds", required=True, help="one run for each, such as 1,2,3")
+    parser.add_argument("--streams", type=int, default=1, help="so many runs at a time")
+    parser.add_argument("--json", type=Path, required=True, help="write the summary here")
+    options = parser.parse_args()
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    folder = Path(tempfile.mkdtemp(prefix="arroyo-sync-chaos-long-"))
+    print(f"logs: {folder}", flush=True)
+    began = time.monotonic()
+    runs: list[dict[str, Any]] = []
+    failed: dict[int, str] = {}
+    with ThreadPoolExecutor(options.streams) as pool:
+        futures = {pool.submit(run, seed, options.faults, folder): seed for seed in seeds}
+        for future in as_completed(futures):
+            seed, outcome = futures[future], future.result()
+            if isinstance(outcome, str):
+                failed[seed] = outcome
+                print(f"seed {seed}: no summary: {outcome}", flush=True)
+            else:
+                runs.append(outcome)
+                told = {name: outcome[name] for name in ("faults", "messages", "duplicates", "seconds", "violations")}
+                print(f"seed {seed}: {json.dumps(told)}", flush=True)
+            summary = summarise(runs, failed, time.monotonic() - began)
+            options.json.write_text(json.dumps(summary, indent=2) + "\n")
+    violated = any(summary["totals"]["violations"].values())
+    return 1 if failed or violated else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
