@@ -67,6 +67,11 @@ def test_a_long_key_is_shown_by_its_first_80_bytes_and_its_length(length: int, s
     assert raised.value.detail == f"not topic:partition:group: {shown}"
 
 
+def test_a_record_with_a_logical_offset_is_not_malformed() -> None:
+    """It is well-formed and tells nothing; of every other that is skipped an operator should hear."""
+    assert [reason for reason in SkipReason if not reason.is_malformed] == [SkipReason.LOGICAL_OFFSET]
+
+
 INDEX = "not a partition's index: "
 OFFSET = "t[0] of group 'g': an offset is an integer from 0 to 2**63 - 1, not "
 TIME = "t[0] of group 'g': not a finite time in seconds: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import FrozenInstanceError
 
 import pytest
 from arroyo.backends.kafka import KafkaPayload
@@ -70,6 +71,17 @@ def test_limits_that_make_no_sense_are_refused_by_name(unit: str, limit: int, re
     assert str(raised.value).startswith(f"HoldLimits({named.format(unit=unit)}): ")
 
 
+def test_by_default_a_partition_holds_5000_messages_and_16_mib() -> None:
+    """And is resumed at 1,000 and 4 MiB: the marks that the README names, which were measured."""
+    assert HoldLimits() == HoldLimits(5_000, 1_000, 16_777_216, 4_194_304)
+
+
+def test_limits_stay_as_they_were_checked() -> None:
+    """Many lines share them."""
+    with pytest.raises(FrozenInstanceError):
+        HoldLimits().messages = 0  # type: ignore[misc]
+
+
 def test_the_smallest_limits_are_taken() -> None:
     """One message, one byte: resumed when empty."""
     assert HoldLimits(1, 0, 1, 0).messages == 1
@@ -87,6 +99,13 @@ def test_a_line_is_full_from_its_limit_in_messages_down_to_its_low_mark() -> Non
     assert (line.is_full, line.is_at_limit) == (True, False)
     line.take_out(0)
     assert (line.is_full, line.is_at_limit) == (False, False)
+
+
+def test_a_line_past_its_limit_is_at_it() -> None:
+    """However it came there: nothing more fits in."""
+    line = make_line(in_messages(300, 0))
+    append(line, *range(301))
+    assert (line.is_full, line.is_at_limit) == (True, True)
 
 
 def test_a_line_is_full_from_its_limit_in_bytes_down_to_its_low_mark() -> None:
@@ -131,7 +150,7 @@ def test_taking_out_of_the_middle_keeps_the_order() -> None:
     append(line, 5, 6, 7)
     line.take_out(1)
     assert [held.offset for held in line.held] == [5, 7]
-    assert line.held_bytes == 2 * MESSAGE_OVERHEAD_BYTES
+    assert line.held_bytes == 2 * MESSAGE_OVERHEAD_BYTES == 1_000, "about 500 a message, as the README says"
 
 
 def test_the_local_offset_is_the_oldest_held_message_or_else_the_expected_one() -> None:

@@ -15,7 +15,6 @@ from arroyo_sync.errors import (
     MessageNotReady,
 )
 from arroyo_sync.state import (
-    MAX_OFFSET,
     TRANSITIONS,
     Offsets,
     StateAndOffsets,
@@ -131,7 +130,7 @@ def test_a_transition_that_the_model_lacks_is_refused_and_nothing_moves(
     assert changes == []
 
 
-@pytest.mark.parametrize("offset", [-1, -2, -1000, -1001, MAX_OFFSET + 1, 1.0, True, "7"], ids=repr)
+@pytest.mark.parametrize("offset", [-1, -2, -1000, -1001, 2**63, 1.0, True, "7"], ids=repr)
 @pytest.mark.parametrize("side", ["local", "remote"])
 def test_what_is_no_offset_is_refused(side: str, offset: object) -> None:
     """Logical offsets, floats and the like are an error that names the partition, and change nothing."""
@@ -148,7 +147,7 @@ def test_what_is_no_offset_is_refused(side: str, offset: object) -> None:
     assert (dict(manager.partitions), manager.version, changes) == (before, version, [])
 
 
-@pytest.mark.parametrize("offset", [0, MAX_OFFSET], ids=["0", "2**63 - 1"])
+@pytest.mark.parametrize("offset", [0, 2**63 - 1], ids=["0", "2**63 - 1"])
 def test_the_ends_of_the_range_are_offsets(offset: int) -> None:
     """0 is an offset and never means unknown; the largest of the protocol is one too."""
     manager = SynchronizedPartitionStateManager()
