@@ -27,7 +27,7 @@ COUNTS = ("faults", "messages", "deliveries", "duplicates", "rounds", "late_lead
 def summarise(runs: Sequence[Mapping[str, Any]], failed: Mapping[int, str], seconds: float) -> dict[str, Any]:
     """What the runs found together, and each of them.
 
-    :param failed: by seed, the last line of a run that ended without a summary.
+    :param failed: by seed, how a run ended that has no summary.
     """
     kinds: Counter[str] = Counter()
     for each in runs:
@@ -47,10 +47,10 @@ def summarise(runs: Sequence[Mapping[str, Any]], failed: Mapping[int, str], seco
 
 
 def run(seed: int, faults: int, folder: Path) -> dict[str, Any] | str:
-    """The summary of one run, or the last line of one that has none. Blocks until it has ended."""
+    """The summary of one run, or how one ended that has none. Blocks until it has ended."""
     result, log = folder / f"{seed}.json", folder / f"{seed}.log"
     with log.open("wb") as output:
-        subprocess.run(
+        ended = subprocess.run(
             [sys.executable, "-m", "tests.chaos", "--seed", str(seed), "--faults", str(faults), "--json", str(result)],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -60,7 +60,8 @@ def run(seed: int, faults: int, folder: Path) -> dict[str, Any] | str:
     if result.exists():
         summary: dict[str, Any] = json.loads(result.read_text())
         return summary
-    return "".join(log.read_text(errors="replace").splitlines()[-1:])
+    last_line = "".join(log.read_text(errors="replace").splitlines()[-1:])
+    return f"it ended with status {ended.returncode}: {last_line}"
 
 
 def main() -> int:
