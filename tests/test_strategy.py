@@ -301,6 +301,22 @@ def test_terminate_drops_what_is_held_and_terminates_the_next_step(caplog: pytes
         harness.submit(0, 2)
 
 
+@pytest.mark.parametrize("how", ["join", "terminate"])
+def test_a_gate_that_has_ended_asks_nothing_more_of_the_consumer(how: str) -> None:
+    """No pause of a partition that may be another member's by then, and no turn for what it has dropped."""
+    harness = GateHarness({0: 0, 1: 0}, limits=HoldLimits(messages=2, resume_messages=0))
+    harness.hold(0, 0, 1)
+    harness.hold(1, 0, 1)
+    harness.step.room = 0
+    harness.release(0, 2)
+    harness.gate.poll()
+    assert harness.gate.has_left_over
+    harness.gate.close()
+    harness.gate.join(0.0) if how == "join" else harness.gate.terminate()
+    assert (harness.gate.held_messages, harness.gate.has_left_over) == (0, False)
+    assert dict(harness.gate.take_pause_changes()) == {}
+
+
 def test_a_step_that_was_terminated_is_not_closed_any_more() -> None:
     """Whoever joins the gate after that waits for the step to end, and no more."""
     harness = GateHarness()
