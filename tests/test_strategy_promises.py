@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 import pytest
 from arroyo.dlq import InvalidMessage
@@ -228,6 +229,28 @@ def test_independence_a_long_line_does_not_use_up_every_slice(why: str) -> None:
             harness.step.room = 3
         harness.gate.poll()
     assert {index for index, _ in harness.step.taken} == {0, 1}
+
+
+@pytest.mark.parametrize("why", ["slices end", "the next step rejects"])
+def test_independence_long_lines_share_the_slices(why: str) -> None:
+    """Whatever ends a line's turn, the other is next: neither waits until the other is through."""
+    harness = GateHarness({0: 0, 1: 0}, slice_seconds=0.5)
+    for index in (0, 1):
+        harness.hold(index, *range(500))
+        harness.release(index, 500)
+
+    def take_a_quarter_second(at: At) -> None:
+        harness.clock.now += 0.25
+
+    if why == "slices end":
+        harness.step.before_submit = take_a_quarter_second
+    for _ in range(20):
+        if why == "the next step rejects":
+            harness.step.room = 2
+        harness.gate.poll()
+    taken = Counter(index for index, _ in harness.step.taken)
+    assert taken.total() == 40
+    assert min(taken[0], taken[1]) >= 19, taken
 
 
 def test_independence_every_line_that_opens_hands_on_one_message_before_any_hands_on_a_second() -> None:
