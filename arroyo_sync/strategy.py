@@ -45,6 +45,11 @@ plain pipeline a fifth of its time."""
 _TURN_MESSAGES = 50
 """How many messages a line hands on before the next line's turn, so that one long line doesn't use up every slice."""
 
+_GATHER_SECONDS = 0.0003
+"""How long a line that opened waits, its first message handed on, for others to open. A leader commits its partitions
+at once, but the records come in two or three fetches, a fraction of a millisecond apart, and the source's thread can't
+take them in while this one computes: it would get the interpreter's lock after 5 ms."""
+
 
 class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
     """Gates the submission of messages to ``next_step`` on the remote offset of their partition.
@@ -381,11 +386,18 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         """Hand on what is released, the lines taking turns, until the slice ends or the next step rejects."""
         deadline = self._clock() + self._slice_seconds
         self.was_rejected = False
+        has_opened = False
         while self._released:
-            line, turn = next(iter(self._released)), _TURN_MESSAGES
             if self._opened:
                 line, turn = next(iter(self._opened)), 1
                 del self._opened[line]
+                has_opened = True
+            elif has_opened:
+                has_opened = False
+                self._gather()
+                continue
+            else:
+                line, turn = next(iter(self._released)), _TURN_MESSAGES
             # To the end of the queue before its turn: the next line is next, whatever ends this one's turn.
             del self._released[line]
             self._released[line] = None
@@ -403,6 +415,13 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
                     self._look_at_source()
                     if self._opened:
                         break
+
+    def _gather(self) -> None:
+        """Let the source's thread tell of other lines that open, if there are any that could."""
+        if any(line.held and line not in self._released for line in self._lines.values()):
+            self._manager.wait_for_move(self.seen_version, _GATHER_SECONDS)
+            if self._manager.version != self.seen_version:
+                self._look_at_source()
 
     def _hand_on(self, line: Line) -> bool:
         """Submit the line's oldest message; False if it was rejected and stays."""

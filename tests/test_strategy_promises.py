@@ -280,6 +280,30 @@ def test_independence_a_line_that_opens_while_another_drains_is_next() -> None:
     assert harness.step.taken[:11] == [*((0, offset) for offset in range(10)), (1, 0)]
 
 
+@pytest.mark.parametrize("held", [1, 100])
+def test_independence_a_drain_begins_when_the_others_had_a_moment_to_open(
+    held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader's commit of several partitions comes in several fetches, which the source's thread can take in now."""
+    harness = GateHarness({0: 0, 1: 0, 2: 0})
+    waits: list[float] = []
+
+    def open_the_next(version: int, timeout: float) -> bool:
+        waits.append(timeout)
+        harness.release(len(waits), held)
+        return True
+
+    monkeypatch.setattr(harness.manager, "wait_for_move", open_the_next)
+    for index in range(3):
+        harness.hold(index, *range(held))
+    harness.release(0, held)
+    harness.poll_until_empty()
+    assert harness.step.taken[:3] == [(0, 0), (1, 0), (2, 0)]
+    assert len(harness.step.taken) == 3 * held
+    assert len(waits) == 2, "none is left that could open"
+    assert max(waits) < 0.001
+
+
 def test_a_line_that_opens_and_shuts_before_its_turn_hands_on_nothing() -> None:
     """Leaders commit two partitions, and go back in the one whose turn has not come."""
     harness = GateHarness({0: 0, 1: 0})
