@@ -101,3 +101,37 @@ def test_a_partition_that_comes_back_is_not_paused(is_kip848: bool) -> None:
     pipeline.release(1, 20)
     pipeline.run_until_quiet()
     assert pipeline.released_of(1) == list(range(20))
+
+
+def test_a_pause_that_the_user_asks_for_after_the_processors_ended_outlives_a_rebalance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The processor paused everything and resumed it: nothing of that is left that could take the user's back."""
+    pause_at_once(monkeypatch)
+    pipeline = pipeline_of(0, 1)
+    pipeline.release(0, 20)
+    pipeline.reject_partition(0)
+    pipeline.run_until(lambda: len(pipeline.flow.paused()) == 2)
+    pipeline.accept()
+    pipeline.run_until_quiet()
+    assert list(pipeline.flow.paused()) == []
+    pipeline.flow.pause([partition(0)])
+    pipeline.consumer.rebalance(0, 1, 2)
+    pipeline.run_until(lambda: len(pipeline.assignments) == 2)
+    assert list(pipeline.flow.paused()) == [partition(0)]
+    assert pipeline.consumer.paused_indexes() == {0}
+
+
+def test_every_pause_of_the_processor_ends_with_the_rebuild_that_follows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one as the first, or its partitions would stand for good."""
+    pause_at_once(monkeypatch)
+    pipeline = pipeline_of(0)
+    pipeline.release(0, 20)
+    for more in (1, 2):
+        pipeline.reject_partition(0)
+        pipeline.run_until(lambda: pipeline.consumer.tell().keys() == set(pipeline.flow.paused()))
+        pipeline.rebalance_now(*range(more + 1))
+        assert (list(pipeline.flow.paused()), pipeline.consumer.paused_indexes()) == ([], set())
+    pipeline.accept()
+    pipeline.run_until_quiet()
+    assert pipeline.released_of(0) == list(range(20))
