@@ -192,7 +192,7 @@ class KafkaCluster(Kafka):
         jvm = [str(java()), *self._jvm_options, f"-Djava.io.tmpdir={temporary}"]
         jvm += ["-cp", f"{jars}/*"]
         formatting = subprocess.run(
-            [*jvm, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)],
+            [*jvm, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(properties)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
