@@ -29,9 +29,9 @@ class HoldLimits:
     The band between the two marks is wide on purpose: a pause throws away what librdkafka had prefetched.
     """
 
-    messages: int = 5_000
+    messages: int = 10_000
     """A partition that holds so many is full."""
-    resume_messages: int = 1_000
+    resume_messages: int = 2_000
     """A full partition takes messages again once it holds no more than this."""
     bytes: int = 16 * 2**20
     """A partition that holds so many bytes is full: payloads plus about 500 a message. One message may pass it."""

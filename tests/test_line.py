@@ -71,9 +71,9 @@ def test_limits_that_make_no_sense_are_refused_by_name(unit: str, limit: int, re
     assert str(raised.value).startswith(f"HoldLimits({named.format(unit=unit)}): ")
 
 
-def test_by_default_a_partition_holds_5000_messages_and_16_mib() -> None:
-    """And is resumed at 1,000 and 4 MiB: the marks that the README names, which were measured."""
-    assert HoldLimits() == HoldLimits(5_000, 1_000, 16_777_216, 4_194_304)
+def test_by_default_a_partition_holds_10000_messages_and_16_mib() -> None:
+    """And is resumed at 2,000 and 4 MiB: the marks that the README names, which were measured."""
+    assert HoldLimits() == HoldLimits(10_000, 2_000, 16_777_216, 4_194_304)
 
 
 def test_limits_stay_as_they_were_checked() -> None:

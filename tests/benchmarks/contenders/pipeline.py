@@ -7,6 +7,7 @@ the message to Arroyo's ``CommitOffsets``.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,6 +76,7 @@ class Pipeline(Contender):
     def run(self) -> None:
         """See `Contender`."""
         config = self.config
+        sys.setswitchinterval(0.0005)  # as the README says
         self._statistics = Statistics(self._position) if config.get("statistics") else None
         factory: ProcessingStrategyFactory[KafkaPayload] = FollowerFactory(self.recorder, config["follower"] == "json")
         self._consumer = inner = KafkaConsumer(
