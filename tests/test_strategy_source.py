@@ -8,7 +8,7 @@ from arroyo_sync.errors import SourceDied
 from arroyo_sync.state import SynchronizedPartitionStateManager
 from arroyo_sync.strategy import SynchronizedStrategy
 from arroyo_sync.testing import ManualSource
-from tests.fakes import ScriptedStep, message, partition
+from tests.fakes import At, ScriptedStep, message, partition
 from tests.harness import GateHarness, NotedSource
 
 
@@ -105,3 +105,25 @@ def test_the_cell_says_how_far_the_partition_was_received() -> None:
     harness.gate.close()
     harness.gate.join()
     assert cell.received is None
+
+
+def test_a_drain_waits_for_the_source_once_and_for_a_third_of_a_millisecond() -> None:
+    """Before it begins, for other lines that open at the same time; its later slices begin at once."""
+    harness = GateHarness({0: 0, 1: 0}, slice_seconds=0.5)
+    waits: list[float] = []
+
+    def wait(version: int, timeout: float) -> bool:
+        waits.append(timeout)
+        return False
+
+    def take_a_quarter_second(at: At) -> None:
+        harness.clock.now += 0.25
+
+    harness.manager.wait_for_move = wait  # type: ignore[method-assign]
+    harness.step.before_submit = take_a_quarter_second
+    harness.hold(0, *range(20))
+    harness.hold(1, 0)
+    harness.release(0, 20)
+    harness.poll_until_empty()
+    assert len(harness.step.taken) == 20
+    assert waits == [0.0003]
