@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     names = options.only or list(SCENARIOS)
     results: dict[str, Any] = {}
-    broken: list[str] = []
+    document: dict[str, Any] = {}
     started = time.monotonic()
     columns = (TextColumn("{task.fields[scenario]:>16}"), BarColumn(), TextColumn("{task.description}"))
     with (
@@ -65,31 +65,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with KafkaCluster(brokers=1, heap_mb=1_000) as cluster:
             bench = Bench(cluster, Path(work), options.quick, options.seed, tell)
+            environment = describe(bench)
             for name in names:
                 progress.update(task, scenario=name)
                 began = time.monotonic()
                 results[name] = SCENARIOS[name](bench)
                 results[name]["seconds"] = round(time.monotonic() - began, 1)
                 progress.advance(task)
-            broken = bench.broken
-            environment = describe(bench)
-    summary = {key: value for result in results.values() for key, value in result["summary"].items()}
-    document = {
-        "summary": {**summary, "promises_broken": len(broken)},
-        "broken": broken,
-        "seconds": round(time.monotonic() - started, 1),
-        "environment": environment,
-        "scenarios": results,
-    }
+                document = _document(results, bench.broken, environment, time.monotonic() - started)
+                if options.json:  # after each: an hour's run that is interrupted has shown something
+                    options.json.parent.mkdir(parents=True, exist_ok=True)
+                    options.json.write_text(json.dumps(document, indent=1) + "\n")
     render(document, console)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
     if options.plots:
         from tests.benchmarks.plots import draw
 
         draw(document, options.plots)
-    return 1 if broken else 0
+    return 1 if document["broken"] else 0
+
+
+def _document(
+    results: dict[str, Any], broken: list[str], environment: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    summary = {key: value for result in results.values() for key, value in result["summary"].items()}
+    return {
+        "summary": {**summary, "promises_broken": len(broken)},
+        "broken": broken,
+        "seconds": round(seconds, 1),
+        "environment": environment,
+        "scenarios": results,
+    }
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
