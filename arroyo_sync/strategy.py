@@ -321,6 +321,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
 
     def _move_position(self, line: Line, offset: int) -> None:
         """The partition is read from ``offset`` on. Further back than before, every remote offset needs proof again."""
+        self.tell_local_offsets()  # else what the line had received would be told later, as if it had come again
         while line.held and line.held[-1].offset >= offset:
             self._take_out(line, len(line.held) - 1)
         if offset < line.expected:
@@ -458,7 +459,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
                 return
             remaining = self._remaining_seconds()
             if self._released and remaining == 0:
-                logger.warning("Timed out: %d released messages were not taken by the next step", self.held_messages)
+                logger.warning("Timed out: the next step did not take all that was released")
                 return
             if self.was_rejected:
                 wait = REJECTED_WAIT_SECONDS if remaining is None else min(remaining, REJECTED_WAIT_SECONDS)
@@ -477,7 +478,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
                 f"the gate takes single messages of a consumer (BrokerValue), not {type(message.value).__name__}: "
                 "it stands first in the pipeline, and batching comes behind it"
             )
-        where = f"{partition.topic.name}[{partition.index}] offset {getattr(message.value, 'offset', None)}"
+        where = f"{partition.topic.name}[{partition.index}] offset {message.value.offset}"
         if not self._open_lines and self._lines:
             return UnexpectedMessage(f"the gate is closed and takes no more messages: {where}")
         return UnexpectedMessage(f"{where} is of no partition that is assigned: {sorted(self._lines)}")

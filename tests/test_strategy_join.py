@@ -101,7 +101,7 @@ def test_join_gives_a_step_up_that_goes_on_rejecting(harness: GateHarness, caplo
     assert harness.step.taken == []
     assert harness.clock.now - start == pytest.approx(3.005)
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        "Timed out: 2 released messages were not taken by the next step"
+        "Timed out: the next step did not take all that was released"
     ]
     assert harness.step.calls[-2:] == ["close", "join"]
     assert harness.step.join_timeouts == [0.0]

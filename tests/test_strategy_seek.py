@@ -54,6 +54,21 @@ def test_order_a_seek_back_starts_a_new_one() -> None:
     assert harness.step.taken == [(0, offset) for offset in range(12)]
 
 
+def test_safety_what_was_received_before_a_seek_back_proves_nothing_after_it() -> None:
+    """Messages that went straight through are told later than they are received; the seek comes in between."""
+    harness = GateHarness({0: 0})
+    harness.release(0, 10)
+    harness.submit(0, *range(5))
+    harness.gate.seek(partition(0), 2)
+    harness.clock.now += 1
+    harness.gate.poll()
+    harness.gate.tell_local_offsets()
+    assert harness.manager.cell("events", 0).received is None
+    harness.submit(0, 2)
+    harness.gate.tell_local_offsets()
+    assert harness.manager.cell("events", 0).received == 3
+
+
 def test_a_seek_back_is_told_at_once() -> None:
     """To the manager as the local offset, and to the source: nothing is received of the partition any more."""
     harness = GateHarness()
