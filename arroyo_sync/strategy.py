@@ -454,8 +454,8 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
                 if not self._released:
                     return
                 self._hand_on_slice()
-            except SourceDied:
-                logger.exception("The source has ended: nothing more is released")
+            except SourceDied as error:  # the source has logged the traceback, if there is need for one
+                logger.error("While the gate was joined: %s", error)
                 return
             remaining = self._remaining_seconds()
             if self._released and remaining == 0:
