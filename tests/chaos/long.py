@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,22 +47,37 @@ def summarise(runs: Sequence[Mapping[str, Any]], failed: Mapping[int, str], seco
     }
 
 
+_processes: list[subprocess.Popen[bytes]] = []
+_is_ending = False
+
+
+def _end_runs(signum: int, frame: object) -> None:
+    global _is_ending
+    _is_ending = True
+    for process in _processes:
+        process.terminate()
+
+
 def run(seed: int, faults: int, folder: Path) -> dict[str, Any] | str:
     """The summary of one run, or how one ended that has none. Blocks until it has ended."""
+    if _is_ending:
+        return "it was not started"
     result, log = folder / f"{seed}.json", folder / f"{seed}.log"
     with log.open("wb") as output:
-        ended = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos", "--seed", str(seed), "--faults", str(faults), "--json", str(result)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
         )
+        _processes.append(process)
+        status = process.wait()
     if result.exists():
         summary: dict[str, Any] = json.loads(result.read_text())
         return summary
     last_line = "".join(log.read_text(errors="replace").splitlines()[-1:])
-    return f"it ended with status {ended.returncode}: {last_line}"
+    return f"it ended with status {status}: {last_line}"
 
 
 def main() -> int:
@@ -77,6 +93,7 @@ def main() -> int:
     began = time.monotonic()
     runs: list[dict[str, Any]] = []
     failed: dict[int, str] = {}
+    signal.signal(signal.SIGTERM, _end_runs)
     with ThreadPoolExecutor(options.streams) as pool:
         futures = {pool.submit(run, seed, options.faults, folder): seed for seed in seeds}
         for future in as_completed(futures):
