@@ -419,7 +419,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
 
     def _gather(self) -> None:
         """Let the source's thread tell of other lines that open, if there are any that could."""
-        if any(line.held and line not in self._released for line in self._lines.values()):
+        if self.held_messages > sum(len(line.held) for line in self._released):
             self._manager.wait_for_move(self.seen_version, _GATHER_SECONDS)
             if self._manager.version != self.seen_version:
                 self._look_at_source()
