@@ -134,23 +134,26 @@ class CommitLogReader:
             logger.warning("Commit log %s: %s. It is tried again", self._topic, error.str())
 
     def run(self, consumer: Consumer, identity: TopicIdentity) -> None:
-        """Read until ``stopping`` is set. Blocks; each call to the brokers has a timeout of about a second.
+        """Read until ``stopping`` is set, or the topic turns out to have been deleted and created again.
+
+        In the latter case it forgets what it read, and wants to be called again, with a new client: one that knew the
+        old topic takes the new one's leader epochs for outdated, and asks brokers that lead no more (librdkafka#4898).
+        Blocks; each call to the brokers has a timeout of about a second.
 
         :param consumer: used by nobody else, and not closed from here. Its ``error_cb`` is `on_error`.
         :raises KafkaException: an error that can't be ridden out.
         :raises BrokersUnreachable: no broker answered at the start.
         :raises CommitLogMissing: the topic doesn't exist, or not any more.
         """
-        while not self._stopping.is_set():
-            self._found = set(self._wait_for_topic(consumer))
-            identity.ask()
-            self._look_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
-            self._begin_to_tell()
-            while not (self._stopping.is_set() or identity.has_changed()):
-                self._step(consumer, identity)
-            if not self._stopping.is_set():
-                logger.error("Commit log %s was deleted and created again: it is read from its beginning", self._topic)
-                self._forget(consumer, list(self._positions))
+        self._found = set(self._wait_for_topic(consumer))
+        identity.ask()
+        self._look_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
+        self._begin_to_tell()
+        while not (self._stopping.is_set() or identity.has_changed()):
+            self._step(consumer, identity)
+        if not self._stopping.is_set():
+            logger.error("Commit log %s was deleted and created again: it is read from its beginning", self._topic)
+            self._forget(consumer, list(self._positions))
 
     def read_all(self) -> None:
         """Shut the gate and begin again, from the beginning of every partition. Any thread may call it."""

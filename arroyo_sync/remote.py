@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from arroyo.types import Topic
 from confluent_kafka import Consumer, KafkaException
@@ -26,6 +26,8 @@ from arroyo_sync.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.watermarks import HighWatermarks
 
 __all__ = ["NOTHING_UNPROVEN", "CommitLogConsumer", "HighWatermarks", "RemoteOffsetSource"]
+
+TClient = TypeVar("TClient")
 
 NOTHING_UNPROVEN: Mapping[PartitionKey, int] = MappingProxyType({})
 
@@ -181,15 +183,13 @@ class CommitLogConsumer(OffsetSource):
         return self._reader.missing()
 
     def _read(self) -> None:
-        try:
-            consumer = Consumer(reader_settings(self._configuration, self._reader.on_error))
-            admin = AdminClient(admin_settings(self._configuration))
-        except KafkaException as error:
-            raise ConfigurationError(f"librdkafka refuses the configuration: {error.args[0].str()}") from error
-        try:
-            self._reader.run(consumer, TopicIdentity(admin, self._topic))
-        finally:
-            consumer.close()
+        identity = TopicIdentity(_make_client(AdminClient, admin_settings(self._configuration)), self._topic)
+        while not self._stopping.is_set():  # for each topic of that name a client that knows no other
+            consumer = _make_client(Consumer, reader_settings(self._configuration, self._reader.on_error))
+            try:
+                self._reader.run(consumer, identity)
+            finally:
+                consumer.close()
 
     def _check(self) -> None:
         try:
@@ -201,3 +201,10 @@ class CommitLogConsumer(OffsetSource):
     def _keep_house(self) -> float:
         seconds = super()._keep_house()
         return seconds if self._recent_start is None else min(seconds, self._recent_start.step())
+
+
+def _make_client(kind: Callable[[dict[str, Any]], TClient], settings: dict[str, Any]) -> TClient:
+    try:
+        return kind(settings)
+    except KafkaException as error:
+        raise ConfigurationError(f"librdkafka refuses the configuration: {error.args[0].str()}") from error

@@ -257,7 +257,7 @@ def test_a_position_that_is_gone_forgets_its_partition_alone() -> None:
 
 
 def test_a_topic_that_is_another_one_is_read_from_its_beginning() -> None:
-    """All partitions, as many as it has by then; nothing that the old one said counts."""
+    """By another client, which `run` ends for; as many partitions as it has by then; what the old one said is void."""
     fixture = Fixture((0, 1))
     fixture.client.ends = {0: 1, 1: 1}
     fixture.run(1)
@@ -265,6 +265,9 @@ def test_a_topic_that_is_another_one_is_read_from_its_beginning() -> None:
     fixture.identity.is_another = True
     fixture.client.partitions, fixture.client.ends = {0}, {0: 1}
     fixture.client.messages.append(record(0, 3))
+    fixture.run(100)
+    assert not fixture.stopping.is_set()
+    assert fixture.ready == [True, False]
     fixture.run(3)
     assert fixture.ready == [True, False, True]
     assert fixture.client.assigned == {0: OFFSET_BEGINNING}
