@@ -18,6 +18,7 @@ from arroyo_sync.errors import (
 from arroyo_sync.factory import SynchronizedStrategyFactory
 from arroyo_sync.flow_control import FlowControlledConsumer
 from arroyo_sync.group_offsets import GroupOffsetsSource
+from arroyo_sync.interpreter import tune_interpreter
 from arroyo_sync.leader import PublishCommitLog
 from arroyo_sync.line import HoldLimits
 from arroyo_sync.remote import CommitLogConsumer, HighWatermarks, RemoteOffsetSource
@@ -57,4 +58,5 @@ __all__ = [
     "UnexpectedMessage",
     "log_if_refused",
     "raise_if_refused",
+    "tune_interpreter",
 ]

@@ -37,6 +37,11 @@ OnAssign = Callable[[Mapping[Partition, int]], None]
 OnRevoke = Callable[[Sequence[Partition]], None]
 
 
+FIRST_WAIT_SECONDS = 0.00025
+"""How long the first wait after a message is. A wait doesn't end when a message arrives, so the waits begin short and
+double, up to the slice: a consumer that ran dry for a fetch's round trip, while one partition is held, loses little."""
+
+
 class Gate(Protocol):
     """What the flow control needs of the gate; `SynchronizedStrategy` documents it."""
 
@@ -58,7 +63,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
 
     :param check_source: called by every poll that has no gate to do so; it starts the source and raises when it is
         dead.
-    :param slice_seconds: for how long a poll waits while something is held.
+    :param slice_seconds: for how long a poll waits at most while something is held.
     :param rejected_wait_seconds: for how long it waits after the next step rejected a message.
     """
 
@@ -80,6 +85,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._rejected_wait_seconds = rejected_wait_seconds
         self._on_close = on_close
         self._gate: Gate | None = None
+        self._wait_seconds = FIRST_WAIT_SECONDS
 
         self.pauses = 0
         """How many partitions were paused for the gate so far. Any thread may read it."""
@@ -127,6 +133,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
             if message is None:
                 return None
         if message is not None:
+            self._wait_seconds = FIRST_WAIT_SECONDS
             if not is_all_paused:
                 return message
             # The processor polls for a rebalance alone while it has paused everything. A message that comes in the same
@@ -138,7 +145,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         elif gate.has_left_over:
             return None
         else:
-            wait_seconds = self._slice_seconds
+            wait_seconds = min(self._wait_seconds, self._slice_seconds)
+            self._wait_seconds = 2 * wait_seconds
         if timeout is not None and timeout < wait_seconds:
             wait_seconds = timeout
         self._manager.wait_for_move(gate.seen_version, wait_seconds)

@@ -26,6 +26,7 @@ from demo.view import Picture, Row, View, open_view, print_summary
 from rich.console import Console
 from rich.logging import RichHandler
 
+from arroyo_sync.interpreter import tune_interpreter
 from arroyo_sync.state import Offsets, SynchronizedPartitionState
 
 FAST, SLOW = "fast-writer", "slow-writer"
@@ -222,8 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     handler = RichHandler(console=console) if console.is_terminal else logging.StreamHandler()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    # The commit log's thread gets the interpreter from a busy one after half a millisecond; by default after five.
-    sys.setswitchinterval(0.0005)
+    tune_interpreter()
     interrupted = threading.Event()
 
     def interrupt(signum: int, frame: object) -> None:

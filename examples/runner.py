@@ -24,6 +24,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.errors import ArroyoSyncError, BrokersUnreachable
+from arroyo_sync.interpreter import tune_interpreter
 from arroyo_sync.rate_limit import OncePer
 from arroyo_sync.remote import CommitLogConsumer
 
@@ -123,7 +124,7 @@ def consumer_settings(options: argparse.Namespace) -> dict[str, Any]:
         # little, and look often whether there is room again.
         "queued.min.messages": 1000,
         "fetch.queue.backoff.ms": 10,
-        "max.partition.fetch.bytes": 100_000,
+        "max.partition.fetch.bytes": 300_000,
     }
     if options.max_poll_interval_ms is not None:
         settings["max.poll.interval.ms"] = options.max_poll_interval_ms
@@ -264,8 +265,7 @@ def wait_for_brokers(settings: Mapping[str, Any], shutdown: Shutdown) -> bool:
 
 def run_processor(program: str, build: Callable[[], StreamProcessor[Any]]) -> int:
     """Run what it builds until SIGTERM or Ctrl-C. Returns the exit status: 0 after a clean end, 1 after an error."""
-    # The commit log's thread gets the interpreter from a busy step after half a millisecond; by default after five.
-    sys.setswitchinterval(0.0005)
+    tune_interpreter()
     with shutdown_signals() as shutdown:
 
         def run() -> None:

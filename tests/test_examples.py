@@ -350,7 +350,7 @@ def test_the_flags_become_the_consumers_settings(monkeypatch: pytest.MonkeyPatch
         "group.instance.id": "pod-1",
         "queued.min.messages": 1000,
         "fetch.queue.backoff.ms": 10,
-        "max.partition.fetch.bytes": 100_000,
+        "max.partition.fetch.bytes": 300_000,
     }
     assert {name: seen[name] for name in expected} == expected
 

@@ -61,7 +61,7 @@ class Stage:
             "enable.auto.offset.store": False,
             "queued.min.messages": 1000,
             "fetch.queue.backoff.ms": 10,
-            "max.partition.fetch.bytes": 100_000,
+            "max.partition.fetch.bytes": 300_000,
             **self.settings,
         }
 

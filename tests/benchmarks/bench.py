@@ -31,7 +31,7 @@ FINISH_SECONDS = 60.0
 README_SETTINGS: dict[str, Any] = {
     "queued.min.messages": 1_000,
     "fetch.queue.backoff.ms": 10,
-    "max.partition.fetch.bytes": 100_000,
+    "max.partition.fetch.bytes": 300_000,
 }
 """What the README tells a user to set on the data consumer."""
 

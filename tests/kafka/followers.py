@@ -35,7 +35,7 @@ def consumer_settings(bootstrap_servers: str, group: str, protocol: str) -> dict
         "enable.auto.offset.store": False,
         "queued.min.messages": 1000,
         "fetch.queue.backoff.ms": 10,
-        "max.partition.fetch.bytes": 100_000,
+        "max.partition.fetch.bytes": 300_000,
         "topic.metadata.refresh.interval.ms": 1000,
         **PROTOCOLS[protocol],
     }

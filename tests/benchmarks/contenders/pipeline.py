@@ -7,7 +7,6 @@ the message to Arroyo's ``CommitOffsets``.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from arroyo.processing import StreamProcessor
 from arroyo.processing.strategies import CommitOffsets, ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import BrokerValue, Commit, FilteredPayload, Message, Partition, Topic
 
+from arroyo_sync import tune_interpreter
 from tests.benchmarks.contenders.child import Contender, emit, main
 from tests.benchmarks.contenders.recorder import TimedRecorder
 from tests.benchmarks.contenders.statistics import Statistics
@@ -76,7 +76,7 @@ class Pipeline(Contender):
     def run(self) -> None:
         """See `Contender`."""
         config = self.config
-        sys.setswitchinterval(0.0005)  # as the README says
+        tune_interpreter()  # as the README says
         self._statistics = Statistics(self._position) if config.get("statistics") else None
         factory: ProcessingStrategyFactory[KafkaPayload] = FollowerFactory(self.recorder, config["follower"] == "json")
         self._consumer = inner = KafkaConsumer(
