@@ -32,12 +32,12 @@ COVERED: dict[type, str] = {
 """What is in the fingerprint."""
 
 LEFT_OUT: dict[type, str] = {
-    SynchronizedStrategy: "_next_step _next_submit _next_poll _manager _source _slice_seconds _watermarks _clock "
+    SynchronizedStrategy: "_next_step _next_submit _next_poll _manager _source _slice_seconds _wait_seconds _watermarks _clock "
     "_poll_interval_seconds held_messages _is_next_closed _has_deadline _deadline",
     Line: "cell partition key limits held_bytes release",
     Partition: "key",
     SynchronizedPartitionStateManager: "_callback _lock _moved_condition partitions wait_for_move",
-    FlowControlledConsumer: "_newly_assigned _inner _inner_poll _manager _check_source _slice_seconds "
+    FlowControlledConsumer: "_newly_assigned _inner _inner_poll _manager _check_source _slice_seconds _wait_seconds "
     "_rejected_wait_seconds _on_close _inner_stage_offsets pauses resumes",
     LeaderOffsets: "groups _index _lock _manager _unproven _number unproven",
     Claim: "rivals heard_at_seconds number",
