@@ -32,7 +32,7 @@ COVERED: dict[type, str] = {
 """What is in the fingerprint."""
 
 LEFT_OUT: dict[type, str] = {
-    SynchronizedStrategy: "_next_step _next_submit _next_poll _manager _source _slice_seconds _wait_seconds _watermarks _clock "
+    SynchronizedStrategy: "_next_step _next_submit _next_poll _manager _source _slice_seconds _watermarks _clock "
     "_poll_interval_seconds held_messages _is_next_closed _has_deadline _deadline",
     Line: "cell partition key limits held_bytes release",
     Partition: "key",
