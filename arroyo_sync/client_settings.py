@@ -1,4 +1,4 @@
-"""The librdkafka settings of this package's own clients, made from the user's.
+"""The librdkafka settings of this package's own clients, made from the user's, and the making of a client.
 
 The user's settings may be those of an Arroyo consumer. What would break the client is replaced, what it doesn't know is
 left out, and everything else wins over our defaults.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.errors import ConfigurationError
+
+TClient = TypeVar("TClient")
 
 METADATA_REFRESH_SETTING = "topic.metadata.refresh.interval.ms"
 DEFAULT_METADATA_REFRESH_SECONDS = 300.0
@@ -129,6 +131,17 @@ def metadata_refresh_seconds(configuration: Mapping[str, Any]) -> float:
     except (KeyError, TypeError, ValueError):
         return DEFAULT_METADATA_REFRESH_SECONDS
     return milliseconds / 1000 if milliseconds > 0 else DEFAULT_METADATA_REFRESH_SECONDS
+
+
+def make_client(kind: Callable[[dict[str, Any]], TClient], settings: dict[str, Any]) -> TClient:
+    """A client of this kind.
+
+    :raises ConfigurationError: librdkafka refuses the settings.
+    """
+    try:
+        return kind(settings)
+    except KafkaException as error:
+        raise ConfigurationError(f"librdkafka refuses the configuration: {error.args[0].str()}") from error
 
 
 def _own(configuration: Mapping[str, Any], without: set[str]) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from arroyo_sync.client_settings import query_settings
-from arroyo_sync.errors import ConfigurationError
+from arroyo_sync.client_settings import make_client, query_settings
 from arroyo_sync.state import PartitionKey
 
 
@@ -65,8 +64,5 @@ class CommittedOffsets:
     def _consumer(self, group: str) -> Consumer:
         consumer = self._consumers.get(group)
         if consumer is None:
-            try:
-                consumer = self._consumers[group] = Consumer({**self._settings, "group.id": group})
-            except KafkaException as error:
-                raise ConfigurationError(f"librdkafka refuses the configuration: {error.args[0].str()}") from error
+            consumer = self._consumers[group] = make_client(Consumer, {**self._settings, "group.id": group})
         return consumer

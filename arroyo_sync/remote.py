@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from arroyo.types import Topic
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.batch import BatchDecoder
-from arroyo_sync.client_settings import admin_settings, reader_settings
+from arroyo_sync.client_settings import admin_settings, make_client, reader_settings
 from arroyo_sync.commit_log import check_topic_name
 from arroyo_sync.commit_log_reader import CommitLogReader, ReaderSettings
 from arroyo_sync.commit_log_topic import TopicIdentity
@@ -26,8 +26,6 @@ from arroyo_sync.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.watermarks import HighWatermarks
 
 __all__ = ["NOTHING_UNPROVEN", "CommitLogConsumer", "HighWatermarks", "RemoteOffsetSource"]
-
-TClient = TypeVar("TClient")
 
 NOTHING_UNPROVEN: Mapping[PartitionKey, int] = MappingProxyType({})
 
@@ -183,9 +181,9 @@ class CommitLogConsumer(OffsetSource):
         return self._reader.missing()
 
     def _read(self) -> None:
-        identity = TopicIdentity(_make_client(AdminClient, admin_settings(self._configuration)), self._topic)
+        identity = TopicIdentity(make_client(AdminClient, admin_settings(self._configuration)), self._topic)
         while not self._stopping.is_set():  # for each topic of that name a client that knows no other
-            consumer = _make_client(Consumer, reader_settings(self._configuration, self._reader.on_error))
+            consumer = make_client(Consumer, reader_settings(self._configuration, self._reader.on_error))
             try:
                 self._reader.run(consumer, identity)
             finally:
@@ -201,10 +199,3 @@ class CommitLogConsumer(OffsetSource):
     def _keep_house(self) -> float:
         seconds = super()._keep_house()
         return seconds if self._recent_start is None else min(seconds, self._recent_start.step())
-
-
-def _make_client(kind: Callable[[dict[str, Any]], TClient], settings: dict[str, Any]) -> TClient:
-    try:
-        return kind(settings)
-    except KafkaException as error:
-        raise ConfigurationError(f"librdkafka refuses the configuration: {error.args[0].str()}") from error
