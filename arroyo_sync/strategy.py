@@ -5,11 +5,10 @@ Guarantees
       the offset is read anew.
     - Within a partition messages go downstream in offset order; a partition is a line, and no line waits for another.
     - ``MessageRejected`` and ``InvalidMessage`` from below lose nothing and reorder nothing.
-    - What is held is bounded, in messages and in bytes a partition.
+    - What is held is bounded: `arroyo_sync.lines` keeps it.
 
 Threads
-    All methods are called by the processor's thread. Other threads may read `SynchronizedStrategy.lines` and
-    `SynchronizedStrategy.held_messages`; they see values that were true a moment ago.
+    All methods are called by the processor's thread. Other threads may read what `Lines` says they may.
 
 Failures
     A dead source comes out of `submit` and `poll` as `SourceDied`, after which nothing is released, in `join` neither.
@@ -19,15 +18,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from arroyo.dlq import InvalidMessage
 from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStrategy
 from arroyo.types import Message, Partition
 
-from arroyo_sync.errors import ConfigurationError, SourceDied, StepRejectedInPoll, UnexpectedMessage
+from arroyo_sync.errors import SourceDied, StepRejectedInPoll, UnexpectedMessage
 from arroyo_sync.line import HoldLimits, Line
+from arroyo_sync.lines import Lines
 from arroyo_sync.remote import HighWatermarks, RemoteOffsetSource
 from arroyo_sync.state import SynchronizedPartitionStateManager
 
@@ -51,7 +51,7 @@ at once, but the records come in two or three fetches, a fraction of a milliseco
 take them in while this one computes: it would get the interpreter's lock after 5 ms."""
 
 
-class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
+class SynchronizedStrategy(Lines, ProcessingStrategy[TPayload], Generic[TPayload]):
     """Gates the submission of messages to ``next_step`` on the remote offset of their partition.
 
     It stands first in the pipeline, which `SynchronizedStrategyFactory` sees to: it takes single messages of a consumer
@@ -78,46 +78,22 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         watermarks: HighWatermarks | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        topics = {partition.topic.name for partition in positions}
-        if len(topics) > 1:
-            raise ConfigurationError(
-                f"the gate takes one topic, not {sorted(topics)}: run a StreamProcessor and a source for each"
-            )
+        super().__init__(
+            manager,
+            source,
+            positions,
+            limits=limits,
+            tell_interval_seconds=slice_seconds,
+            watermarks=watermarks,
+            clock=clock,
+        )
         self._next_step = next_step
         self._next_submit = next_step.submit
         self._next_poll = next_step.poll
-        self._manager = manager
-        self._source = source
         self._slice_seconds = slice_seconds
         self._poll_interval_seconds = poll_interval_seconds
-        self._watermarks = watermarks
-        self._clock = clock
 
-        # Lines by the partition's index: hashing an Arroyo Partition, a dataclass in another, costs ten times as much.
-        self._lines = {
-            partition.index: Line(
-                partition, manager.cell(partition.topic.name, partition.index), position, limits or HoldLimits()
-            )
-            for partition, position in positions.items()
-        }
-        # What `submit` looks lines up in: emptied by `close`, so that a closed gate costs an open one nothing.
-        self._open_lines = self._lines
-        # Lines whose oldest message is released, in the order of their turns. Mostly empty.
-        self._released: dict[Line, None] = {}
-        # Those of them that opened since they had a turn: each hands on one message before any other line goes on, so
-        # that no release waits until another one's messages are through.
-        self._opened: dict[Line, None] = {}
-        # Lines that handed something on since the manager was told their local offset; the last of them apart, since
-        # messages come in long runs of one partition.
-        self._untold: set[Line] = set()
-        self._current: Line | None = None
-        self._tell_at = clock()
-
-        # Plain attributes, since the flow control reads the first two before every message.
-        self.held_messages = 0
-        """How many messages are held or left over."""
-        self.pause_changes: dict[Partition, bool] = {}
-        """Partitions that became full (True) or drained (False), for `take_pause_changes`."""
+        # Plain attributes, since the flow control reads them before every message.
         self.was_rejected = False
         """Whether the last slice ended with a rejection by the next step."""
         self.owes_poll = False
@@ -127,16 +103,6 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         self._is_next_closed = False
         self._has_deadline = False
         self._deadline: float | None = None
-
-        manager.take_moved()  # they were moved for another gate
-        for line in self._lines.values():
-            line.look()
-        self.seen_version = -1
-        """The manager's version whose remote offsets the gate has looked at. None at first: the source may have died
-        between the last gate's look and this one's making."""
-        manager.set_local_offsets([(line.key, line.expected) for line in self._lines.values()])
-
-    # The processor's side.
 
     def submit(self, message: Message[TPayload]) -> None:
         """Hand the message on if it is released and nothing of its partition waits, else hold it.
@@ -215,10 +181,6 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         if self._current is not None and self._clock() >= self._tell_at:
             self.tell_local_offsets()
 
-    def close(self) -> None:
-        """Take no more messages. What is held stays, and `join` decides on it."""
-        self._open_lines = {}
-
     def join(self, timeout: float | None = None) -> None:
         """Hand on what is released, drop what is held, then close the next step and join it.
 
@@ -255,133 +217,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         self._forget_assignment()
         self._next_step.terminate()
 
-    # The consumer's side: what the flow control asks once a poll.
-
-    @property
-    def has_left_over(self) -> bool:
-        """Whether anything is released that the last slice didn't reach, or that the next step rejected."""
-        return bool(self._released)
-
-    def take_pause_changes(self) -> Mapping[Partition, bool]:
-        """Which partitions to pause (True: full) and to resume (False: drained) since the last call."""
-        changes, self.pause_changes = self.pause_changes, {}
-        return changes
-
-    def tell_local_offsets(self) -> None:
-        """Write the local offsets that moved to the manager, which is spared one lock a message."""
-        if self._open_lines and self._current is not None:
-            for line in self._untold:
-                line.cell.received = line.expected
-            self._manager.set_local_offsets([(line.key, line.local_offset) for line in self._untold])
-            self._untold.clear()
-            self._current = None
-            self._tell_at = self._clock() + self._slice_seconds
-
-    def seek(self, partition: Partition, offset: int) -> None:
-        """The consumer will go on at ``offset``: forget what is held at or past it, since it comes again."""
-        line = self._open_lines.get(partition.index)
-        if line is not None and offset != line.expected:
-            self._move_position(line, offset)
-
-    @property
-    def lines(self) -> Iterator[Line]:
-        """The lines of this assignment. Any thread may read, see the module's docstring."""
-        return iter(self._lines.values())
-
-    # Holding.
-
-    def _hold(self, line: Line, offset: int, message: Message[TPayload]) -> None:
-        if offset < line.expected:
-            self._move_position(line, offset)
-        if line.is_at_limit:
-            raise MessageRejected
-        was_full = line.is_full
-        line.append(offset, message, self._clock())
-        self.held_messages += 1
-        if line.is_full and not was_full:
-            self.pause_changes[line.partition] = True
-        self._received(line, offset)
-
-    def _received(self, line: Line, offset: int) -> None:
-        """Note that the message at ``offset`` was taken, and let it prove a published offset that waits for proof."""
-        line.expected = line.cell.received = offset + 1
-        self._untold.add(line)
-        self._current = line
-        if self._source.unproven:
-            self._prove(line)
-        if line.is_released:
-            self._released[line] = None
-
-    def _prove(self, line: Line) -> None:
-        """What the line has received proves what leaders published below."""
-        line.cell.received = line.expected
-        lowest = self._source.unproven.get(line.key)
-        if lowest is not None and lowest <= line.expected:
-            self._source.received(*line.key, line.expected)
-
-    def _move_position(self, line: Line, offset: int) -> None:
-        """The partition is read from ``offset`` on. Further back than before, every remote offset needs proof again."""
-        self.tell_local_offsets()  # else what the line had received would be told later, as if it had come again
-        while line.held and line.held[-1].offset >= offset:
-            self._take_out(line, len(line.held) - 1)
-        if offset < line.expected:
-            logger.info("%s[%d]: reading again from %d, back from %d", *line.key, offset, line.expected)
-            line.cell.received = None
-            self._source.assign({line.key: offset}, self._watermarks)
-        line.expected = offset
-        self._manager.set_local_offset(*line.key, line.local_offset)
-
-    def _take_out(self, line: Line, index: int) -> None:
-        """Remove one message from the line; at the low mark, ask for more."""
-        was_full = line.is_full
-        line.take_out(index)
-        self.held_messages -= 1
-        if was_full and not line.is_full:
-            self.pause_changes[line.partition] = False
-
-    def _drop_held(self) -> None:
-        dropped = self.held_messages
-        for line in self._lines.values():
-            line.clear()
-        self.held_messages = 0
-        self._released.clear()
-        self._opened.clear()
-        self.pause_changes.clear()
-        if dropped:
-            logger.info("Dropped %d held messages: they stay in Kafka and are read again", dropped)
-
-    def _forget_assignment(self) -> None:
-        """The partitions are no longer the follower's, or will be another gate's."""
-        for line in self._lines.values():
-            line.cell.received = None
-        keys = [line.key for line in self._lines.values()]
-        self._manager.set_local_offsets([(key, None) for key in keys])
-        self._source.revoke(keys)
-
     # Releasing.
-
-    def _look_at_source(self) -> None:
-        """Take note of the remote offsets that moved.
-
-        :raises SourceDied: and then the version stays unseen, so that every later call raises again.
-        """
-        version = self._manager.version
-        self._source.check()
-        if self._source.unproven:
-            for untold in self._untold:
-                self._prove(untold)
-        for topic, index in self._manager.take_moved():
-            line = self._lines.get(index)
-            if line is not None and line.key[0] == topic:
-                line.look()
-                if line.is_released:
-                    if line not in self._released:
-                        line.note_release(self._clock())
-                        self._released[line] = self._opened[line] = None
-                else:
-                    self._released.pop(line, None)
-                    self._opened.pop(line, None)
-        self.seen_version = version
 
     def _hand_on_slice(self) -> None:
         """Hand on what is released, the lines taking turns, until the slice ends or the next step rejects."""
@@ -434,18 +270,6 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         self._untold.add(line)
         self._current = line
         return True
-
-    def _take_out_named(self, invalid: InvalidMessage) -> None:
-        """The message that the exception names leaves its line, if it is in one; every other stays."""
-        line = self._lines.get(invalid.partition.index)
-        if line is None or line.partition != invalid.partition:
-            return
-        for index, held in enumerate(line.held):
-            if held.offset == invalid.offset:
-                self._take_out(line, index)
-                self._untold.add(line)
-                self._current = line
-                return
 
     def _hand_on_until_deadline(self) -> None:
         while True:

@@ -33,7 +33,7 @@ COVERED: dict[type, str] = {
 
 LEFT_OUT: dict[type, str] = {
     SynchronizedStrategy: "_next_step _next_submit _next_poll _manager _source _slice_seconds _watermarks _clock "
-    "_poll_interval_seconds held_messages _is_next_closed _has_deadline _deadline",
+    "_tell_interval_seconds _poll_interval_seconds held_messages _is_next_closed _has_deadline _deadline",
     Line: "cell partition key limits held_bytes release",
     Partition: "key",
     SynchronizedPartitionStateManager: "_callback _lock _moved_condition partitions wait_for_move",
