@@ -24,13 +24,12 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from arroyo_sync.claim import Statement
 from arroyo_sync.commit_log import (
     CommitKey,
-    CommitRecord,
     Headers,
     Skipped,
     SkipReason,
     decode_key,
+    decode_unusual,
     decode_usual,
-    decode_value,
 )
 from arroyo_sync.errors import MalformedRecord
 from arroyo_sync.leader_offsets import Published
@@ -126,28 +125,27 @@ class BatchDecoder:
 
     def _statement(self, key: CommitKey, message: Message) -> Statement | None:
         """What the record says, ``None`` if it was skipped."""
-        value = message.value()
-        usual = None if value is None else decode_usual(value)
         kind, timestamp_ms = message.timestamp()
         if kind == TIMESTAMP_NOT_AVAILABLE:
             timestamp_ms = -1
         if self.newest_timestamp_ms is None or timestamp_ms > self.newest_timestamp_ms:
             self.newest_timestamp_ms = timestamp_ms
-        if usual is not None:  # no header counts for it
-            return Statement(usual[0], timestamp_ms, message.partition() or 0, message.offset() or 0, usual[1])
-        decoded = decode_value(key, value, _headers(message))
         offset: int | None = None
         orig_message_ts: float | None = None
-        if isinstance(decoded, CommitRecord):
-            offset, orig_message_ts = decoded.offset, decoded.orig_message_ts
-        elif isinstance(decoded, Skipped):
-            if decoded.reason.is_malformed:
-                self._count_malformed(decoded.reason, decoded.detail, message, 1)
-            else:
-                self.logical += 1
-            return None
-        else:
+        value = message.value()
+        if value is None:
             self.tombstones += 1
+        elif (usual := decode_usual(value)) is not None:  # no header counts for it
+            offset, orig_message_ts, _ = usual
+        else:
+            decoded = decode_unusual(key, value, _headers(message))
+            if isinstance(decoded, Skipped):
+                if decoded.reason.is_malformed:
+                    self._count_malformed(decoded.reason, decoded.detail, message, 1)
+                else:
+                    self.logical += 1
+                return None
+            offset, orig_message_ts = decoded.offset, decoded.orig_message_ts
         return Statement(offset, timestamp_ms, message.partition() or 0, message.offset() or 0, orig_message_ts)
 
     def _count_malformed(self, reason: SkipReason, detail: str, message: Message, count: int) -> None:

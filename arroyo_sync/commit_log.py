@@ -186,13 +186,18 @@ def decode(key: bytes | None, value: bytes | None, headers: Headers | None) -> C
         commit_key = decode_key(key)
     except MalformedRecord as error:
         return Skipped(SkipReason(error.reason), error.detail)
-    return decode_value(commit_key, value, headers)
+    if value is None:
+        return Tombstone(commit_key)
+    usual = decode_usual(value)
+    if usual is not None:
+        return CommitRecord(commit_key.topic, commit_key.partition, commit_key.group, *usual)
+    return decode_unusual(commit_key, value, headers)
 
 
 def decode_usual(value: bytes) -> tuple[int, float, float | None] | None:
     """The offset, orig_message_ts and received_p99 of a value as Arroyo writes it, ``None`` for any other.
 
-    What it reads, `decode_value` reads alike.
+    What it reads, `decode_unusual` reads alike.
     """
     match = _USUAL_VALUE.fullmatch(value)
     if match is None:
@@ -201,13 +206,8 @@ def decode_usual(value: bytes) -> tuple[int, float, float | None] | None:
     return int(offset), float(orig_message_ts), None if received_p99 is None else float(received_p99)
 
 
-def decode_value(key: CommitKey, value: bytes | None, headers: Headers | None) -> CommitRecord | Tombstone | Skipped:
-    """`decode` for a record whose key was decoded before. Raises for no input."""
-    if value is None:
-        return Tombstone(key)
-    usual = decode_usual(value)
-    if usual is not None:
-        return CommitRecord(key.topic, key.partition, key.group, *usual)
+def decode_unusual(key: CommitKey, value: bytes, headers: Headers | None) -> CommitRecord | Skipped:
+    """What a value tells that `decode_usual` doesn't read. Raises for no input."""
     if _LEGACY_VALUE.fullmatch(value):
         return _decode_legacy(key, int(value), headers or ())
     try:

@@ -11,7 +11,7 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Kafk
 
 from arroyo_sync import batch
 from arroyo_sync.batch import BatchDecoder
-from arroyo_sync.commit_log import Skipped, Tombstone, decode, decode_value
+from arroyo_sync.commit_log import Skipped, Tombstone, decode, decode_unusual
 from tests.fakes import Clock
 
 GROUPS = ("g", "a:b")
@@ -72,7 +72,7 @@ def test_other_groups_are_skipped_before_their_records_are_parsed(monkeypatch: p
     def fail(*_: object) -> None:
         raise AssertionError("a record of another group was parsed")
 
-    monkeypatch.setattr(batch, "decode_value", fail)
+    monkeypatch.setattr(batch, "decode_unusual", fail)
     made = decoder("b")
     keys = [b"events:0:other", b"events:0:a:b", b"events:0:b:c", b"x:y:z"]
     assert made.decode([record(index, key, b"not JSON") for index, key in enumerate(keys * 2)]).published == []
@@ -186,7 +186,7 @@ def test_a_batch_says_what_its_records_say_one_by_one() -> None:
 def test_a_batch_full_of_unreadable_records_takes_no_quadratic_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in values looked at: each once, though every key's last records are unreadable."""
     looked_at = itertools.count()
-    monkeypatch.setattr(batch, "decode_value", lambda *arguments: (next(looked_at), decode_value(*arguments))[1])
+    monkeypatch.setattr(batch, "decode_unusual", lambda *arguments: (next(looked_at), decode_unusual(*arguments))[1])
     messages = [record(index, b"e:%d:g" % (index % 100), b"{" if index > 100 else b"1") for index in range(2_000)]
     assert len(decoder().decode(messages).published) == 100
     assert next(looked_at) <= 2_000
