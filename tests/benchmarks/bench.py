@@ -27,6 +27,8 @@ BATCH_BYTES = 16_384
 """Of the producer's batches of a backlog: Kafka's own default."""
 READY_SECONDS = 30.0
 FINISH_SECONDS = 60.0
+SLOWEST_PER_SECOND = 20_000
+"""A contender that delivers a backlog more slowly than this has failed."""
 
 README_SETTINGS: dict[str, Any] = {
     "queued.min.messages": 1_000,
@@ -223,7 +225,7 @@ class Bench:
         }
         with self.contender(contender, data.topic, partitions, **options) as running:
             records = self.publish(contender, data.topic, commit_log, ends) if gated else None
-            run = running.finish(records, ends)
+            run = running.finish(records, ends, FINISH_SECONDS + sum(ends) / SLOWEST_PER_SECOND)
         self.cluster.delete_topic(commit_log)
         return run
 
