@@ -19,7 +19,7 @@ def run(bench: Bench) -> dict[str, Any]:
     """The floor, the gate with and without the wrapper, and the peer, after each time of holding."""
     contenders = bench.pick(["floor", "gated"], ["floor", "gated", "unwrapped", "peer"])
     holds = bench.pick([1.0], [1.0, 6.0])
-    each_held = bench.pick(10, 20)
+    each_held = bench.pick(5, 20)
     cases: dict[str, Any] = {}
     for seconds in holds:
         runs: dict[str, list[Run | None]] = {name: [] for name in contenders}

@@ -30,7 +30,7 @@ CASES = {"alive": [], "stopped": [STOPPED]}
 
 def run(bench: Bench) -> dict[str, Any]:
     """Tailing, then far ahead."""
-    tailing = _tailing(bench, bench.pick(2.0, 60.0))
+    tailing = _tailing(bench, bench.pick(1.0, 60.0))
     far_ahead = _far_ahead(bench, bench.pick(150_000, FAR_AHEAD_MESSAGES))
     return {
         "cases": {"tailing": tailing, "far ahead": far_ahead},
