@@ -5,6 +5,7 @@ All of it is driven by one thread: whoever waits, waits with `World.wait`, which
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -66,6 +67,7 @@ class World:
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._whole_at = 0.0
         self._is_whole = True
+        self._what_is_broken = ""
         self._broken_at: float | None = None
         self._stack = ExitStack()
         self.cluster = KafkaCluster(
@@ -221,7 +223,8 @@ class World:
         now = time.monotonic()
         if now >= self._whole_at:
             self._whole_at = now + WHOLE_SECONDS
-            self._is_whole = self._ask_whether_whole()
+            self._what_is_broken = self._ask_what_is_broken()
+            self._is_whole = not self._what_is_broken
             if not self._is_whole and self._broken_at is None:
                 self._broken_at = now - 2 * WHOLE_SECONDS
             elif self._is_whole and self._broken_at is not None:
@@ -229,19 +232,30 @@ class World:
                 self._broken_at = None
         return self._is_whole
 
-    def _ask_whether_whole(self) -> bool:
-        if not all(broker.is_serving for broker in self.cluster.brokers):
-            return False
+    def _ask_what_is_broken(self) -> str:
+        """What isn't as it should be, in words; nothing if all is."""
+        silent = [number for number, broker in enumerate(self.cluster.brokers, 1) if not broker.is_serving]
+        if silent:
+            return f"brokers {silent} don't serve"
         try:
             metadata = self.cluster.admin.list_topics(timeout=1.0)
-        except KafkaException:
-            return False
-        partitions = [each for topic in metadata.topics.values() for each in topic.partitions.values()]
-        return len(metadata.brokers) == 3 and all(len(each.isrs) == 3 and each.leader >= 0 for each in partitions)
+        except KafkaException as error:
+            return f"no metadata: {error.args[0]}"
+        if len(metadata.brokers) != 3:
+            return f"of three brokers the cluster knows {sorted(metadata.brokers)}"
+        lacking = [
+            f"{name}[{index}] led by {each.leader}, in sync {each.isrs}"
+            for name, topic in metadata.topics.items()
+            for index, each in topic.partitions.items()
+            if len(each.isrs) != 3 or each.leader < 0
+        ]
+        return f"{len(lacking)} partitions, as {lacking[0]}" if lacking else ""
 
     def wait_until_whole(self, seconds: float = 60.0) -> None:
         if not self.wait(seconds, self.is_whole):
-            raise TimeoutError("the cluster didn't become whole again")
+            for broker in self.cluster.brokers:  # their own folders go away with them
+                shutil.copy(broker.log, self.folder / f"broker-{broker.node_id}.log")
+            raise TimeoutError(f"the cluster didn't become whole again: {self._what_is_broken}")
 
     def hindered(self, what: str, began: float) -> None:
         self.journal.write("hindered", what, time.monotonic(), at=began)

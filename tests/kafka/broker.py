@@ -57,7 +57,7 @@ class Broker:
         self.node_id = node_id
         self.address = address
         self.is_paused = False
-        self._log = log
+        self.log = log
         self._command = command
         self._environment = environment
         self._guard = guard
@@ -85,13 +85,13 @@ class Broker:
         """Start the process, with the data that it has. Doesn't wait until it is ready."""
         if self.is_running:
             raise RuntimeError(f"{self} runs already")
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                cwd=self._log.parent,
+                cwd=self.log.parent,
                 env=dict(self._environment),
                 start_new_session=True,  # so that Ctrl-C doesn't reach it before the test is done
             )
@@ -137,7 +137,7 @@ class Broker:
 
         def is_ready() -> bool:
             if not self.is_running:
-                error = PortTaken if "Address already in use" in self._log.read_text(errors="replace") else RuntimeError
+                error = PortTaken if "Address already in use" in self.log.read_text(errors="replace") else RuntimeError
                 raise error(f"{self} ended by itself\n{self.log_tail()}")
             metadata = metadata_of(self.address)
             return metadata is not None and self.node_id in metadata.brokers
@@ -146,7 +146,7 @@ class Broker:
 
     def log_tail(self, lines: int = 60) -> str:
         """The last lines of its log."""
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def _send(self, signum: signal.Signals) -> int:
         pid = self.pid
