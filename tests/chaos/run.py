@@ -219,9 +219,12 @@ def run(
     verdict = judge(journals, commit_log)
     kinds: dict[str, int] = {}
     exits: dict[str, int] = {}
+    repairs: list[str] = []
     for line in journals["driver"]:
         if line[0] == "fault":
             kinds[line[3]] = kinds.get(line[3], 0) + 1
+        elif line[0] == "operator":
+            repairs.append(f"{line[1]}: {line[2]}")
         elif line[0] == "exit":
             exits[line[4]] = exits.get(line[4], 0) + 1
     summary = {
@@ -242,6 +245,7 @@ def run(
         "kinds": dict(sorted(kinds.items())),
         "skipped": driver.skipped,
         "exits": dict(sorted(exits.items())),
+        "repairs": repairs,
         "leader_groups": dict(LEADER_GROUPS),
         "seconds": round(time.monotonic() - began),
     }

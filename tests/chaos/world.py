@@ -31,6 +31,8 @@ HELD_LIMIT = 100
 WRITER_B_SECONDS = 0.002
 """How long the second leader group takes over a message: it is the slower one."""
 TICK_SECONDS = 0.05
+STUCK_SECONDS = 25.0
+"""After so long a replica isn't waited for any more."""
 WHOLE_SECONDS = 0.3
 ASK_SECONDS = 10.0
 
@@ -68,6 +70,7 @@ class World:
         self._whole_at = 0.0
         self._is_whole = True
         self._what_is_broken = ""
+        self._lacking: set[int] = set()
         self._broken_at: float | None = None
         self._stack = ExitStack()
         self.cluster = KafkaCluster(
@@ -234,7 +237,8 @@ class World:
 
     def _ask_what_is_broken(self) -> str:
         """What isn't as it should be, in words; nothing if all is."""
-        silent = [number for number, broker in enumerate(self.cluster.brokers, 1) if not broker.is_serving]
+        silent = [broker.node_id for broker in self.cluster.brokers if not broker.is_serving]
+        self._lacking = set(silent)
         if silent:
             return f"brokers {silent} don't serve"
         try:
@@ -249,13 +253,33 @@ class World:
             for index, each in topic.partitions.items()
             if len(each.isrs) != 3 or each.leader < 0
         ]
+        for topic in metadata.topics.values():
+            for each in topic.partitions.values():
+                self._lacking.update(set(each.replicas) - set(each.isrs))
         return f"{len(lacking)} partitions, as {lacking[0]}" if lacking else ""
 
     def wait_until_whole(self, seconds: float = 60.0) -> None:
+        """Wait for it, and restart brokers whose replicas stay away, as an operator has to.
+
+        A broker that was killed right after a topic was created anew may take its own replicas of it for stray ones;
+        then it lacks them until its next start (KAFKA-14616, KAFKA-16814).
+        """
+        if self.wait(STUCK_SECONDS, self.is_whole):
+            return
+        self._keep_broker_logs()
+        for broker in self.cluster.brokers:
+            if broker.node_id in self._lacking:
+                self.journal.write("operator", f"restarts broker {broker.node_id}", self._what_is_broken)
+                broker.stop()
+                broker.start()
         if not self.wait(seconds, self.is_whole):
-            for broker in self.cluster.brokers:  # their own folders go away with them
-                shutil.copy(broker.log, self.folder / f"broker-{broker.node_id}.log")
+            self._keep_broker_logs()
             raise TimeoutError(f"the cluster didn't become whole again: {self._what_is_broken}")
+
+    def _keep_broker_logs(self) -> None:
+        """Their own folders go away with them."""
+        for broker in self.cluster.brokers:
+            shutil.copy(broker.log, self.folder / f"broker-{broker.node_id}.log")
 
     def hindered(self, what: str, began: float) -> None:
         self.journal.write("hindered", what, time.monotonic(), at=began)
