@@ -39,8 +39,8 @@ REJECTED_WAIT_SECONDS = 0.010
 """How long to leave a step alone that rejected a message; Arroyo's processor waits as long."""
 
 POLL_INTERVAL_SECONDS = 0.001
-"""How often the next step is polled while messages stream through. Arroyo polls it before every message, which costs a
-plain pipeline a fifth of its time."""
+"""How often the next step is polled while messages follow each other. Arroyo polls it before every message, which costs
+a plain pipeline a fifth of its time."""
 
 _TURN_MESSAGES = 50
 """How many messages a line hands on before the next line's turn, so that one long line doesn't use up every slice."""
@@ -59,7 +59,7 @@ class SynchronizedStrategy(Lines, ProcessingStrategy[TPayload], Generic[TPayload
 
     :param positions: the partitions of this assignment, and the offset of the first message that will come of each.
     :param slice_seconds: for how long `poll` hands on released messages before it returns.
-    :param poll_interval_seconds: how often the next step is polled while messages stream through; 0: before every
+    :param poll_interval_seconds: how often the next step is polled while messages follow each other; 0: before every
         message, as Arroyo does. More than 0 is for a consumer that heeds `owes_poll`.
     :param watermarks: handed to the source when trust begins anew, since a position moved back.
     :param clock: monotonic, in seconds.
@@ -97,7 +97,7 @@ class SynchronizedStrategy(Lines, ProcessingStrategy[TPayload], Generic[TPayload
         self.was_rejected = False
         """Whether the last slice ended with a rejection by the next step."""
         self.owes_poll = False
-        """Whether the processor's last poll was not handed on to the next step, as messages streamed through."""
+        """Whether the next step took messages that no poll has followed yet."""
         self._streams = False  # whether a message went straight through since the processor's last poll
         self._poll_at = clock()
         self._is_next_closed = False
@@ -139,6 +139,7 @@ class SynchronizedStrategy(Lines, ProcessingStrategy[TPayload], Generic[TPayload
                 raise
             self._streams = False
             self.poll()  # where the next step may make room, as it could have before
+            self.owes_poll = False  # the slice may have left one owed, but there is no third try
             self.submit(message)
             return
         self._streams = True
@@ -150,8 +151,8 @@ class SynchronizedStrategy(Lines, ProcessingStrategy[TPayload], Generic[TPayload
     def poll(self) -> None:
         """Poll the next step, and hand on what is released, for one slice.
 
-        While messages stream through, the next step may be polled once an interval, not before every message. What is
-        owed to it is made good before the consumer waits, and before a rejection goes up.
+        While messages stream through, or are handed on, the next step may be polled once an interval, not before every
+        message. What is owed to it is made good before the consumer waits, and before a rejection goes up.
 
         :raises InvalidMessage: from the next step; the message that it names is no longer held.
         :raises SourceDied: the source has ended.
@@ -220,7 +221,10 @@ class SynchronizedStrategy(Lines, ProcessingStrategy[TPayload], Generic[TPayload
     # Releasing.
 
     def _hand_on_slice(self) -> None:
-        """Hand on what is released, the lines taking turns, until the slice ends or the next step rejects."""
+        """Hand on what is released, the lines taking turns, until the slice ends or the next step rejects.
+
+        Arroyo's processor polls the next step between two submits; here it is once an interval, and when it rejects.
+        """
         deadline = self._clock() + self._slice_seconds
         self.was_rejected = False
         has_opened = False
@@ -242,12 +246,22 @@ class SynchronizedStrategy(Lines, ProcessingStrategy[TPayload], Generic[TPayload
                 if not line.is_released:
                     self._released.pop(line, None)
                     break
-                if not self._hand_on(line):
+                is_taken = self._hand_on(line)
+                if not is_taken and self.owes_poll:
+                    self.owes_poll = False
+                    self._next_poll()  # where it may make room
+                    is_taken = line.is_released and self._hand_on(line)
+                if not is_taken:
                     self.was_rejected = True
                     return
-                if self._clock() >= deadline:
+                self.owes_poll = True
+                now = self._clock()
+                if now >= deadline:
                     return
-                self._next_poll()  # between two submits, as Arroyo's processor does it
+                if now >= self._poll_at:
+                    self.owes_poll = False
+                    self._poll_at = now + self._poll_interval_seconds
+                    self._next_poll()
                 if self._manager.version != self.seen_version:
                     self._look_at_source()
                     if self._opened:

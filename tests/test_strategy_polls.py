@@ -1,4 +1,4 @@
-"""How often the gate polls the next step: as Arroyo does, but once a millisecond while messages stream through."""
+"""How often the gate polls the next step: as Arroyo does, but once a millisecond while messages follow each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from arroyo.processing.strategies import MessageRejected
 
 from arroyo_sync.flow_control import FlowControlledConsumer
 from arroyo_sync.strategy import POLL_INTERVAL_SECONDS
-from tests.fakes import ScriptedConsumer, partition
+from tests.fakes import EVENTS, At, ScriptedConsumer, partition
 from tests.harness import GateHarness
 
 
@@ -99,6 +99,25 @@ def test_what_an_owed_poll_raises_comes_out_of_submit_and_keeps_nothing(harness:
     assert [offset for _, offset in harness.step.taken] == [0, 1, 2, 3]
 
 
+def test_a_message_that_is_rejected_twice_goes_up_though_others_are_handed_on(harness: GateHarness) -> None:
+    """The poll in between may end with another one owed; the processor isn't kept for that."""
+    streaming(harness, 3)
+    harness.hold(1, *range(9))
+    harness.gate.poll()
+    assert harness.gate.owes_poll
+    harness.release(1, 9)
+    harness.step.refuse((0, 3), *(MessageRejected() for _ in range(3)))
+
+    def take_three_milliseconds(_: At) -> None:
+        harness.clock.now += 0.003
+
+    harness.step.before_submit = take_three_milliseconds
+    with pytest.raises(MessageRejected):
+        harness.submit(0, 3)
+    assert len(harness.step.errors[0, 3]) == 1
+    assert harness.held()[1]
+
+
 def test_the_consumer_does_not_wait_while_a_poll_is_owed(harness: GateHarness) -> None:
     """It hands control back at once, so the last messages' results are looked after before a second of waiting."""
     inner = ScriptedConsumer(is_kip848=False)
@@ -112,3 +131,80 @@ def test_the_consumer_does_not_wait_while_a_poll_is_owed(harness: GateHarness) -
     harness.gate.poll()
     assert consumer.poll(1.0) is None
     assert inner.polls == [0.0, 0.0, 1.0]
+
+
+def released_at_once(harness: GateHarness, count: int) -> None:
+    """So many messages of partition 1 are held, then released."""
+    harness.hold(1, *range(count))
+    harness.release(1, count)
+
+
+def test_what_was_held_is_handed_on_with_one_poll_an_interval(harness: GateHarness) -> None:
+    """Fifty messages in no time, and the consumer doesn't wait before the poll that is owed."""
+    released_at_once(harness, 50)
+    harness.gate.poll()
+    assert len(harness.step.taken) == 50
+    assert harness.step.polls <= 2
+    assert harness.gate.owes_poll
+    polls = harness.step.polls
+    harness.gate.poll()
+    assert harness.step.polls == polls + 1
+    assert not harness.gate.owes_poll
+
+
+def test_without_an_interval_the_next_step_is_polled_after_every_message_that_was_held() -> None:
+    harness = GateHarness({0: 0, 1: 0})
+    released_at_once(harness, 50)
+    harness.gate.poll()
+    assert harness.step.polls == 1 + 50
+
+
+def test_a_slow_step_is_polled_after_every_message_that_was_held(harness: GateHarness) -> None:
+    """It takes a millisecond a message, and sees what it sees without the gate."""
+    released_at_once(harness, 4)
+
+    def take_a_millisecond(_: At) -> None:
+        harness.clock.now += POLL_INTERVAL_SECONDS
+
+    harness.step.before_submit = take_a_millisecond
+    harness.gate.poll()
+    assert harness.step.polls == 1 + 4
+    assert not harness.gate.owes_poll
+
+
+def test_a_step_that_is_full_is_polled_before_its_rejection_ends_the_slice(harness: GateHarness) -> None:
+    """Room for three, made anew by each poll: all is handed on in one slice, each rejection being followed by one."""
+    harness.step.room, harness.step.room_after_poll = 3, 3
+    released_at_once(harness, 30)
+    harness.gate.poll()
+    assert [offset for _, offset in harness.step.taken] == list(range(30))
+    assert not harness.gate.was_rejected
+
+
+def test_a_step_that_is_full_though_polled_ends_the_slice(harness: GateHarness) -> None:
+    """What it didn't take is left over, and no poll is owed."""
+    harness.step.room = 3
+    released_at_once(harness, 30)
+    harness.gate.poll()
+    assert harness.gate.was_rejected
+    assert harness.gate.has_left_over
+    assert not harness.gate.owes_poll
+    assert harness.held() == {1: list(range(3, 30))}
+
+
+def test_safety_a_leader_that_goes_back_while_a_full_step_is_polled_holds_the_message(harness: GateHarness) -> None:
+    """It was released when it was rejected, and isn't when there is room."""
+    released_at_once(harness, 4)
+    harness.step.room_after_poll = 9
+
+    def go_back(at: At) -> None:
+        if at == (1, 2) and harness.manager.cell(EVENTS.name, 1).remote == 4:
+            harness.step.room = 0
+            harness.release(1, 2)
+
+    harness.step.before_submit = go_back
+    harness.gate.poll()
+    assert harness.step.taken == [(1, 0), (1, 1)]
+    harness.gate.poll()
+    assert not harness.gate.has_left_over
+    assert harness.held() == {1: [2, 3]}
