@@ -14,7 +14,6 @@ Threads
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -46,10 +45,10 @@ class Lines:
         source: RemoteOffsetSource,
         positions: Mapping[Partition, int],
         *,
-        limits: HoldLimits | None = None,
-        tell_interval_seconds: float = 0.005,
-        watermarks: HighWatermarks | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        limits: HoldLimits,
+        tell_interval_seconds: float,
+        watermarks: HighWatermarks | None,
+        clock: Callable[[], float],
     ) -> None:
         topics = {partition.topic.name for partition in positions}
         if len(topics) > 1:
@@ -64,9 +63,7 @@ class Lines:
 
         # By the partition's index: hashing an Arroyo Partition, a dataclass in another, costs ten times as much.
         self._lines = {
-            partition.index: Line(
-                partition, manager.cell(partition.topic.name, partition.index), position, limits or HoldLimits()
-            )
+            partition.index: Line(partition, manager.cell(partition.topic.name, partition.index), position, limits)
             for partition, position in positions.items()
         }
         # What messages look their line up in: emptied by `close`, so that a closed gate costs an open one nothing.

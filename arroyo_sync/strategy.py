@@ -82,7 +82,7 @@ class SynchronizedStrategy(Lines, ProcessingStrategy[TPayload], Generic[TPayload
             manager,
             source,
             positions,
-            limits=limits,
+            limits=limits or HoldLimits(),
             tell_interval_seconds=slice_seconds,
             watermarks=watermarks,
             clock=clock,
