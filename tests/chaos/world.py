@@ -68,7 +68,6 @@ class World:
         self._groups_of: dict[str, str] = {}
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._whole_at = 0.0
-        self._is_whole = True
         self._what_is_broken = ""
         self._lacking: set[int] = set()
         self._broken_at: float | None = None
@@ -227,13 +226,12 @@ class World:
         if now >= self._whole_at:
             self._whole_at = now + WHOLE_SECONDS
             self._what_is_broken = self._ask_what_is_broken()
-            self._is_whole = not self._what_is_broken
-            if not self._is_whole and self._broken_at is None:
+            if self._what_is_broken and self._broken_at is None:
                 self._broken_at = now - 2 * WHOLE_SECONDS
-            elif self._is_whole and self._broken_at is not None:
+            elif not self._what_is_broken and self._broken_at is not None:
                 self.journal.write("hindered", "cluster", now, at=self._broken_at)
                 self._broken_at = None
-        return self._is_whole
+        return not self._what_is_broken
 
     def _ask_what_is_broken(self) -> str:
         """What isn't as it should be, in words; nothing if all is."""
@@ -247,16 +245,13 @@ class World:
             return f"no metadata: {error.args[0]}"
         if len(metadata.brokers) != 3:
             return f"of three brokers the cluster knows {sorted(metadata.brokers)}"
-        lacking = [
-            f"{name}[{index}] led by {each.leader}, in sync {each.isrs}"
-            for name, topic in metadata.topics.items()
-            for index, each in topic.partitions.items()
-            if len(each.isrs) != 3 or each.leader < 0
-        ]
-        for topic in metadata.topics.values():
-            for each in topic.partitions.values():
-                self._lacking.update(set(each.replicas) - set(each.isrs))
-        return f"{len(lacking)} partitions, as {lacking[0]}" if lacking else ""
+        broken: list[str] = []
+        for name, topic in metadata.topics.items():
+            for index, each in topic.partitions.items():
+                if len(each.isrs) != 3 or each.leader < 0:
+                    broken.append(f"{name}[{index}] led by {each.leader}, in sync {each.isrs}")
+                    self._lacking.update(set(each.replicas) - set(each.isrs))
+        return f"{len(broken)} partitions, as {broken[0]}" if broken else ""
 
     def wait_until_whole(self, seconds: float = 60.0) -> None:
         """Wait for it, and restart brokers whose replicas stay away, as an operator has to.

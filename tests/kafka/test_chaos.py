@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos import world
 from tests.chaos.checker import PROMISES
 from tests.chaos.run import run
 from tests.kafka.cluster import KafkaCluster
@@ -49,3 +50,18 @@ def test_a_gate_that_releases_one_message_too_many_is_found(tmp_path: Path) -> N
         last_stills=0,
     )
     assert {violation.promise for violation in verdict.violations} == {"safety"}
+
+
+@pytest.mark.usefixtures("kafka_cluster")
+def test_a_broker_that_stays_away_is_restarted_and_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an operator would; its log is kept, since its folder goes away with it."""
+    monkeypatch.setattr(world, "STUCK_SECONDS", 1.0)
+    with world.World(tmp_path) as three_brokers:
+        three_brokers.wait_until_whole()
+        three_brokers.cluster.brokers[1].kill()
+        assert three_brokers.wait(30.0, lambda: not three_brokers.is_whole())
+        three_brokers.wait_until_whole()
+        assert all(broker.is_serving for broker in three_brokers.cluster.brokers)
+    repairs = [line for line in (tmp_path / "driver.jsonl").read_text().splitlines() if "operator" in line]
+    assert ["restarts broker 2" in line for line in repairs] == [True]
+    assert (tmp_path / "broker-2.log").stat().st_size > 0
