@@ -1,7 +1,6 @@
 """Synchronizes offsets between Kafka consumer groups: a follower sees a message only after its leaders committed it."""
 
-from arroyo_sync.access import log_if_refused, raise_if_refused
-from arroyo_sync.errors import (
+from arroyo_sync.core.errors import (
     AccessRefused,
     ArroyoSyncError,
     ConfigurationError,
@@ -15,17 +14,18 @@ from arroyo_sync.errors import (
     StepRejectedInPoll,
     UnexpectedMessage,
 )
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.flow_control import FlowControlledConsumer
-from arroyo_sync.group_offsets import GroupOffsetsSource
-from arroyo_sync.interpreter import tune_interpreter
-from arroyo_sync.leader import PublishCommitLog
-from arroyo_sync.line import HoldLimits
-from arroyo_sync.remote import CommitLogConsumer, HighWatermarks, RemoteOffsetSource
-from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.stalls import Stall
-from arroyo_sync.state import Offsets, SynchronizedPartitionState, SynchronizedPartitionStateManager
-from arroyo_sync.strategy import SynchronizedStrategy
+from arroyo_sync.core.state import Offsets, SynchronizedPartitionState, SynchronizedPartitionStateManager
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from arroyo_sync.gate.interpreter import tune_interpreter
+from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.gate.strategy import SynchronizedStrategy
+from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer, HighWatermarks, RemoteOffsetSource
+from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.stalls import Stall
 
 __all__ = [
     "AccessRefused",

@@ -29,8 +29,8 @@ from runner import (
     seconds,
 )
 
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.group_offsets import GroupOffsetsSource
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

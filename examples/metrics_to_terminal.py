@@ -37,8 +37,8 @@ from runner import (
     run_processor,
 )
 
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.metrics import METRICS_BY_NAME
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.observe.metrics import METRICS_BY_NAME
 
 
 class TerminalMetrics(Metrics):

@@ -35,8 +35,8 @@ from runner import (
     shutdown_signals,
 )
 
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.remote import CommitLogConsumer
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 
 
 class ForwarderFactory(ProcessingStrategyFactory[KafkaPayload]):

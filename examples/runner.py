@@ -23,10 +23,10 @@ from arroyo.utils.retries import RetryException
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from arroyo_sync.errors import ArroyoSyncError, BrokersUnreachable
-from arroyo_sync.interpreter import tune_interpreter
-from arroyo_sync.rate_limit import OncePer
-from arroyo_sync.remote import CommitLogConsumer
+from arroyo_sync.core.errors import ArroyoSyncError, BrokersUnreachable
+from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.gate.interpreter import tune_interpreter
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 
 logger = logging.getLogger(__name__)
 

@@ -32,8 +32,8 @@ from runner import (
     run_processor,
 )
 
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.snapshot import Snapshot
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.observe.snapshot import Snapshot
 
 
 def waits(snapshot: Snapshot) -> list[str]:

@@ -8,15 +8,15 @@ from typing import Any
 
 from arroyo.backends.kafka import KafkaPayload
 
-from arroyo_sync.line import HoldLimits
-from arroyo_sync.remote import HighWatermarks
-from arroyo_sync.state import (
+from arroyo_sync.core.state import (
     PartitionKey,
     StateAndOffsets,
     SynchronizedPartitionState,
     SynchronizedPartitionStateManager,
 )
-from arroyo_sync.strategy import SynchronizedStrategy
+from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.gate.strategy import SynchronizedStrategy
+from arroyo_sync.leaders.commit_log.consumer import HighWatermarks
 from arroyo_sync.testing import ManualSource
 from tests.fakes import EVENTS, Clock, ScriptedStep, message, partition
 

@@ -15,8 +15,8 @@ from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Message, Partition
 
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.flow_control import FlowControlledConsumer
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from tests.fakes import EVENTS, At, ScriptedConsumer, ScriptedStep, at
 from tests.harness import TIMEOUT_SECONDS, NotedSource
 

@@ -6,9 +6,9 @@ import argparse
 import inspect
 from collections.abc import Sequence
 
-from arroyo_sync.__main__ import _parser
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.metrics import METRICS
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.observe.metrics import METRICS
+from arroyo_sync.status.command import _parser
 
 
 def metrics_table() -> str:

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from arroyo.dlq import InvalidMessage
 
-from arroyo_sync import claim
-from arroyo_sync.errors import SourceDied
-from arroyo_sync.flow_control import FlowControlledConsumer
-from arroyo_sync.line import Line
-from arroyo_sync.state import SynchronizedPartitionStateManager
-from arroyo_sync.strategy import SynchronizedStrategy
+from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from arroyo_sync.gate.partition_buffer import Line
+from arroyo_sync.gate.strategy import SynchronizedStrategy
+from arroyo_sync.leaders import published_offset as claim
 
 VARIABLE = "ARROYO_SYNC_SABOTAGE"
 

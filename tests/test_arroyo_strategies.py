@@ -21,7 +21,7 @@ from arroyo.processing.strategies.run_task_in_threads import RunTaskInThreads
 from arroyo.processing.strategies.run_task_with_multiprocessing import MultiprocessingPool, RunTaskWithMultiprocessing
 from arroyo.types import BaseValue, Commit, Message, Topic
 
-from arroyo_sync.errors import StepRejectedInPoll
+from arroyo_sync.core.errors import StepRejectedInPoll
 from tests.fakes import At, ScriptedStep, at
 from tests.pipelines import BuildStrategy, Pipeline, both_protocols
 

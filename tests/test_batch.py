@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, KafkaError, Message
 
-from arroyo_sync import batch
-from arroyo_sync.batch import BatchDecoder
-from arroyo_sync.commit_log import Skipped, Tombstone, decode, decode_unusual
+from arroyo_sync.leaders.commit_log import batch_decoder as batch
+from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.record import Skipped, Tombstone, decode, decode_unusual
 from tests.fakes import Clock
 
 GROUPS = ("g", "a:b")

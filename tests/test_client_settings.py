@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from arroyo_sync.client_settings import (
+from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.kafka.client_settings import (
     admin_settings,
     check_configuration,
     metadata_refresh_seconds,
@@ -15,7 +16,6 @@ from arroyo_sync.client_settings import (
     reader_settings,
     servers_of,
 )
-from arroyo_sync.errors import ConfigurationError
 
 ARROYO: dict[str, Any] = {
     "bootstrap.servers": "kafka:9092",

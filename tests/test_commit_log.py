@@ -15,7 +15,7 @@ from arroyo.backends.kafka.commit import CommitCodec
 from arroyo.commit import Commit
 from arroyo.types import Partition, Topic
 
-from arroyo_sync.commit_log import (
+from arroyo_sync.leaders.commit_log.record import (
     CommitKey,
     CommitRecord,
     Skipped,

@@ -18,13 +18,13 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import PartitionMetadata, TopicMetadata
 
-from arroyo_sync.batch import BatchDecoder
-from arroyo_sync.commit_log_reader import MISSING_SECONDS, PROGRESS_SECONDS, CommitLogReader, ReaderSettings
-from arroyo_sync.commit_log_topic import TopicIdentity
-from arroyo_sync.errors import BrokersUnreachable, CommitLogMissing
-from arroyo_sync.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.state import SynchronizedPartitionStateManager
-from arroyo_sync.watermarks import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.kafka.end_offsets import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+from arroyo_sync.kafka.topics import TopicIdentity
+from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.reader import MISSING_SECONDS, PROGRESS_SECONDS, CommitLogReader, ReaderSettings
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
 from tests.fakes import Clock
 
 TOPIC = "log"

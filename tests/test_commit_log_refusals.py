@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from arroyo_sync.commit_log import CommitRecord, Skipped, SkipReason, decode, decode_key, encode
-from arroyo_sync.errors import MalformedRecord
+from arroyo_sync.core.errors import MalformedRecord
+from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, SkipReason, decode, decode_key, encode
 
 KEY = b"events:3:snuba-consumers"
 WHOSE = "events[3] of group 'snuba-consumers'"

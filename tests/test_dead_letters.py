@@ -15,7 +15,7 @@ from arroyo.processing.strategies.run_task import RunTask
 from arroyo.processing.strategies.run_task_in_threads import RunTaskInThreads
 from arroyo.types import BrokerValue, Commit, Message
 
-from arroyo_sync.line import HoldLimits
+from arroyo_sync.gate.partition_buffer import HoldLimits
 from tests.fakes import At, at, partition
 from tests.pipelines import BuildStrategy, Pipeline, both_protocols
 

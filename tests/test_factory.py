@@ -12,15 +12,15 @@ from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Partition, Topic
 
-from arroyo_sync import factory as factory_module
-from arroyo_sync.errors import ArroyoSyncError, ConfigurationError
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.flow_control import FlowControlledConsumer
-from arroyo_sync.line import HoldLimits
-from arroyo_sync.state import SynchronizedPartitionState
-from arroyo_sync.strategy import SynchronizedStrategy
+from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError
+from arroyo_sync.core.state import SynchronizedPartitionState
+from arroyo_sync.gate import factory as factory_module
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.gate.strategy import SynchronizedStrategy
+from arroyo_sync.kafka.end_offsets import KafkaWatermarks
 from arroyo_sync.testing import ManualSource
-from arroyo_sync.watermarks import KafkaWatermarks
 from tests.fakes import ScriptedConsumer, ScriptedStep, message, partition
 from tests.harness import CarefulSource, NotedSource
 from tests.pipelines import pipeline_of

@@ -11,9 +11,9 @@ from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import Topic
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.errors import ConfigurationError, SourceDied
-from arroyo_sync.flow_control import FlowControlledConsumer
-from arroyo_sync.state import SynchronizedPartitionStateManager
+from arroyo_sync.core.errors import ConfigurationError, SourceDied
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from tests.fakes import EVENTS, At, Clock, ScriptedConsumer, partition
 from tests.harness import TIMEOUT_SECONDS, GateHarness
 from tests.pipelines import Pipeline

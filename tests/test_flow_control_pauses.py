@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from arroyo.errors import ConsumerError
 
-from arroyo_sync.flow_control import FlowControlledConsumer
-from arroyo_sync.line import MESSAGE_OVERHEAD_BYTES, HoldLimits
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from arroyo_sync.gate.partition_buffer import MESSAGE_OVERHEAD_BYTES, HoldLimits
 from tests import pipelines
 from tests.fakes import ScriptedConsumer, partition
 from tests.harness import GateHarness

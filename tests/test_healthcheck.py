@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from arroyo_sync.healthcheck import HealthcheckUnlessStalled
-from arroyo_sync.stalls import Stall, WaitsFor
+from arroyo_sync.observe.healthcheck import HealthcheckUnlessStalled
+from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.testing import RecordingStep
 
 STALL = Stall("events", 3, WaitsFor.LEADER, 300.0, 50, 50, 50, "writers", 50)

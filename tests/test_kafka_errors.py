@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import KafkaError
 
-from arroyo_sync.kafka_errors import POSITION_IS_GONE, TOPIC_IS_GONE, ends_the_reading, ends_the_source, more_telling
+from arroyo_sync.kafka.errors import POSITION_IS_GONE, TOPIC_IS_GONE, ends_the_reading, ends_the_source, more_telling
 
 
 @pytest.mark.parametrize(

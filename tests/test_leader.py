@@ -22,8 +22,8 @@ from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import FILTERED_PAYLOAD, BaseValue, BrokerValue, Message, Partition, Topic, Value
 from arroyo.utils import metrics
 
-from arroyo_sync.errors import ConfigurationError
-from arroyo_sync.leader import MAX_RECEIVED_TIMES, PublishCommitLog
+from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.leaders.commit_log.publisher import MAX_RECEIVED_TIMES, PublishCommitLog
 
 COMMIT_LOG = Topic("commit-log")
 EVENTS = [Partition(Topic("events"), index) for index in range(3)]
@@ -338,7 +338,7 @@ def test_a_refused_record_is_a_failed_delivery(leader: Leader, error: Exception)
 
 def test_failures_are_logged_once_a_minute_and_their_end_once(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
     """A broken commit log is said, not shouted: with partition, group, topic and cause, and when it works again."""
-    caplog.set_level(logging.INFO, "arroyo_sync.leader")
+    caplog.set_level(logging.INFO, "arroyo_sync.leaders.commit_log.publisher")
     leader.producer.refuses = BufferError("queue full")
     leader.commit(0, 1)
     for _ in range(11):

@@ -8,9 +8,9 @@ from dataclasses import FrozenInstanceError
 import pytest
 from arroyo.backends.kafka import KafkaPayload
 
-from arroyo_sync.errors import ConfigurationError
-from arroyo_sync.line import MESSAGE_OVERHEAD_BYTES, HoldLimits, Line, Release, payload_bytes
-from arroyo_sync.state import SynchronizedPartitionStateManager
+from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.partition_buffer import MESSAGE_OVERHEAD_BYTES, HoldLimits, Line, Release, payload_bytes
 from tests.fakes import message, partition
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from arroyo_sync.__main__ import main
-from arroyo_sync.errors import ArroyoSyncError
+from arroyo_sync.core.errors import ArroyoSyncError
+from arroyo_sync.status.command import main
 
 REQUIRED = ["status", "--topic", "events", "--follower-group", "forwarder", "--leader-group", "writers"]
 
@@ -86,7 +86,7 @@ def test_a_password_that_an_error_quotes_is_filtered(
     def fail(query: object) -> None:
         raise ArroyoSyncError("can't log in with hunter2")
 
-    monkeypatch.setattr("arroyo_sync.__main__.StatusReader", fail)
+    monkeypatch.setattr("arroyo_sync.status.command.StatusReader", fail)
     monkeypatch.setenv("ARROYO_SYNC_KAFKA_SASL_PASSWORD", "hunter2")
     assert main([*REQUIRED, "--bootstrap-servers", "127.0.0.1:1", "--json"]) == 2
     assert capsys.readouterr().err == "arroyo-sync: can't log in with [Filtered]\n"

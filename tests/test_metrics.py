@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from arroyo_sync.metrics import COMMIT_LOG_LATENCY, GATED_LAG, METRICS, RECORDS_READ, Kind, MetricDef, send
+from arroyo_sync.observe.metrics import COMMIT_LOG_LATENCY, GATED_LAG, METRICS, RECORDS_READ, Kind, MetricDef, send
 from tests.metrics_backend import RecordingMetrics, Sent
 
 

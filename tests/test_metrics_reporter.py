@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 from arroyo.utils import metrics as arroyo_metrics
 
-from arroyo_sync.metrics import METRICS
-from arroyo_sync.metrics_reporter import GateCounts, MetricsReporter
-from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot
-from arroyo_sync.source import SourceStatistics
+from arroyo_sync.leaders.offset_source import SourceStatistics
+from arroyo_sync.observe.metrics import METRICS
+from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot
 from tests.metrics_backend import RecordingMetrics
 
 SLOW = LeaderSnapshot("slow", 30, published_at=1000.0, record_latency_ms=4.0, message_latency_ms=250.0)
@@ -94,7 +94,10 @@ def test_counters_tell_what_is_new(reporter: MetricsReporter, backend: Recording
     """The source counts since its start; a counter gets the difference, and nothing when there is none."""
     reporter.report(SNAPSHOT)
     assert backend.of("arroyo_sync.commit_log.read") == [(100, {})]
-    assert backend.of("arroyo_sync.commit_log.malformed") == [(3, {"reason": "key"}), (4, {"reason": "offset"})]
+    assert backend.of("arroyo_sync.commit_log.malformed") == [
+        (3, {"reason": "key"}),
+        (4, {"reason": "offset"}),
+    ]
     assert backend.of("arroyo_sync.commit_log.skipped") == [
         (40, {"reason": "other_group"}),
         (1, {"reason": "logical_offset"}),
@@ -105,7 +108,10 @@ def test_counters_tell_what_is_new(reporter: MetricsReporter, backend: Recording
     backend.sent.clear()
     reporter.report(replace(SNAPSHOT, source=replace(STATISTICS, read=130, malformed={"key": 3, "offset": 9})))
     counted = [(each.name, each.value) for each in backend.sent if each.kind == "increment"]
-    assert counted == [("arroyo_sync.commit_log.read", 30), ("arroyo_sync.commit_log.malformed", 5)]
+    assert counted == [
+        ("arroyo_sync.commit_log.read", 30),
+        ("arroyo_sync.commit_log.malformed", 5),
+    ]
 
 
 def test_the_source_and_its_end(reporter: MetricsReporter, backend: RecordingMetrics) -> None:

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from arroyo_sync import monitor as monitor_module
-from arroyo_sync.errors import FollowerStalled
-from arroyo_sync.metrics_reporter import GateCounts, MetricsReporter
-from arroyo_sync.monitor import SILENCE_SECONDS, Monitor, OnStall
-from arroyo_sync.problems import Problem, ProblemKind
-from arroyo_sync.remote import HighWatermarks
-from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.stalls import Stall
-from arroyo_sync.state import PartitionKey
+from arroyo_sync.core.errors import FollowerStalled
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.leaders.commit_log.consumer import HighWatermarks
+from arroyo_sync.observe import monitor as monitor_module
+from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
+from arroyo_sync.observe.monitor import SILENCE_SECONDS, Monitor, OnStall
+from arroyo_sync.observe.problems import Problem, ProblemKind
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.stalls import Stall
 from tests.metrics_backend import RecordingMetrics
 
 WAITING = PartitionSnapshot("events", 3, 50, 50, high_watermark=100, leaders=(LeaderSnapshot("writers", 50),))

@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
-from arroyo_sync.problems import REMINDER_SECONDS, Bulletin, Problem, ProblemKind, find_problems
-from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.stalls import Stall, WaitsFor
+from arroyo_sync.observe.problems import REMINDER_SECONDS, Bulletin, Problem, ProblemKind, find_problems
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.stalls import Stall, WaitsFor
 
 
 def stall(partition: int, seconds: float, group: str | None = "writers", group_offset: int | None = 5) -> Stall:
@@ -119,7 +119,7 @@ def test_another_cause_is_told_at_once(teller: Teller) -> None:
 
 def test_the_end_of_a_problem_is_one_log_line(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
     """A warning when it begins, and once that it is over. Neither is an error: Sentry would make it a second event."""
-    caplog.set_level(logging.INFO, logger="arroyo_sync.problems")
+    caplog.set_level(logging.INFO, logger="arroyo_sync.observe.problems")
     teller.bulletin.update([FIRST], NOTHING)
     teller.bulletin.update([GROWN, OTHER], NOTHING)
     teller.bulletin.update([OTHER], NOTHING)

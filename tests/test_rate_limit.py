@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from arroyo_sync import rate_limit
-from arroyo_sync.rate_limit import OncePer
+from arroyo_sync.core import log_throttle as rate_limit
+from arroyo_sync.core.log_throttle import OncePer
 from tests.fakes import Clock
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from arroyo_sync.errors import SourceDied
-from arroyo_sync.line import HoldLimits
-from arroyo_sync.state import SynchronizedPartitionState
+from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.core.state import SynchronizedPartitionState
+from arroyo_sync.gate.partition_buffer import HoldLimits
 from tests.fakes import partition
 from tests.pipelines import Pipeline, both_protocols, pause_at_once, pipeline_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arroyo_sync.line import HoldLimits
+from arroyo_sync.gate.partition_buffer import HoldLimits
 from tests.fakes import partition
 from tests.pipelines import both_protocols, pause_at_once, pipeline_of
 

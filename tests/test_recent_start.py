@@ -7,11 +7,11 @@ from collections.abc import Collection
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.claim import Statement
-from arroyo_sync.committed_offsets import CommittedOffsets
-from arroyo_sync.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.recent_start import RETRY_SECONDS, RecentStart
-from arroyo_sync.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.committed_offsets import CommittedOffsets
+from arroyo_sync.leaders.commit_log.recent_start import RETRY_SECONDS, RecentStart
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
+from arroyo_sync.leaders.published_offset import Statement
 from tests.fakes import Clock
 
 FIRST, SECOND = ("events", 0), ("events", 1)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from arroyo_sync.redaction import FILTERED, is_secret, redacted, without_secret_settings, without_secrets
+from arroyo_sync.kafka.redaction import FILTERED, is_secret, redacted, without_secret_settings, without_secrets
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,19 @@ import pytest
 from arroyo.types import Topic
 from confluent_kafka import KafkaError
 
-from arroyo_sync import source as source_module
-from arroyo_sync.claim import Statement
-from arroyo_sync.errors import ConfigurationError, NotReady, SourceDied
-from arroyo_sync.group_offsets import GroupOffsetsSource
-from arroyo_sync.leader_offsets import Published
-from arroyo_sync.remote import NOTHING_UNPROVEN, CommitLogConsumer, HighWatermarks, RemoteOffsetSource
-from arroyo_sync.source import OffsetSource, SourceStatistics
-from arroyo_sync.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.core.errors import ConfigurationError, NotReady, SourceDied
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.leaders import offset_source as source_module
+from arroyo_sync.leaders.commit_log.consumer import (
+    NOTHING_UNPROVEN,
+    CommitLogConsumer,
+    HighWatermarks,
+    RemoteOffsetSource,
+)
+from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
+from arroyo_sync.leaders.leader_offsets import Published
+from arroyo_sync.leaders.offset_source import OffsetSource, SourceStatistics
+from arroyo_sync.leaders.published_offset import Statement
 from tests.fakes import Clock
 
 CONFIGURATION = {"bootstrap.servers": "127.0.0.1:1"}

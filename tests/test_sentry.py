@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 import sentry_sdk
 
-from arroyo_sync.metrics import GATED_LAG, PAUSES, RELEASE_LATENCY, send
-from arroyo_sync.problems import Problem, ProblemKind
-from arroyo_sync.sentry import SHOWN_PARTITIONS, SentryMetrics, capture_problem, keep_secrets
-from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.source import SourceStatistics
+from arroyo_sync.leaders.offset_source import SourceStatistics
+from arroyo_sync.observe.metrics import GATED_LAG, PAUSES, RELEASE_LATENCY, send
+from arroyo_sync.observe.problems import Problem, ProblemKind
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.sentry.events import SHOWN_PARTITIONS, SentryMetrics, capture_problem, keep_secrets
 from tests.sentry_transport import CatchingTransport, sentry
 
 

@@ -17,8 +17,8 @@ from arroyo.dlq import InvalidMessage
 from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import BrokerValue, Message, Partition, Topic
 
-from arroyo_sync.errors import ConfigurationError
-from arroyo_sync.sentry_spans import ProcessSpans, PublishSpans
+from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.sentry.spans import ProcessSpans, PublishSpans
 from arroyo_sync.testing import RecordingStep
 from tests.sentry_transport import CatchingTransport, sentry
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from arroyo_sync.errors import ConfigurationError
-from arroyo_sync.settings import environment_settings, flag_settings, kafka_settings, read_properties
+from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.status.settings import environment_settings, flag_settings, kafka_settings, read_properties
 
 
 def written(tmp_path: Path, text: str) -> Path:

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.source import SourceStatistics
-from arroyo_sync.state import SynchronizedPartitionState as State
+from arroyo_sync.core.state import SynchronizedPartitionState as State
+from arroyo_sync.leaders.offset_source import SourceStatistics
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 
 
 def partition(

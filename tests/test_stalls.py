@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import pytest
 
-from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot
-from arroyo_sync.stalls import Stall, StallWatch, WaitsFor
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot
+from arroyo_sync.observe.stalls import Stall, StallWatch, WaitsFor
 
 STALLED_AFTER = 300.0
 

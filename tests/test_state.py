@@ -6,15 +6,15 @@ import logging
 
 import pytest
 
-from arroyo_sync import state
-from arroyo_sync.errors import (
+from arroyo_sync.core import state
+from arroyo_sync.core.errors import (
     ArroyoSyncError,
     InvalidOffset,
     InvalidState,
     InvalidStateTransition,
     MessageNotReady,
 )
-from arroyo_sync.state import (
+from arroyo_sync.core.state import (
     TRANSITIONS,
     Offsets,
     StateAndOffsets,

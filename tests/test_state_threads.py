@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from arroyo_sync.state import Offsets, StateAndOffsets, SynchronizedPartitionStateManager
+from arroyo_sync.core.state import Offsets, StateAndOffsets, SynchronizedPartitionStateManager
 from arroyo_sync.testing import ManualSource
 from tests.model.judge import state_of
 from tests.threads import PATIENCE_SECONDS, in_threads, switch_interval

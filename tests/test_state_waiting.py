@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from arroyo_sync import state
-from arroyo_sync.errors import InvalidOffset
-from arroyo_sync.state import Offsets, SynchronizedPartitionState, SynchronizedPartitionStateManager
+from arroyo_sync.core import state
+from arroyo_sync.core.errors import InvalidOffset
+from arroyo_sync.core.state import Offsets, SynchronizedPartitionState, SynchronizedPartitionStateManager
 
 KEY = ("events", 0)
 LONG_SECONDS = 30.0

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.stalls import WaitsFor
-from arroyo_sync.state import PartitionKey
-from arroyo_sync.status import MAX_FETCHED, ExitStatus, Status, StatusCheck
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.stalls import WaitsFor
+from arroyo_sync.status.check import MAX_FETCHED, ExitStatus, Status, StatusCheck
 
 NOW = 10_000.0
 STALLED_AFTER = 300.0

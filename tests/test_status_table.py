@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from arroyo_sync.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.stalls import Stall, WaitsFor
-from arroyo_sync.status import Status
-from arroyo_sync.status_table import print_status
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.stalls import Stall, WaitsFor
+from arroyo_sync.status.check import Status
+from arroyo_sync.status.table import print_status
 
 LEADERS = (
     LeaderSnapshot("indexers", 900, age_seconds=4.25, committed_offset=890),

@@ -11,10 +11,10 @@ import pytest
 from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import Message, Partition, Topic, Value
 
-from arroyo_sync.errors import ConfigurationError, StepRejectedInPoll, UnexpectedMessage
-from arroyo_sync.line import HoldLimits, Release
-from arroyo_sync.state import SynchronizedPartitionState, SynchronizedPartitionStateManager
-from arroyo_sync.strategy import SynchronizedStrategy
+from arroyo_sync.core.errors import ConfigurationError, StepRejectedInPoll, UnexpectedMessage
+from arroyo_sync.core.state import SynchronizedPartitionState, SynchronizedPartitionStateManager
+from arroyo_sync.gate.partition_buffer import HoldLimits, Release
+from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.testing import ManualSource, RecordingStep
 from tests.fakes import At, Clock, ScriptedStep, message, partition
 from tests.harness import GateHarness, NotedSource

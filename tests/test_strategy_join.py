@@ -9,7 +9,7 @@ import pytest
 from arroyo.dlq import InvalidMessage
 from arroyo.processing.strategies.abstract import MessageRejected
 
-from arroyo_sync.errors import StepRejectedInPoll
+from arroyo_sync.core.errors import StepRejectedInPoll
 from tests.fakes import At, partition
 from tests.harness import GateHarness
 

@@ -6,8 +6,8 @@ import pytest
 from arroyo.dlq import InvalidMessage
 from arroyo.processing.strategies import MessageRejected
 
-from arroyo_sync.flow_control import FlowControlledConsumer
-from arroyo_sync.strategy import POLL_INTERVAL_SECONDS
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from arroyo_sync.gate.strategy import POLL_INTERVAL_SECONDS
 from tests.fakes import EVENTS, At, ScriptedConsumer, partition
 from tests.harness import GateHarness
 

@@ -9,9 +9,9 @@ import pytest
 from arroyo.dlq import InvalidMessage
 from arroyo.processing.strategies.abstract import MessageRejected
 
-from arroyo_sync.errors import SourceDied
-from arroyo_sync.line import MESSAGE_OVERHEAD_BYTES, HoldLimits
-from arroyo_sync.state import SynchronizedPartitionState
+from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.core.state import SynchronizedPartitionState
+from arroyo_sync.gate.partition_buffer import MESSAGE_OVERHEAD_BYTES, HoldLimits
 from tests.fakes import At, partition
 from tests.harness import GateHarness
 

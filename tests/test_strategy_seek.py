@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
-from arroyo_sync.state import PartitionKey
+from arroyo_sync.core.state import PartitionKey
 from tests.fakes import partition
 from tests.harness import CarefulSource, GateHarness
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from arroyo_sync.errors import SourceDied
-from arroyo_sync.state import SynchronizedPartitionStateManager
-from arroyo_sync.strategy import SynchronizedStrategy
+from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.testing import ManualSource
 from tests.fakes import At, ScriptedStep, message, partition
 from tests.harness import GateHarness, NotedSource

@@ -8,9 +8,9 @@ import pytest
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing.strategies.run_task import RunTask
 
-from arroyo_sync.errors import SourceDied
-from arroyo_sync.state import Offsets, SynchronizedPartitionState, SynchronizedPartitionStateManager
-from arroyo_sync.strategy import SynchronizedStrategy
+from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.core.state import Offsets, SynchronizedPartitionState, SynchronizedPartitionStateManager
+from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.testing import ManualSource, RecordingStep
 from tests.fakes import message, partition
 from tests.harness import TIMEOUT_SECONDS

@@ -20,8 +20,8 @@ from arroyo.processing.strategies.abstract import ProcessingStrategy, Processing
 from arroyo.types import Commit, Partition
 
 from arroyo_sync import HoldLimits, SynchronizedStrategyFactory
-from arroyo_sync.errors import SourceDied
-from arroyo_sync.remote import RemoteOffsetSource
+from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.leaders.commit_log.consumer import RemoteOffsetSource
 from arroyo_sync.testing import ManualSource
 from tests.fakes import EVENTS, At, ScriptedConsumer, ScriptedStep
 from tests.model.scripted import ModelSource

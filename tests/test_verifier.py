@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from arroyo_sync.claim import Statement
-from arroyo_sync.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.verifier import INTERVAL_SECONDS, Verifier
-from arroyo_sync.watermarks import HighWatermarks
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.end_offsets import HighWatermarks
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
+from arroyo_sync.leaders.published_offset import Statement
+from arroyo_sync.leaders.verifier import INTERVAL_SECONDS, Verifier
 from tests.fakes import Clock
 
 FIRST, SECOND = ("events", 0), ("events", 1)

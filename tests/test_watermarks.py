@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from arroyo_sync.watermarks import LATEST_TIMESTAMP, HighWatermarks, KafkaWatermarks
+from arroyo_sync.kafka.end_offsets import LATEST_TIMESTAMP, HighWatermarks, KafkaWatermarks
 from tests.fakes import Clock
 
 

@@ -19,13 +19,13 @@ from typing import Any
 from arroyo.types import Topic
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
-from arroyo_sync.claim import Statement
-from arroyo_sync.client_settings import reader_settings
-from arroyo_sync.commit_log import CommitRecord, encode
-from arroyo_sync.commit_log_reader import BATCH
-from arroyo_sync.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.remote import CommitLogConsumer
-from arroyo_sync.state import SynchronizedPartitionStateManager
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.kafka.client_settings import reader_settings
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.reader import BATCH
+from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
+from arroyo_sync.leaders.published_offset import Statement
 from tests.benchmarks.numbers import median_of_ratios, summarise
 from tests.kafka.admin import Kafka
 from tests.kafka.cluster import KafkaCluster

@@ -27,8 +27,8 @@ from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing.strategies.abstract import ProcessingStrategy
 from arroyo.types import Commit, Partition
 
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.line import HoldLimits
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.gate.partition_buffer import HoldLimits
 from tests import sabotage
 from tests.chaos import handlers, producer
 

@@ -13,8 +13,8 @@ from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 from confluent_kafka import Producer
 
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.line import HoldLimits
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.testing import ManualSource
 from tests.kafka.waiting import wait_until
 

@@ -161,7 +161,7 @@ class _Factory(ProcessingStrategyFactory[KafkaPayload]):
         self._assignments += 1
         if self._producer is None:
             return _Journal(self._file, self._assignments, 0, 0, CommitOffsets(commit))
-        from arroyo_sync.leader import PublishCommitLog
+        from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
 
         publish = PublishCommitLog(
             commit, self._producer, Topic(self._settings.commit_log), self._settings.group, interval=0.02

@@ -10,10 +10,10 @@ from typing import Any
 from arroyo.types import Topic
 from confluent_kafka import KafkaException, Message, Producer
 
-from arroyo_sync.commit_log import CommitRecord, encode
-from arroyo_sync.remote import CommitLogConsumer
-from arroyo_sync.source import OffsetSource
-from arroyo_sync.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
+from arroyo_sync.leaders.offset_source import OffsetSource
 from tests.kafka.admin import Kafka
 
 TIMEOUT_SECONDS = 30.0

@@ -10,7 +10,7 @@ from functools import partial
 import arroyo.processing.processor
 import pytest
 
-from arroyo_sync.line import HoldLimits
+from arroyo_sync.gate.partition_buffer import HoldLimits
 from tests.kafka.admin import Kafka
 from tests.kafka.followers import Follower, consumer_settings, produce_numbered
 from tests.kafka.waiting import wait_until

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from arroyo_sync.committed_offsets import CommittedOffsets
-from arroyo_sync.errors import BrokersUnreachable, NotReady, SourceDied
-from arroyo_sync.group_offsets import GroupOffsetsSource
-from arroyo_sync.state import PartitionKey, SynchronizedPartitionState
+from arroyo_sync.core.errors import BrokersUnreachable, NotReady, SourceDied
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
+from arroyo_sync.kafka.committed_offsets import CommittedOffsets
+from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from tests.kafka.admin import Kafka
 from tests.kafka.cluster import KafkaCluster
 from tests.kafka.reading import QUICK, TIMEOUT_SECONDS, running
@@ -121,7 +121,7 @@ def test_an_impossible_commit_never_opens_the_gate(field: Field, caplog: pytest.
 
 def test_messages_received_prove_commits(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they prove what is published on a commit log."""
-    monkeypatch.setattr("arroyo_sync.verifier.Verifier.ask", lambda self: 60.0)
+    monkeypatch.setattr("arroyo_sync.leaders.verifier.Verifier.ask", lambda self: 60.0)
     field.commit(field.fast, 50)
     source = field.source(field.fast)
     with running(source) as remote:

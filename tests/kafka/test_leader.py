@@ -15,7 +15,7 @@ from arroyo.processing.strategies.abstract import ProcessingStrategy, Processing
 from arroyo.types import Commit, Partition, Topic
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from arroyo_sync.leader import PublishCommitLog
+from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
 from tests.kafka.admin import Kafka
 from tests.kafka.cluster import KafkaCluster
 from tests.kafka.followers import consumer_settings, produce_numbered
@@ -190,7 +190,9 @@ def test_records_that_are_refused_are_retried_until_they_are_taken(
         kafka.set_topic_config(commit_log, {"max.message.bytes": "1000000"})
         log.wait_for({f"{events}:{partition}:{group}": 200 for partition in PARTITIONS})
     warnings = [
-        each.getMessage() for each in caplog.records if each.name == "arroyo_sync.leader" and each.levelno >= 30
+        each.getMessage()
+        for each in caplog.records
+        if each.name == "arroyo_sync.leaders.commit_log.publisher" and each.levelno >= 30
     ]
     assert len(warnings) == 1
     assert "MSG_SIZE_TOO_LARGE" in warnings[0]

@@ -14,12 +14,12 @@ from arroyo.types import Topic
 from arroyo.utils import metrics as arroyo_metrics
 from confluent_kafka import Producer
 
-from arroyo_sync.commit_log import CommitRecord, encode
-from arroyo_sync.errors import FollowerStalled, SourceDied
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.line import HoldLimits
-from arroyo_sync.remote import CommitLogConsumer
-from arroyo_sync.snapshot import PartitionSnapshot
+from arroyo_sync.core.errors import FollowerStalled, SourceDied
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
+from arroyo_sync.observe.snapshot import PartitionSnapshot
 from tests.kafka.admin import Kafka
 from tests.kafka.followers import consumer_settings, produce_numbered
 from tests.kafka.running import LastStep, Running
@@ -156,7 +156,7 @@ def test_an_impossible_offset_and_a_silent_group_are_events_that_name_them(
     world: World, transport: CatchingTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the partition and the group as tags, and one line in the log when it is over."""
-    monkeypatch.setattr("arroyo_sync.monitor.SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("arroyo_sync.observe.monitor.SILENCE_SECONDS", 0.5)
     _, running = world.follower()
 
     def kinds() -> dict[str, dict[str, str]]:

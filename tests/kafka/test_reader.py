@@ -14,12 +14,12 @@ import pytest
 from arroyo.types import Topic
 from confluent_kafka import Producer
 
-from arroyo_sync import commit_log_reader
-from arroyo_sync.commit_log import LOGICAL_OFFSETS
-from arroyo_sync.committed_offsets import CommittedOffsets
-from arroyo_sync.errors import NotReady
-from arroyo_sync.remote import CommitLogConsumer
-from arroyo_sync.state import PartitionKey, SynchronizedPartitionState
+from arroyo_sync.core.errors import NotReady
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
+from arroyo_sync.kafka.committed_offsets import CommittedOffsets
+from arroyo_sync.leaders.commit_log import reader as commit_log_reader
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.record import LOGICAL_OFFSETS
 from tests.kafka.admin import Kafka
 from tests.kafka.reading import EVENTS, TIMEOUT_SECONDS, CommitLog, Remote, reading
 from tests.kafka.waiting import wait_until

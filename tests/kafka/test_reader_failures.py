@@ -13,10 +13,10 @@ from arroyo.types import Topic
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
-from arroyo_sync import commit_log_reader
-from arroyo_sync.errors import BrokersUnreachable, CommitLogMissing, ConfigurationError, NotReady, SourceDied
-from arroyo_sync.remote import CommitLogConsumer
-from arroyo_sync.source import OffsetSource
+from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing, ConfigurationError, NotReady, SourceDied
+from arroyo_sync.leaders.commit_log import reader as commit_log_reader
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.offset_source import OffsetSource
 from tests.kafka.admin import Kafka
 from tests.kafka.cluster import KafkaCluster
 from tests.kafka.reading import QUICK, TIMEOUT_SECONDS, CommitLog, Remote, reading, running

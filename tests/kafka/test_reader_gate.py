@@ -11,10 +11,10 @@ from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import BrokerValue, Commit, Partition, Topic
 
-from arroyo_sync import commit_log_reader
-from arroyo_sync.errors import SourceDied
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.remote import CommitLogConsumer
+from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.leaders.commit_log import reader as commit_log_reader
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.testing import RecordingStep
 from tests.kafka.admin import Kafka
 from tests.kafka.followers import PROTOCOLS, consumer_settings, produce_numbered

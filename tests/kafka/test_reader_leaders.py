@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from arroyo_sync import commit_log_reader
+from arroyo_sync.leaders.commit_log import reader as commit_log_reader
 from tests.kafka.cluster import KafkaCluster
 from tests.kafka.reading import TIMEOUT_SECONDS, CommitLog, reading
 

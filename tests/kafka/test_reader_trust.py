@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from arroyo_sync import verifier
-from arroyo_sync.state import PartitionKey
-from arroyo_sync.watermarks import KafkaWatermarks
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.end_offsets import KafkaWatermarks
+from arroyo_sync.leaders import verifier
 from tests.kafka.admin import Kafka
 from tests.kafka.reading import TIMEOUT_SECONDS, CommitLog, reading
 from tests.kafka.waiting import wait_until

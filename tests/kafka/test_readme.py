@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from arroyo_sync.commit_log import CommitRecord, encode
+from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from tests.kafka.admin import Kafka
 from tests.kafka.clients import read
 from tests.kafka.waiting import wait_until

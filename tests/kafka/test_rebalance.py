@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from arroyo_sync.errors import ConfigurationError
+from arroyo_sync.core.errors import ConfigurationError
 from tests.kafka.admin import Kafka
 from tests.kafka.followers import Follower, consumer_settings, produce_numbered
 from tests.kafka.waiting import wait_until

@@ -19,14 +19,14 @@ from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import Topic
 from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
-from arroyo_sync import access
-from arroyo_sync.access import LOG_INTERVAL_SECONDS, log_if_refused, raise_if_refused
-from arroyo_sync.errors import AccessRefused, SourceDied
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.leader import PublishCommitLog
-from arroyo_sync.rate_limit import OncePer
-from arroyo_sync.remote import CommitLogConsumer
-from arroyo_sync.state import SynchronizedPartitionStateManager
+from arroyo_sync.core.errors import AccessRefused, SourceDied
+from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.kafka import error_callbacks as access
+from arroyo_sync.kafka.error_callbacks import LOG_INTERVAL_SECONDS, log_if_refused, raise_if_refused
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
 from tests.conftest import _require_java_and_maven
 from tests.kafka.certificates import Authority, Certificate
 from tests.kafka.cluster import KafkaCluster

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from arroyo_sync.commit_log import CommitRecord, encode
+from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from tests.kafka.admin import Kafka
 from tests.kafka.followers import produce_numbered
 from tests.kafka.jars import fetch, java

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from arroyo_sync.line import HoldLimits
+from arroyo_sync.gate.partition_buffer import HoldLimits
 from tests.model.fingerprint import fingerprint
 from tests.model.scripted import CommitAlways
 from tests.model.search import Search

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from arroyo_sync.claim import Claim, Trust
-from arroyo_sync.flow_control import FlowControlledConsumer
-from arroyo_sync.leader_offsets import LeaderOffsets
-from arroyo_sync.line import Line
-from arroyo_sync.state import Partition, SynchronizedPartitionStateManager
-from arroyo_sync.strategy import SynchronizedStrategy
+from arroyo_sync.core.state import Partition, SynchronizedPartitionStateManager
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from arroyo_sync.gate.partition_buffer import Line
+from arroyo_sync.gate.strategy import SynchronizedStrategy
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.published_offset import Claim, Trust
 from tests.model.scripted import PARTITIONS, TOPIC
 from tests.model.world import World
 

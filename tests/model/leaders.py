@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from arroyo_sync.claim import FROM_BROKER, Claim, Statement
-from arroyo_sync.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.state import SynchronizedPartitionStateManager
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
+from arroyo_sync.leaders.published_offset import FROM_BROKER, Claim, Statement
 from tests.model.judge import Violation
 from tests.model.search import Search
 

@@ -15,11 +15,11 @@ from arroyo.errors import ConsumerError
 from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStrategy
 from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 
-from arroyo_sync.claim import Statement
-from arroyo_sync.errors import SourceDied
-from arroyo_sync.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.remote import HighWatermarks, RemoteOffsetSource
-from arroyo_sync.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.leaders.commit_log.consumer import HighWatermarks, RemoteOffsetSource
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
+from arroyo_sync.leaders.published_offset import Statement
 from tests.model.judge import Judge
 
 TOPIC = Topic("events")

@@ -15,10 +15,10 @@ from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import BrokerValue, Commit, Message, Partition
 
-from arroyo_sync.errors import SourceDied
-from arroyo_sync.factory import SynchronizedStrategyFactory
-from arroyo_sync.flow_control import FlowControlledConsumer
-from arroyo_sync.line import HoldLimits
+from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from arroyo_sync.gate.partition_buffer import HoldLimits
 from tests.model.judge import Judge
 from tests.model.scripted import (
     PARTITIONS,

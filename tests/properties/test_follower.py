@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from arroyo_sync.line import HoldLimits
+from arroyo_sync.gate.partition_buffer import HoldLimits
 from tests.model.scripted import ANSWERS, PARTITIONS, CommitAlways
 from tests.model.world import World, models
 

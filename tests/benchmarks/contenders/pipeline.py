@@ -93,7 +93,7 @@ class Pipeline(Contender):
         consumer: Any = inner
         if config["contender"] != "bare":
             from arroyo_sync import SynchronizedStrategyFactory
-            from arroyo_sync.remote import CommitLogConsumer
+            from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 
             commit_log = CommitLogConsumer(
                 {"bootstrap.servers": config["bootstrap_servers"]},

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from arroyo.types import Topic
 from confluent_kafka import Producer
 
-from arroyo_sync.commit_log import CommitRecord, encode
-from arroyo_sync.remote import CommitLogConsumer
-from arroyo_sync.state import SynchronizedPartitionStateManager
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from tests.benchmarks import replay
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.numbers import least, summarise

@@ -1,0 +1,240 @@
+"""The factory that puts the gate before the user's strategy, and outlives rebalances.
+
+Threads: Arroyo's processor calls everything on its own thread. `SynchronizedStrategyFactory.held`, ``manager`` and
+`SynchronizedStrategyFactory.snapshot` may be read by any. A `Monitor` watches from a thread of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, TypeVar
+
+import confluent_kafka
+from arroyo.backends.abstract import Consumer
+from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
+from arroyo.types import Commit, Partition
+
+from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
+from arroyo_sync.gate.endable_source import EndableSource
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from arroyo_sync.gate.follower_snapshot import take_snapshot
+from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.gate.strategy import POLL_INTERVAL_SECONDS, REJECTED_WAIT_SECONDS, SynchronizedStrategy
+from arroyo_sync.kafka.end_offsets import KafkaWatermarks
+from arroyo_sync.leaders.commit_log.consumer import RemoteOffsetSource
+from arroyo_sync.observe.metrics_reporter import GateCounts
+from arroyo_sync.observe.monitor import Monitor, OnStall
+from arroyo_sync.observe.snapshot import Snapshot
+from arroyo_sync.observe.stalls import Stall
+from arroyo_sync.sentry.spans import ProcessSpans, check_sample_rate
+
+logger = logging.getLogger(__name__)
+
+TPayload = TypeVar("TPayload")
+
+
+class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
+    """Makes the user's strategies with a gate before each.
+
+    One source, one factory, one consumer, one processor::
+
+        factory = SynchronizedStrategyFactory(ForwarderFactory(), commit_log)
+        consumer = factory.flow_control(KafkaConsumer(config))
+        StreamProcessor(consumer, Topic("events"), factory).run()
+
+    :param factory: makes the strategy that gets the released messages.
+    :param source: tells how far the leaders have committed. Started by the first poll or assignment, stopped by
+        `shutdown`.
+    :param limits: how much a partition may hold; see `HoldLimits`.
+    :param on_state_change: called at every change of a partition's state; see `SynchronizedPartitionStateManager`.
+    :param slice_seconds: for how long at most the gate works or waits before the processor has its turn.
+    :param stop_timeout: for how many seconds `shutdown` waits for the source to end.
+    :param stalled_after: seconds without progress, while messages wait, after which a partition counts as stalled: that
+        is logged, counted, and sent to Sentry.
+    :param on_stall: what else to do then, once for each partition: call this with the `Stall`, on the monitor's thread;
+        or "raise": the processor ends with `FollowerStalled`.
+    :param monitor_interval: seconds between two looks of the monitor, so between two values of a metric. ``None``: no
+        monitor, so no metrics, and stalls are not found.
+    :param sentry_spans: the part of the released messages, above 0 and up to 1, that get a ``queue.process`` span in
+        Sentry; see `ProcessSpans`. ``None``: none, and no step for it in the pipeline.
+    :raises ConfigurationError: a setting is impossible, or the source already belongs to another factory.
+    """
+
+    _taken_sources: ClassVar[weakref.WeakSet[RemoteOffsetSource]] = weakref.WeakSet()
+
+    def __init__(
+        self,
+        factory: ProcessingStrategyFactory[TPayload],
+        source: RemoteOffsetSource,
+        *,
+        limits: HoldLimits | None = None,
+        on_state_change: StateCallback = ignore_state_change,
+        slice_seconds: float = 0.005,
+        stop_timeout: float = 5.0,
+        stalled_after: float = 300.0,
+        on_stall: OnStall = None,
+        monitor_interval: float | None = 1.0,
+        sentry_spans: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        for name, seconds, default in (
+            ("slice_seconds", slice_seconds, "0.005"),
+            ("stalled_after", stalled_after, "300"),
+            ("monitor_interval", monitor_interval, "1"),
+        ):
+            if seconds is not None and not seconds > 0:
+                raise ConfigurationError(f"{name}={seconds}: must be more than 0 seconds (the default is {default})")
+        if not (on_stall is None or on_stall == "raise" or callable(on_stall)):
+            raise ConfigurationError(f'on_stall={on_stall!r}: give "raise", something to call, or nothing')
+        if sentry_spans is not None:
+            check_sample_rate(sentry_spans)
+        if source in self._taken_sources:
+            raise ConfigurationError(
+                "this source already belongs to another SynchronizedStrategyFactory: make one source for each factory"
+            )
+        self._taken_sources.add(source)
+        self._factory = factory
+        # Only where it is asked for, since the gate calls the source for every message that it holds.
+        self._source = EndableSource(source) if on_stall == "raise" else source
+        self._inner_source = source
+        self._limits = limits or HoldLimits()
+        self._sentry_spans = sentry_spans
+        self._slice_seconds = slice_seconds
+        self._stop_timeout = stop_timeout
+        self._clock = clock
+        self.manager = SynchronizedPartitionStateManager(on_state_change)
+        """The offsets and state of every partition, across rebalances."""
+        self._flow: FlowControlledConsumer[TPayload] | None = None
+        self._watermarks: KafkaWatermarks | None = None
+        self._gate: SynchronizedStrategy[TPayload] | None = None
+        self._has_warned = False
+        self._monitor = Monitor(
+            self._observe,
+            open_watermarks=getattr(source, "open_watermarks", None),
+            gate_counts=self._gate_counts,
+            end=self._end,
+            stalled_after=stalled_after,
+            on_stall=on_stall,
+            interval=monitor_interval,
+            clock=clock,
+        )
+
+    def flow_control(self, consumer: Consumer[TPayload]) -> FlowControlledConsumer[TPayload]:
+        """The consumer to give to the StreamProcessor, around yours.
+
+        :raises ConfigurationError: called a second time.
+        """
+        if self._flow is not None:
+            raise ConfigurationError(
+                "flow_control() was called before: a factory serves one consumer; make a source and a factory for each"
+            )
+        # Arroyo has no call for a partition's end offset; its consumer's own handle knows it without asking the broker.
+        handle = getattr(consumer, "_KafkaConsumer__consumer", None)
+        if isinstance(handle, confluent_kafka.Consumer):
+            self._watermarks = KafkaWatermarks(handle)
+        self._flow = FlowControlledConsumer(
+            consumer,
+            self.manager,
+            self._check_source,
+            slice_seconds=self._slice_seconds,
+            rejected_wait_seconds=REJECTED_WAIT_SECONDS,
+            on_close=self._watermarks.close if self._watermarks is not None else None,
+        )
+        return self._flow
+
+    def create_with_partitions(
+        self, commit: Commit, partitions: Mapping[Partition, int]
+    ) -> ProcessingStrategy[TPayload]:
+        """The user's strategy behind a new gate. Called by Arroyo in a rebalance.
+
+        :raises ConfigurationError: for partitions of more than one topic.
+        """
+        if self._flow is not None:
+            partitions = self._flow.rewind_retained(partitions)
+        elif not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "flow_control() was never called: releases are slow, a partition that waits stops all others, and "
+                "under group.protocol=consumer messages are lost in rebalances. Give StreamProcessor the consumer "
+                "that factory.flow_control(consumer) returns"
+            )
+        self._start()
+        self._source.assign(
+            {(partition.topic.name, partition.index): offset for partition, offset in partitions.items()},
+            self._watermarks,
+        )
+        next_step = self._factory.create_with_partitions(commit, partitions)
+        if self._sentry_spans is not None:
+            next_step = ProcessSpans(next_step, self._sentry_spans, self._hold_seconds)
+        self._gate = SynchronizedStrategy(
+            next_step,
+            self.manager,
+            self._source,
+            partitions,
+            limits=self._limits,
+            slice_seconds=self._slice_seconds,
+            poll_interval_seconds=0.0 if self._flow is None else POLL_INTERVAL_SECONDS,
+            watermarks=self._watermarks,
+            clock=self._clock,
+        )
+        if self._flow is not None:
+            self._flow.attach(self._gate)
+        return self._gate
+
+    def shutdown(self) -> None:
+        """Stop the monitor and the source, each within ``stop_timeout`` seconds, and shut the user's factory down."""
+        try:
+            self._monitor.stop(self._stop_timeout)
+            self._source.stop(self._stop_timeout)
+        finally:
+            self._factory.shutdown()
+
+    @property
+    def held(self) -> Mapping[PartitionKey, int]:
+        """How many messages of each assigned partition are held or left over, at this moment."""
+        gate = self._gate
+        return {} if gate is None else {line.key: len(line.held) for line in gate.lines}
+
+    def snapshot(self) -> Snapshot:
+        """How everything stands: offsets, lags, what is held, what each leader published, and whom it waits for.
+
+        Never blocks for long; any thread may call it. Where a partition ends is known as of the monitor's last look.
+        """
+        return self._observe(self._monitor.ends)
+
+    @property
+    def stalls(self) -> Sequence[Stall]:
+        """What stood still at the monitor's last look, longest first. Any thread may read it."""
+        return self._monitor.stalls
+
+    def _hold_seconds(self, partition: int, offset: int) -> float:
+        """For how long a message was held that the gate is handing on now. On the processor's thread."""
+        for line in () if self._gate is None else self._gate.lines:
+            if line.partition.index == partition and line.held and line.held[0].offset == offset:
+                return self._clock() - line.held[0].since
+        return 0.0
+
+    # The monitor's side.
+
+    def _observe(self, ends: Mapping[PartitionKey, int]) -> Snapshot:
+        lines = () if self._gate is None else self._gate.lines
+        return take_snapshot(lines, self._inner_source, ends, now=self._clock(), wall_now=time.time())
+
+    def _gate_counts(self) -> GateCounts:
+        return GateCounts() if self._flow is None else GateCounts(self._flow.pauses, self._flow.resumes)
+
+    def _end(self, error: Exception) -> None:
+        if isinstance(self._source, EndableSource):
+            self._source.end(error)
+
+    def _start(self) -> None:
+        self._source.start(self.manager)
+        self._monitor.start()
+
+    def _check_source(self) -> None:
+        self._start()
+        self._source.check()

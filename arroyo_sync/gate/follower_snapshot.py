@@ -1,0 +1,134 @@
+"""Takes snapshots of a running follower.
+
+Threads: any thread may take one. It reads what the processor's and the source's threads write, without a lock, so its
+parts may be of slightly different moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Protocol, runtime_checkable
+
+from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.gate.partition_buffer import Line
+from arroyo_sync.leaders.commit_log.consumer import RemoteOffsetSource
+from arroyo_sync.leaders.leader_offsets import LeaderOffset
+from arroyo_sync.leaders.offset_source import SourceStatistics
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot, in_order
+
+
+@runtime_checkable
+class TellsOfItself(Protocol):
+    """A source that can say whom it follows, what it has done and what the leaders published."""
+
+    @property
+    def groups(self) -> Collection[str]: ...
+    def statistics(self) -> SourceStatistics: ...
+    def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]: ...
+
+
+def take_snapshot(
+    lines: Iterable[Line],
+    source: RemoteOffsetSource,
+    ends: Mapping[PartitionKey, int],
+    *,
+    now: float,
+    wall_now: float,
+) -> Snapshot:
+    """A follower's partitions, and its source. Never blocks for long.
+
+    :param lines: of the gate.
+    :param ends: where the partitions end, as far as it is known.
+    :param now: seconds, of the clock that the gate and the source have.
+    :param wall_now: Unix seconds.
+    """
+    told = source if isinstance(source, TellsOfItself) else None
+    published = {} if told is None else told.published()
+    groups = () if told is None else sorted(told.groups)
+    partitions = []
+    for line in lines:
+        # The manager's, not the line's own, which passes everything that is dropped when a gate is closed.
+        local_offset = line.cell.current[1].local
+        if local_offset is None:
+            continue  # revoked
+        said = published.get(line.key, {})
+        leaders = [_leader(group, said.get(group), now, wall_now) for group in groups]
+        release = _release(line, said.values(), now, wall_now)
+        partitions.append(_partition(line, local_offset, ends.get(line.key), leaders, release, now))
+    return Snapshot(
+        taken_at=wall_now,
+        partitions=in_order(partitions),
+        source=None if told is None else told.statistics(),
+        source_error=_error_of(source),
+    )
+
+
+def _partition(
+    line: Line,
+    local_offset: int,
+    end: int | None,
+    leaders: list[LeaderSnapshot],
+    release: ReleaseSnapshot | None,
+    now: float,
+) -> PartitionSnapshot:
+    held_messages = len(line.held)
+    try:
+        oldest_seconds = max(0.0, now - line.held[0].since)
+    except IndexError:
+        oldest_seconds = None
+    return PartitionSnapshot(
+        *line.key,
+        local_offset=local_offset,
+        remote_offset=line.cell.remote,
+        # What was received exists, whatever was known when it was last asked.
+        high_watermark=None if end is None else max(end, line.cell.received or 0),
+        leaders=tuple(leaders),
+        held_messages=held_messages,
+        held_bytes=line.held_bytes,
+        oldest_held_seconds=oldest_seconds,
+        is_full=line.is_full,
+        last_release=release,
+    )
+
+
+def _release(line: Line, said: Iterable[LeaderOffset], now: float, wall_now: float) -> ReleaseSnapshot | None:
+    release, remote = line.release, line.cell.remote
+    if release is None:
+        return None
+    # It was released by the record that moved the remote offset to where it is, unless that came later.
+    heard_at = max((each.heard_at_seconds for each in said if each.offset == remote), default=None)
+    latency_seconds = None
+    if heard_at is not None and heard_at <= release.at:
+        # A message that came after the record didn't wait for it, but for proof.
+        latency_seconds = min(release.at - heard_at, release.hold_seconds)
+    return ReleaseSnapshot(wall_now - (now - release.at), release.hold_seconds, latency_seconds)
+
+
+def _leader(group: str, said: LeaderOffset | None, now: float, wall_now: float) -> LeaderSnapshot:
+    if said is None:
+        return LeaderSnapshot(group)
+    heard_seconds_ago = max(0.0, now - said.heard_at_seconds)
+    heard_at = wall_now - heard_seconds_ago
+    published_at = said.timestamp_ms / 1000 if said.timestamp_ms >= 0 else None
+    return LeaderSnapshot(
+        group,
+        published_offset=said.offset,
+        published_at=published_at,
+        age_seconds=heard_seconds_ago if published_at is None else max(0.0, wall_now - published_at),
+        record_latency_ms=_milliseconds_between(published_at, heard_at),
+        message_latency_ms=_milliseconds_between(said.orig_message_ts, heard_at),
+        is_impossible=said.refuted,
+    )
+
+
+def _milliseconds_between(earlier: float | None, later: float) -> float | None:
+    return None if earlier is None else (later - earlier) * 1000
+
+
+def _error_of(source: RemoteOffsetSource) -> str | None:
+    try:
+        source.check()
+    except SourceDied as died:
+        return str(died)
+    return None

@@ -1,0 +1,168 @@
+"""A line: one partition's messages in the gate, and how many it may hold.
+
+Threads: the processor's thread writes; other threads may read `Line.local_offset`, `Line.held_bytes`, `Line.release`
+and the length of `Line.held`, and see values that were true a moment ago.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from arroyo.backends.kafka import KafkaPayload
+from arroyo.types import Message, Partition
+
+from arroyo_sync.core import state
+from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.state import PartitionKey
+
+MESSAGE_OVERHEAD_BYTES = 500
+"""What a held message weighs beside its payload: Arroyo's objects and the line's entry."""
+
+
+@dataclass(frozen=True)
+class HoldLimits:
+    """How much the gate holds per partition. The rest stays in Kafka: a full partition is paused until it has drained.
+
+    The band between the two marks is wide on purpose: a pause throws away what librdkafka had prefetched.
+    """
+
+    messages: int = 10_000
+    """A partition that holds so many is full."""
+    resume_messages: int = 2_000
+    """A full partition takes messages again once it holds no more than this."""
+    bytes: int = 16 * 2**20
+    """A partition that holds so many bytes is full: payloads plus about 500 a message. One message may pass it."""
+    resume_bytes: int = 4 * 2**20
+    """A full partition takes messages again once it holds no more bytes than this."""
+
+    def __post_init__(self) -> None:
+        for name in ("messages", "bytes"):
+            limit, resume = getattr(self, name), getattr(self, f"resume_{name}")
+            if limit < 1:
+                raise ConfigurationError(f"HoldLimits({name}={limit}): the gate must hold something: give 1 or more")
+            if not 0 <= resume < limit:
+                raise ConfigurationError(
+                    f"HoldLimits(resume_{name}={resume}): must be 0 or more and below {name}={limit}, "
+                    f"so that a full partition drains before it takes more: set both"
+                )
+
+
+def payload_bytes(payload: object) -> int:
+    """The size of a message's payload in bytes: key, value and headers of a `KafkaPayload`, else the object's own."""
+    if isinstance(payload, KafkaPayload):
+        size = len(payload.value) + (len(payload.key) if payload.key else 0)
+        for name, value in payload.headers:
+            size += len(name) + (len(value) if value else 0)
+        return size
+    return len(payload) if isinstance(payload, bytes) else sys.getsizeof(payload)
+
+
+class Held(NamedTuple):
+    offset: int
+    size_bytes: int
+    since: float
+    message: Message[Any]
+
+
+class Release(NamedTuple):
+    """When a line that was closed opened, and for how long its oldest message had been held by then."""
+
+    at: float
+    hold_seconds: float
+
+
+class Line:
+    """One partition's messages in the gate, oldest first."""
+
+    __slots__ = (
+        "partition",
+        "key",
+        "cell",
+        "limits",
+        "expected",
+        "open_until",
+        "held",
+        "held_bytes",
+        "is_full",
+        "release",
+    )
+
+    def __init__(self, partition: Partition, cell: state.Partition, position: int, limits: HoldLimits) -> None:
+        self.partition = partition
+        self.key: PartitionKey = cell.key
+        self.cell = cell
+        self.limits = limits
+        self.expected = position
+        """The offset after the last message received, or the position that the assignment began at."""
+        self.open_until = 0
+        """Messages below this offset go straight through: the remote offset when `look` was called last, while nothing
+        is held; else 0, which no message is below."""
+        self.held: deque[Held] = deque()
+        self.held_bytes = 0
+        self.is_full = False
+        """True from the high mark up to the low mark down: the partition is to be paused."""
+        self.release: Release | None = None
+        """The last one. For metrics alone."""
+
+    def look(self) -> None:
+        """Bring `open_until` up to date. To be called when the remote offset moved."""
+        remote = self.cell.remote
+        self.open_until = 0 if self.held or remote is None else remote
+
+    def note_release(self, now: float) -> None:
+        """The oldest message is released now. Once for each time that the line opens, not once a message."""
+        self.release = Release(now, now - self.held[0].since)
+
+    @property
+    def local_offset(self) -> int:
+        """The next offset that goes downstream."""
+        try:
+            return self.held[0].offset
+        except IndexError:
+            return self.expected
+
+    @property
+    def is_released(self) -> bool:
+        """Whether the oldest message may go downstream."""
+        remote = self.cell.remote
+        return bool(self.held) and remote is not None and self.held[0].offset < remote
+
+    @property
+    def is_at_limit(self) -> bool:
+        """Whether the line holds all that it may."""
+        return len(self.held) >= self.limits.messages or self.held_bytes >= self.limits.bytes
+
+    def append(self, offset: int, message: Message[Any], now: float) -> None:
+        """Hold a message at the end of the line."""
+        size_bytes = payload_bytes(message.payload) + MESSAGE_OVERHEAD_BYTES
+        self.held.append(Held(offset, size_bytes, now, message))
+        self.held_bytes += size_bytes
+        self.open_until = 0
+        if self.is_at_limit:
+            self.is_full = True
+
+    def take_out(self, index: int) -> None:
+        """Remove the message at this place of the line, 0 being the oldest."""
+        self.held_bytes -= self.held[index].size_bytes
+        if index == 0:
+            self.held.popleft()
+        else:
+            del self.held[index]
+        if not self.held:
+            self.look()
+        if (
+            self.is_full
+            and len(self.held) <= self.limits.resume_messages
+            and self.held_bytes <= self.limits.resume_bytes
+        ):
+            self.is_full = False
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self.held.clear()
+        self.held_bytes = 0
+        self.open_until = 0
+        self.is_full = False

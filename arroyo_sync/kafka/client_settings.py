@@ -1,0 +1,164 @@
+"""The librdkafka settings of this package's own clients, made from the user's, and the making of a client.
+
+The user's settings may be those of an Arroyo consumer. What would break the client is replaced, what it doesn't know is
+left out, and everything else wins over our defaults.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+
+from arroyo_sync.core.errors import ConfigurationError
+
+TClient = TypeVar("TClient")
+
+METADATA_REFRESH_SETTING = "topic.metadata.refresh.interval.ms"
+DEFAULT_METADATA_REFRESH_SECONDS = 300.0
+
+_ARROYO_PREFIX = "arroyo."
+
+# The reader is assigned, never a member of a group.
+_MEMBERSHIP_SETTINGS = {
+    "group.instance.id",
+    "group.protocol",
+    "group.protocol.type",
+    "group.remote.assignor",
+    "partition.assignment.strategy",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "max.poll.interval.ms",
+    "on_commit",
+    "auto.commit.interval.ms",
+}
+
+# Events that only a client whose `poll` is called can get rid of.
+_EVENT_SETTINGS = {"stats_cb", "statistics.interval.ms", "error_cb", "throttle_cb", "logger", "on_delivery"}
+
+# A consumer's alone: an administrator's client would log a warning for each.
+_CONSUMER_SETTINGS = _MEMBERSHIP_SETTINGS | {
+    "group.id",
+    "coordinator.query.interval.ms",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "queued.min.messages",
+    "queued.max.messages.kbytes",
+    "fetch.wait.max.ms",
+    "fetch.queue.backoff.ms",
+    "fetch.message.max.bytes",
+    "max.partition.fetch.bytes",
+    "fetch.max.bytes",
+    "fetch.min.bytes",
+    "fetch.error.backoff.ms",
+    "isolation.level",
+    "enable.partition.eof",
+    "check.crcs",
+    "auto.offset.reset",
+    "consume.callback.max.messages",
+    "offset.store.method",
+}
+
+# librdkafka writes a line to standard error for every attempt to connect, twenty a second. What goes wrong is told to
+# us as well, and is logged by us.
+_QUIET = {"log_level": 2}
+
+_READER_DEFAULTS = {
+    **_QUIET,
+    # A fetch that finds nothing is answered after this. New partitions join the next fetch.
+    "fetch.wait.max.ms": 100,
+    # By default a partition whose queue is full isn't fetched for a second: a replay would run dry.
+    "fetch.queue.backoff.ms": 10,
+}
+
+
+def check_configuration(configuration: Mapping[str, Any], what: str) -> None:
+    """Return if a client could be made of it.
+
+    :raises ConfigurationError: no brokers are named.
+    """
+    servers = configuration.get("bootstrap.servers") or configuration.get("metadata.broker.list")
+    if not servers and not configuration.get("test.mock.num.brokers"):
+        raise ConfigurationError(f"{what} names no brokers: give it 'bootstrap.servers'")
+
+
+def servers_of(configuration: Mapping[str, Any]) -> str:
+    """The brokers it names, for messages."""
+    return str(
+        configuration.get("bootstrap.servers") or configuration.get("metadata.broker.list") or "the mock cluster"
+    )
+
+
+def reader_settings(configuration: Mapping[str, Any], on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
+    """For the consumer that reads the commit log.
+
+    :param on_error: called from ``poll`` for every error that isn't about one partition, before the user's
+        ``error_cb``.
+    """
+    user_callback = configuration.get("error_cb")
+
+    def error_cb(error: KafkaError) -> None:
+        on_error(error)
+        if user_callback is not None:
+            user_callback(error)
+
+    return {
+        **_READER_DEFAULTS,
+        **_own(configuration, _MEMBERSHIP_SETTINGS),
+        **_apart(),
+        # The end of a partition is told even if its last offsets hold no records.
+        "enable.partition.eof": True,
+        "error_cb": error_cb,
+    }
+
+
+def query_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """For a consumer that reads nothing and only asks for offsets; its ``poll`` is never called."""
+    return {**_QUIET, **_own(configuration, _MEMBERSHIP_SETTINGS | _EVENT_SETTINGS), **_apart()}
+
+
+def admin_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """For an administrator's client; its ``poll`` is never called."""
+    return {**_QUIET, **_own(configuration, _CONSUMER_SETTINGS | _EVENT_SETTINGS)}
+
+
+def metadata_refresh_seconds(configuration: Mapping[str, Any]) -> float:
+    """How often the client looks for added partitions."""
+    try:
+        milliseconds = int(configuration[METADATA_REFRESH_SETTING])
+    except (KeyError, TypeError, ValueError):
+        return DEFAULT_METADATA_REFRESH_SECONDS
+    return milliseconds / 1000 if milliseconds > 0 else DEFAULT_METADATA_REFRESH_SECONDS
+
+
+def make_client(kind: Callable[[dict[str, Any]], TClient], settings: dict[str, Any]) -> TClient:
+    """A client of this kind.
+
+    :raises ConfigurationError: librdkafka refuses the settings.
+    """
+    try:
+        return kind(settings)
+    except KafkaException as error:
+        raise ConfigurationError(f"librdkafka refuses the configuration: {error.args[0].str()}") from error
+
+
+def _own(configuration: Mapping[str, Any], without: set[str]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in configuration.items()
+        if name not in without and not name.startswith(_ARROYO_PREFIX)
+    }
+
+
+def _apart() -> dict[str, Any]:
+    """No other consumer can take its partitions, and it leaves nothing behind."""
+    return {
+        "group.id": f"arroyo-sync-{uuid.uuid4()}",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # An offset that isn't there is an error to us, not something to step over.
+        "auto.offset.reset": "error",
+        "allow.auto.create.topics": False,
+    }

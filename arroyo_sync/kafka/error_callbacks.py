@@ -1,0 +1,47 @@
+"""Error callbacks for the Kafka clients that Arroyo makes, so that a wrong password is one clear error.
+
+librdkafka takes a refused login for something that may pass: it tries again without end, and tells nobody but the
+client's ``error_cb``, which Arroyo doesn't set. So a consumer with a wrong password is silent for ever, and a producer
+until its records time out. Set these::
+
+    consumer = KafkaConsumer({**config, "error_cb": raise_if_refused})
+    producer = KafkaProducer({**config, "error_cb": log_if_refused})
+
+The source needs none of this: it ends by itself, with the same kind of message.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from confluent_kafka import KafkaError
+
+from arroyo_sync.core.errors import AccessRefused
+from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.kafka.errors import ends_the_source
+
+logger = logging.getLogger(__name__)
+
+LOG_INTERVAL_SECONDS = 60.0
+
+_once = OncePer(LOG_INTERVAL_SECONDS, time.monotonic)
+
+
+def raise_if_refused(error: KafkaError) -> None:
+    """For a consumer: what it raises comes out of the consumer's ``poll``, and ends the processor.
+
+    :raises AccessRefused: the brokers refuse the login, or a permission. All else librdkafka rides out.
+    """
+    if ends_the_source(error):
+        raise AccessRefused(_text(error))
+
+
+def log_if_refused(error: KafkaError) -> None:
+    """For a producer, whose callbacks run on a thread that must go on: logs the same, at most once a minute."""
+    if ends_the_source(error) and _once.is_due(error.code()):
+        logger.error("%s", _text(error))
+
+
+def _text(error: KafkaError) -> str:
+    return f"Kafka refuses access, check user, password and permissions: {error.str()}"

@@ -1,0 +1,107 @@
+"""What the brokers tell of the commit-log topic: its partitions, where they begin and end, and whether it is the same.
+
+Threads: for the reading thread. `TopicIdentity` never blocks; the others block for at most their ``timeout``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from arroyo_sync.kafka.end_offsets import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+from arroyo_sync.kafka.errors import TOPIC_IS_GONE
+from arroyo_sync.leaders.commit_log.replay import Span
+
+logger = logging.getLogger(__name__)
+
+IDENTITY_TIMEOUT_SECONDS = 5.0
+
+
+def list_partitions(consumer: Consumer, topic: str, timeout: float) -> list[int]:
+    """The topic's partitions. Empty: there is no such topic.
+
+    :raises KafkaException: the brokers didn't answer, or don't permit it.
+    """
+    metadata = consumer.list_topics(topic, timeout=timeout).topics.get(topic)
+    if metadata is None:
+        return []
+    if metadata.error is not None:
+        if metadata.error.code() in TOPIC_IS_GONE:
+            return []
+        raise KafkaException(metadata.error)
+    return sorted(metadata.partitions)
+
+
+def ask_spans(consumer: Consumer, topic: str, partitions: Collection[int], timeout: float) -> dict[int, Span]:
+    """Where the partitions begin and end now.
+
+    :raises KafkaException: not all could be asked about.
+    """
+    # The end first: what arrives in between lies past it.
+    ends = _ask(consumer, topic, dict.fromkeys(partitions, LATEST_TIMESTAMP), timeout)
+    starts = _ask(consumer, topic, dict.fromkeys(partitions, EARLIEST_TIMESTAMP), timeout)
+    return {partition: Span(starts[partition], ends[partition]) for partition in partitions}
+
+
+def ask_starts(
+    consumer: Consumer, topic: str, spans: Mapping[int, Span], timestamp_ms: int, timeout: float
+) -> dict[int, Span]:
+    """The spans without the records before ``timestamp_ms``; a span without any later record begins at its end.
+
+    :raises KafkaException: not all could be asked about.
+    """
+    found = _ask(consumer, topic, dict.fromkeys(spans, timestamp_ms), timeout)
+    # -1: no record is that late. What arrived since the span was asked for lies past its end, so the end will do.
+    return {
+        partition: Span(span.end if found[partition] < 0 else min(found[partition], span.end), span.end)
+        for partition, span in spans.items()
+    }
+
+
+def _ask(consumer: Consumer, topic: str, timestamps: Mapping[int, int], timeout: float) -> dict[int, int]:
+    answers = consumer.offsets_for_times(
+        [TopicPartition(topic, partition, timestamp) for partition, timestamp in timestamps.items()], timeout=timeout
+    )
+    for answer in answers:
+        if answer.error is not None:
+            raise KafkaException(answer.error)
+    return {answer.partition: answer.offset for answer in answers}
+
+
+class TopicIdentity:
+    """Notices that a topic was deleted and created again under the same name.
+
+    A consumer may go on in the middle of the new topic without a word. Only the topic's id tells, and only the
+    administrator's client can ask for it. If the brokers know no ids, or don't answer, it goes unnoticed.
+    """
+
+    def __init__(self, admin: AdminClient, topic: str) -> None:
+        self._admin = admin
+        self._topic = topic
+        self._answer: Future[Any] | None = None
+        self._known_id: str | None = None
+
+    def ask(self) -> None:
+        """Ask the brokers, unless the last question isn't answered yet."""
+        if self._answer is None:
+            request = TopicCollection([self._topic])
+            answers = self._admin.describe_topics(request, request_timeout=IDENTITY_TIMEOUT_SECONDS)
+            self._answer = answers[self._topic]
+
+    def has_changed(self) -> bool:
+        """Whether an answer has arrived that tells of another topic than the answer before. Each is told once."""
+        if self._answer is None or not self._answer.done():
+            return False
+        answer, self._answer = self._answer, None
+        try:
+            topic_id = str(answer.result().topic_id)
+        except KafkaException as error:
+            logger.debug("Can't ask for the id of %s: %s", self._topic, error)
+            return False
+        previous, self._known_id = self._known_id, topic_id
+        return previous is not None and previous != topic_id

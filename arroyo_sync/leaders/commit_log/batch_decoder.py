@@ -1,0 +1,183 @@
+"""Picks out of a batch of commit-log records what the followed groups published last.
+
+A commit log mostly repeats itself: of each key only the last record of a batch counts, so only that one is parsed, and
+records of groups that aren't followed aren't parsed at all. If the last record of a key can't be read, the one before
+counts.
+
+Guarantees
+    - No record makes it raise.
+    - Every record is counted once, except that of the records of one key only those up to the last one that can be read
+      are looked at: what was superseded unseen isn't counted as malformed.
+
+Not thread-safe: for the reading thread. The counts may be read by any.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+
+from arroyo_sync.core.errors import MalformedRecord
+from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.leaders.commit_log.record import (
+    CommitKey,
+    Headers,
+    Skipped,
+    SkipReason,
+    decode_key,
+    decode_unusual,
+    decode_usual,
+)
+from arroyo_sync.leaders.leader_offsets import Published
+from arroyo_sync.leaders.published_offset import Statement
+
+logger = logging.getLogger(__name__)
+
+LOG_INTERVAL_SECONDS = 60.0
+
+KNOWN_KEYS = 10_000
+"""How many keys' parts are remembered, of about 400 bytes each."""
+
+
+class Decoded(NamedTuple):
+    """What a batch held."""
+
+    published: list[Published]
+    next_offset: int | None
+    """The offset after the last record, ``None`` if there is no record."""
+    events: list[Message]
+    """Messages that are no records: errors, and the partition's end."""
+
+
+class BatchDecoder:
+    """Decodes batches and counts what it found.
+
+    :param name: of the commit log, for log lines.
+    :param groups: the leader groups that are followed.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, name: str, groups: Iterable[str], clock: Callable[[], float]) -> None:
+        self._name = name
+        self._groups = frozenset(groups)
+        # A cheap first look: a group's name may itself end like this, so it is looked at again once it is parsed.
+        self._endings = tuple(f":{group}".encode() for group in self._groups)
+        # The parts of followed groups' keys: a commit log repeats few keys for ever.
+        self._known: dict[bytes | None, CommitKey] = {}
+        self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
+        self.read = 0
+        self.other_groups = 0
+        self.logical = 0
+        self.tombstones = 0
+        self.malformed: Counter[str] = Counter()
+        self.newest_timestamp_ms: int | None = None
+
+    def decode(self, messages: Sequence[Message]) -> Decoded:
+        """What one commit-log partition's records say in the end, given in their order; events may be among them."""
+        keys = [message.key() for message in messages]
+        last = dict(zip(keys, messages, strict=True))
+        events: list[Message] = []
+        if None in last:  # an event, or a record without a key
+            events = [message for message in messages if message.error() is not None]
+            messages = [message for message in messages if message.error() is None]
+            keys = [message.key() for message in messages]
+            last = dict(zip(keys, messages, strict=True))
+        counts = Counter(keys) if len(last) < len(keys) else _ONE_OF_EACH
+        self.read += len(messages)
+        published: list[Published] = []
+        earlier: dict[bytes | None, list[Message]] | None = None
+        for key, message in last.items():
+            commit_key = self._known.get(key) or self._followed(key, message, counts.get(key, 1))
+            if commit_key is None:
+                continue
+            statement = self._statement(commit_key, message)
+            if statement is None and counts.get(key, 1) > 1:
+                if earlier is None:
+                    earlier = _by_key(keys, messages)
+                candidates = (self._statement(commit_key, each) for each in reversed(earlier[key][:-1]))
+                statement = next((each for each in candidates if each is not None), None)
+            if statement is not None:
+                published.append(Published((commit_key.topic, commit_key.partition), commit_key.group, statement))
+        next_offset = (messages[-1].offset() or 0) + 1 if messages else None
+        return Decoded(published, next_offset, events)
+
+    def _followed(self, key: bytes | None, message: Message, count: int) -> CommitKey | None:
+        """The key, if its group is followed. All records with this key are counted if it isn't."""
+        if key is not None and not key.endswith(self._endings) and key.count(b":") >= 2:
+            self.other_groups += count
+            return None
+        try:
+            commit_key = decode_key(key)
+        except MalformedRecord as error:
+            self._count_malformed(SkipReason.KEY, error.detail, message, count)
+            return None
+        if commit_key.group not in self._groups:
+            self.other_groups += count
+            return None
+        if len(self._known) >= KNOWN_KEYS:
+            self._known.clear()
+        self._known[key] = commit_key
+        return commit_key
+
+    def _statement(self, key: CommitKey, message: Message) -> Statement | None:
+        """What the record says, ``None`` if it was skipped."""
+        kind, timestamp_ms = message.timestamp()
+        if kind == TIMESTAMP_NOT_AVAILABLE:
+            timestamp_ms = -1
+        if self.newest_timestamp_ms is None or timestamp_ms > self.newest_timestamp_ms:
+            self.newest_timestamp_ms = timestamp_ms
+        offset: int | None = None
+        orig_message_ts: float | None = None
+        value = message.value()
+        if value is None:
+            self.tombstones += 1
+        elif (usual := decode_usual(value)) is not None:  # no header counts for it
+            offset, orig_message_ts, _ = usual
+        else:
+            decoded = decode_unusual(key, value, _headers(message))
+            if isinstance(decoded, Skipped):
+                if decoded.reason.is_malformed:
+                    self._count_malformed(decoded.reason, decoded.detail, message, 1)
+                else:
+                    self.logical += 1
+                return None
+            offset, orig_message_ts = decoded.offset, decoded.orig_message_ts
+        return Statement(offset, timestamp_ms, message.partition() or 0, message.offset() or 0, orig_message_ts)
+
+    def _count_malformed(self, reason: SkipReason, detail: str, message: Message, count: int) -> None:
+        self.malformed[reason.value] += count
+        if self._once.is_due(reason):
+            logger.warning(
+                "Skipped a record of %s[%s] at offset %s (%s): %s. More of this kind are only counted for a minute",
+                self._name,
+                message.partition(),
+                message.offset(),
+                reason.value,
+                detail,
+            )
+
+
+_ONE_OF_EACH: Mapping[bytes | None, int] = {}
+"""How often a key is in a batch that repeats none."""
+
+
+def _by_key(keys: Sequence[bytes | None], messages: Sequence[Message]) -> dict[bytes | None, list[Message]]:
+    index: dict[bytes | None, list[Message]] = defaultdict(list)
+    for key, message in zip(keys, messages, strict=True):
+        index[key].append(message)
+    return index
+
+
+def _headers(message: Message) -> Headers | None:
+    try:
+        headers = message.headers()
+    except UnicodeDecodeError:  # the name of one of them; ours is readable, but can't be got at
+        return None
+    if not headers:
+        return None
+    pairs = headers.items() if isinstance(headers, dict) else headers
+    return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]

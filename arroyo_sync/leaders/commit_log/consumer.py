@@ -1,0 +1,201 @@
+"""Where remote offsets come from: the contract between a source and the gate, and the source that reads a commit log.
+
+The reading itself is in `commit_log_reader.py`, what every source shares in `source.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+from arroyo.types import Topic
+from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient
+
+from arroyo_sync.core.errors import ConfigurationError, MalformedRecord
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.client_settings import admin_settings, make_client, reader_settings
+from arroyo_sync.kafka.end_offsets import HighWatermarks
+from arroyo_sync.kafka.topics import TopicIdentity
+from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
+from arroyo_sync.leaders.commit_log.recent_start import RecentStart
+from arroyo_sync.leaders.commit_log.record import check_topic_name
+from arroyo_sync.leaders.offset_source import OffsetSource, SourceStatistics
+
+__all__ = ["NOTHING_UNPROVEN", "CommitLogConsumer", "HighWatermarks", "RemoteOffsetSource"]
+
+NOTHING_UNPROVEN: Mapping[PartitionKey, int] = MappingProxyType({})
+
+
+class RemoteOffsetSource(Protocol):
+    """What opens the gate: it tells the state manager how far the leaders have committed.
+
+    Only `start`, `check` and `stop` must be written. A class that inherits from this one gets the rest, which is for
+    sources that can tell impossible offsets.
+    """
+
+    @property
+    def unproven(self) -> Mapping[PartitionKey, int]:
+        """Per assigned partition, the lowest published offset that isn't proven to exist. Live; empty when all is well.
+
+        The gate looks at it once a message, and calls `received` when a message proves such an offset.
+        """
+        return NOTHING_UNPROVEN
+
+    def start(self, manager: SynchronizedPartitionStateManager) -> None:
+        """Begin to write remote offsets to ``manager``. Called again, it does nothing. Doesn't wait for the broker."""
+        ...
+
+    def check(self) -> None:
+        """Return if the source is alive. Never blocks.
+
+        :raises SourceDied: from its cause, when it has ended. A source that dies calls ``manager.wake()`` afterwards,
+            so that the gate checks at once.
+        """
+        ...
+
+    def stop(self, timeout: float) -> None:
+        """End, within ``timeout`` seconds, and release all that was taken. Called again, it does nothing."""
+        ...
+
+    def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
+        """Trust begins anew for these partitions, which the follower reads from these positions on.
+
+        Called on the processor's thread at an assignment and when the follower's position moved back, before anything
+        of them is released. When it returns, the manager holds no remote offset of them that isn't proven. Never
+        blocks.
+
+        :param watermarks: what the follower's own client has cached. Its ``cached`` alone is used, and only on this
+            thread, here and in `check`; a client lets in one thread at a time.
+        """
+        return
+
+    def revoke(self, partitions: Collection[PartitionKey]) -> None:
+        """The follower no longer reads these partitions. Never blocks."""
+        return
+
+    def received(self, topic: str, partition: int, next_offset: int) -> None:
+        """The follower has received every message below ``next_offset``, so offsets up to it are proven."""
+        return
+
+
+class CommitLogConsumer(OffsetSource):
+    """Turns what the leaders publish on a commit log into remote offsets, on threads of its own.
+
+    It is assigned to all partitions of the commit log and commits nothing, so two of them never take partitions from
+    one another. It is a `RemoteOffsetSource`, whose docs hold here.
+
+    :param configuration: librdkafka settings of the commit log's cluster; those of an Arroyo consumer will do. What
+        would make it a member of a group is left out.
+    :param topic: the commit log.
+    :param groups: the leader groups, of which the slowest counts.
+    :param start: "all" reads the whole commit log before the gate opens. "recent" reads only its end, and takes the
+        groups' committed offsets for the rest: much faster on a long log. Give it only if the leaders commit on the
+        data topic's cluster, under the group names that they publish; `recent_start.py` says why it is safe then.
+    :param lookback_seconds: how far back "recent" begins, by the records' timestamps. Much longer than the leaders take
+        to commit what they have published.
+    :param data_configuration: librdkafka settings of the data topic's cluster, if it isn't the commit log's. It is
+        asked where partitions end, and for the groups' committed offsets.
+    :param wait_for_topic: wait for a commit log that doesn't exist, rather than end.
+    :param connect_timeout: after how many seconds without an answer of any broker, at the start, the source ends.
+    :param clock: monotonic seconds.
+    :param wall_clock: Unix seconds.
+    :raises ConfigurationError: a setting is missing, empty or impossible.
+    """
+
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        *,
+        topic: Topic,
+        groups: Collection[str],
+        start: Literal["all", "recent"] = "all",
+        lookback_seconds: float = 600.0,
+        data_configuration: Mapping[str, Any] | None = None,
+        wait_for_topic: bool = False,
+        connect_timeout: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(configuration, groups, data_configuration, clock)
+        if not isinstance(topic, Topic):
+            raise ConfigurationError(f"topic={topic!r}: give an arroyo.types.Topic")
+        try:
+            check_topic_name(topic.name)
+        except MalformedRecord as error:
+            raise ConfigurationError(f"no topic can be the commit log {topic.name!r}: {error.detail}") from error
+        if start not in ("all", "recent"):
+            raise ConfigurationError(f'start={start!r}: must be "all" or "recent"')
+        for name, seconds in (("lookback_seconds", lookback_seconds), ("connect_timeout", connect_timeout)):
+            if not seconds > 0:
+                raise ConfigurationError(f"{name}={seconds!r}: must be more than 0 seconds")
+        self.name = f"commit log {topic.name}"
+        self._topic = topic.name
+        self._decoder = BatchDecoder(topic.name, groups, clock)
+        settings = ReaderSettings(
+            topic=topic.name,
+            configuration=self._configuration,
+            start=start,
+            lookback_seconds=lookback_seconds,
+            wait_for_topic=wait_for_topic,
+            connect_timeout=connect_timeout,
+            clock=clock,
+            wall_clock=wall_clock,
+        )
+        self._reader = CommitLogReader(
+            settings,
+            self._decoder,
+            self._apply,
+            self._offsets.forget_log_partition,
+            self._set_ready,
+            self._stopping,
+        )
+        self._recent_start = (
+            RecentStart(topic.name, self._offsets, self._data_configuration, self._reader.read_all, clock)
+            if start == "recent"
+            else None
+        )
+
+    def statistics(self) -> SourceStatistics:
+        """A snapshot of what it has done. Doesn't block."""
+        decoder = self._decoder
+        return SourceStatistics(
+            ready=self._is_ready,
+            alive=self._is_alive,
+            read=decoder.read,
+            other_groups=decoder.other_groups,
+            logical=decoder.logical,
+            tombstones=decoder.tombstones,
+            malformed=dict(decoder.malformed),
+            rewinds=self._rewinds,
+            impossible=self._verifier.impossible,
+            unproven=len(self.unproven),
+            lag=self._reader.lag,
+            newest_timestamp_ms=decoder.newest_timestamp_ms,
+        )
+
+    def _missing(self) -> str:
+        return self._reader.missing()
+
+    def _read(self) -> None:
+        identity = TopicIdentity(make_client(AdminClient, admin_settings(self._configuration)), self._topic)
+        while not self._stopping.is_set():  # for each topic of that name a client that knows no other
+            consumer = make_client(Consumer, reader_settings(self._configuration, self._reader.on_error))
+            try:
+                self._reader.run(consumer, identity)
+            finally:
+                consumer.close()
+
+    def _check(self) -> None:
+        try:
+            super()._check()
+        finally:
+            if self._recent_start is not None:
+                self._recent_start.close()
+
+    def _keep_house(self) -> float:
+        seconds = super()._keep_house()
+        return seconds if self._recent_start is None else min(seconds, self._recent_start.step())

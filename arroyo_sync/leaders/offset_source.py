@@ -1,0 +1,365 @@
+"""What every source of remote offsets shares: its life, the trust in its offsets, and what it can tell of itself.
+
+Guarantees
+    - Once a thread of the source has ended, for whatever reason, `OffsetSource.check` raises why, and the gate is woken
+      to ask. Nothing makes the source alive again.
+    - The constructor starts nothing and connects to nothing. `OffsetSource.stop` returns within its timeout, whatever
+      the brokers do; the threads are daemons.
+
+Threads
+    The *reading* thread (`OffsetSource._read`, a subclass's) brings in what the leaders published. The *checking*
+    thread asks the broker about offsets in doubt (`Verifier`) and looks for silent groups. The processor's thread calls
+    `assign`, `revoke`, `received` and `check`. All else may be called by any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+
+from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.client_settings import check_configuration, query_settings
+from arroyo_sync.kafka.end_offsets import HighWatermarks, KafkaWatermarks
+from arroyo_sync.kafka.errors import ends_the_source
+from arroyo_sync.leaders.leader_offsets import LeaderOffset, LeaderOffsets, Published
+from arroyo_sync.leaders.verifier import Verifier
+
+logger = logging.getLogger(__name__)
+
+SILENCE_SECONDS = 60.0
+"""How long after the start a group that has published nothing is warned about."""
+HOUSEKEEPING_SECONDS = 5.0
+
+DATA_CONFIGURATION_ADVICE = (
+    "The gate stays shut. If the data topic is on another cluster, give the source its settings as data_configuration"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatistics:
+    """What a source has done so far. Counts are since its start."""
+
+    ready: bool
+    """Whether all that was published before the start is known, so that the gate may open."""
+    alive: bool
+    """Whether it was started and has neither ended nor been stopped."""
+    read: int = 0
+    """Records of the commit log, or answers of the broker, that were read."""
+    other_groups: int = 0
+    """Records of groups that aren't followed: skipped."""
+    logical: int = 0
+    """Records of followed groups whose offset is a logical one: skipped."""
+    tombstones: int = 0
+    """Records that made a group's offset unknown again."""
+    malformed: Mapping[str, int] = field(default_factory=dict)
+    """Records that couldn't be read, by reason (`SkipReason`)."""
+    rewinds: int = 0
+    """How often a group published a lower offset than before."""
+    impossible: int = 0
+    """Published offsets that lay beyond the end of their partition."""
+    unproven: int = 0
+    """Assigned partitions with a published offset that waits for proof, now."""
+    lag: int | None = None
+    """How many offsets of the commit log are still to be read, now. ``None``: unknown, or there is no commit log."""
+    newest_timestamp_ms: int | None = None
+    """The latest broker timestamp of any record that was read, Unix milliseconds."""
+
+
+class OffsetSource(ABC):
+    """The parts of a `RemoteOffsetSource` that don't depend on where the offsets come from.
+
+    :param configuration: librdkafka settings of the cluster that tells what the leaders committed.
+    :param groups: the leader groups, of which the slowest counts.
+    :param data_configuration: librdkafka settings of the data topic's cluster, if it is another one.
+    :param clock: monotonic seconds.
+    :raises ConfigurationError: no groups, an empty name, or settings that name no brokers.
+    """
+
+    name: str
+    """What the source is called in messages and in its threads' names."""
+
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        groups: Collection[str],
+        data_configuration: Mapping[str, Any] | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        check_groups(groups)
+        check_configuration(configuration, "the configuration")
+        if data_configuration is not None:
+            check_configuration(data_configuration, "data_configuration")
+        self._configuration = dict(configuration)
+        self._data_configuration = dict(configuration if data_configuration is None else data_configuration)
+        self._has_data_configuration = data_configuration is not None
+        self._clock = clock
+        self._offsets = LeaderOffsets(groups)
+        self._verifier = Verifier(self._offsets, self._own_watermarks, clock)
+        self._stopping = threading.Event()
+        # Guards what follows, and is notified when any of it changes. Read without it.
+        self._changed = threading.Condition()
+        self._manager: SynchronizedPartitionStateManager | None = None
+        self._threads: list[threading.Thread] = []
+        self._error: BaseException | None = None
+        self._is_ready = False
+        self._ready_since: float | None = None
+        # Written by the thread of any client of the data topic's cluster, read by the checking one.
+        self._data_error: KafkaError | None = None
+        # The checking thread's: of which partitions each group was last said to be silent.
+        self._silent: dict[str, list[PartitionKey]] = {}
+        # The reading thread's.
+        self._rewinds = 0
+        # The processor's thread's: its own client, who it is, and when that client may be asked again.
+        self._watermarks: HighWatermarks | None = None
+        self._processor: int | None = None
+        self._cache_at = 0.0
+
+    # The gate's side: the contract of `RemoteOffsetSource`, whose docs hold here.
+
+    @property
+    def unproven(self) -> Mapping[PartitionKey, int]:
+        return self._offsets.unproven
+
+    def start(self, manager: SynchronizedPartitionStateManager) -> None:
+        """Start the threads, at the first call. Never blocks.
+
+        :raises ConfigurationError: it was started for another manager.
+        """
+        with self._changed:
+            if self._manager is not None or self._stopping.is_set():
+                if manager is not self._manager and self._manager is not None:
+                    raise ConfigurationError(f"{self.name} was started before: make one source for each gate")
+                return
+            self._manager = manager
+            self._offsets.attach(manager)
+            for what, run in (("reader", self._read), ("checks", self._check)):
+                thread = threading.Thread(
+                    target=self._run, args=(run,), name=f"arroyo-sync {what}: {self.name}", daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+
+    def check(self) -> None:
+        error = self._error
+        if error is not None:
+            raise SourceDied(f"{self.name} has ended, nothing more is released: {error}") from error
+        if self._stopping.is_set():
+            raise SourceDied(f"{self.name} was stopped, nothing more is released")
+        if self.unproven:
+            self._prove_from_cache()
+
+    def stop(self, timeout: float) -> None:
+        """End the threads, which close their clients. If they don't within ``timeout`` seconds, log and return."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._stopping.set()
+            self._changed.notify_all()
+        self._verifier.stop()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        late = [thread.name for thread in self._threads if thread.is_alive()]
+        if late:
+            logger.warning("%s did not end within %.1f s: %s. They end with the process", self.name, timeout, late)
+
+    def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
+        self._watermarks = watermarks
+        self._processor = threading.get_ident()
+        self._offsets.assign({key: watermarks.cached(*key) if watermarks is not None else None for key in positions})
+        self._verifier.assign(positions)
+        self._verifier.wake()
+
+    def revoke(self, partitions: Collection[PartitionKey]) -> None:
+        self._offsets.revoke(partitions)
+        self._verifier.revoke(partitions)
+
+    def received(self, topic: str, partition: int, next_offset: int) -> None:
+        self._offsets.received((topic, partition), next_offset)
+
+    # For people.
+
+    @property
+    def groups(self) -> Collection[str]:
+        """The leader groups."""
+        return self._offsets.groups
+
+    def open_watermarks(self) -> AbstractContextManager[HighWatermarks]:
+        """A client of the caller's own that asks where the data topic's partitions end. For one thread."""
+        return self._own_watermarks()
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that was published before the start is known. May become false again: see the subclass."""
+        return self._is_ready
+
+    def wait_until_ready(self, timeout: float) -> None:
+        """Block until `ready`, for at most ``timeout`` seconds.
+
+        :raises NotReady: it wasn't in time; the message names what is missing.
+        :raises SourceDied: it has ended, from its cause.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_ready or self._error or self._stopping.is_set(), timeout)
+            self.check()
+            if not self._is_ready:
+                what = self._missing() if self._threads else "it was never started"
+                raise NotReady(f"{self.name} wasn't ready after {timeout:g} s: {what}")
+
+    @property
+    def _is_alive(self) -> bool:
+        return bool(self._threads) and not self._stopping.is_set()
+
+    @abstractmethod
+    def statistics(self) -> SourceStatistics:
+        """A snapshot of what it has done. Never blocks for long."""
+
+    def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
+        """What every leader group published last in every partition, trusted or not. A snapshot."""
+        return self._offsets.published()
+
+    # The subclass's side.
+
+    @abstractmethod
+    def _read(self) -> None:
+        """Bring in what the leaders publish, until ``_stopping`` is set. What it raises ends the source."""
+
+    @abstractmethod
+    def _missing(self) -> str:
+        """What must still happen before it is ready."""
+
+    def _set_ready(self, is_ready: bool) -> None:
+        """Open or shut the gate. Opening comes after everything was applied, shutting before anything is forgotten."""
+        if is_ready:
+            self._offsets.open()
+        with self._changed:
+            self._is_ready = is_ready
+            self._ready_since = self._clock() if is_ready else None
+            self._changed.notify_all()
+        if not is_ready:
+            self._offsets.shut()
+        self._verifier.wake()
+
+    def _prove_from_cache(self) -> None:
+        """Prove what the follower's own client can prove: it learns the partitions' ends with everything it fetches.
+
+        The gate's thread alone may ask it, so this is done when the gate looks at the source, which a doubt makes it do
+        (see `_apply`). It spends at most a hundredth of that thread's time.
+        """
+        watermarks = self._watermarks
+        began = self._clock()
+        if watermarks is None or threading.get_ident() != self._processor or began < self._cache_at:
+            return
+        self._offsets.cached({key: watermarks.cached(*key) for key in self._offsets.doubts()})
+        ended = self._clock()
+        self._cache_at = ended + 100 * (ended - began)
+
+    def _apply(self, published: Sequence[Published]) -> None:
+        """Take in what the groups published, tell of rewinds, and see that what is in doubt is checked."""
+        for rewind in self._offsets.apply(published, self._clock()):
+            self._rewinds += 1
+            logger.warning(
+                "%s[%d]: group %r went back from %d to %d", *rewind.key, rewind.group, rewind.previous, rewind.offset
+            )
+        if self._is_ready and self._offsets.unproven and self._manager is not None:
+            self._manager.wake()
+            self._verifier.wake()
+
+    def _run(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+            if not self._stopping.is_set():
+                raise RuntimeError(f"a thread of {self.name} returned though nothing stopped it")
+        except BaseException as error:
+            self._die(error)
+
+    def _die(self, error: BaseException) -> None:
+        with self._changed:
+            if self._error is not None or self._stopping.is_set():
+                logger.debug("%s: %s while it ended", self.name, error)
+                return
+            self._error = error
+            self._is_ready = False
+            self._stopping.set()
+            self._changed.notify_all()
+        is_expected = isinstance(error, ArroyoSyncError)
+        logger.error(
+            "%s has ended, nothing more is released: %s", self.name, error, exc_info=None if is_expected else error
+        )
+        self._verifier.stop()
+        assert self._manager is not None
+        self._manager.wake()
+
+    def _check(self) -> None:
+        self._verifier.run(self._keep_house)
+
+    def _on_data_error(self, error: KafkaError) -> None:
+        """Told by a client of the data topic's cluster. What isn't told here comes out of the question it spoiled."""
+        if ends_the_source(error):
+            self._data_error = error
+
+    def _keep_house(self) -> float:
+        """Called by the checking thread, now and then and when something changed.
+
+        :returns: in how many seconds it wants to be called again at the latest.
+        """
+        if self._data_error is not None:
+            raise KafkaException(self._data_error)
+        self._warn_of_silence()
+        return HOUSEKEEPING_SECONDS
+
+    def _warn_of_silence(self) -> None:
+        ready_since = self._ready_since
+        if ready_since is None or self._clock() - ready_since < SILENCE_SECONDS:
+            return
+        for group in self._offsets.groups:
+            silent = self._offsets.silent(group)
+            if not self._offsets.was_heard(group):
+                if self._silent.get(group) != []:
+                    logger.warning("%s: group %r has published nothing at all. %s", self.name, group, _IS_IT_RIGHT)
+                self._silent[group] = []
+            elif silent != self._silent.get(group, []):
+                if silent:
+                    named = ", ".join(f"{topic}[{partition}]" for topic, partition in silent)
+                    logger.warning(
+                        "%s: group %r has published nothing of %s. %s", self.name, group, named, _IS_IT_RIGHT
+                    )
+                self._silent[group] = silent
+
+    @contextmanager
+    def _own_watermarks(self) -> Iterator[HighWatermarks]:
+        """A client that asks where the data topic's partitions end, for the checking thread."""
+        advice = "" if self._has_data_configuration else DATA_CONFIGURATION_ADVICE
+        settings = {**query_settings(self._data_configuration), "error_cb": self._on_data_error}
+        consumer = Consumer(settings)
+        watermarks = KafkaWatermarks(consumer, advice=advice, is_polled=False, clock=self._clock)
+        try:
+            yield watermarks
+        finally:
+            watermarks.close()
+            consumer.close()
+
+
+_IS_IT_RIGHT = "The gate stays shut there until it does: is the group's name right, and does it publish?"
+
+
+def check_groups(groups: Collection[str]) -> None:
+    """Return if these can be leader groups.
+
+    :raises ConfigurationError: there are none, one has no name, or it is a single text.
+    """
+    if isinstance(groups, (str, bytes)):
+        raise ConfigurationError(f"groups={groups!r}: give a collection of names, such as {{{groups!r}}}")
+    if not groups:
+        raise ConfigurationError("groups is empty: name at least one leader group, or nothing would ever be released")
+    for group in groups:
+        if not isinstance(group, str) or not group:
+            raise ConfigurationError(f"groups: {group!r} is no name of a leader group")

@@ -1,0 +1,163 @@
+"""Turns snapshots into metrics.
+
+Threads: none; the monitor's thread calls it. With no metrics backend configured there is nothing to call it for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from arroyo.utils.metrics import DummyMetricsBackend, Metrics, get_metrics
+
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.leaders.offset_source import SourceStatistics
+from arroyo_sync.observe.metrics import (
+    COMMIT_LOG_LAG,
+    COMMIT_LOG_LATENCY,
+    COMMIT_LOG_MSG_LATENCY,
+    GATED_LAG,
+    HELD_BYTES,
+    HELD_MESSAGES,
+    HOLD_TIME,
+    IMPOSSIBLE_OFFSETS,
+    IS_PAUSED,
+    LEADER_LAG,
+    LOCAL_OFFSET,
+    OLDEST_HELD,
+    PAUSES,
+    READER_ALIVE,
+    READER_READY,
+    RECORDS_MALFORMED,
+    RECORDS_READ,
+    RECORDS_SKIPPED,
+    RELEASE_LATENCY,
+    REMOTE_OFFSET,
+    RESUMES,
+    REWINDS,
+    SLOW_LAG,
+    STALLED,
+    TOMBSTONES,
+    UNPROVEN,
+    MetricDef,
+    send,
+)
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+
+
+class GateCounts(NamedTuple):
+    """What is counted where it happens."""
+
+    pauses: int = 0
+    """Partitions paused since the start, being full."""
+    resumes: int = 0
+    """Partitions resumed since the start."""
+
+
+class MetricsReporter:
+    """Turns snapshots into numbers. Remembers what it sent, since counters and timings tell only what is new.
+
+    Not thread-safe.
+    """
+
+    def __init__(self, backend: Callable[[], Metrics] = get_metrics) -> None:
+        self._backend = backend
+        self._counted: dict[tuple[MetricDef, str | None], int] = {}
+        self._published_at: dict[tuple[PartitionKey, str], float | None] = {}
+        # When the last report was made, by the snapshots' time.
+        self._reported_at: float | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody would get the numbers."""
+        return not isinstance(self._backend(), DummyMetricsBackend)
+
+    def report(self, snapshot: Snapshot, *, stalled: tuple[int, int] = (0, 0), gate: GateCounts | None = None) -> None:
+        """Send everything once.
+
+        :param stalled: how many partitions stand still because of a leader, and because of the follower.
+        :param gate: what the gate counts by itself.
+        """
+        backend = self._backend()
+        for partition in snapshot.partitions:
+            self._report_partition(backend, partition)
+        is_ready = snapshot.source is None or snapshot.source.ready
+        self._report_latencies(backend, snapshot, is_ready)
+        send(backend, STALLED, stalled[0], "leader")
+        send(backend, STALLED, stalled[1], "follower")
+        send(backend, READER_ALIVE, snapshot.source_error is None)
+        if snapshot.source is not None:
+            self._report_source(backend, snapshot.source)
+        self._report_releases(backend, snapshot)
+        if gate is not None:
+            self._count(backend, PAUSES, gate.pauses)
+            self._count(backend, RESUMES, gate.resumes)
+
+    def _report_partition(self, backend: Metrics, partition: PartitionSnapshot) -> None:
+        for metric, value in (
+            (REMOTE_OFFSET, partition.remote_offset),
+            (LOCAL_OFFSET, partition.local_offset),
+            (GATED_LAG, partition.gated_lag),
+            (SLOW_LAG, partition.slow_lag),
+            (HELD_MESSAGES, partition.held_messages),
+            (HELD_BYTES, partition.held_bytes),
+            (OLDEST_HELD, partition.oldest_held_seconds or 0.0),
+            (IS_PAUSED, partition.is_full),
+        ):
+            if value is not None:
+                send(backend, metric, value, *partition.key)
+        for leader in partition.leaders:
+            lag = partition.gated_lag_of(leader)
+            if lag is not None:
+                send(backend, LEADER_LAG, lag, *partition.key, leader.group)
+
+    def _report_latencies(self, backend: Metrics, snapshot: Snapshot, is_ready: bool) -> None:
+        """Of records that were read since the last report; not of a replay, whose records are old by nature."""
+        published_at: dict[tuple[PartitionKey, str], float | None] = {}
+        for partition in snapshot.partitions:
+            for leader in partition.leaders:
+                series = partition.key, leader.group
+                published_at[series] = leader.published_at
+                is_new = series in self._published_at and leader.published_at != self._published_at[series]
+                if is_ready and is_new:
+                    _send_latencies(backend, partition.partition, leader)
+        self._published_at = published_at
+
+    def _report_source(self, backend: Metrics, source: SourceStatistics) -> None:
+        send(backend, READER_READY, source.ready)
+        send(backend, UNPROVEN, source.unproven)
+        if source.lag is not None:
+            send(backend, COMMIT_LOG_LAG, source.lag)
+        self._count(backend, RECORDS_READ, source.read)
+        self._count(backend, RECORDS_SKIPPED, source.other_groups, "other_group")
+        self._count(backend, RECORDS_SKIPPED, source.logical, "logical_offset")
+        for reason, count in source.malformed.items():
+            self._count(backend, RECORDS_MALFORMED, count, reason)
+        self._count(backend, TOMBSTONES, source.tombstones)
+        self._count(backend, REWINDS, source.rewinds)
+        self._count(backend, IMPOSSIBLE_OFFSETS, source.impossible)
+
+    def _report_releases(self, backend: Metrics, snapshot: Snapshot) -> None:
+        """Of the releases since the last report, the last one of each partition, the longest."""
+        since, self._reported_at = self._reported_at, snapshot.taken_at
+        releases = [each.last_release for each in snapshot.partitions if each.last_release is not None]
+        new = [release for release in releases if since is not None and release.at > since]
+        latencies = [release.latency_seconds for release in new if release.latency_seconds is not None]
+        if new:
+            send(backend, HOLD_TIME, max(release.hold_seconds for release in new) * 1000)
+        if latencies:
+            send(backend, RELEASE_LATENCY, max(latencies) * 1000)
+
+    def _count(self, backend: Metrics, metric: MetricDef, total: int, tag_value: str | None = None) -> None:
+        """Send by how much a total has grown."""
+        grown = total - self._counted.get((metric, tag_value), 0)
+        self._counted[metric, tag_value] = total
+        if grown > 0:
+            send(backend, metric, grown, *([] if tag_value is None else [tag_value]))
+
+
+def _send_latencies(backend: Metrics, partition: int, leader: LeaderSnapshot) -> None:
+    if leader.record_latency_ms is not None:
+        send(backend, COMMIT_LOG_LATENCY, leader.record_latency_ms, partition, leader.group)
+    if leader.message_latency_ms is not None:
+        send(backend, COMMIT_LOG_MSG_LATENCY, leader.message_latency_ms, partition, leader.group)

@@ -1,0 +1,167 @@
+"""Watches a follower: reports metrics, finds what stands still, and tells of what needs a person.
+
+Guarantees
+    - Nothing of this runs on the processor's or the source's thread, and none of them waits for it. It never touches
+      their Kafka clients, whose calls would wait for one another, but has one of its own.
+    - Whatever a look raises (a metrics backend, the user's ``on_stall``) is logged, at most once a minute, and the next
+      look takes place all the same.
+    - `Monitor.stop` takes a last look, so that what ended the follower is told.
+
+Threads
+    One daemon thread, begun by `Monitor.start`, looks once in ``interval`` seconds; the last look, in `Monitor.stop`,
+    is on the caller's.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from typing import Literal
+
+from arroyo_sync.core.errors import FollowerStalled
+from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.leaders.commit_log.consumer import HighWatermarks
+from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
+from arroyo_sync.observe.problems import Bulletin, find_problems
+from arroyo_sync.observe.snapshot import Snapshot
+from arroyo_sync.observe.stalls import Stall, StallWatch, WaitsFor
+from arroyo_sync.sentry.events import capture_problem, keep_secrets
+
+logger = logging.getLogger(__name__)
+
+SILENCE_SECONDS = 60.0
+"""How long messages wait for a group that has published nothing before somebody is told."""
+
+ASK_TIMEOUT_SECONDS = 2.0
+LOG_INTERVAL_SECONDS = 60.0
+
+OnStall = Callable[[Stall], object] | Literal["raise"] | None
+"""What to do about a partition that stands still, besides telling of it."""
+
+
+class Monitor:
+    """See the module's docstring.
+
+    :param observe: takes a snapshot, given where the partitions end.
+    :param open_watermarks: makes a client of the monitor's own that tells where partitions end.
+    :param gate_counts: what the gate has counted.
+    :param end: sees that the processor ends with an error.
+    :param stalled_after: seconds without progress, while messages wait, that make a stall.
+    :param on_stall: called once for each partition that begins to stand still, on the monitor's thread; or "raise", and
+        the processor ends with `FollowerStalled`.
+    :param interval: seconds between two looks; ``None``: none are taken.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        observe: Callable[[Mapping[PartitionKey, int]], Snapshot],
+        *,
+        open_watermarks: Callable[[], AbstractContextManager[HighWatermarks]] | None,
+        gate_counts: Callable[[], GateCounts],
+        end: Callable[[Exception], None],
+        stalled_after: float,
+        on_stall: OnStall = None,
+        interval: float | None = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+        reporter: MetricsReporter | None = None,
+    ) -> None:
+        self._observe = observe
+        self._open_watermarks = open_watermarks
+        self._gate_counts = gate_counts
+        self._end = end
+        self._on_stall = on_stall
+        self._interval = interval
+        self._clock = clock
+        self._reporter = reporter or MetricsReporter()
+        self._stalls = StallWatch(stalled_after)
+        self._silences = StallWatch(min(SILENCE_SECONDS, stalled_after))
+        self._bulletin = Bulletin(capture_problem, clock)
+        self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
+        # Only one look at a time; guards what is below.
+        self._looking = threading.Lock()
+        self.stalls: tuple[Stall, ...] = ()
+        """What stood still at the last look, longest first. Replaced whole; any thread may read it."""
+        self._keys: tuple[PartitionKey, ...] = ()
+        self.ends: Mapping[PartitionKey, int] = {}
+        """Where the partitions end, as of the last look. Replaced whole by the monitor's thread; any may read it."""
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Begin to look. Called again, it does nothing. Called by the processor's thread alone."""
+        if self._thread is None and self._interval is not None:
+            keep_secrets()
+            self._thread = threading.Thread(target=self._run, name="arroyo-sync monitor", daemon=True)
+            self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Take a last look and end the thread, within ``timeout`` seconds unless the last look blocks."""
+        if self._thread is None or self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._thread.join(timeout)
+        if not self._thread.is_alive():
+            self.look()
+
+    def look(self) -> None:
+        """Look once. Never raises."""
+        with self._looking:
+            try:
+                self._look()
+            except Exception:
+                if self._once.is_due("look"):
+                    logger.exception("The monitor's look failed; it goes on")
+
+    def _run(self) -> None:
+        with ExitStack() as stack:
+            watermarks: HighWatermarks | None = None
+            while not self._stopping.wait(self._interval):
+                try:
+                    if watermarks is None and self._open_watermarks is not None:
+                        watermarks = stack.enter_context(self._open_watermarks())
+                    if watermarks is not None:
+                        self.ask_ends(watermarks)
+                except Exception:
+                    if self._once.is_due("ends"):
+                        logger.exception("Can't ask where the partitions end; the monitor goes on without")
+                self.look()
+
+    def ask_ends(self, watermarks: HighWatermarks) -> None:
+        """Ask the broker where the partitions of the last look end. Blocks, for two seconds at most."""
+        keys = self._keys
+        known = {key: self.ends[key] for key in keys if key in self.ends}
+        self.ends = {**known, **watermarks.query(keys, ASK_TIMEOUT_SECONDS)} if keys else {}
+
+    def _look(self) -> None:
+        now = self._clock()
+        snapshot = self._observe(self.ends)
+        self._keys = tuple(partition.key for partition in snapshot.partitions)
+        stalls = self._stalls.look(snapshot.partitions, now)
+        silences = self._silences.look(snapshot.partitions, now)
+        self._bulletin.update(find_problems(snapshot, stalls, silences), snapshot)
+        self._act_on(stalls)
+        if self._reporter.is_wanted:
+            for_leader = sum(stall.waits_for is WaitsFor.LEADER for stall in stalls)
+            self._reporter.report(snapshot, stalled=(for_leader, len(stalls) - for_leader), gate=self._gate_counts())
+
+    def _act_on(self, stalls: list[Stall]) -> None:
+        before = {(stall.topic, stall.partition) for stall in self.stalls}
+        self.stalls = tuple(stalls)
+        if self._on_stall is None:
+            return
+        for stall in stalls:
+            if (stall.topic, stall.partition) in before:
+                continue
+            if self._on_stall == "raise":
+                self._end(FollowerStalled(stall))
+                return
+            try:
+                self._on_stall(stall)
+            except Exception:
+                if self._once.is_due("on_stall"):
+                    logger.exception("on_stall raised; the follower goes on")

@@ -1,0 +1,197 @@
+"""What is known of every partition at one moment: the gate, the leaders, the two lags, and who is waited for.
+
+Plain immutable values, with no Kafka, thread or clock in them. A follower's own (``factory.snapshot()``) knows what the
+gate holds; one taken from outside (``arroyo-sync status``) knows what the groups have committed on the broker. What a
+snapshot's maker can't know is ``None``.
+
+The two lags add up to everything that the follower hasn't got yet, ``high watermark - local offset``:
+
+    local ──────── slow ────────> remote ──────── gated ────────> high watermark
+           released, not handed                    waits for a
+           on yet: the follower                    leader
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from arroyo_sync.core.state import Offsets, PartitionKey, SynchronizedPartitionState, SynchronizedPartitionStateManager
+from arroyo_sync.leaders.offset_source import SourceStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderSnapshot:
+    """One leader group in one partition. Offsets are *next* offsets: the group has done everything below."""
+
+    group: str
+    published_offset: int | None = None
+    """What it announced last. ``None``: nothing, or it took it back."""
+    published_at: float | None = None
+    """When that announcement was written (a heartbeat counts), by the broker's clock, Unix seconds."""
+    age_seconds: float | None = None
+    """How long ago that is."""
+    record_latency_ms: float | None = None
+    """How long after it was written the announcement was read."""
+    message_latency_ms: float | None = None
+    """How long after the last message that it covers was written the announcement was read."""
+    committed_offset: int | None = None
+    """What it has committed on the broker, which lags by the commit policy. ``None``: nothing, or it wasn't asked."""
+    is_impossible: bool = False
+    """Whether the broker has refuted what it announced: the partition doesn't reach that far."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSnapshot:
+    """A moment at which held messages were released."""
+
+    at: float
+    """Unix seconds, as good as the machine's clock."""
+    hold_seconds: float
+    """How long the oldest of them had been held."""
+    latency_seconds: float | None
+    """How long after the record that released them was read. ``None``: it can't be told which record that was."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionSnapshot:
+    """One partition of the data topic."""
+
+    topic: str
+    partition: int
+    local_offset: int | None = None
+    """The next offset that goes downstream; seen from outside, the follower group's committed offset."""
+    remote_offset: int | None = None
+    """The next offset that the slowest leader would read: offsets below it are released. ``None``: unknown, closed."""
+    low_watermark: int | None = None
+    """The offset of the first record that still exists."""
+    high_watermark: int | None = None
+    """The offset after the last record."""
+    leaders: tuple[LeaderSnapshot, ...] = ()
+    held_messages: int | None = None
+    held_bytes: int | None = None
+    oldest_held_seconds: float | None = None
+    """How long the oldest held message has been held. ``None``: nothing is."""
+    is_full: bool | None = None
+    """Whether the gate has paused the partition, since it holds as much as it may."""
+    last_release: ReleaseSnapshot | None = None
+    """The last time that held messages were released. ``None``: none were, in this assignment."""
+
+    @property
+    def key(self) -> PartitionKey:
+        return self.topic, self.partition
+
+    @property
+    def state(self) -> SynchronizedPartitionState:
+        """The state that follows from the local and the remote offset."""
+        return SynchronizedPartitionStateManager.get_state_from_offsets(Offsets(self.local_offset, self.remote_offset))
+
+    @property
+    def position(self) -> int | None:
+        """Where the follower is, or will begin as far as can be told: the local offset, else the low watermark."""
+        return self.low_watermark if self.local_offset is None else self.local_offset
+
+    @property
+    def gated_lag(self) -> int | None:
+        """How many messages exist that the follower may not have yet, since a leader hasn't committed them."""
+        return self._gated_by(self.remote_offset)
+
+    @property
+    def slow_lag(self) -> int | None:
+        """How many messages are released, but not yet handed on (from outside: not yet committed)."""
+        if self.remote_offset is None:
+            return 0
+        if self.position is None:
+            return None
+        end = self.remote_offset if self.high_watermark is None else min(self.remote_offset, self.high_watermark)
+        return max(0, end - self.position)
+
+    def gated_lag_of(self, leader: LeaderSnapshot) -> int | None:
+        """How many of the messages that the follower hasn't got wait for this leader. The slowest has the most."""
+        return self._gated_by(leader.published_offset)
+
+    @property
+    def slowest_leader(self) -> LeaderSnapshot | None:
+        """The leader that holds the remote offset where it is, whether or not anything waits for it.
+
+        That is one that has announced nothing, then one that announced more than exists, then the lowest offset.
+        """
+        return min(self.leaders, key=self._rank, default=None)
+
+    @property
+    def blocked_by(self) -> LeaderSnapshot | None:
+        """The leader that messages wait for. ``None``: nothing waits for a leader, or it can't be told for which."""
+        if not self.gated_lag:
+            return None
+        slowest = self.slowest_leader
+        if slowest is None or (self.remote_offset is None and self._rank(slowest)[0] == _ORDINARY):
+            return None  # none of them is to blame: the source itself isn't ready
+        return slowest
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, derived values included, as JSON takes it."""
+        blocked_by = self.blocked_by
+        return {
+            **{name: value for name, value in asdict(self).items() if name != "leaders"},
+            "state": self.state.name,
+            "gated_lag": self.gated_lag,
+            "slow_lag": self.slow_lag,
+            "blocked_by": None if blocked_by is None else blocked_by.group,
+            "leaders": [{**asdict(leader), "gated_lag": self.gated_lag_of(leader)} for leader in self.leaders],
+        }
+
+    def _gated_by(self, offset: int | None) -> int | None:
+        if self.high_watermark is None or self.position is None:
+            # What is held exists, even where nobody knows how much more there is.
+            is_closed = offset is None or (self.local_offset is not None and offset <= self.local_offset)
+            return self.held_messages if is_closed else None
+        return max(0, self.high_watermark - max(self.position, offset or 0))
+
+    def _rank(self, leader: LeaderSnapshot) -> tuple[int, int, str]:
+        offset = leader.published_offset
+        if offset is None:
+            return _SILENT, 0, leader.group
+        if leader.is_impossible:
+            return _IMPOSSIBLE, 0, leader.group
+        return _ORDINARY, offset, leader.group
+
+
+_SILENT, _IMPOSSIBLE, _ORDINARY = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A follower and its leaders at one moment."""
+
+    taken_at: float
+    """Unix seconds."""
+    partitions: tuple[PartitionSnapshot, ...]
+    """By topic and partition."""
+    source: SourceStatistics | None = None
+    """What the source has done so far. ``None``: it doesn't tell, or this is seen from outside."""
+    source_error: str | None = None
+    """What the source died of."""
+
+    def partition(self, topic: str, partition: int) -> PartitionSnapshot | None:
+        """One of the partitions, if it is among them."""
+        return next((each for each in self.partitions if each.key == (topic, partition)), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, derived values included, as JSON takes it."""
+        return {
+            "taken_at": self.taken_at,
+            "partitions": [each.to_json() for each in self.partitions],
+            "source": None if self.source is None else _plain(self.source),
+            "source_error": self.source_error,
+        }
+
+
+def in_order(partitions: Iterable[PartitionSnapshot]) -> tuple[PartitionSnapshot, ...]:
+    """Sorted by topic and partition."""
+    return tuple(sorted(partitions, key=lambda each: each.key))
+
+
+def _plain(statistics: SourceStatistics) -> dict[str, Any]:
+    values = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}

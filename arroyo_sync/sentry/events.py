@@ -1,0 +1,121 @@
+"""What this package gives to Sentry: metrics, and events for what needs a person.
+
+All of it does nothing while the SDK isn't initialised. Spans are in `sentry_spans.py`.
+
+Threads: any thread may call anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sentry_sdk
+from arroyo.utils.metrics import Metrics
+from sentry_sdk.scope import add_global_event_processor, global_event_processors
+from sentry_sdk.types import Event, Hint
+
+from arroyo_sync.kafka.redaction import without_secret_settings
+from arroyo_sync.observe.metrics import METRICS_BY_NAME
+from arroyo_sync.observe.problems import Problem
+from arroyo_sync.observe.snapshot import Snapshot
+
+SHOWN_PARTITIONS = 10
+"""How many partitions an event's context shows."""
+
+ARROYO_TIMING_UNITS = {"arroyo.consumer.latency": "second"}
+"""Of Arroyo's own timings, those whose unit its ``metric_defs`` gives."""
+
+
+class SentryMetrics(Metrics):
+    """Sends Arroyo's metrics, ours among them, to ``sentry_sdk.metrics``::
+
+        arroyo.utils.metrics.configure_metrics(SentryMetrics())
+
+    A counter becomes a count, a gauge a gauge, and a timing a distribution; tags become attributes. Never blocks: the
+    SDK sends from a thread of its own.
+
+    :param tags: added to every metric, such as the follower's name.
+    """
+
+    def __init__(self, tags: Mapping[str, str] | None = None) -> None:
+        self._tags = dict(tags or {})
+
+    def increment(self, name: str, value: float = 1, tags: Mapping[str, str] | None = None) -> None:
+        """Count ``value`` more."""
+        sentry_sdk.metrics.count(name, value, attributes=self._attributes(tags))
+
+    def gauge(self, name: str, value: float, tags: Mapping[str, str] | None = None) -> None:
+        """The value is this now."""
+        sentry_sdk.metrics.gauge(name, value, unit=_unit(name), attributes=self._attributes(tags))
+
+    def timing(self, name: str, value: float, tags: Mapping[str, str] | None = None) -> None:
+        """It took this long once."""
+        sentry_sdk.metrics.distribution(name, value, unit=_unit(name), attributes=self._attributes(tags))
+
+    def _attributes(self, tags: Mapping[str, str] | None) -> dict[str, Any]:
+        return {**self._tags, **(tags or {})}
+
+
+def capture_problem(problem: Problem, snapshot: Snapshot) -> None:
+    """Send an event that says what is wrong, where and for whom, and how everything stood at that moment.
+
+    Events of one cause are one issue in Sentry: the fingerprint holds the kind, the topic and the group.
+    """
+    if not sentry_sdk.is_initialized():
+        return
+    tags = {
+        "topic": problem.topic,
+        "partition": str(problem.partitions[0]) if problem.partitions else None,
+        "group": problem.group,
+    }
+    event: Event = {
+        "level": "error",
+        "logger": "arroyo_sync",
+        "message": problem.message,
+        "fingerprint": ["arroyo_sync", problem.kind.value, problem.topic or "", problem.group or ""],
+        "tags": {
+            "arroyo_sync": problem.kind.value,
+            **{name: value for name, value in tags.items() if value is not None},
+        },
+        "contexts": {"arroyo_sync": _context(problem, snapshot)},
+    }
+    sentry_sdk.capture_event(event)
+
+
+def keep_secrets() -> None:
+    """See that no event shows a password that stands in Kafka settings.
+
+    The SDK sends the local variables of a traceback, and filters them by whole names such as ``password``: a setting
+    named ``sasl.password`` would go out. Called by the factory; call it in a leader's process yourself. Called again,
+    it does nothing. It may be called before or after the SDK is initialised.
+    """
+    if _filter_secrets not in global_event_processors:
+        add_global_event_processor(_filter_secrets)
+
+
+def _filter_secrets(event: Event, hint: Hint) -> Event:
+    for name in ("exception", "threads", "breadcrumbs", "extra", "contexts", "logentry", "message"):
+        if name in event:
+            event[name] = without_secret_settings(event[name])
+    return event
+
+
+def _context(problem: Problem, snapshot: Snapshot) -> dict[str, Any]:
+    told = snapshot.to_json()
+    concerned = [
+        each for each in told["partitions"] if not problem.partitions or each["partition"] in problem.partitions
+    ]
+    return {
+        "taken_at": told["taken_at"],
+        "partitions_assigned": len(snapshot.partitions),
+        "partitions_concerned": len(concerned),
+        "partitions": {f"{each['topic']}[{each['partition']}]": each for each in concerned[:SHOWN_PARTITIONS]},
+        "source": told["source"],
+        "source_error": told["source_error"],
+    }
+
+
+def _unit(name: str) -> str | None:
+    metric = METRICS_BY_NAME.get(name)
+    return metric.unit if metric is not None else ARROYO_TIMING_UNITS.get(name)

@@ -1,0 +1,243 @@
+"""Reads from the brokers how a follower and its leaders stand. It joins no group and writes nothing.
+
+Guarantees
+    - What it shows of one partition fits together: the follower's commits are asked for first, the leaders' offsets
+      next, and the ends last, so that an offset is never past the next one because it was asked for earlier.
+    - Every call to the brokers has a time limit.
+
+Threads: one, besides those of the `CommitLogConsumer` that reads the commit log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from arroyo.types import Topic
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError, TopicMissing
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
+from arroyo_sync.kafka.committed_offsets import CommittedOffsets
+from arroyo_sync.kafka.errors import ends_the_reading, ends_the_source
+from arroyo_sync.kafka.topics import ask_spans, list_partitions
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.replay import Span
+from arroyo_sync.leaders.leader_offsets import LeaderOffset
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot, in_order
+
+ASK_TIMEOUT_SECONDS = 1.0
+FETCH_TIMEOUT_SECONDS = 3.0
+RETRY_SECONDS = 0.1
+STOP_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class StatusQuery:
+    """What to look at. Settings are librdkafka's; ``repr`` doesn't show them."""
+
+    topic: str
+    follower_group: str
+    leader_groups: tuple[str, ...]
+    settings: Mapping[str, Any] = field(repr=False)
+    """Of the cluster of the data topic and the groups."""
+    commit_log: str | None = None
+    """``None``: the leaders publish none, what they commit on the broker counts."""
+    commit_log_settings: Mapping[str, Any] | None = field(default=None, repr=False)
+    """Of the commit log's cluster, if it is another one."""
+    reads_all: bool = True
+    """Whether the whole commit log is read, or only its last ten minutes."""
+    timeout: float = 30.0
+    """Seconds for each of: connecting, reading the commit log."""
+
+
+class StatusReader:
+    """Use it in a ``with`` statement.
+
+    :raises ConfigurationError: no brokers, no groups, an empty name, or librdkafka refuses a setting.
+    """
+
+    def __init__(self, query: StatusQuery, wall_clock: Callable[[], float] = time.time) -> None:
+        check_configuration(query.settings, "the settings")
+        for name, value in (("topic", query.topic), ("follower group", query.follower_group)):
+            if not value:
+                raise ConfigurationError(f"the {name}'s name is empty")
+        self._query = query
+        self._wall_clock = wall_clock
+        self._error: KafkaError | None = None
+        self._commit_log = self._make_commit_log()
+        try:
+            self._consumer = Consumer(
+                {**reader_settings(query.settings, self._on_error), "auto.offset.reset": "earliest"}
+            )
+        except KafkaException as error:
+            raise ConfigurationError(f"librdkafka refuses the settings: {error.args[0].str()}") from error
+        self._committed = CommittedOffsets(query.settings, self._on_error)
+        self._manager = SynchronizedPartitionStateManager()  # the source wants one; nobody looks at it
+
+    def __enter__(self) -> StatusReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._commit_log is not None:
+            self._commit_log.stop(STOP_TIMEOUT_SECONDS)
+        self._committed.close()
+        self._consumer.close()
+
+    def read(self) -> Snapshot:
+        """How everything stands now. Blocks; the first call until the commit log was read.
+
+        :raises BrokersUnreachable: no broker answered in time.
+        :raises KafkaException: the brokers refuse to tell, for want of a permission or of the right password.
+        :raises TopicMissing: the data topic doesn't exist.
+        :raises SourceDied: the commit log can't be read, see its cause.
+        :raises NotReady: it wasn't read in time.
+        """
+        indexes = self._connect()
+        if self._commit_log is not None:
+            self._commit_log.start(self._manager)
+            self._commit_log.wait_until_ready(self._query.timeout)
+        keys = [(self._query.topic, index) for index in indexes]
+        follower, leaders = self._ask_commits(keys)
+        published = None if self._commit_log is None else self._commit_log.published()
+        spans = ask_spans(self._consumer, self._query.topic, indexes, self._query.timeout)
+        now = self._wall_clock()
+        partitions = (
+            self._partition(
+                key,
+                follower.get(key),
+                {group: commits.get(key) for group, commits in leaders.items()},
+                None if published is None else published.get(key, {}),
+                spans[key[1]],
+                now,
+            )
+            for key in keys
+        )
+        source = None if self._commit_log is None else self._commit_log.statistics()
+        return Snapshot(taken_at=now, partitions=in_order(partitions), source=source)
+
+    def written_at(self, positions: Mapping[PartitionKey, int]) -> dict[PartitionKey, float]:
+        """When the message at each position was written, Unix seconds. Blocks for at most three seconds.
+
+        A position from which no message came in time is missing: there may be none, but a transaction's marker.
+        """
+        wanted = dict(positions)
+        found: dict[PartitionKey, float] = {}
+        self._consumer.assign([TopicPartition(*key, offset) for key, offset in wanted.items()])
+        deadline = time.monotonic() + FETCH_TIMEOUT_SECONDS
+        while wanted and time.monotonic() < deadline:
+            message = self._consumer.poll(0.1)
+            if message is None:
+                continue
+            error, key = message.error(), (message.topic() or "", message.partition() or 0)
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                continue
+            if wanted.pop(key, None) is None:
+                continue
+            self._consumer.incremental_unassign([TopicPartition(*key)])
+            if error is None:
+                found[key] = message.timestamp()[1] / 1000
+        self._consumer.unassign()
+        return found
+
+    def _make_commit_log(self) -> CommitLogConsumer | None:
+        query = self._query
+        if query.commit_log is None:
+            if not query.leader_groups:
+                raise ConfigurationError("name at least one leader group")
+            return None
+        return CommitLogConsumer(
+            query.settings if query.commit_log_settings is None else query.commit_log_settings,
+            topic=Topic(query.commit_log),
+            groups=query.leader_groups,
+            start="all" if query.reads_all else "recent",
+            data_configuration=query.settings,
+            connect_timeout=query.timeout,
+        )
+
+    def _on_error(self, error: KafkaError) -> None:
+        if self._error is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause
+            self._error = error
+
+    def _connect(self) -> list[int]:
+        """The data topic's partitions, once a broker answers."""
+        deadline = time.monotonic() + self._query.timeout
+        servers = servers_of(self._query.settings)
+        while True:
+            try:
+                partitions = list_partitions(self._consumer, self._query.topic, ASK_TIMEOUT_SECONDS)
+            except KafkaException as error:
+                self._consumer.poll(0)  # for `_on_error`, which is told more than we are
+                reason: KafkaError = self._error or error.args[0]
+                if ends_the_source(reason):
+                    raise KafkaException(reason) from None
+                if time.monotonic() >= deadline:
+                    raise BrokersUnreachable(
+                        f"no broker of {servers} answered within {self._query.timeout:g} s: {reason.str()}"
+                    ) from None
+                continue
+            if not partitions:
+                raise TopicMissing(f"topic {self._query.topic!r} doesn't exist at {servers}: is the name right?")
+            return partitions
+
+    def _ask_commits(
+        self, keys: list[PartitionKey]
+    ) -> tuple[Mapping[PartitionKey, int], dict[str, Mapping[PartitionKey, int]]]:
+        """What the follower, and each leader group, has committed on the broker."""
+        groups = {self._query.follower_group, *self._query.leader_groups}
+        commits = {group: self._ask_commits_of(group, keys) for group in groups}
+        return commits[self._query.follower_group], {group: commits[group] for group in self._query.leader_groups}
+
+    def _ask_commits_of(self, group: str, keys: list[PartitionKey]) -> Mapping[PartitionKey, int]:
+        deadline = time.monotonic() + self._query.timeout
+        while True:
+            try:
+                return self._committed.ask(group, keys, self._query.timeout)
+            except KafkaException as error:
+                if ends_the_reading(error.args[0]) or time.monotonic() >= deadline:
+                    raise
+            time.sleep(RETRY_SECONDS)
+
+    def _partition(
+        self,
+        key: PartitionKey,
+        follower_offset: int | None,
+        commits: Mapping[str, int | None],
+        published: Mapping[str, LeaderOffset] | None,
+        span: Span,
+        now: float,
+    ) -> PartitionSnapshot:
+        leaders = []
+        for group, committed in sorted(commits.items()):
+            said = None if published is None else published.get(group)
+            if said is None and not (self._commit_log is not None and self._query.reads_all):
+                # Nothing was published, or not lately: what it has committed counts.
+                said = LeaderOffset(committed, -1, 0.0)
+            leaders.append(_leader(group, said, committed, span.end, now))
+        offsets = [None if leader.is_impossible else leader.published_offset for leader in leaders]
+        known = [offset for offset in offsets if offset is not None]
+        return PartitionSnapshot(
+            *key,
+            local_offset=follower_offset,
+            remote_offset=min(known) if known and len(known) == len(offsets) else None,
+            low_watermark=span.start,
+            high_watermark=span.end,
+            leaders=tuple(leaders),
+        )
+
+
+def _leader(group: str, said: LeaderOffset | None, committed: int | None, end: int, now: float) -> LeaderSnapshot:
+    if said is None or said.offset is None:
+        return LeaderSnapshot(group, committed_offset=committed)
+    published_at = said.timestamp_ms / 1000 if said.timestamp_ms >= 0 else None
+    return LeaderSnapshot(
+        group,
+        published_offset=said.offset,
+        published_at=published_at,
+        age_seconds=None if published_at is None else max(0.0, now - published_at),
+        committed_offset=committed,
+        is_impossible=said.offset > end,
+    )
