@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.kafka.admin import Kafka
-from tests.kafka.cluster import KafkaCluster
-from tests.kafka.jars import what_to_install
+from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.jars import what_to_install
 
 BOOTSTRAP_SERVERS_VARIABLE = "ARROYO_SYNC_TEST_BOOTSTRAP_SERVERS"
 

@@ -27,7 +27,7 @@ from tests.benchmarks.scenarios import (
     scale,
     start,
 )
-from tests.kafka.cluster import KafkaCluster
+from tests.integration.cluster.cluster import KafkaCluster
 
 SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "catch_up": catch_up.run,

@@ -16,7 +16,7 @@ from tests.benchmarks.commit_records import Format, encode, headers
 from tests.benchmarks.peer_environment import peer_python
 from tests.benchmarks.processes import Program, ProgramFailed
 from tests.benchmarks.promises import CommitRecords, Deliveries, broken_promises
-from tests.kafka.cluster import KafkaCluster
+from tests.integration.cluster.cluster import KafkaCluster
 
 T = TypeVar("T")
 

@@ -27,8 +27,8 @@ from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
 from arroyo_sync.leaders.published_offset import Statement
 from tests.benchmarks.numbers import median_of_ratios, summarise
-from tests.kafka.admin import Kafka
-from tests.kafka.cluster import KafkaCluster
+from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.cluster import KafkaCluster
 
 RECORDS = 1_000_000
 DATA_PARTITIONS = 16

@@ -19,9 +19,9 @@ import confluent_kafka
 
 from tests.chaos.faults import FAULTS
 from tests.chaos.run import LAST_ROUNDS, run
-from tests.sabotage import SABOTAGES, VARIABLE
+from tests.support.sabotage import SABOTAGES, VARIABLE
 
-POM = Path(__file__).parent.parent / "kafka" / "pom.xml"
+POM = Path(__file__).parent.parent / "integration" / "cluster" / "pom.xml"
 SHOWN = 20
 """How many violations are told in full."""
 

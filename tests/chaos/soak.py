@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from tests.chaos.journal import read_all
 from tests.chaos.processes import Slot
 from tests.chaos.world import COMMIT_LOG, QUICK, TOPIC
-from tests.kafka.cluster import KafkaCluster
+from tests.integration.cluster.cluster import KafkaCluster
 
 WARM_UP_SECONDS = 180.0
 SAMPLE_SECONDS = 2.0

@@ -29,11 +29,20 @@ from arroyo.types import Commit, Partition
 
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.gate.partition_buffer import HoldLimits
-from tests import sabotage
 from tests.chaos import handlers, producer
+from tests.support import sabotage
 
 SAMPLE_SECONDS = 0.2
-SHARED = tuple(f"arroyo_sync/{name}.py" for name in ("state", "source", "leader_offsets", "strategy", "flow_control"))
+SHARED = tuple(
+    f"arroyo_sync/{name}.py"
+    for name in (
+        "core/state",
+        "leaders/offset_source",
+        "leaders/leader_offsets",
+        "gate/strategy",
+        "gate/flow_control",
+    )
+)
 PREEMPTED_CHANCE, PREEMPTED_SECONDS = 0.02, 0.002
 """At each call and return, and for how long at most."""
 

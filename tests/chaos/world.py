@@ -19,7 +19,7 @@ from tests.chaos.evidence import LogRecord
 from tests.chaos.journal import Journal, Tail
 from tests.chaos.processes import Slot
 from tests.chaos.proxy import Proxy
-from tests.kafka.cluster import KafkaCluster
+from tests.integration.cluster.cluster import KafkaCluster
 
 TOPIC, COMMIT_LOG = "events", "commit-log"
 LEADER_GROUPS = {"writer-a": 1, "writer-b": 2}
@@ -47,7 +47,7 @@ STALE = ("range", "reset", "Unknown topic", "unknown topic")
 class World:
     """Entered, it runs; left, all of it is gone but the journals in ``folder``.
 
-    :param sabotage: what the followers are broken with, if anything; see ``tests/sabotage.py``.
+    :param sabotage: what the followers are broken with, if anything; see ``tests/support/sabotage.py``.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:

@@ -11,10 +11,10 @@ from tests.model import leaders
 from tests.model.explore import Explorer
 from tests.model.setups import PLANS
 from tests.model.world import models
-from tests.sabotage import SABOTAGES, VARIABLE, apply_from_environment, sabotaged
+from tests.support.sabotage import SABOTAGES, VARIABLE, apply_from_environment, sabotaged
 
 TIMING = frozenset({"forgets to notify"})
-"""What has no place in a model without time: `tests/test_threads.py` notices it."""
+"""What has no place in a model without time: `tests/unit/test_threads.py` notices it."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.properties.test_follower import PROFILES, Follower
-from tests.sabotage import sabotaged
+from tests.support.sabotage import sabotaged
 
 ONCE = settings(PROFILES["short"], phases=[Phase.generate], report_multiple_bugs=False, max_examples=3_000)
 

@@ -1,6 +1,6 @@
 """Where remote offsets come from: the contract between a source and the gate, and the source that reads a commit log.
 
-The reading itself is in `commit_log_reader.py`, what every source shares in `source.py`.
+The reading itself is in `reader.py`, what every source shares in `leaders/offset_source.py`.
 """
 
 from __future__ import annotations

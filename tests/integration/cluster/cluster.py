@@ -1,0 +1,212 @@
+"""A Kafka cluster of one broker or three, run from Apache Kafka's own jars on free loopback ports.
+
+    with KafkaCluster(brokers=3) as cluster:
+        cluster.create_topic("events", partitions=4)
+        cluster.brokers[0].kill()
+
+Guarantees
+    - Entered, the cluster serves. Left, its processes and data are gone, also when this process was killed.
+    - Ports, paths and ids stay the same while it lives: a broker that comes back finds its data and its clients.
+    - All waiting has a time limit, and the error holds the end of the broker's log.
+
+Threads: it has none. Use it from one thread at a time.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from confluent_kafka.admin import ClusterMetadata
+
+from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.broker import Broker, PortTaken, free_ports
+from tests.integration.cluster.guard import Guard
+from tests.integration.cluster.jars import fetch, java, what_to_install
+from tests.integration.cluster.settings import CONTROLLER, PLAINTEXT, Node, server_properties
+
+PORT_ATTEMPTS = 5
+FORMAT_TIMEOUT_SECONDS = 60.0
+
+
+class KafkaCluster(Kafka):
+    """``brokers`` brokers with node ids from 1, each of them also a controller.
+
+    :param properties: server properties, over those in `tests.integration.cluster.settings`.
+    :param listeners: further listeners for clients, by name, with their security protocol (``{"SASL":
+        "SASL_PLAINTEXT"}``). What they need goes into ``properties``. The plain one stays, for the brokers themselves.
+    :param advertise: called with node id, listener and port, returns the port that clients are told: a proxy's.
+    :param min_insync_replicas: by default 1 of 1 and 2 of 3.
+    :param heap_mb: of each broker, in MiB.
+    :param jvm_options: further options of each JVM, such as ``-Dlog4j2.level=INFO`` for a full log.
+    :param environment: further variables for each JVM.
+    """
+
+    def __init__(
+        self,
+        brokers: int = 1,
+        *,
+        properties: Mapping[str, str] | None = None,
+        listeners: Mapping[str, str] | None = None,
+        advertise: Callable[[int, str, int], int] | None = None,
+        min_insync_replicas: int | None = None,
+        heap_mb: int = 400,
+        jvm_options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        start_timeout: float = 60.0,
+    ) -> None:
+        super().__init__("")
+        self.brokers: list[Broker] = []
+        self._count = brokers
+        self._properties = dict(properties or {})
+        self._protocols = {PLAINTEXT: "PLAINTEXT", **(listeners or {})}
+        self._advertise = advertise or (lambda node_id, listener, port: port)
+        self._min_insync_replicas = min_insync_replicas or (brokers + 1) // 2
+        self._jvm_options = [
+            f"-Xmx{heap_mb}m",
+            "-XX:+UseSerialGC",
+            "-XX:-UsePerfData",
+            "-Dlog4j2.level=WARN",
+            *jvm_options,
+        ]
+        self._environment = {**os.environ, **(environment or {})}
+        self._start_timeout = start_timeout
+        self._nodes: list[Node] = []
+        self._guard: Guard | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The addresses for clients, without authentication."""
+        return self.bootstrap_servers_of(PLAINTEXT)
+
+    def bootstrap_servers_of(self, listener: str) -> str:
+        """The addresses for clients of one of the ``listeners``."""
+        if not self._nodes:
+            raise RuntimeError("the cluster is not started: call start(), or use it in a with statement")
+        return ",".join(f"127.0.0.1:{node.advertised[listener]}" for node in self._nodes)
+
+    def start(self) -> None:
+        """Start all brokers and wait until they serve. For the first time on a machine, this fetches the jars.
+
+        :raises RuntimeError: Java or Maven is missing, or a broker ended by itself.
+        """
+        if self._guard is not None:
+            raise RuntimeError("the cluster is started already")
+        missing = what_to_install()
+        if missing is not None:
+            raise RuntimeError(missing)
+        jars = fetch()
+        for _ in range(PORT_ATTEMPTS - 1):
+            with suppress(PortTaken):
+                return self._start(jars)
+        self._start(jars)
+
+    def stop(self) -> None:
+        """Kill all brokers and remove their data. Called again, it does nothing."""
+        for broker in self.brokers:
+            broker.kill()
+        if self._guard is not None:
+            self._guard.close()
+        self.brokers, self._nodes, self._guard, self._admin = [], [], None, None
+
+    def __enter__(self) -> KafkaCluster:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def wait_until_ready(self, timeout: float = 60.0) -> None:
+        """Wait until all brokers that should serve do, and know each other as members."""
+        serving = self._serving()
+        for broker in serving:
+            broker.wait_until_ready(timeout)
+        ids = {broker.node_id for broker in serving}
+        self._wait_until_all_see(lambda metadata: ids <= set(metadata.brokers), f"brokers {ids}", timeout)
+
+    def wait_until_in_sync(self, timeout: float = 60.0) -> None:
+        """Wait until every partition has a leader and all its replicas are in sync, so that any one broker may fail."""
+
+        def is_in_sync(metadata: ClusterMetadata) -> bool:
+            partitions = [each for topic in metadata.topics.values() for each in topic.partitions.values()]
+            return all(each.leader >= 0 and set(each.isrs) == set(each.replicas) for each in partitions)
+
+        self._wait_until_all_see(is_in_sync, "all replicas in sync", timeout)
+
+    def _serving(self) -> list[Broker]:
+        return [broker for broker in self.brokers if broker.is_serving]
+
+    def _addresses(self) -> list[str]:
+        return [broker.address for broker in self._serving()]
+
+    def _log_of(self, address: str) -> str:
+        return "".join(f"\n{broker.log_tail()}" for broker in self.brokers if broker.address == address)
+
+    def _start(self, jars: Path) -> None:
+        """Start on ports that are free now, or leave nothing behind."""
+        try:
+            self._start_brokers(jars)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_brokers(self, jars: Path) -> None:
+        directory = Path(tempfile.mkdtemp(prefix="arroyo-sync-kafka-"))
+        self._guard = Guard(directory)
+        self._nodes = self._place(directory)
+        guard = self._guard
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        with ThreadPoolExecutor(self._count) as pool:
+            self.brokers = list(pool.map(lambda node: self._format(node, jars, cluster_id, guard), self._nodes))
+        for broker in self.brokers:
+            broker.start()
+        self.wait_until_ready(self._start_timeout)
+
+    def _place(self, directory: Path) -> list[Node]:
+        ports = iter(free_ports(self._count * (len(self._protocols) + 1)))
+        nodes = []
+        for node_id in range(1, self._count + 1):
+            own = {name: next(ports) for name in (*self._protocols, CONTROLLER)}
+            advertised = {name: self._advertise(node_id, name, own[name]) for name in self._protocols}
+            nodes.append(Node(node_id, directory / f"broker-{node_id}", own, advertised))
+        return nodes
+
+    def _format(self, node: Node, jars: Path, cluster_id: str, guard: Guard) -> Broker:
+        """Make the folder of a broker that can be started."""
+        temporary = node.directory / "tmp"  # where native libraries are unpacked
+        temporary.mkdir(parents=True)
+        properties = node.directory / "server.properties"
+        properties.write_text(
+            server_properties(node, self._nodes, self._protocols, self._min_insync_replicas, self._properties)
+        )
+        jvm = [str(java()), *self._jvm_options, f"-Djava.io.tmpdir={temporary}"]
+        jvm += ["-cp", f"{jars}/*"]
+        formatting = subprocess.run(
+            [*jvm, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(properties)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=self._environment,
+            timeout=FORMAT_TIMEOUT_SECONDS,
+        )
+        if formatting.returncode != 0:
+            raise RuntimeError(f"Kafka could not format its storage:\n{formatting.stdout}")
+        return Broker(
+            node.node_id,
+            f"127.0.0.1:{node.ports[PLAINTEXT]}",
+            log=node.directory / "broker.log",
+            command=[*jvm, "kafka.Kafka", str(properties)],
+            environment=self._environment,
+            guard=guard,
+        )

@@ -1,0 +1,67 @@
+"""A short chaos run: the whole of `tests.chaos`, with few faults. Long ones: ``python -m tests.chaos``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import world
+from tests.chaos.checker import PROMISES
+from tests.chaos.run import run
+from tests.integration.cluster.cluster import KafkaCluster
+from tests.support.sabotage import VARIABLE
+
+Start = Callable[..., KafkaCluster]
+
+FEW = (
+    "follower killed",
+    "leader killed",
+    "broker killed",
+    "follower group grown or shrunk",
+    "leader group rewound",
+    "commit log poisoned",
+)
+
+
+@pytest.mark.usefixtures("kafka_cluster")
+def test_every_promise_holds_through_a_few_faults(tmp_path: Path) -> None:
+    """Three brokers, two leader groups, followers under both group protocols, each a process of its own."""
+    verdict, summary = run(tmp_path, faults=6, seed=7, only=FEW, last_rounds=2, last_stills=5)
+    assert verdict.violations == []
+    assert summary["violations"] == dict.fromkeys(PROMISES, 0)
+    assert summary["faults"] == 6
+    assert summary["skipped"] == []
+    assert (verdict.late_leaders, verdict.rounds) == (0, 9)
+    assert verdict.deliveries - verdict.duplicates > verdict.messages  # there are two follower groups
+
+
+@pytest.mark.usefixtures("kafka_cluster")
+def test_a_gate_that_releases_one_message_too_many_is_found(tmp_path: Path) -> None:
+    """The same run, with followers whose gate is broken: it can fail."""
+    verdict, _ = run(
+        tmp_path,
+        faults=1,
+        seed=7,
+        only=["follower killed"],
+        environment={VARIABLE: "off by one"},
+        last_rounds=1,
+        last_stills=0,
+    )
+    assert {violation.promise for violation in verdict.violations} == {"safety"}
+
+
+@pytest.mark.usefixtures("kafka_cluster")
+def test_a_broker_that_stays_away_is_restarted_and_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an operator would; its log is kept, since its folder goes away with it."""
+    monkeypatch.setattr(world, "STUCK_SECONDS", 1.0)
+    with world.World(tmp_path) as three_brokers:
+        three_brokers.wait_until_whole()
+        three_brokers.cluster.brokers[1].kill()
+        assert three_brokers.wait(30.0, lambda: not three_brokers.is_whole())
+        three_brokers.wait_until_whole()
+        assert all(broker.is_serving for broker in three_brokers.cluster.brokers)
+    repairs = [line for line in (tmp_path / "driver.jsonl").read_text().splitlines() if "operator" in line]
+    assert ["restarts broker 2" in line for line in repairs] == [True]
+    assert (tmp_path / "broker-2.log").stat().st_size > 0

@@ -1,0 +1,182 @@
+"""What can be done to brokers, each thing shown once on the real ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
+
+from tests.integration.cluster.admin import connect
+from tests.integration.cluster.broker import free_ports
+from tests.integration.cluster.clients import WAIT_SECONDS, produce, read
+from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.waiting import wait_until
+
+StartCluster = Callable[..., KafkaCluster]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process that isn't ours to wait for runs; one that has ended may never be reaped in a container."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+class TestOneBroker:
+    def test_it_comes_back_with_its_data(self, kafka_cluster: StartCluster) -> None:
+        """After a stop and after a kill -9, the same address serves the same records."""
+        cluster = kafka_cluster()
+        broker, address = cluster.brokers[0], cluster.bootstrap_servers
+        cluster.create_topic("events")
+        written = []
+        for end, value in ((broker.stop, "stopped"), (broker.kill, "killed")):
+            produce(address, "events", [value])
+            written.append(value)
+            end()
+            assert not broker.is_running
+            broker.start()
+            cluster.wait_until_ready()
+            assert cluster.bootstrap_servers == address
+            assert read(address, "events", len(written)) == written
+
+    def test_it_can_be_paused(self, kafka_cluster: StartCluster) -> None:
+        """Paused it answers nothing; resumed it goes on, and has forgotten nothing."""
+        cluster = kafka_cluster()
+        broker = cluster.brokers[0]
+        cluster.create_topic("events")
+        produce(cluster.bootstrap_servers, "events", ["a"])
+        broker.pause()
+        assert not broker.is_serving
+        with pytest.raises(KafkaException, match="_TRANSPORT"):
+            connect(cluster.bootstrap_servers).list_topics(timeout=0.5)
+        broker.resume()
+        cluster.wait_until_ready()
+        assert cluster.watermarks("events") == {0: (0, 1)}
+
+    def test_further_listeners_have_their_own_security(self, kafka_cluster: StartCluster) -> None:
+        """A SASL listener beside the plain one lets in who has a password, and nobody else."""
+        login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        cluster = kafka_cluster(
+            listeners={"SECURE": "SASL_PLAINTEXT"},
+            properties={
+                "sasl.enabled.mechanisms": "SCRAM-SHA-256",
+                "listener.name.secure.scram-sha-256.sasl.jaas.config": login,
+            },
+        )
+        cluster.create_topic("events")
+        scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
+        user = UserScramCredentialUpsertion("user", scram, b"right")
+        cluster.admin.alter_user_scram_credentials([user])["user"].result(WAIT_SECONDS)
+        secure = {
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "SCRAM-SHA-256",
+            "sasl.username": "user",
+        }
+        address = cluster.bootstrap_servers_of("SECURE")
+        produce(address, "events", ["a"], **secure, **{"sasl.password": "right"})
+        errors: list[str] = []
+        refused = Producer(
+            {
+                "bootstrap.servers": address,
+                **secure,
+                "sasl.password": "wrong",
+                "error_cb": lambda error: errors.append(error.name()),
+                "log_level": 0,
+            }
+        )
+        wait_until(lambda: bool(refused.poll(0.05) or errors), WAIT_SECONDS, "a refusal")
+        assert "_AUTHENTICATION" in errors
+
+    def test_clients_can_be_told_another_port(self, kafka_cluster: StartCluster) -> None:
+        """So that a proxy can stand between a broker and its clients."""
+        told: dict[str, int] = {}
+
+        def advertise(node_id: int, listener: str, port: int) -> int:
+            told[listener] = port + 1 if listener == "PROXIED" else port
+            return told[listener]
+
+        cluster = kafka_cluster(listeners={"PROXIED": "PLAINTEXT"}, advertise=advertise)
+        assert cluster.bootstrap_servers_of("PROXIED") == f"127.0.0.1:{told['PROXIED']}"
+        behind_the_proxy = connect(f"127.0.0.1:{told['PROXIED'] - 1}")
+        (broker,) = behind_the_proxy.list_topics(timeout=WAIT_SECONDS).brokers.values()
+        assert broker.port == told["PROXIED"]
+
+
+class TestThreeBrokers:
+    def test_one_may_be_killed(self, kafka_cluster: StartCluster) -> None:
+        """With one of three killed, the topic is written and read as before; back again, it catches up."""
+        cluster = kafka_cluster(brokers=3)
+        cluster.create_topic("events", partitions=3)
+        assert cluster.topic_config("events")["min.insync.replicas"] == "2"
+        leader = cluster.admin.list_topics("events", timeout=WAIT_SECONDS).topics["events"].partitions[0].leader
+        victim = cluster.brokers[leader - 1]
+        produce(cluster.bootstrap_servers, "events", ["before"])
+        victim.kill()
+        produce(cluster.bootstrap_servers, "events", ["meanwhile"])
+        assert read(cluster.bootstrap_servers, "events", 2) == ["before", "meanwhile"]
+        victim.start()
+        cluster.wait_until_ready()
+        cluster.wait_until_in_sync()
+        produce(cluster.bootstrap_servers, "events", ["after"])
+        assert read(cluster.bootstrap_servers, "events", 3) == ["before", "meanwhile", "after"]
+
+
+class TestStarting:
+    def test_a_taken_port_is_no_obstacle(self, kafka_cluster: StartCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another process may take a port between its choice and its use: the next ones serve."""
+        chosen: list[list[int]] = []
+
+        def free_ports_but_one(count: int) -> list[int]:
+            ports = free_ports(count)
+            if not chosen:
+                ports[0] = taken.getsockname()[1]
+            chosen.append(ports)
+            return ports
+
+        monkeypatch.setattr("tests.integration.cluster.cluster.free_ports", free_ports_but_one)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            cluster = kafka_cluster()
+            assert cluster.bootstrap_servers == f"127.0.0.1:{chosen[-1][0]}"
+        assert len(chosen) == 2
+
+    def test_a_broker_that_ends_says_why(self, kafka_cluster: StartCluster) -> None:
+        """The error holds the broker's own words."""
+        with pytest.raises(RuntimeError, match=r"(?s)ended by itself.*ClassNotFoundException: no\.such\.Reporter"):
+            kafka_cluster(properties={"metric.reporters": "no.such.Reporter"})
+
+    def test_a_killed_parent_leaves_nothing_behind(self, kafka_cluster: StartCluster, tmp_path: Path) -> None:
+        """When the process that started a cluster is killed, its brokers end, paused ones too, and their data goes."""
+        script = (
+            "import sys\n"
+            "from tests.integration.cluster.cluster import KafkaCluster\n"
+            "with KafkaCluster() as cluster:\n"
+            "    cluster.brokers[0].pause()\n"
+            "    print(cluster.brokers[0].pid, flush=True)\n"
+            "    sys.stdin.read()\n"
+        )
+        parent = subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+        )
+        with parent:
+            assert parent.stdout is not None
+            pid = int(parent.stdout.readline())
+            assert is_alive(pid)
+            assert len(list(tmp_path.iterdir())) == 1
+            parent.send_signal(signal.SIGKILL)
+            wait_until(lambda: not is_alive(pid), WAIT_SECONDS, "the broker's end")
+            wait_until(lambda: not list(tmp_path.iterdir()), WAIT_SECONDS, "the removal of its data")

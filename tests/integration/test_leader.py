@@ -1,0 +1,219 @@
+"""`PublishCommitLog` in a real pipeline on a real broker: what arrives, and what happens when nothing can."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from arroyo.backends.kafka import KafkaConsumer, KafkaPayload, KafkaProducer
+from arroyo.processing.processor import StreamProcessor
+from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
+from arroyo.types import Commit, Partition, Topic
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.followers import consumer_settings, produce_numbered
+from tests.integration.cluster.waiting import wait_until
+
+SECONDS = 60.0
+PARTITIONS = range(3)
+
+
+class Leader(ProcessingStrategyFactory[KafkaPayload]):
+    """A pipeline on a thread of its own that does nothing but commit and publish."""
+
+    def __init__(self, settings: Mapping[str, Any], topic: str, producer: KafkaProducer, commit_log: str) -> None:
+        self.committed: dict[int, int] = {}
+        """Per partition the last offset that was passed to Arroyo's commit."""
+        self.steps: list[PublishCommitLog] = []
+        """One for each assignment."""
+        self._group = settings["group.id"]
+        self._producer = producer
+        self._commit_log = Topic(commit_log)
+        self._error: BaseException | None = None
+        self._processor = StreamProcessor(KafkaConsumer(settings), Topic(topic), self, join_timeout=SECONDS)
+        self._thread = threading.Thread(target=self._run, name=f"leader-{topic}", daemon=True)
+        self._thread.start()
+
+    def create_with_partitions(
+        self, commit: Commit, partitions: Mapping[Partition, int]
+    ) -> ProcessingStrategy[KafkaPayload]:
+        def noting(offsets: Mapping[Partition, int], force: bool = False) -> None:
+            commit(offsets, force)
+            self.committed.update({partition.index: offset for partition, offset in offsets.items()})
+
+        step = PublishCommitLog(noting, self._producer, self._commit_log, self._group, interval=0.02)
+        self.steps.append(step)
+        return step
+
+    def stop(self) -> None:
+        self._processor.signal_shutdown()
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._processor.run()
+        except BaseException as error:
+            self._error = error
+
+
+class CommitLog:
+    """All records of a commit log, as a plain consumer reads them."""
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self.records: list[tuple[str, int]] = []
+        """Key and offset, in the order of the log."""
+        self._consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "unused", "log_level": 0})
+        self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+
+    def read(self) -> None:
+        for message in self._consumer.consume(1000, timeout=0.05):
+            key, value = message.key(), message.value()
+            if message.error() is None and key is not None and value is not None:
+                self.records.append((key.decode(), json.loads(value)["offset"]))
+
+    def newest(self) -> dict[str, int]:
+        self.read()
+        return dict(self.records)
+
+    def wait_for(self, expected: dict[str, int]) -> None:
+        wait_until(lambda: self.newest() == expected, SECONDS, lambda: f"{expected} on the commit log: {self.newest()}")
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+@contextmanager
+def leader(
+    kafka: Kafka, topic: str, group: str, commit_log: str, log_cluster: Kafka, **producer: Any
+) -> Iterator[Leader]:
+    publisher = KafkaProducer({"bootstrap.servers": log_cluster.bootstrap_servers, "log_level": 0, **producer})
+    running = Leader(consumer_settings(kafka.bootstrap_servers, group, "eager"), topic, publisher, commit_log)
+    try:
+        yield running
+    finally:
+        running.stop()
+        publisher.close().result(SECONDS)
+
+
+@pytest.fixture
+def topics(kafka: Kafka, topic_name: Callable[..., str]) -> tuple[str, str, str]:
+    """An events topic of three partitions with 200 messages each, a commit log's name, and a group."""
+    events = topic_name("events")
+    kafka.create_topic(events, partitions=3)
+    produce_numbered(kafka.bootstrap_servers, events, PARTITIONS, 200)
+    return events, topic_name("commit-log"), topic_name("writers")
+
+
+@pytest.fixture
+def read_log() -> Iterator[Callable[[Kafka, str], CommitLog]]:
+    with ExitStack() as stack:
+
+        def read_log(cluster: Kafka, topic: str) -> CommitLog:
+            log = CommitLog(cluster.bootstrap_servers, topic)
+            stack.callback(log.close)
+            return log
+
+        yield read_log
+
+
+def test_each_partitions_commits_arrive_in_order_and_end_with_the_newest(
+    kafka: Kafka, topics: tuple[str, str, str], read_log: Callable[[Kafka, str], CommitLog]
+) -> None:
+    """Nothing past what was committed, in order per key, far fewer records than messages, and the broker agrees."""
+    events, commit_log, group = topics
+    kafka.create_topic(commit_log)
+    log = read_log(kafka, commit_log)
+    end = {f"{events}:{partition}:{group}": 200 for partition in PARTITIONS}
+    with leader(kafka, events, group, commit_log, kafka) as running:
+        log.wait_for(end)
+        assert running.committed == {0: 200, 1: 200, 2: 200}
+        before = len(log.records)
+    log.read()
+    assert sorted(log.records[before:]) == sorted(end.items()), "once more in join"
+    for key in end:
+        offsets = [offset for each, offset in log.records if each == key]
+        assert offsets == sorted(offsets)
+    assert len(log.records) < 300
+    assert kafka.committed_offsets(group, events) == {0: 200, 1: 200, 2: 200}
+
+
+def test_a_commit_log_that_does_not_answer_holds_up_nothing_and_gets_the_newest_offset_afterwards(
+    kafka: Kafka,
+    topics: tuple[str, str, str],
+    kafka_cluster: Callable[..., KafkaCluster],
+    read_log: Callable[[Kafka, str], CommitLog],
+) -> None:
+    """While its broker is paused the pipeline commits on; after it, and a restart of the broker, all is published."""
+    events, commit_log, group = topics
+    log_cluster = kafka_cluster()
+    log_cluster.create_topic(commit_log)
+    log = read_log(log_cluster, commit_log)
+    broker = log_cluster.brokers[0]
+    with leader(kafka, events, group, commit_log, log_cluster, **{"reconnect.backoff.max.ms": 500}) as running:
+        log.wait_for({f"{events}:{partition}:{group}": 200 for partition in PARTITIONS})
+        broker.pause()
+        produce_numbered(kafka.bootstrap_servers, events, PARTITIONS, 100)
+        wait_until(lambda: kafka.committed_offsets(group, events) == {0: 300, 1: 300, 2: 300}, SECONDS, "the commits")
+        broker.resume()
+        log.wait_for({f"{events}:{partition}:{group}": 300 for partition in PARTITIONS})
+        broker.kill()
+        produce_numbered(kafka.bootstrap_servers, events, PARTITIONS, 100)
+        wait_until(lambda: set(running.committed.values()) == {400}, SECONDS, "the commits")
+        broker.start()
+        log.wait_for({f"{events}:{partition}:{group}": 400 for partition in PARTITIONS})
+
+
+def test_records_that_are_refused_are_retried_until_they_are_taken(
+    kafka: Kafka,
+    topics: tuple[str, str, str],
+    read_log: Callable[[Kafka, str], CommitLog],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A topic that takes only tiny records refuses each: counted, logged once. When it takes them, all is well."""
+    events, commit_log, group = topics
+    kafka.create_topic(commit_log, config={"max.message.bytes": "10"})
+    log = read_log(kafka, commit_log)
+    with leader(kafka, events, group, commit_log, kafka) as running:
+        wait_until(lambda: bool(running.steps) and running.steps[0].failed_deliveries >= 10, SECONDS, "ten refusals")
+        wait_until(lambda: set(running.committed.values()) == {200}, SECONDS, "all commits")
+        assert log.newest() == {}
+        kafka.set_topic_config(commit_log, {"max.message.bytes": "1000000"})
+        log.wait_for({f"{events}:{partition}:{group}": 200 for partition in PARTITIONS})
+    warnings = [
+        each.getMessage()
+        for each in caplog.records
+        if each.name == "arroyo_sync.leaders.commit_log.publisher" and each.levelno >= 30
+    ]
+    assert len(warnings) == 1
+    assert "MSG_SIZE_TOO_LARGE" in warnings[0]
+    assert commit_log in warnings[0]
+
+
+def test_the_members_of_a_group_publish_what_is_theirs(
+    kafka: Kafka, topics: tuple[str, str, str], read_log: Callable[[Kafka, str], CommitLog]
+) -> None:
+    """A second member joins and leaves midway: after each rebalance every partition's record is the newest commit."""
+    events, commit_log, group = topics
+    kafka.create_topic(commit_log)
+    log = read_log(kafka, commit_log)
+    with leader(kafka, events, group, commit_log, kafka) as first:
+        log.wait_for({f"{events}:{partition}:{group}": 200 for partition in PARTITIONS})
+        with leader(kafka, events, group, commit_log, kafka) as second:
+            wait_until(lambda: len(second.steps) == 1 and len(first.steps) == 2, SECONDS, "the partitions to be shared")
+            produce_numbered(kafka.bootstrap_servers, events, PARTITIONS, 100)
+            log.wait_for({f"{events}:{partition}:{group}": 300 for partition in PARTITIONS})
+            assert set(second.committed) | set(first.committed) == {0, 1, 2}
+            assert second.committed
+        wait_until(lambda: len(first.steps) == 3, SECONDS, "the partitions to come back")
+        produce_numbered(kafka.bootstrap_servers, events, PARTITIONS, 100)
+        log.wait_for({f"{events}:{partition}:{group}": 400 for partition in PARTITIONS})

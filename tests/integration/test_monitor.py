@@ -1,0 +1,187 @@
+"""What a follower tells of itself while it runs on the real broker: snapshots, metrics, and Sentry events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from arroyo.backends.kafka import KafkaConsumer
+from arroyo.processing.processor import StreamProcessor
+from arroyo.processing.strategies.commit import CommitOffsets
+from arroyo.types import Topic
+from arroyo.utils import metrics as arroyo_metrics
+from confluent_kafka import Producer
+
+from arroyo_sync.core.errors import FollowerStalled, SourceDied
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
+from arroyo_sync.observe.snapshot import PartitionSnapshot
+from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.followers import consumer_settings, produce_numbered
+from tests.integration.cluster.running import LastStep, Running
+from tests.integration.cluster.waiting import wait_until
+from tests.support.metrics_backend import RecordingMetrics
+from tests.support.sentry_transport import CatchingTransport, sentry
+
+PARTITIONS = 2
+MESSAGES = 100
+
+
+class World:
+    """A follower of two partitions with two leader groups, whose commits the test publishes."""
+
+    def __init__(self, kafka: Kafka, name: Callable[..., str]) -> None:
+        self.kafka = kafka
+        self.topic, self.commit_log = name("events"), name("commits")
+        self.writers, self.indexers, self.group = name("writers"), name("indexers"), name("forwarder")
+        kafka.create_topic(self.topic, PARTITIONS)
+        kafka.create_topic(self.commit_log)
+        produce_numbered(kafka.bootstrap_servers, self.topic, range(PARTITIONS), MESSAGES)
+
+    def publish(self, group: str, partition: int, offset: int) -> None:
+        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "linger.ms": 0, "log_level": 0})
+        key, value = encode(CommitRecord(self.topic, partition, group, offset, time.time() - 2.0))
+        producer.produce(self.commit_log, value, key)
+        assert producer.flush(30) == 0
+
+    def follower(self, **keywords: Any) -> tuple[SynchronizedStrategyFactory[Any], Running]:
+        settings = {"bootstrap.servers": self.kafka.bootstrap_servers, "topic.metadata.refresh.interval.ms": 500}
+        source = CommitLogConsumer(settings, topic=Topic(self.commit_log), groups={self.writers, self.indexers})
+        factory = SynchronizedStrategyFactory(LastStep(CommitOffsets), source, **{"monitor_interval": 0.05, **keywords})
+        consumer = KafkaConsumer(consumer_settings(self.kafka.bootstrap_servers, self.group, "eager"))
+        processor = StreamProcessor(factory.flow_control(consumer), Topic(self.topic), factory)
+        return factory, Running(processor)
+
+
+@pytest.fixture
+def world(kafka: Kafka, topic_name: Callable[..., str]) -> World:
+    return World(kafka, topic_name)
+
+
+@pytest.fixture
+def transport() -> Iterator[CatchingTransport]:
+    with sentry() as transport:
+        yield transport
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> RecordingMetrics:
+    backend = RecordingMetrics()
+    monkeypatch.setattr(arroyo_metrics, "_metrics_backend", backend)
+    return backend
+
+
+def test_a_snapshot_and_the_metrics_tell_for_whom_the_follower_waits(world: World, backend: RecordingMetrics) -> None:
+    """Offsets, the two lags and what is held; every leader's own lag; and Sentry's two latencies of live records."""
+    factory, running = world.follower()
+    for group, offset in ((world.writers, 60), (world.indexers, 40)):
+        for index in range(PARTITIONS):
+            world.publish(group, index, offset)
+
+    def first() -> PartitionSnapshot | None:
+        return factory.snapshot().partition(world.topic, 0)
+
+    def has_arrived() -> bool:
+        partition = first()
+        return partition is not None and partition.high_watermark is not None and partition.held_messages == 60
+
+    with running:
+        wait_until(has_arrived, 60, lambda: f"60 messages held: {factory.snapshot()}")
+        partition = first()
+        assert partition is not None
+        assert (partition.local_offset, partition.remote_offset, partition.high_watermark) == (40, 40, 100)
+        assert (partition.slow_lag, partition.state.name) == (0, "SYNCHRONIZED")
+        assert partition.blocked_by is not None
+        assert partition.blocked_by.group == world.indexers
+        assert {leader.group: partition.gated_lag_of(leader) for leader in partition.leaders} == {
+            world.writers: 40,
+            world.indexers: 60,
+        }
+        world.publish(world.indexers, 0, 50)
+        wait_until(lambda: backend.of("commit_log_latency") != [], 60, "a latency")
+        wait_until(lambda: backend.of("arroyo_sync.release_latency") != [], 60, "a release")
+        wait_until(lambda: backend.of("arroyo_sync.local_offset")[-2:][0][0] == 50, 60, "the offset as a metric")
+
+    ((latency_ms, tags), *_) = backend.of("commit_log_latency")
+    assert tags == {"partition": "0", "group": world.indexers}
+    assert 0 <= latency_ms < 60_000
+    ((message_latency_ms, _), *_) = backend.of("commit_log_msg_latency")
+    assert message_latency_ms == pytest.approx(latency_ms + 2000, abs=500)
+    ((release_ms, _), *_), ((hold_ms, _), *_) = (
+        backend.of(f"arroyo_sync.{name}") for name in ("release_latency", "hold_time")
+    )
+    assert 0 <= release_ms <= hold_ms < 60_000
+    gated = {tags["partition"]: value for value, tags in backend.of("arroyo_sync.lag.gated")}
+    assert gated == {"0": 50, "1": 60}
+    assert sum(value for value, _ in backend.of("arroyo_sync.commit_log.read")) == 5
+    assert backend.of("arroyo_sync.reader.alive")[-1] == (1, {})
+
+
+def test_the_lag_of_a_partition_that_the_gate_has_paused_goes_on_growing(world: World) -> None:
+    """The consumer doesn't fetch it, so the broker is asked where it ends."""
+    factory, running = world.follower(limits=HoldLimits(messages=10, resume_messages=5))
+    with running:
+        wait_until(lambda: [each.is_full for each in factory.snapshot().partitions] == [True, True], 60, "full")
+        produce_numbered(world.kafka.bootstrap_servers, world.topic, [0], 400)
+        wait_until(lambda: [each.gated_lag for each in factory.snapshot().partitions] == [500, 100], 60, "the lag")
+
+
+def is_ready(factory: SynchronizedStrategyFactory[Any]) -> bool:
+    source = factory.snapshot().source
+    return source is not None and source.ready
+
+
+def test_a_commit_log_that_is_deleted_is_one_event(world: World, transport: CatchingTransport) -> None:
+    """The reader ends, the follower with it, and Sentry holds the snapshot of that moment."""
+    factory, running = world.follower()
+    world.publish(world.writers, 0, 60)
+    with running:
+        wait_until(lambda: is_ready(factory) and len(factory.snapshot().partitions) == PARTITIONS, 60, "all is ready")
+        world.kafka.delete_topic(world.commit_log)
+        error = running.wait_for_end()
+    assert isinstance(error, SourceDied)
+    (event,) = [each for each in transport.events if each.get("fingerprint", [""])[0] == "arroyo_sync"]
+    assert event["fingerprint"][1] == "source-died"
+    assert f"topic '{world.commit_log}' doesn't exist any more" in event["message"]
+    context = event["contexts"]["arroyo_sync"]
+    assert context["source"]["alive"] is False
+    assert context["partitions_assigned"] in (0, PARTITIONS)  # the last look may come after the strategy has ended
+
+
+def test_an_impossible_offset_and_a_silent_group_are_events_that_name_them(
+    world: World, transport: CatchingTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the partition and the group as tags, and one line in the log when it is over."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.SILENCE_SECONDS", 0.5)
+    _, running = world.follower()
+
+    def kinds() -> dict[str, dict[str, str]]:
+        events = [each for each in transport.events if each.get("fingerprint", [""])[0] == "arroyo_sync"]
+        return {each["fingerprint"][1]: each["tags"] for each in events}
+
+    with running:
+        world.publish(world.writers, 0, 5000)
+        wait_until(lambda: set(kinds()) == {"impossible-offset", "never-reported"}, 60, lambda: f"{kinds()}")
+    assert kinds()["impossible-offset"] == {
+        "arroyo_sync": "impossible-offset",
+        "topic": world.topic,
+        "partition": "0",
+        "group": world.writers,
+    }
+    assert kinds()["never-reported"]["group"] == min(world.writers, world.indexers)
+
+
+def test_a_leader_that_stands_still_ends_a_follower_that_asked_for_it(world: World) -> None:
+    """The error names the partition and the leader, and how far behind it is."""
+    _, running = world.follower(stalled_after=1.0, on_stall="raise")
+    for partition in range(PARTITIONS):
+        world.publish(world.writers, partition, 60)
+        world.publish(world.indexers, partition, 40)
+    with running:
+        error = running.wait_for_end()
+    assert isinstance(error, FollowerStalled)
+    assert f"60 messages wait for group '{world.indexers}', which is at 40" in str(error)

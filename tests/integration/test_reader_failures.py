@@ -1,0 +1,277 @@
+"""What goes wrong around the reader, on real brokers: it rides it out, or it ends loudly."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from arroyo.types import Topic
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
+
+from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing, ConfigurationError, NotReady, SourceDied
+from arroyo_sync.leaders.commit_log import reader as commit_log_reader
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.offset_source import OffsetSource
+from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.reading import QUICK, TIMEOUT_SECONDS, CommitLog, Remote, reading, running
+from tests.integration.cluster.waiting import wait_until
+
+Names = Callable[..., str]
+
+SASL = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "SCRAM-SHA-256", "sasl.username": "user"}
+
+
+def wait_until_dead(source: OffsetSource) -> SourceDied:
+    """The error with which the gate ends."""
+    with pytest.raises(SourceDied) as died:
+        source.wait_until_ready(TIMEOUT_SECONDS)
+    with pytest.raises(SourceDied):
+        source.check()
+    return died.value
+
+
+# A commit log that isn't there.
+
+
+def test_a_commit_log_that_does_not_exist_ends_the_source_in_words(
+    kafka: Kafka, topic_name: Names, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One exception with its cause, one line, no traceback; the gate is woken to notice."""
+    topic = topic_name("missing")
+    with reading(kafka, topic, is_ready=False) as (source, remote):
+        died = wait_until_dead(source)
+        assert isinstance(died.__cause__, CommitLogMissing)
+        assert topic in str(died)
+        assert "wait_for_topic=True" in str(died)
+        remote.wait_until(lambda: remote.manager.version > 0, "the gate to be woken")
+    (line,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "nothing more is released" in line.getMessage()
+    assert line.exc_info is None
+
+
+def test_a_commit_log_that_does_not_exist_is_waited_for_if_asked(
+    kafka: Kafka, topic_name: Names, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said so meanwhile; once it exists, all is as ever."""
+    topic = topic_name("late")
+    with reading(kafka, topic, is_ready=False, wait_for_topic=True) as (source, remote):
+        remote.wait_until(lambda: any("waiting for it" in each.getMessage() for each in caplog.records), "a line")
+        with pytest.raises(NotReady, match="it waits for the topic to exist"):
+            source.wait_until_ready(0.0)
+        kafka.create_topic(topic)
+        CommitLog(kafka, topic).publish(5)
+        source.wait_until_ready(TIMEOUT_SECONDS)
+        remote.wait_for(5)
+
+
+def test_a_commit_log_that_is_deleted_ends_the_source(
+    kafka: Kafka, topic_name: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is missed when the client looks for partitions, and isn't back after a while."""
+    monkeypatch.setattr(commit_log_reader, "MISSING_SECONDS", 0.5)
+    topic = topic_name("commit-log")
+    kafka.create_topic(topic)
+    log = CommitLog(kafka, topic)
+    log.publish(5)
+    with reading(kafka, topic) as (source, remote):
+        kafka.delete_topic(topic)
+        remote.wait_until(lambda: source._error is not None, "the source to end")
+        assert isinstance(wait_until_dead(source).__cause__, CommitLogMissing)
+        assert not source.ready
+
+
+# Brokers that aren't there.
+
+
+def test_unreachable_brokers_end_the_source_after_a_bounded_time(caplog: pytest.LogCaptureFixture) -> None:
+    """One clear line with the address and the reason; until then, `wait_until_ready` names both as well."""
+    source = CommitLogConsumer(
+        {"bootstrap.servers": "127.0.0.1:1", **QUICK}, topic=Topic("log"), groups={"g"}, connect_timeout=2.0
+    )
+    with running(source, is_ready=False):
+        wait_until(lambda: "refused" in source._missing(), TIMEOUT_SECONDS, "a first attempt")
+        with pytest.raises(NotReady, match=r"an answer of 127\.0\.0\.1:1: .*refused"):
+            source.wait_until_ready(0.0)
+        died = wait_until_dead(source)
+        assert isinstance(died.__cause__, BrokersUnreachable)
+        assert "no broker of 127.0.0.1:1 answered within 2 s" in str(died)
+        assert "refused" in str(died)
+    assert len([each for each in caplog.records if each.levelno >= logging.ERROR]) == 1
+
+
+def test_a_setting_that_librdkafka_does_not_know_ends_the_source_in_words() -> None:
+    """With its name."""
+    configuration = {"bootstrap.servers": "127.0.0.1:1", "no.such.setting": 1}
+    source = CommitLogConsumer(configuration, topic=Topic("log"), groups={"g"})
+    with running(source, is_ready=False):
+        died = wait_until_dead(source)
+        assert isinstance(died.__cause__, ConfigurationError)
+        assert "no.such.setting" in str(died)
+
+
+def test_stop_returns_in_time_whatever_the_brokers_do(
+    kafka_cluster: Callable[..., KafkaCluster], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A broker that stands still, with the client in the middle of a question to it; then one that restarts, which the
+    reader rides out."""
+    cluster = kafka_cluster()
+    cluster.create_topic("commit-log")
+    log = CommitLog(cluster, "commit-log")
+    log.publish(5)
+    with reading(cluster, "commit-log") as (source, remote):
+        broker = cluster.brokers[0]
+        broker.kill()
+        remote.wait_until(lambda: any("refused" in each.getMessage() for each in caplog.records), "the loss to be seen")
+        assert remote[0] == 5, "what the leaders committed stays true"
+        source.check()
+        broker.start()
+        cluster.wait_until_ready()
+        log.publish(6)
+        remote.wait_for(6)
+
+        broker.pause()
+        source.assign({("events", 0): 0}, None)  # so that the broker is asked
+        began = time.monotonic()
+        source.stop(2.0)
+        assert time.monotonic() - began < 2.0 + 5.0
+        broker.resume()
+    warned = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
+    assert len(warned) <= 2, "logged once a minute and kind of error, not once an attempt"
+
+
+def test_leader_elections_are_ridden_out(kafka_cluster: Callable[..., KafkaCluster]) -> None:
+    """One of three brokers is killed and comes back; nothing that is published meanwhile is missed."""
+    cluster = kafka_cluster(brokers=3)
+    cluster.create_topic("commit-log", 6)
+    log = CommitLog(cluster, "commit-log")
+
+    def publish(offset: int, remote: Remote) -> None:
+        for partition in range(6):
+            log.publish(offset, partition, log_partition=partition)
+        for partition in range(6):
+            remote.wait_for(offset, partition)
+
+    with reading(cluster, "commit-log") as (source, remote):
+        publish(1, remote)
+        cluster.brokers[0].kill()
+        publish(2, remote)
+        cluster.brokers[0].start()
+        cluster.wait_until_ready()
+        publish(3, remote)
+        source.check()
+        assert source.ready
+        assert source.statistics().rewinds == 0
+
+
+# Permission.
+
+
+@pytest.fixture(scope="module")
+def secure_cluster() -> Iterator[KafkaCluster]:
+    """With a listener that asks for a password."""
+    login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    with KafkaCluster(
+        listeners={"SECURE": "SASL_PLAINTEXT"},
+        properties={
+            "sasl.enabled.mechanisms": "SCRAM-SHA-256",
+            "listener.name.secure.scram-sha-256.sasl.jaas.config": login,
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+            "allow.everyone.if.no.acl.found": "false",
+        },
+    ) as cluster:
+        cluster.create_topic("commit-log")
+        scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
+        user = UserScramCredentialUpsertion("user", scram, b"right")
+        cluster.admin.alter_user_scram_credentials([user])["user"].result(TIMEOUT_SECONDS)
+        yield cluster
+
+
+@pytest.mark.parametrize(
+    ("password", "message"),
+    [
+        pytest.param("wrong", "[Aa]uthentication", id="authentication"),
+        pytest.param("right", "authoriz", id="permission"),
+    ],
+)
+def test_what_only_a_person_can_mend_ends_the_source(secure_cluster: KafkaCluster, password: str, message: str) -> None:
+    """A wrong password at once, though the client would try for ever; a topic that the user may not read as well."""
+    configuration: dict[str, Any] = {
+        "bootstrap.servers": secure_cluster.bootstrap_servers_of("SECURE"),
+        **SASL,
+        "sasl.password": password,
+        **QUICK,
+    }
+    source = CommitLogConsumer(configuration, topic=Topic("commit-log"), groups={"g"}, connect_timeout=TIMEOUT_SECONDS)
+    with running(source, is_ready=False):
+        died = wait_until_dead(source)
+        assert isinstance(died.__cause__, KafkaException)
+        assert source._error is died.__cause__
+        with pytest.raises(SourceDied, match=message):
+            source.check()
+
+
+def test_a_password_that_the_data_cluster_refuses_ends_the_source(secure_cluster: KafkaCluster) -> None:
+    """Else nothing could ever be checked, and the gate would stay shut for no reason that can be seen."""
+    data_configuration = {
+        "bootstrap.servers": secure_cluster.bootstrap_servers_of("SECURE"),
+        **SASL,
+        "sasl.password": "wrong",
+        **QUICK,
+    }
+    CommitLog(secure_cluster, "commit-log").publish(5)
+    with reading(secure_cluster, "commit-log", data_configuration=data_configuration) as (source, remote):
+        source.assign({("events", 0): 0}, None)
+        remote.wait_until(lambda: source._error is not None, "the source to end")
+        with pytest.raises(SourceDied, match=r"[Aa]uthentication"):
+            source.check()
+        assert remote[0] is None
+
+
+# Being dead.
+
+
+def test_a_reader_that_breaks_says_so_with_its_traceback(
+    kafka: Kafka, topic_name: Names, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake of ours is a death like any other, and `stop` still works."""
+    topic = topic_name("commit-log")
+    kafka.create_topic(topic)
+    log = CommitLog(kafka, topic)
+    with reading(kafka, topic) as (source, remote):
+        version = remote.manager.version
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError("a mistake")
+
+        monkeypatch.setattr(source._reader, "_process", fail)
+        log.publish(5)
+        assert remote.manager.wait_for_move(version, TIMEOUT_SECONDS), "the gate is woken"
+        died = wait_until_dead(source)
+        assert isinstance(died.__cause__, ZeroDivisionError)
+        assert remote[0] is None
+    assert any(record.exc_info for record in caplog.records if "nothing more is released" in record.getMessage())
+
+
+def test_a_source_that_was_stopped_releases_nothing_more(kafka: Kafka, topic_name: Names) -> None:
+    """And can be stopped again, also from another thread, but not started."""
+    topic = topic_name("commit-log")
+    kafka.create_topic(topic)
+    with reading(kafka, topic) as (source, remote):
+        threads = [threading.Thread(target=source.stop, args=(TIMEOUT_SECONDS,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(TIMEOUT_SECONDS)
+        with pytest.raises(SourceDied, match="was stopped"):
+            source.check()
+        source.start(remote.manager)
+        assert len(source._threads) == 2
+        with pytest.raises(ConfigurationError, match="make one source for each gate"):
+            source.start(Remote().manager)

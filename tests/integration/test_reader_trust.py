@@ -1,0 +1,240 @@
+"""Offsets that can't be true, on a real broker: they never open the gate, and those that are true always do."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.end_offsets import KafkaWatermarks
+from arroyo_sync.leaders import verifier
+from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.reading import TIMEOUT_SECONDS, CommitLog, reading
+from tests.integration.cluster.waiting import wait_until
+
+Names = Callable[..., str]
+
+
+class DataTopic:
+    """A data topic of one partition."""
+
+    def __init__(self, kafka: Kafka, name: str) -> None:
+        self.kafka = kafka
+        self.name = name
+        self.key = (name, 0)
+        self._producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 0})
+        kafka.create_topic(name)
+
+    def grow(self, messages: int) -> None:
+        for _ in range(messages):
+            self._producer.produce(self.name, b"x", partition=0)
+        assert self._producer.flush(TIMEOUT_SECONDS) == 0
+
+    def recreate(self) -> None:
+        self.kafka.recreate_topic(self.name)
+        self._producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "linger.ms": 0})
+
+
+@contextmanager
+def client(kafka: Kafka) -> Iterator[Consumer]:
+    """The follower's own."""
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "follower"})
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+@pytest.fixture
+def data(kafka: Kafka, topic_name: Names) -> DataTopic:
+    return DataTopic(kafka, topic_name("events"))
+
+
+@pytest.fixture
+def log(kafka: Kafka, topic_name: Names) -> CommitLog:
+    topic = topic_name("commit-log")
+    kafka.create_topic(topic)
+    return CommitLog(kafka, topic)
+
+
+@pytest.fixture
+def questions(monkeypatch: pytest.MonkeyPatch) -> dict[PartitionKey, list[float]]:
+    """When the broker was asked about each partition."""
+    asked: dict[PartitionKey, list[float]] = defaultdict(list)
+    query = KafkaWatermarks.query
+
+    def record(
+        self: KafkaWatermarks, partitions: Collection[PartitionKey], timeout: float
+    ) -> Mapping[PartitionKey, int]:
+        for key in partitions:
+            asked[key].append(time.monotonic())
+        return query(self, partitions, timeout)
+
+    monkeypatch.setattr(KafkaWatermarks, "query", record)
+    return asked
+
+
+def test_a_data_topic_created_again_before_the_follower_starts_keeps_the_gate_shut(
+    kafka: Kafka, data: DataTopic, log: CommitLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the group whose offset is impossible, counted and logged, until it publishes a possible one."""
+    data.grow(100)
+    log.publish(100, group="a", topic=data.name)
+    log.publish(3, group="b", topic=data.name)
+    data.recreate()
+    data.grow(5)
+    with reading(kafka, log.topic, "a", "b") as (source, remote):
+        remote.history.clear()
+        source.assign({data.key: 0}, None)
+        assert remote.of(data.key) is None, "nothing of it is proven"
+        remote.wait_until(lambda: source.statistics().impossible == 1, "the broker to be asked")
+        remote.receive(*data.key, 5, source)
+        data.grow(200)
+        remote.receive(*data.key, 205, source)
+        log.publish(4, group="b", topic=data.name)
+        wait_until(lambda: source.statistics().read == 3, TIMEOUT_SECONDS, "the record to be read")
+        assert remote.of(data.key) is None, "nor when the topic has grown past it"
+        log.publish(2, group="a", topic=data.name)
+        remote.wait_for(2, topic=data.name)
+    assert {offset for key, offset in remote.history if key == data.key} == {None, 2}
+    line = next(record for record in caplog.records if "published offset 100" in record.getMessage())
+    assert line.levelno == logging.ERROR
+    assert line.getMessage().startswith(f"{data.name}[0]: group 'a' published offset 100, but the partition ends at 5")
+
+
+def test_a_data_topic_created_again_while_the_follower_runs_keeps_the_gate_shut(
+    kafka: Kafka, data: DataTopic, log: CommitLog
+) -> None:
+    """From when the follower's position moves back; what it received of the old topic proves nothing any more."""
+    data.grow(100)
+    with reading(kafka, log.topic) as (source, remote):
+        source.assign({data.key: 0}, None)
+        remote.receive(*data.key, 100, source)
+        log.publish(100, topic=data.name)
+        remote.wait_for(100, topic=data.name)
+        data.recreate()
+        data.grow(5)
+        remote.history.clear()
+        source.assign({data.key: 0}, None)
+        remote.receive(*data.key, 5, source)
+        remote.wait_until(lambda: source.statistics().impossible == 1, "the broker to be asked")
+        assert {offset for key, offset in remote.history if key == data.key} == {None}
+        log.publish(5, topic=data.name)
+        remote.wait_for(5, topic=data.name)
+
+
+def test_true_offsets_of_a_partition_that_was_just_assigned_count_at_once(
+    kafka: Kafka, data: DataTopic, log: CommitLog, questions: dict[PartitionKey, list[float]]
+) -> None:
+    """One question settles it, before a single message was received."""
+    data.grow(100)
+    log.publish(70, topic=data.name)
+    with reading(kafka, log.topic) as (source, remote):
+        assert remote.of(data.key) == 70, "not assigned: it gates nothing"
+        source.assign({data.key: 0}, None)
+        remote.wait_for(70, topic=data.name)
+        assert len(questions[data.key]) == 1
+
+
+def test_a_follower_that_tails_asks_nothing(
+    kafka: Kafka, data: DataTopic, log: CommitLog, questions: dict[PartitionKey, list[float]]
+) -> None:
+    """What it received proves what is published afterwards, and what it receives proves what was published before."""
+    with reading(kafka, log.topic) as (source, remote):
+        source.assign({data.key: 0}, None)
+        for offset in range(1, 51):
+            data.grow(1)
+            remote.receive(*data.key, offset, source)
+            log.publish(offset, topic=data.name)
+            remote.wait_for(offset, topic=data.name)
+    assert not questions
+
+
+def test_a_follower_that_lags_asks_at_most_once_a_second(
+    kafka: Kafka, data: DataTopic, log: CommitLog, questions: dict[PartitionKey, list[float]]
+) -> None:
+    """However fast its leaders go on; and all that is possible comes into force."""
+    stop = threading.Event()
+
+    def lead() -> None:
+        for offset in range(1, 100_000):
+            if stop.is_set():
+                return
+            data.grow(1)
+            log.publish(offset, topic=data.name)
+
+    thread = threading.Thread(target=lead)
+    with reading(kafka, log.topic) as (source, remote):
+        source.assign({data.key: 0}, None)
+        thread.start()
+        try:
+            wait_until(lambda: len(questions[data.key]) == 3, TIMEOUT_SECONDS, "three questions")
+            remote.wait_until(lambda: (remote.of(data.key) or 0) > 1, "what was asked about to be in force")
+        finally:
+            stop.set()
+            thread.join(TIMEOUT_SECONDS)
+        assert source.statistics().impossible == 0
+    times = questions[data.key]
+    assert all(later - earlier >= 0.99 * verifier.INTERVAL_SECONDS for earlier, later in itertools.pairwise(times))
+
+
+def test_what_the_followers_own_client_has_fetched_proves_what_is_published(
+    kafka: Kafka, data: DataTopic, log: CommitLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no question asked: every fetch tells it where the partition ends."""
+    monkeypatch.setattr(verifier.Verifier, "ask", lambda self: 60.0)
+    data.grow(100)
+    log.publish(70, topic=data.name)
+    with client(kafka) as consumer, reading(kafka, log.topic) as (source, remote):
+        source.assign({data.key: 0}, KafkaWatermarks(consumer))
+        consumer.assign([TopicPartition(data.name, 0, 0)])
+        source.check()
+        assert remote.of(data.key) is None, "nothing was fetched yet"
+        assert consumer.poll(TIMEOUT_SECONDS) is not None
+
+        def is_in_force(offset: int) -> bool:
+            source.check()  # which spends at most a hundredth of its time on this
+            return remote.of(data.key) == offset
+
+        remote.wait_until(lambda: is_in_force(70), "the follower's thread to look")
+        elsewhere = threading.Thread(target=source.check)
+        data.grow(100)
+        log.publish(150, topic=data.name)
+        remote.wait_until(lambda: bool(source.unproven), "the record to be read")
+        elsewhere.start()
+        elsewhere.join(TIMEOUT_SECONDS)
+        assert remote.of(data.key) == 70, "only the follower's own thread may ask its client"
+        remote.wait_until(lambda: is_in_force(150), "the follower's thread to look again")
+
+
+def test_a_data_topic_that_is_not_where_it_is_asked_for_is_said_so(
+    kafka: Kafka, log: CommitLog, topic_name: Names, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The gate stays shut, and the line says what to give."""
+    elsewhere = topic_name("elsewhere")
+    log.publish(5, topic=elsewhere)
+    with reading(kafka, log.topic) as (source, remote):
+        source.assign({(elsewhere, 0): 0}, None)
+        remote.wait_until(
+            lambda: any("data_configuration" in each.getMessage() for each in caplog.records), "a line that says it"
+        )
+        assert remote.of((elsewhere, 0)) is None
+        assert source.statistics().impossible == 0
+
+
+def test_data_configuration_says_where_the_data_topic_is(kafka: Kafka, data: DataTopic, log: CommitLog) -> None:
+    """It is the one that is asked."""
+    data.grow(10)
+    log.publish(5, topic=data.name)
+    configuration = {"bootstrap.servers": kafka.bootstrap_servers}
+    with reading(kafka, log.topic, data_configuration=configuration) as (source, remote):
+        source.assign({data.key: 0}, None)
+        remote.wait_for(5, topic=data.name)

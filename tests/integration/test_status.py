@@ -1,0 +1,268 @@
+"""``arroyo-sync status`` on the real broker, beside what Kafka's own tools say of the same cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
+from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.followers import produce_numbered
+from tests.integration.cluster.jars import fetch, java
+
+PARTITIONS = 3
+TIMEOUT_SECONDS = 120.0
+CONSUMER_GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
+
+
+class World:
+    """A data topic of 100 messages a partition, two leader groups that publish their commits, and a follower group."""
+
+    def __init__(self, kafka: Kafka, name: Callable[..., str]) -> None:
+        self.kafka = kafka
+        self.topic, self.commit_log = name("events"), name("commits")
+        self.writers, self.indexers, self.follower = name("writers"), name("indexers:blue"), name("forwarder")
+        kafka.create_topic(self.topic, PARTITIONS)
+        kafka.create_topic(self.commit_log, 2, {"cleanup.policy": "compact,delete"})
+        produce_numbered(kafka.bootstrap_servers, self.topic, range(PARTITIONS), 100)
+
+    def publish(self, group: str, offsets: Mapping[int, int]) -> None:
+        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "linger.ms": 0, "log_level": 0})
+        for partition, offset in offsets.items():
+            key, value = encode(CommitRecord(self.topic, partition, group, offset, time.time()))
+            producer.produce(self.commit_log, value, key)
+        assert producer.flush(30) == 0
+
+    def arguments(self, *more: str, with_commit_log: bool = True) -> list[str]:
+        arguments = ["status", "--bootstrap-servers", self.kafka.bootstrap_servers, "--topic", self.topic]
+        arguments += ["--leader-group", self.writers, "--leader-group", self.indexers]
+        arguments += ["--follower-group", self.follower]
+        if with_commit_log:
+            arguments += ["--commit-log", self.commit_log]
+        return [sys.executable, "-m", "arroyo_sync", *arguments, *more]
+
+    def status(self, *more: str, with_commit_log: bool = True) -> tuple[int, Any]:
+        """The exit status and the JSON, from a process of its own."""
+        command = self.arguments("--json", *more, with_commit_log=with_commit_log)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+        assert done.stderr == ""
+        return done.returncode, json.loads(done.stdout)
+
+
+@pytest.fixture
+def world(kafka: Kafka, topic_name: Callable[..., str]) -> World:
+    return World(kafka, topic_name)
+
+
+def test_status_says_what_kafka_consumer_groups_says(world: World) -> None:
+    """Committed offsets and log ends, for the follower and both leader groups, at the same moment."""
+    world.kafka.commit_offsets(world.follower, world.topic, {0: 100, 1: 40})
+    world.kafka.commit_offsets(world.writers, world.topic, {0: 100, 1: 60, 2: 70})
+    world.kafka.commit_offsets(world.indexers, world.topic, {0: 100, 1: 50})
+    world.publish(world.writers, {0: 100, 1: 60, 2: 70})
+    world.publish(world.indexers, {0: 100, 1: 50})
+    _, told = world.status()
+
+    groups = [world.follower, world.writers, world.indexers]
+    command = [str(java()), "-cp", f"{fetch()}/*", CONSUMER_GROUPS, "--bootstrap-server", world.kafka.bootstrap_servers]
+    command += ["--describe", *(part for group in groups for part in ("--group", group))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    line = re.compile(rf"^(\S+)\s+{world.topic}\s+(\d+)\s+(\d+|-)\s+(\d+)\s+(\d+|-)\s", re.MULTILINE)
+    theirs = {(group, int(index)): (offset, end) for group, index, offset, end, _ in line.findall(done.stdout)}
+    assert len(theirs) == 7, done.stdout + done.stderr
+
+    ours: dict[tuple[str, int], tuple[str, str]] = {}
+    for partition in told["partitions"]:
+        end, index = str(partition["high_watermark"]), partition["partition"]
+        commits = {each["group"]: each["committed_offset"] for each in partition["leaders"]}
+        for group, offset in {**commits, world.follower: partition["local_offset"]}.items():
+            if offset is not None:
+                ours[group, index] = (str(offset), end)
+    assert ours == theirs
+
+
+def require_kcat() -> str:
+    kcat = shutil.which("kcat") or shutil.which("kafkacat")
+    if kcat is None and os.environ.get("CI") == "true":
+        pytest.fail("this needs kcat (Debian: kcat): install it, then run again", pytrace=False)
+    if kcat is None:
+        pytest.skip("this needs kcat (Debian: kcat): install it, then run again")
+    return kcat
+
+
+def test_status_says_what_kcat_says(world: World) -> None:
+    """Low and high watermarks of the data topic, records having been deleted; and the records of the commit log."""
+    kcat = require_kcat()
+    world.kafka.delete_records(world.topic, {1: 25})
+    world.publish(world.writers, {0: 1, 1: 61, 2: 71})
+    world.publish(world.writers, {0: 100})
+    _, told = world.status()
+
+    server = ["-b", world.kafka.bootstrap_servers]
+    theirs = {}
+    for index in range(PARTITIONS):
+        ends = []
+        for place in (-2, -1):
+            query = [kcat, *server, "-Q", "-t", f"{world.topic}:{index}:{place}"]
+            answer = subprocess.run(query, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True).stdout
+            ends.append(int(answer.split()[-1]))
+        theirs[index] = tuple(ends)
+    ours = {each["partition"]: (each["low_watermark"], each["high_watermark"]) for each in told["partitions"]}
+    assert ours == theirs == {0: (0, 100), 1: (25, 100), 2: (0, 100)}
+
+    consume = [kcat, *server, "-C", "-e", "-q", "-t", world.commit_log, "-f", "%k %s\n"]
+    records = subprocess.run(consume, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True).stdout
+    last = dict(line.split(" ", 1) for line in records.splitlines())
+    published = {
+        f"{world.topic}:{each['partition']}:{leader['group']}": leader["published_offset"]
+        for each in told["partitions"]
+        for leader in each["leaders"]
+        if leader["published_offset"] is not None
+    }
+    assert published == {key: json.loads(value)["offset"] for key, value in last.items()}
+
+
+def test_the_lags_and_who_is_waited_for(world: World) -> None:
+    """Gated and slow, the group that blocks, and a group of a name with a colon that never published of a partition."""
+    world.kafka.commit_offsets(world.follower, world.topic, {0: 100, 1: 40, 2: 10})
+    world.publish(world.writers, {0: 100, 1: 60, 2: 70})
+    world.publish(world.indexers, {0: 100, 1: 50})
+    exit_status, told = world.status()
+    assert [
+        (each["state"], each["remote_offset"], each["gated_lag"], each["slow_lag"], each["blocked_by"])
+        for each in told["partitions"]
+    ] == [
+        ("SYNCHRONIZED", 100, 0, 0, None),
+        ("LOCAL_BEHIND", 50, 50, 10, world.indexers),
+        ("UNKNOWN", None, 90, 0, world.indexers),
+    ]
+    assert exit_status == 0  # everything is younger than five minutes
+    (writers,) = (each for each in told["partitions"][1]["leaders"] if each["group"] == world.writers)
+    assert 0 <= writers["age_seconds"] < TIMEOUT_SECONDS
+
+
+SOON = ("--stalled-after", "0.001", "--look-again", "0.5")
+
+
+def test_the_exit_status_serves_as_a_check(world: World) -> None:
+    """1 while the follower waits for a leader, or for itself; 0 once all is done; 2 when it can't be told."""
+    done = dict.fromkeys(range(PARTITIONS), 100)
+    world.kafka.commit_offsets(world.follower, world.topic, {**done, 2: 70})
+    world.publish(world.writers, done)
+    world.publish(world.indexers, {**done, 2: 70})
+    exit_status, told = world.status(*SOON)
+    assert (exit_status, told["status"]) == (1, "stalled")
+    assert [(each["partition"], each["waits_for"], each["group"], each["behind"]) for each in told["stalls"]] == [
+        (2, "leader", world.indexers, 30)
+    ]
+
+    world.publish(world.indexers, done)
+    exit_status, told = world.status(*SOON)
+    assert [(each["partition"], each["waits_for"]) for each in told["stalls"]] == [(2, "follower")]
+    assert exit_status == 1
+
+    world.kafka.commit_offsets(world.follower, world.topic, done)
+    assert world.status(*SOON)[0] == 0
+
+    nobody = world.arguments("--json", "--follower-group", "nobody")
+    assert subprocess.run(nobody, capture_output=True, timeout=TIMEOUT_SECONDS).returncode == 2
+    missing = subprocess.run(
+        world.arguments("--json", "--topic", "nowhere"), capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+    )
+    assert missing.returncode == 2
+    assert "topic 'nowhere' doesn't exist" in missing.stderr
+
+
+def test_a_commit_log_that_does_not_exist_is_one_line(world: World) -> None:
+    """And exit status 2."""
+    done = subprocess.run(
+        world.arguments("--json", "--commit-log", "nowhere"), capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("arroyo-sync: topic 'nowhere' doesn't exist")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_impossible_offset_is_shown_as_one_and_opens_nothing(world: World) -> None:
+    """The data topic was deleted and created again under an old commit log."""
+    world.publish(world.writers, {0: 5000})
+    world.publish(world.indexers, {0: 50})
+    _, told = world.status()
+    first = told["partitions"][0]
+    assert (first["remote_offset"], first["state"], first["blocked_by"]) == (None, "UNKNOWN", world.writers)
+    assert [each["is_impossible"] for each in first["leaders"] if each["group"] == world.writers] == [True]
+
+
+@pytest.mark.parametrize("with_commit_log", [True, False], ids=["recent", "no commit log"])
+def test_what_leaders_commit_on_the_broker_counts_where_they_publish_nothing(
+    world: World, with_commit_log: bool
+) -> None:
+    """Without a commit log, and with the recent end of one that says nothing of a partition."""
+    commits = {0: 30, 1: 40, 2: 50}
+    world.kafka.commit_offsets(world.follower, world.topic, commits)
+    world.kafka.commit_offsets(world.writers, world.topic, commits)
+    world.kafka.commit_offsets(world.indexers, world.topic, dict.fromkeys(commits, 90))
+    more = ["--recent"] if with_commit_log else []
+    _, told = world.status(*more, with_commit_log=with_commit_log)
+    assert [each["remote_offset"] for each in told["partitions"]] == [30, 40, 50]
+
+
+def test_it_reads_only(world: World) -> None:
+    """It makes no group, joins none, and creates no topic."""
+
+    def groups() -> set[str]:
+        return {each.group_id for each in world.kafka.admin.list_consumer_groups().result(30).valid}
+
+    def topics() -> set[str]:
+        return set(world.kafka.admin.list_topics(timeout=30).topics)
+
+    world.kafka.commit_offsets(world.follower, world.topic, {0: 10})
+    before = groups(), topics()
+    world.status(*SOON)
+    assert (groups(), topics()) == before
+    assert world.kafka.committed_offsets(world.follower, world.topic) == {0: 10}
+
+
+def test_watch_looks_again_and_again_until_it_is_interrupted(world: World) -> None:
+    """Each line of JSON is a later look, and shows what was published in between."""
+    world.publish(world.writers, {0: 10})
+    world.publish(world.indexers, {0: 100})
+    command = world.arguments("--json", "--watch", "0.1")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["partitions"][0]["remote_offset"] == 10
+            world.publish(world.writers, {0: 20})
+            for line in process.stdout:
+                if json.loads(line)["partitions"][0]["remote_offset"] == 20:
+                    break
+            process.send_signal(signal.SIGINT)
+            process.stdout.read()
+            assert process.wait(TIMEOUT_SECONDS) == 130
+        finally:
+            process.kill()
+
+
+def test_the_table_shows_the_same(world: World) -> None:
+    """For people, with the legend."""
+    world.kafka.commit_offsets(world.follower, world.topic, {1: 40})
+    world.publish(world.writers, {1: 60})
+    world.publish(world.indexers, {1: 50})
+    done = subprocess.run(world.arguments(), capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert any(
+        re.fullmatch(r"1 0 100 50 \S+ s - 60 \S+ s - 50 40 LOCAL_BEHIND 50 10 the follower", row) for row in rows
+    )
+    assert any("Every offset is the next one" in row for row in rows)

@@ -1,0 +1,67 @@
+"""Programs that tests run as processes of their own, and whose output they wait for."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.integration.cluster.waiting import wait_until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SECONDS = 60.0
+
+
+class Program:
+    """A Python process with its output in a file. Leaving the context ends it, if it has not ended.
+
+    :param arguments: of Python.
+    :param folder: the working directory; the output goes there too.
+    """
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self._output = output = folder / "output.txt"
+        with output.open("w") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": f"{EXAMPLES}{os.pathsep}{EXAMPLES.parent}", "PYTHONUNBUFFERED": "1"},
+            )
+
+    @property
+    def text(self) -> str:
+        """All it has written so far, errors too."""
+        return self._output.read_text()
+
+    def wait_for(self, pattern: str) -> None:
+        """Wait until it has written something that matches."""
+
+        def is_there() -> bool:
+            return self._process.poll() is not None or re.search(pattern, self.text) is not None
+
+        wait_until(is_there, SECONDS, lambda: f"{pattern} in {self.text}")
+        assert re.search(pattern, self.text), f"ended without {pattern}: {self.text}"
+
+    def signal(self, signum: signal.Signals) -> None:
+        self._process.send_signal(signum)
+
+    def exit_status(self) -> int:
+        try:
+            return self._process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running: {self.text}") from None
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(SECONDS)

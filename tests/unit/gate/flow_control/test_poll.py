@@ -1,0 +1,397 @@
+"""The consumer around the user's: when it polls, when it waits and for how long, and what it passes on."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from arroyo.backends.kafka import KafkaConsumer
+from arroyo.processing.strategies.abstract import MessageRejected
+from arroyo.types import Topic
+from confluent_kafka import KafkaError, KafkaException
+
+from arroyo_sync.core.errors import ConfigurationError, SourceDied
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from tests.support.fakes import EVENTS, At, Clock, ScriptedConsumer, partition
+from tests.support.harness import TIMEOUT_SECONDS, GateHarness
+from tests.support.pipelines import Pipeline
+
+
+def assigned(*indexes: int, **settings: Any) -> Pipeline:
+    """A pipeline with these partitions, nothing produced, and empty records of what was called."""
+    pipeline = Pipeline(**settings)
+    pipeline.start(*indexes)
+    pipeline.consumer.polls.clear()
+    pipeline.waits.clear()
+    return pipeline
+
+
+def holding(*offsets: int, **settings: Any) -> Pipeline:
+    """A pipeline that holds these messages of partition 0; partition 1 has none."""
+    pipeline = assigned(0, 1, **settings)
+    pipeline.produce(0, offsets)
+    pipeline.run(len(offsets))
+    assert pipeline.held(0) == len(offsets)
+    pipeline.consumer.polls.clear()
+    pipeline.waits.clear()
+    return pipeline
+
+
+# Polling.
+
+
+@pytest.mark.parametrize("timeout", [1.0, 0.1, 0.0, None], ids=repr)
+def test_with_nothing_held_it_polls_as_the_processor_asks(timeout: float | None) -> None:
+    """Once without waiting, then for the time that was asked for: no wake-up is missed, since nothing waits for one."""
+    pipeline = assigned(0)
+    assert pipeline.flow.poll(timeout) is None
+    assert pipeline.consumer.polls == [0.0, timeout]
+    assert pipeline.waits == []
+
+
+def test_a_message_that_is_there_costs_one_poll() -> None:
+    """Whatever is held."""
+    for pipeline in (assigned(0, 1), holding(0, 1)):
+        pipeline.produce(1, [0])
+        value = pipeline.flow.poll(1.0)
+        assert value is not None
+        assert (value.partition, value.offset) == (partition(1), 0)
+        assert pipeline.consumer.polls == [0.0]
+        assert pipeline.waits == []
+
+
+def test_progress_while_something_is_held_no_poll_blocks_in_the_consumer() -> None:
+    """It waits for a remote offset instead, and gives the processor its turn."""
+    pipeline = holding(0, slice_seconds=0.004)
+    assert pipeline.flow.poll(1.0) is None
+    assert pipeline.consumer.polls == [0.0]
+    assert pipeline.waits == [0.00025]
+
+
+def test_independence_waits_begin_short_after_a_message_and_double_up_to_a_slice() -> None:
+    """A message doesn't end a wait: where messages stream in beside one that is held, a dry moment costs little."""
+    pipeline = holding(0, slice_seconds=0.003)
+    pipeline.run(6)
+    assert pipeline.waits == [0.00025, 0.0005, 0.001, 0.002, 0.003, 0.003]
+    pipeline.produce(0, [1])
+    pipeline.run(3)
+    assert pipeline.waits[6:] == [0.00025, 0.0005]
+
+
+def test_a_wait_is_no_longer_than_the_poll_that_was_asked_for() -> None:
+    """The caller's timeout counts where it is shorter than a slice."""
+    pipeline = holding(0, slice_seconds=0.004)
+    pipeline.flow.poll(0.0001)
+    pipeline.flow.poll(0.0)
+    assert pipeline.waits == [0.0001, 0.0]
+
+
+def test_holding_is_no_busy_loop() -> None:
+    """While nothing moves and nothing comes, every round of the processor waits once, soon for a whole slice."""
+    pipeline = holding(0, slice_seconds=0.005)
+    pipeline.run(50)
+    assert pipeline.waits[5:] == [0.005] * 45
+    assert pipeline.consumer.polls == [0.0] * 50
+
+
+def test_nothing_but_a_move_ends_a_wait() -> None:
+    """What the gate has seen already doesn't: the wait lasts until its time is up."""
+    pipeline = holding(0, waits_really=True, slice_seconds=0.001)
+    pipeline.release(0, 0)
+    pipeline.run()
+    ended_by_a_move: list[bool] = []
+    wait_for_move = pipeline.manager.wait_for_move
+
+    def watched(version: int, timeout: float) -> bool:
+        ended_by_a_move.append(wait_for_move(version, timeout))
+        return ended_by_a_move[-1]
+
+    pipeline.manager.wait_for_move = watched  # type: ignore[method-assign]
+    pipeline.run(3)
+    assert ended_by_a_move == [False] * 3
+
+
+def test_by_default_it_waits_5_ms_at_most_and_10_ms_after_a_rejection() -> None:
+    """For whoever makes one without the factory."""
+    harness = GateHarness()
+    flow = FlowControlledConsumer(ScriptedConsumer(), harness.manager, lambda: None)
+    flow.attach(harness.gate)
+    waits: list[float] = []
+    harness.manager.wait_for_move = lambda version, timeout: waits.append(timeout) or False  # type: ignore[method-assign, func-returns-value]
+    harness.hold(0, 0)
+    for _ in range(7):
+        flow.poll(1.0)
+    harness.step.room = 0
+    harness.release(0, 1)
+    harness.gate.poll()
+    flow.poll(1.0)
+    assert waits[-3:] == [0.005, 0.005, 0.010]
+
+
+def test_progress_the_wait_ends_as_soon_as_a_remote_offset_moves() -> None:
+    """From another thread, as the reader does it, during a wait that would otherwise last too long."""
+    pipeline = holding(0, waits_really=True, slice_seconds=2 * TIMEOUT_SECONDS)
+    is_waiting = threading.Event()
+    pipeline.on_wait = is_waiting.set
+    polling = threading.Thread(target=lambda: pipeline.flow.poll(2 * TIMEOUT_SECONDS), daemon=True)
+    polling.start()
+    assert is_waiting.wait(TIMEOUT_SECONDS)
+    pipeline.release(0, 1)
+    polling.join(TIMEOUT_SECONDS)
+    assert not polling.is_alive()
+    pipeline.processor._run_once()
+    assert pipeline.released == [(0, 0)]
+
+
+@pytest.mark.parametrize("moment", ["before the poll", "as the wait begins"])
+def test_progress_no_wake_up_is_lost_between_the_gates_look_and_the_wait(moment: str) -> None:
+    """The offset moves when the gate has looked and the wrapper hasn't begun to wait: it doesn't wait then."""
+    pipeline = holding(0, waits_really=True, slice_seconds=2 * TIMEOUT_SECONDS)
+    if moment == "before the poll":
+        pipeline.release(0, 1)
+    else:
+        pipeline.on_wait = lambda: pipeline.release(0, 1)
+    finished = threading.Event()
+
+    def poll() -> None:
+        pipeline.flow.poll(2 * TIMEOUT_SECONDS)
+        finished.set()
+
+    threading.Thread(target=poll, daemon=True).start()
+    assert finished.wait(TIMEOUT_SECONDS)
+
+
+def test_progress_while_something_is_left_over_it_does_not_wait() -> None:
+    """The next slice comes at once, but new messages come before it."""
+    pipeline = holding(0, 1, 2, 3, clock=(clock := Clock()), slice_seconds=0.004)
+    pipeline.release(0, 4)
+    clock.seconds_a_read = 0.002
+    pipeline.run_until(lambda: bool(pipeline.released))
+    pipeline.waits.clear()
+    assert pipeline.held(0) > 0
+    assert pipeline.flow.poll(1.0) is None
+    assert pipeline.waits == []
+    pipeline.run_until(lambda: pipeline.held(0) == 0)
+    assert pipeline.waits == []
+
+
+def test_after_a_rejection_it_waits_10_ms_at_most() -> None:
+    """So that a step that is full isn't asked without end; Arroyo waits as long. Other partitions read on."""
+    pipeline = holding(0, 1)
+
+    def reject(at: At) -> None:
+        if at[0] == 0:
+            raise MessageRejected
+
+    pipeline.step.before_submit = reject
+    pipeline.release(0, 2)
+    pipeline.release(1, 9)
+    pipeline.run(3)
+    assert pipeline.waits[-1] == 0.010
+    pipeline.produce(1, [0, 1])
+    pipeline.run(2)
+    assert pipeline.released == [(1, 0), (1, 1)]
+    pipeline.step.before_submit = lambda at: None
+    pipeline.run_until_quiet()
+    assert pipeline.released_of(0) == [0, 1]
+
+
+def test_local_offsets_are_told_before_it_waits_for_messages() -> None:
+    """Or a partition that has caught up would show as behind until the next message."""
+    pipeline = assigned(0)
+    pipeline.release(0, 2)
+    pipeline.produce(0, [0, 1])
+    pipeline.run(2)
+    pipeline.flow.poll(1.0)
+    assert pipeline.manager.partitions["events", 0][1].local == 2
+
+
+# The source.
+
+
+def test_the_source_is_started_by_the_first_poll_and_by_nothing_before() -> None:
+    """Constructors start nothing, nor does `subscribe`, which the processor's constructor calls."""
+    pipeline = Pipeline()
+    assert pipeline.source.starts == 0
+    assert pipeline.consumer.subscribed == [EVENTS]
+    pipeline.run()
+    assert pipeline.source.manager is pipeline.manager
+
+
+def test_a_dead_source_is_noticed_without_any_partition() -> None:
+    """There is no gate then to notice it: before the first assignment, and after the last partition was revoked."""
+    unassigned = Pipeline()
+    unassigned.run()
+    unassigned.source.die(ValueError("broken"))
+    revoked = assigned(0)
+    revoked.consumer.rebalance()
+    revoked.run(3)
+    revoked.source.die(ValueError("broken"))
+    for pipeline in (unassigned, revoked):
+        with pytest.raises(SourceDied, match="broken"):
+            pipeline.run()
+
+
+def test_a_dead_source_ends_the_processor_while_it_holds() -> None:
+    """In the next round, and nothing is released any more."""
+    pipeline = holding(0)
+    pipeline.release(0, 1)
+    pipeline.source.die(ValueError("broken"))
+    with pytest.raises(SourceDied, match="broken"):
+        pipeline.processor.run()
+    assert pipeline.released == []
+    assert pipeline.consumer.closed
+
+
+def test_a_source_that_dies_in_a_rebalance_is_noticed() -> None:
+    """Between the last look of the old gate, or of none, and the first look of the new one."""
+    pipeline = Pipeline()
+    pipeline.produce(0, [0])
+
+    def die_and_assign() -> None:
+        pipeline.source.die(ValueError("broken"))
+        pipeline.consumer.assign(0)
+
+    pipeline.consumer.events.append(die_and_assign)
+    with pytest.raises(SourceDied):
+        pipeline.run(5)
+
+
+# The rest.
+
+
+def test_order_what_is_held_past_a_seek_back_goes_on_once() -> None:
+    """The gate hears of the seek at once, not with the next message: what is released meanwhile isn't doubled."""
+    pipeline = holding(*range(10))
+    pipeline.flow.seek({partition(0): 4})
+    pipeline.release(0, 10)
+    pipeline.run_until_quiet()
+    assert pipeline.released == [(0, offset) for offset in range(10)]
+
+
+def test_several_topics_are_refused() -> None:
+    """The gate knows a partition by its index."""
+    pipeline = Pipeline()
+    with pytest.raises(ConfigurationError, match=r"one topic, not \['a', 'b'\]"):
+        pipeline.flow.subscribe([Topic("a"), Topic("b")])
+    with pytest.raises(ConfigurationError, match="one topic"):
+        pipeline.flow.subscribe([])
+
+
+def _kafka_error(code: int) -> KafkaException:
+    return KafkaException(KafkaError(code))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        pytest.param(_kafka_error(KafkaError._STATE), ConfigurationError, id="cooperative-sticky"),
+        pytest.param(_kafka_error(KafkaError._TRANSPORT), KafkaException, id="another error of Kafka"),
+        pytest.param(KafkaException("odd"), KafkaException, id="an error without a code"),
+        pytest.param(RuntimeError("mine"), RuntimeError, id="the user's error"),
+    ],
+)
+def test_the_refused_assignment_of_cooperative_sticky_is_one_clear_line(
+    error: Exception, expected: type[Exception]
+) -> None:
+    """librdkafka's "Erroneous state" says nothing to a user; every other error is passed on as it is."""
+    pipeline = Pipeline()
+
+    def fail() -> None:
+        raise error
+
+    pipeline.consumer.events.append(fail)
+    with pytest.raises(expected) as raised:
+        pipeline.run()
+    if expected is ConfigurationError:
+        assert str(raised.value) == (
+            "Arroyo doesn't work with partition.assignment.strategy=cooperative-sticky: "
+            "use range or roundrobin, or group.protocol=consumer (KIP-848)"
+        )
+        assert raised.value.__cause__ is error
+    else:
+        assert raised.value is error
+
+
+def test_what_needs_no_thought_is_the_inner_consumers() -> None:
+    """Positions, commits, the member id, whether it is closed, unsubscribing."""
+    pipeline = assigned(0)
+    pipeline.produce(0, [0, 1])
+    pipeline.flow.poll(0.0)
+    assert pipeline.flow.tell() == {partition(0): 1}
+    pipeline.flow.stage_offsets({partition(0): 1})
+    pipeline.consumer.on_commit = lambda offsets: None
+    assert pipeline.flow.commit_offsets() == {partition(0): 1}
+    assert pipeline.consumer.committed == {0: 1}
+    assert pipeline.flow.member_id == "scripted-member"
+    pipeline.flow.unsubscribe()
+    assert pipeline.consumer.subscribed == []
+    assert not pipeline.flow.closed
+    pipeline.flow.close()
+    assert pipeline.flow.closed
+    with pytest.raises(RuntimeError, match="closed"):
+        pipeline.flow.paused()
+
+
+def test_it_has_every_public_method_of_arroyos_consumer() -> None:
+    """So that it stands wherever that one stood."""
+    missing = {name for name in dir(KafkaConsumer) if not name.startswith("_")} - set(dir(FlowControlledConsumer))
+    assert missing == {"LOGICAL_OFFSETS"}
+
+
+def test_closing_ends_what_uses_the_consumer_first() -> None:
+    """A call into a closed handle could crash the process."""
+    order: list[object] = []
+
+    class Inner(ScriptedConsumer):
+        def close(self, timeout: float | None = None) -> None:
+            order.append(("close", timeout))
+
+    flow = FlowControlledConsumer(
+        Inner(), SynchronizedPartitionStateManager(), lambda: None, on_close=lambda: order.append("on_close")
+    )
+    flow.close(2.5)
+    assert order == ["on_close", ("close", 2.5)]
+
+
+# Which protocol the consumer follows, and what the wrapper wasn't told.
+
+
+def test_under_eager_assignment_staging_goes_straight_to_the_inner_consumer() -> None:
+    """No partition is retained then, so nothing is noted of what is staged, which would cost 4 % a message."""
+    eager, retaining = ScriptedConsumer(is_kip848=False), ScriptedConsumer(is_kip848=True)
+    manager = SynchronizedPartitionStateManager()
+    assert FlowControlledConsumer(eager, manager, lambda: None).stage_offsets == eager.stage_offsets
+    assert FlowControlledConsumer(retaining, manager, lambda: None).stage_offsets != retaining.stage_offsets
+
+
+def test_no_loss_a_consumer_that_does_not_say_its_protocol_is_taken_to_retain_partitions() -> None:
+    """As one that the user wrapped: what is staged is noted, and what was not is read again in a rebuild."""
+    inner = ScriptedConsumer()
+    del inner._KafkaConsumer__is_kip848
+    flow = FlowControlledConsumer(inner, SynchronizedPartitionStateManager(), lambda: None)
+    inner.produce(0, *range(9))
+    flow.subscribe([EVENTS])
+    inner.assign(0)
+    for _ in range(6):
+        flow.poll()
+    flow.stage_offsets({partition(0): 4})
+    assert flow.rewind_retained({partition(0): 6}) == {partition(0): 4}
+    assert inner.tell() == {partition(0): 4}
+
+
+def test_a_partition_whose_assignment_it_was_not_told_of_is_where_the_inner_consumer_is() -> None:
+    """The user's consumer may have had it before it was wrapped: seeks, rebuilds and revocations are no errors."""
+    inner = ScriptedConsumer()
+    inner.produce(0, *range(9))
+    inner.assign(0, 1, 2)
+    inner.poll()
+    flow = FlowControlledConsumer(inner, SynchronizedPartitionStateManager(), lambda: None)
+    flow.subscribe([EVENTS])
+    assert flow.rewind_retained({partition(0): 0}) == {partition(0): 1}
+    flow.seek({partition(1): 5})
+    assert dict(flow.tell()) == {partition(0): 1, partition(1): 5, partition(2): 0}
+    inner.revoke(2)
+    assert dict(flow.tell()) == {partition(0): 1, partition(1): 5}

@@ -1,0 +1,391 @@
+"""The gate's seven promises, by their names."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+import pytest
+from arroyo.dlq import InvalidMessage
+from arroyo.processing.strategies.abstract import MessageRejected
+
+from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.core.state import SynchronizedPartitionState
+from arroyo_sync.gate.partition_buffer import MESSAGE_OVERHEAD_BYTES, HoldLimits
+from tests.support.fakes import At, partition
+from tests.support.harness import GateHarness
+
+# 1. Safety.
+
+
+@pytest.mark.parametrize(
+    ("remote", "taken"), [(None, 0), (0, 0), (3, 0), (4, 1), (5, 2), (6, 3), (9, 3)], ids=lambda value: str(value)
+)
+@pytest.mark.parametrize("is_held_first", [False, True], ids=["submitted", "held"])
+def test_safety_nothing_goes_on_at_or_past_the_remote_offset(
+    remote: int | None, taken: int, is_held_first: bool
+) -> None:
+    """Of the messages 3, 4 and 5 exactly those below it go on, whichever comes first, they or the offset."""
+    harness = GateHarness({0: 3})
+    if is_held_first:
+        harness.hold(0, 3, 4, 5)
+        harness.release(0, remote)
+    else:
+        harness.release(0, remote)
+        harness.submit(0, 3, 4, 5)
+    harness.poll_until_empty()
+    assert harness.step.taken == [(0, offset) for offset in (3, 4, 5)[:taken]]
+
+
+@pytest.mark.parametrize("remote", [3, None], ids=["back", "unknown again"])
+def test_safety_a_leader_that_goes_back_closes_the_gate_in_the_middle_of_a_slice(remote: int | None) -> None:
+    """The remote offset is read for every message, not once a poll."""
+    harness = GateHarness()
+    harness.hold(0, *range(10))
+    harness.release(0, 10)
+
+    def go_back(at: At) -> None:
+        if at == (0, 4):
+            harness.release(0, remote)
+
+    harness.step.before_submit = go_back
+    harness.poll_until_empty()
+    assert harness.step.taken == [(0, offset) for offset in range(5)]
+    assert harness.held() == {0: [5, 6, 7, 8, 9]}
+
+
+@pytest.mark.parametrize("look", ["poll", "submit"])
+@pytest.mark.parametrize("remote", [1, None], ids=["back", "unknown again"])
+def test_safety_a_leader_that_went_back_holds_what_it_had_released(remote: int | None, look: str) -> None:
+    """Left-over messages wait again, and nothing counts as left over that may not go on."""
+    harness = GateHarness()
+    harness.hold(0, 0, 1, 2)
+    harness.step.room = 1
+    harness.release(0, 3)
+    harness.gate.poll()
+    assert harness.gate.has_left_over
+    harness.step.room = None
+    harness.release(0, remote)
+    if look == "poll":
+        harness.gate.poll()
+    else:
+        harness.submit(0, 3)
+    assert harness.step.taken == [(0, 0)]
+    assert not harness.gate.has_left_over
+    harness.submit(0, 4)
+    assert harness.step.taken == [(0, 0)]
+
+
+# 2. Order.
+
+
+def test_order_is_kept_whatever_moves_in_between() -> None:
+    """Releases, rejections and polls in any mixture: each partition's messages go on in offset order, each once."""
+    harness = GateHarness({0: 0, 1: 0})
+    for offset in range(60):
+        for index in (0, 1):
+            harness.submit(index, offset)
+            if offset % (3 + index) == 0:
+                harness.release(index, offset - 2 * index if offset > 5 else 0)
+            harness.step.room = offset % 4 if offset % 3 else None
+            harness.gate.poll()
+            harness.step.room = None
+    harness.release(0, 60)
+    harness.release(1, 60)
+    harness.poll_until_empty()
+    for index in (0, 1):
+        assert [offset for each, offset in harness.step.taken if each == index] == list(range(60))
+
+
+# 3. No loss.
+
+
+def test_no_loss_the_local_offset_never_passes_a_message_that_waits() -> None:
+    """Held, left over or rejected: the manager is told the oldest message that has not gone on."""
+    harness = GateHarness()
+    harness.release(0, 1)
+    harness.submit(0, 0)
+    harness.hold(0, 1, 2, 3)
+    harness.gate.tell_local_offsets()
+    assert harness.local(0) == 1
+    harness.step.room = 1
+    harness.release(0, 4)
+    harness.gate.poll()
+    harness.gate.tell_local_offsets()
+    assert harness.local(0) == 2
+    harness.step.refuse((0, 2), InvalidMessage(partition(0), 2))
+    with pytest.raises(InvalidMessage):
+        harness.gate.poll()
+    harness.gate.tell_local_offsets()
+    assert harness.local(0) == 3
+
+
+# 4. Progress.
+
+
+def test_progress_a_poll_after_the_remote_offset_moved_hands_on() -> None:
+    """Without a new message, and without the clock moving."""
+    harness = GateHarness()
+    harness.hold(0, 0, 1, 2)
+    harness.gate.poll()
+    for remote in (1, 2, 3):
+        harness.release(0, remote)
+        harness.gate.poll()
+        assert harness.step.taken == [(0, offset) for offset in range(remote)]
+
+
+def test_progress_a_remote_offset_that_moved_ahead_of_the_messages_holds_none() -> None:
+    """Catching up costs no waiting at all."""
+    harness = GateHarness()
+    harness.release(0, 1_000)
+    harness.submit(0, *range(1_000))
+    assert len(harness.step.taken) == 1_000
+
+
+def test_progress_a_poll_ends_with_its_slice_and_the_next_one_goes_on() -> None:
+    """So that the processor, and the consumer's rebalances, have their turn however much was released."""
+    harness = GateHarness(slice_seconds=0.005)
+    harness.hold(0, *range(100))
+    harness.release(0, 100)
+
+    def take_a_millisecond(at: At) -> None:
+        harness.clock.now += 0.001
+
+    harness.step.before_submit = take_a_millisecond
+    harness.gate.poll()
+    assert 1 <= len(harness.step.taken) <= 6
+    assert harness.gate.has_left_over
+    harness.poll_until_empty()
+    assert harness.step.taken == [(0, offset) for offset in range(100)]
+
+
+def test_progress_a_slice_is_over_when_its_time_is() -> None:
+    """At the very moment, and not a message later."""
+    harness = GateHarness(slice_seconds=0.5)
+    harness.hold(0, *range(10))
+    harness.release(0, 10)
+
+    def take_a_quarter_second(at: At) -> None:
+        harness.clock.now += 0.25
+
+    harness.step.before_submit = take_a_quarter_second
+    harness.gate.poll()
+    assert harness.step.taken == [(0, 0), (0, 1)]
+
+
+def test_progress_one_poll_hands_on_what_was_released_in_every_partition() -> None:
+    """A partition that has nothing more to hand on ends its own turn, and not the slice."""
+    harness = GateHarness({0: 0, 1: 0, 2: 0})
+    for index in range(3):
+        harness.hold(index, 0, 1)
+        harness.release(index, 1 + index % 2)
+    harness.gate.poll()
+    assert sorted(harness.step.taken) == [(0, 0), (1, 0), (1, 1), (2, 0)]
+    assert not harness.gate.has_left_over
+
+
+# 5. Independence.
+
+
+def test_independence_a_partition_that_waits_delays_no_other() -> None:
+    """The others' messages go on at once, new ones and held ones, for however long it waits."""
+    harness = GateHarness({0: 0, 1: 0, 2: 0})
+    harness.hold(0, *range(500))
+    harness.hold(1, 0, 1)
+    harness.release(2, 10)
+    harness.submit(2, *range(10))
+    assert harness.step.taken == [(2, offset) for offset in range(10)]
+    harness.release(1, 2)
+    harness.gate.poll()
+    assert harness.step.taken[10:] == [(1, 0), (1, 1)]
+
+
+def test_independence_a_long_line_leaves_turns_to_the_others() -> None:
+    """Messages are released in all partitions in turns, and not one partition to its end."""
+    harness = GateHarness({0: 0, 1: 0})
+    for index in (0, 1):
+        harness.hold(index, *range(500))
+        harness.release(index, 500)
+    harness.poll_until_empty()
+    assert {index for index, _ in harness.step.taken[:200]} == {0, 1}
+
+
+@pytest.mark.parametrize("why", ["slices end", "the next step rejects"])
+def test_independence_a_long_line_does_not_use_up_every_slice(why: str) -> None:
+    """However few messages a slice lets through, each line has its turn after a few slices."""
+    harness = GateHarness({0: 0, 1: 0}, slice_seconds=0.005)
+    harness.hold(0, *range(1_000))
+    harness.hold(1, 0, 1, 2)
+    harness.release(0, 1_000)
+    harness.release(1, 3)
+
+    def take_two_milliseconds(at: At) -> None:
+        harness.clock.now += 0.002
+
+    if why == "slices end":
+        harness.step.before_submit = take_two_milliseconds
+    for _ in range(4):
+        if why == "the next step rejects":
+            harness.step.room = 3
+        harness.gate.poll()
+    assert {index for index, _ in harness.step.taken} == {0, 1}
+
+
+@pytest.mark.parametrize("why", ["slices end", "the next step rejects"])
+def test_independence_long_lines_share_the_slices(why: str) -> None:
+    """Whatever ends a line's turn, the other is next: neither waits until the other is through."""
+    harness = GateHarness({0: 0, 1: 0}, slice_seconds=0.5)
+    for index in (0, 1):
+        harness.hold(index, *range(500))
+        harness.release(index, 500)
+
+    def take_a_quarter_second(at: At) -> None:
+        harness.clock.now += 0.25
+
+    if why == "slices end":
+        harness.step.before_submit = take_a_quarter_second
+    for _ in range(20):
+        if why == "the next step rejects":
+            harness.step.room = 2
+        harness.gate.poll()
+    taken = Counter(index for index, _ in harness.step.taken)
+    assert taken.total() == 40
+    assert min(taken[0], taken[1]) >= 19, taken
+
+
+def test_independence_every_line_that_opens_hands_on_one_message_before_any_hands_on_a_second() -> None:
+    """Leaders commit all partitions at once: no release waits until another one's messages are through."""
+    harness = GateHarness({0: 0, 1: 0, 2: 0})
+    for index in range(3):
+        harness.hold(index, *range(100))
+    for index in range(3):
+        harness.release(index, 100)
+    harness.poll_until_empty()
+    assert sorted(harness.step.taken[:3]) == [(0, 0), (1, 0), (2, 0)]
+
+
+def test_independence_a_line_that_opens_while_another_drains_is_next() -> None:
+    """The gate sees it at the drain's next message, not when its slice ends."""
+    harness = GateHarness({0: 0, 1: 0})
+    for index in range(2):
+        harness.hold(index, *range(100))
+
+    def open_the_other(at: At) -> None:
+        if at == (0, 9):
+            harness.release(1, 100)
+
+    harness.step.before_submit = open_the_other
+    harness.release(0, 100)
+    harness.gate.poll()
+    assert harness.step.taken[:11] == [*((0, offset) for offset in range(10)), (1, 0)]
+
+
+@pytest.mark.parametrize("held", [1, 100])
+def test_independence_a_drain_begins_when_the_others_had_a_moment_to_open(
+    held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader's commit of several partitions comes in several fetches, which the source's thread can take in now."""
+    harness = GateHarness({0: 0, 1: 0, 2: 0})
+    waits: list[float] = []
+
+    def open_the_next(version: int, timeout: float) -> bool:
+        waits.append(timeout)
+        harness.release(len(waits), held)
+        return True
+
+    monkeypatch.setattr(harness.manager, "wait_for_move", open_the_next)
+    for index in range(3):
+        harness.hold(index, *range(held))
+    harness.release(0, held)
+    harness.poll_until_empty()
+    assert harness.step.taken[:3] == [(0, 0), (1, 0), (2, 0)]
+    assert len(harness.step.taken) == 3 * held
+    assert len(waits) == 2, "none is left that could open"
+    assert max(waits) < 0.001
+
+
+def test_a_line_that_opens_and_shuts_before_its_turn_hands_on_nothing() -> None:
+    """Leaders commit two partitions, and go back in the one whose turn has not come."""
+    harness = GateHarness({0: 0, 1: 0})
+    for index in range(2):
+        harness.hold(index, *range(3))
+
+    def shut_the_other(at: At) -> None:
+        if at[1] == 0:
+            harness.release(1 - at[0], 0)
+
+    harness.step.before_submit = shut_the_other
+    for index in range(2):
+        harness.release(index, 3)
+    harness.poll_until_empty()
+    taken = {index for index, _ in harness.step.taken}
+    assert len(taken) == 1
+    assert list(harness.held().values()) == [[0, 1, 2]]
+
+
+# 6. Bounded.
+
+
+def test_bounded_a_full_partition_rejects_and_keeps_nothing_of_it() -> None:
+    """Without a consumer that pauses, Arroyo carries the message and tries again; other partitions are not full."""
+    harness = GateHarness({0: 0, 1: 0}, limits=HoldLimits(messages=3, resume_messages=1))
+    harness.hold(0, 0, 1, 2)
+    for _ in range(3):
+        with pytest.raises(MessageRejected):
+            harness.submit(0, 3)
+    harness.hold(1, 0)
+    assert harness.gate.held_messages == 4
+    harness.release(0, 1)
+    harness.gate.poll()
+    harness.hold(0, 3)
+    assert harness.held() == {0: [1, 2, 3], 1: [0]}
+
+
+def test_bounded_in_bytes_too() -> None:
+    """Payload and overhead count; one message may pass the limit, or it could never be read."""
+    weight = MESSAGE_OVERHEAD_BYTES + 1_000
+    harness = GateHarness(limits=HoldLimits(bytes=2 * weight, resume_bytes=weight))
+    harness.submit(0, 0, 1, value=b"x" * 1_000)
+    with pytest.raises(MessageRejected):
+        harness.submit(0, 2)
+    harness.release(0, 2)
+    harness.gate.poll()
+    harness.submit(0, 2, value=b"x" * 10 * weight)
+    assert harness.held() == {0: [2]}
+    with pytest.raises(MessageRejected):
+        harness.submit(0, 3)
+
+
+def test_bounded_released_messages_pass_a_full_partition_by() -> None:
+    """The limit is for what is held: another partition's released messages are never rejected for it."""
+    harness = GateHarness({0: 0, 1: 0}, limits=HoldLimits(messages=1, resume_messages=0))
+    harness.hold(0, 0)
+    harness.release(1, 5)
+    harness.submit(1, *range(5))
+    assert harness.gate.held_messages == 1
+
+
+# 7. Loud.
+
+
+def test_loud_a_leader_that_went_back_behind_the_follower_is_a_state_and_a_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever watches the states sees it at once."""
+    caplog.set_level(logging.INFO)
+    harness = GateHarness()
+    harness.release(0, 2)
+    harness.submit(0, 0, 1)
+    harness.gate.tell_local_offsets()
+    harness.release(0, 1)
+    assert harness.states[-1] == (0, SynchronizedPartitionState.REMOTE_BEHIND)
+    assert "events[0]: remote offset moved back from 2 to 1" in caplog.text
+
+
+def test_loud_a_dead_source_is_never_swallowed() -> None:
+    """The same error out of every call, so the processor ends whichever it makes first."""
+    harness = GateHarness()
+    harness.source.die(OSError("broken"))
+    for call in (harness.gate.poll, lambda: harness.submit(0, 0), harness.gate.poll):
+        with pytest.raises(SourceDied, match="broken"):
+            call()

@@ -1,0 +1,120 @@
+"""The gate when its partition is read from another place: sought from outside, or found out by the next message."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+
+import pytest
+
+from arroyo_sync.core.state import PartitionKey
+from tests.support.fakes import partition
+from tests.support.harness import CarefulSource, GateHarness
+
+
+class FakeWatermarks:
+    def cached(self, topic: str, partition: int) -> int | None:
+        return None
+
+    def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+        return {}
+
+
+@pytest.mark.parametrize("how", ["seek", "submit"])
+def test_safety_reading_again_needs_proof_again_before_anything_goes_on(how: str) -> None:
+    """A position that moves back may mean another topic under the old commit log: the source is asked before.
+
+    It comes by a seek, or unannounced, as the offset of the next message.
+    """
+    watermarks = FakeWatermarks()
+    harness = GateHarness({0: 100}, watermarks=watermarks, source=CarefulSource())
+    harness.release(0, 120)
+    harness.submit(0, *range(100, 110))
+    if how == "seek":
+        harness.gate.seek(partition(0), 5)
+    harness.submit(0, 5)
+    harness.gate.poll()
+    assert harness.source.calls == [("assign", {("events", 0): 5}, watermarks)]
+    assert harness.step.taken[-1] == (0, 109)
+    assert harness.held() == {0: [5]}
+    harness.release(0, 6)
+    harness.gate.poll()
+    assert harness.step.taken[-1] == (0, 5)
+
+
+def test_order_a_seek_back_starts_a_new_one() -> None:
+    """What is held at or past the new position is dropped, since it comes again; what is before it stays."""
+    harness = GateHarness()
+    harness.hold(0, *range(10))
+    harness.gate.seek(partition(0), 6)
+    assert harness.held() == {0: [0, 1, 2, 3, 4, 5]}
+    harness.hold(0, *range(6, 12))
+    harness.release(0, 12)
+    harness.poll_until_empty()
+    assert harness.step.taken == [(0, offset) for offset in range(12)]
+
+
+def test_safety_what_was_received_before_a_seek_back_proves_nothing_after_it() -> None:
+    """Messages that went straight through are told later than they are received; the seek comes in between."""
+    harness = GateHarness({0: 0})
+    harness.release(0, 10)
+    harness.submit(0, *range(5))
+    harness.gate.seek(partition(0), 2)
+    harness.clock.now += 1
+    harness.gate.poll()
+    harness.gate.tell_local_offsets()
+    assert harness.manager.cell("events", 0).received is None
+    harness.submit(0, 2)
+    harness.gate.tell_local_offsets()
+    assert harness.manager.cell("events", 0).received == 3
+
+
+def test_a_seek_back_is_told_at_once() -> None:
+    """To the manager as the local offset, and to the source: nothing is received of the partition any more."""
+    harness = GateHarness()
+    harness.release(0, 5)
+    harness.submit(0, *range(10))
+    harness.gate.tell_local_offsets()
+    assert (harness.local(0), harness.manager.cell("events", 0).received) == (5, 10)
+    harness.gate.seek(partition(0), 2)
+    assert harness.local(0) == 2
+    assert harness.manager.cell("events", 0).received is None
+
+
+def test_order_a_seek_forward_keeps_what_is_held() -> None:
+    """It was read, so it goes on first, and then what comes from there on; nothing needs proof again."""
+    harness = GateHarness()
+    harness.hold(0, 0, 1)
+    harness.gate.seek(partition(0), 50)
+    harness.hold(0, 50)
+    harness.release(0, 51)
+    harness.poll_until_empty()
+    assert harness.step.taken == [(0, 0), (0, 1), (0, 50)]
+    assert harness.source.calls == []
+
+
+def test_progress_a_message_that_is_read_again_and_still_proven_goes_on_with_the_next_poll() -> None:
+    """No remote offset moves then, so nothing else would make the gate look at it."""
+    harness = GateHarness({0: 3})
+    harness.release(0, 5)
+    harness.submit(0, 3, 4)
+    harness.submit(0, 3, 4)
+    harness.poll_until_empty()
+    assert harness.step.taken == [(0, 3), (0, 4), (0, 3), (0, 4)]
+
+
+def test_order_a_seek_to_the_same_place_changes_nothing() -> None:
+    """Arroyo's consumer seeks to its own position with every pause."""
+    harness = GateHarness()
+    harness.hold(0, 0, 1)
+    harness.gate.seek(partition(0), 2)
+    harness.gate.seek(partition(7), 2)
+    assert (harness.held(), harness.source.calls) == ({0: [0, 1]}, [])
+
+
+def test_loud_reading_again_is_a_line_that_names_both_offsets(caplog: pytest.LogCaptureFixture) -> None:
+    """A position that moved back without a rebalance is worth knowing."""
+    caplog.set_level(logging.INFO)
+    harness = GateHarness({0: 10})
+    harness.hold(0, 3)
+    assert "events[0]: reading again from 3, back from 10" in [record.getMessage() for record in caplog.records]

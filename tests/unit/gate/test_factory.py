@@ -1,0 +1,271 @@
+"""The factory: one source, one factory, one consumer; the gate first, and a life beyond rebalances."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
+from arroyo.types import Commit, Partition, Topic
+
+from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError
+from arroyo_sync.core.state import SynchronizedPartitionState
+from arroyo_sync.gate import factory as factory_module
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.gate.strategy import SynchronizedStrategy
+from arroyo_sync.kafka.end_offsets import KafkaWatermarks
+from arroyo_sync.testing import ManualSource
+from tests.support.fakes import ScriptedConsumer, ScriptedStep, message, partition
+from tests.support.harness import CarefulSource, NotedSource
+from tests.support.pipelines import pipeline_of
+
+
+class UserFactory(ProcessingStrategyFactory[KafkaPayload]):
+    """Makes a step by script, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.step = ScriptedStep()
+        self.asked: list[tuple[Commit, dict[Partition, int]]] = []
+        self.shutdowns = 0
+
+    def create_with_partitions(
+        self, commit: Commit, partitions: Mapping[Partition, int]
+    ) -> ProcessingStrategy[KafkaPayload]:
+        self.asked.append((commit, dict(partitions)))
+        return self.step
+
+    def shutdown(self) -> None:
+        self.shutdowns += 1
+
+
+def no_commit(offsets: Mapping[Partition, int], force: bool = False) -> None:
+    """A commit that goes nowhere."""
+
+
+def make_factory(
+    source: ManualSource | None = None, user: UserFactory | None = None, **settings: Any
+) -> SynchronizedStrategyFactory[KafkaPayload]:
+    settings.setdefault("monitor_interval", None)
+    return SynchronizedStrategyFactory(user or UserFactory(), source or NotedSource(), **settings)
+
+
+@pytest.fixture
+def kafka_consumer() -> Iterator[KafkaConsumer]:
+    """Arroyo's consumer, of a broker that isn't there."""
+    consumer = KafkaConsumer(
+        {
+            "bootstrap.servers": "127.0.0.1:1",
+            "group.id": "follower",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "log_level": 0,
+        }
+    )
+    yield consumer
+    consumer.close()
+
+
+# One source, one factory, one consumer.
+
+
+def test_a_second_flow_control_is_refused_with_what_to_do() -> None:
+    """A factory serves one consumer; two would share its offsets."""
+    factory = make_factory()
+    factory.flow_control(ScriptedConsumer())
+    with pytest.raises(ConfigurationError, match="a factory serves one consumer; make a source and a factory for each"):
+        factory.flow_control(ScriptedConsumer())
+
+
+def test_a_source_of_another_factory_is_refused_with_what_to_do() -> None:
+    """Also when that factory is long gone, since the source has been started, and perhaps stopped, by then."""
+    source = ManualSource()
+    make_factory(source)
+    gc.collect()
+    with pytest.raises(ConfigurationError, match="make one source for each factory"):
+        make_factory(source)
+    make_factory(ManualSource())
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 0.0, float("nan")])
+def test_a_slice_of_no_time_is_refused(seconds: float) -> None:
+    """Or the loop would never rest."""
+    with pytest.raises(ConfigurationError, match=r"slice_seconds=.*more than 0") as raised:
+        make_factory(slice_seconds=seconds)
+    assert isinstance(raised.value, ArroyoSyncError)
+
+
+def test_a_setting_that_is_refused_does_not_use_up_the_source() -> None:
+    """So that a notebook or a test can try again with the same one."""
+    source = ManualSource()
+    with pytest.raises(ConfigurationError):
+        make_factory(source, slice_seconds=0)
+    make_factory(source)
+
+
+def test_partitions_of_several_topics_are_refused() -> None:
+    """Before anything of them is handed on."""
+    factory = make_factory()
+    with pytest.raises(ConfigurationError, match="one topic"):
+        factory.create_with_partitions(no_commit, {partition(0): 0, Partition(Topic("others"), 0): 0})
+
+
+# What it makes.
+
+
+def test_constructors_start_nothing() -> None:
+    """Neither the factory's nor the wrapper's; `create_with_partitions` starts the source, with the manager."""
+    source = NotedSource()
+    factory = make_factory(source)
+    factory.flow_control(ScriptedConsumer())
+    assert source.starts == 0
+    factory.create_with_partitions(no_commit, {partition(0): 4})
+    assert source.manager is factory.manager
+
+
+def test_the_gate_stands_before_the_users_strategy() -> None:
+    """Which is made with Arroyo's commit and partitions, and gets only what is released."""
+    user, source = UserFactory(), NotedSource()
+    factory = make_factory(source, user)
+    gate = factory.create_with_partitions(no_commit, {partition(0): 4})
+    assert isinstance(gate, SynchronizedStrategy)
+    assert user.asked == [(no_commit, {partition(0): 4})]
+    gate.submit(message(0, 4))
+    assert user.step.taken == []
+    source.set_remote_offset("events", 0, 5)
+    gate.poll()
+    assert user.step.taken == [(0, 4)]
+
+
+def test_the_source_is_told_the_positions_before_the_gate_is_made() -> None:
+    """So that no offset that isn't proven can be in force when the first message comes."""
+    states: list[SynchronizedPartitionState | None] = []
+    source = CarefulSource()
+    factory = make_factory(source, on_state_change=lambda *change: states.append(change[3][0]))
+    source.set_remote_offset("events", 0, 100)
+    factory.create_with_partitions(no_commit, {partition(0): 4})
+    assert source.calls == [("assign", {("events", 0): 4}, None)]
+    assert states == [SynchronizedPartitionState.UNKNOWN]
+
+
+def test_the_limits_are_the_gates() -> None:
+    """And the default ones are those of `HoldLimits`."""
+    factory = make_factory(limits=HoldLimits(messages=2, resume_messages=1))
+    gate = factory.create_with_partitions(no_commit, {partition(0): 0})
+    assert isinstance(gate, SynchronizedStrategy)
+    gate.submit(message(0, 0))
+    gate.submit(message(0, 1))
+    assert dict(gate.take_pause_changes()) == {partition(0): True}
+    default = make_factory().create_with_partitions(no_commit, {partition(0): 0})
+    assert isinstance(default, SynchronizedStrategy)
+    assert [line.limits for line in default.lines] == [HoldLimits()]
+
+
+def test_offsets_outlive_a_rebalance() -> None:
+    """The leaders' offsets are known to the next gate at once, though nothing new is published."""
+    pipeline = pipeline_of(0)
+    pipeline.release(0, 3)
+    pipeline.release(1, 2)
+    pipeline.run_until_quiet()
+    pipeline.consumer.rebalance(1)
+    pipeline.run_until_quiet()
+    assert pipeline.released_of(1) == [0, 1]
+
+
+def test_held_shows_what_each_partition_holds() -> None:
+    """Nothing before the first assignment; afterwards the partitions of the newest one."""
+    pipeline = pipeline_of(0, 1, produced=5)
+    assert make_factory().held == {}
+    pipeline.release(0, 2)
+    pipeline.run_until_quiet()
+    assert dict(pipeline.factory.held) == {("events", 0): 3, ("events", 1): 5}
+    pipeline.consumer.rebalance(1)
+    pipeline.run_until_quiet()
+    assert dict(pipeline.factory.held) == {("events", 1): 5}
+
+
+# The end.
+
+
+def test_shutdown_stops_the_source_in_its_time_and_then_the_users_factory() -> None:
+    """The timeout is the factory's."""
+    user, source = UserFactory(), NotedSource()
+    make_factory(source, user, stop_timeout=2.5).shutdown()
+    assert (source.stop_timeouts, source.is_stopped, user.shutdowns) == ([2.5], True, 1)
+
+
+def test_the_users_factory_is_shut_down_though_the_source_fails_to_stop() -> None:
+    """What the user holds is released in any case, and the error is not swallowed."""
+    user = UserFactory()
+
+    class Stuck(ManualSource):
+        def stop(self, timeout: float) -> None:
+            raise TimeoutError("stuck")
+
+    with pytest.raises(TimeoutError, match="stuck"):
+        make_factory(Stuck(), user).shutdown()
+    assert user.shutdowns == 1
+
+
+# Without the wrapper.
+
+
+def test_loud_one_warning_says_what_is_lost_without_the_flow_control(caplog: pytest.LogCaptureFixture) -> None:
+    """Once, at the first assignment, however many follow."""
+    factory = make_factory()
+    assert caplog.records == []
+    for _ in range(3):
+        factory.create_with_partitions(no_commit, {partition(0): 0})
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "flow_control() was never called" in warnings[0]
+    assert "factory.flow_control(consumer)" in warnings[0]
+
+
+def test_with_the_flow_control_there_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing to say."""
+    pipeline = pipeline_of(0)
+    pipeline.run()
+    assert [record for record in caplog.records if record.name.startswith("arroyo_sync")] == []
+
+
+# Around Arroyo's real consumer.
+
+
+def test_the_source_may_ask_the_followers_own_consumer_where_partitions_end(
+    kafka_consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only as long as it is open: a call into a closed handle could crash the process."""
+    was_closed: list[bool] = []
+
+    class Watermarks(KafkaWatermarks):
+        def close(self) -> None:
+            was_closed.append(kafka_consumer.closed)
+            super().close()
+
+    monkeypatch.setattr(factory_module, "KafkaWatermarks", Watermarks)
+    source = NotedSource()
+    factory = make_factory(source)
+    flow = factory.flow_control(kafka_consumer)
+    flow.subscribe([Topic("events")])
+    factory.create_with_partitions(no_commit, {})
+    (_, _, watermarks), *_ = source.calls
+    assert watermarks is not None
+    assert watermarks.cached("events", 0) is None
+    flow.close()
+    assert (was_closed, flow.closed) == ([False], True)
+    assert watermarks.query([("events", 0)], 10.0) == {}
+
+
+def test_the_wrapper_goes_around_arroyos_consumer_unseen(kafka_consumer: KafkaConsumer) -> None:
+    """Before any assignment it answers as that one does."""
+    flow = make_factory().flow_control(kafka_consumer)
+    assert isinstance(flow, FlowControlledConsumer)
+    assert (flow.closed, dict(flow.tell()), list(flow.paused())) == (False, {}, [])
+    assert flow.member_id == kafka_consumer.member_id

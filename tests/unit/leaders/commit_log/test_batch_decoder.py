@@ -1,0 +1,192 @@
+"""What a batch of commit-log records says in the end, and what is counted."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, KafkaError, Message
+
+from arroyo_sync.leaders.commit_log import batch_decoder as batch
+from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.record import Skipped, Tombstone, decode, decode_unusual
+from tests.support.fakes import Clock
+
+GROUPS = ("g", "a:b")
+
+
+def record(
+    offset: int, key: bytes | None, value: bytes | None, timestamp: tuple[int, int] = (TIMESTAMP_CREATE_TIME, 1234)
+) -> Message:
+    return Message("log", 3, offset, key, value, None, None, timestamp)
+
+
+def decoder(*groups: str) -> BatchDecoder:
+    return BatchDecoder("log", groups or GROUPS, Clock())
+
+
+def test_the_last_record_of_each_key_counts() -> None:
+    """With its place, its timestamp and the time of the message that it covers."""
+    decoded = decoder().decode(
+        [
+            record(10, b"events:0:g", b"5"),
+            record(11, b"events:1:g", b"7"),
+            record(12, b"events:0:g", b'{"offset": 6, "orig_message_ts": 1.5}'),
+        ]
+    )
+    said = {each.key: each.statement for each in decoded.published}
+    assert said[("events", 0)] == (6, 1234, 3, 12, 1.5)
+    assert said[("events", 1)] == (7, 1234, 3, 11, None)
+    assert (decoded.next_offset, decoded.events) == (13, [])
+
+
+def test_the_last_readable_record_counts_if_the_last_one_is_not() -> None:
+    """Each unreadable one that is passed over is counted."""
+    made = decoder()
+    decoded = made.decode(
+        [
+            record(1, b"events:0:g", b"5"),
+            record(2, b"events:0:g", b"{"),
+            record(3, b"events:0:g", b"-1001"),
+            record(4, b"events:0:g", b"\xff"),
+            record(5, b"events:1:g", b"{"),
+        ]
+    )
+    assert [(each.key, each.statement.offset) for each in decoded.published] == [(("events", 0), 5)]
+    assert (dict(made.malformed), made.logical) == ({"value": 3}, 1)
+
+
+def test_a_tombstone_is_a_last_word_too() -> None:
+    """It isn't passed over for an older offset."""
+    made = decoder()
+    decoded = made.decode([record(1, b"events:0:g", b"5"), record(2, b"events:0:g", None)])
+    assert [each.statement.offset for each in decoded.published] == [None]
+    assert made.tombstones == 1
+
+
+def test_other_groups_are_skipped_before_their_records_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group whose name ends like a followed one's is another one."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a record of another group was parsed")
+
+    monkeypatch.setattr(batch, "decode_unusual", fail)
+    made = decoder("b")
+    keys = [b"events:0:other", b"events:0:a:b", b"events:0:b:c", b"x:y:z"]
+    assert made.decode([record(index, key, b"not JSON") for index, key in enumerate(keys * 2)]).published == []
+    assert (made.other_groups, made.read, dict(made.malformed)) == (8, 8, {})
+
+
+def test_every_record_with_a_strange_key_is_counted() -> None:
+    """Also many of one key, and those without one."""
+    made = decoder()
+    keys = [None, b"", b"events", b"events:0", b":0:g", b"events:x:g", b"\xff:0:g"]
+    made.decode([record(index, key, b"5") for index, key in enumerate(keys * 3)])
+    assert dict(made.malformed) == {"key": 21}
+    assert made.read == 21
+
+
+def test_events_are_no_records() -> None:
+    """They come back as they are, and count for nothing."""
+    made = decoder()
+    event = Message("log", 3, 99, None, b"end", None, KafkaError(KafkaError._PARTITION_EOF), (0, -1))
+    decoded = made.decode([record(1, b"events:0:g", b"5"), event, record(2, None, b"5"), event])
+    assert (decoded.next_offset, decoded.events, made.read) == (3, [event, event], 2)
+    decoded = made.decode([event])
+    assert (decoded.published, decoded.next_offset) == ([], None)
+
+
+def test_a_record_without_a_timestamp_is_older_than_all() -> None:
+    """And doesn't count as the newest."""
+    made = decoder()
+    (published,) = made.decode([record(1, b"e:0:g", b"5", (TIMESTAMP_NOT_AVAILABLE, 0))]).published
+    assert published.statement.timestamp_ms == -1
+    made.decode([record(2, b"e:0:g", b"5", (TIMESTAMP_CREATE_TIME, 50)), record(3, b"e:1:g", b"5")])
+    assert made.newest_timestamp_ms == 1234
+
+
+def test_a_record_says_the_same_however_its_value_is_written() -> None:
+    """Arroyo's JSON, Snuba's without blanks, and any other JSON: with its offset, its place and its time."""
+    values = [
+        b'{"offset": 6, "orig_message_ts": 1.5, "received_p99": null}',
+        b'{"offset": 6, "orig_message_ts": 1.5, "received_p99": 2}',
+        b'{"offset":6,"orig_message_ts":1.5,"received_p99":2.25}',
+        b'{"orig_message_ts": 15e-1, "received_p99": null, "offset": 6}',
+    ]
+    for value in values:
+        (published,) = decoder().decode([record(12, b"events:0:g", value)]).published
+        assert published == (("events", 0), "g", (6, 1234, 3, 12, 1.5))
+
+
+def test_remembering_keys_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what comes again nor what was forgotten, since only a few keys are remembered, is read otherwise."""
+    monkeypatch.setattr(batch, "KNOWN_KEYS", 3)
+    made = decoder()
+    keys = [b"e:%d:%s" % (partition, group) for partition in range(5) for group in (b"g", b"a:b", b"x")]
+    keys += [b"e:%d:x:g" % partition for partition in range(5)] + [b"x:y:g"] * 5
+    messages = [record(index, key, b"5") for index, key in enumerate(keys)]
+    expected = made.decode(messages)
+    assert len(expected.published) == 10
+    for rounds in (2, 3):
+        assert made.decode(messages) == expected
+        assert (made.other_groups, dict(made.malformed)) == (10 * rounds, {"key": 5 * rounds})
+        assert len(made._known) <= 3
+
+
+def test_headers_whose_names_are_no_text_do_not_matter() -> None:
+    """confluent-kafka raises when they are asked for."""
+
+    class Strange(Message):
+        def headers(self) -> Any:
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no text")
+
+    message = Strange("log", 3, 1, b"e:0:g", b"5", None, None, (TIMESTAMP_CREATE_TIME, 1))
+    (published,) = decoder().decode([message]).published
+    assert published.statement.offset == 5
+
+
+def test_a_reason_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """With where the record is and what it looks like, in short."""
+    clock = Clock()
+    made = BatchDecoder("log", GROUPS, clock)
+    for index in range(5):
+        made.decode([record(index, b"events:0:g", b"{" * 10_000), record(index, b"k", b"")])
+    assert len(caplog.records) == 2
+    line = caplog.records[0].getMessage()
+    assert line.startswith("Skipped a record of log[3] at offset 0 (value): events[0] of group 'g'")
+    assert len(line) < 400
+    clock.now += 60
+    made.decode([record(9, b"events:0:g", b"{")])
+    assert len(caplog.records) == 3
+
+
+def test_a_batch_says_what_its_records_say_one_by_one() -> None:
+    """Random batches of all kinds of records, against the decoder for single records."""
+    source = random.Random(5)
+    keys = [b"e:0:g", b"e:1:g", b"e:0:a:b", b"e:0:b", b"e:0:x", b"bad", None, b"\xff:0:g"]
+    values = [b"1", b"2", b"3", b"{", b"-1", None, b'{"offset": 4}', b""]
+    for _ in range(2_000):
+        messages = [record(index, source.choice(keys), source.choice(values)) for index in range(source.randrange(12))]
+        expected: dict[tuple[object, ...], int | None] = {}
+        for message in messages:
+            decoded = decode(message.key(), message.value(), None)
+            if isinstance(decoded, Skipped):
+                continue
+            key = decoded.key if isinstance(decoded, Tombstone) else decoded
+            if key.group in GROUPS:
+                offset = None if isinstance(decoded, Tombstone) else decoded.offset
+                expected[key.topic, key.partition, key.group] = offset
+        published = decoder().decode(messages).published
+        assert {(*each.key, each.group): each.statement.offset for each in published} == expected
+        assert len(published) == len(expected)
+
+
+def test_a_batch_full_of_unreadable_records_takes_no_quadratic_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in values looked at: each once, though every key's last records are unreadable."""
+    looked_at = itertools.count()
+    monkeypatch.setattr(batch, "decode_unusual", lambda *arguments: (next(looked_at), decode_unusual(*arguments))[1])
+    messages = [record(index, b"e:%d:g" % (index % 100), b"{" if index > 100 else b"1") for index in range(2_000)]
+    assert len(decoder().decode(messages).published) == 100
+    assert next(looked_at) <= 2_000

@@ -1,0 +1,320 @@
+"""The sources without a broker: what they refuse, what they promise before they are connected, and what they say."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from arroyo.types import Topic
+from confluent_kafka import KafkaError
+
+from arroyo_sync.core.errors import ConfigurationError, NotReady, SourceDied
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.leaders import offset_source as source_module
+from arroyo_sync.leaders.commit_log.consumer import (
+    NOTHING_UNPROVEN,
+    CommitLogConsumer,
+    HighWatermarks,
+    RemoteOffsetSource,
+)
+from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
+from arroyo_sync.leaders.leader_offsets import Published
+from arroyo_sync.leaders.offset_source import OffsetSource, SourceStatistics
+from arroyo_sync.leaders.published_offset import Statement
+from tests.support.fakes import Clock
+
+CONFIGURATION = {"bootstrap.servers": "127.0.0.1:1"}
+TIMEOUT_SECONDS = 30.0
+
+
+def commit_log_consumer(**changes: Any) -> CommitLogConsumer:
+    arguments: dict[str, Any] = {"topic": Topic("log"), "groups": {"g"}, **changes}
+    return CommitLogConsumer(arguments.pop("configuration", CONFIGURATION), **arguments)
+
+
+def group_offsets_source(**changes: Any) -> GroupOffsetsSource:
+    arguments: dict[str, Any] = {"groups": {"g"}, **changes}
+    return GroupOffsetsSource(arguments.pop("configuration", CONFIGURATION), **arguments)
+
+
+Make = Callable[..., OffsetSource]
+BOTH = pytest.mark.parametrize("make", [commit_log_consumer, group_offsets_source])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"groups": []}, "name at least one leader group", id="no groups"),
+        pytest.param({"groups": {""}}, "'' is no name of a leader group", id="a group without a name"),
+        pytest.param({"groups": [None]}, "None is no name of a leader group", id="a group that is no text"),
+        pytest.param({"groups": "snuba"}, "give a collection of names, such as {'snuba'}", id="one text for groups"),
+        pytest.param({"configuration": {}}, "give it 'bootstrap.servers'", id="no brokers"),
+        pytest.param({"connect_timeout": 0}, "connect_timeout=0: must be more than 0", id="no time to connect"),
+        pytest.param({"connect_timeout": float("nan")}, "must be more than 0", id="a time that isn't a number"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_in_words(make: Make, changes: dict[str, Any], message: str) -> None:
+    """Where the mistake is made, before anything is started."""
+    with pytest.raises(ConfigurationError, match=message):
+        make(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"topic": Topic("")}, "the topic's name is empty", id="empty topic"),
+        pytest.param({"topic": Topic("a:b")}, "holds ':'", id="colon in the topic"),
+        pytest.param({"topic": "log"}, "give an arroyo.types.Topic", id="a text for the topic"),
+        pytest.param({"start": "latest"}, 'must be "all" or "recent"', id="another start"),
+        pytest.param({"lookback_seconds": -1.0}, "must be more than 0 seconds", id="a look ahead"),
+        pytest.param({"data_configuration": {}}, "data_configuration names no brokers", id="no data brokers"),
+    ],
+)
+def test_a_commit_log_that_cannot_be_read_is_refused_in_words(changes: dict[str, Any], message: str) -> None:
+    """Its own settings."""
+    with pytest.raises(ConfigurationError, match=message):
+        commit_log_consumer(**changes)
+
+
+def test_an_interval_of_zero_is_refused() -> None:
+    """It would ask without end."""
+    with pytest.raises(ConfigurationError, match="interval_seconds=0: must be more than 0 seconds"):
+        group_offsets_source(interval_seconds=0)
+
+
+@BOTH
+def test_a_source_keeps_the_contract(make: Make) -> None:
+    """The type checker says so here, and nothing is in doubt before anything is known."""
+    source: RemoteOffsetSource = make()
+    assert source.unproven == NOTHING_UNPROVEN
+    assert issubclass(HighWatermarks, object)
+
+
+@BOTH
+def test_the_constructor_starts_nothing(make: Make) -> None:
+    """No thread, no connection; and a source that was never started can be stopped."""
+    before = threading.active_count()
+    source = make()
+    assert threading.active_count() == before
+    statistics = source.statistics()
+    assert (statistics.alive, statistics.ready, statistics.read) == (False, False, 0)
+    source.check()
+    with pytest.raises(NotReady, match="it was never started"):
+        source.wait_until_ready(0.0)
+    source.stop(0.0)
+    with pytest.raises(SourceDied, match="was stopped"):
+        source.check()
+    source.start(SynchronizedPartitionStateManager())
+    assert threading.active_count() == before
+
+
+@BOTH
+def test_threads_are_named_daemons_and_end_at_stop(make: Make) -> None:
+    """Arroyo may skip `shutdown`, and the process must end all the same."""
+    source = make()
+    others = set(threading.enumerate())  # of tests before this one, some of which leave a daemon to end by itself
+    source.start(SynchronizedPartitionStateManager())
+    threads = set(threading.enumerate()) - others
+    assert sorted(thread.name.partition(":")[0] for thread in threads) == ["arroyo-sync checks", "arroyo-sync reader"]
+    assert all(thread.daemon for thread in threads)
+    source.start(source._manager)  # type: ignore[arg-type]
+    source.stop(TIMEOUT_SECONDS)
+    assert not any(thread.is_alive() for thread in threads)
+    source.stop(TIMEOUT_SECONDS)
+
+
+def test_a_thread_that_does_not_end_in_time_is_left_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    """`stop` is bounded, whatever librdkafka does."""
+    source = Stub()
+    source.start(SynchronizedPartitionStateManager())
+    assert source.is_reading.wait(TIMEOUT_SECONDS)
+    source.stop(0.01)
+    assert "did not end within 0.0 s: ['arroyo-sync reader: a stub']" in caplog.text
+    source.may_end.set()
+    source.stop(TIMEOUT_SECONDS)
+
+
+class Stub(OffsetSource):
+    """A source whose reading thread does what a test says."""
+
+    name = "a stub"
+
+    def __init__(self, groups: tuple[str, ...] = ("g",), clock: Clock | None = None) -> None:
+        super().__init__(CONFIGURATION, groups, None, clock or Clock())
+        self.is_reading = threading.Event()
+        self.may_end = threading.Event()
+        self.error: BaseException | None = None
+
+    def statistics(self) -> SourceStatistics:
+        return SourceStatistics(ready=self._is_ready, alive=self._is_alive)
+
+    def _missing(self) -> str:
+        return "it waits for a test"
+
+    def _read(self) -> None:
+        self.is_reading.set()
+        self.may_end.wait(TIMEOUT_SECONDS)
+        if self.error is not None:
+            raise self.error
+
+    def publish(self, offset: int, key: PartitionKey = ("events", 0), group: str = "g") -> None:
+        self._apply([Published(key, group, Statement(offset, 0, 0, 0))])
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        pytest.param(ZeroDivisionError("a mistake"), "a mistake", id="an exception"),
+        pytest.param(SystemExit("leave"), "leave", id="an exit"),
+        pytest.param(None, "returned though nothing stopped it", id="a return"),
+    ],
+)
+def test_however_a_thread_ends_the_source_is_dead_for_good(error: BaseException | None, message: str) -> None:
+    """One exception from its cause, at every check; the gate is woken; nobody waits for it to be ready."""
+    source = Stub()
+    source.error = error
+    manager = SynchronizedPartitionStateManager()
+    source.start(manager)
+    version = manager.version
+    source.may_end.set()
+    assert manager.wait_for_move(version, TIMEOUT_SECONDS)
+    for _ in range(2):
+        with pytest.raises(SourceDied, match=f"a stub has ended, nothing more is released: .*{message}") as died:
+            source.check()
+        assert error is None or died.value.__cause__ is error
+    with pytest.raises(SourceDied, match=message):
+        source.wait_until_ready(TIMEOUT_SECONDS)
+    assert not source.ready
+    source.stop(TIMEOUT_SECONDS)
+    with pytest.raises(SourceDied, match=message):
+        source.check()
+
+
+def test_a_source_serves_one_gate() -> None:
+    """Shared, each gate would take the other's moves."""
+    source = Stub()
+    source.start(SynchronizedPartitionStateManager())
+    with pytest.raises(ConfigurationError, match="make one source for each gate"):
+        source.start(SynchronizedPartitionStateManager())
+    source.may_end.set()
+    source.stop(TIMEOUT_SECONDS)
+
+
+def test_what_is_in_doubt_wakes_the_gate() -> None:
+    """It may prove it with its own client. Before the source is ready there is nothing to wake for."""
+    source = Stub()
+    manager = SynchronizedPartitionStateManager()
+    source._offsets.attach(manager)
+    source._manager = manager
+    source.assign({("events", 0): 0}, None)
+    source.publish(5)
+    assert dict(source.unproven) == {("events", 0): 5}
+    source._set_ready(True)
+    version = manager.version
+    source.publish(6)
+    assert manager.version > version
+
+
+class Cached:
+    """A follower's client, which counts who asks it."""
+
+    def __init__(self) -> None:
+        self.end: int | None = None
+        self.askers: list[int] = []
+
+    def cached(self, topic: str, partition: int) -> int | None:
+        self.askers.append(threading.get_ident())
+        return self.end
+
+    def query(self, partitions: object, timeout: float) -> dict[PartitionKey, int]:
+        raise AssertionError("a question to the broker would keep the follower from polling")
+
+
+def test_the_followers_client_is_asked_on_its_thread_only_and_seldom() -> None:
+    """When the gate looks at the source, and something is in doubt; for at most a hundredth of its time."""
+    clock = Clock()
+    source = Stub(clock=clock)
+    manager = SynchronizedPartitionStateManager()
+    source._offsets.attach(manager)
+    source._manager = manager
+    source._set_ready(True)
+    watermarks = Cached()
+    source.assign({("events", 0): 0}, watermarks)
+    source.check()
+    assert len(watermarks.askers) == 1, "at the assignment; nothing is in doubt"
+    source.publish(5)
+    watermarks.end = 10
+
+    elsewhere = threading.Thread(target=source.check)
+    elsewhere.start()
+    elsewhere.join(TIMEOUT_SECONDS)
+    assert manager.cell("events", 0).remote is None
+
+    clock.seconds_a_read = 1e-3
+    source.check()
+    assert manager.cell("events", 0).remote == 5
+    source.publish(20)
+    source.check()
+    source.check()
+    assert len(watermarks.askers) == 2, "asking took a millisecond, so not again for a tenth of a second"
+    clock.now += 0.1
+    source.check()
+    assert len(watermarks.askers) == 3
+    assert set(watermarks.askers) == {threading.get_ident()}
+
+
+def test_a_group_that_never_reports_is_warned_about_by_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """After a minute, once, naming the partitions, or that it is nothing at all; again if they change."""
+    clock = Clock()
+    source = Stub(("a", "b"), clock)
+    source._offsets.attach(SynchronizedPartitionStateManager())
+    source._set_ready(True)
+
+    def warnings() -> list[str]:
+        caplog.clear()
+        source._warn_of_silence()
+        return [record.getMessage() for record in caplog.records]
+
+    clock.now += source_module.SILENCE_SECONDS - 1
+    assert warnings() == []
+    clock.now += 1
+    first, second = warnings()
+    assert "group 'a' has published nothing at all" in first
+    assert "group 'b' has published nothing at all" in second
+    assert warnings() == []
+
+    source.assign({("events", 1): 0, ("events", 0): 0}, None)
+    source.publish(5, ("events", 1), "a")
+    (line,) = warnings()
+    assert "group 'a' has published nothing of events[0]." in line
+    assert warnings() == []
+    source.publish(5, ("events", 0), "a")
+    source.publish(5, ("other", 0), "b")
+    (line,) = warnings()
+    assert "group 'b' has published nothing of events[0], events[1]." in line
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
+
+
+def test_errors_that_librdkafka_rides_out_are_logged_once_a_minute_and_kind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It tells of a lost broker twenty times a second."""
+    clock = Clock()
+    for on_error in (commit_log_consumer(clock=clock)._reader.on_error, group_offsets_source(clock=clock)._on_error):
+        caplog.clear()
+        for _ in range(3):
+            on_error(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+            on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+        assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+            "connection refused. It is tried again",
+            "1/1 brokers are down. It is tried again",
+        ]
+        clock.now += 60.0
+        on_error(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+        assert len(caplog.records) == 3

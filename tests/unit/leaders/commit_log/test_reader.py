@@ -1,0 +1,385 @@
+"""The reading thread's work, step by step, against a client that does what its script says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from threading import Event
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    TIMESTAMP_CREATE_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import PartitionMetadata, TopicMetadata
+
+from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.kafka.end_offsets import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+from arroyo_sync.kafka.topics import TopicIdentity
+from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.reader import MISSING_SECONDS, PROGRESS_SECONDS, CommitLogReader, ReaderSettings
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
+from tests.support.fakes import Clock
+
+TOPIC = "log"
+
+
+class Answers:
+    """What `list_topics` returns."""
+
+    def __init__(self, topic: TopicMetadata) -> None:
+        self.topics = {TOPIC: topic}
+
+
+class ScriptedClient:
+    """A consumer of a topic with these partitions; messages are given to `messages`."""
+
+    def __init__(self, clock: Clock, partitions: Collection[int] = (0,)) -> None:
+        self.clock = clock
+        self.partitions = set(partitions)
+        self.ends: dict[int, int] = {}
+        self.begins: dict[int, int] = {}
+        self.since: dict[int, int] = {}
+        self.messages: list[Message] = []
+        self.assigned: dict[int, int] = {}
+        self.metadata_error: KafkaException | None = None
+        self.offsets_error: KafkaException | None = None
+        self.topic_error: KafkaError | None = None
+
+    def list_topics(self, topic: str, timeout: float) -> Answers:
+        if self.metadata_error is not None:
+            self.clock.now += timeout
+            raise self.metadata_error
+        metadata = TopicMetadata()
+        metadata.error = self.topic_error
+        metadata.partitions = {partition: PartitionMetadata() for partition in self.partitions}
+        return Answers(metadata)
+
+    def offsets_for_times(self, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
+        if self.offsets_error is not None:
+            raise self.offsets_error
+        known = {LATEST_TIMESTAMP: self.ends, EARLIEST_TIMESTAMP: self.begins}
+        return [
+            TopicPartition(TOPIC, each.partition, known.get(each.offset, self.since).get(each.partition, 0))
+            for each in partitions
+        ]
+
+    def incremental_assign(self, partitions: Sequence[TopicPartition]) -> None:
+        self.assigned.update((each.partition, each.offset) for each in partitions)
+
+    def incremental_unassign(self, partitions: Sequence[TopicPartition]) -> None:
+        for each in partitions:
+            del self.assigned[each.partition]
+
+    def poll(self, timeout: float) -> Message | None:
+        if not self.messages:
+            self.clock.now += timeout
+            return None
+        return self.messages.pop(0)
+
+    def consume(self, count: int, timeout: float) -> list[Message]:
+        assert timeout == 0, "no batch is waited for"
+        taken, self.messages = self.messages[:count], self.messages[count:]
+        return taken
+
+    def get_watermark_offsets(self, partition: TopicPartition, cached: bool) -> tuple[int, int]:
+        assert cached
+        return 0, self.ends.get(partition.partition, -1001)
+
+
+class NoIdentity:
+    """A topic that stays the same, until a test says otherwise."""
+
+    def __init__(self) -> None:
+        self.is_another = False
+        self.asked = 0
+
+    def ask(self) -> None:
+        self.asked += 1
+
+    def has_changed(self) -> bool:
+        is_another, self.is_another = self.is_another, False
+        return is_another
+
+
+class Fixture:
+    """A reader that is stepped by hand."""
+
+    def __init__(self, partitions: Collection[int] = (0,), start: Any = "all", wait_for_topic: bool = False) -> None:
+        self.clock = Clock()
+        self.client = ScriptedClient(self.clock, partitions)
+        self.identity = NoIdentity()
+        self.manager = SynchronizedPartitionStateManager()
+        self.offsets = LeaderOffsets(["g"])
+        self.offsets.attach(self.manager)
+        self.ready: list[bool] = []
+        self.stopping = Event()
+        settings = ReaderSettings(
+            topic=TOPIC,
+            configuration={"bootstrap.servers": "kafka:9092", "topic.metadata.refresh.interval.ms": 10_000},
+            start=start,
+            lookback_seconds=600.0,
+            wait_for_topic=wait_for_topic,
+            connect_timeout=30.0,
+            clock=self.clock,
+            wall_clock=lambda: 1_700_000_000.0,
+        )
+        self.reader = CommitLogReader(
+            settings,
+            BatchDecoder(TOPIC, ["g"], self.clock),
+            self.apply,
+            self.offsets.forget_log_partition,
+            self.set_ready,
+            self.stopping,
+        )
+        self.consumer = cast(Consumer, self.client)
+
+    def apply(self, published: Sequence[Published]) -> None:
+        self.offsets.apply(published, 0.0)
+
+    def set_ready(self, is_ready: bool) -> None:
+        self.ready.append(is_ready)
+        if is_ready:
+            self.offsets.open()
+        else:
+            self.offsets.shut()
+
+    def run(self, steps: int) -> None:
+        """As many steps, then stop. Without its real clock: waits for nothing."""
+        left = iter(range(steps))
+        step = self.reader._step
+
+        def counted(consumer: Consumer, identity: TopicIdentity) -> None:
+            if next(left, None) is None:
+                self.stopping.set()
+                return
+            step(consumer, identity)
+
+        self.reader._step = counted  # type: ignore[method-assign]
+        try:
+            self.stopping.clear()
+            self.reader.run(self.consumer, cast(TopicIdentity, self.identity))
+        finally:
+            self.reader._step = step  # type: ignore[method-assign]
+
+    def step(self, *messages: Message) -> None:
+        self.client.messages += messages
+        self.reader._step(self.consumer, cast(TopicIdentity, self.identity))
+
+    def remote(self, partition: int = 0) -> int | None:
+        return self.manager.cell("events", partition).remote
+
+
+def record(log_offset: int, offset: int, partition: int = 0, log_partition: int = 0) -> Message:
+    key = b"events:%d:g" % partition
+    return Message(
+        TOPIC, log_partition, log_offset, key, b"%d" % offset, None, None, (TIMESTAMP_CREATE_TIME, log_offset)
+    )
+
+
+def event(code: int, log_partition: int = 0, log_offset: int = 0) -> Message:
+    return Message(TOPIC, log_partition, log_offset, None, None, None, KafkaError(code), (0, -1))
+
+
+def test_it_opens_when_every_partition_was_replayed() -> None:
+    """By passing its end or meeting it; empty ones need nothing."""
+    fixture = Fixture((0, 1, 2))
+    fixture.client.ends = {0: 2, 1: 5, 2: 0}
+    fixture.run(1)
+    assert fixture.client.assigned == dict.fromkeys(range(3), OFFSET_BEGINNING)
+    fixture.step(record(0, 7), record(1, 6))
+    assert (fixture.ready, fixture.remote()) == ([], None)
+    assert fixture.reader.missing() == "it still has to read partitions 1 (read up to 0 of 5)"
+    fixture.step(event(KafkaError._PARTITION_EOF, 1))
+    assert (fixture.ready, fixture.remote()) == ([True], 6)
+
+
+def test_where_the_log_ends_is_asked_until_every_partition_has_told() -> None:
+    """Half an answer would open the gate too soon."""
+    fixture = Fixture()
+    fixture.client.ends = {0: 1}
+    fixture.client.offsets_error = KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+    fixture.run(3)
+    assert (fixture.client.assigned, fixture.ready) == ({}, [])
+    assert "the ends of partitions [0]" in fixture.reader.missing()
+    fixture.client.offsets_error = None
+    fixture.clock.now += 1
+    fixture.step(record(0, 7))
+    assert fixture.ready == [True]
+
+
+def test_a_recent_start_begins_where_the_look_back_does_but_never_past_the_end() -> None:
+    """The end was asked for first: what arrives meanwhile lies past it, and is read."""
+    fixture = Fixture((0, 1, 2), start="recent")
+    fixture.client.ends = {0: 100, 1: 100, 2: 100}
+    fixture.client.since = {0: 40, 1: -1, 2: 150}
+    fixture.run(1)
+    assert fixture.client.assigned == {0: 40, 1: 100, 2: 100}
+
+
+def test_read_all_begins_again_with_the_gate_shut() -> None:
+    """Called by another thread, done at the next step."""
+    fixture = Fixture(start="recent")
+    fixture.client.ends, fixture.client.since = {0: 3}, {0: -1}
+    fixture.run(1)
+    assert fixture.ready == [True]
+    fixture.reader.read_all()
+    fixture.step()
+    assert (fixture.ready, fixture.client.assigned) == ([True, False], {})
+    fixture.step()
+    assert fixture.client.assigned == {0: OFFSET_BEGINNING}
+    fixture.step(record(0, 5), record(2, 7))
+    assert (fixture.ready, fixture.remote()) == ([True, False, True], 7)
+
+
+def test_a_position_that_is_gone_forgets_its_partition_alone() -> None:
+    """The gate shuts, and opens once that partition was read again; the topic's identity is asked for at once."""
+    fixture = Fixture((0, 1))
+    fixture.client.ends = {0: 1, 1: 1}
+    fixture.run(1)
+    fixture.step(record(0, 7, partition=0), record(0, 9, partition=1, log_partition=1))
+    assert (fixture.remote(0), fixture.remote(1)) == (7, 9)
+    asked = fixture.identity.asked
+    fixture.client.ends = fixture.client.begins = {0: 50, 1: 1}
+    fixture.step(record(1, 8), event(KafkaError._AUTO_OFFSET_RESET))
+    assert (fixture.remote(0), fixture.remote(1), fixture.identity.asked) == (None, None, asked + 1)
+    assert fixture.client.assigned == {1: OFFSET_BEGINNING}
+    fixture.step()
+    assert fixture.client.assigned == {0: OFFSET_BEGINNING, 1: OFFSET_BEGINNING}
+    assert (fixture.remote(0), fixture.remote(1)) == (None, 9)
+    assert fixture.ready == [True, False, True]
+
+
+def test_a_topic_that_is_another_one_is_read_from_its_beginning() -> None:
+    """By another client, which `run` ends for; as many partitions as it has by then; what the old one said is void."""
+    fixture = Fixture((0, 1))
+    fixture.client.ends = {0: 1, 1: 1}
+    fixture.run(1)
+    fixture.step(record(0, 7), record(0, 9, 1, 1))
+    fixture.identity.is_another = True
+    fixture.client.partitions, fixture.client.ends = {0}, {0: 1}
+    fixture.client.messages.append(record(0, 3))
+    fixture.run(100)
+    assert not fixture.stopping.is_set()
+    assert fixture.ready == [True, False]
+    fixture.run(3)
+    assert fixture.ready == [True, False, True]
+    assert fixture.client.assigned == {0: OFFSET_BEGINNING}
+    assert (fixture.remote(0), fixture.remote(1)) == (3, None)
+
+
+def test_an_added_partition_counts_once_it_was_replayed_and_leaves_the_gate_open() -> None:
+    """Its first records are older than its last one."""
+    fixture = Fixture()
+    fixture.run(1)
+    fixture.step(record(0, 7))
+    fixture.client.partitions.add(1)
+    fixture.client.begins, fixture.client.ends = {1: 5}, {0: 1, 1: 7}
+    fixture.clock.now += 10
+    fixture.step()
+    fixture.step()
+    assert fixture.client.assigned == {0: OFFSET_BEGINNING, 1: OFFSET_BEGINNING}
+    fixture.step(record(5, 90, log_partition=1))
+    assert fixture.remote() == 7
+    fixture.step(record(6, 8, log_partition=1))
+    assert (fixture.remote(), fixture.ready) == (8, [True])
+    fixture.step(record(7, 90, log_partition=1))
+    assert fixture.remote() == 90
+
+
+def test_a_topic_that_is_gone_is_waited_for_a_while() -> None:
+    """It may be about to be created again, and a broker that has just started may not know it yet."""
+    fixture = Fixture()
+    fixture.run(1)
+    fixture.client.partitions.clear()
+    fixture.step(event(KafkaError.UNKNOWN_TOPIC_OR_PART))
+    fixture.clock.now += MISSING_SECONDS - 1
+    fixture.step()
+    fixture.client.partitions.add(0)
+    fixture.clock.now += 1
+    fixture.step()
+    fixture.client.partitions.clear()
+    fixture.step(event(KafkaError.UNKNOWN_TOPIC_OR_PART))
+    fixture.clock.now += MISSING_SECONDS - 1
+    fixture.step()
+    fixture.clock.now += 1
+    with pytest.raises(CommitLogMissing, match="was it deleted"):
+        fixture.step()
+
+
+def test_a_topic_that_was_never_there_ends_it_unless_it_is_waited_for() -> None:
+    """Both kinds of answers count."""
+    fixture = Fixture(())
+    with pytest.raises(CommitLogMissing, match=r"doesn't exist at kafka:9092.*wait_for_topic=True"):
+        fixture.run(1)
+    fixture = Fixture()
+    fixture.client.topic_error = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+    with pytest.raises(CommitLogMissing):
+        fixture.run(1)
+    fixture.client.topic_error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    with pytest.raises(KafkaException):
+        fixture.run(1)
+
+
+def test_brokers_that_never_answer_end_it_after_the_timeout() -> None:
+    """With the last error that librdkafka told of."""
+    fixture = Fixture()
+    fixture.client.metadata_error = KafkaException(KafkaError(KafkaError._TRANSPORT))
+    fixture.reader.on_error(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+    began = fixture.clock.now
+    with pytest.raises(BrokersUnreachable, match="no broker of kafka:9092 answered within 30 s: connection refused"):
+        fixture.run(1)
+    assert 30.0 <= fixture.clock.now - began < 35.0
+
+
+def test_brokers_that_are_lost_later_are_waited_for() -> None:
+    """For as long as it takes."""
+    fixture = Fixture()
+    fixture.run(1)
+    fixture.client.metadata_error = KafkaException(KafkaError(KafkaError._TRANSPORT))
+    for _ in range(20):
+        fixture.clock.now += 100
+        fixture.step(event(KafkaError._TRANSPORT), event(KafkaError.NOT_LEADER_FOR_PARTITION))
+    assert fixture.ready == [True]
+
+
+def test_the_first_error_that_ends_it_counts() -> None:
+    """After a refused password, all brokers are "down"."""
+    fixture = Fixture()
+    fixture.run(1)
+    fixture.reader.on_error(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+    fixture.reader.on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    with pytest.raises(KafkaException, match="wrong password"):
+        fixture.step()
+
+
+@pytest.mark.parametrize("code", [KafkaError._BAD_MSG, KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN])
+def test_a_partition_that_can_never_be_read_again_ends_it(code: int) -> None:
+    """It would stand still in silence."""
+    fixture = Fixture()
+    fixture.run(1)
+    with pytest.raises(KafkaException):
+        fixture.step(event(code))
+
+
+def test_progress_and_lag_are_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    """While it replays, and how far behind it is at any time."""
+    caplog.set_level("INFO")
+    fixture = Fixture()
+    fixture.client.ends = {0: 4}
+    fixture.run(1)
+    fixture.clock.now += PROGRESS_SECONDS
+    fixture.step(record(0, 7))
+    assert fixture.reader.lag == 3
+    assert "25% replayed (1 records, 0 of 1 partitions, " in caplog.messages[-1]
+    fixture.step(record(3, 7))
+    assert "replayed (2 records, 1 of 1 partitions, " in caplog.messages[-1]
+    fixture.clock.now += 1
+    fixture.step()
+    assert fixture.reader.lag == 0

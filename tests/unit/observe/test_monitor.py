@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+
+from arroyo_sync.core.errors import FollowerStalled
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.leaders.commit_log.consumer import HighWatermarks
+from arroyo_sync.observe import monitor as monitor_module
+from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
+from arroyo_sync.observe.monitor import SILENCE_SECONDS, Monitor, OnStall
+from arroyo_sync.observe.problems import Problem, ProblemKind
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.stalls import Stall
+from tests.support.metrics_backend import RecordingMetrics
+
+WAITING = PartitionSnapshot("events", 3, 50, 50, high_watermark=100, leaders=(LeaderSnapshot("writers", 50),))
+DONE = PartitionSnapshot("events", 3, 100, 100, high_watermark=100, leaders=(LeaderSnapshot("writers", 100),))
+STALLED_AFTER = 300.0
+
+
+class Follower:
+    """What is watched, and what came of it; also the clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.snapshot = Snapshot(0.0, (WAITING,))
+        self.given_ends: list[Mapping[PartitionKey, int]] = []
+        self.asked: list[Collection[PartitionKey]] = []
+        self.is_open = False
+        self.errors: list[Exception] = []
+        self.backend = RecordingMetrics()
+        self.looked = threading.Event()
+        self.was_asked = threading.Event()
+
+    def observe(self, ends: Mapping[PartitionKey, int]) -> Snapshot:
+        self.given_ends.append(ends)
+        self.looked.set()
+        return self.snapshot
+
+    def cached(self, topic: str, partition: int) -> int | None:
+        raise AssertionError("another thread's knowledge")
+
+    def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+        self.asked.append(partitions)
+        self.was_asked.set()
+        return {key: 500 + len(self.asked) for key in partitions if key[1] != 9}
+
+    @contextmanager
+    def open_watermarks(self) -> Iterator[HighWatermarks]:
+        self.is_open = True
+        yield self
+        self.is_open = False
+
+    def monitor(self, on_stall: OnStall = None, interval: float | None = 60.0) -> Monitor:
+        return Monitor(
+            self.observe,
+            open_watermarks=self.open_watermarks,
+            gate_counts=GateCounts,
+            end=self.errors.append,
+            stalled_after=STALLED_AFTER,
+            on_stall=on_stall,
+            interval=interval,
+            clock=lambda: self.now,
+            reporter=MetricsReporter(lambda: self.backend),
+        )
+
+    def show(self, *partitions: PartitionSnapshot) -> None:
+        self.snapshot = Snapshot(self.now, partitions)
+
+
+@pytest.fixture
+def follower() -> Follower:
+    return Follower()
+
+
+@pytest.fixture(autouse=True)
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+    """The problems that went to Sentry."""
+    told: list[Problem] = []
+    monkeypatch.setattr(monitor_module, "capture_problem", lambda problem, snapshot: told.append(problem))
+    return told
+
+
+def look_at(follower: Follower, monitor: Monitor, *times: float) -> None:
+    for now in times:
+        follower.now = now
+        monitor.look()
+
+
+def test_a_stall_is_told_counted_and_over(follower: Follower, told: list[Problem]) -> None:
+    """At 300 s, not before; once it moves, the gauge is 0 again."""
+    monitor = follower.monitor()
+    look_at(follower, monitor, 0, 299)
+    assert told == []
+    look_at(follower, monitor, 300, 301)
+    assert [problem.kind for problem in told] == [ProblemKind.STALL]
+    follower.show(DONE)
+    look_at(follower, monitor, 302)
+    for_leader = [value for value, tags in follower.backend.of("arroyo_sync.stalled") if tags["waits_for"] == "leader"]
+    assert for_leader == [0, 0, 1, 1, 0]
+
+
+def test_a_silent_group_is_told_before_it_is_a_stall(follower: Follower, told: list[Problem]) -> None:
+    """Messages wait for a minute for a group that has published nothing: somebody should look at its name."""
+    monitor = follower.monitor()
+    follower.show(PartitionSnapshot("events", 3, 50, None, high_watermark=100, leaders=(LeaderSnapshot("typo"),)))
+    look_at(follower, monitor, 0, SILENCE_SECONDS - 1)
+    assert told == []
+    look_at(follower, monitor, SILENCE_SECONDS)
+    assert [(problem.kind, problem.group) for problem in told] == [(ProblemKind.NEVER_REPORTED, "typo")]
+
+
+def test_on_stall_is_called_once_for_each_partition_that_begins_to_stand_still(follower: Follower) -> None:
+    """And again when it stands still again."""
+    stalls: list[Stall] = []
+    monitor = follower.monitor(stalls.append)
+    look_at(follower, monitor, 0, 300, 301)
+    follower.show(DONE)
+    look_at(follower, monitor, 302)
+    follower.show(WAITING)
+    look_at(follower, monitor, 400, 700)
+    assert [(stall.partition, stall.group, stall.waiting_seconds) for stall in stalls] == [
+        (3, "writers", 300),
+        (3, "writers", 300),
+    ]
+
+
+def test_raise_ends_the_processor_with_the_stall(follower: Follower) -> None:
+    """The error says which partition, and for whom it waits."""
+    look_at(follower, follower.monitor("raise"), 0, 300, 301)
+    (error,) = follower.errors
+    assert isinstance(error, FollowerStalled)
+    assert isinstance(error.stall, Stall)
+    assert str(error) == str(error.stall)
+
+
+def test_by_default_a_stall_ends_nothing(follower: Follower) -> None:
+    """It is the leader that is ill."""
+    look_at(follower, follower.monitor(), 0, 300)
+    assert follower.errors == []
+
+
+def test_what_on_stall_raises_is_logged_and_the_next_look_takes_place(
+    follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault in the alarm doesn't end the watch, and doesn't keep the metrics back."""
+
+    def fail(stall: Stall) -> None:
+        raise RuntimeError("the pager is down")
+
+    monitor = follower.monitor(fail)
+    look_at(follower, monitor, 0, 300)
+    assert "on_stall raised" in caplog.text
+    assert follower.backend.of("arroyo_sync.stalled")[-2:] == [
+        (1, {"waits_for": "leader"}),
+        (0, {"waits_for": "follower"}),
+    ]
+
+
+def test_a_look_that_fails_is_logged_once_a_minute_and_the_next_one_takes_place(
+    follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a metrics backend raises."""
+    monitor = follower.monitor()
+    caplog.set_level(logging.ERROR)
+    follower.backend = None  # type: ignore[assignment]
+    look_at(follower, monitor, 0, 1, 59)
+    assert len(caplog.records) == 1
+    look_at(follower, monitor, 60)
+    assert len(caplog.records) == 2
+    assert len(follower.given_ends) == 4
+
+
+def test_the_broker_is_asked_where_the_assigned_partitions_end(follower: Follower) -> None:
+    """What it can't tell of stays as it was known, and what is revoked is forgotten."""
+    monitor = follower.monitor()
+    monitor.ask_ends(follower)
+    look_at(follower, monitor, 0)
+    monitor.ask_ends(follower)
+    look_at(follower, monitor, 1)
+    assert follower.given_ends == [{}, {("events", 3): 501}]
+    follower.show(WAITING, PartitionSnapshot("events", 9, 50, 50))
+    look_at(follower, monitor, 2)
+    monitor.ends = {**monitor.ends, ("events", 9): 77, ("events", 0): 1}
+    monitor.ask_ends(follower)
+    assert monitor.ends == {("events", 3): 502, ("events", 9): 77}
+    follower.show()
+    look_at(follower, monitor, 3)
+    monitor.ask_ends(follower)
+    assert monitor.ends == {}
+
+
+def test_it_looks_by_itself_on_a_thread_of_its_own_until_it_is_stopped(follower: Follower) -> None:
+    """A named daemon thread, which ends."""
+    monitor = follower.monitor(interval=0.001)
+    monitor.start()
+    monitor.start()
+    assert follower.looked.wait(10)
+    threads = [thread for thread in threading.enumerate() if thread.name == "arroyo-sync monitor"]
+    assert [thread.daemon for thread in threads] == [True]
+    assert follower.was_asked.wait(10)
+    monitor.stop(10)
+    assert not threads[0].is_alive()
+    assert not follower.is_open
+
+
+def test_it_goes_on_without_a_client_that_can_not_be_made(
+    follower: Follower, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nobody knows where partitions end; all else is watched."""
+
+    def fail() -> None:
+        raise RuntimeError("no such setting")
+
+    monkeypatch.setattr(follower, "open_watermarks", fail)
+    monitor = follower.monitor(interval=0.001)
+    monitor.start()
+    assert follower.looked.wait(10)
+    monitor.stop(10)
+    assert "goes on without" in caplog.text
+
+
+def test_it_takes_a_last_look_when_it_is_stopped(follower: Follower, told: list[Problem]) -> None:
+    """So what ended the follower is told, though a second has not passed."""
+    monitor = follower.monitor(interval=3600.0)
+    monitor.start()
+    follower.snapshot = Snapshot(0.0, (), source_error="it died")
+    monitor.stop(10)
+    monitor.stop(10)
+    assert [problem.message for problem in told] == ["it died"]
+    assert follower.backend.of("arroyo_sync.reader.alive") == [(0, {})]
+
+
+def test_with_no_interval_it_never_looks(follower: Follower) -> None:
+    """For those who watch by themselves."""
+    monitor = follower.monitor(interval=None)
+    monitor.start()
+    monitor.stop(10)
+    assert follower.given_ends == []

@@ -1,0 +1,451 @@
+"""The examples without a cluster: the quickstart on its embedded broker, how it judges, and everyone's flags."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from arroyo.backends.kafka import KafkaPayload
+from arroyo.types import BrokerValue, Partition, Topic
+from arroyo.utils.retries import RetryException
+from confluent_kafka import KafkaError, KafkaException
+from rich.console import Console
+
+from tests.support.programs import EXAMPLES, Program
+
+sys.path.insert(0, str(EXAMPLES))
+
+import leader
+import post_process_forwarder
+import quickstart
+import runner
+from demo.journal import Journal, Publication, Release, Stop, judge, partitions
+from demo.view import Picture, Row, open_view
+
+UNUSED_PORT = "127.0.0.1:1"
+
+FORWARDER_FLAGS = ["--bootstrap-servers", UNUSED_PORT, "--topic", "events", "--consumer-group", "forwarder"]
+SYNCHRONIZED_FLAGS = [
+    *FORWARDER_FLAGS,
+    "--synchronize-commit-log-topic",
+    "commit-log",
+    "--synchronize-commit-group",
+    "writers",
+]
+LEADER_FLAGS = [*FORWARDER_FLAGS, "--commit-log-topic", "commit-log"]
+
+# The gate is left out: whatever the follower's consumer reads goes straight to the strategy behind.
+WITHOUT_THE_GATE = """
+import sys
+import demo.pipelines
+import quickstart
+
+class NoGate(demo.pipelines.SynchronizedStrategyFactory):
+    def create_with_partitions(self, commit, partitions):
+        return self._factory.create_with_partitions(commit, partitions)
+
+    def flow_control(self, consumer):
+        return consumer
+
+demo.pipelines.SynchronizedStrategyFactory = NoGate
+sys.exit(quickstart.main(["--seconds", "3"]))
+"""
+
+
+def counts(summary: str) -> dict[str, int]:
+    """The numbers of the summary."""
+    found = re.findall(
+        r"^(?:ok|BROKEN)? +(produced|released early|released|lost|out of order) +([\d,]+)", summary, re.MULTILINE
+    )
+    return {name: int(number.replace(",", "")) for name, number in found}
+
+
+# The quickstart.
+
+
+def test_the_quickstart_keeps_every_promise(tmp_path: Path) -> None:
+    """On the embedded broker: everything produced is released, nothing early, lost or out of order, and it exits 0."""
+    with Program(tmp_path, str(EXAMPLES / "quickstart.py"), "--seconds", "5", "--rate", "200") as program:
+        assert program.exit_status() == 0, program.text
+        summary = counts(program.text)
+        produced = summary.pop("produced")
+        assert produced > 0
+        assert summary == {"released": produced, "released early": 0, "lost": 0, "out of order": 0}
+        assert "Every promise was kept." in program.text
+        assert re.search(r"slow-writer/\d stands still: partitions \d, \d must wait", program.text)
+        assert re.search(r"While slow-writer/\d stood still for \d", program.text)
+        assert re.search(r"release latency  p50 [\d.]+ ms, p99 [\d.]+ ms", program.text)
+        assert "Traceback" not in program.text
+
+
+def test_the_quickstart_notices_a_gate_that_does_not_hold(tmp_path: Path) -> None:
+    """With the gate left out the follower gets messages early; it is counted, said, and the exit status is 1."""
+    with Program(tmp_path, "-c", WITHOUT_THE_GATE) as program:
+        assert program.exit_status() == 1, program.text
+        assert counts(program.text)["released early"] > 0
+        assert "BROKEN  Safety" in program.text
+        assert "Every promise was kept." not in program.text
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_quickstart_ends_cleanly(tmp_path: Path, signum: signal.Signals) -> None:
+    """It stops producing, waits for what is on its way, counts, and exits 0."""
+    with Program(tmp_path, str(EXAMPLES / "quickstart.py"), "--seconds", "600") as program:
+        program.wait_for(r"produced [1-9]")
+        program.signal(signum)
+        assert program.exit_status() == 0, program.text
+        summary = counts(program.text)
+        assert summary["produced"] == summary["released"] > 0
+        assert "Traceback" not in program.text
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And exit status 2: nothing was shown."""
+    monkeypatch.setattr("demo.broker.TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert quickstart.main(["--bootstrap-servers", UNUSED_PORT]) == 2
+    assert capsys.readouterr().err.startswith(f"quickstart: --bootstrap-servers {UNUSED_PORT}: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        pytest.param(
+            ["--partitions", "8"], "--partitions needs --bootstrap-servers", id="partitions without a cluster"
+        ),
+        pytest.param(["--partitions", "0", "--bootstrap-servers", "x"], "at least 1", id="no partitions"),
+        pytest.param(["--rate", "0"], "--rate: must be more than 0", id="no rate"),
+        pytest.param(["--seconds", "nan"], "--seconds: must be more than 0", id="not a number"),
+    ],
+)
+def test_wrong_flags_of_the_quickstart_are_refused(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With exit status 2 and a line that names the flag."""
+    with pytest.raises(SystemExit) as exit_info:
+        quickstart.main(arguments)
+    assert exit_info.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+# How it judges.
+
+
+def journal_of(
+    produced: Sequence[int], published: Mapping[str, Sequence[tuple[int, float]]], released: Sequence[tuple[int, float]]
+) -> Journal:
+    """What happened in partition 0."""
+    journal = Journal(["a", "b"])
+    journal.produced[0] += produced
+    for group, publications in published.items():
+        journal.published[group, 0] += [Publication(*each) for each in publications]
+    journal.released[0] += [Release(offset, at, 1) for offset, at in released]
+    return journal
+
+
+KEPT: dict[str, Any] = {
+    "produced": [0, 1, 2],
+    "published": {"a": [(1, 1.0), (3, 3.0)], "b": [(2, 2.0), (3, 4.0)]},
+    "released": [(0, 2.5), (1, 3.5), (2, 4.5)],
+}
+
+
+def test_a_run_that_kept_its_promises_is_judged_so() -> None:
+    """And a release's latency counts from when the slower leader published what covers it."""
+    verdict = judge(journal_of(**KEPT))
+    assert (verdict.produced, verdict.released, verdict.broken) == (3, 3, [])
+    assert (verdict.early, verdict.lost, verdict.out_of_order) == (0, 0, 0)
+    assert verdict.latencies_ms == [500.0, 500.0, 500.0]
+
+
+@pytest.mark.parametrize(
+    ("happened", "broken"),
+    [
+        pytest.param({"released": [(0, 1.5), (1, 3.5), (2, 4.5)]}, "Safety: 1 ", id="the slower leader came later"),
+        pytest.param({"released": [(0, 0.5), (1, 0.5), (2, 0.5)]}, "Safety: 3 ", id="before any leader"),
+        pytest.param({"released": [(0, 2.5), (2, 3.5), (1, 4.5)]}, "Safety: 1 ", id="at the remote offset"),
+        pytest.param({"published": {"a": [(3, 1.0)]}}, "Safety: 3 ", id="a leader that never published"),
+        pytest.param(
+            {"published": {"a": [(3, 1.0)], "b": [(3, 1.0), (1, 2.0), (3, 4.0)]}},
+            "Safety: 1 ",
+            id="a leader that went back",
+        ),
+        pytest.param({"released": [(0, 2.5), (1, 3.5)]}, "No loss: 1 ", id="one is missing"),
+        pytest.param({"released": [(0, 4.5), (2, 4.5), (1, 4.6)]}, "Order: 1 ", id="two are swapped"),
+        pytest.param({"released": [(0, 4.5), (0, 4.5), (1, 4.5), (2, 4.5)]}, "Order: 1 ", id="one came twice"),
+    ],
+)
+def test_each_broken_promise_is_found(happened: dict[str, Any], broken: str) -> None:
+    """From what happened alone."""
+    verdict = judge(journal_of(**{**KEPT, **happened}))
+    assert any(each.startswith(broken) for each in verdict.broken), verdict.broken
+
+
+def test_a_new_assignment_may_begin_further_back() -> None:
+    """A rebalance starts again from the committed offsets, so repetition is no disorder."""
+    journal = journal_of(**KEPT)
+    journal.released[0].append(Release(1, 5.0, 2))
+    assert judge(journal).broken == []
+
+
+@pytest.mark.parametrize(
+    ("others_release_at", "is_kept"), [([1.0, 2.0, 3.0, 4.0], True), ([0.9, 3.2, 4.0], False), ([], False)]
+)
+def test_partitions_whose_leader_works_may_not_wait(others_release_at: list[float], is_kept: bool) -> None:
+    """While the leader of partition 0 stands still from 1.0 to 3.0, partition 1 must go on."""
+    journal = Journal(["a"])
+    for partition, releases in ((0, [0.9, 3.1]), (1, others_release_at)):
+        journal.produced[partition] += range(len(releases) or 1)
+        journal.published["a", partition] += [Publication(9, 0.0)]
+        journal.released[partition] += [Release(offset, at, 1) for offset, at in enumerate(releases)]
+    verdict = judge(journal, Stop("a/1", frozenset({0}), 1.0, 3.0))
+    assert ("Independence: partition 1 waited" not in " ".join(verdict.broken)) is is_kept
+
+
+@pytest.mark.parametrize(
+    ("indexes", "words"),
+    [
+        ([2], "partition 2"),
+        ([3, 1], "partitions 1, 3"),
+        ([0, 1, 2, 3], "partitions 0-3"),
+        ([0, 2, 3], "partitions 0, 2, 3"),
+    ],
+)
+def test_partitions_are_named_in_words(indexes: list[int], words: str) -> None:
+    """Short, for a line of text."""
+    assert partitions(indexes) == words
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_live_table_fits_the_terminal(width: int) -> None:
+    """All of a partition's numbers are in one line, no line is wider than the terminal, and no word is cut."""
+    terminal = io.StringIO()
+    console = Console(file=terminal, force_terminal=True, width=width, height=30, color_system=None)
+    row = Row(7, 123_456, [123_455, 123_450], 123_450, 123_449, 1_006, "remote behind", is_stopped=True)
+    with open_view(console, ["fast-writer", "slow-writer"]) as view:
+        view.show(Picture(3.0, 10.0, 400, 390, "slow-writer/1 stands still: partitions 0-7 must wait", [row]))
+    lines = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", terminal.getvalue()).splitlines()
+    assert max(map(len, lines)) <= width
+    line = next(line for line in lines if "123,456" in line)
+    for text in ("7", "123,455", "123,450", "123,449", "1,006", "remote behind"):
+        assert text in line
+
+
+# The leader and the forwarder.
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "complaint"),
+    [
+        pytest.param(
+            post_process_forwarder.run_post_process_forwarder,
+            [*FORWARDER_FLAGS, "--synchronize-commit-log-topic", "commit-log"],
+            "required: --synchronize-commit-group",
+            id="no group",
+        ),
+        pytest.param(
+            post_process_forwarder.run_post_process_forwarder,
+            [*FORWARDER_FLAGS, "--synchronize-commit-group", "writers"],
+            "required: --synchronize-commit-log-topic",
+            id="no commit log",
+        ),
+        pytest.param(
+            post_process_forwarder.run_post_process_forwarder,
+            [*SYNCHRONIZED_FLAGS, "--handler", "print"],
+            "--handler print: give it as MODULE:FUNCTION",
+            id="handler without a module",
+        ),
+        pytest.param(
+            post_process_forwarder.run_post_process_forwarder,
+            [*SYNCHRONIZED_FLAGS, "--handler", "no_such_module:f"],
+            "--handler no_such_module:f: No module named",
+            id="handler that is not there",
+        ),
+        pytest.param(
+            post_process_forwarder.run_post_process_forwarder,
+            [*SYNCHRONIZED_FLAGS, "--handler", "os:sep"],
+            "--handler os:sep: sep can't be called",
+            id="handler that is no function",
+        ),
+        pytest.param(
+            leader.run_leader,
+            [*LEADER_FLAGS, "--max-poll-interval-ms", "0"],
+            "--max-poll-interval-ms: must be more than 0",
+            id="no poll interval",
+        ),
+        pytest.param(
+            leader.run_leader, [*LEADER_FLAGS, "--join-timeout", "-1"], "must not be negative", id="negative timeout"
+        ),
+        pytest.param(leader.run_leader, FORWARDER_FLAGS, "--commit-log-topic", id="leader without a commit log"),
+    ],
+)
+def test_wrong_flags_are_refused(
+    main: Callable[[Sequence[str]], int],
+    arguments: list[str],
+    complaint: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With exit status 2 and a line that names the flag; half a synchronization names the missing half."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        pytest.param(["--synchronize-commit-log-topic", "a:b"], "holds ':'", id="colon in the commit log"),
+        pytest.param(["--synchronize-commit-log-topic", ""], "topic", id="empty commit log"),
+        pytest.param(["--bootstrap-servers", ""], "names no brokers", id="no brokers"),
+    ],
+)
+def test_settings_that_are_refused_are_one_line(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With exit status 1, and no traceback."""
+    assert post_process_forwarder.run_post_process_forwarder([*SYNCHRONIZED_FLAGS, *arguments]) == 1
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
+
+
+def test_the_flags_become_the_consumers_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each under librdkafka's or Arroyo's name; several leader groups, the join timeout and the handler arrive too."""
+    seen: dict[str, Any] = {}
+
+    def run_streaming_consumer(settings: Any, topic: str, log: str, groups: Any, factory: Any, **options: Any) -> None:
+        seen.update(settings, topic=topic, log=log, groups=list(groups), join_timeout=options["join_timeout"])
+
+    monkeypatch.setattr(post_process_forwarder, "run_streaming_consumer", run_streaming_consumer)
+    flags = [
+        *SYNCHRONIZED_FLAGS,
+        *("--synchronize-commit-group", "others", "--auto-offset-reset", "latest", "--no-strict-offset-reset"),
+        *("--max-poll-interval-ms", "30000", "--join-timeout", "2.5", "--group-instance-id", "pod-1"),
+    ]
+    assert post_process_forwarder.run_post_process_forwarder(flags) == 0
+    expected = {
+        "topic": "events",
+        "log": "commit-log",
+        "groups": ["writers", "others"],
+        "join_timeout": 2.5,
+        "bootstrap.servers": UNUSED_PORT,
+        "group.id": "forwarder",
+        "auto.offset.reset": "latest",
+        "arroyo.strict.offset.reset": False,
+        "max.poll.interval.ms": 30000,
+        "session.timeout.ms": 30000,
+        "group.instance.id": "pod-1",
+        "queued.min.messages": 1000,
+        "fetch.queue.backoff.ms": 10,
+        "max.partition.fetch.bytes": 300_000,
+    }
+    assert {name: seen[name] for name in expected} == expected
+
+
+def test_the_default_handler_prints_one_line_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever is in it."""
+    payload = KafkaPayload(None, b"two\nlines \xff", [])
+    runner.print_event(BrokerValue(payload, Partition(Topic("events"), 3), 7, None))  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "events:3:7 two\\nlines \\xff\n"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("script", "flags", "waits"),
+    [
+        pytest.param("post_process_forwarder.py", SYNCHRONIZED_FLAGS, "It is tried again", id="forwarder"),
+        pytest.param("leader.py", LEADER_FLAGS, "No broker of 127.0.0.1:1 answers yet", id="leader"),
+    ],
+)
+def test_a_signal_ends_it_cleanly_while_no_broker_answers(
+    script: str, flags: list[str], waits: str, signum: signal.Signals, tmp_path: Path
+) -> None:
+    """Exit status 0 and no traceback."""
+    with Program(tmp_path, str(EXAMPLES / script), *flags) as program:
+        program.wait_for(waits)
+        program.signal(signum)
+        assert program.exit_status() == 0, program.text
+        assert "Traceback" not in program.text
+
+
+def test_a_leader_gives_up_on_brokers_that_never_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one line after a bounded time, not a hang."""
+    monkeypatch.setattr(runner, "BROKER_SECONDS", 0.0)
+    assert leader.run_leader(LEADER_FLAGS) == 1
+    assert (
+        capsys.readouterr().err == f"{Path(sys.argv[0]).name}: no broker of {UNUSED_PORT} answered within 0 seconds\n"
+    )
+
+
+def test_a_signal_before_there_is_a_processor_ends_it_when_there_is() -> None:
+    """No moment is too early for SIGTERM."""
+
+    class Processor:
+        shutdowns = 0
+
+        def signal_shutdown(self) -> None:
+            self.shutdowns += 1
+
+    processor: Any = Processor()
+    with runner.shutdown_signals() as shutdown:
+        signal.raise_signal(signal.SIGTERM)
+        assert shutdown.is_requested
+        shutdown.watch(processor)
+        assert processor.shutdowns == 1
+        signal.raise_signal(signal.SIGINT)
+        assert processor.shutdowns == 2
+
+
+def test_summary_numbers_are_found() -> None:
+    """The pattern that these tests read the summary with, on a summary as it is printed."""
+    text = "        produced         4,017\nBROKEN  released early       2  by\nok      lost                 0  x\n"
+    assert json.dumps(counts(text)) == '{"produced": 4017, "released early": 2, "lost": 0}'
+
+
+def test_a_leader_whose_last_records_cannot_be_delivered_still_tells_why_it_ended(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The wait for its producer has an end, which is logged: no error takes the place of the processor's."""
+    monkeypatch.setattr(runner, "PRODUCER_CLOSE_SECONDS", 0.0)
+
+    class Producer:
+        def close(self) -> Future[None]:
+            return Future()
+
+    producer: Any = Producer()
+    leader.LeaderFactory(producer, "commit-log", "writers", runner.do_nothing, None).shutdown()
+    assert caplog.messages == ["The last commits for commit-log were not delivered within 0 seconds"]
+
+
+def test_a_leader_does_not_wait_for_minutes_for_a_record_that_cannot_arrive() -> None:
+    """Followers wait for it as long as its producer does: at most one record of a partition is in flight."""
+    settings = leader.producer_settings("localhost:9092")
+    assert settings == {"bootstrap.servers": "localhost:9092", "message.timeout.ms": 10_000}
+
+
+def test_commits_that_arroyo_has_given_up_are_one_line_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    """Arroyo's own error says nothing; its cause does."""
+
+    def run() -> None:
+        try:
+            raise KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))
+        except KafkaException as error:
+            raise RetryException from error
+
+    assert runner.run_and_report("leader.py", run) == 1
+    assert capsys.readouterr().err == "leader.py: gave up after several attempts: Broker: Not coordinator\n"
