@@ -14,6 +14,7 @@ from arroyo_sync.core.errors import (
     StepRejectedInPoll,
     UnexpectedMessage,
 )
+from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource
 from arroyo_sync.core.state import Offsets, SynchronizedPartitionState, SynchronizedPartitionStateManager
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
@@ -21,7 +22,7 @@ from arroyo_sync.gate.interpreter import tune_interpreter
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
-from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer, HighWatermarks, RemoteOffsetSource
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot

@@ -9,8 +9,8 @@ from arroyo.processing.strategies.abstract import ProcessingStrategy
 from arroyo.types import Message
 
 from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.core.source import RemoteOffsetSource
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.leaders.commit_log.consumer import RemoteOffsetSource
 
 
 class ManualSource(RemoteOffsetSource):

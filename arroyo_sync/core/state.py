@@ -134,6 +134,8 @@ class SynchronizedPartitionStateManager:
         self._cells: dict[PartitionKey, Partition] = {}
         # Keys whose remote offset moved since the last `take_moved`. Filled and emptied under the lock.
         self._moved: set[PartitionKey] = set()
+        # Written once, under the lock; read by the processor's thread without it.
+        self._failure: Exception | None = None
         self.version = 0
         """Grows whenever a remote offset moves or `wake` is called. Written under the lock, read without."""
         self.partitions: Mapping[PartitionKey, tuple[SynchronizedPartitionState, Offsets]] = _PartitionsView(
@@ -208,6 +210,20 @@ class SynchronizedPartitionStateManager:
         with self._lock:
             self.version += 1
             self._moved_condition.notify_all()
+
+    def fail(self, error: Exception) -> None:
+        """From now on `check` raises ``error``, the first one given; the gate is woken to call it. Any thread."""
+        with self._lock:
+            self._failure = self._failure or error
+            self.wake()
+
+    def check(self) -> None:
+        """Return if nobody has called `fail`. Never blocks.
+
+        :raises Exception: what `fail` was given.
+        """
+        if self._failure is not None:
+            raise self._failure
 
     def wait_for_move(self, version: int, timeout: float) -> bool:
         """Block until `version` is another one than the given, for at most ``timeout`` seconds.

@@ -12,24 +12,24 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
-import confluent_kafka
 from arroyo.backends.abstract import Consumer
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Partition
 
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.source import RemoteOffsetSource
 from arroyo_sync.core.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
-from arroyo_sync.gate.endable_source import EndableSource
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.follower_snapshot import take_snapshot
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import POLL_INTERVAL_SECONDS, REJECTED_WAIT_SECONDS, SynchronizedStrategy
+from arroyo_sync.kafka.arroyo_consumer import client_of
 from arroyo_sync.kafka.end_offsets import KafkaWatermarks
-from arroyo_sync.leaders.commit_log.consumer import RemoteOffsetSource
 from arroyo_sync.observe.metrics_reporter import GateCounts
 from arroyo_sync.observe.monitor import Monitor, OnStall
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall
+from arroyo_sync.sentry.events import capture_problem, keep_secrets
 from arroyo_sync.sentry.spans import ProcessSpans, check_sample_rate
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         sentry_spans: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        keep_secrets()  # before anything can fail with settings in its variables
         for name, seconds, default in (
             ("slice_seconds", slice_seconds, "0.005"),
             ("stalled_after", stalled_after, "300"),
@@ -98,9 +99,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             )
         self._taken_sources.add(source)
         self._factory = factory
-        # Only where it is asked for, since the gate calls the source for every message that it holds.
-        self._source = EndableSource(source) if on_stall == "raise" else source
-        self._inner_source = source
+        self._source = source
         self._limits = limits or HoldLimits()
         self._sentry_spans = sentry_spans
         self._slice_seconds = slice_seconds
@@ -116,7 +115,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             self._observe,
             open_watermarks=getattr(source, "open_watermarks", None),
             gate_counts=self._gate_counts,
-            end=self._end,
+            end=self.manager.fail,
+            tell=capture_problem,
             stalled_after=stalled_after,
             on_stall=on_stall,
             interval=monitor_interval,
@@ -133,9 +133,9 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
                 "flow_control() was called before: a factory serves one consumer; make a source and a factory for each"
             )
         # Arroyo has no call for a partition's end offset; its consumer's own handle knows it without asking the broker.
-        handle = getattr(consumer, "_KafkaConsumer__consumer", None)
-        if isinstance(handle, confluent_kafka.Consumer):
-            self._watermarks = KafkaWatermarks(handle)
+        client = client_of(consumer)
+        if client is not None:
+            self._watermarks = KafkaWatermarks(client)
         self._flow = FlowControlledConsumer(
             consumer,
             self.manager,
@@ -222,14 +222,10 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
 
     def _observe(self, ends: Mapping[PartitionKey, int]) -> Snapshot:
         lines = () if self._gate is None else self._gate.lines
-        return take_snapshot(lines, self._inner_source, ends, now=self._clock(), wall_now=time.time())
+        return take_snapshot(lines, self._source, ends, now=self._clock(), wall_now=time.time())
 
     def _gate_counts(self) -> GateCounts:
         return GateCounts() if self._flow is None else GateCounts(self._flow.pauses, self._flow.resumes)
-
-    def _end(self, error: Exception) -> None:
-        if isinstance(self._source, EndableSource):
-            self._source.end(error)
 
     def _start(self) -> None:
         self._source.start(self.manager)
@@ -237,4 +233,5 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
 
     def _check_source(self) -> None:
         self._start()
+        self.manager.check()
         self._source.check()

@@ -30,6 +30,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.kafka.arroyo_consumer import is_kip848
 
 TPayload = TypeVar("TPayload")
 
@@ -105,7 +106,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._inner_stage_offsets = inner.stage_offsets
         # Only under KIP-848 are partitions retained. Where it is known not to be on, nothing has to be noted of what is
         # staged, which saves 4 % of a message's cost.
-        if getattr(inner, "_KafkaConsumer__is_kip848", True) is False:
+        if is_kip848(inner) is False:
             self.stage_offsets = inner.stage_offsets  # type: ignore[method-assign]
 
     # Reading.

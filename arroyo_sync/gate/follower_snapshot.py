@@ -6,26 +6,13 @@ parts may be of slightly different moments.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Mapping
 
 from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.core.source import LeaderOffset, RemoteOffsetSource, TellsOfItself
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.gate.partition_buffer import Line
-from arroyo_sync.leaders.commit_log.consumer import RemoteOffsetSource
-from arroyo_sync.leaders.leader_offsets import LeaderOffset
-from arroyo_sync.leaders.offset_source import SourceStatistics
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot, in_order
-
-
-@runtime_checkable
-class TellsOfItself(Protocol):
-    """A source that can say whom it follows, what it has done and what the leaders published."""
-
-    @property
-    def groups(self) -> Collection[str]: ...
-    def statistics(self) -> SourceStatistics: ...
-    def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]: ...
 
 
 def take_snapshot(

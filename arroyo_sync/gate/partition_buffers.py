@@ -22,9 +22,9 @@ from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import Message, Partition
 
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.partition_buffer import HoldLimits, Line
-from arroyo_sync.leaders.commit_log.consumer import HighWatermarks, RemoteOffsetSource
 
 logger = logging.getLogger(__name__)
 
@@ -218,8 +218,10 @@ class Lines:
         """Take note of the remote offsets that moved.
 
         :raises SourceDied: and then the version stays unseen, so that every later call raises again.
+        :raises Exception: what the manager was made to fail with, likewise.
         """
         version = self._manager.version
+        self._manager.check()
         self._source.check()
         if self._source.unproven:
             for untold in self._untold:

@@ -26,10 +26,10 @@ from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStr
 from arroyo.types import Message, Partition
 
 from arroyo_sync.core.errors import SourceDied, StepRejectedInPoll, UnexpectedMessage
+from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.partition_buffer import HoldLimits, Line
 from arroyo_sync.gate.partition_buffers import Lines
-from arroyo_sync.leaders.commit_log.consumer import HighWatermarks, RemoteOffsetSource
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -27,18 +26,6 @@ EARLIEST_TIMESTAMP = -2
 """The beginning."""
 
 LOG_INTERVAL_SECONDS = 60.0
-
-
-class HighWatermarks(Protocol):
-    """The broker's end offsets of partitions. Who may ask depends on the client behind it."""
-
-    def cached(self, topic: str, partition: int) -> int | None:
-        """The end offset that the client saw last, or ``None``. Never blocks."""
-        ...
-
-    def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
-        """Ask the broker, for at most ``timeout`` seconds. Partitions it couldn't tell of are missing in the answer."""
-        ...
 
 
 class KafkaWatermarks:

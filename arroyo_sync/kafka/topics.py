@@ -8,18 +8,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.kafka.end_offsets import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
-from arroyo_sync.leaders.commit_log.replay import Span
 
 logger = logging.getLogger(__name__)
 
 IDENTITY_TIMEOUT_SECONDS = 5.0
+
+
+class Span(NamedTuple):
+    """What of a partition is to be read: the offsets from ``start`` up to ``end``, which is not among them."""
+
+    start: int
+    end: int
 
 
 def list_partitions(consumer: Consumer, topic: str, timeout: float) -> list[int]:

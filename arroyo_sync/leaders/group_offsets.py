@@ -24,14 +24,14 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import servers_of
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
-from arroyo_sync.kafka.end_offsets import HighWatermarks
 from arroyo_sync.kafka.errors import ends_the_source, more_telling
-from arroyo_sync.leaders.leader_offsets import CHUNK, Published
-from arroyo_sync.leaders.offset_source import OffsetSource, SourceStatistics
-from arroyo_sync.leaders.published_offset import Statement
+from arroyo_sync.leaders.leader_offsets import CHUNK
+from arroyo_sync.leaders.offset_source import OffsetSource
+from arroyo_sync.leaders.published_offset import Published, Statement
 
 logger = logging.getLogger(__name__)
 

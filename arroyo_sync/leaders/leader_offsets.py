@@ -31,21 +31,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
+from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.leaders.published_offset import FROM_BROKER, Claim, Statement, Trust
+from arroyo_sync.leaders.published_offset import FROM_BROKER, Claim, Published, Statement, Trust
 
 CHUNK = 100
 """How many partitions are handled under one lock: at about 5 us each, half a millisecond."""
 
 T = TypeVar("T")
-
-
-class Published(NamedTuple):
-    """A `Statement` and whom it is about."""
-
-    key: PartitionKey
-    group: str
-    statement: Statement
 
 
 class Rewind(NamedTuple):
@@ -64,19 +57,6 @@ class Impossible(NamedTuple):
     group: str
     offset: int
     end: int
-
-
-class LeaderOffset(NamedTuple):
-    """What is known of one group in one partition, for people to look at."""
-
-    offset: int | None
-    timestamp_ms: int
-    heard_at_seconds: float
-    """When its last record was read, on the clock that was given to `LeaderOffsets.apply`."""
-    orig_message_ts: float | None = None
-    """When the message before ``offset`` was written, Unix seconds, if the record says so."""
-    refuted: bool = False
-    """Whether the broker has refuted the offset: the partition doesn't reach that far."""
 
 
 class LeaderOffsets:

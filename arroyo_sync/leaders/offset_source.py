@@ -20,17 +20,18 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied
+from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import check_configuration, query_settings
-from arroyo_sync.kafka.end_offsets import HighWatermarks, KafkaWatermarks
+from arroyo_sync.kafka.end_offsets import KafkaWatermarks
 from arroyo_sync.kafka.errors import ends_the_source
-from arroyo_sync.leaders.leader_offsets import LeaderOffset, LeaderOffsets, Published
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.published_offset import Published
 from arroyo_sync.leaders.verifier import Verifier
 
 logger = logging.getLogger(__name__)
@@ -42,36 +43,6 @@ HOUSEKEEPING_SECONDS = 5.0
 DATA_CONFIGURATION_ADVICE = (
     "The gate stays shut. If the data topic is on another cluster, give the source its settings as data_configuration"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SourceStatistics:
-    """What a source has done so far. Counts are since its start."""
-
-    ready: bool
-    """Whether all that was published before the start is known, so that the gate may open."""
-    alive: bool
-    """Whether it was started and has neither ended nor been stopped."""
-    read: int = 0
-    """Records of the commit log, or answers of the broker, that were read."""
-    other_groups: int = 0
-    """Records of groups that aren't followed: skipped."""
-    logical: int = 0
-    """Records of followed groups whose offset is a logical one: skipped."""
-    tombstones: int = 0
-    """Records that made a group's offset unknown again."""
-    malformed: Mapping[str, int] = field(default_factory=dict)
-    """Records that couldn't be read, by reason (`SkipReason`)."""
-    rewinds: int = 0
-    """How often a group published a lower offset than before."""
-    impossible: int = 0
-    """Published offsets that lay beyond the end of their partition."""
-    unproven: int = 0
-    """Assigned partitions with a published offset that waits for proof, now."""
-    lag: int | None = None
-    """How many offsets of the commit log are still to be read, now. ``None``: unknown, or there is no commit log."""
-    newest_timestamp_ms: int | None = None
-    """The latest broker timestamp of any record that was read, Unix milliseconds."""
 
 
 class OffsetSource(ABC):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from arroyo_sync.core.state import Partition
+from arroyo_sync.core.state import Partition, PartitionKey
 
 FROM_BROKER = -1
 """In place of a commit-log partition: the offset is the group's commit on the broker, and no record was seen."""
@@ -30,6 +30,14 @@ class Statement(NamedTuple):
     log_offset: int
     orig_message_ts: float | None = None
     """When the message before ``offset`` was written, Unix seconds, if the record says so. For metrics alone."""
+
+
+class Published(NamedTuple):
+    """A `Statement` and whom it is about."""
+
+    key: PartitionKey
+    group: str
+    statement: Statement
 
 
 class Trust:

@@ -20,8 +20,8 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack
 
 from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.end_offsets import HighWatermarks
 from arroyo_sync.leaders.leader_offsets import Impossible, LeaderOffsets
 
 logger = logging.getLogger(__name__)

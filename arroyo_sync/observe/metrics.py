@@ -12,10 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import cast
-
-from arroyo.utils.metric_defs import MetricName
-from arroyo.utils.metrics import Metrics
 
 
 class Kind(Enum):
@@ -186,16 +182,3 @@ METRICS: tuple[MetricDef, ...] = tuple(each for each in list(globals().values())
 """All of them, in the order above."""
 
 METRICS_BY_NAME = {metric.name: metric for metric in METRICS}
-
-
-def send(backend: Metrics, metric: MetricDef, value: float, *tag_values: object) -> None:
-    """Send one number, with the values of the metric's tags in their order."""
-    # Arroyo's MetricName is a closed Literal of its own names; backends take any text.
-    name = cast(MetricName, metric.name)
-    tags = {name: str(value) for name, value in zip(metric.tags, tag_values, strict=True)} or None
-    if metric.kind is Kind.COUNTER:
-        backend.increment(name, value, tags)
-    elif metric.kind is Kind.GAUGE:
-        backend.gauge(name, value, tags)
-    else:
-        backend.timing(name, value, tags)

@@ -6,12 +6,13 @@ Threads: none; the monitor's thread calls it. With no metrics backend configured
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+from arroyo.utils.metric_defs import MetricName
 from arroyo.utils.metrics import DummyMetricsBackend, Metrics, get_metrics
 
+from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.leaders.offset_source import SourceStatistics
 from arroyo_sync.observe.metrics import (
     COMMIT_LOG_LAG,
     COMMIT_LOG_LATENCY,
@@ -39,8 +40,8 @@ from arroyo_sync.observe.metrics import (
     STALLED,
     TOMBSTONES,
     UNPROVEN,
+    Kind,
     MetricDef,
-    send,
 )
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 
@@ -161,3 +162,16 @@ def _send_latencies(backend: Metrics, partition: int, leader: LeaderSnapshot) ->
         send(backend, COMMIT_LOG_LATENCY, leader.record_latency_ms, partition, leader.group)
     if leader.message_latency_ms is not None:
         send(backend, COMMIT_LOG_MSG_LATENCY, leader.message_latency_ms, partition, leader.group)
+
+
+def send(backend: Metrics, metric: MetricDef, value: float, *tag_values: object) -> None:
+    """Send one number, with the values of the metric's tags in their order."""
+    # Arroyo's MetricName is a closed Literal of its own names; backends take any text.
+    name = cast(MetricName, metric.name)
+    tags = {name: str(value) for name, value in zip(metric.tags, tag_values, strict=True)} or None
+    if metric.kind is Kind.COUNTER:
+        backend.increment(name, value, tags)
+    elif metric.kind is Kind.GAUGE:
+        backend.gauge(name, value, tags)
+    else:
+        backend.timing(name, value, tags)

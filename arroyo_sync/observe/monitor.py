@@ -23,13 +23,12 @@ from typing import Literal
 
 from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.leaders.commit_log.consumer import HighWatermarks
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
-from arroyo_sync.observe.problems import Bulletin, find_problems
+from arroyo_sync.observe.problems import Bulletin, Problem, find_problems
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall, StallWatch, WaitsFor
-from arroyo_sync.sentry.events import capture_problem, keep_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +49,7 @@ class Monitor:
     :param open_watermarks: makes a client of the monitor's own that tells where partitions end.
     :param gate_counts: what the gate has counted.
     :param end: sees that the processor ends with an error.
+    :param tell: called for each problem that is due to be told, besides the log line: Sentry's events.
     :param stalled_after: seconds without progress, while messages wait, that make a stall.
     :param on_stall: called once for each partition that begins to stand still, on the monitor's thread; or "raise", and
         the processor ends with `FollowerStalled`.
@@ -64,6 +64,7 @@ class Monitor:
         open_watermarks: Callable[[], AbstractContextManager[HighWatermarks]] | None,
         gate_counts: Callable[[], GateCounts],
         end: Callable[[Exception], None],
+        tell: Callable[[Problem, Snapshot], None],
         stalled_after: float,
         on_stall: OnStall = None,
         interval: float | None = 1.0,
@@ -80,7 +81,7 @@ class Monitor:
         self._reporter = reporter or MetricsReporter()
         self._stalls = StallWatch(stalled_after)
         self._silences = StallWatch(min(SILENCE_SECONDS, stalled_after))
-        self._bulletin = Bulletin(capture_problem, clock)
+        self._bulletin = Bulletin(tell, clock)
         self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
         # Only one look at a time; guards what is below.
         self._looking = threading.Lock()
@@ -95,7 +96,6 @@ class Monitor:
     def start(self) -> None:
         """Begin to look. Called again, it does nothing. Called by the processor's thread alone."""
         if self._thread is None and self._interval is not None:
-            keep_secrets()
             self._thread = threading.Thread(target=self._run, name="arroyo-sync monitor", daemon=True)
             self._thread.start()
 

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import Offsets, PartitionKey, SynchronizedPartitionState, SynchronizedPartitionStateManager
-from arroyo_sync.leaders.offset_source import SourceStatistics
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,10 @@
-"""What this package gives to the Sentry SDK: a metrics backend, events and spans."""
+"""For the Sentry SDK: a metrics backend, events and spans. Its public names are handed on from here.
 
-from arroyo_sync.sentry.events import SentryMetrics, capture_problem, keep_secrets
+May import: core, kafka, observe.
+"""
 
-__all__ = ["SentryMetrics", "capture_problem", "keep_secrets"]
+from arroyo_sync.sentry.events import capture_problem, keep_secrets
+from arroyo_sync.sentry.metrics import SentryMetrics
+from arroyo_sync.sentry.spans import ProcessSpans, PublishSpans
+
+__all__ = ["ProcessSpans", "PublishSpans", "SentryMetrics", "capture_problem", "keep_secrets"]

@@ -19,14 +19,13 @@ from arroyo.types import Topic
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError, TopicMissing
+from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
 from arroyo_sync.kafka.errors import ends_the_reading, ends_the_source
-from arroyo_sync.kafka.topics import ask_spans, list_partitions
+from arroyo_sync.kafka.topics import Span, ask_spans, list_partitions
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.leaders.commit_log.replay import Span
-from arroyo_sync.leaders.leader_offsets import LeaderOffset
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot, in_order
 
 ASK_TIMEOUT_SECONDS = 1.0

@@ -24,8 +24,8 @@ from arroyo_sync.kafka.client_settings import reader_settings
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.reader import BATCH
 from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
-from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.leaders.published_offset import Statement
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.published_offset import Published, Statement
 from tests.benchmarks.numbers import median_of_ratios, summarise
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.leaders.published_offset import FROM_BROKER, Claim, Statement
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.published_offset import FROM_BROKER, Claim, Published, Statement
 from tests.model.judge import Violation
 from tests.model.search import Search
 

@@ -16,10 +16,10 @@ from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStr
 from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 
 from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.leaders.commit_log.consumer import HighWatermarks, RemoteOffsetSource
-from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.leaders.published_offset import Statement
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.published_offset import Published, Statement
 from tests.model.judge import Judge
 
 TOPIC = Topic("events")

@@ -12,8 +12,8 @@ from arroyo.types import BrokerValue, Message, Partition, Topic
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.strategy import SynchronizedStrategy
-from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.leaders.published_offset import Statement
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.published_offset import Published, Statement
 from arroyo_sync.testing import ManualSource, RecordingStep
 from tests.model.explore import Ask, Later, Publish, Run, Setup, perform
 from tests.model.world import models

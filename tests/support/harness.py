@@ -8,6 +8,7 @@ from typing import Any
 
 from arroyo.backends.kafka import KafkaPayload
 
+from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import (
     PartitionKey,
     StateAndOffsets,
@@ -16,7 +17,6 @@ from arroyo_sync.core.state import (
 )
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import SynchronizedStrategy
-from arroyo_sync.leaders.commit_log.consumer import HighWatermarks
 from arroyo_sync.testing import ManualSource
 from tests.support.fakes import EVENTS, Clock, ScriptedStep, message, partition
 

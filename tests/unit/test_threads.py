@@ -21,7 +21,7 @@ from arroyo.types import Commit, Partition
 
 from arroyo_sync import HoldLimits, SynchronizedStrategyFactory
 from arroyo_sync.core.errors import SourceDied
-from arroyo_sync.leaders.commit_log.consumer import RemoteOffsetSource
+from arroyo_sync.core.source import RemoteOffsetSource
 from arroyo_sync.testing import ManualSource
 from tests.model.scripted import ModelSource
 from tests.support.fakes import EVENTS, At, ScriptedConsumer, ScriptedStep

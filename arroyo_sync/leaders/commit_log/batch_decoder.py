@@ -32,8 +32,7 @@ from arroyo_sync.leaders.commit_log.record import (
     decode_unusual,
     decode_usual,
 )
-from arroyo_sync.leaders.leader_offsets import Published
-from arroyo_sync.leaders.published_offset import Statement
+from arroyo_sync.leaders.published_offset import Published, Statement
 
 logger = logging.getLogger(__name__)
 

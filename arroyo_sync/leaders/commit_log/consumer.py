@@ -1,4 +1,4 @@
-"""Where remote offsets come from: the contract between a source and the gate, and the source that reads a commit log.
+"""The source of remote offsets that reads a commit log.
 
 The reading itself is in `reader.py`, what every source shares in `leaders/offset_source.py`.
 """
@@ -7,79 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from arroyo.types import Topic
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.core.errors import ConfigurationError, MalformedRecord
-from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.kafka.client_settings import admin_settings, make_client, reader_settings
-from arroyo_sync.kafka.end_offsets import HighWatermarks
 from arroyo_sync.kafka.topics import TopicIdentity
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.commit_log.record import check_topic_name
-from arroyo_sync.leaders.offset_source import OffsetSource, SourceStatistics
-
-__all__ = ["NOTHING_UNPROVEN", "CommitLogConsumer", "HighWatermarks", "RemoteOffsetSource"]
-
-NOTHING_UNPROVEN: Mapping[PartitionKey, int] = MappingProxyType({})
-
-
-class RemoteOffsetSource(Protocol):
-    """What opens the gate: it tells the state manager how far the leaders have committed.
-
-    Only `start`, `check` and `stop` must be written. A class that inherits from this one gets the rest, which is for
-    sources that can tell impossible offsets.
-    """
-
-    @property
-    def unproven(self) -> Mapping[PartitionKey, int]:
-        """Per assigned partition, the lowest published offset that isn't proven to exist. Live; empty when all is well.
-
-        The gate looks at it once a message, and calls `received` when a message proves such an offset.
-        """
-        return NOTHING_UNPROVEN
-
-    def start(self, manager: SynchronizedPartitionStateManager) -> None:
-        """Begin to write remote offsets to ``manager``. Called again, it does nothing. Doesn't wait for the broker."""
-        ...
-
-    def check(self) -> None:
-        """Return if the source is alive. Never blocks.
-
-        :raises SourceDied: from its cause, when it has ended. A source that dies calls ``manager.wake()`` afterwards,
-            so that the gate checks at once.
-        """
-        ...
-
-    def stop(self, timeout: float) -> None:
-        """End, within ``timeout`` seconds, and release all that was taken. Called again, it does nothing."""
-        ...
-
-    def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
-        """Trust begins anew for these partitions, which the follower reads from these positions on.
-
-        Called on the processor's thread at an assignment and when the follower's position moved back, before anything
-        of them is released. When it returns, the manager holds no remote offset of them that isn't proven. Never
-        blocks.
-
-        :param watermarks: what the follower's own client has cached. Its ``cached`` alone is used, and only on this
-            thread, here and in `check`; a client lets in one thread at a time.
-        """
-        return
-
-    def revoke(self, partitions: Collection[PartitionKey]) -> None:
-        """The follower no longer reads these partitions. Never blocks."""
-        return
-
-    def received(self, topic: str, partition: int, next_offset: int) -> None:
-        """The follower has received every message below ``next_offset``, so offsets up to it are proven."""
-        return
+from arroyo_sync.leaders.offset_source import OffsetSource
 
 
 class CommitLogConsumer(OffsetSource):

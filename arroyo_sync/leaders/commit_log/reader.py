@@ -45,7 +45,7 @@ from arroyo_sync.kafka.errors import (
 from arroyo_sync.kafka.topics import TopicIdentity, ask_spans, ask_starts, list_partitions
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.replay import Replay
-from arroyo_sync.leaders.leader_offsets import Published
+from arroyo_sync.leaders.published_offset import Published
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-
-class Span(NamedTuple):
-    """What of a partition is to be read: the offsets from ``start`` up to ``end``, which is not among them."""
-
-    start: int
-    end: int
+from arroyo_sync.kafka.topics import Span
 
 
 class Progress(NamedTuple):

@@ -20,8 +20,8 @@ from arroyo.types import BrokerValue, Message, Partition, Topic
 
 from arroyo_sync import HighWatermarks, RemoteOffsetSource, SynchronizedPartitionStateManager, SynchronizedStrategy
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.leaders.published_offset import Statement
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.published_offset import Published, Statement
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.numbers import summarise
 

@@ -15,10 +15,9 @@ from arroyo.types import Commit, Partition, Topic
 from arroyo.utils.clock import MockedClock
 
 from arroyo_sync.core.errors import ConfigurationError, FollowerStalled, SourceDied
+from arroyo_sync.core.source import LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
-from arroyo_sync.leaders.leader_offsets import LeaderOffset
-from arroyo_sync.leaders.offset_source import SourceStatistics
 from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.testing import ManualSource, RecordingStep
 from tests.support.sentry_transport import sentry

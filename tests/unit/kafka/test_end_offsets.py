@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from arroyo_sync.kafka.end_offsets import LATEST_TIMESTAMP, HighWatermarks, KafkaWatermarks
+from arroyo_sync.core.source import HighWatermarks
+from arroyo_sync.kafka.end_offsets import LATEST_TIMESTAMP, KafkaWatermarks
 from tests.support.fakes import Clock
 
 

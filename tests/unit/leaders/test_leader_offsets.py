@@ -13,8 +13,8 @@ from typing import cast
 import pytest
 
 from arroyo_sync.core.state import Partition, PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.leaders.leader_offsets import CHUNK, Impossible, LeaderOffsets, Published, Rewind
-from arroyo_sync.leaders.published_offset import FROM_BROKER, Statement
+from arroyo_sync.leaders.leader_offsets import CHUNK, Impossible, LeaderOffsets, Rewind
+from arroyo_sync.leaders.published_offset import FROM_BROKER, Published, Statement
 
 KEY = ("events", 0)
 OTHER = ("events", 1)

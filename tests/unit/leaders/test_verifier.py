@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.end_offsets import HighWatermarks
-from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.leaders.published_offset import Statement
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.published_offset import Published, Statement
 from arroyo_sync.leaders.verifier import INTERVAL_SECONDS, Verifier
 from tests.support.fakes import Clock
 

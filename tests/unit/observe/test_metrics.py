@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from arroyo_sync.observe.metrics import COMMIT_LOG_LATENCY, GATED_LAG, METRICS, RECORDS_READ, Kind, MetricDef, send
+from arroyo_sync.observe.metrics import COMMIT_LOG_LATENCY, GATED_LAG, METRICS, RECORDS_READ, Kind, MetricDef
+from arroyo_sync.observe.metrics_reporter import send
 from tests.support.metrics_backend import RecordingMetrics, Sent
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from arroyo.utils import metrics as arroyo_metrics
 
-from arroyo_sync.leaders.offset_source import SourceStatistics
+from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.observe.metrics import METRICS
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot

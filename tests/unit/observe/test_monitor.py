@@ -8,9 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from arroyo_sync.core.errors import FollowerStalled
+from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.leaders.commit_log.consumer import HighWatermarks
-from arroyo_sync.observe import monitor as monitor_module
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.monitor import SILENCE_SECONDS, Monitor, OnStall
 from arroyo_sync.observe.problems import Problem, ProblemKind
@@ -33,6 +32,7 @@ class Follower:
         self.asked: list[Collection[PartitionKey]] = []
         self.is_open = False
         self.errors: list[Exception] = []
+        self.told: list[Problem] = []
         self.backend = RecordingMetrics()
         self.looked = threading.Event()
         self.was_asked = threading.Event()
@@ -62,6 +62,7 @@ class Follower:
             open_watermarks=self.open_watermarks,
             gate_counts=GateCounts,
             end=self.errors.append,
+            tell=lambda problem, snapshot: self.told.append(problem),
             stalled_after=STALLED_AFTER,
             on_stall=on_stall,
             interval=interval,
@@ -78,12 +79,10 @@ def follower() -> Follower:
     return Follower()
 
 
-@pytest.fixture(autouse=True)
-def told(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+@pytest.fixture
+def told(follower: Follower) -> list[Problem]:
     """The problems that went to Sentry."""
-    told: list[Problem] = []
-    monkeypatch.setattr(monitor_module, "capture_problem", lambda problem, snapshot: told.append(problem))
-    return told
+    return follower.told
 
 
 def look_at(follower: Follower, monitor: Monitor, *times: float) -> None:

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
+from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import SynchronizedPartitionState as State
-from arroyo_sync.leaders.offset_source import SourceStatistics
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import pytest
 import sentry_sdk
 
-from arroyo_sync.leaders.offset_source import SourceStatistics
-from arroyo_sync.observe.metrics import GATED_LAG, PAUSES, RELEASE_LATENCY, send
+from arroyo_sync.core.source import SourceStatistics
+from arroyo_sync.observe.metrics import GATED_LAG, PAUSES, RELEASE_LATENCY
+from arroyo_sync.observe.metrics_reporter import send
 from arroyo_sync.observe.problems import Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.sentry.events import SHOWN_PARTITIONS, SentryMetrics, capture_problem, keep_secrets
+from arroyo_sync.sentry.events import SHOWN_PARTITIONS, capture_problem, keep_secrets
+from arroyo_sync.sentry.metrics import SentryMetrics
 from tests.support.sentry_transport import CatchingTransport, sentry
 
 

@@ -12,18 +12,13 @@ from arroyo.types import Topic
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError, NotReady, SourceDied
+from arroyo_sync.core.source import NOTHING_UNPROVEN, HighWatermarks, RemoteOffsetSource, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.leaders import offset_source as source_module
-from arroyo_sync.leaders.commit_log.consumer import (
-    NOTHING_UNPROVEN,
-    CommitLogConsumer,
-    HighWatermarks,
-    RemoteOffsetSource,
-)
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
-from arroyo_sync.leaders.leader_offsets import Published
-from arroyo_sync.leaders.offset_source import OffsetSource, SourceStatistics
-from arroyo_sync.leaders.published_offset import Statement
+from arroyo_sync.leaders.offset_source import OffsetSource
+from arroyo_sync.leaders.published_offset import Published, Statement
 from tests.support.fakes import Clock
 
 CONFIGURATION = {"bootstrap.servers": "127.0.0.1:1"}

@@ -10,8 +10,8 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
 from arroyo_sync.leaders.commit_log.recent_start import RETRY_SECONDS, RecentStart
-from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Published
-from arroyo_sync.leaders.published_offset import Statement
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.published_offset import Published, Statement
 from tests.support.fakes import Clock
 
 FIRST, SECOND = ("events", 0), ("events", 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from arroyo_sync.leaders.commit_log.replay import Progress, Replay, Span
+from arroyo_sync.kafka.topics import Span
+from arroyo_sync.leaders.commit_log.replay import Progress, Replay
 
 
 def test_a_partition_is_replayed_when_its_end_was_passed() -> None:

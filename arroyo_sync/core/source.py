@@ -1,0 +1,133 @@
+"""Where remote offsets come from: the contract between a source and the gate, and what a source tells of itself.
+
+Values and protocols alone: no Kafka client, no thread. `arroyo_sync.leaders` has the sources, `arroyo_sync.testing` one
+for tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+
+NOTHING_UNPROVEN: Mapping[PartitionKey, int] = MappingProxyType({})
+
+
+class HighWatermarks(Protocol):
+    """The broker's end offsets of partitions. Who may ask depends on the client behind it."""
+
+    def cached(self, topic: str, partition: int) -> int | None:
+        """The end offset that the client saw last, or ``None``. Never blocks."""
+        ...
+
+    def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+        """Ask the broker, for at most ``timeout`` seconds. Partitions it couldn't tell of are missing in the answer."""
+        ...
+
+
+class RemoteOffsetSource(Protocol):
+    """What opens the gate: it tells the state manager how far the leaders have committed.
+
+    Only `start`, `check` and `stop` must be written. A class that inherits from this one gets the rest, which is for
+    sources that can tell impossible offsets.
+    """
+
+    @property
+    def unproven(self) -> Mapping[PartitionKey, int]:
+        """Per assigned partition, the lowest published offset that isn't proven to exist. Live; empty when all is well.
+
+        The gate looks at it once a message, and calls `received` when a message proves such an offset.
+        """
+        return NOTHING_UNPROVEN
+
+    def start(self, manager: SynchronizedPartitionStateManager) -> None:
+        """Begin to write remote offsets to ``manager``. Called again, it does nothing. Doesn't wait for the broker."""
+        ...
+
+    def check(self) -> None:
+        """Return if the source is alive. Never blocks.
+
+        :raises SourceDied: from its cause, when it has ended. A source that dies calls ``manager.wake()`` afterwards,
+            so that the gate checks at once.
+        """
+        ...
+
+    def stop(self, timeout: float) -> None:
+        """End, within ``timeout`` seconds, and release all that was taken. Called again, it does nothing."""
+        ...
+
+    def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
+        """Trust begins anew for these partitions, which the follower reads from these positions on.
+
+        Called on the processor's thread at an assignment and when the follower's position moved back, before anything
+        of them is released. When it returns, the manager holds no remote offset of them that isn't proven. Never
+        blocks.
+
+        :param watermarks: what the follower's own client has cached. Its ``cached`` alone is used, and only on this
+            thread, here and in `check`; a client lets in one thread at a time.
+        """
+        return
+
+    def revoke(self, partitions: Collection[PartitionKey]) -> None:
+        """The follower no longer reads these partitions. Never blocks."""
+        return
+
+    def received(self, topic: str, partition: int, next_offset: int) -> None:
+        """The follower has received every message below ``next_offset``, so offsets up to it are proven."""
+        return
+
+
+class LeaderOffset(NamedTuple):
+    """What is known of one group in one partition, for people to look at."""
+
+    offset: int | None
+    timestamp_ms: int
+    heard_at_seconds: float
+    """When its last record was read, on the clock that was given to `LeaderOffsets.apply`."""
+    orig_message_ts: float | None = None
+    """When the message before ``offset`` was written, Unix seconds, if the record says so."""
+    refuted: bool = False
+    """Whether the broker has refuted the offset: the partition doesn't reach that far."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatistics:
+    """What a source has done so far. Counts are since its start."""
+
+    ready: bool
+    """Whether all that was published before the start is known, so that the gate may open."""
+    alive: bool
+    """Whether it was started and has neither ended nor been stopped."""
+    read: int = 0
+    """Records of the commit log, or answers of the broker, that were read."""
+    other_groups: int = 0
+    """Records of groups that aren't followed: skipped."""
+    logical: int = 0
+    """Records of followed groups whose offset is a logical one: skipped."""
+    tombstones: int = 0
+    """Records that made a group's offset unknown again."""
+    malformed: Mapping[str, int] = field(default_factory=dict)
+    """Records that couldn't be read, by reason (`SkipReason`)."""
+    rewinds: int = 0
+    """How often a group published a lower offset than before."""
+    impossible: int = 0
+    """Published offsets that lay beyond the end of their partition."""
+    unproven: int = 0
+    """Assigned partitions with a published offset that waits for proof, now."""
+    lag: int | None = None
+    """How many offsets of the commit log are still to be read, now. ``None``: unknown, or there is no commit log."""
+    newest_timestamp_ms: int | None = None
+    """The latest broker timestamp of any record that was read, Unix milliseconds."""
+
+
+@runtime_checkable
+class TellsOfItself(Protocol):
+    """A source that can say whom it follows, what it has done and what the leaders published."""
+
+    @property
+    def groups(self) -> Collection[str]: ...
+    def statistics(self) -> SourceStatistics: ...
+    def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]: ...

@@ -1,0 +1,49 @@
+"""Arroyo's metrics, ours among them, for the Sentry SDK. Any thread may call anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sentry_sdk
+from arroyo.utils.metrics import Metrics
+
+from arroyo_sync.observe.metrics import METRICS_BY_NAME
+
+ARROYO_TIMING_UNITS = {"arroyo.consumer.latency": "second"}
+"""Of Arroyo's own timings, those whose unit its ``metric_defs`` gives."""
+
+
+class SentryMetrics(Metrics):
+    """Sends Arroyo's metrics, ours among them, to ``sentry_sdk.metrics``::
+
+        arroyo.utils.metrics.configure_metrics(SentryMetrics())
+
+    A counter becomes a count, a gauge a gauge, and a timing a distribution; tags become attributes. Never blocks: the
+    SDK sends from a thread of its own.
+
+    :param tags: added to every metric, such as the follower's name.
+    """
+
+    def __init__(self, tags: Mapping[str, str] | None = None) -> None:
+        self._tags = dict(tags or {})
+
+    def increment(self, name: str, value: float = 1, tags: Mapping[str, str] | None = None) -> None:
+        """Count ``value`` more."""
+        sentry_sdk.metrics.count(name, value, attributes=self._attributes(tags))
+
+    def gauge(self, name: str, value: float, tags: Mapping[str, str] | None = None) -> None:
+        """The value is this now."""
+        sentry_sdk.metrics.gauge(name, value, unit=_unit(name), attributes=self._attributes(tags))
+
+    def timing(self, name: str, value: float, tags: Mapping[str, str] | None = None) -> None:
+        """It took this long once."""
+        sentry_sdk.metrics.distribution(name, value, unit=_unit(name), attributes=self._attributes(tags))
+
+    def _attributes(self, tags: Mapping[str, str] | None) -> dict[str, Any]:
+        return {**self._tags, **(tags or {})}
+
+
+def _unit(name: str) -> str | None:
+    metric = METRICS_BY_NAME.get(name)
+    return metric.unit if metric is not None else ARROYO_TIMING_UNITS.get(name)
