@@ -5,7 +5,7 @@
         --synchronize-commit-log-topic snuba-commit-log --synchronize-commit-group snuba-consumers
 
 `TerminalMetrics` is all that Arroyo asks of a backend. One that sends to a service looks the same. Watch
-``arroyo_sync.lag.gated`` (events wait for a leader) beside ``arroyo_sync.lag.slow`` (the follower itself is slow).
+``arroyo_sync.lag.gated`` (events wait for a leader) beside ``arroyo_sync.lag.released`` (the follower itself is slow).
 SIGTERM and Ctrl-C end it cleanly.
 """
 

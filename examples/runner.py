@@ -24,7 +24,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.core.errors import ArroyoSyncError, BrokersUnreachable
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.gate.interpreter import tune_interpreter
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 
@@ -43,7 +43,7 @@ TOLD_IN_ONE_LINE = (ArroyoSyncError, ConsumerError, KafkaException, RetryExcepti
 # librdkafka writes a line for every attempt to connect. What goes wrong comes to `_log_error` as well.
 QUIET = {"log_level": 2}
 
-_once_a_minute = OncePer(60.0, time.monotonic)
+_once_a_minute = LogThrottle(60.0, time.monotonic)
 
 
 def add_consumer_flags(parser: argparse.ArgumentParser) -> None:
@@ -254,7 +254,7 @@ def wait_for_brokers(settings: Mapping[str, Any], shutdown: Shutdown) -> bool:
         with suppress(KafkaException):
             admin.list_topics(timeout=1.0)
             return True
-        if not shutdown.is_requested and _once_a_minute.is_due("no broker"):
+        if not shutdown.is_requested and _once_a_minute.should_log("no broker"):
             logger.warning("No broker of %s answers yet", settings["bootstrap.servers"])
         if time.monotonic() > gives_up_at:
             raise BrokersUnreachable(
@@ -301,7 +301,7 @@ def _in_words(error: Exception) -> str:
 
 def _log_error(error: KafkaError) -> None:
     """librdkafka tells of each attempt that fails; once a minute for each kind is enough."""
-    if _once_a_minute.is_due(error.code()):
+    if _once_a_minute.should_log(error.code()):
         logger.warning("Kafka: %s. It is tried again", error.str())
 
 

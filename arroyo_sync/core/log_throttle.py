@@ -8,12 +8,12 @@ from collections.abc import Callable, Hashable
 MAX_SUBJECTS = 10_000
 
 
-class OncePer:
+class LogThrottle:
     """Due at the first time, and then not again for an interval; each subject by itself.
 
     >>> seconds = iter([0.0, 30.0, 60.0])
-    >>> once = OncePer(60.0, lambda: next(seconds))
-    >>> [once.is_due("a key that can't be read") for _ in range(3)]
+    >>> throttle = LogThrottle(60.0, lambda: next(seconds))
+    >>> [throttle.should_log("a key that can't be read") for _ in range(3)]
     [True, False, True]
 
     Any thread may ask.
@@ -25,16 +25,16 @@ class OncePer:
         self._interval_seconds = interval_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._told_at: dict[Hashable, float] = {}
+        self._last_logged: dict[Hashable, float] = {}
 
-    def is_due(self, subject: Hashable) -> bool:
+    def should_log(self, subject: Hashable) -> bool:
         """Whether to tell of it now. Asking counts as telling."""
         with self._lock:
             now = self._clock()
-            told_at = self._told_at.get(subject)
-            if told_at is not None and now - told_at < self._interval_seconds:
+            last_logged = self._last_logged.get(subject)
+            if last_logged is not None and now - last_logged < self._interval_seconds:
                 return False
-            if told_at is None and len(self._told_at) >= MAX_SUBJECTS:
-                self._told_at.clear()  # rather tell something twice than grow without end
-            self._told_at[subject] = now
+            if last_logged is None and len(self._last_logged) >= MAX_SUBJECTS:
+                self._last_logged.clear()  # rather tell something twice than grow without end
+            self._last_logged[subject] = now
             return True

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 
-NOTHING_UNPROVEN: Mapping[PartitionKey, int] = MappingProxyType({})
+NOTHING_UNVERIFIED: Mapping[PartitionKey, int] = MappingProxyType({})
 
 
 class HighWatermarks(Protocol):
@@ -36,12 +36,12 @@ class RemoteOffsetSource(Protocol):
     """
 
     @property
-    def unproven(self) -> Mapping[PartitionKey, int]:
+    def unverified(self) -> Mapping[PartitionKey, int]:
         """Per assigned partition, the lowest published offset that isn't proven to exist. Live; empty when all is well.
 
         The gate looks at it once a message, and calls `received` when a message proves such an offset.
         """
-        return NOTHING_UNPROVEN
+        return NOTHING_UNVERIFIED
 
     def start(self, manager: SynchronizedPartitionStateManager) -> None:
         """Begin to write remote offsets to ``manager``. Called again, it does nothing. Doesn't wait for the broker."""
@@ -60,7 +60,7 @@ class RemoteOffsetSource(Protocol):
         ...
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
-        """Trust begins anew for these partitions, which the follower reads from these positions on.
+        """KnownEnd begins anew for these partitions, which the follower reads from these positions on.
 
         Called on the processor's thread at an assignment and when the follower's position moved back, before anything
         of them is released. When it returns, the manager holds no remote offset of them that isn't proven. Never
@@ -89,7 +89,7 @@ class LeaderOffset(NamedTuple):
     """When its last record was read, on the clock that was given to `LeaderOffsets.apply`."""
     orig_message_ts: float | None = None
     """When the message before ``offset`` was written, Unix seconds, if the record says so."""
-    refuted: bool = False
+    rejected: bool = False
     """Whether the broker has refuted the offset: the partition doesn't reach that far."""
 
 
@@ -115,7 +115,7 @@ class SourceStatistics:
     """How often a group published a lower offset than before."""
     impossible: int = 0
     """Published offsets that lay beyond the end of their partition."""
-    unproven: int = 0
+    unverified: int = 0
     """Assigned partitions with a published offset that waits for proof, now."""
     lag: int | None = None
     """How many offsets of the commit log are still to be read, now. ``None``: unknown, or there is no commit log."""
@@ -124,7 +124,7 @@ class SourceStatistics:
 
 
 @runtime_checkable
-class TellsOfItself(Protocol):
+class ObservableSource(Protocol):
     """A source that can say whom it follows, what it has done and what the leaders published."""
 
     @property

@@ -10,8 +10,8 @@ Guarantees
 
 Threads
     The source's thread writes remote offsets, the processor's thread writes local ones; anyone may read. One lock
-    guards all writes. ``Partition.remote``, ``Partition.current`` and ``version`` are single references that are
-    replaced whole, so they are read without it.
+    guards all writes. ``PartitionCell.remote``, ``PartitionCell.current`` and ``version`` are single references that
+    are replaced whole, so they are read without it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ TRANSITIONS: Mapping[_State | None, frozenset[_State]] = {
 _NO_OFFSETS = Offsets(None, None)
 
 
-class Partition:
+class PartitionCell:
     """One partition's cell, shared by the manager (which writes it, under its lock), the gate and the source."""
 
     __slots__ = ("key", "remote", "received", "current")
@@ -92,7 +92,7 @@ class Partition:
 class _PartitionsView(Mapping[PartitionKey, tuple[SynchronizedPartitionState, Offsets]]):
     """A live, read-only view of the manager's partitions."""
 
-    def __init__(self, cells: Mapping[PartitionKey, Partition], lock: AbstractContextManager[bool]) -> None:
+    def __init__(self, cells: Mapping[PartitionKey, PartitionCell], lock: AbstractContextManager[bool]) -> None:
         self._cells = cells
         self._lock = lock
 
@@ -131,7 +131,7 @@ class SynchronizedPartitionStateManager:
         self._lock = threading.RLock()
         self._moved_condition = threading.Condition(self._lock)
         # Written under the lock, by both threads; a key is added and never taken away.
-        self._cells: dict[PartitionKey, Partition] = {}
+        self._cells: dict[PartitionKey, PartitionCell] = {}
         # Keys whose remote offset moved since the last `take_moved`. Filled and emptied under the lock.
         self._moved: set[PartitionKey] = set()
         # Written once, under the lock; read by the processor's thread without it.
@@ -240,7 +240,7 @@ class SynchronizedPartitionStateManager:
             moved, self._moved = self._moved, set()
             return moved
 
-    def cell(self, topic: str, partition: int) -> Partition:
+    def cell(self, topic: str, partition: int) -> PartitionCell:
         """The partition's shared cell, made if need be. For the gate, which reads ``cell.remote`` once a message."""
         with self._lock:
             return self._cell((topic, partition))
@@ -258,13 +258,13 @@ class SynchronizedPartitionStateManager:
         if offset >= offsets.remote:
             raise MessageNotReady(topic, partition, offset, offsets.remote)
 
-    def _cell(self, key: PartitionKey) -> Partition:
+    def _cell(self, key: PartitionKey) -> PartitionCell:
         cell = self._cells.get(key)
         if cell is None:
-            cell = self._cells[key] = Partition(key)
+            cell = self._cells[key] = PartitionCell(key)
         return cell
 
-    def _store(self, cell: Partition, offsets: Offsets) -> None:
+    def _store(self, cell: PartitionCell, offsets: Offsets) -> None:
         previous = cell.current
         state = self.get_state_from_offsets(offsets)
         if state is not previous[0] and state not in TRANSITIONS[previous[0]]:

@@ -197,7 +197,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     def held(self) -> Mapping[PartitionKey, int]:
         """How many messages of each assigned partition are held or left over, at this moment."""
         gate = self._gate
-        return {} if gate is None else {line.key: len(line.held) for line in gate.lines}
+        return {} if gate is None else {buffer.key: len(buffer.held) for buffer in gate.buffers}
 
     def snapshot(self) -> Snapshot:
         """How everything stands: offsets, lags, what is held, what each leader published, and whom it waits for.
@@ -213,16 +213,16 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
 
     def _hold_seconds(self, partition: int, offset: int) -> float:
         """For how long a message was held that the gate is handing on now. On the processor's thread."""
-        for line in () if self._gate is None else self._gate.lines:
-            if line.partition.index == partition and line.held and line.held[0].offset == offset:
-                return self._clock() - line.held[0].since
+        for buffer in () if self._gate is None else self._gate.buffers:
+            if buffer.partition.index == partition and buffer.held and buffer.held[0].offset == offset:
+                return self._clock() - buffer.held[0].since
         return 0.0
 
     # The monitor's side.
 
     def _observe(self, ends: Mapping[PartitionKey, int]) -> Snapshot:
-        lines = () if self._gate is None else self._gate.lines
-        return take_snapshot(lines, self._source, ends, now=self._clock(), wall_now=time.time())
+        buffers = () if self._gate is None else self._gate.buffers
+        return take_snapshot(buffers, self._source, ends, now=self._clock(), wall_now=time.time())
 
     def _gate_counts(self) -> GateCounts:
         return GateCounts() if self._flow is None else GateCounts(self._flow.pauses, self._flow.resumes)

@@ -3,9 +3,6 @@
 Guarantees
     - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), and returns as
       soon as a remote offset moves. While it holds nothing, it polls as the inner consumer would.
-    - A partition is paused on the inner consumer if and only if it is in one of two sets: ``outside``, what the
-      processor or the user asked for, and ``full``, what the gate asked for. The inner consumer is called only for
-      differences.
     - When Arroyo builds a new strategy while partitions are retained (KIP-848), each of them is read again from the
       last offset that was staged for it, so nothing that the old gate held, and nothing that the processor carried, is
       lost.
@@ -14,8 +11,7 @@ Threads
     The processor's thread calls everything, rebalance callbacks included, which run inside `poll`.
 
 Sources
-    `arroyo/processing/processor.py` (it polls for a second, pauses every partition after five seconds of rejections,
-    and forgets that pause when it rebuilds the strategy), `arroyo/backends/kafka/consumer.py`, both of 2.48.
+    `arroyo/processing/processor.py` (it polls for a second), `arroyo/backends/kafka/consumer.py`, both of 2.48.
 """
 
 from __future__ import annotations
@@ -24,12 +20,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from arroyo.backends.abstract import Consumer
-from arroyo.errors import ConsumerError
 from arroyo.types import BrokerValue, Partition, Topic
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.drain import Drain
+from arroyo_sync.gate.partition_buffers import PartitionBuffers
+from arroyo_sync.gate.pauses import Pauses
 from arroyo_sync.kafka.arroyo_consumer import is_kip848
 
 TPayload = TypeVar("TPayload")
@@ -46,17 +44,10 @@ double, up to the slice: a consumer that ran dry for a fetch's round trip, while
 class Gate(Protocol):
     """What the flow control needs of the gate; `SynchronizedStrategy` documents it."""
 
-    held_messages: int
-    pause_changes: dict[Partition, bool]
-    was_rejected: bool
-    owes_poll: bool
-    seen_version: int
-
     @property
-    def has_left_over(self) -> bool: ...
-    def take_pause_changes(self) -> Mapping[Partition, bool]: ...
-    def tell_local_offsets(self) -> None: ...
-    def seek(self, partition: Partition, offset: int) -> None: ...
+    def buffers(self) -> PartitionBuffers: ...
+    @property
+    def drain(self) -> Drain: ...
 
 
 class FlowControlledConsumer(Consumer[TPayload]):
@@ -85,19 +76,11 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._slice_seconds = slice_seconds
         self._rejected_wait_seconds = rejected_wait_seconds
         self._on_close = on_close
-        self._gate: Gate | None = None
+        # The current gate's; None while nothing is assigned.
+        self._buffers: PartitionBuffers | None = None
+        self._drain: Drain | None = None
         self._wait_seconds = FIRST_WAIT_SECONDS
-
-        self.pauses = 0
-        """How many partitions were paused for the gate so far. Any thread may read it."""
-        self.resumes = 0
-        """How many were resumed, having drained. Any thread may read it."""
-        self._outside: set[Partition] = set()
-        self._full: set[Partition] = set()
-        # What `outside` held before somebody paused every partition at once, as the processor does, and whether all of
-        # them are paused still.
-        self._outside_before_all: set[Partition] | None = None
-        self._is_all_paused = False
+        self._pauses = Pauses(inner)
         # Per partition index the offset to go back to: the last one staged, or the one the assignment began at. By
         # index, since it is written once a message and Arroyo's Partition is slow to hash.
         self._resume_offsets: dict[int, int] = {}
@@ -117,19 +100,19 @@ class FlowControlledConsumer(Consumer[TPayload]):
         :raises SourceDied: when nothing is assigned and the source has ended; otherwise the gate raises it.
         :raises ConfigurationError: for ``partition.assignment.strategy=cooperative-sticky``.
         """
-        gate = self._gate
-        if gate is None:
+        buffers, drain = self._buffers, self._drain
+        if buffers is None or drain is None:
             self._check_source()
             return self._poll_unassigned(timeout)
-        is_all_paused = self._is_all_paused
-        if gate.pause_changes:
-            self._apply(gate.take_pause_changes())
+        is_all_paused = self._pauses.is_all_paused
+        if buffers.pause_changes:
+            self._pauses.apply(buffers.take_pause_changes())
         inner_poll = self._inner_poll
         message = inner_poll(0.0)
-        if message is None and gate.owes_poll:
+        if message is None and drain.needs_poll:
             return None
-        if message is None and not gate.held_messages:
-            gate.tell_local_offsets()
+        if message is None and not buffers.held_messages:
+            buffers.report_local_offsets()
             message = inner_poll(timeout)
             if message is None:
                 return None
@@ -141,16 +124,16 @@ class FlowControlledConsumer(Consumer[TPayload]):
             # poll, from a partition just assigned, it would throw away.
             self._inner.seek({message.partition: message.offset})
             return None
-        if gate.was_rejected and gate.has_left_over:
+        if drain.was_rejected and buffers.released:
             wait_seconds = self._rejected_wait_seconds
-        elif gate.has_left_over:
+        elif buffers.released:
             return None
         else:
             wait_seconds = min(self._wait_seconds, self._slice_seconds)
             self._wait_seconds = 2 * wait_seconds
         if timeout is not None and timeout < wait_seconds:
             wait_seconds = timeout
-        self._manager.wait_for_move(gate.seen_version, wait_seconds)
+        self._manager.wait_for_move(buffers.seen_version, wait_seconds)
         return None
 
     def _poll_unassigned(self, timeout: float | None) -> BrokerValue[TPayload] | None:
@@ -165,58 +148,30 @@ class FlowControlledConsumer(Consumer[TPayload]):
                 ) from exc
             raise
 
-    # Pausing: the two sets.
+    # Pausing.
+
+    @property
+    def pauses(self) -> int:
+        """How many partitions were paused for the gate so far. Any thread may read it."""
+        return self._pauses.pauses
+
+    @property
+    def resumes(self) -> int:
+        """How many were resumed, having drained. Any thread may read it."""
+        return self._pauses.resumes
 
     def pause(self, partitions: Sequence[Partition]) -> None:
         """Pause partitions from outside, in addition to what the gate pauses."""
-        assigned = self._inner.tell().keys()
-        if set(partitions) - assigned:
-            raise ConsumerError("cannot pause unassigned partitions")
-        if len(set(partitions)) == len(assigned):
-            self._is_all_paused = True
-            if self._outside_before_all is None:
-                self._outside_before_all = set(self._outside)
-        self._pause_inner([each for each in partitions if each not in self._outside and each not in self._full])
-        self._outside.update(partitions)
+        self._pauses.pause(partitions)
 
     def resume(self, partitions: Sequence[Partition]) -> None:
         """Take back a `pause`; what the gate paused stays so until there is room."""
-        if set(partitions) - self._inner.tell().keys():
-            raise ConsumerError("cannot resume unassigned partitions")
-        self._resume_inner([each for each in partitions if each in self._outside and each not in self._full])
-        self._outside.difference_update(partitions)
-        self._is_all_paused = False
-        if not self._outside:
-            self._outside_before_all = None
-        elif self._outside_before_all is not None:
-            self._outside_before_all.difference_update(partitions)
+        self._pauses.resume(partitions)
 
     def paused(self) -> Sequence[Partition]:
         """What was paused from outside. The gate's own pauses don't show."""
         self._inner.paused()  # raises if the consumer is closed
-        return [*self._outside]
-
-    def _apply(self, changes: Mapping[Partition, bool]) -> None:
-        full = [each for each, is_full in changes.items() if is_full and each not in self._full]
-        drained = [each for each, is_full in changes.items() if not is_full and each in self._full]
-        self._pause_inner([each for each in full if each not in self._outside])
-        self._resume_inner([each for each in drained if each not in self._outside])
-        self._full.update(full)
-        self._full.difference_update(drained)
-        self.pauses += len(full)
-        self.resumes += len(drained)
-
-    def _pause_inner(self, partitions: Sequence[Partition]) -> None:
-        if partitions:
-            self._inner.pause(partitions)
-
-    def _resume_inner(self, partitions: Sequence[Partition]) -> None:
-        if partitions:
-            self._inner.resume(partitions)
-            # A resumed partition is fetched when librdkafka's broker thread wakes, which takes up to a second if all
-            # were paused. A seek, even to where it is, wakes it (measured: 3 ms instead of 700).
-            tell = self._inner.tell()
-            self._inner.seek({partition: tell[partition] for partition in partitions})
+        return self._pauses.outside
 
     # Offsets.
 
@@ -226,8 +181,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         for partition, offset in offsets.items():
             # What is held from here on lies below the last offset staged: a rebuild must not begin behind it.
             self._resume_offsets[partition.index] = min(offset, self._resume_offsets.get(partition.index, offset))
-            if self._gate is not None:
-                self._gate.seek(partition, offset)
+            if self._buffers is not None:
+                self._buffers.seek(partition, offset)
 
     def stage_offsets(self, offsets: Mapping[Partition, int]) -> None:
         """Stage offsets to be committed. On the hot path: once or twice a message."""
@@ -256,7 +211,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
             raise ConfigurationError(f"the gate takes one topic, not {[topic.name for topic in topics]}")
 
         def assigned(offsets: Mapping[Partition, int]) -> None:
-            self._forget_pauses(offsets)
+            self._pauses.forget(offsets)
             for partition, offset in offsets.items():
                 self._resume_offsets[partition.index] = offset
             self._newly_assigned = offsets
@@ -267,13 +222,13 @@ class FlowControlledConsumer(Consumer[TPayload]):
                 self._newly_assigned = {}
 
         def revoked(partitions: Sequence[Partition]) -> None:
-            self._forget_pauses(partitions)
+            self._pauses.forget(partitions)
             if on_revoke is not None:
                 on_revoke(partitions)
             for partition in partitions:
                 self._resume_offsets.pop(partition.index, None)
             if not self._inner.tell().keys() - set(partitions):
-                self._gate = None
+                self._buffers = self._drain = None
 
         self._inner.subscribe(topics, on_assign=assigned, on_revoke=revoked)
 
@@ -287,28 +242,16 @@ class FlowControlledConsumer(Consumer[TPayload]):
         retained = [each for each in partitions if each not in self._newly_assigned and each in tell]
         back = {each: min(tell[each], self._resume_offsets.get(each.index, tell[each])) for each in retained}
         self._inner_seek({each: offset for each, offset in back.items() if offset != tell[each]})
-        if self._outside_before_all is not None:
-            # The processor has forgotten its pause of everything; what was paused before it stays so.
-            self._outside = self._outside_before_all
-            self._outside_before_all = None
-            self._is_all_paused = False
-        self._full.clear()
-        self._resume_inner([each for each in retained if each not in self._outside])
+        self._pauses.begin_anew(retained)
         return {**partitions, **back}
 
     def attach(self, gate: Gate) -> None:
         """Serve this gate from now on."""
-        self._gate = gate
+        self._buffers, self._drain = gate.buffers, gate.drain
 
     def _inner_seek(self, offsets: Mapping[Partition, int]) -> None:
         if offsets:
             self._inner.seek(offsets)
-
-    def _forget_pauses(self, partitions: Mapping[Partition, int] | Sequence[Partition]) -> None:
-        self._outside.difference_update(partitions)
-        self._full.difference_update(partitions)
-        if self._outside_before_all is not None:
-            self._outside_before_all.difference_update(partitions)
 
     # The rest is the inner consumer's.
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from arroyo_sync.core.errors import SourceDied
-from arroyo_sync.core.source import LeaderOffset, RemoteOffsetSource, TellsOfItself
+from arroyo_sync.core.source import LeaderOffset, ObservableSource, RemoteOffsetSource
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.gate.partition_buffer import Line
+from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot, in_order
 
 
 def take_snapshot(
-    lines: Iterable[Line],
+    buffers: Iterable[PartitionBuffer],
     source: RemoteOffsetSource,
     ends: Mapping[PartitionKey, int],
     *,
@@ -30,19 +30,19 @@ def take_snapshot(
     :param now: seconds, of the clock that the gate and the source have.
     :param wall_now: Unix seconds.
     """
-    told = source if isinstance(source, TellsOfItself) else None
+    told = source if isinstance(source, ObservableSource) else None
     published = {} if told is None else told.published()
     groups = () if told is None else sorted(told.groups)
     partitions = []
-    for line in lines:
+    for buffer in buffers:
         # The manager's, not the line's own, which passes everything that is dropped when a gate is closed.
-        local_offset = line.cell.current[1].local
+        local_offset = buffer.cell.current[1].local
         if local_offset is None:
             continue  # revoked
-        said = published.get(line.key, {})
+        said = published.get(buffer.key, {})
         leaders = [_leader(group, said.get(group), now, wall_now) for group in groups]
-        release = _release(line, said.values(), now, wall_now)
-        partitions.append(_partition(line, local_offset, ends.get(line.key), leaders, release, now))
+        release = _release(buffer, said.values(), now, wall_now)
+        partitions.append(_partition(buffer, local_offset, ends.get(buffer.key), leaders, release, now))
     return Snapshot(
         taken_at=wall_now,
         partitions=in_order(partitions),
@@ -52,35 +52,37 @@ def take_snapshot(
 
 
 def _partition(
-    line: Line,
+    buffer: PartitionBuffer,
     local_offset: int,
     end: int | None,
     leaders: list[LeaderSnapshot],
     release: ReleaseSnapshot | None,
     now: float,
 ) -> PartitionSnapshot:
-    held_messages = len(line.held)
+    held_messages = len(buffer.held)
     try:
-        oldest_seconds = max(0.0, now - line.held[0].since)
+        oldest_seconds = max(0.0, now - buffer.held[0].since)
     except IndexError:
         oldest_seconds = None
     return PartitionSnapshot(
-        *line.key,
+        *buffer.key,
         local_offset=local_offset,
-        remote_offset=line.cell.remote,
+        remote_offset=buffer.cell.remote,
         # What was received exists, whatever was known when it was last asked.
-        high_watermark=None if end is None else max(end, line.cell.received or 0),
+        high_watermark=None if end is None else max(end, buffer.cell.received or 0),
         leaders=tuple(leaders),
         held_messages=held_messages,
-        held_bytes=line.held_bytes,
+        held_bytes=buffer.held_bytes,
         oldest_held_seconds=oldest_seconds,
-        is_full=line.is_full,
+        is_full=buffer.is_full,
         last_release=release,
     )
 
 
-def _release(line: Line, said: Iterable[LeaderOffset], now: float, wall_now: float) -> ReleaseSnapshot | None:
-    release, remote = line.release, line.cell.remote
+def _release(
+    buffer: PartitionBuffer, said: Iterable[LeaderOffset], now: float, wall_now: float
+) -> ReleaseSnapshot | None:
+    release, remote = buffer.release, buffer.cell.remote
     if release is None:
         return None
     # It was released by the record that moved the remote offset to where it is, unless that came later.
@@ -105,7 +107,7 @@ def _leader(group: str, said: LeaderOffset | None, now: float, wall_now: float) 
         age_seconds=heard_seconds_ago if published_at is None else max(0.0, wall_now - published_at),
         record_latency_ms=_milliseconds_between(published_at, heard_at),
         message_latency_ms=_milliseconds_between(said.orig_message_ts, heard_at),
-        is_impossible=said.refuted,
+        is_impossible=said.rejected,
     )
 
 

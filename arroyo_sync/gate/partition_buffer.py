@@ -1,7 +1,8 @@
-"""A line: one partition's messages in the gate, and how many it may hold.
+"""One partition's messages in the gate, and how many it may hold.
 
-Threads: the processor's thread writes; other threads may read `Line.local_offset`, `Line.held_bytes`, `Line.release`
-and the length of `Line.held`, and see values that were true a moment ago.
+Threads: the processor's thread writes. Other threads may read `PartitionBuffer.local_offset`,
+`PartitionBuffer.held_bytes`, `PartitionBuffer.release` and the length of `PartitionBuffer.held`, and see values that
+were true a moment ago.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from typing import Any, NamedTuple
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import Message, Partition
 
-from arroyo_sync.core import state
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.core.state import PartitionCell, PartitionKey
 
 MESSAGE_OVERHEAD_BYTES = 500
-"""What a held message weighs beside its payload: Arroyo's objects and the line's entry."""
+"""What a held message weighs beside its payload: Arroyo's objects and the buffer's entry."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def payload_bytes(payload: object) -> int:
     return len(payload) if isinstance(payload, bytes) else sys.getsizeof(payload)
 
 
-class Held(NamedTuple):
+class BufferedMessage(NamedTuple):
     offset: int
     size_bytes: int
     since: float
@@ -68,13 +68,13 @@ class Held(NamedTuple):
 
 
 class Release(NamedTuple):
-    """When a line that was closed opened, and for how long its oldest message had been held by then."""
+    """When a buffer whose oldest message was not released became released, and how long that message was held."""
 
     at: float
     hold_seconds: float
 
 
-class Line:
+class PartitionBuffer:
     """One partition's messages in the gate, oldest first."""
 
     __slots__ = (
@@ -83,37 +83,37 @@ class Line:
         "cell",
         "limits",
         "expected",
-        "open_until",
+        "pass_through_below",
         "held",
         "held_bytes",
         "is_full",
         "release",
     )
 
-    def __init__(self, partition: Partition, cell: state.Partition, position: int, limits: HoldLimits) -> None:
+    def __init__(self, partition: Partition, cell: PartitionCell, position: int, limits: HoldLimits) -> None:
         self.partition = partition
         self.key: PartitionKey = cell.key
         self.cell = cell
         self.limits = limits
         self.expected = position
         """The offset after the last message received, or the position that the assignment began at."""
-        self.open_until = 0
-        """Messages below this offset go straight through: the remote offset when `look` was called last, while nothing
-        is held; else 0, which no message is below."""
-        self.held: deque[Held] = deque()
+        self.pass_through_below = 0
+        """Messages below this offset are forwarded at once: the remote offset as `refresh_remote_offset` read it last,
+        while nothing is held; else 0, which no message is below."""
+        self.held: deque[BufferedMessage] = deque()
         self.held_bytes = 0
         self.is_full = False
         """True from the high mark up to the low mark down: the partition is to be paused."""
         self.release: Release | None = None
         """The last one. For metrics alone."""
 
-    def look(self) -> None:
-        """Bring `open_until` up to date. To be called when the remote offset moved."""
+    def refresh_remote_offset(self) -> None:
+        """Bring `pass_through_below` up to date. To be called after the remote offset moved."""
         remote = self.cell.remote
-        self.open_until = 0 if self.held or remote is None else remote
+        self.pass_through_below = 0 if self.held or remote is None else remote
 
-    def note_release(self, now: float) -> None:
-        """The oldest message is released now. Once for each time that the line opens, not once a message."""
+    def record_release(self, now: float) -> None:
+        """The oldest message was released now. Called once each time that the buffer opens, not once a message."""
         self.release = Release(now, now - self.held[0].since)
 
     @property
@@ -132,27 +132,27 @@ class Line:
 
     @property
     def is_at_limit(self) -> bool:
-        """Whether the line holds all that it may."""
+        """Whether the buffer holds all that it may."""
         return len(self.held) >= self.limits.messages or self.held_bytes >= self.limits.bytes
 
     def append(self, offset: int, message: Message[Any], now: float) -> None:
-        """Hold a message at the end of the line."""
+        """Hold a message behind all others."""
         size_bytes = payload_bytes(message.payload) + MESSAGE_OVERHEAD_BYTES
-        self.held.append(Held(offset, size_bytes, now, message))
+        self.held.append(BufferedMessage(offset, size_bytes, now, message))
         self.held_bytes += size_bytes
-        self.open_until = 0
+        self.pass_through_below = 0
         if self.is_at_limit:
             self.is_full = True
 
-    def take_out(self, index: int) -> None:
-        """Remove the message at this place of the line, 0 being the oldest."""
+    def remove(self, index: int) -> None:
+        """Remove the message at this place, 0 being the oldest."""
         self.held_bytes -= self.held[index].size_bytes
         if index == 0:
             self.held.popleft()
         else:
             del self.held[index]
         if not self.held:
-            self.look()
+            self.refresh_remote_offset()
         if (
             self.is_full
             and len(self.held) <= self.limits.resume_messages
@@ -164,5 +164,5 @@ class Line:
         """Drop everything."""
         self.held.clear()
         self.held_bytes = 0
-        self.open_until = 0
+        self.pass_through_below = 0
         self.is_full = False

@@ -1,14 +1,14 @@
-"""The lines of one assignment: what the gate holds of them, what of it is released, and what the manager is told.
+"""The partition buffers of one assignment: what the gate holds, what of it is released, and what the manager is told.
 
 Guarantees
     - What is held is bounded, in messages and in bytes a partition.
-    - A line's messages leave it in offset order, except one that an exception names.
-    - What a line received is told before a doubt about it is looked for, so no published offset waits for a proof that
-      is there already.
+    - A partition's messages leave its buffer in offset order, except one that an exception names.
+    - What a partition received is reported before unverified offsets are looked for, so no published offset waits for
+      a proof that is there already.
 
 Threads
-    All methods are called by the processor's thread. Other threads may read `Lines.lines` and `Lines.held_messages`;
-    they see values that were true a moment ago.
+    All methods are called by the processor's thread. Other threads may iterate over the buffers and read
+    `PartitionBuffers.held_messages`; they see values that were true a moment ago.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from arroyo.types import Message, Partition
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.gate.partition_buffer import HoldLimits, Line
+from arroyo_sync.gate.partition_buffer import HoldLimits, PartitionBuffer
 
 logger = logging.getLogger(__name__)
 
 
-class Lines:
-    """The lines of the partitions in ``positions``, which are of one topic.
+class PartitionBuffers:
+    """The buffers of the partitions in ``positions``, which are of one topic.
 
     :param positions: the partitions of this assignment, and the offset of the first message that will come of each.
-    :param tell_interval_seconds: how often the manager is told the local offsets while messages stream through.
+    :param report_interval_seconds: how often the manager is told the local offsets while messages stream through.
     :param watermarks: handed to the source when trust begins anew, since a position moved back.
     :param clock: monotonic, in seconds.
     :raises ConfigurationError: for partitions of several topics.
@@ -46,7 +46,7 @@ class Lines:
         positions: Mapping[Partition, int],
         *,
         limits: HoldLimits,
-        tell_interval_seconds: float,
+        report_interval_seconds: float,
         watermarks: HighWatermarks | None,
         clock: Callable[[], float],
     ) -> None:
@@ -57,165 +57,163 @@ class Lines:
             )
         self._manager = manager
         self._source = source
-        self._tell_interval_seconds = tell_interval_seconds
+        self._report_interval_seconds = report_interval_seconds
         self._watermarks = watermarks
         self._clock = clock
 
-        # By the partition's index: hashing an Arroyo Partition, a dataclass in another, costs ten times as much.
-        self._lines = {
-            partition.index: Line(partition, manager.cell(partition.topic.name, partition.index), position, limits)
+        self._all = {
+            partition.index: PartitionBuffer(
+                partition, manager.cell(partition.topic.name, partition.index), position, limits
+            )
             for partition, position in positions.items()
         }
-        # What messages look their line up in: emptied by `close`, so that a closed gate costs an open one nothing.
-        self._open_lines = self._lines
-        # Lines whose oldest message is released, in the order of their turns. Mostly empty.
-        self._released: dict[Line, None] = {}
-        # Those of them that opened since they had a turn: each hands on one message before any other line goes on, so
-        # that no release waits until another one's messages are through.
-        self._opened: dict[Line, None] = {}
-        # Lines that handed something on since the manager was told their local offset; the last of them apart, since
-        # messages come in long runs of one partition.
-        self._untold: set[Line] = set()
-        self._current: Line | None = None
-        self._tell_at = clock()
-
-        # Plain attributes, since the flow control reads them before every message.
+        # Plain attributes, since the gate or the flow control reads them for every message.
+        self.by_index: Mapping[int, PartitionBuffer] = self._all
+        """The buffers that take messages, by the partition's index: hashing an Arroyo Partition, a dataclass in
+        another, costs ten times as much. Empty once closed, so that a closed gate costs an open one nothing."""
+        self.seen_version = -1
+        """The manager's version whose remote offsets were read. None at first: the source may have died between the
+        last gate's reading and this one's making."""
         self.held_messages = 0
-        """How many messages are held or left over."""
+        """How many messages are buffered: held, or pending release."""
         self.pause_changes: dict[Partition, bool] = {}
         """Partitions that became full (True) or drained (False), for `take_pause_changes`."""
+        self.released: dict[PartitionBuffer, None] = {}
+        """Buffers with messages pending release (a slice ended, or the next step rejected), in the order of their
+        turns. Mostly empty."""
+        self.opened: dict[PartitionBuffer, None] = {}
+        """Those of them that opened since they had a turn: each forwards one message before any other buffer goes on,
+        so that no release waits until another partition's messages are through."""
+        self.last_forwarded: PartitionBuffer | None = None
+        """The buffer that took or forwarded a message last, if the manager hasn't been told its local offset yet."""
+
+        # Buffers whose local offset moved since the manager was told; `last_forwarded` is among them. It stands apart,
+        # since messages come in long runs of one partition.
+        self._unreported: set[PartitionBuffer] = set()
+        self._report_at = clock()
 
         manager.take_moved()  # they were moved for another gate
-        for line in self._lines.values():
-            line.look()
-        self.seen_version = -1
-        """The manager's version whose remote offsets were looked at. None at first: the source may have died between
-        the last gate's look and this one's making."""
-        manager.set_local_offsets([(line.key, line.expected) for line in self._lines.values()])
+        for buffer in self._all.values():
+            buffer.refresh_remote_offset()
+        manager.set_local_offsets([(buffer.key, buffer.expected) for buffer in self._all.values()])
+
+    def __iter__(self) -> Iterator[PartitionBuffer]:
+        """The buffers of this assignment. Any thread may iterate, see the module's docstring."""
+        return iter(self._all.values())
 
     def close(self) -> None:
-        """Take no more messages. What is held stays."""
-        self._open_lines = {}
-
-    # What the flow control asks.
+        """Take no more messages. What is buffered stays."""
+        self.by_index = {}
 
     @property
-    def has_left_over(self) -> bool:
-        """Whether anything is released that the last slice didn't reach, or that the next step rejected."""
-        return bool(self._released)
+    def is_closed(self) -> bool:
+        """Whether messages are no longer taken."""
+        return not self.by_index and bool(self._all)
+
+    # Taking and giving.
+
+    def hold(self, buffer: PartitionBuffer, offset: int, message: Message[Any]) -> None:
+        """Buffer a message.
+
+        :raises MessageRejected: the buffer is full.
+        """
+        if offset < buffer.expected:
+            self._move_position(buffer, offset)
+        if buffer.is_full and buffer.is_at_limit:
+            raise MessageRejected
+        was_full = buffer.is_full
+        buffer.append(offset, message, self._clock())
+        self.held_messages += 1
+        if buffer.is_full and not was_full:
+            self.pause_changes[buffer.partition] = True
+        self.received(buffer, offset)
+
+    def received(self, buffer: PartitionBuffer, offset: int) -> None:
+        """Note that the message at ``offset`` was taken, and let it verify a published offset that waits for proof."""
+        buffer.expected = buffer.cell.received = offset + 1
+        if buffer is not self.last_forwarded:
+            self.note_progress(buffer)
+        if self._source.unverified:
+            self._verify(buffer)
+        if buffer.is_released:
+            self.released[buffer] = None
+
+    def note_progress(self, buffer: PartitionBuffer) -> None:
+        """The buffer's local offset moved: the manager is to be told."""
+        self._unreported.add(buffer)
+        self.last_forwarded = buffer
+
+    def remove(self, buffer: PartitionBuffer, index: int) -> None:
+        """Remove one message from its buffer; at the low mark, ask for more."""
+        was_full = buffer.is_full
+        buffer.remove(index)
+        self.held_messages -= 1
+        if was_full and not buffer.is_full:
+            self.pause_changes[buffer.partition] = False
+
+    def remove_named(self, invalid: InvalidMessage) -> None:
+        """Remove the message that the exception names, if it is buffered; every other stays."""
+        buffer = self._all.get(invalid.partition.index)
+        if buffer is None or buffer.partition != invalid.partition:
+            return
+        for index, message in enumerate(buffer.held):
+            if message.offset == invalid.offset:
+                self.remove(buffer, index)
+                self.note_progress(buffer)
+                return
+
+    def drop_all(self) -> None:
+        """Forget what is buffered: it stays in Kafka and is read again."""
+        dropped = self.held_messages
+        for buffer in self._all.values():
+            buffer.clear()
+        self.held_messages = 0
+        self.released.clear()
+        self.opened.clear()
+        self.pause_changes.clear()
+        if dropped:
+            logger.info("Dropped %d held messages: they stay in Kafka and are read again", dropped)
+
+    def forget_assignment(self) -> None:
+        """The partitions are no longer the follower's, or will be another gate's."""
+        for buffer in self._all.values():
+            buffer.cell.received = None
+        keys = [buffer.key for buffer in self._all.values()]
+        self._manager.set_local_offsets([(key, None) for key in keys])
+        self._source.revoke(keys)
+
+    # What the flow control asks.
 
     def take_pause_changes(self) -> Mapping[Partition, bool]:
         """Which partitions to pause (True: full) and to resume (False: drained) since the last call."""
         changes, self.pause_changes = self.pause_changes, {}
         return changes
 
-    def tell_local_offsets(self) -> None:
+    def report_if_due(self) -> None:
+        """`report_local_offsets`, if the interval has passed."""
+        if self._clock() >= self._report_at:
+            self.report_local_offsets()
+
+    def report_local_offsets(self) -> None:
         """Write the local offsets that moved to the manager, which is spared one lock a message."""
-        if self._open_lines and self._current is not None:
-            for line in self._untold:
-                line.cell.received = line.expected
-            self._manager.set_local_offsets([(line.key, line.local_offset) for line in self._untold])
-            self._untold.clear()
-            self._current = None
-            self._tell_at = self._clock() + self._tell_interval_seconds
+        if self.by_index and self.last_forwarded is not None:
+            for buffer in self._unreported:
+                buffer.cell.received = buffer.expected
+            self._manager.set_local_offsets([(buffer.key, buffer.local_offset) for buffer in self._unreported])
+            self._unreported.clear()
+            self.last_forwarded = None
+            self._report_at = self._clock() + self._report_interval_seconds
 
     def seek(self, partition: Partition, offset: int) -> None:
-        """The consumer will go on at ``offset``: forget what is held at or past it, since it comes again."""
-        line = self._open_lines.get(partition.index)
-        if line is not None and offset != line.expected:
-            self._move_position(line, offset)
-
-    @property
-    def lines(self) -> Iterator[Line]:
-        """The lines of this assignment. Any thread may read, see the module's docstring."""
-        return iter(self._lines.values())
-
-    # Holding.
-
-    def _hold(self, line: Line, offset: int, message: Message[Any]) -> None:
-        if offset < line.expected:
-            self._move_position(line, offset)
-        if line.is_at_limit:
-            raise MessageRejected
-        was_full = line.is_full
-        line.append(offset, message, self._clock())
-        self.held_messages += 1
-        if line.is_full and not was_full:
-            self.pause_changes[line.partition] = True
-        self._received(line, offset)
-
-    def _received(self, line: Line, offset: int) -> None:
-        """Note that the message at ``offset`` was taken, and let it prove a published offset that waits for proof."""
-        line.expected = line.cell.received = offset + 1
-        self._untold.add(line)
-        self._current = line
-        if self._source.unproven:
-            self._prove(line)
-        if line.is_released:
-            self._released[line] = None
-
-    def _prove(self, line: Line) -> None:
-        """What the line has received proves what leaders published below."""
-        line.cell.received = line.expected
-        lowest = self._source.unproven.get(line.key)
-        if lowest is not None and lowest <= line.expected:
-            self._source.received(*line.key, line.expected)
-
-    def _move_position(self, line: Line, offset: int) -> None:
-        """The partition is read from ``offset`` on. Further back than before, every remote offset needs proof again."""
-        self.tell_local_offsets()  # else what the line had received would be told later, as if it had come again
-        while line.held and line.held[-1].offset >= offset:
-            self._take_out(line, len(line.held) - 1)
-        if offset < line.expected:
-            logger.info("%s[%d]: reading again from %d, back from %d", *line.key, offset, line.expected)
-            line.cell.received = None
-            self._source.assign({line.key: offset}, self._watermarks)
-        line.expected = offset
-        self._manager.set_local_offset(*line.key, line.local_offset)
-
-    def _take_out(self, line: Line, index: int) -> None:
-        """Remove one message from the line; at the low mark, ask for more."""
-        was_full = line.is_full
-        line.take_out(index)
-        self.held_messages -= 1
-        if was_full and not line.is_full:
-            self.pause_changes[line.partition] = False
-
-    def _take_out_named(self, invalid: InvalidMessage) -> None:
-        """The message that the exception names leaves its line, if it is in one; every other stays."""
-        line = self._lines.get(invalid.partition.index)
-        if line is None or line.partition != invalid.partition:
-            return
-        for index, held in enumerate(line.held):
-            if held.offset == invalid.offset:
-                self._take_out(line, index)
-                self._untold.add(line)
-                self._current = line
-                return
-
-    def _drop_held(self) -> None:
-        dropped = self.held_messages
-        for line in self._lines.values():
-            line.clear()
-        self.held_messages = 0
-        self._released.clear()
-        self._opened.clear()
-        self.pause_changes.clear()
-        if dropped:
-            logger.info("Dropped %d held messages: they stay in Kafka and are read again", dropped)
-
-    def _forget_assignment(self) -> None:
-        """The partitions are no longer the follower's, or will be another gate's."""
-        for line in self._lines.values():
-            line.cell.received = None
-        keys = [line.key for line in self._lines.values()]
-        self._manager.set_local_offsets([(key, None) for key in keys])
-        self._source.revoke(keys)
+        """The consumer will go on at ``offset``: forget what is buffered at or past it, since it comes again."""
+        buffer = self.by_index.get(partition.index)
+        if buffer is not None and offset != buffer.expected:
+            self._move_position(buffer, offset)
 
     # Remote offsets.
 
-    def _look_at_source(self) -> None:
-        """Take note of the remote offsets that moved.
+    def refresh_remote_offsets(self) -> None:
+        """Read the remote offsets that moved.
 
         :raises SourceDied: and then the version stays unseen, so that every later call raises again.
         :raises Exception: what the manager was made to fail with, likewise.
@@ -223,18 +221,37 @@ class Lines:
         version = self._manager.version
         self._manager.check()
         self._source.check()
-        if self._source.unproven:
-            for untold in self._untold:
-                self._prove(untold)
+        if self._source.unverified:
+            for unreported in self._unreported:
+                self._verify(unreported)
         for topic, index in self._manager.take_moved():
-            line = self._lines.get(index)
-            if line is not None and line.key[0] == topic:
-                line.look()
-                if line.is_released:
-                    if line not in self._released:
-                        line.note_release(self._clock())
-                        self._released[line] = self._opened[line] = None
+            buffer = self._all.get(index)
+            if buffer is not None and buffer.key[0] == topic:
+                buffer.refresh_remote_offset()
+                if buffer.is_released:
+                    if buffer not in self.released:
+                        buffer.record_release(self._clock())
+                        self.released[buffer] = self.opened[buffer] = None
                 else:
-                    self._released.pop(line, None)
-                    self._opened.pop(line, None)
+                    self.released.pop(buffer, None)
+                    self.opened.pop(buffer, None)
         self.seen_version = version
+
+    def _verify(self, buffer: PartitionBuffer) -> None:
+        """What the partition has received verifies what leaders published below."""
+        buffer.cell.received = buffer.expected
+        lowest = self._source.unverified.get(buffer.key)
+        if lowest is not None and lowest <= buffer.expected:
+            self._source.received(*buffer.key, buffer.expected)
+
+    def _move_position(self, buffer: PartitionBuffer, offset: int) -> None:
+        """The partition is read from ``offset`` on. If that is further back, every remote offset needs proof again."""
+        self.report_local_offsets()  # else what was received would be reported later, as if it had come again
+        while buffer.held and buffer.held[-1].offset >= offset:
+            self.remove(buffer, len(buffer.held) - 1)
+        if offset < buffer.expected:
+            logger.info("%s[%d]: reading again from %d, back from %d", *buffer.key, offset, buffer.expected)
+            buffer.cell.received = None
+            self._source.assign({buffer.key: offset}, self._watermarks)
+        buffer.expected = offset
+        self._manager.set_local_offset(*buffer.key, buffer.local_offset)

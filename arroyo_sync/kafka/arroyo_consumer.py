@@ -18,14 +18,14 @@ import time
 import confluent_kafka
 from arroyo.backends.kafka import KafkaConsumer
 
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 
 logger = logging.getLogger(__name__)
 
 PRIVATE_ATTRIBUTES = ("_KafkaConsumer__consumer", "_KafkaConsumer__is_kip848", "_KafkaConsumer__group_id")
 """Of ``KafkaConsumer``, as Python mangles their names."""
 
-_once = OncePer(float("inf"), time.monotonic)
+_throttle = LogThrottle(float("inf"), time.monotonic)
 
 
 def client_of(consumer: object) -> confluent_kafka.Consumer | None:
@@ -50,7 +50,7 @@ def _private(consumer: object, name: str) -> object:
     try:
         return getattr(consumer, name)
     except AttributeError:
-        if isinstance(consumer, KafkaConsumer) and _once.is_due(name):
+        if isinstance(consumer, KafkaConsumer) and _throttle.should_log(name):
             logger.warning(
                 "This Arroyo's KafkaConsumer has no %s: arroyo_sync goes on without it, and is slower or checks less. "
                 "Use a version of sentry-arroyo that it supports",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
 
@@ -48,7 +48,7 @@ class KafkaWatermarks:
         self._consumer = consumer
         self._advice = advice
         self._is_polled = is_polled
-        self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._is_closed = False
 
     def cached(self, topic: str, partition: int) -> int | None:
@@ -75,7 +75,7 @@ class KafkaWatermarks:
                 timeout=timeout,
             )
         except (KafkaException, RuntimeError) as error:
-            if self._once.is_due("all"):
+            if self._throttle.should_log("all"):
                 self._log_failure(sorted({topic for topic, _ in partitions}), error.args[0])
             if not self._is_polled and isinstance(error, KafkaException):
                 self._consumer.poll(0.1)  # there may be several
@@ -84,7 +84,7 @@ class KafkaWatermarks:
         for answer in answers:
             if answer.error is None and answer.offset >= 0:
                 ends[answer.topic, answer.partition] = answer.offset
-            elif self._once.is_due(answer.topic):
+            elif self._throttle.should_log(answer.topic):
                 self._log_failure([answer.topic], answer.error)
         return ends
 

@@ -18,14 +18,14 @@ import time
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import AccessRefused
-from arroyo_sync.core.log_throttle import OncePer
-from arroyo_sync.kafka.errors import ends_the_source
+from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.kafka.errors import is_fatal
 
 logger = logging.getLogger(__name__)
 
 LOG_INTERVAL_SECONDS = 60.0
 
-_once = OncePer(LOG_INTERVAL_SECONDS, time.monotonic)
+_throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
 
 
 def raise_if_refused(error: KafkaError) -> None:
@@ -33,13 +33,13 @@ def raise_if_refused(error: KafkaError) -> None:
 
     :raises AccessRefused: the brokers refuse the login, or a permission. All else librdkafka rides out.
     """
-    if ends_the_source(error):
+    if is_fatal(error):
         raise AccessRefused(_text(error))
 
 
 def log_if_refused(error: KafkaError) -> None:
     """For a producer, whose callbacks run on a thread that must go on: logs the same, at most once a minute."""
-    if ends_the_source(error) and _once.is_due(error.code()):
+    if is_fatal(error) and _throttle.should_log(error.code()):
         logger.error("%s", _text(error))
 
 

@@ -35,7 +35,7 @@ TOPIC_IS_GONE = frozenset(
 )
 """The broker doesn't know the topic. In the first moments of a broker or a topic this need not be so."""
 
-_RIDDEN_OUT = frozenset(
+_TRANSIENT = frozenset(
     {
         KafkaError._TRANSPORT,
         KafkaError._ALL_BROKERS_DOWN,
@@ -74,16 +74,14 @@ _RETRIABLE = frozenset(
 )
 
 
-def ends_the_source(error: KafkaError) -> bool:
+def is_fatal(error: KafkaError) -> bool:
     """Whether an error that isn't about one partition can't be ridden out. librdkafka tells of most as information."""
     return error.fatal() or error.code() in ENDS
 
 
-def ends_the_reading(error: KafkaError) -> bool:
+def is_fatal_for_reading(error: KafkaError) -> bool:
     """Whether an error with which a partition stopped can't be ridden out."""
-    return ends_the_source(error) or not (
-        error.retriable() or error.code() in _RIDDEN_OUT or error.code() in _RETRIABLE
-    )
+    return is_fatal(error) or not (error.retriable() or error.code() in _TRANSIENT or error.code() in _RETRIABLE)
 
 
 def more_telling(last: KafkaError | None, error: KafkaError) -> KafkaError:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 IDENTITY_TIMEOUT_SECONDS = 5.0
 
 
-class Span(NamedTuple):
+class OffsetRange(NamedTuple):
     """What of a partition is to be read: the offsets from ``start`` up to ``end``, which is not among them."""
 
     start: int
@@ -43,7 +43,7 @@ def list_partitions(consumer: Consumer, topic: str, timeout: float) -> list[int]
     return sorted(metadata.partitions)
 
 
-def ask_spans(consumer: Consumer, topic: str, partitions: Collection[int], timeout: float) -> dict[int, Span]:
+def ask_spans(consumer: Consumer, topic: str, partitions: Collection[int], timeout: float) -> dict[int, OffsetRange]:
     """Where the partitions begin and end now.
 
     :raises KafkaException: not all could be asked about.
@@ -51,12 +51,12 @@ def ask_spans(consumer: Consumer, topic: str, partitions: Collection[int], timeo
     # The end first: what arrives in between lies past it.
     ends = _ask(consumer, topic, dict.fromkeys(partitions, LATEST_TIMESTAMP), timeout)
     starts = _ask(consumer, topic, dict.fromkeys(partitions, EARLIEST_TIMESTAMP), timeout)
-    return {partition: Span(starts[partition], ends[partition]) for partition in partitions}
+    return {partition: OffsetRange(starts[partition], ends[partition]) for partition in partitions}
 
 
 def ask_starts(
-    consumer: Consumer, topic: str, spans: Mapping[int, Span], timestamp_ms: int, timeout: float
-) -> dict[int, Span]:
+    consumer: Consumer, topic: str, spans: Mapping[int, OffsetRange], timestamp_ms: int, timeout: float
+) -> dict[int, OffsetRange]:
     """The spans without the records before ``timestamp_ms``; a span without any later record begins at its end.
 
     :raises KafkaException: not all could be asked about.
@@ -64,7 +64,7 @@ def ask_starts(
     found = _ask(consumer, topic, dict.fromkeys(spans, timestamp_ms), timeout)
     # -1: no record is that late. What arrived since the span was asked for lies past its end, so the end will do.
     return {
-        partition: Span(span.end if found[partition] < 0 else min(found[partition], span.end), span.end)
+        partition: OffsetRange(span.end if found[partition] < 0 else min(found[partition], span.end), span.end)
         for partition, span in spans.items()
     }
 

@@ -23,12 +23,12 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import servers_of
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
-from arroyo_sync.kafka.errors import ends_the_source, more_telling
+from arroyo_sync.kafka.errors import is_fatal, more_telling
 from arroyo_sync.leaders.leader_offsets import CHUNK
 from arroyo_sync.leaders.offset_source import OffsetSource
 from arroyo_sync.leaders.published_offset import Published, Statement
@@ -67,7 +67,7 @@ class GroupOffsetsSource(OffsetSource):
         self.name = f"group offsets of {', '.join(self._offsets.groups)}"
         self._interval_seconds = interval_seconds
         self._connect_timeout = connect_timeout
-        self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         # The partitions that the follower reads, each with the number of its assignment. Guarded by `_changed`.
         self._assigned: dict[PartitionKey, int] = {}
         self._assignments = 0
@@ -99,7 +99,7 @@ class GroupOffsetsSource(OffsetSource):
             read=self._answers,
             rewinds=self._rewinds,
             impossible=self._verifier.impossible,
-            unproven=len(self.unproven),
+            unverified=len(self.unverified),
         )
 
     def _missing(self) -> str:
@@ -109,9 +109,9 @@ class GroupOffsetsSource(OffsetSource):
     def _on_error(self, error: KafkaError) -> None:
         """Told by librdkafka out of ``poll``."""
         self._last_error = more_telling(self._last_error, error)
-        if ends_the_source(error):
+        if is_fatal(error):
             self._end = self._end or error  # others follow it: that all brokers are down, for one
-        elif self._once.is_due(error.code()):
+        elif self._throttle.should_log(error.code()):
             logger.warning("%s: %s. It is tried again", self.name, error.str())
 
     def _read(self) -> None:
@@ -158,7 +158,7 @@ class GroupOffsetsSource(OffsetSource):
             offsets = committed.ask(group, asked, TIMEOUT_SECONDS)
         except KafkaException as error:
             self._raise_what_ends(error)
-            if self._once.is_due((group, error.args[0].code())):
+            if self._throttle.should_log((group, error.args[0].code())):
                 logger.warning(
                     "%s: can't ask what group %r has committed: %s. It is tried again",
                     self.name,
@@ -191,5 +191,5 @@ class GroupOffsetsSource(OffsetSource):
     def _raise_what_ends(self, error: KafkaException) -> None:
         if self._end is not None:
             raise KafkaException(self._end) from error
-        if ends_the_source(error.args[0]):
+        if is_fatal(error.args[0]):
             raise error

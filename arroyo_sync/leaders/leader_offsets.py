@@ -4,7 +4,7 @@ Pure: no Kafka, no thread, no clock.
 
 Guarantees
     1. A partition's remote offset is the minimum over all leader groups of the offset *in force*, and unknown while
-       any group has none. Nothing is known until `open` was called, nor after `shut`.
+       any group has none. Nothing is known until `enable` was called, nor after `disable`.
     2. What a group published is a function of the last record of each commit-log partition, not of the order in which
        those partitions were read: the one with the latest broker timestamp counts, on a tie the lowest offset.
     3. For a partition that the follower doesn't read (not assigned), what was published is in force at once: it gates
@@ -12,7 +12,7 @@ Guarantees
     4. For an assigned one, a published offset comes into force only when it is *proven*: the broker's partition, since
        the assignment, was seen to reach that far (the follower received a message just below, its client fetched such
        an end, or the broker was asked). Until then the last proven one stays in force. `assign` makes
-       everything unproven.
+       everything unverified.
     5. An offset below the proven one (a rewind) is in force at once.
     6. An offset that a later answer of the broker refutes makes the group unknown there until it publishes again. The
        refuted offset never comes into force by itself: a recreated topic may grow past it.
@@ -33,7 +33,7 @@ from typing import NamedTuple, TypeVar
 
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.leaders.published_offset import FROM_BROKER, Claim, Published, Statement, Trust
+from arroyo_sync.leaders.published_offset import FROM_BROKER, KnownEnd, Published, PublishedOffset, Statement
 
 CHUNK = 100
 """How many partitions are handled under one lock: at about 5 us each, half a millisecond."""
@@ -50,7 +50,7 @@ class Rewind(NamedTuple):
     offset: int
 
 
-class Impossible(NamedTuple):
+class OffsetBeyondEnd(NamedTuple):
     """A group published an offset beyond the partition's end."""
 
     key: PartitionKey
@@ -71,43 +71,43 @@ class LeaderOffsets:
         self._lock = threading.Lock()
         # All below: written by any thread, under the lock.
         self._manager: SynchronizedPartitionStateManager | None = None
-        self._open = False
+        self._enabled = False
         # Per partition, one slot a group. A key is added and never taken away, except by `forget`.
-        self._claims: dict[PartitionKey, list[Claim | None]] = {}
-        self._trust: dict[PartitionKey, Trust] = {}
-        self._unproven: dict[PartitionKey, int] = {}
-        self._number = 0
-        self.unproven: Mapping[PartitionKey, int] = MappingProxyType(self._unproven)
+        self._published: dict[PartitionKey, list[PublishedOffset | None]] = {}
+        self._known_ends: dict[PartitionKey, KnownEnd] = {}
+        self._unverified: dict[PartitionKey, int] = {}
+        self._epoch = 0
+        self.unverified: Mapping[PartitionKey, int] = MappingProxyType(self._unverified)
         """Per assigned partition, the lowest published offset in doubt. Live; may be read without the lock."""
 
     @property
-    def number(self) -> int:
+    def epoch(self) -> int:
         """Grows with every doubt. Note it before the broker is asked: the answer judges what was in doubt by then."""
         with self._lock:
-            return self._number
+            return self._epoch
 
-    def doubts(self) -> list[PartitionKey]:
-        """The partitions that want proof. None until `open`: what a replay passes over isn't worth a question."""
+    def unverified_partitions(self) -> list[PartitionKey]:
+        """The partitions that want proof. None until `enable`: what a replay passes over isn't worth a question."""
         with self._lock:
-            return list(self._unproven) if self._open else []
+            return list(self._unverified) if self._enabled else []
 
     def attach(self, manager: SynchronizedPartitionStateManager) -> None:
         """Where remote offsets go, and where the gate notes what it received."""
         with self._lock:
             self._manager = manager
-            for key, trust in self._trust.items():
-                trust.cell = manager.cell(*key)
+            for key, known_end in self._known_ends.items():
+                known_end.cell = manager.cell(*key)
 
-    def open(self) -> None:
+    def enable(self) -> None:
         """Everything that was published before now is known: write all remote offsets."""
         with self._lock:
-            self._open = True
+            self._enabled = True
         self._rewrite_all()
 
-    def shut(self) -> None:
-        """What is known can't be trusted for now: every remote offset becomes unknown, until `open`."""
+    def disable(self) -> None:
+        """What is known can't be trusted for now: every remote offset becomes unknown, until `enable`."""
         with self._lock:
-            self._open = False
+            self._enabled = False
         self._rewrite_all()
 
     def apply(self, published: Sequence[Published], now: float) -> list[Rewind]:
@@ -119,32 +119,32 @@ class LeaderOffsets:
         rewinds: list[Rewind] = []
         for chunk in _chunks(published):
             with self._lock:
-                touched: dict[PartitionKey, list[Claim | None]] = {}
+                touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
                 for key, group, statement in chunk:
-                    claims = self._claims.get(key)
-                    if claims is None:
-                        claims = self._claims[key] = [None] * len(self.groups)
+                    published_offsets = self._published.get(key)
+                    if published_offsets is None:
+                        published_offsets = self._published[key] = [None] * len(self.groups)
                     index = self._index[group]
-                    claim = claims[index]
-                    if claim is None:
-                        claim = claims[index] = Claim(statement, now)
+                    published_offset = published_offsets[index]
+                    if published_offset is None:
+                        published_offset = published_offsets[index] = PublishedOffset(statement, now)
                         previous = None
                     else:
-                        previous = claim.said
-                        claim.hear(statement, now)
-                    said = claim.said
-                    if said is previous:
+                        previous = published_offset.latest
+                        published_offset.update(statement, now)
+                    latest = published_offset.latest
+                    if latest is previous:
                         continue
-                    self._check(key, claim)
-                    touched[key] = claims
-                    if previous is None or previous.offset is None or said.offset is None or not self._open:
+                    self._check(key, published_offset)
+                    touched[key] = published_offsets
+                    if previous is None or previous.offset is None or latest.offset is None or not self._enabled:
                         continue
-                    if said.offset < previous.offset:
-                        rewinds.append(Rewind(key, group, previous.offset, said.offset))
+                    if latest.offset < previous.offset:
+                        rewinds.append(Rewind(key, group, previous.offset, latest.offset))
                 self._settle(touched)
         return rewinds
 
-    def fill_in(self, offsets: Sequence[tuple[PartitionKey, str, int]], now: float) -> int:
+    def seed_from_committed(self, offsets: Sequence[tuple[PartitionKey, str, int]], now: float) -> int:
         """Take the groups' committed offsets where nothing was published. Any record that follows takes their place.
 
         :returns: how many were taken.
@@ -152,15 +152,17 @@ class LeaderOffsets:
         filled = 0
         for chunk in _chunks(offsets):
             with self._lock:
-                touched: dict[PartitionKey, list[Claim | None]] = {}
+                touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
                 for key, group, offset in chunk:
-                    claims = self._claims.setdefault(key, [None] * len(self.groups))
+                    published_offsets = self._published.setdefault(key, [None] * len(self.groups))
                     index = self._index[group]
-                    if claims[index] is not None:
+                    if published_offsets[index] is not None:
                         continue
-                    claim = claims[index] = Claim(Statement(offset, -1, FROM_BROKER, -1), now)
-                    self._check(key, claim)
-                    touched[key] = claims
+                    published_offset = published_offsets[index] = PublishedOffset(
+                        Statement(offset, -1, FROM_BROKER, -1), now
+                    )
+                    self._check(key, published_offset)
+                    touched[key] = published_offsets
                     filled += 1
                 self._settle(touched)
         return filled
@@ -168,29 +170,29 @@ class LeaderOffsets:
     def forget_log_partition(self, log_partition: int) -> None:
         """Drop all that was read from one commit-log partition, which will be read again from its beginning."""
         with self._lock:
-            keys = list(self._claims)
+            keys = list(self._published)
         for chunk in _chunks(keys):
             with self._lock:
-                touched: dict[PartitionKey, list[Claim | None]] = {}
+                touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
                 for key in chunk:
-                    claims = self._claims.get(key, [])
-                    for index, claim in enumerate(claims):
-                        if claim is None:
+                    published_offsets = self._published.get(key, [])
+                    for index, published_offset in enumerate(published_offsets):
+                        if published_offset is None:
                             continue
-                        said = claim.said
-                        if claim.forget(log_partition):
-                            claims[index] = None
-                        elif claim.said is not said:
+                        latest = published_offset.latest
+                        if published_offset.forget(log_partition):
+                            published_offsets[index] = None
+                        elif published_offset.latest is not latest:
                             # Only then: what was refuted stays so.
-                            self._check(key, claim)
-                    touched[key] = claims
+                            self._check(key, published_offset)
+                    touched[key] = published_offsets
                 self._settle(touched)
 
     def forget(self, keys: Iterable[PartitionKey]) -> None:
         """Drop all that is known of these partitions: their remote offsets become unknown."""
         for chunk in _chunks(list(keys)):
             with self._lock:
-                self._settle({key: [] for key in chunk if self._claims.pop(key, None) is not None})
+                self._settle({key: [] for key in chunk if self._published.pop(key, None) is not None})
 
     def assign(self, cached_ends: Mapping[PartitionKey, int | None]) -> None:
         """The follower reads these partitions from now on: nothing of them is proven any more (guarantee 4).
@@ -199,33 +201,33 @@ class LeaderOffsets:
         """
         for chunk in _chunks(list(cached_ends.items())):
             with self._lock:
-                self._number += 1
+                self._epoch += 1
                 for key, cached_end in chunk:
-                    trust = self._trust[key] = Trust(self._number, cached_end)
+                    known_end = self._known_ends[key] = KnownEnd(self._epoch, cached_end)
                     if self._manager is not None:
-                        trust.cell = self._manager.cell(*key)
-                        trust.cell.received = None  # on the thread that writes it
-                    for claim in self._claims.get(key, ()):
-                        if claim is not None and not claim.refuted:
-                            claim.uncheck()
-                            self._check(key, claim)
-                self._settle({key: self._claims.get(key, []) for key, _ in chunk})
+                        known_end.cell = self._manager.cell(*key)
+                        known_end.cell.received = None  # on the thread that writes it
+                    for published_offset in self._published.get(key, ()):
+                        if published_offset is not None and not published_offset.rejected:
+                            published_offset.uncheck()
+                            self._check(key, published_offset)
+                self._settle({key: self._published.get(key, []) for key, _ in chunk})
 
     def revoke(self, keys: Iterable[PartitionKey]) -> None:
         """The follower doesn't read these partitions any more (guarantee 3)."""
         for chunk in _chunks(list(keys)):
             with self._lock:
                 for key in chunk:
-                    self._trust.pop(key, None)
-                    for claim in self._claims.get(key, ()):
-                        if claim is not None:
-                            claim.uncheck()
-                self._settle({key: self._claims.get(key, []) for key in chunk})
+                    self._known_ends.pop(key, None)
+                    for published_offset in self._published.get(key, ()):
+                        if published_offset is not None:
+                            published_offset.uncheck()
+                self._settle({key: self._published.get(key, []) for key in chunk})
 
     def received(self, key: PartitionKey, next_offset: int) -> None:
         """The follower received the message below ``next_offset``: the partition reaches that far."""
         with self._lock:
-            self._prove(key, next_offset)
+            self._verify(key, next_offset)
 
     def cached(self, ends: Mapping[PartitionKey, int | None]) -> None:
         """What the follower's client has cached as the partitions' ends.
@@ -235,135 +237,145 @@ class LeaderOffsets:
         for chunk in _chunks(list(ends.items())):
             with self._lock:
                 for key, end in chunk:
-                    trust = self._trust.get(key)
-                    if trust is not None and end is not None and end != trust.cached_end:
-                        self._prove(key, end)
+                    known_end = self._known_ends.get(key)
+                    if known_end is not None and end is not None and end != known_end.cached_end:
+                        self._verify(key, end)
 
-    def judge(self, ends: Mapping[PartitionKey, int], asked: int) -> list[Impossible]:
+    def apply_end_offsets(self, ends: Mapping[PartitionKey, int], asked: int) -> list[OffsetBeyondEnd]:
         """The broker's answer: where the partitions end. It proves what lies below, and refutes what lies beyond.
 
         :param asked: `number` as it was before the question was sent. What was published, and what was assigned, since
             then isn't judged: it may be younger than the answer.
         :returns: what was refuted.
         """
-        refuted: list[Impossible] = []
+        rejected: list[OffsetBeyondEnd] = []
         for chunk in _chunks(list(ends.items())):
             with self._lock:
                 for key, end in chunk:
-                    trust = self._trust.get(key)
-                    if trust is None or trust.number > asked:
+                    known_end = self._known_ends.get(key)
+                    if known_end is None or known_end.epoch > asked:
                         continue
-                    self._prove(key, end)
-                    claims = self._claims.get(key, [])
-                    for group, claim in zip(self.groups, claims, strict=False):
-                        offset = None if claim is None else claim.refute(asked)
+                    self._verify(key, end)
+                    published_offsets = self._published.get(key, [])
+                    for group, published_offset in zip(self.groups, published_offsets, strict=False):
+                        offset = None if published_offset is None else published_offset.reject(asked)
                         if offset is not None:
-                            refuted.append(Impossible(key, group, offset, end))
-                    self._settle({key: claims})
-        return refuted
+                            rejected.append(OffsetBeyondEnd(key, group, offset, end))
+                    self._settle({key: published_offsets})
+        return rejected
 
     def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
         """What every group published last, as a snapshot."""
         snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
         with self._lock:
-            keys = list(self._claims)
+            keys = list(self._published)
         for chunk in _chunks(keys):
             with self._lock:
                 for key in chunk:
                     snapshot[key] = {
                         group: LeaderOffset(
-                            claim.said.offset,
-                            claim.said.timestamp_ms,
-                            claim.heard_at_seconds,
-                            claim.said.orig_message_ts,
-                            claim.refuted,
+                            published_offset.latest.offset,
+                            published_offset.latest.timestamp_ms,
+                            published_offset.heard_at_seconds,
+                            published_offset.latest.orig_message_ts,
+                            published_offset.rejected,
                         )
-                        for group, claim in zip(self.groups, self._claims.get(key, []), strict=False)
-                        if claim is not None
+                        for group, published_offset in zip(self.groups, self._published.get(key, []), strict=False)
+                        if published_offset is not None
                     }
         return snapshot
 
-    def unheard(self, group: str) -> list[PartitionKey]:
-        """The assigned partitions of which no record of the group was read, not even a tombstone. None until `open`."""
-        return self._assigned_where(group, lambda claim: claim is None) if self._open else []
+    def partitions_without_report(self, group: str) -> list[PartitionKey]:
+        """The assigned partitions without any record of the group, not even a tombstone. None until `enable`."""
+        return self._assigned_where(group, lambda published_offset: published_offset is None) if self._enabled else []
 
-    def silent(self, group: str) -> list[PartitionKey]:
+    def partitions_unknown(self, group: str) -> list[PartitionKey]:
         """The assigned partitions of which the group is unknown, since it has published nothing."""
-        return self._assigned_where(group, lambda claim: claim is None or claim.said.offset is None)
+        return self._assigned_where(
+            group, lambda published_offset: published_offset is None or published_offset.latest.offset is None
+        )
 
-    def _assigned_where(self, group: str, is_so: Callable[[Claim | None], bool]) -> list[PartitionKey]:
+    def _assigned_where(self, group: str, is_so: Callable[[PublishedOffset | None], bool]) -> list[PartitionKey]:
         index = self._index[group]
         found: list[PartitionKey] = []
         with self._lock:
-            keys = list(self._trust)
+            keys = list(self._known_ends)
         for chunk in _chunks(keys):
             with self._lock:
-                found += [key for key in chunk if is_so(self._claims[key][index] if key in self._claims else None)]
+                found += [
+                    key for key in chunk if is_so(self._published[key][index] if key in self._published else None)
+                ]
         return sorted(found)
 
-    def was_heard(self, group: str) -> bool:
+    def has_reported(self, group: str) -> bool:
         """Whether the group has published anything."""
         index = self._index[group]
         with self._lock:
-            return any(claims[index] is not None for claims in self._claims.values())
+            return any(published_offsets[index] is not None for published_offsets in self._published.values())
 
     # From here on: with the lock held.
 
-    def _check(self, key: PartitionKey, claim: Claim) -> None:
-        self._number += 1
-        trust = self._trust.get(key)
-        if trust is not None:
-            trust.look()  # mostly the follower has what was published: then no doubt arises that would be laid to rest
-        claim.check(trust, self._number)
+    def _check(self, key: PartitionKey, published_offset: PublishedOffset) -> None:
+        self._epoch += 1
+        known_end = self._known_ends.get(key)
+        if known_end is not None:
+            known_end.refresh()  # mostly the follower has received what was published, and nothing needs to be asked
+        published_offset.check(known_end, self._epoch)
 
-    def _prove(self, key: PartitionKey, end: int) -> None:
-        trust = self._trust.get(key)
-        if trust is None or end <= trust.end:
+    def _verify(self, key: PartitionKey, end: int) -> None:
+        known_end = self._known_ends.get(key)
+        if known_end is None or end <= known_end.end:
             return
-        trust.end = end
-        lowest = self._unproven.get(key)
+        known_end.end = end
+        lowest = self._unverified.get(key)
         if lowest is None or lowest > end:
             return
-        claims = self._claims.get(key, [])
-        for claim in claims:
-            if claim is not None:
-                claim.prove(end)
-        self._settle({key: claims})
+        published_offsets = self._published.get(key, [])
+        for published_offset in published_offsets:
+            if published_offset is not None:
+                published_offset.verify(end)
+        self._settle({key: published_offsets})
 
-    def _settle(self, touched: Mapping[PartitionKey, Sequence[Claim | None]]) -> None:
-        """Bring `unproven` and the manager up to date with these partitions."""
-        for key, claims in touched.items():
-            self._note_doubts(key, claims)
+    def _settle(self, touched: Mapping[PartitionKey, Sequence[PublishedOffset | None]]) -> None:
+        """Bring `unverified` and the manager up to date with these partitions."""
+        for key, published_offsets in touched.items():
+            self._update_unverified(key, published_offsets)
         if self._manager is not None:
-            self._manager.set_remote_offsets([(key, self._remote(key, claims)) for key, claims in touched.items()])
+            self._manager.set_remote_offsets(
+                [(key, self._remote(key, published_offsets)) for key, published_offsets in touched.items()]
+            )
 
-    def _note_doubts(self, key: PartitionKey, claims: Sequence[Claim | None]) -> None:
-        trust = self._trust.get(key)
+    def _update_unverified(self, key: PartitionKey, published_offsets: Sequence[PublishedOffset | None]) -> None:
+        known_end = self._known_ends.get(key)
         while True:
             lowest: int | None = None
-            for claim in claims:
-                if claim is not None and claim.doubted is not None and (lowest is None or claim.doubted < lowest):
-                    lowest = claim.doubted
-            if trust is None or lowest is None:
-                self._unproven.pop(key, None)
+            for published_offset in published_offsets:
+                if (
+                    published_offset is not None
+                    and published_offset.pending is not None
+                    and (lowest is None or published_offset.pending < lowest)
+                ):
+                    lowest = published_offset.pending
+            if known_end is None or lowest is None:
+                self._unverified.pop(key, None)
                 return
-            self._unproven[key] = lowest
+            self._unverified[key] = lowest
             # The gate writes what it received, then looks for doubts; here it is the other way about. So a message that
             # proves an offset is seen on one of the two sides, whichever comes first.
-            trust.look()
-            if trust.end < lowest:
+            known_end.refresh()
+            if known_end.end < lowest:
                 return
-            for claim in claims:
-                if claim is not None:
-                    claim.prove(trust.end)
+            for published_offset in published_offsets:
+                if published_offset is not None:
+                    published_offset.verify(known_end.end)
 
-    def _remote(self, key: PartitionKey, claims: Sequence[Claim | None]) -> int | None:
-        if not self._open or not claims:
+    def _remote(self, key: PartitionKey, published_offsets: Sequence[PublishedOffset | None]) -> int | None:
+        if not self._enabled or not published_offsets:
             return None
-        is_assigned = key in self._trust
+        is_assigned = key in self._known_ends
         remote: int | None = None
-        for claim in claims:
-            in_force = None if claim is None else claim.in_force(is_assigned)
+        for published_offset in published_offsets:
+            in_force = None if published_offset is None else published_offset.in_force(is_assigned)
             if in_force is None:
                 return None
             if remote is None or in_force < remote:
@@ -373,10 +385,10 @@ class LeaderOffsets:
     def _rewrite_all(self) -> None:
         """Takes the lock itself, chunk by chunk."""
         with self._lock:
-            keys = list(self._claims)
+            keys = list(self._published)
         for chunk in _chunks(keys):
             with self._lock:
-                self._settle({key: self._claims[key] for key in chunk if key in self._claims})
+                self._settle({key: self._published[key] for key in chunk if key in self._published})
 
 
 def _chunks(items: Sequence[T]) -> Sequence[Sequence[T]]:

@@ -29,7 +29,7 @@ from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatisti
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import check_configuration, query_settings
 from arroyo_sync.kafka.end_offsets import KafkaWatermarks
-from arroyo_sync.kafka.errors import ends_the_source
+from arroyo_sync.kafka.errors import is_fatal
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.published_offset import Published
 from arroyo_sync.leaders.verifier import Verifier
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 SILENCE_SECONDS = 60.0
 """How long after the start a group that has published nothing is warned about."""
-HOUSEKEEPING_SECONDS = 5.0
+PERIODIC_CHECK_SECONDS = 5.0
 
 DATA_CONFIGURATION_ADVICE = (
     "The gate stays shut. If the data topic is on another cluster, give the source its settings as data_configuration"
@@ -97,8 +97,8 @@ class OffsetSource(ABC):
     # The gate's side: the contract of `RemoteOffsetSource`, whose docs hold here.
 
     @property
-    def unproven(self) -> Mapping[PartitionKey, int]:
-        return self._offsets.unproven
+    def unverified(self) -> Mapping[PartitionKey, int]:
+        return self._offsets.unverified
 
     def start(self, manager: SynchronizedPartitionStateManager) -> None:
         """Start the threads, at the first call. Never blocks.
@@ -125,8 +125,8 @@ class OffsetSource(ABC):
             raise SourceDied(f"{self.name} has ended, nothing more is released: {error}") from error
         if self._stopping.is_set():
             raise SourceDied(f"{self.name} was stopped, nothing more is released")
-        if self.unproven:
-            self._prove_from_cache()
+        if self.unverified:
+            self._verify_from_cache()
 
     def stop(self, timeout: float) -> None:
         """End the threads, which close their clients. If they don't within ``timeout`` seconds, log and return."""
@@ -210,16 +210,16 @@ class OffsetSource(ABC):
     def _set_ready(self, is_ready: bool) -> None:
         """Open or shut the gate. Opening comes after everything was applied, shutting before anything is forgotten."""
         if is_ready:
-            self._offsets.open()
+            self._offsets.enable()
         with self._changed:
             self._is_ready = is_ready
             self._ready_since = self._clock() if is_ready else None
             self._changed.notify_all()
         if not is_ready:
-            self._offsets.shut()
+            self._offsets.disable()
         self._verifier.wake()
 
-    def _prove_from_cache(self) -> None:
+    def _verify_from_cache(self) -> None:
         """Prove what the follower's own client can prove: it learns the partitions' ends with everything it fetches.
 
         The gate's thread alone may ask it, so this is done when the gate looks at the source, which a doubt makes it do
@@ -229,7 +229,7 @@ class OffsetSource(ABC):
         began = self._clock()
         if watermarks is None or threading.get_ident() != self._processor or began < self._cache_at:
             return
-        self._offsets.cached({key: watermarks.cached(*key) for key in self._offsets.doubts()})
+        self._offsets.cached({key: watermarks.cached(*key) for key in self._offsets.unverified_partitions()})
         ended = self._clock()
         self._cache_at = ended + 100 * (ended - began)
 
@@ -240,7 +240,7 @@ class OffsetSource(ABC):
             logger.warning(
                 "%s[%d]: group %r went back from %d to %d", *rewind.key, rewind.group, rewind.previous, rewind.offset
             )
-        if self._is_ready and self._offsets.unproven and self._manager is not None:
+        if self._is_ready and self._offsets.unverified and self._manager is not None:
             self._manager.wake()
             self._verifier.wake()
 
@@ -270,14 +270,14 @@ class OffsetSource(ABC):
         self._manager.wake()
 
     def _check(self) -> None:
-        self._verifier.run(self._keep_house)
+        self._verifier.run(self._periodic_checks)
 
     def _on_data_error(self, error: KafkaError) -> None:
         """Told by a client of the data topic's cluster. What isn't told here comes out of the question it spoiled."""
-        if ends_the_source(error):
+        if is_fatal(error):
             self._data_error = error
 
-    def _keep_house(self) -> float:
+    def _periodic_checks(self) -> float:
         """Called by the checking thread, now and then and when something changed.
 
         :returns: in how many seconds it wants to be called again at the latest.
@@ -285,25 +285,25 @@ class OffsetSource(ABC):
         if self._data_error is not None:
             raise KafkaException(self._data_error)
         self._warn_of_silence()
-        return HOUSEKEEPING_SECONDS
+        return PERIODIC_CHECK_SECONDS
 
     def _warn_of_silence(self) -> None:
         ready_since = self._ready_since
         if ready_since is None or self._clock() - ready_since < SILENCE_SECONDS:
             return
         for group in self._offsets.groups:
-            silent = self._offsets.silent(group)
-            if not self._offsets.was_heard(group):
+            partitions_unknown = self._offsets.partitions_unknown(group)
+            if not self._offsets.has_reported(group):
                 if self._silent.get(group) != []:
                     logger.warning("%s: group %r has published nothing at all. %s", self.name, group, _IS_IT_RIGHT)
                 self._silent[group] = []
-            elif silent != self._silent.get(group, []):
-                if silent:
-                    named = ", ".join(f"{topic}[{partition}]" for topic, partition in silent)
+            elif partitions_unknown != self._silent.get(group, []):
+                if partitions_unknown:
+                    named = ", ".join(f"{topic}[{partition}]" for topic, partition in partitions_unknown)
                     logger.warning(
                         "%s: group %r has published nothing of %s. %s", self.name, group, named, _IS_IT_RIGHT
                     )
-                self._silent[group] = silent
+                self._silent[group] = partitions_unknown
 
     @contextmanager
     def _own_watermarks(self) -> Iterator[HighWatermarks]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from arroyo_sync.core.state import Partition, PartitionKey
+from arroyo_sync.core.state import PartitionCell, PartitionKey
 
 FROM_BROKER = -1
 """In place of a commit-log partition: the offset is the group's commit on the broker, and no record was seen."""
@@ -40,112 +40,112 @@ class Published(NamedTuple):
     statement: Statement
 
 
-class Trust:
+class KnownEnd:
     """How far an assigned partition is known to reach, since it was assigned."""
 
-    __slots__ = ("end", "cell", "number", "cached_end")
+    __slots__ = ("end", "cell", "epoch", "cached_end")
 
-    def __init__(self, number: int, cached_end: int | None) -> None:
+    def __init__(self, epoch: int, cached_end: int | None) -> None:
         self.end = 0
         # Where the gate notes what it received.
-        self.cell: Partition | None = None
-        self.number = number
+        self.cell: PartitionCell | None = None
+        self.epoch = epoch
         # What the follower's client had cached when the partition was assigned. It may be of an earlier topic of the
         # same name; another value was fetched since.
         self.cached_end = cached_end
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """It reaches at least as far as the gate has received."""
         received = None if self.cell is None else self.cell.received
         if received is not None and received > self.end:
             self.end = received
 
 
-class Claim:
+class PublishedOffset:
     """What one group published of one partition."""
 
-    __slots__ = ("said", "rivals", "heard_at_seconds", "proven", "doubted", "number", "refuted")
+    __slots__ = ("latest", "latest_by_log_partition", "heard_at_seconds", "verified", "pending", "epoch", "rejected")
 
-    def __init__(self, said: Statement, heard_at_seconds: float) -> None:
-        self.said = said
+    def __init__(self, latest: Statement, heard_at_seconds: float) -> None:
+        self.latest = latest
         # The last statement of every commit-log partition, once there are two (the log was expanded).
-        self.rivals: dict[int, Statement] | None = None
+        self.latest_by_log_partition: dict[int, Statement] | None = None
         self.heard_at_seconds = heard_at_seconds
         # These count only while the partition is assigned. `doubted` is the lowest offset that was published since one
         # was proven: once it is proven it comes into force, though newer ones are in doubt. `number` dates the newest.
-        self.proven: int | None = None
-        self.doubted: int | None = None
-        self.number = 0
-        self.refuted = False
+        self.verified: int | None = None
+        self.pending: int | None = None
+        self.epoch = 0
+        self.rejected = False
 
-    def hear(self, statement: Statement, now: float) -> None:
+    def update(self, statement: Statement, now: float) -> None:
         """Take the statement in, and choose which one counts: a function of the last one of each commit-log partition.
 
         The one with the latest timestamp counts, on a tie the lowest offset, and "unknown" is lower than any.
         """
         self.heard_at_seconds = now
-        if self.rivals is None and self.said.log_partition in (statement.log_partition, FROM_BROKER):
-            self.said = statement
+        if self.latest_by_log_partition is None and self.latest.log_partition in (statement.log_partition, FROM_BROKER):
+            self.latest = statement
             return
-        if self.rivals is None:
-            self.rivals = {self.said.log_partition: self.said}
-        self.rivals[statement.log_partition] = statement
-        self.said = max(self.rivals.values(), key=_precedence)
+        if self.latest_by_log_partition is None:
+            self.latest_by_log_partition = {self.latest.log_partition: self.latest}
+        self.latest_by_log_partition[statement.log_partition] = statement
+        self.latest = max(self.latest_by_log_partition.values(), key=_precedence)
 
     def forget(self, log_partition: int) -> bool:
         """Drop what that commit-log partition said. Returns whether nothing is left."""
-        if self.rivals is None:
-            return self.said.log_partition == log_partition
-        self.rivals.pop(log_partition, None)
-        if self.rivals:
-            self.said = max(self.rivals.values(), key=_precedence)
-        return not self.rivals
+        if self.latest_by_log_partition is None:
+            return self.latest.log_partition == log_partition
+        self.latest_by_log_partition.pop(log_partition, None)
+        if self.latest_by_log_partition:
+            self.latest = max(self.latest_by_log_partition.values(), key=_precedence)
+        return not self.latest_by_log_partition
 
-    def check(self, trust: Trust | None, number: int) -> None:
+    def check(self, known_end: KnownEnd | None, epoch: int) -> None:
         """Begin to check the newest statement; ``number`` dates the doubt. No trust: the partition isn't assigned."""
-        self.refuted = False
-        offset = self.said.offset
-        if trust is None or offset is None:
-            self.proven = self.doubted = None
-        elif offset <= trust.end:
-            self.proven, self.doubted = offset, None
+        self.rejected = False
+        offset = self.latest.offset
+        if known_end is None or offset is None:
+            self.verified = self.pending = None
+        elif offset <= known_end.end:
+            self.verified, self.pending = offset, None
         else:
-            self.number = number
-            self.doubted = offset if self.doubted is None else min(offset, self.doubted)
+            self.epoch = epoch
+            self.pending = offset if self.pending is None else min(offset, self.pending)
 
     def uncheck(self) -> None:
         """Nothing is proven any more. What was refuted stays so."""
-        self.proven = self.doubted = None
+        self.verified = self.pending = None
 
-    def prove(self, end: int) -> None:
+    def verify(self, end: int) -> None:
         """The partition reaches to ``end``."""
-        if self.doubted is None or self.said.offset is None or self.doubted > end:
+        if self.pending is None or self.latest.offset is None or self.pending > end:
             return
-        if self.said.offset <= end:
-            self.proven, self.doubted = self.said.offset, None
+        if self.latest.offset <= end:
+            self.verified, self.pending = self.latest.offset, None
         else:
-            self.proven, self.doubted = self.doubted, self.said.offset
+            self.verified, self.pending = self.pending, self.latest.offset
 
-    def refute(self, asked: int) -> int | None:
+    def reject(self, asked: int) -> int | None:
         """All that is in doubt and not younger than ``asked`` is impossible.
 
         :returns: the newest offset, if it is refuted.
         """
-        if self.doubted is None or self.said.offset is None:
+        if self.pending is None or self.latest.offset is None:
             return None
-        if self.number > asked:
+        if self.epoch > asked:
             # The newest offset is younger than the answer; the older ones, of which `doubted` was one, may be refuted.
-            self.doubted = self.said.offset
+            self.pending = self.latest.offset
             return None
-        self.proven = self.doubted = None
-        self.refuted = True
-        return self.said.offset
+        self.verified = self.pending = None
+        self.rejected = True
+        return self.latest.offset
 
     def in_force(self, is_assigned: bool) -> int | None:
         """The offset that counts for the gate."""
-        if self.refuted:
+        if self.rejected:
             return None
-        return self.proven if is_assigned else self.said.offset
+        return self.verified if is_assigned else self.latest.offset
 
 
 def _precedence(statement: Statement) -> tuple[int, float]:

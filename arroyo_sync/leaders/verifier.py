@@ -19,10 +19,10 @@ import threading
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack
 
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.leaders.leader_offsets import Impossible, LeaderOffsets
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets, OffsetBeyondEnd
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Verifier:
         self._offsets = offsets
         self._make_watermarks = watermarks
         self._clock = clock
-        self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._stack = ExitStack()
         self._watermarks: HighWatermarks | None = None
         self.impossible = 0
@@ -82,14 +82,14 @@ class Verifier:
             self._is_stopped = True
             self._condition.notify_all()
 
-    def run(self, housekeeping: Callable[[], float]) -> None:
-        """Until `stop`: ask what is to be asked, and call ``housekeeping`` when it is woken, and as often as that says.
+    def run(self, periodic_checks: Callable[[], float]) -> None:
+        """Until `stop`: ask what is to be asked. Call ``periodic_checks`` when woken, and as often as that says.
 
-        :param housekeeping: returns in how many seconds it wants to be called again at the latest.
+        :param periodic_checks: returns in how many seconds it wants to be called again at the latest.
         """
         with self._stack:
             while not self._is_stopped:
-                wait_seconds = min(self.ask(), housekeeping())
+                wait_seconds = min(self.ask(), periodic_checks())
                 with self._condition:
                     self._condition.wait_for(lambda: self._is_woken or self._is_stopped, wait_seconds)
                     self._is_woken = False
@@ -100,11 +100,13 @@ class Verifier:
         :returns: in how many seconds the next one is due.
         """
         # Before all else: what is published or assigned after this isn't judged by this answer.
-        asked = self._offsets.number
-        doubts = self._offsets.doubts()
+        asked = self._offsets.epoch
+        unverified_partitions = self._offsets.unverified_partitions()
         now = self._clock()
         with self._condition:
-            due_at = {key: self._asked_at.get(key, now - INTERVAL_SECONDS) + INTERVAL_SECONDS for key in doubts}
+            due_at = {
+                key: self._asked_at.get(key, now - INTERVAL_SECONDS) + INTERVAL_SECONDS for key in unverified_partitions
+            }
             due = [key for key, at in due_at.items() if at <= now]
             for key in due:
                 self._asked_at[key] = now
@@ -113,18 +115,18 @@ class Verifier:
             if self._watermarks is None:
                 self._watermarks = self._stack.enter_context(self._make_watermarks())
             ends = self._watermarks.query(due, QUERY_TIMEOUT_SECONDS)
-            for refuted in self._offsets.judge(ends, asked):
-                self._tell(refuted)
+            for rejected in self._offsets.apply_end_offsets(ends, asked):
+                self._tell(rejected)
         return min((at - now for at in due_at.values()), default=float("inf"))
 
-    def _tell(self, refuted: Impossible) -> None:
+    def _tell(self, rejected: OffsetBeyondEnd) -> None:
         self.impossible += 1
-        if self._once.is_due((refuted.key, refuted.group)):
+        if self._throttle.should_log((rejected.key, rejected.group)):
             logger.error(
                 "%s[%d]: group %r published offset %d, but the partition ends at %d. Was the topic deleted and created "
                 "again under an old commit log? The group counts as unknown there until it publishes a possible offset",
-                *refuted.key,
-                refuted.group,
-                refuted.offset,
-                refuted.end,
+                *rejected.key,
+                rejected.group,
+                rejected.offset,
+                rejected.end,
             )

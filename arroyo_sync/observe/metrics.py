@@ -61,8 +61,8 @@ LEADER_LAG = MetricDef(
     _GROUP,
     "The same for each leader group by itself: the group with the most is the one that is waited for.",
 )
-SLOW_LAG = MetricDef(
-    "arroyo_sync.lag.slow",
+RELEASED_LAG = MetricDef(
+    "arroyo_sync.lag.released",
     Kind.GAUGE,
     "message",
     _PARTITION,
@@ -156,8 +156,8 @@ IMPOSSIBLE_OFFSETS = MetricDef(
     (),
     "Published offsets beyond the end of their partition, which were refused.",
 )
-UNPROVEN = MetricDef(
-    "arroyo_sync.unproven",
+UNVERIFIED = MetricDef(
+    "arroyo_sync.unverified",
     Kind.GAUGE,
     "partition",
     (),

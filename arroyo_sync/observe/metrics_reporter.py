@@ -33,13 +33,13 @@ from arroyo_sync.observe.metrics import (
     RECORDS_READ,
     RECORDS_SKIPPED,
     RELEASE_LATENCY,
+    RELEASED_LAG,
     REMOTE_OFFSET,
     RESUMES,
     REWINDS,
-    SLOW_LAG,
     STALLED,
     TOMBSTONES,
-    UNPROVEN,
+    UNVERIFIED,
     Kind,
     MetricDef,
 )
@@ -99,7 +99,7 @@ class MetricsReporter:
             (REMOTE_OFFSET, partition.remote_offset),
             (LOCAL_OFFSET, partition.local_offset),
             (GATED_LAG, partition.gated_lag),
-            (SLOW_LAG, partition.slow_lag),
+            (RELEASED_LAG, partition.released_lag),
             (HELD_MESSAGES, partition.held_messages),
             (HELD_BYTES, partition.held_bytes),
             (OLDEST_HELD, partition.oldest_held_seconds or 0.0),
@@ -126,7 +126,7 @@ class MetricsReporter:
 
     def _report_source(self, backend: Metrics, source: SourceStatistics) -> None:
         send(backend, READER_READY, source.ready)
-        send(backend, UNPROVEN, source.unproven)
+        send(backend, UNVERIFIED, source.unverified)
         if source.lag is not None:
             send(backend, COMMIT_LOG_LAG, source.lag)
         self._count(backend, RECORDS_READ, source.read)

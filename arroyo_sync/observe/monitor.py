@@ -22,11 +22,11 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Literal
 
 from arroyo_sync.core.errors import FollowerStalled
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
-from arroyo_sync.observe.problems import Bulletin, Problem, find_problems
+from arroyo_sync.observe.problems import Problem, ProblemReporter, find_problems
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall, StallWatch, WaitsFor
 
@@ -80,9 +80,9 @@ class Monitor:
         self._clock = clock
         self._reporter = reporter or MetricsReporter()
         self._stalls = StallWatch(stalled_after)
-        self._silences = StallWatch(min(SILENCE_SECONDS, stalled_after))
-        self._bulletin = Bulletin(tell, clock)
-        self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
+        self._never_reported = StallWatch(min(SILENCE_SECONDS, stalled_after))
+        self._problem_reporter = ProblemReporter(tell, clock)
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         # Only one look at a time; guards what is below.
         self._looking = threading.Lock()
         self.stalls: tuple[Stall, ...] = ()
@@ -106,15 +106,15 @@ class Monitor:
         self._stopping.set()
         self._thread.join(timeout)
         if not self._thread.is_alive():
-            self.look()
+            self.check_once()
 
-    def look(self) -> None:
+    def check_once(self) -> None:
         """Look once. Never raises."""
         with self._looking:
             try:
-                self._look()
+                self._check()
             except Exception:
-                if self._once.is_due("look"):
+                if self._throttle.should_log("check"):
                     logger.exception("The monitor's look failed; it goes on")
 
     def _run(self) -> None:
@@ -127,9 +127,9 @@ class Monitor:
                     if watermarks is not None:
                         self.ask_ends(watermarks)
                 except Exception:
-                    if self._once.is_due("ends"):
+                    if self._throttle.should_log("ends"):
                         logger.exception("Can't ask where the partitions end; the monitor goes on without")
-                self.look()
+                self.check_once()
 
     def ask_ends(self, watermarks: HighWatermarks) -> None:
         """Ask the broker where the partitions of the last look end. Blocks, for two seconds at most."""
@@ -137,13 +137,13 @@ class Monitor:
         known = {key: self.ends[key] for key in keys if key in self.ends}
         self.ends = {**known, **watermarks.query(keys, ASK_TIMEOUT_SECONDS)} if keys else {}
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._clock()
         snapshot = self._observe(self.ends)
         self._keys = tuple(partition.key for partition in snapshot.partitions)
-        stalls = self._stalls.look(snapshot.partitions, now)
-        silences = self._silences.look(snapshot.partitions, now)
-        self._bulletin.update(find_problems(snapshot, stalls, silences), snapshot)
+        stalls = self._stalls.update(snapshot.partitions, now)
+        never_reported = self._never_reported.update(snapshot.partitions, now)
+        self._problem_reporter.update(find_problems(snapshot, stalls, never_reported), snapshot)
         self._act_on(stalls)
         if self._reporter.is_wanted:
             for_leader = sum(stall.waits_for is WaitsFor.LEADER for stall in stalls)
@@ -163,5 +163,5 @@ class Monitor:
             try:
                 self._on_stall(stall)
             except Exception:
-                if self._once.is_due("on_stall"):
+                if self._throttle.should_log("on_stall"):
                     logger.exception("on_stall raised; the follower goes on")

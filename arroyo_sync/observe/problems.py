@@ -1,7 +1,8 @@
 """What needs a person: which problems there are, and when to tell of them.
 
-`find_problems` is pure. `Bulletin` tells of each problem when it begins, again at most every `REMINDER_SECONDS`, and
-once when it is over. One problem is one cause: a leader group that stands still in fifty partitions is one.
+`find_problems` is pure. `ProblemReporter` tells of each problem when it begins, again at most every
+`REMINDER_SECONDS`, and once when it is over. One problem is one cause: a leader group that stands still in fifty
+partitions is one.
 
 Threads: none; the monitor's thread calls it.
 """
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall
 
@@ -52,22 +53,22 @@ class Problem:
         return self.kind, self.topic, self.group
 
 
-def find_problems(snapshot: Snapshot, stalls: Sequence[Stall], silences: Sequence[Stall]) -> list[Problem]:
+def find_problems(snapshot: Snapshot, stalls: Sequence[Stall], never_reported: Sequence[Stall]) -> list[Problem]:
     """The problems that there are now, each cause once.
 
     :param stalls: what stands still, longest first.
-    :param silences: what has waited for long enough to ask whether a group publishes at all, longest first.
+    :param never_reported: what has waited for long enough to ask whether a group publishes at all, longest first.
     """
     if snapshot.source_error is not None:
         return [Problem(ProblemKind.SOURCE_DIED, snapshot.source_error)]  # all else follows from it
     return [
         *_impossible(snapshot),
-        *_of_stalls(ProblemKind.NEVER_REPORTED, [stall for stall in silences if _is_silence(stall)]),
-        *_of_stalls(ProblemKind.STALL, [stall for stall in stalls if not _is_silence(stall)]),
+        *_of_stalls(ProblemKind.NEVER_REPORTED, [stall for stall in never_reported if _never_reported_yet(stall)]),
+        *_of_stalls(ProblemKind.STALL, [stall for stall in stalls if not _never_reported_yet(stall)]),
     ]
 
 
-class Bulletin:
+class ProblemReporter:
     """Tells of problems, and that they are over, without repeating itself.
 
     :param tell: called for each problem that is due, besides the log line.
@@ -76,14 +77,14 @@ class Bulletin:
 
     def __init__(self, tell: Callable[[Problem, Snapshot], None], clock: Callable[[], float]) -> None:
         self._tell = tell
-        self._once = OncePer(REMINDER_SECONDS, clock)
+        self._throttle = LogThrottle(REMINDER_SECONDS, clock)
         self._active: dict[Cause, Problem] = {}
 
     def update(self, problems: Iterable[Problem], snapshot: Snapshot) -> None:
         """These are the problems that there are now."""
         active = {problem.cause: problem for problem in problems}
         for cause, problem in active.items():
-            if self._once.is_due(cause):
+            if self._throttle.should_log(cause):
                 # A warning: Sentry's logging integration makes an event of its own of every error.
                 logger.warning("%s", problem.message)
                 self._tell(problem, snapshot)
@@ -93,7 +94,7 @@ class Bulletin:
         self._active = active
 
 
-def _is_silence(stall: Stall) -> bool:
+def _never_reported_yet(stall: Stall) -> bool:
     return stall.group is not None and stall.group_offset is None
 
 

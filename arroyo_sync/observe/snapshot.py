@@ -98,7 +98,7 @@ class PartitionSnapshot:
         return self._gated_by(self.remote_offset)
 
     @property
-    def slow_lag(self) -> int | None:
+    def released_lag(self) -> int | None:
         """How many messages are released, but not yet handed on (from outside: not yet committed)."""
         if self.remote_offset is None:
             return 0
@@ -136,7 +136,7 @@ class PartitionSnapshot:
             **{name: value for name, value in asdict(self).items() if name != "leaders"},
             "state": self.state.name,
             "gated_lag": self.gated_lag,
-            "slow_lag": self.slow_lag,
+            "released_lag": self.released_lag,
             "blocked_by": None if blocked_by is None else blocked_by.group,
             "leaders": [{**asdict(leader), "gated_lag": self.gated_lag_of(leader)} for leader in self.leaders],
         }

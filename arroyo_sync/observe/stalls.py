@@ -94,7 +94,7 @@ class StallWatch:
         self._stalled_after = stalled_after
         self._waits: dict[PartitionKey, Wait] = {}
 
-    def look(self, partitions: Iterable[PartitionSnapshot], now: float) -> list[Stall]:
+    def update(self, partitions: Iterable[PartitionSnapshot], now: float) -> list[Stall]:
         """The partitions that stand still, longest first. Those not given are forgotten.
 
         :param now: seconds, of the clock that all looks share.
@@ -115,7 +115,7 @@ def is_waiting(partition: PartitionSnapshot) -> bool:
     """Whether messages exist that the follower hasn't got, as far as can be told."""
     if partition.held_messages:
         return True
-    return (partition.gated_lag or 0) + (partition.slow_lag or 0) > TRANSACTION_MARKER_MESSAGES
+    return (partition.gated_lag or 0) + (partition.released_lag or 0) > TRANSACTION_MARKER_MESSAGES
 
 
 def next_wait(previous: Wait | None, partition: PartitionSnapshot, now: float) -> Wait | None:
@@ -136,7 +136,7 @@ def stall_of(partition: PartitionSnapshot, waiting_seconds: float) -> Stall:
     """The stall of a partition that waits, and has for so long."""
     is_slow = partition.state is SynchronizedPartitionState.LOCAL_BEHIND
     leader = None if is_slow else partition.blocked_by
-    lag = partition.slow_lag if is_slow else partition.gated_lag
+    lag = partition.released_lag if is_slow else partition.gated_lag
     return Stall(
         *partition.key,
         waits_for=WaitsFor.FOLLOWER if is_slow else WaitsFor.LEADER,

@@ -4,7 +4,7 @@ From outside nobody has watched, so the first look can't know what moved. It tak
 waits in each partition. If one is old enough for a stall, a second look shows whether its partition moves after all:
 one that works through an old backlog does. The rules of a wait are those of `stalls.py`.
 
-Pure, but for `StatusCheck.look`, which asks the reader and blocks as it does.
+Pure, but for `StatusCheck.check_once`, which asks the reader and blocks as it does.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class StatusCheck:
         self._sleep = sleep
         self._waits: dict[PartitionKey, Wait] | None = None
 
-    def look(self) -> Status:
+    def check_once(self) -> Status:
         """Look now. Blocks, also for ``look_again`` seconds at the first time, if something may stand still."""
         snapshot = self._reader.read()
         if self._waits is None:
@@ -122,7 +122,7 @@ class StatusCheck:
 
     def _first_waits(self, snapshot: Snapshot) -> dict[PartitionKey, Wait]:
         waiting = [_with_position(partition) for partition in snapshot.partitions if is_waiting(partition)]
-        waiting.sort(key=lambda partition: -(partition.gated_lag or 0) - (partition.slow_lag or 0))
+        waiting.sort(key=lambda partition: -(partition.gated_lag or 0) - (partition.released_lag or 0))
         positions = {each.key: each.local_offset for each in waiting[:MAX_FETCHED] if each.local_offset is not None}
         since = self._reader.written_at(positions) if positions else {}
         waits = {each.key: next_wait(None, each, since[each.key]) for each in waiting if each.key in since}

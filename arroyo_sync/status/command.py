@@ -60,11 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _watch(check: StatusCheck, query: StatusQuery, interval: float | None, console: Console | None) -> int:
-    status = check.look()
+    status = check.check_once()
     _show(status, query, console)
     while interval is not None:
         time.sleep(interval)
-        status = check.look()
+        status = check.check_once()
         if console is not None and console.is_terminal:
             console.clear()
         _show(status, query, console)

@@ -23,8 +23,8 @@ from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
-from arroyo_sync.kafka.errors import ends_the_reading, ends_the_source
-from arroyo_sync.kafka.topics import Span, ask_spans, list_partitions
+from arroyo_sync.kafka.errors import is_fatal, is_fatal_for_reading
+from arroyo_sync.kafka.topics import OffsetRange, ask_spans, list_partitions
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot, in_order
 
@@ -171,7 +171,7 @@ class StatusReader:
             except KafkaException as error:
                 self._consumer.poll(0)  # for `_on_error`, which is told more than we are
                 reason: KafkaError = self._error or error.args[0]
-                if ends_the_source(reason):
+                if is_fatal(reason):
                     raise KafkaException(reason) from None
                 if time.monotonic() >= deadline:
                     raise BrokersUnreachable(
@@ -196,7 +196,7 @@ class StatusReader:
             try:
                 return self._committed.ask(group, keys, self._query.timeout)
             except KafkaException as error:
-                if ends_the_reading(error.args[0]) or time.monotonic() >= deadline:
+                if is_fatal_for_reading(error.args[0]) or time.monotonic() >= deadline:
                     raise
             time.sleep(RETRY_SECONDS)
 
@@ -206,7 +206,7 @@ class StatusReader:
         follower_offset: int | None,
         commits: Mapping[str, int | None],
         published: Mapping[str, LeaderOffset] | None,
-        span: Span,
+        span: OffsetRange,
         now: float,
     ) -> PartitionSnapshot:
         leaders = []

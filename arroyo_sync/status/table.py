@@ -114,7 +114,7 @@ def _row(
         _number(partition.local_offset, NONE),
         *([] if is_narrow else [Text(state.name, style=STATE_STYLES[state])]),
         _lag(partition.gated_lag),
-        _lag(partition.slow_lag),
+        _lag(partition.released_lag),
         _waits_for(partition, stall),
     ]
 
@@ -134,7 +134,7 @@ def _verdict(status: Status) -> list[Text]:
 def _waits_for(partition: PartitionSnapshot, stall: Stall | None) -> Text:
     style = "" if stall is None else "bold red"
     blocked_by = partition.blocked_by
-    if partition.state is SynchronizedPartitionState.LOCAL_BEHIND and partition.slow_lag:
+    if partition.state is SynchronizedPartitionState.LOCAL_BEHIND and partition.released_lag:
         return Text("the follower", style=style)
     if blocked_by is None:
         return Text("")

@@ -122,7 +122,7 @@ def measure_state(partitions: int, groups: int) -> int:
     tracemalloc.start()
     offsets = LeaderOffsets(names)
     offsets.attach(SynchronizedPartitionStateManager())
-    offsets.open()
+    offsets.enable()
     for partition in range(partitions):
         for index, name in enumerate(names):
             # Numbers too great to be shared by the interpreter, as in the field.
@@ -139,7 +139,7 @@ def measure_move(known: int, moving: int) -> float:
     """Microseconds for one record that moves one remote offset, with so many partitions known and moving in turn."""
     offsets = LeaderOffsets(GROUPS[:1])
     offsets.attach(SynchronizedPartitionStateManager())
-    offsets.open()
+    offsets.enable()
 
     def record(partition: int, index: int) -> list[Published]:
         statement = Statement(index, 1_700_000_000_000 + index, 0, index)

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tests.chaos.evidence import Delivery, Evidence, Follower, Line, LogRecord, Place, Round
+from tests.chaos.evidence import Delivery, Evidence, Follower, LogRecord, PartitionBuffer, Place, Round
 
 PROMISES = ("safety", "order", "no loss", "progress", "independence", "bounded", "loud")
 LEADER_MARGIN_SECONDS = 3.0
@@ -53,7 +53,7 @@ class Verdict:
         return {promise: counted[promise] for promise in PROMISES}
 
 
-def judge(journals: dict[str, list[Line]], commit_log: Sequence[LogRecord] = ()) -> Verdict:
+def judge(journals: dict[str, list[PartitionBuffer]], commit_log: Sequence[LogRecord] = ()) -> Verdict:
     """All journals of a run by file name, and all records of its commit log."""
     return _Judge(Evidence(journals, commit_log)).verdict()
 

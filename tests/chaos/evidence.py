@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-Line = list[Any]
+PartitionBuffer = list[Any]
 Place = tuple[int, int]
 """Epoch and partition: of the data topic as it was created for the epoch-th time."""
 
@@ -89,13 +89,13 @@ class Follower:
 class Evidence:
     """What the journals and the commit log say."""
 
-    def __init__(self, journals: Mapping[str, Sequence[Line]], commit_log: Sequence[LogRecord] = ()) -> None:
+    def __init__(self, journals: Mapping[str, Sequence[PartitionBuffer]], commit_log: Sequence[LogRecord] = ()) -> None:
         self.followers: list[Follower] = []
         self.acked: dict[Place, list[tuple[int, float]]] = defaultdict(list)
         self.epochs: list[tuple[float, int]] = []
         self.deleted: dict[Place, list[tuple[float, int]]] = defaultdict(list)
         self.faults: dict[str, int] = defaultdict(int)
-        self.exits: list[Line] = []
+        self.exits: list[PartitionBuffer] = []
         self.rounds: list[Round] = []
         self.committed: list[tuple[str, Place, int]] = []
         self.leader_groups: set[str] = set()
@@ -154,7 +154,7 @@ class Evidence:
     def _is_hindered(self, begin: float, end: float, *what: str) -> bool:
         return any(each in what and since < end and until > begin for since, until, each in self._hindered)
 
-    def _take_in(self, name: str, lines: Sequence[Line], rewound: list[tuple[float, str, Place]]) -> None:
+    def _take_in(self, name: str, lines: Sequence[PartitionBuffer], rewound: list[tuple[float, str, Place]]) -> None:
         follower = Follower(name, "", 0.0)
         group = ""
         for line in lines:

@@ -36,7 +36,7 @@ from typing import Any
 
 SYNC_SECONDS = 0.2
 
-Line = list[Any]
+PartitionBuffer = list[Any]
 
 
 class Journal:
@@ -71,7 +71,7 @@ class Tail:
         self._folder = folder
         self._read: dict[Path, int] = {}
 
-    def new_lines(self) -> Iterator[tuple[str, Line]]:
+    def new_lines(self) -> Iterator[tuple[str, PartitionBuffer]]:
         """Name of the file without its ending, and line."""
         for path in sorted(self._folder.glob("*.jsonl")):
             begin = self._read.get(path, 0)
@@ -83,9 +83,9 @@ class Tail:
                 yield path.stem, json.loads(line)
 
 
-def read_all(folder: Path) -> dict[str, list[Line]]:
+def read_all(folder: Path) -> dict[str, list[PartitionBuffer]]:
     """All whole lines of every journal, by the file's name without its ending."""
-    journals: dict[str, list[Line]] = {}
+    journals: dict[str, list[PartitionBuffer]] = {}
     for name, line in Tail(folder).new_lines():
         journals.setdefault(name, []).append(line)
     return journals

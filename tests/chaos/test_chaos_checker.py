@@ -6,26 +6,30 @@ import pytest
 
 from tests.chaos.checker import PROMISES, Verdict, judge
 from tests.chaos.evidence import KNOWN_AFTER_SECONDS, LogRecord, Reach
-from tests.chaos.journal import Line
+from tests.chaos.journal import PartitionBuffer
 
 FOLLOWER, LEADER, OTHER = "follower-1.1", "leader-1.1", "other-1.1"
 
 
-def out(time: float, offset: int, *, assignment: int = 1, epoch: int = 1, partition: int = 0) -> Line:
+def out(time: float, offset: int, *, assignment: int = 1, epoch: int = 1, partition: int = 0) -> PartitionBuffer:
     return ["out", time, assignment, epoch, partition, offset, offset + 1]
 
 
-def done(time: float, offset: int, *, epoch: int = 1, partition: int = 0) -> Line:
+def done(time: float, offset: int, *, epoch: int = 1, partition: int = 0) -> PartitionBuffer:
     return ["done", time, epoch, partition, offset]
 
 
-def acked(time: float, offset: int, *, epoch: int = 1, partition: int = 0) -> Line:
+def acked(time: float, offset: int, *, epoch: int = 1, partition: int = 0) -> PartitionBuffer:
     return ["acked", time, epoch, partition, offset, offset + 1]
 
 
 def journals(
-    follower: list[Line], leader: list[Line] | None = None, *, driver: list[Line] | None = None, **more: list[Line]
-) -> dict[str, list[Line]]:
+    follower: list[PartitionBuffer],
+    leader: list[PartitionBuffer] | None = None,
+    *,
+    driver: list[PartitionBuffer] | None = None,
+    **more: list[PartitionBuffer],
+) -> dict[str, list[PartitionBuffer]]:
     """One follower, one leader group that has committed everything at time 1 unless told otherwise."""
     return {
         "driver": [["clock", 0.0, 1000.0], ["epoch", 0.0, 1], *(driver or [])],
@@ -62,7 +66,7 @@ EARLY = {
 
 
 @pytest.mark.parametrize("leader", EARLY.values(), ids=EARLY)
-def test_a_delivery_that_some_leader_had_not_committed_is_early(leader: list[Line]) -> None:
+def test_a_delivery_that_some_leader_had_not_committed_is_early(leader: list[PartitionBuffer]) -> None:
     """Safety, with the event and the group named."""
     verdict = judge(journals([out(2.0, 0)], leader))
     assert broken(verdict) == {"safety": 1}
@@ -72,7 +76,7 @@ def test_a_delivery_that_some_leader_had_not_committed_is_early(leader: list[Lin
 
 def test_the_slowest_of_the_leader_groups_counts() -> None:
     """Safety holds against every group, not against any."""
-    other: list[Line] = [["begin", 0.5, "slow", "leader"], done(3.0, 0)]
+    other: list[PartitionBuffer] = [["begin", 0.5, "slow", "leader"], done(3.0, 0)]
     verdict = judge(journals([out(2.0, 0)], **{OTHER: other}))
     assert broken(verdict) == {"safety": 1}
     assert "slow committed it at 3.000" in verdict.violations[0].what
@@ -80,7 +84,7 @@ def test_the_slowest_of_the_leader_groups_counts() -> None:
 
 def test_any_member_of_a_leader_group_commits_for_the_group() -> None:
     """After a rebalance another member commits; a later commit of a lower offset takes nothing back."""
-    other: list[Line] = [["begin", 0.5, "writers", "leader"], done(1.5, 3), done(1.8, 0)]
+    other: list[PartitionBuffer] = [["begin", 0.5, "writers", "leader"], done(1.5, 3), done(1.8, 0)]
     assert broken(judge(journals([out(2.0, 3)], [], driver=[["deleted", 0.1, 1, 0, 3]], **{OTHER: other}))) == {}
 
 
@@ -91,7 +95,11 @@ class TestRewinds:
     DRIVER = (["rewound", 5.0, "writers", 1, 0, 0], ["deleted", 0.1, 1, 0, 50])
 
     def judge(
-        self, deliveries: list[Line], *driver: Line, published_at: float | None = 6.0, late: Line | None = None
+        self,
+        deliveries: list[PartitionBuffer],
+        *driver: PartitionBuffer,
+        published_at: float | None = 6.0,
+        late: PartitionBuffer | None = None,
     ) -> Verdict:
         record = (b"events:0:writers", b'{"offset": 1, "orig_message_ts": 7.0}')
         log = [] if published_at is None else [LogRecord(1000.0 + published_at, *record)]
@@ -143,7 +151,7 @@ def test_a_new_assignment_may_go_back_and_what_comes_twice_is_counted() -> None:
 
 def test_what_a_later_delivery_left_behind_is_lost() -> None:
     """No loss, across the members of a group and their assignments."""
-    other: list[Line] = [["begin", 0.5, "follower", "follower"], out(3.0, 3)]
+    other: list[PartitionBuffer] = [["begin", 0.5, "follower", "follower"], out(3.0, 3)]
     verdict = judge(journals([out(2.0, 0), out(2.1, 1)], **{OTHER: other}))
     assert broken(verdict) == {"no loss": 1}
     assert "2 to 2 (1) hadn't come" in verdict.violations[0].what
@@ -156,7 +164,7 @@ def test_what_comes_later_than_its_successor_was_passed_over() -> None:
 
 def test_another_group_is_judged_by_itself() -> None:
     """What one follower group was given, another wasn't."""
-    other: list[Line] = [["begin", 0.5, "another", "follower"], out(3.0, 1)]
+    other: list[PartitionBuffer] = [["begin", 0.5, "another", "follower"], out(3.0, 1)]
     assert broken(judge(journals([out(2.0, 0), out(2.1, 1)], **{OTHER: other}))) == {"no loss": 1}
 
 
@@ -169,9 +177,9 @@ def test_a_committed_offset_past_a_message_that_never_came_is_a_loss() -> None:
 
 def test_deleted_records_are_not_lost_and_may_be_stepped_over() -> None:
     """From when they were deleted."""
-    deleted: Line = ["deleted", 2.05, 1, 0, 5]
+    deleted: PartitionBuffer = ["deleted", 2.05, 1, 0, 5]
     assert broken(judge(journals([out(2.0, 0), out(2.1, 5)], driver=[deleted]))) == {}
-    too_late: Line = ["deleted", 2.2, 1, 0, 5]
+    too_late: PartitionBuffer = ["deleted", 2.2, 1, 0, 5]
     assert broken(judge(journals([out(2.0, 0), out(2.1, 5)], driver=[too_late]))) == {"order": 1, "no loss": 1}
 
 
@@ -189,8 +197,8 @@ def test_offsets_of_a_topic_that_was_created_again_are_others() -> None:
     assert verdict.duplicates == 0
 
 
-ROUND: Line = ["round", 12.0, 1, 3.0, 12.0, []]
-STILL: Line = ["round", 12.0, 1, 3.0, 12.0, [1]]
+ROUND: PartitionBuffer = ["round", 12.0, 1, 3.0, 12.0, []]
+STILL: PartitionBuffer = ["round", 12.0, 1, 3.0, 12.0, [1]]
 
 
 def test_what_did_not_come_in_a_quiet_round_is_stuck() -> None:
@@ -214,7 +222,7 @@ def test_what_the_leaders_committed_late_says_nothing_of_the_follower() -> None:
 
 
 def test_what_was_acknowledged_after_a_round_or_deleted_by_then_is_not_missed() -> None:
-    deleted: Line = ["deleted", 4.0, 1, 0, 1]
+    deleted: PartitionBuffer = ["deleted", 4.0, 1, 0, 1]
     verdict = judge(journals([], driver=[ROUND, deleted], producer=[acked(2.0, 0), acked(3.5, 1)]))
     assert broken(verdict) == {}
 
@@ -235,7 +243,7 @@ def test_a_partition_that_holds_more_than_its_limit_is_told() -> None:
 
 def test_a_process_that_ended_without_one_clear_line_is_told() -> None:
     """Loud. With such a line, it may end."""
-    exits: list[Line] = [["exit", 2.0, FOLLOWER, 1, "worker.py: Commit failed", True]]
+    exits: list[PartitionBuffer] = [["exit", 2.0, FOLLOWER, 1, "worker.py: Commit failed", True]]
     assert broken(judge(journals([], driver=exits))) == {}
     exits.append(["exit", 3.0, FOLLOWER, -11, "", False])
     verdict = judge(journals([], driver=exits))

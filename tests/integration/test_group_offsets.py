@@ -126,7 +126,7 @@ def test_messages_received_prove_commits(field: Field, monkeypatch: pytest.Monke
     source = field.source(field.fast)
     with running(source) as remote:
         source.assign({(field.topic, 0): 0}, None)
-        remote.wait_until(lambda: bool(source.unproven), "the commit to be read")
+        remote.wait_until(lambda: bool(source.unverified), "the commit to be read")
         remote.receive(field.topic, 0, 49, source)
         assert remote.of((field.topic, 0)) is None
         remote.receive(field.topic, 0, 50, source)

@@ -94,7 +94,7 @@ def test_a_snapshot_and_the_metrics_tell_for_whom_the_follower_waits(world: Worl
         partition = first()
         assert partition is not None
         assert (partition.local_offset, partition.remote_offset, partition.high_watermark) == (40, 40, 100)
-        assert (partition.slow_lag, partition.state.name) == (0, "SYNCHRONIZED")
+        assert (partition.released_lag, partition.state.name) == (0, "SYNCHRONIZED")
         assert partition.blocked_by is not None
         assert partition.blocked_by.group == world.indexers
         assert {leader.group: partition.gated_lag_of(leader) for leader in partition.leaders} == {

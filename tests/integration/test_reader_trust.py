@@ -208,7 +208,7 @@ def test_what_the_followers_own_client_has_fetched_proves_what_is_published(
         elsewhere = threading.Thread(target=source.check)
         data.grow(100)
         log.publish(150, topic=data.name)
-        remote.wait_until(lambda: bool(source.unproven), "the record to be read")
+        remote.wait_until(lambda: bool(source.unverified), "the record to be read")
         elsewhere.start()
         elsewhere.join(TIMEOUT_SECONDS)
         assert remote.of(data.key) == 70, "only the follower's own thread may ask its client"

@@ -20,7 +20,7 @@ from arroyo.types import Topic
 from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from arroyo_sync.core.errors import AccessRefused, SourceDied
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.kafka import error_callbacks as access
@@ -186,7 +186,7 @@ def test_a_leaders_wrong_password_is_one_line_in_its_log(
     secured: Secured, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its pipeline goes on, as for every commit log that can't be written."""
-    monkeypatch.setattr(access, "_once", OncePer(LOG_INTERVAL_SECONDS, lambda: 0.0))
+    monkeypatch.setattr(access, "_throttle", LogThrottle(LOG_INTERVAL_SECONDS, lambda: 0.0))
     settings = {**secured.settings("SASL", WRONG_PASSWORD), "log_level": 0, "message.timeout.ms": 3000}
     producer = KafkaProducer({**settings, "error_cb": log_if_refused})
     try:

@@ -140,7 +140,7 @@ def test_the_lags_and_who_is_waited_for(world: World) -> None:
     world.publish(world.indexers, {0: 100, 1: 50})
     exit_status, told = world.status()
     assert [
-        (each["state"], each["remote_offset"], each["gated_lag"], each["slow_lag"], each["blocked_by"])
+        (each["state"], each["remote_offset"], each["gated_lag"], each["released_lag"], each["blocked_by"])
         for each in told["partitions"]
     ] == [
         ("SYNCHRONIZED", 100, 0, 0, None),

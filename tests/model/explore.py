@@ -170,7 +170,7 @@ class Explorer(Search[Action]):
                         yield Publish(partition, group, offset)
         if not world.judge.is_dead:
             yield Die()
-        if world.source.unproven:
+        if world.source.unverified:
             yield Ask()
         if world.carried is not None and not world.judge.processor_paused:
             yield Later()

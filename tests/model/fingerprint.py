@@ -9,39 +9,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from arroyo_sync.core.state import Partition, SynchronizedPartitionStateManager
+from arroyo_sync.core.state import PartitionCell, SynchronizedPartitionStateManager
+from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
-from arroyo_sync.gate.partition_buffer import Line
+from arroyo_sync.gate.partition_buffer import PartitionBuffer
+from arroyo_sync.gate.partition_buffers import PartitionBuffers
+from arroyo_sync.gate.pauses import Pauses
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import Claim, Trust
+from arroyo_sync.leaders.published_offset import KnownEnd, PublishedOffset
 from tests.model.scripted import PARTITIONS, TOPIC
 from tests.model.world import World
 
 COVERED: dict[type, str] = {
-    SynchronizedStrategy: "_lines _open_lines _released _opened _untold _current pause_changes was_rejected owes_poll "
-    "_streams _poll_at _tell_at seen_version",
-    Line: "expected open_until held is_full",
-    Partition: "remote received current",
+    SynchronizedStrategy: "buffers drain _passes_through",
+    PartitionBuffers: "_all by_index released opened _unreported last_forwarded pause_changes _report_at seen_version",
+    Drain: "was_rejected needs_poll poll_at",
+    PartitionBuffer: "expected pass_through_below held is_full",
+    PartitionCell: "remote received current",
     SynchronizedPartitionStateManager: "_moved version _cells",
-    FlowControlledConsumer: "_gate _outside _full _outside_before_all _is_all_paused _resume_offsets",
-    LeaderOffsets: "_claims _trust _open",
-    Claim: "said proven doubted refuted",
-    Trust: "end",
+    FlowControlledConsumer: "_buffers _drain _pauses _resume_offsets",
+    Pauses: "_outside _full _outside_before_all is_all_paused",
+    LeaderOffsets: "_published _known_ends _enabled",
+    PublishedOffset: "latest verified pending rejected",
+    KnownEnd: "end",
 }
 """What is in the fingerprint."""
 
 LEFT_OUT: dict[type, str] = {
-    SynchronizedStrategy: "_next_step _next_submit _next_poll _manager _source _slice_seconds _watermarks _clock "
-    "_tell_interval_seconds _poll_interval_seconds held_messages _is_next_closed _has_deadline _deadline",
-    Line: "cell partition key limits held_bytes release",
-    Partition: "key",
-    SynchronizedPartitionStateManager: "_callback _lock _moved_condition partitions wait_for_move",
+    SynchronizedStrategy: "_next_step _next_submit _next_poll _manager _clock _is_next_closed _has_deadline _deadline",
+    PartitionBuffers: "_manager _source _report_interval_seconds _watermarks _clock held_messages",
+    Drain: "_next_submit _next_poll _manager _buffers _slice_seconds _poll_interval_seconds _clock",
+    PartitionBuffer: "cell partition key limits held_bytes release",
+    PartitionCell: "key",
+    SynchronizedPartitionStateManager: "_callback _lock _moved_condition _failure partitions wait_for_move",
     FlowControlledConsumer: "_newly_assigned _inner _inner_poll _manager _check_source _slice_seconds _wait_seconds "
-    "_rejected_wait_seconds _on_close _inner_stage_offsets pauses resumes",
-    LeaderOffsets: "groups _index _lock _manager _unproven _number unproven",
-    Claim: "rivals heard_at_seconds number",
-    Trust: "cell number cached_end",
+    "_rejected_wait_seconds _on_close _inner_stage_offsets",
+    Pauses: "_inner pauses resumes",
+    LeaderOffsets: "groups _index _lock _manager _unverified _epoch unverified",
+    PublishedOffset: "latest_by_log_partition heard_at_seconds epoch",
+    KnownEnd: "cell epoch cached_end",
 }
 """What never changes, or follows from the others, or is the same between two actions, or counts or dates something."""
 
@@ -49,6 +56,7 @@ LEFT_OUT: dict[type, str] = {
 def fingerprint(world: World) -> int:
     """See the module. Only for worlds between two actions, of one commit-log partition."""
     gate: Any = world.factory._gate if world.judge.has_strategy else None
+    buffers: Any = None if gate is None else gate.buffers
     message: Any = world.processor._StreamProcessor__message  # type: ignore[attr-defined]
     backpressure_since: Any = world.processor._StreamProcessor__backpressure_timestamp  # type: ignore[attr-defined]
     flow = world.flow
@@ -60,11 +68,17 @@ def fingerprint(world: World) -> int:
         world.processor._StreamProcessor__is_paused,  # type: ignore[attr-defined]
         backpressure_since is not None and world.clock.now - backpressure_since > 5,
         flow is not None
-        and (flow._gate is gate, flow._gate is None, flow._outside_before_all is None, flow._is_all_paused),
+        and (
+            flow._buffers is buffers,
+            flow._buffers is None,
+            flow._pauses._outside_before_all is None,
+            flow._pauses.is_all_paused,
+        ),
         gate is not None
         and (
-            (gate.was_rejected, gate.seen_version == world.manager.version, gate._current is None),
-            (gate.owes_poll, gate._streams, *(_until(world, each) for each in (gate._poll_at, gate._tell_at))),
+            (gate.drain.was_rejected, buffers.seen_version == world.manager.version, buffers.last_forwarded is None),
+            (gate.drain.needs_poll, gate._passes_through),
+            tuple(_until(world, each) for each in (gate.drain.poll_at, buffers._report_at)),
         ),
         world.judge.has_strategy and world.step.has_room,
     )
@@ -90,23 +104,29 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
         message.offset if message is not None and message.partition == partition else None,
     ]
     leaders = world.source.leaders
-    claims = leaders._claims.get(key, ())
-    parts.append(tuple(sorted(hash(c and (c.said.offset, c.proven, c.doubted, c.refuted)) for c in claims)))
-    trust = leaders._trust.get(key)
+    claims = leaders._published.get(key, ())
+    parts.append(tuple(sorted(hash(c and (c.latest.offset, c.verified, c.pending, c.rejected)) for c in claims)))
+    trust = leaders._known_ends.get(key)
     parts.append(trust and trust.end)
     cell = world.manager._cells.get(key)
     parts.append(cell and (cell.remote, cell.received, cell.current))
     parts.append(key in world.manager._moved)
     flow = world.flow
     if flow is not None:
-        parts.append((partition in flow._outside, partition in flow._full, flow._resume_offsets.get(index)))
-        parts.append(flow._outside_before_all is not None and partition in flow._outside_before_all)
-    if gate is not None and index in gate._lines:
-        line = gate._lines[index]
-        released = list(gate._released)
-        parts.append((line.expected, line.open_until, line.is_full, *(held.offset for held in line.held)))
-        parts.append((released.index(line) if line in gate._released else None, line in gate._opened))
-        parts.append((line in gate._untold, line is gate._current, gate.pause_changes.get(partition)))
+        pauses = flow._pauses
+        parts.append((partition in pauses._outside, partition in pauses._full, flow._resume_offsets.get(index)))
+        parts.append(pauses._outside_before_all is not None and partition in pauses._outside_before_all)
+    if gate is not None and index in gate.buffers._all:
+        buffers = gate.buffers
+        buffer = buffers._all[index]
+        released = list(buffers.released)
+        parts.append(
+            (buffer.expected, buffer.pass_through_below, buffer.is_full, *(held.offset for held in buffer.held))
+        )
+        parts.append((released.index(buffer) if buffer in released else None, buffer in buffers.opened))
+        parts.append(
+            (buffer in buffers._unreported, buffer is buffers.last_forwarded, buffers.pause_changes.get(partition))
+        )
         if world.step.last is not None and world.step.last[0] == partition:
             parts.append(world.step.last[1])
     return hash(tuple(parts))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import FROM_BROKER, Claim, Published, Statement
+from arroyo_sync.leaders.published_offset import FROM_BROKER, Published, PublishedOffset, Statement
 from tests.model.judge import Violation
 from tests.model.search import Search
 
@@ -83,7 +83,7 @@ class World:
         self.real = LeaderOffsets(GROUPS)
         self.real.attach(self.manager)
         self.cell = self.manager.cell(*KEY)
-        self.real.open()
+        self.real.enable()
         self.is_open = True
         self.groups = {name: Group() for name in GROUPS}
         self.log_offset = 0
@@ -115,8 +115,8 @@ class World:
         if group.newest is not before:
             group.judge_anew(self.is_assigned, self.reach)
 
-    def fill_in(self, name: str, offset: int) -> None:
-        self.real.fill_in([(KEY, name, offset)], 0.0)
+    def seed_from_committed(self, name: str, offset: int) -> None:
+        self.real.seed_from_committed([(KEY, name, offset)], 0.0)
         group = self.groups[name]
         if not group.last:
             group.last[FROM_BROKER] = Record(-1, offset)
@@ -149,7 +149,7 @@ class World:
         """One more message, as the gate notes it: first its cell, then, if a doubt is resolved by it, the source."""
         self.received += 1
         self.cell.received = self.received
-        if self.real.unproven.get(KEY, self.received + 1) <= self.received:
+        if self.real.unverified.get(KEY, self.received + 1) <= self.received:
             self.real.received(KEY, self.received)
         self._reached(self.received)
 
@@ -167,15 +167,15 @@ class World:
             self._reached(self.cached)
 
     def ask(self) -> None:
-        self.question = self.real.number
+        self.question = self.real.epoch
         self.asked_before_assignment = False
         for group in self.groups.values():
             group.is_younger = False
 
     def answer(self) -> None:
         assert self.question is not None
-        number, self.question = self.question, None
-        self.real.judge({KEY: self.end}, number)
+        epoch, self.question = self.question, None
+        self.real.apply_end_offsets({KEY: self.end}, epoch)
         if not self.is_assigned or self.asked_before_assignment:
             return
         self._reached(self.end)
@@ -190,11 +190,11 @@ class World:
         self.end = 0
 
     def shut(self) -> None:
-        self.real.shut()
+        self.real.disable()
         self.is_open = False
 
     def open(self) -> None:
-        self.real.open()
+        self.real.enable()
         self.is_open = True
 
     def forget(self) -> None:
@@ -222,8 +222,8 @@ class World:
         if remote != self._expected():
             self.violations.append(Violation("State", f"the remote offset is {remote}, not {self._expected()}"))
         doubts = [each for group in self.groups.values() for each in group.doubts]
-        if self.real.unproven.get(KEY) != min(doubts, default=None):
-            self.violations.append(Violation("Progress", f"in doubt is {dict(self.real.unproven)}, not {doubts}"))
+        if self.real.unverified.get(KEY) != min(doubts, default=None):
+            self.violations.append(Violation("Progress", f"in doubt is {dict(self.real.unverified)}, not {doubts}"))
 
     def _expected(self) -> int | None:
         in_force = []
@@ -235,9 +235,9 @@ class World:
         return min(in_force)
 
     def fingerprint(self) -> int:
-        number = self.question or 0
-        trust = self.real._trust.get(KEY)
-        claims = self.real._claims.get(KEY) or [None] * len(GROUPS)
+        epoch = self.question or 0
+        trust = self.real._known_ends.get(KEY)
+        claims = self.real._published.get(KEY) or [None] * len(GROUPS)
         each = sorted(
             hash(
                 (
@@ -246,7 +246,7 @@ class World:
                     tuple(group.doubts),
                     group.is_refuted,
                     group.is_younger,
-                    _of_claim(claim, number),
+                    _of_claim(claim, epoch),
                 )
             )
             for group, claim in zip(self.groups.values(), claims, strict=True)
@@ -257,16 +257,16 @@ class World:
                 (self.end, self.cached, self.is_assigned, self.reach, self.received, self.is_open),
                 (self.cached_before, self.question is None, self.asked_before_assignment),
                 (self.cell.remote, self.cell.received, self.cell.current),
-                trust and (trust.end, trust.cached_end, trust.number > number),
+                trust and (trust.end, trust.cached_end, trust.epoch > epoch),
             )
         )
 
 
-def _of_claim(claim: Claim | None, question: int) -> object:
+def _of_claim(claim: PublishedOffset | None, question: int) -> object:
     if claim is None:
         return None
-    rivals = None if claim.rivals is None else tuple(sorted(claim.rivals))
-    return claim.said[:3], rivals, claim.proven, claim.doubted, claim.refuted, claim.number > question
+    rivals = None if claim.latest_by_log_partition is None else tuple(sorted(claim.latest_by_log_partition))
+    return claim.latest[:3], rivals, claim.verified, claim.pending, claim.rejected, claim.epoch > question
 
 
 Action = tuple[str, tuple[object, ...]]
@@ -305,7 +305,14 @@ class Explorer(Search[Action]):
 
     def _expand(self, path: tuple[Action, ...]) -> Iterator[tuple[Action, ...]]:
         for action in self._actions(self._follow(path)):
-            if self.setup.is_short and action[0] in ("fill_in", "recreate", "fetch", "look_at_cache", "shut", "forget"):
+            if self.setup.is_short and action[0] in (
+                "seed_from_committed",
+                "recreate",
+                "fetch",
+                "look_at_cache",
+                "shut",
+                "forget",
+            ):
                 continue
             extended = (*path, action)
             world = self._follow(extended)
@@ -325,7 +332,7 @@ class Explorer(Search[Action]):
                 for record in self.setup.records:
                     yield "publish", (name, log_partition, record)
             if not group.last:
-                yield "fill_in", (name, 2)
+                yield "seed_from_committed", (name, 2)
         for log_partition in self.setup.log_partitions:
             yield "forget_log_partition", (log_partition,)
         yield "assign", ()

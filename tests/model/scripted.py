@@ -320,14 +320,14 @@ class ModelSource(RemoteOffsetSource):
         self._records = 0
 
     @property
-    def unproven(self) -> Mapping[PartitionKey, int]:
-        return self.leaders.unproven
+    def unverified(self) -> Mapping[PartitionKey, int]:
+        return self.leaders.unverified
 
     def start(self, manager: SynchronizedPartitionStateManager) -> None:
         if self._manager is None:
             self._manager = manager
             self.leaders.attach(manager)
-            self.leaders.open()
+            self.leaders.enable()
 
     def check(self) -> None:
         self._hook("check")
@@ -341,8 +341,8 @@ class ModelSource(RemoteOffsetSource):
 
     def judge(self, ends: Mapping[int, int]) -> None:
         """The broker's answer, to a question just sent."""
-        number = self.leaders.number
-        self.leaders.judge({(TOPIC.name, index): end for index, end in ends.items()}, number)
+        number = self.leaders.epoch
+        self.leaders.apply_end_offsets({(TOPIC.name, index): end for index, end in ends.items()}, number)
 
     def die(self) -> None:
         self.cause = RuntimeError("died")

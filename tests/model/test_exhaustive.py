@@ -53,9 +53,11 @@ def test_the_fingerprint_knows_every_attribute() -> None:
     key = ("events", 0)
     gate, leader_offsets = world.factory._gate, world.source.leaders
     assert gate is not None
+    assert world.flow is not None
     instances = [
-        *(gate, gate._lines[0], world.manager.cell(*key), world.manager, world.flow),
-        *(leader_offsets, leader_offsets._claims[key][0], leader_offsets._trust[key]),
+        *(gate, gate.buffers, gate.drain, gate.buffers._all[0], world.manager.cell(*key), world.manager),
+        *(world.flow, world.flow._pauses),
+        *(leader_offsets, leader_offsets._published[key][0], leader_offsets._known_ends[key]),
     ]
     assert [type(each) for each in instances] == list(COVERED)
     for each in instances:

@@ -103,10 +103,10 @@ def test_what_was_refuted_stays_so_when_another_commit_log_partition_is_read_aga
     manager = SynchronizedPartitionStateManager()
     leaders = LeaderOffsets(["a"])
     leaders.attach(manager)
-    leaders.open()
+    leaders.enable()
     leaders.assign({key: None})
     leaders.apply([Published(key, "a", Statement(7, 0, 0, 0))], 0.0)
-    assert leaders.judge({key: 3}, leaders.number) != []
+    assert leaders.apply_end_offsets({key: 3}, leaders.epoch) != []
 
     leaders.forget_log_partition(1)
     leaders.received(key, 7)

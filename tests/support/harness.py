@@ -37,7 +37,7 @@ class NotedSource(ManualSource):
         self.stop_timeouts: list[float] = []
 
     @property
-    def unproven(self) -> Mapping[PartitionKey, int]:
+    def unverified(self) -> Mapping[PartitionKey, int]:
         return self.doubted
 
     def start(self, manager: SynchronizedPartitionStateManager) -> None:
@@ -124,13 +124,13 @@ class GateHarness:
         """Poll until nothing is left over."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         self.gate.poll()
-        while self.gate.has_left_over:
+        while self.gate.buffers.released:
             assert time.monotonic() < deadline, "still left over"
             self.gate.poll()
 
     def held(self) -> dict[int, list[int]]:
         """The offsets that are held or left over, of the partitions that have any."""
-        return {line.partition.index: [held.offset for held in line.held] for line in self.gate.lines if line.held}
+        return {line.partition.index: [held.offset for held in line.held] for line in self.gate.buffers if line.held}
 
     def local(self, index: int) -> int | None:
         """The local offset, as the manager knows it."""

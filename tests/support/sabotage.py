@@ -16,8 +16,11 @@ from arroyo.dlq import InvalidMessage
 
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
-from arroyo_sync.gate.partition_buffer import Line
+from arroyo_sync.gate.partition_buffer import PartitionBuffer
+from arroyo_sync.gate.partition_buffers import PartitionBuffers
+from arroyo_sync.gate.pauses import Pauses
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.leaders import published_offset as claim
 
@@ -33,11 +36,11 @@ class Patch(NamedTuple):
 def _off_by_one() -> list[Patch]:
     """Releases the message at the remote offset too."""
 
-    def is_released(line: Line) -> bool:
+    def is_released(line: PartitionBuffer) -> bool:
         remote = line.cell.remote
         return bool(line.held) and remote is not None and line.held[0].offset <= remote
 
-    return [Patch(Line, "is_released", property(is_released))]
+    return [Patch(PartitionBuffer, "is_released", property(is_released))]
 
 
 def _forgets_a_partition() -> list[Patch]:
@@ -65,33 +68,33 @@ def _does_not_seek_back() -> list[Patch]:
 
 def _drops_what_was_not_named() -> list[Patch]:
     """The message whose submit raised InvalidMessage leaves its line, whichever the exception names."""
-    hand_on = SynchronizedStrategy._hand_on
+    forward = Drain._forward
 
-    def drops(gate: Any, line: Line) -> bool:
-        submitted = line.held[0]
+    def drops(drain: Any, buffer: PartitionBuffer) -> bool:
+        submitted = buffer.held[0]
         try:
-            return hand_on(gate, line)
+            return forward(drain, buffer)
         except InvalidMessage as invalid:
-            if invalid.offset != submitted.offset or invalid.partition != line.partition:
-                gate._take_out(line, 0)
+            if invalid.offset != submitted.offset or invalid.partition != buffer.partition:
+                drain._buffers.remove(buffer, 0)
             raise
 
-    return [Patch(SynchronizedStrategy, "_hand_on", drops)]
+    return [Patch(Drain, "_forward", drops)]
 
 
 def _polls_by_version_alone() -> list[Patch]:
-    """Without a remote offset that moved nothing is handed on, so what was left over stays."""
+    """Without a remote offset that moved nothing is forwarded, so what was pending release stays."""
     poll = SynchronizedStrategy.poll
 
     def by_version(gate: Any) -> None:
-        if gate._manager.version != gate.seen_version:
+        if gate._manager.version != gate.buffers.seen_version:
             poll(gate)
             return
-        left_over, gate._released = gate._released, {}
+        pending, gate.buffers.released = gate.buffers.released, {}
         try:
             poll(gate)
         finally:
-            gate._released = left_over
+            gate.buffers.released = pending
 
     return [Patch(SynchronizedStrategy, "poll", by_version)]
 
@@ -99,33 +102,33 @@ def _polls_by_version_alone() -> list[Patch]:
 def _loses_a_wake_up() -> list[Patch]:
     """What moves while the gate looks counts as seen, and never is."""
 
-    look_at_source = SynchronizedStrategy._look_at_source
+    refresh = PartitionBuffers.refresh_remote_offsets
 
-    def looks_too_early(gate: Any) -> None:
-        manager = gate._manager
+    def looks_too_early(buffers: Any) -> None:
+        manager = buffers._manager
         moved = manager.take_moved()
-        gate._source.check()
+        buffers._source.check()
         meanwhile = manager.take_moved()
         manager._moved |= moved
-        look_at_source(gate)
+        refresh(buffers)
         manager._moved |= meanwhile
-        gate.seen_version = manager.version
+        buffers.seen_version = manager.version
 
-    return [Patch(SynchronizedStrategy, "_look_at_source", looks_too_early)]
+    return [Patch(PartitionBuffers, "refresh_remote_offsets", looks_too_early)]
 
 
 def _trusts_a_dead_reader() -> list[Patch]:
     """The gate goes on with the remote offsets that a dead source has left."""
-    look_at_source = SynchronizedStrategy._look_at_source
+    refresh = PartitionBuffers.refresh_remote_offsets
 
-    def trusting(gate: Any) -> None:
-        check, gate._source.check = gate._source.check, lambda: None
+    def trusting(buffers: Any) -> None:
+        check, buffers._source.check = buffers._source.check, lambda: None
         try:
-            look_at_source(gate)
+            refresh(buffers)
         finally:
-            gate._source.check = check
+            buffers._source.check = check
 
-    return [Patch(SynchronizedStrategy, "_look_at_source", trusting)]
+    return [Patch(PartitionBuffers, "refresh_remote_offsets", trusting)]
 
 
 def _takes_the_wrong_record() -> list[Patch]:
@@ -141,20 +144,20 @@ def _takes_the_wrong_record() -> list[Patch]:
 
 def _stays_paused() -> list[Patch]:
     """A partition that has drained is never resumed."""
-    return [Patch(FlowControlledConsumer, "_resume_inner", lambda flow, partitions: None)]
+    return [Patch(Pauses, "_resume_inner", lambda pauses, partitions: None)]
 
 
 def _never_is_full() -> list[Patch]:
     """No limit holds."""
-    return [Patch(Line, "is_at_limit", property(lambda line: False))]
+    return [Patch(PartitionBuffer, "is_at_limit", property(lambda line: False))]
 
 
 def _sleeps_through() -> list[Patch]:
     """While something is held the consumer is polled as if nothing were: until a message comes, or for a second."""
 
     def poll(flow: Any, timeout: float | None = None) -> object:
-        if flow._gate is not None and flow._gate.pause_changes:
-            flow._apply(flow._gate.take_pause_changes())
+        if flow._buffers is not None and flow._buffers.pause_changes:
+            flow._pauses.apply(flow._buffers.take_pause_changes())
         return flow._inner_poll(timeout)
 
     return [Patch(FlowControlledConsumer, "poll", poll)]
@@ -162,15 +165,15 @@ def _sleeps_through() -> list[Patch]:
 
 def _one_holds_up_all() -> list[Patch]:
     """While one partition waits, the others do too."""
-    is_released = Line.is_released
+    is_released = PartitionBuffer.is_released
 
-    def hands_on_in_step(gate: Any) -> None:
-        waiting = [line for line in gate._open_lines.values() if line.held]
-        if all(is_released.fget(line) for line in waiting):  # type: ignore[attr-defined]
-            hand_on_slice(gate)
+    def forwards_in_step(drain: Any) -> None:
+        waiting = [buffer for buffer in drain._buffers.by_index.values() if buffer.held]
+        if all(is_released.fget(buffer) for buffer in waiting):  # type: ignore[attr-defined]
+            forward_slice(drain)
 
-    hand_on_slice = SynchronizedStrategy._hand_on_slice
-    return [Patch(SynchronizedStrategy, "_hand_on_slice", hands_on_in_step)]
+    forward_slice = Drain.forward_slice
+    return [Patch(Drain, "forward_slice", forwards_in_step)]
 
 
 def _forgets_to_notify() -> list[Patch]:
@@ -185,16 +188,16 @@ def _forgets_to_notify() -> list[Patch]:
 
 def _swallows_the_death() -> list[Patch]:
     """A dead source releases nothing more, and nobody hears of it."""
-    look_at_source = SynchronizedStrategy._look_at_source
+    refresh = PartitionBuffers.refresh_remote_offsets
 
-    def silent(gate: Any) -> None:
+    def silent(buffers: Any) -> None:
         try:
-            look_at_source(gate)
+            refresh(buffers)
         except SourceDied:
-            gate._released.clear()
-            gate._opened.clear()
+            buffers.released.clear()
+            buffers.opened.clear()
 
-    return [Patch(SynchronizedStrategy, "_look_at_source", silent)]
+    return [Patch(PartitionBuffers, "refresh_remote_offsets", silent)]
 
 
 SABOTAGES: Mapping[str, Callable[[], list[Patch]]] = {

@@ -98,7 +98,7 @@ def test_what_it_sets_is_trusted() -> None:
     source.assign({KEY: 0}, None)
     source.received("events", 0, 1)
     source.revoke([KEY])
-    assert dict(source.unproven) == {}
+    assert dict(source.unverified) == {}
     assert manager.partitions[KEY][1].remote == 5
 
 

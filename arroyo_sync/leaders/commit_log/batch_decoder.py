@@ -22,7 +22,7 @@ from typing import NamedTuple
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from arroyo_sync.core.errors import MalformedRecord
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.leaders.commit_log.record import (
     CommitKey,
     Headers,
@@ -67,7 +67,7 @@ class BatchDecoder:
         self._endings = tuple(f":{group}".encode() for group in self._groups)
         # The parts of followed groups' keys: a commit log repeats few keys for ever.
         self._known: dict[bytes | None, CommitKey] = {}
-        self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self.read = 0
         self.other_groups = 0
         self.logical = 0
@@ -149,7 +149,7 @@ class BatchDecoder:
 
     def _count_malformed(self, reason: SkipReason, detail: str, message: Message, count: int) -> None:
         self.malformed[reason.value] += count
-        if self._once.is_due(reason):
+        if self._throttle.should_log(reason):
             logger.warning(
                 "Skipped a record of %s[%s] at offset %s (%s): %s. More of this kind are only counted for a minute",
                 self._name,

@@ -114,7 +114,7 @@ class CommitLogConsumer(OffsetSource):
             malformed=dict(decoder.malformed),
             rewinds=self._rewinds,
             impossible=self._verifier.impossible,
-            unproven=len(self.unproven),
+            unverified=len(self.unverified),
             lag=self._reader.lag,
             newest_timestamp_ms=decoder.newest_timestamp_ms,
         )
@@ -138,6 +138,6 @@ class CommitLogConsumer(OffsetSource):
             if self._recent_start is not None:
                 self._recent_start.close()
 
-    def _keep_house(self) -> float:
-        seconds = super()._keep_house()
+    def _periodic_checks(self) -> float:
+        seconds = super()._periodic_checks()
         return seconds if self._recent_start is None else min(seconds, self._recent_start.step())

@@ -37,7 +37,7 @@ from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ JOIN_POLL_SECONDS = 0.005
 MAX_RECEIVED_TIMES = 10_000
 """How many times per partition the percentile is taken of, the newest ones: enough for it, and a bound on memory."""
 
-ReceivedTimes = Callable[[Message[Any]], Iterable[float]]
+ReceivedTimestamps = Callable[[Message[Any]], Iterable[float]]
 
 
 class _Cell:
@@ -77,7 +77,7 @@ class _Cell:
         self.last_seconds: float | None = None
         """The last known timestamp, for messages that come without one."""
         self.received: deque[float] = deque(maxlen=MAX_RECEIVED_TIMES)
-        """When the events since the last record were received, if `received_p99` tells. Under the lock."""
+        """When the events since the last record were received, if `received_timestamps` tells. Under the lock."""
         self.last_p99: float | None = None
 
 
@@ -92,9 +92,9 @@ class PublishCommitLog(CommitOffsets):
     :param interval: seconds. A partition is published at most this often; its first commit after a pause, at once.
     :param heartbeat: seconds. A partition that was not published for this long is published again with the same offset,
         so that its record doesn't expire and a leader that is idle can be told from one that is gone.
-    :param received_p99: how to tell when the events of a message were first received by the whole system, in Unix
-        seconds: a function from the message (maybe a batch) to these times, of which there may be none. Each record
-        then carries the 99th percentile of the times since the last record, as Snuba's subscription scheduler reads it
+    :param received_timestamps: how to tell when the events of a message were first received by the whole system: a
+        function from the message (maybe a batch) to Unix seconds, of which there may be none. Each record then carries
+        the 99th percentile of the times since the last record, as Snuba's subscription scheduler reads it
         (getsentry/arroyo#295, getsentry/snuba#4922).
     :param clock: monotonic, seconds.
     :raises ConfigurationError: for an empty name, a topic's name that holds a colon, or a time that isn't positive.
@@ -109,7 +109,7 @@ class PublishCommitLog(CommitOffsets):
         *,
         interval: float = 0.1,
         heartbeat: float = 10.0,
-        received_p99: ReceivedTimes | None = None,
+        received_timestamps: ReceivedTimestamps | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(commit)
@@ -121,7 +121,7 @@ class PublishCommitLog(CommitOffsets):
         self._group = group
         self._interval = interval
         self._heartbeat = heartbeat
-        self._received_times = received_p99
+        self._received_timestamps = received_timestamps
         self._clock = clock
 
         self._lock = threading.Lock()
@@ -136,7 +136,7 @@ class PublishCommitLog(CommitOffsets):
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._failing = False
-        self._once = OncePer(SECONDS_BETWEEN_LOGS, clock)
+        self._throttle = LogThrottle(SECONDS_BETWEEN_LOGS, clock)
 
     def submit(self, message: Message[Any]) -> None:
         """Commit the message's offsets, and publish those whose partition is due. Never waits for delivery.
@@ -144,7 +144,7 @@ class PublishCommitLog(CommitOffsets):
         :raises: what ``commit`` raises, and then nothing of this message is published.
         """
         super().submit(message)
-        received = tuple(self._received_times(message)) if self._received_times is not None else ()
+        received = tuple(self._received_timestamps(message)) if self._received_timestamps is not None else ()
         timestamp = message.timestamp
         for partition, offset in message.committable.items():
             cell = self._cells.get(partition)
@@ -305,7 +305,7 @@ class PublishCommitLog(CommitOffsets):
         cell.pending = True
         # The retry waits for the interval too, so that a producer that refuses isn't asked without end.
         cell.handed_over_at = now
-        if not self._once.is_due("failure"):
+        if not self._throttle.should_log("failure"):
             return
         logger.warning(
             "%s: a commit of group %s could not be published to %s, so followers wait; the newest offset is retried "

@@ -32,14 +32,14 @@ from typing import Any, Literal
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import metadata_refresh_seconds, servers_of
 from arroyo_sync.kafka.errors import (
     POSITION_IS_GONE,
     TOPIC_IS_GONE,
-    ends_the_reading,
-    ends_the_source,
+    is_fatal,
+    is_fatal_for_reading,
     more_telling,
 )
 from arroyo_sync.kafka.topics import TopicIdentity, ask_spans, ask_starts, list_partitions
@@ -103,7 +103,7 @@ class CommitLogReader:
         self._forget_log_partition = forget
         self._set_ready = set_ready
         self._stopping = stopping
-        self._once = OncePer(LOG_INTERVAL_SECONDS, settings.clock)
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, settings.clock)
         self._reads_all = settings.start == "all"
         self._must_read_all = Event()
         self._last_error: KafkaError | None = None
@@ -116,21 +116,21 @@ class CommitLogReader:
         # Every partition is in one of these two, from when it is found until it is forgotten.
         self._found: set[int] = set()
         self._positions: dict[int, int] = {}
-        self._place_at = self._look_at = 0.0
+        self._assign_at = self._refresh_at = 0.0
         self._missing_since: float | None = None
         self._replay = Replay()
         # Partitions that were added while the gate was open, and what they have said so far.
         self._added = Replay()
         self._staged: dict[int, dict[tuple[PartitionKey, str], Published]] = {}
-        self._began_at = self._told_at = 0.0
+        self._began_at = self._last_logged = 0.0
         self._began_read = 0
 
     def on_error(self, error: KafkaError) -> None:
         """Told by librdkafka, out of ``poll``, of an error that isn't about one partition."""
         self._last_error = more_telling(self._last_error, error)
-        if ends_the_source(error):
+        if is_fatal(error):
             self._end = self._end or error  # others follow it: that all brokers are down, for one
-        elif self._once.is_due(error.code()):
+        elif self._throttle.should_log(error.code()):
             logger.warning("Commit log %s: %s. It is tried again", self._topic, error.str())
 
     def run(self, consumer: Consumer, identity: TopicIdentity) -> None:
@@ -147,8 +147,8 @@ class CommitLogReader:
         """
         self._found = set(self._wait_for_topic(consumer))
         identity.ask()
-        self._look_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
-        self._begin_to_tell()
+        self._refresh_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
+        self._begin_progress()
         while not (self._stopping.is_set() or identity.has_changed()):
             self._step(consumer, identity)
         if not self._stopping.is_set():
@@ -169,8 +169,8 @@ class CommitLogReader:
         return f"it still has to read partitions {shown}{more}"
 
     def _step(self, consumer: Consumer, identity: TopicIdentity) -> None:
-        if self._found and self._clock() >= self._place_at:
-            self._place(consumer)
+        if self._found and self._clock() >= self._assign_at:
+            self._assign_found(consumer)
         first = consumer.poll(POLL_SECONDS)
         if first is not None:
             self._process(consumer, identity, [first, *consumer.consume(BATCH, 0)])
@@ -179,13 +179,13 @@ class CommitLogReader:
             self._must_read_all.clear()
             self._forget(consumer, list(self._positions))
         if not self._is_open:
-            self._open_or_tell()
+            self._open_or_log_progress()
         now = self._clock()
         if now >= self._lag_at:
             self._lag_at = now + LAG_SECONDS
             self.lag = self._measure_lag(consumer)
-        if now >= self._look_at:
-            self._look(consumer, identity)
+        if now >= self._refresh_at:
+            self._refresh_metadata(consumer, identity)
 
     def _measure_lag(self, consumer: Consumer) -> int | None:
         """Never blocks: the client knows the ends from what it fetched."""
@@ -215,7 +215,7 @@ class CommitLogReader:
             except KafkaException as error:
                 consumer.poll(POLL_SECONDS)  # for `on_error`
                 self._raise_what_ends()
-                if ends_the_source(error.args[0]):
+                if is_fatal(error.args[0]):
                     raise
                 reason = (self._last_error or error.args[0]).str()
                 self._waits_for = f"an answer of {servers}: {reason}"
@@ -233,21 +233,21 @@ class CommitLogReader:
                     "wait_for_topic=True to wait for it"
                 )
             self._waits_for = "the topic to exist"
-            if settings.wait_for_topic and self._once.is_due("missing"):
+            if settings.wait_for_topic and self._throttle.should_log("missing"):
                 logger.warning("Commit log %s doesn't exist: waiting for it, nothing is released", self._topic)
             self._stopping.wait(RETRY_SECONDS)
         return []
 
-    def _look(self, consumer: Consumer, identity: TopicIdentity) -> None:
+    def _refresh_metadata(self, consumer: Consumer, identity: TopicIdentity) -> None:
         """Look for partitions that were added, and whether the topic is still the same."""
-        self._look_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
+        self._refresh_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
         identity.ask()
         try:
             partitions = list_partitions(consumer, self._topic, ASK_TIMEOUT_SECONDS)
         except KafkaException as error:
-            if ends_the_source(error.args[0]):
+            if is_fatal(error.args[0]):
                 raise
-            if self._once.is_due("look"):
+            if self._throttle.should_log("metadata"):
                 logger.warning("Commit log %s: can't look for added partitions: %s", self._topic, error)
             return
         if partitions:
@@ -257,7 +257,7 @@ class CommitLogReader:
             self._missing_since = now if self._missing_since is None else self._missing_since
             if now - self._missing_since >= MISSING_SECONDS:
                 raise CommitLogMissing(f"topic {self._topic!r} doesn't exist any more: was it deleted?")
-            self._look_at = now + RETRY_SECONDS
+            self._refresh_at = now + RETRY_SECONDS
         added = set(partitions) - self._found - self._positions.keys()
         if added:
             logger.info("Commit log %s: partitions %s were added", self._topic, sorted(added))
@@ -265,19 +265,19 @@ class CommitLogReader:
             if self._is_open:
                 self._staged.update((partition, {}) for partition in added)
 
-    def _place(self, consumer: Consumer) -> None:
+    def _assign_found(self, consumer: Consumer) -> None:
         """Begin to read what was found, once the brokers tell where it begins and ends."""
-        self._place_at = self._clock() + RETRY_SECONDS
+        self._assign_at = self._clock() + RETRY_SECONDS
         try:
             spans = ask_spans(consumer, self._topic, self._found, ASK_TIMEOUT_SECONDS)
             if not self._reads_all:
                 since_ms = int((self._settings.wall_clock() - self._settings.lookback_seconds) * 1000)
                 spans = ask_starts(consumer, self._topic, spans, since_ms, ASK_TIMEOUT_SECONDS)
         except KafkaException as error:
-            if ends_the_source(error.args[0]):
+            if is_fatal(error.args[0]):
                 raise
             self._waits_for = f"the ends of partitions {sorted(self._found)}: {error.args[0].str()}"
-            if self._once.is_due("place"):
+            if self._throttle.should_log("ends"):
                 logger.warning("Commit log %s: can't ask where its partitions end: %s", self._topic, error)
             return
         # "Beginning" rather than its offset, which may be deleted before it is fetched.
@@ -298,7 +298,7 @@ class CommitLogReader:
         """Shut the gate, and read these partitions again from their beginning."""
         self._is_open = False
         self._set_ready(False)
-        self._begin_to_tell()
+        self._begin_progress()
         if self._replay.is_done:
             self._replay = Replay()
         for partition in partitions:
@@ -307,7 +307,7 @@ class CommitLogReader:
             self._staged.pop(partition, None)
             self._forget_log_partition(partition)
             self._found.add(partition)
-        self._place_at = 0.0
+        self._assign_at = 0.0
 
     # Reading.
 
@@ -353,10 +353,10 @@ class CommitLogReader:
         elif code in POSITION_IS_GONE:
             gone.add(partition)
         elif code in TOPIC_IS_GONE:
-            self._look_at = 0.0
-        elif ends_the_reading(error):
+            self._refresh_at = 0.0
+        elif is_fatal_for_reading(error):
             raise KafkaException(error)
-        elif self._once.is_due(code):
+        elif self._throttle.should_log(code):
             logger.warning("Commit log %s[%d]: %s. It is tried again", self._topic, partition, error.str())
 
     def _apply_staged(self) -> None:
@@ -366,20 +366,20 @@ class CommitLogReader:
 
     # Opening the gate.
 
-    def _begin_to_tell(self) -> None:
-        self._began_at = self._told_at = self._clock()
+    def _begin_progress(self) -> None:
+        self._began_at = self._last_logged = self._clock()
         self._began_read = self._decoder.read
 
-    def _open_or_tell(self) -> None:
+    def _open_or_log_progress(self) -> None:
         if self._replay.is_done and not (self._found - self._staged.keys()):
             self._is_open = True
             self._set_ready(True)
-            self._tell("replayed")
-        elif self._clock() - self._told_at >= PROGRESS_SECONDS:
-            self._told_at = self._clock()
-            self._tell(f"{self._replay.progress().fraction:.0%} replayed")
+            self._log_progress("replayed")
+        elif self._clock() - self._last_logged >= PROGRESS_SECONDS:
+            self._last_logged = self._clock()
+            self._log_progress(f"{self._replay.progress().fraction:.0%} replayed")
 
-    def _tell(self, what: str) -> None:
+    def _log_progress(self, what: str) -> None:
         progress = self._replay.progress()
         read = self._decoder.read - self._began_read
         seconds = max(self._clock() - self._began_at, 1e-3)

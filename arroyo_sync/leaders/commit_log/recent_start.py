@@ -28,11 +28,11 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import servers_of
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
-from arroyo_sync.kafka.errors import ends_the_source
+from arroyo_sync.kafka.errors import is_fatal
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class RecentStart:
         self._data_configuration = data_configuration
         self._read_all = read_all
         self._clock = clock
-        self._once = OncePer(LOG_INTERVAL_SECONDS, clock)
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._committed = CommittedOffsets(data_configuration, self._on_error)
         self._end: KafkaError | None = None
         self._is_over = False
@@ -81,14 +81,16 @@ class RecentStart:
             return float("inf")
         again_seconds = float("inf")
         for group in self._offsets.groups:
-            partitions = [key for key in self._offsets.unheard(group) if (group, key) not in self._asked]
+            partitions = [
+                key for key in self._offsets.partitions_without_report(group) if (group, key) not in self._asked
+            ]
             if not partitions:
                 continue
             try:
                 committed = self._committed.ask(group, partitions, TIMEOUT_SECONDS)
             except KafkaException as error:
                 self._raise_what_ends(error)
-                if self._once.is_due(group):
+                if self._throttle.should_log(group):
                     logger.warning(
                         "Commit log %s: can't ask what group %r has committed: %s. It is tried again",
                         self._topic,
@@ -108,7 +110,9 @@ class RecentStart:
                 self._read_all()
                 break
             self._asked.update((group, key) for key in partitions)
-            filled = self._offsets.fill_in([(key, group, offset) for key, offset in committed.items()], self._clock())
+            filled = self._offsets.seed_from_committed(
+                [(key, group, offset) for key, offset in committed.items()], self._clock()
+            )
             logger.info("Commit log %s: took what group %r has committed of %d partitions", self._topic, group, filled)
         return again_seconds
 
@@ -117,11 +121,11 @@ class RecentStart:
         self._committed.close()
 
     def _on_error(self, error: KafkaError) -> None:
-        if ends_the_source(error):
+        if is_fatal(error):
             self._end = self._end or error
 
     def _raise_what_ends(self, error: KafkaException) -> None:
         if self._end is not None:
             raise KafkaException(self._end) from error
-        if ends_the_source(error.args[0]):
+        if is_fatal(error.args[0]):
             raise error

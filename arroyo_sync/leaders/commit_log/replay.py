@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from arroyo_sync.kafka.topics import Span
+from arroyo_sync.kafka.topics import OffsetRange
 
 
 class Progress(NamedTuple):
@@ -27,17 +27,17 @@ class Progress(NamedTuple):
 class Replay:
     """The replay of some commit-log partitions.
 
-    >>> replay = Replay({0: Span(0, 100), 1: Span(7, 7)})
+    >>> replay = Replay({0: OffsetRange(0, 100), 1: OffsetRange(7, 7)})
     >>> replay.missing()
-    {0: Span(start=0, end=100)}
+    {0: OffsetRange(start=0, end=100)}
     >>> replay.passed(0, 100)
     >>> replay.is_done
     True
     """
 
-    def __init__(self, spans: Mapping[int, Span] = {}) -> None:
+    def __init__(self, spans: Mapping[int, OffsetRange] = {}) -> None:
         # Replaced whole, so that other threads may read it.
-        self._pending: Mapping[int, Span] = {}
+        self._pending: Mapping[int, OffsetRange] = {}
         self._total = 0
         self._done = 0
         self._done_partitions = 0
@@ -47,7 +47,7 @@ class Replay:
     def is_done(self) -> bool:
         return not self._pending
 
-    def add(self, spans: Mapping[int, Span]) -> None:
+    def add(self, spans: Mapping[int, OffsetRange]) -> None:
         """These are to be replayed (again), too. What holds nothing is done at once."""
         others = {key: span for key, span in self._pending.items() if key not in spans}
         self._done_partitions += sum(1 for span in spans.values() if span.start >= span.end)
@@ -64,7 +64,7 @@ class Replay:
         if span is None:
             return
         self._done += max(0, min(next_offset, span.end) - span.start)
-        rest = Span(next_offset, span.end)
+        rest = OffsetRange(next_offset, span.end)
         self._pending = {**self._pending, partition: rest}
         if rest.start >= rest.end:
             self._finish(partition)
@@ -74,7 +74,7 @@ class Replay:
         if partition in self._pending:
             self._finish(partition)
 
-    def missing(self) -> Mapping[int, Span]:
+    def missing(self) -> Mapping[int, OffsetRange]:
         """What is still to be read."""
         return self._pending
 

@@ -38,12 +38,12 @@ class _Source(RemoteOffsetSource):
 
     def __init__(self, groups: int) -> None:
         self.leaders = LeaderOffsets(f"group-{number}" for number in range(groups))
-        self.leaders.open()
+        self.leaders.enable()
         self._log_offset = 0
 
     @property
-    def unproven(self) -> Mapping[PartitionKey, int]:
-        return self.leaders.unproven
+    def unverified(self) -> Mapping[PartitionKey, int]:
+        return self.leaders.unverified
 
     def start(self, manager: SynchronizedPartitionStateManager) -> None:
         self.leaders.attach(manager)
@@ -136,7 +136,7 @@ def _measure(partitions: int, groups: int, rounds: int) -> dict[str, float]:
             gate.poll()
         submits.append(submitted - begin)
         polls.append(time.perf_counter_ns() - submitted)
-    if gate.held_messages:
+    if gate.buffers.held_messages:
         raise RuntimeError("the gate held messages that were released: the costs are not those of handing on")
     return {
         "submit_us": float(np.median(submits)) / CHUNK / 1e3,

@@ -109,7 +109,7 @@ class Remote:
     def receive(self, topic: str, partition: int, next_offset: int, source: OffsetSource) -> None:
         """As the gate does for a message."""
         self.manager.cell(topic, partition).received = next_offset
-        if source.unproven.get((topic, partition), next_offset + 1) <= next_offset:
+        if source.unverified.get((topic, partition), next_offset + 1) <= next_offset:
             source.received(topic, partition, next_offset)
 
     def wait_for(self, expected: int | None, partition: int = 0, topic: str = EVENTS) -> None:

@@ -59,7 +59,7 @@ class Late(ProcessingStrategy[KafkaPayload]):
 
     def submit(self, message: Message[KafkaPayload]) -> None:
         index = at(message)[0]
-        self._look(index)
+        self._check(index)
         self._waiting[index] = message
 
     def poll(self) -> None:
@@ -73,9 +73,9 @@ class Late(ProcessingStrategy[KafkaPayload]):
 
     def join(self, timeout: float | None = None) -> None:
         for index in sorted(self._waiting):
-            self._look(index)
+            self._check(index)
 
-    def _look(self, index: int) -> None:
+    def _check(self, index: int) -> None:
         waiting = self._waiting.pop(index, None)
         if waiting is not None:
             if at(waiting) in INVALID:

@@ -161,10 +161,10 @@ def test_the_limits_are_the_gates() -> None:
     assert isinstance(gate, SynchronizedStrategy)
     gate.submit(message(0, 0))
     gate.submit(message(0, 1))
-    assert dict(gate.take_pause_changes()) == {partition(0): True}
+    assert dict(gate.buffers.take_pause_changes()) == {partition(0): True}
     default = make_factory().create_with_partitions(no_commit, {partition(0): 0})
     assert isinstance(default, SynchronizedStrategy)
-    assert [line.limits for line in default.lines] == [HoldLimits()]
+    assert [line.limits for line in default.buffers] == [HoldLimits()]
 
 
 def test_offsets_outlive_a_rebalance() -> None:

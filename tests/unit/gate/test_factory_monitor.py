@@ -211,7 +211,7 @@ def test_on_stall_raise_ends_the_processor(make: Callable[..., World]) -> None:
     world = make(stalled_after=300.0, on_stall="raise")
     world.source.set_remote_offset(*KEY, 2)
     world.run_until_held(3)
-    world.factory._monitor.look()
+    world.factory._monitor.check_once()
     world.now += 300.0
     with pytest.raises(FollowerStalled, match=r"events\[0\] has stood still for 300 s at 2: 3 messages wait") as raised:
         world.run_until(lambda: False)
@@ -235,7 +235,7 @@ def test_a_called_on_stall_leaves_the_follower_running(make: Callable[..., World
     world = make(stalled_after=300.0, on_stall=stalls.append)
     world.source.set_remote_offset(*KEY, 2)
     world.run_until_held(3)
-    world.factory._monitor.look()
+    world.factory._monitor.check_once()
     world.now += 300.0
     world.run_until(lambda: len(stalls) == 1)
     assert [stall.partition for stall in world.factory.stalls] == [0]

@@ -10,15 +10,21 @@ from arroyo.backends.kafka import KafkaPayload
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.gate.partition_buffer import MESSAGE_OVERHEAD_BYTES, HoldLimits, Line, Release, payload_bytes
+from arroyo_sync.gate.partition_buffer import (
+    MESSAGE_OVERHEAD_BYTES,
+    HoldLimits,
+    PartitionBuffer,
+    Release,
+    payload_bytes,
+)
 from tests.support.fakes import message, partition
 
 
-def make_line(limits: HoldLimits, position: int = 0) -> Line:
-    return Line(partition(0), SynchronizedPartitionStateManager().cell("events", 0), position, limits)
+def make_line(limits: HoldLimits, position: int = 0) -> PartitionBuffer:
+    return PartitionBuffer(partition(0), SynchronizedPartitionStateManager().cell("events", 0), position, limits)
 
 
-def append(line: Line, *offsets: int, value: bytes = b"") -> None:
+def append(line: PartitionBuffer, *offsets: int, value: bytes = b"") -> None:
     for offset in offsets:
         line.append(offset, message(0, offset, value), now=1.0)
         line.expected = offset + 1
@@ -94,10 +100,10 @@ def test_a_line_is_full_from_its_limit_in_messages_down_to_its_low_mark() -> Non
     assert (line.is_full, line.is_at_limit) == (False, False)
     append(line, 3)
     assert (line.is_full, line.is_at_limit) == (True, True)
-    line.take_out(0)
-    line.take_out(0)
+    line.remove(0)
+    line.remove(0)
     assert (line.is_full, line.is_at_limit) == (True, False)
-    line.take_out(0)
+    line.remove(0)
     assert (line.is_full, line.is_at_limit) == (False, False)
 
 
@@ -116,9 +122,9 @@ def test_a_line_is_full_from_its_limit_in_bytes_down_to_its_low_mark() -> None:
     assert (line.held_bytes, line.is_full) == (2 * weight, False)
     append(line, 2, value=b"x" * 100)
     assert (line.is_full, line.is_at_limit) == (True, True)
-    line.take_out(0)
+    line.remove(0)
     assert (line.is_full, line.is_at_limit) == (True, False)
-    line.take_out(0)
+    line.remove(0)
     assert (line.held_bytes, line.is_full) == (weight, False)
 
 
@@ -128,9 +134,9 @@ def test_a_line_full_in_both_units_drains_in_both() -> None:
     line = make_line(HoldLimits(messages=3, resume_messages=2, bytes=1_000 * weight, resume_bytes=2 * weight))
     append(line, 0, value=b"x" * 5 * weight)
     append(line, 1, 2)
-    line.take_out(2)
+    line.remove(2)
     assert line.is_full, "few enough messages, but too many bytes"
-    line.take_out(0)
+    line.remove(0)
     assert not line.is_full
 
 
@@ -140,7 +146,7 @@ def test_one_message_may_pass_the_limit_in_bytes() -> None:
     assert not line.is_at_limit
     append(line, 0, value=b"x" * 1_000)
     assert (line.is_full, line.is_at_limit) == (True, True)
-    line.take_out(0)
+    line.remove(0)
     assert (line.is_full, line.held_bytes) == (False, 0)
 
 
@@ -148,7 +154,7 @@ def test_taking_out_of_the_middle_keeps_the_order() -> None:
     """As an invalid message does that isn't the oldest."""
     line = make_line(HoldLimits())
     append(line, 5, 6, 7)
-    line.take_out(1)
+    line.remove(1)
     assert [held.offset for held in line.held] == [5, 7]
     assert line.held_bytes == 2 * MESSAGE_OVERHEAD_BYTES == 1_000, "about 500 a message, as the README says"
 
@@ -159,9 +165,9 @@ def test_the_local_offset_is_the_oldest_held_message_or_else_the_expected_one() 
     assert line.local_offset == 3
     append(line, 5, 9)
     assert line.local_offset == 5
-    line.take_out(0)
+    line.remove(0)
     assert line.local_offset == 9
-    line.take_out(0)
+    line.remove(0)
     assert line.local_offset == 10
 
 
@@ -189,16 +195,16 @@ def test_messages_go_straight_through_up_to_the_remote_offset_while_nothing_is_h
     """What is held closes the way, for those that come after it too, until the last of it has gone on."""
     line = make_line(HoldLimits())
     line.cell.remote = 9
-    assert line.open_until == 0, "nobody has looked yet"
-    line.look()
-    assert line.open_until == 9
+    assert line.pass_through_below == 0, "nobody has looked yet"
+    line.refresh_remote_offset()
+    assert line.pass_through_below == 9
     append(line, 5, 6)
-    line.look()
-    assert line.open_until == 0
-    line.take_out(0)
-    assert line.open_until == 0
-    line.take_out(0)
-    assert line.open_until == 9
+    line.refresh_remote_offset()
+    assert line.pass_through_below == 0
+    line.remove(0)
+    assert line.pass_through_below == 0
+    line.remove(0)
+    assert line.pass_through_below == 9
 
 
 @pytest.mark.parametrize("how", ["append", "clear", "unknown"])
@@ -206,15 +212,15 @@ def test_the_way_straight_through_is_shut_at_once(how: str) -> None:
     """By a message that is held, when everything is dropped, and when the remote offset is unknown again."""
     line = make_line(HoldLimits())
     line.cell.remote = 9
-    line.look()
+    line.refresh_remote_offset()
     if how == "append":
         append(line, 0)
     elif how == "clear":
         line.clear()
     else:
         line.cell.remote = None
-        line.look()
-    assert line.open_until == 0
+        line.refresh_remote_offset()
+    assert line.pass_through_below == 0
 
 
 def test_a_release_says_when_it_was_and_how_long_the_oldest_message_had_waited() -> None:
@@ -223,8 +229,8 @@ def test_a_release_says_when_it_was_and_how_long_the_oldest_message_had_waited()
     line.append(5, message(0, 5), now=1.0)
     line.append(6, message(0, 6), now=2.0)
     assert line.release is None
-    line.note_release(4.5)
+    line.record_release(4.5)
     assert line.release == Release(at=4.5, hold_seconds=3.5)
-    line.take_out(0)
-    line.note_release(10.0)
+    line.remove(0)
+    line.record_release(10.0)
     assert line.release == Release(at=10.0, hold_seconds=8.0)

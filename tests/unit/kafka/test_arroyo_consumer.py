@@ -10,7 +10,7 @@ import confluent_kafka
 import pytest
 from arroyo.backends.kafka import KafkaConsumer
 
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka import arroyo_consumer
 
 QUESTIONS = (arroyo_consumer.client_of, arroyo_consumer.is_kip848, arroyo_consumer.group_of)
@@ -59,7 +59,7 @@ def test_another_consumer_answers_nothing_and_nothing_is_logged(caplog: pytest.L
 def test_an_arroyo_without_one_of_them_is_told_of_once(
     name: str, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(arroyo_consumer, "_once", OncePer(float("inf"), lambda: 0.0))
+    monkeypatch.setattr(arroyo_consumer, "_throttle", LogThrottle(float("inf"), lambda: 0.0))
     value = consumer.__dict__.pop(name)
     try:
         for _ in range(2):

@@ -4,7 +4,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import AccessRefused
-from arroyo_sync.core.log_throttle import OncePer
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka import error_callbacks as access
 from arroyo_sync.kafka.error_callbacks import LOG_INTERVAL_SECONDS, log_if_refused, raise_if_refused
 
@@ -30,7 +30,7 @@ def test_a_producers_refused_login_is_logged_once_a_minute(
 ) -> None:
     """librdkafka tries three times a second."""
     now = [0.0]
-    monkeypatch.setattr(access, "_once", OncePer(LOG_INTERVAL_SECONDS, lambda: now[0]))
+    monkeypatch.setattr(access, "_throttle", LogThrottle(LOG_INTERVAL_SECONDS, lambda: now[0]))
     for now[0] in (0.0, 1.0, LOG_INTERVAL_SECONDS - 1, LOG_INTERVAL_SECONDS):
         log_if_refused(REFUSED)
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]

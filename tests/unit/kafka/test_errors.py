@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import KafkaError
 
-from arroyo_sync.kafka.errors import POSITION_IS_GONE, TOPIC_IS_GONE, ends_the_reading, ends_the_source, more_telling
+from arroyo_sync.kafka.errors import POSITION_IS_GONE, TOPIC_IS_GONE, is_fatal, is_fatal_for_reading, more_telling
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,14 @@ from arroyo_sync.kafka.errors import POSITION_IS_GONE, TOPIC_IS_GONE, ends_the_r
 def test_only_what_a_person_must_mend_ends_a_source(code: int, source: bool, reading: bool) -> None:
     """Everything that librdkafka retries by itself is ridden out."""
     error = KafkaError(code)
-    assert (ends_the_source(error), ends_the_reading(error)) == (source, reading)
+    assert (is_fatal(error), is_fatal_for_reading(error)) == (source, reading)
 
 
 def test_a_fatal_error_ends_whatever_its_code() -> None:
     """librdkafka says itself that nothing will work any more."""
     error = KafkaError(KafkaError._TRANSPORT, "over", True)
     assert error.fatal()
-    assert ends_the_source(error)
+    assert is_fatal(error)
 
 
 def test_what_is_handled_apart_is_apart() -> None:

@@ -12,8 +12,8 @@ from typing import cast
 
 import pytest
 
-from arroyo_sync.core.state import Partition, PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.leaders.leader_offsets import CHUNK, Impossible, LeaderOffsets, Rewind
+from arroyo_sync.core.state import PartitionCell, PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.leaders.leader_offsets import CHUNK, LeaderOffsets, OffsetBeyondEnd, Rewind
 from arroyo_sync.leaders.published_offset import FROM_BROKER, Published, Statement
 
 KEY = ("events", 0)
@@ -30,7 +30,7 @@ class Fixture:
         self.offsets.attach(self.manager)
         self._positions: Iterator[int] = itertools.count()
         if is_open:
-            self.offsets.open()
+            self.offsets.enable()
 
     def publish(
         self,
@@ -50,9 +50,9 @@ class Fixture:
     def assign(self, *keys: PartitionKey, cached: int | None = None) -> None:
         self.offsets.assign(dict.fromkeys(keys, cached))
 
-    def ask(self, end: int, key: PartitionKey = KEY) -> list[Impossible]:
+    def ask(self, end: int, key: PartitionKey = KEY) -> list[OffsetBeyondEnd]:
         """The broker is asked now, and answers at once."""
-        return self.offsets.judge({key: end}, self.offsets.number)
+        return self.offsets.apply_end_offsets({key: end}, self.offsets.epoch)
 
 
 # The remote offset.
@@ -94,13 +94,13 @@ def test_nothing_is_known_before_everything_was_replayed() -> None:
     fixture = Fixture(is_open=False)
     fixture.publish(30)
     assert fixture.remote() is None
-    fixture.offsets.open()
+    fixture.offsets.enable()
     assert fixture.remote() == 30
-    fixture.offsets.shut()
+    fixture.offsets.disable()
     assert fixture.remote() is None
     fixture.publish(31)
     assert fixture.remote() is None
-    fixture.offsets.open()
+    fixture.offsets.enable()
     assert fixture.remote() == 31
 
 
@@ -108,7 +108,7 @@ def test_a_rewind_is_obeyed_and_told_once() -> None:
     """A lower offset counts at once. During a replay it is no news."""
     fixture = Fixture(is_open=False)
     assert fixture.publish(30) == fixture.publish(20) == []
-    fixture.offsets.open()
+    fixture.offsets.enable()
     assert fixture.publish(5) == [Rewind(KEY, "g", 20, 5)]
     assert fixture.remote() == 5
     assert fixture.publish(6) == []
@@ -118,8 +118,8 @@ def test_a_committed_offset_fills_in_only_for_what_was_never_published() -> None
     """And any record takes its place, be it lower, older or without a timestamp."""
     fixture = Fixture(is_open=False)
     fixture.publish(10)
-    filled = fixture.offsets.fill_in([(KEY, "g", 99), (OTHER, "g", 50)], NOW)
-    fixture.offsets.open()
+    filled = fixture.offsets.seed_from_committed([(KEY, "g", 99), (OTHER, "g", 50)], NOW)
+    fixture.offsets.enable()
     assert (filled, fixture.remote(), fixture.remote(OTHER)) == (1, 10, 50)
     fixture.publish(3, key=OTHER, timestamp_ms=-1, log_partition=5)
     assert fixture.remote(OTHER) == 3
@@ -128,7 +128,7 @@ def test_a_committed_offset_fills_in_only_for_what_was_never_published() -> None
 def test_a_rewind_below_a_committed_offset_that_filled_in_is_told() -> None:
     """The group has gone back behind what it had committed before."""
     fixture = Fixture()
-    fixture.offsets.fill_in([(KEY, "g", 50)], NOW)
+    fixture.offsets.seed_from_committed([(KEY, "g", 50)], NOW)
     assert fixture.publish(40) == [Rewind(KEY, "g", 50, 40)]
 
 
@@ -210,7 +210,7 @@ def test_an_unassigned_partition_needs_no_proof() -> None:
     fixture = Fixture()
     fixture.publish(1_000_000)
     assert fixture.remote() == 1_000_000
-    assert not fixture.offsets.unproven
+    assert not fixture.offsets.unverified
 
 
 def test_nothing_is_proven_when_a_partition_is_assigned() -> None:
@@ -220,8 +220,8 @@ def test_nothing_is_proven_when_a_partition_is_assigned() -> None:
     fixture.publish(100, key=OTHER)
     fixture.assign(KEY)
     assert (fixture.remote(), fixture.remote(OTHER)) == (None, 100)
-    assert dict(fixture.offsets.unproven) == {KEY: 100}
-    assert fixture.offsets.doubts() == [KEY]
+    assert dict(fixture.offsets.unverified) == {KEY: 100}
+    assert fixture.offsets.unverified_partitions() == [KEY]
 
 
 def test_offset_zero_needs_no_proof() -> None:
@@ -230,7 +230,7 @@ def test_offset_zero_needs_no_proof() -> None:
     fixture.assign(KEY)
     fixture.publish(0)
     assert fixture.remote() == 0
-    assert not fixture.offsets.unproven
+    assert not fixture.offsets.unverified
 
 
 def test_a_message_received_proves_every_offset_up_to_it() -> None:
@@ -239,9 +239,9 @@ def test_a_message_received_proves_every_offset_up_to_it() -> None:
     fixture.assign(KEY)
     fixture.publish(100)
     fixture.offsets.received(KEY, 99)
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {KEY: 100})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (None, {KEY: 100})
     fixture.offsets.received(KEY, 100)
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (100, {})
 
 
 def test_what_the_gate_received_before_needs_no_question() -> None:
@@ -251,7 +251,7 @@ def test_what_the_gate_received_before_needs_no_question() -> None:
     fixture.manager.cell(*KEY).received = 100
     fixture.publish(100)
     assert fixture.remote() == 100
-    assert not fixture.offsets.unproven
+    assert not fixture.offsets.unverified
 
 
 def test_what_was_received_before_the_assignment_proves_nothing() -> None:
@@ -270,7 +270,7 @@ def test_the_last_proven_offset_stays_in_force_while_a_newer_one_is_in_doubt() -
     fixture.publish(100)
     fixture.ask(100)
     fixture.publish(200)
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {KEY: 200})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (100, {KEY: 200})
 
 
 def test_the_oldest_offset_in_doubt_comes_into_force_by_itself() -> None:
@@ -280,7 +280,7 @@ def test_the_oldest_offset_in_doubt_comes_into_force_by_itself() -> None:
     for offset in (200, 300, 400):
         fixture.publish(offset)
     fixture.offsets.received(KEY, 250)
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (200, {KEY: 400})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (200, {KEY: 400})
 
 
 def test_a_rewind_below_what_is_proven_counts_at_once() -> None:
@@ -291,9 +291,9 @@ def test_a_rewind_below_what_is_proven_counts_at_once() -> None:
     fixture.ask(100)
     fixture.publish(300)
     fixture.publish(200)
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {KEY: 200})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (100, {KEY: 200})
     fixture.publish(50)
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (50, {})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (50, {})
     fixture.publish(80)
     assert fixture.remote() == 80, "the partition still reaches to 100"
 
@@ -304,11 +304,11 @@ def test_the_lowest_offset_in_doubt_over_all_groups_is_shown() -> None:
     fixture.assign(KEY)
     fixture.publish(300, "a")
     fixture.publish(200, "b")
-    assert dict(fixture.offsets.unproven) == {KEY: 200}
+    assert dict(fixture.offsets.unverified) == {KEY: 200}
     fixture.offsets.received(KEY, 200)
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {KEY: 300})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (None, {KEY: 300})
     fixture.offsets.received(KEY, 300)
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (200, {})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (200, {})
 
 
 def test_an_impossible_offset_makes_its_group_unknown_and_no_other() -> None:
@@ -317,8 +317,8 @@ def test_an_impossible_offset_makes_its_group_unknown_and_no_other() -> None:
     fixture.publish(1000, "a")
     fixture.publish(5, "b")
     fixture.assign(KEY)
-    assert fixture.ask(10) == [Impossible(KEY, "a", 1000, 10)]
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {})
+    assert fixture.ask(10) == [OffsetBeyondEnd(KEY, "a", 1000, 10)]
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (None, {})
     fixture.publish(7, "a")
     assert fixture.remote() == 5
 
@@ -346,7 +346,7 @@ def test_the_same_impossible_offset_published_again_is_judged_again() -> None:
     fixture.publish(100)
     assert len(fixture.ask(95)) == 1
     fixture.publish(100)
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {KEY: 100})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (None, {KEY: 100})
     assert fixture.ask(100) == []
     assert fixture.remote() == 100
 
@@ -355,10 +355,10 @@ def test_an_answer_judges_only_what_was_published_before_the_question() -> None:
     """The partition may have grown since, and the leader with it."""
     fixture = Fixture()
     fixture.assign(KEY)
-    asked = fixture.offsets.number
+    asked = fixture.offsets.epoch
     fixture.publish(100)
-    assert fixture.offsets.judge({KEY: 90}, asked) == []
-    assert dict(fixture.offsets.unproven) == {KEY: 100}
+    assert fixture.offsets.apply_end_offsets({KEY: 90}, asked) == []
+    assert dict(fixture.offsets.unverified) == {KEY: 100}
     assert fixture.ask(100) == []
     assert fixture.remote() == 100
 
@@ -368,11 +368,11 @@ def test_an_answer_refutes_the_older_of_two_and_leaves_the_younger_in_doubt() ->
     fixture = Fixture()
     fixture.assign(KEY)
     fixture.publish(100)
-    asked = fixture.offsets.number
+    asked = fixture.offsets.epoch
     fixture.publish(110)
-    assert fixture.offsets.judge({KEY: 90}, asked) == []
+    assert fixture.offsets.apply_end_offsets({KEY: 90}, asked) == []
     fixture.offsets.received(KEY, 105)
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (None, {KEY: 110})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (None, {KEY: 110})
 
 
 def test_an_answer_proves_the_older_of_two() -> None:
@@ -380,19 +380,19 @@ def test_an_answer_proves_the_older_of_two() -> None:
     fixture = Fixture()
     fixture.assign(KEY)
     fixture.publish(100)
-    asked = fixture.offsets.number
+    asked = fixture.offsets.epoch
     fixture.publish(110)
-    fixture.offsets.judge({KEY: 105}, asked)
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {KEY: 110})
+    fixture.offsets.apply_end_offsets({KEY: 105}, asked)
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (100, {KEY: 110})
 
 
 def test_an_answer_to_a_question_from_before_the_assignment_is_ignored() -> None:
     """It may be about the topic that was there before."""
     fixture = Fixture()
     fixture.publish(100)
-    asked = fixture.offsets.number
+    asked = fixture.offsets.epoch
     fixture.assign(KEY)
-    assert fixture.offsets.judge({KEY: 100}, asked) == []
+    assert fixture.offsets.apply_end_offsets({KEY: 100}, asked) == []
     assert fixture.remote() is None
 
 
@@ -415,7 +415,7 @@ def test_revoking_ends_all_doubt() -> None:
     fixture.assign(KEY)
     fixture.publish(100)
     fixture.offsets.revoke([KEY])
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (100, {})
 
 
 def test_nothing_is_asked_about_before_the_replay_is_over() -> None:
@@ -423,9 +423,9 @@ def test_nothing_is_asked_about_before_the_replay_is_over() -> None:
     fixture = Fixture(is_open=False)
     fixture.assign(KEY)
     fixture.publish(100)
-    assert fixture.offsets.doubts() == []
-    fixture.offsets.open()
-    assert fixture.offsets.doubts() == [KEY]
+    assert fixture.offsets.unverified_partitions() == []
+    fixture.offsets.enable()
+    assert fixture.offsets.unverified_partitions() == [KEY]
 
 
 def test_an_assignment_before_the_start_counts_too() -> None:
@@ -434,7 +434,7 @@ def test_an_assignment_before_the_start_counts_too() -> None:
     offsets.assign({KEY: None})
     manager = SynchronizedPartitionStateManager()
     offsets.attach(manager)
-    offsets.open()
+    offsets.enable()
     manager.cell(*KEY).received = 10
     offsets.apply([Published(KEY, "g", Statement(10, 0, 0, 0))], NOW)
     assert manager.cell(*KEY).remote == 10
@@ -455,7 +455,7 @@ class InterruptedCell:
         if self._received is None:
             # As in the gate: first the note, then the look.
             self._received = 100
-            self.proves = self._fixture.offsets.unproven.get(KEY, 101) <= 100
+            self.proves = self._fixture.offsets.unverified.get(KEY, 101) <= 100
         return self._received if self._is_before else before
 
 
@@ -465,11 +465,11 @@ def test_a_message_that_proves_an_offset_is_seen_whichever_comes_first(is_before
     fixture = Fixture()
     fixture.assign(KEY)
     cell = InterruptedCell(fixture, is_before)
-    fixture.offsets._trust[KEY].cell = cast(Partition, cell)
+    fixture.offsets._known_ends[KEY].cell = cast(PartitionCell, cell)
     fixture.publish(100)
     if cell.proves:
         fixture.offsets.received(KEY, 100)  # the gate waits for the lock until then
-    assert (fixture.remote(), dict(fixture.offsets.unproven)) == (100, {})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (100, {})
 
 
 def test_a_later_decision_is_never_overwritten_by_an_earlier_one() -> None:
@@ -516,8 +516,8 @@ def test_silent_names_the_assigned_partitions_of_which_a_group_said_nothing() ->
     fixture.assign(KEY, OTHER)
     fixture.publish(10, "a")
     fixture.publish(None, "a", OTHER)
-    assert (fixture.offsets.silent("a"), fixture.offsets.silent("b")) == ([OTHER], [KEY, OTHER])
-    assert (fixture.offsets.was_heard("a"), fixture.offsets.was_heard("b")) == (True, False)
+    assert (fixture.offsets.partitions_unknown("a"), fixture.offsets.partitions_unknown("b")) == ([OTHER], [KEY, OTHER])
+    assert (fixture.offsets.has_reported("a"), fixture.offsets.has_reported("b")) == (True, False)
 
 
 def test_forgotten_partitions_are_unknown_and_no_longer_in_doubt() -> None:
@@ -526,7 +526,7 @@ def test_forgotten_partitions_are_unknown_and_no_longer_in_doubt() -> None:
     fixture.assign(KEY)
     fixture.publish(10)
     fixture.offsets.forget([KEY, OTHER])
-    assert (fixture.remote(), dict(fixture.offsets.unproven), fixture.offsets.published()) == (None, {}, {})
+    assert (fixture.remote(), dict(fixture.offsets.unverified), fixture.offsets.published()) == (None, {}, {})
 
 
 def test_state_for_ten_thousand_partitions_and_ten_groups_fits_in_50_mb() -> None:
@@ -537,7 +537,7 @@ def test_state_for_ten_thousand_partitions_and_ten_groups_fits_in_50_mb() -> Non
         manager = SynchronizedPartitionStateManager()
         offsets = LeaderOffsets(groups)
         offsets.attach(manager)
-        offsets.open()
+        offsets.enable()
         for partition in range(10_000):
             position = 10**9 + partition * 10
             offsets.apply(
@@ -589,10 +589,10 @@ def test_no_lock_is_held_for_more_than_a_chunk_of_partitions(monkeypatch: pytest
     monkeypatch.setattr(fixture.manager, "set_remote_offsets", count)
     keys = [("events", partition) for partition in range(500)]
     fixture.offsets.apply([Published(key, "g", Statement(10, 1, 0, 1)) for key in keys], NOW)
-    fixture.offsets.open()
+    fixture.offsets.enable()
     fixture.assign(*keys)
     fixture.offsets.revoke(keys)
-    fixture.offsets.shut()
+    fixture.offsets.disable()
     fixture.offsets.forget_log_partition(0)
     assert sum(sizes) == 6 * 500
     assert max(sizes) == CHUNK <= 100, "at 5 us each"
@@ -629,7 +629,7 @@ def test_random_histories_never_put_more_in_force_than_was_proven_and_published(
 def test_a_committed_offset_stands_in_for_no_commit_log_partition() -> None:
     """So no partition that is forgotten takes it away."""
     fixture = Fixture()
-    fixture.offsets.fill_in([(KEY, "g", 5)], NOW)
+    fixture.offsets.seed_from_committed([(KEY, "g", 5)], NOW)
     fixture.offsets.forget_log_partition(0)
     assert fixture.remote() == 5
     assert FROM_BROKER < 0

@@ -51,7 +51,7 @@ class Fixture:
         self.manager = SynchronizedPartitionStateManager()
         self.offsets = LeaderOffsets(["g"])
         self.offsets.attach(self.manager)
-        self.offsets.open()
+        self.offsets.enable()
         self.verifier = Verifier(self.offsets, self.broker.open, self.clock)
 
     def assign(self, *keys: PartitionKey) -> None:
@@ -142,7 +142,7 @@ def test_an_answer_judges_only_what_was_published_before_the_question() -> None:
     fixture.broker.ends = {FIRST: 6}
     fixture.verifier.ask()
     assert (fixture.remote(), fixture.verifier.impossible) == (5, 0)
-    assert dict(fixture.offsets.unproven) == {FIRST: 8}
+    assert dict(fixture.offsets.unverified) == {FIRST: 8}
 
 
 def test_an_impossible_offset_is_counted_each_time_and_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -162,23 +162,23 @@ def test_an_impossible_offset_is_counted_each_time_and_logged_once_a_minute(capl
 
 
 def test_the_thread_asks_when_it_is_woken_and_closes_its_client() -> None:
-    """It calls the housekeeping, too, and ends when it is told to."""
+    """It calls the periodic_checks, too, and ends when it is told to."""
     fixture = Fixture()
     fixture.broker.ends = {FIRST: 5}
     fixture.assign(FIRST)
-    housekeeping = threading.Semaphore(0)
+    periodic_checks = threading.Semaphore(0)
 
     def keep_house() -> float:
-        housekeeping.release()
+        periodic_checks.release()
         return 3_600.0
 
     thread = threading.Thread(target=fixture.verifier.run, args=(keep_house,))
     thread.start()
-    assert housekeeping.acquire(timeout=TIMEOUT_SECONDS)
+    assert periodic_checks.acquire(timeout=TIMEOUT_SECONDS)
     fixture.publish(5)
     fixture.verifier.wake()
     assert fixture.broker.asked.wait(TIMEOUT_SECONDS)
-    assert housekeeping.acquire(timeout=TIMEOUT_SECONDS)
+    assert periodic_checks.acquire(timeout=TIMEOUT_SECONDS)
     assert fixture.remote() == 5
     fixture.verifier.stop()
     thread.join(TIMEOUT_SECONDS)

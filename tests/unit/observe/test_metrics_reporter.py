@@ -35,7 +35,7 @@ STATISTICS = SourceStatistics(
     malformed={"key": 3, "offset": 4},
     rewinds=5,
     impossible=6,
-    unproven=7,
+    unverified=7,
     lag=8,
 )
 SNAPSHOT = Snapshot(2000.0, (PARTITION,), STATISTICS)
@@ -67,7 +67,7 @@ def test_a_partitions_offsets_lags_and_what_is_held(reporter: MetricsReporter, b
         "remote_offset": 30,
         "local_offset": 10,
         "lag.gated": 70,
-        "lag.slow": 20,
+        "lag.released": 20,
         "held.messages": 12,
         "held.bytes": 9000,
         "held.oldest": 1.5,
@@ -83,7 +83,7 @@ def test_what_is_unknown_is_not_sent(reporter: MetricsReporter, backend: Recordi
     reporter.report(Snapshot(0.0, (PartitionSnapshot("events", 3, local_offset=10),)))
     assert {each.name for each in backend.sent} == {
         "arroyo_sync.local_offset",
-        "arroyo_sync.lag.slow",
+        "arroyo_sync.lag.released",
         "arroyo_sync.held.oldest",
         "arroyo_sync.stalled",
         "arroyo_sync.reader.alive",
@@ -120,7 +120,7 @@ def test_the_source_and_its_end(reporter: MetricsReporter, backend: RecordingMet
     assert backend.of("arroyo_sync.reader.alive") == [(1, {})]
     assert backend.of("arroyo_sync.reader.ready") == [(1, {})]
     assert backend.of("arroyo_sync.commit_log.lag") == [(8, {})]
-    assert backend.of("arroyo_sync.unproven") == [(7, {})]
+    assert backend.of("arroyo_sync.unverified") == [(7, {})]
     backend.sent.clear()
     reporter.report(replace(SNAPSHOT, source_error="it died"))
     assert backend.of("arroyo_sync.reader.alive") == [(0, {})]

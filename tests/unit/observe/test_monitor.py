@@ -88,7 +88,7 @@ def told(follower: Follower) -> list[Problem]:
 def look_at(follower: Follower, monitor: Monitor, *times: float) -> None:
     for now in times:
         follower.now = now
-        monitor.look()
+        monitor.check_once()
 
 
 def test_a_stall_is_told_counted_and_over(follower: Follower, told: list[Problem]) -> None:

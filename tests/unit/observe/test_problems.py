@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from arroyo_sync.observe.problems import REMINDER_SECONDS, Bulletin, Problem, ProblemKind, find_problems
+from arroyo_sync.observe.problems import REMINDER_SECONDS, Problem, ProblemKind, ProblemReporter, find_problems
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall, WaitsFor
 
@@ -75,7 +75,7 @@ class Teller:
     def __init__(self) -> None:
         self.now = 0.0
         self.told: list[Problem] = []
-        self.bulletin = Bulletin(lambda problem, snapshot: self.told.append(problem), lambda: self.now)
+        self.bulletin = ProblemReporter(lambda problem, snapshot: self.told.append(problem), lambda: self.now)
 
 
 FIRST = Problem(KIND.STALL, "events[3] stands still", "events", (3,), "writers")

@@ -42,7 +42,7 @@ def partition(
 def test_the_two_lags(local: int | None, remote: int | None, high: int | None, slow: int, gated: int | None) -> None:
     """Slow is what is released and not handed on, gated what waits for a leader."""
     shown = partition(local, remote, high)
-    assert (shown.slow_lag, shown.gated_lag) == (slow, gated)
+    assert (shown.released_lag, shown.gated_lag) == (slow, gated)
 
 
 @pytest.mark.parametrize("remote", [None, 0, 10, 55, 100, 200])
@@ -50,13 +50,13 @@ def test_the_two_lags(local: int | None, remote: int | None, high: int | None, s
 def test_the_two_lags_add_up_to_all_that_the_follower_lacks(local: int, remote: int | None) -> None:
     """No message is counted twice, and none is forgotten, wherever the leader stands."""
     shown = partition(local, remote, high=100)
-    assert shown.slow_lag is not None
+    assert shown.released_lag is not None
     assert shown.gated_lag is not None
-    assert shown.slow_lag + shown.gated_lag == 100 - local
+    assert shown.released_lag + shown.gated_lag == 100 - local
 
 
 def test_what_is_held_waits_though_nobody_knows_the_end() -> None:
-    """Held messages exist: with no watermark known, a closed gate still shows that they wait."""
+    """BufferedMessage messages exist: with no watermark known, a closed gate still shows that they wait."""
     assert partition(local=7, remote=None, high=None, held=5).gated_lag == 5
     assert partition(local=7, remote=7, high=None, held=5).gated_lag == 5
 
@@ -115,10 +115,10 @@ def test_json_holds_what_is_derived_and_survives_a_round_trip() -> None:
     told = json.loads(json.dumps(shown.to_json()))
     assert told["source"]["malformed"] == {"key": 2}
     (first,) = told["partitions"]
-    assert {name: first[name] for name in ("state", "gated_lag", "slow_lag", "blocked_by")} == {
+    assert {name: first[name] for name in ("state", "gated_lag", "released_lag", "blocked_by")} == {
         "state": "LOCAL_BEHIND",
         "gated_lag": 70,
-        "slow_lag": 10,
+        "released_lag": 10,
         "blocked_by": "slow",
     }
     assert [each["published_offset"] for each in first["leaders"]] == [90, 30]

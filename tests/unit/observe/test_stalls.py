@@ -36,7 +36,7 @@ def stalls_at_last(looks: list[Look]) -> list[Stall]:
     watch = StallWatch(STALLED_AFTER)
     stalls: list[Stall] = []
     for look in looks:
-        stalls = watch.look([partition(look)], look.at)
+        stalls = watch.update([partition(look)], look.at)
     return stalls
 
 
@@ -112,10 +112,10 @@ def test_a_partition_that_is_not_seen_is_forgotten() -> None:
     """A partition that was revoked and comes back begins its wait anew."""
     watch = StallWatch(STALLED_AFTER)
     waiting = partition(Look(0, 50, 50))
-    watch.look([waiting], 0)
-    watch.look([], 200)
-    assert watch.look([waiting], 310) == []
-    assert len(watch.look([waiting], 610)) == 1
+    watch.update([waiting], 0)
+    watch.update([], 200)
+    assert watch.update([waiting], 310) == []
+    assert len(watch.update([waiting], 610)) == 1
 
 
 SLOW = LeaderSnapshot("slow", published_offset=50)
@@ -165,8 +165,8 @@ def test_a_stall_says_where_since_when_for_whom_and_how_far(
 ) -> None:
     """One line is enough to know whom to call."""
     watch = StallWatch(STALLED_AFTER)
-    watch.look([partition(look, leaders)], 0)
-    (stall,) = watch.look([partition(look, leaders)], 300)
+    watch.update([partition(look, leaders)], 0)
+    (stall,) = watch.update([partition(look, leaders)], 300)
     assert str(stall) == says
 
 
@@ -175,6 +175,6 @@ def test_the_longest_stall_comes_first() -> None:
     watch = StallWatch(STALLED_AFTER)
     first = PartitionSnapshot("events", 0, 5, 5, high_watermark=10)
     second = PartitionSnapshot("events", 1, 5, 5, high_watermark=10)
-    watch.look([second], 0)
-    watch.look([first, second], 100)
-    assert [stall.partition for stall in watch.look([first, second], 400)] == [1, 0]
+    watch.update([second], 0)
+    watch.update([first, second], 100)
+    assert [stall.partition for stall in watch.update([first, second], 400)] == [1, 0]

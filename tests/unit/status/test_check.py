@@ -65,7 +65,7 @@ class Brokers:
 )
 def test_the_verdict(looks: list[list[PartitionSnapshot]], exit_status: int, waits_for: WaitsFor | None) -> None:
     """The message at the position is old enough: a second look tells."""
-    status = Brokers(*looks).check.look()
+    status = Brokers(*looks).check.check_once()
     assert status.exit_status == exit_status
     assert [stall.waits_for for stall in status.stalls] == ([] if waits_for is None else [waits_for])
 
@@ -73,14 +73,14 @@ def test_the_verdict(looks: list[list[PartitionSnapshot]], exit_status: int, wai
 def test_young_messages_are_no_stall_and_need_no_second_look() -> None:
     """The leader just hasn't got there yet."""
     brokers = Brokers([partition(50, 50)], ages={0: 299.0})
-    assert brokers.check.look().exit_status is ExitStatus.GOING_ON
+    assert brokers.check.check_once().exit_status is ExitStatus.GOING_ON
     assert brokers.slept == []
 
 
 def test_a_stall_is_as_old_as_its_oldest_message() -> None:
     """As of the second look."""
     brokers = Brokers([partition(50, 50)])
-    (stall,) = brokers.check.look().stalls
+    (stall,) = brokers.check.check_once().stalls
     assert stall.waiting_seconds == 1000.0 + LOOK_AGAIN
     assert brokers.slept == [LOOK_AGAIN]
     assert (stall.group, stall.group_offset, stall.behind) == ("writers", 50, 50)
@@ -89,34 +89,34 @@ def test_a_stall_is_as_old_as_its_oldest_message() -> None:
 def test_a_position_with_no_message_does_not_wait() -> None:
     """What lies there is a transaction's marker, or was compacted away."""
     brokers = Brokers([partition(50, 50)], ages={})
-    assert brokers.check.look().exit_status is ExitStatus.GOING_ON
+    assert brokers.check.check_once().exit_status is ExitStatus.GOING_ON
 
 
 def test_of_many_partitions_only_some_messages_are_fetched_those_of_the_longest_lag_first() -> None:
     """A thousand partitions that wait for one leader don't fetch a thousand messages."""
     count = MAX_FETCHED + 50
     brokers = Brokers([partition(50, 50, 100 + index, index) for index in range(count)], ages={})
-    brokers.check.look()
+    brokers.check.check_once()
     assert {key[1] for key in brokers.asked[0]} == set(range(50, count))
 
 
 def test_watching_needs_no_second_look_later_on() -> None:
     """What the watch has seen is what counts: a partition that moved is as old as its last move."""
     brokers = Brokers([partition(50, 50)], [partition(50, 60)], [partition(60, 60)])
-    assert brokers.check.look().exit_status is ExitStatus.GOING_ON
+    assert brokers.check.check_once().exit_status is ExitStatus.GOING_ON
     brokers.now += 200
-    assert brokers.check.look().exit_status is ExitStatus.GOING_ON
+    assert brokers.check.check_once().exit_status is ExitStatus.GOING_ON
     brokers.now += 299
-    assert brokers.check.look().exit_status is ExitStatus.GOING_ON
+    assert brokers.check.check_once().exit_status is ExitStatus.GOING_ON
     brokers.now += 1
-    (stall,) = brokers.check.look().stalls
+    (stall,) = brokers.check.check_once().stalls
     assert stall.waiting_seconds == 300.0
     assert brokers.slept == [LOOK_AGAIN]
 
 
 def test_a_follower_that_has_committed_nothing_can_not_be_told() -> None:
     """Its name may be wrong."""
-    status = Brokers([partition(None, 0, 0)]).check.look()
+    status = Brokers([partition(None, 0, 0)]).check.check_once()
     assert status.exit_status is ExitStatus.UNKNOWN
     assert status.doubts == ("group 'forwarder' has committed nothing of events: is its name right, and has it run?",)
 
@@ -128,7 +128,7 @@ def test_the_exit_statuses_are_those_that_are_documented() -> None:
 
 def test_json_tells_the_verdict_and_everything_it_rests_on() -> None:
     """For scripts."""
-    status = Brokers([partition(50, 50), partition(None, 0, 0, 1)]).check.look()
+    status = Brokers([partition(50, 50), partition(None, 0, 0, 1)]).check.check_once()
     told = json.loads(json.dumps(status.to_json()))
     assert told["status"] == "stalled"
     assert told["stalls"] == [

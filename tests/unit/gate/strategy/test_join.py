@@ -50,7 +50,7 @@ def test_join_hands_on_what_is_released_and_drops_what_is_held(
     harness.gate.join(10.0)
     assert harness.step.taken == [(0, offset) for offset in range(4)]
     assert harness.held() == {}
-    assert harness.gate.held_messages == 0
+    assert harness.gate.buffers.held_messages == 0
     assert "Dropped 8 held messages: they stay in Kafka and are read again" in caplog.messages
     assert harness.step.calls[-2:] == ["close", "join"]
 

@@ -40,11 +40,11 @@ def test_while_messages_stream_through_the_next_step_is_polled_once_an_interval(
     streaming(harness, 50)
     polls = harness.step.polls
     assert polls <= 2
-    assert harness.gate.owes_poll
+    assert harness.gate.drain.needs_poll
     harness.clock.now += 0.001
     harness.gate.poll()
     assert harness.step.polls == polls + 1
-    assert harness.gate.owes_poll is False
+    assert harness.gate.drain.needs_poll is False
 
 
 def test_a_slow_pipeline_is_polled_before_every_message(harness: GateHarness) -> None:
@@ -80,7 +80,7 @@ def test_a_step_that_is_full_though_polled_rejects(harness: GateHarness) -> None
     harness.gate.poll()
     with pytest.raises(MessageRejected):
         harness.submit(0, 3)
-    assert not harness.gate.owes_poll
+    assert not harness.gate.drain.needs_poll
     harness.step.room = None
     harness.submit(0, 3)
     assert [offset for _, offset in harness.step.taken] == [0, 1, 2, 3]
@@ -104,7 +104,7 @@ def test_a_message_that_is_rejected_twice_goes_up_though_others_are_handed_on(ha
     streaming(harness, 3)
     harness.hold(1, *range(9))
     harness.gate.poll()
-    assert harness.gate.owes_poll
+    assert harness.gate.drain.needs_poll
     harness.release(1, 9)
     harness.step.refuse((0, 3), *(MessageRejected() for _ in range(3)))
 
@@ -125,7 +125,7 @@ def test_the_consumer_does_not_wait_while_a_poll_is_owed(harness: GateHarness) -
     consumer.attach(harness.gate)
     streaming(harness, 5)
     harness.gate.poll()
-    assert harness.gate.owes_poll
+    assert harness.gate.drain.needs_poll
     assert consumer.poll(1.0) is None
     assert inner.polls == [0.0]
     harness.gate.poll()
@@ -145,11 +145,11 @@ def test_what_was_held_is_handed_on_with_one_poll_an_interval(harness: GateHarne
     harness.gate.poll()
     assert len(harness.step.taken) == 50
     assert harness.step.polls <= 2
-    assert harness.gate.owes_poll
+    assert harness.gate.drain.needs_poll
     polls = harness.step.polls
     harness.gate.poll()
     assert harness.step.polls == polls + 1
-    assert not harness.gate.owes_poll
+    assert not harness.gate.drain.needs_poll
 
 
 def test_without_an_interval_the_next_step_is_polled_after_every_message_that_was_held() -> None:
@@ -169,7 +169,7 @@ def test_a_slow_step_is_polled_after_every_message_that_was_held(harness: GateHa
     harness.step.before_submit = take_a_millisecond
     harness.gate.poll()
     assert harness.step.polls == 1 + 4
-    assert not harness.gate.owes_poll
+    assert not harness.gate.drain.needs_poll
 
 
 def test_a_step_that_is_full_is_polled_before_its_rejection_ends_the_slice(harness: GateHarness) -> None:
@@ -178,7 +178,7 @@ def test_a_step_that_is_full_is_polled_before_its_rejection_ends_the_slice(harne
     released_at_once(harness, 30)
     harness.gate.poll()
     assert [offset for _, offset in harness.step.taken] == list(range(30))
-    assert not harness.gate.was_rejected
+    assert not harness.gate.drain.was_rejected
 
 
 def test_a_step_that_is_full_though_polled_ends_the_slice(harness: GateHarness) -> None:
@@ -186,9 +186,9 @@ def test_a_step_that_is_full_though_polled_ends_the_slice(harness: GateHarness) 
     harness.step.room = 3
     released_at_once(harness, 30)
     harness.gate.poll()
-    assert harness.gate.was_rejected
-    assert harness.gate.has_left_over
-    assert not harness.gate.owes_poll
+    assert harness.gate.drain.was_rejected
+    assert harness.gate.buffers.released
+    assert not harness.gate.drain.needs_poll
     assert harness.held() == {1: list(range(3, 30))}
 
 
@@ -206,5 +206,5 @@ def test_safety_a_leader_that_goes_back_while_a_full_step_is_polled_holds_the_me
     harness.gate.poll()
     assert harness.step.taken == [(1, 0), (1, 1)]
     harness.gate.poll()
-    assert not harness.gate.has_left_over
+    assert not harness.gate.buffers.released
     assert harness.held() == {1: [2, 3]}

@@ -63,7 +63,7 @@ def test_safety_a_leader_that_went_back_holds_what_it_had_released(remote: int |
     harness.step.room = 1
     harness.release(0, 3)
     harness.gate.poll()
-    assert harness.gate.has_left_over
+    assert harness.gate.buffers.released
     harness.step.room = None
     harness.release(0, remote)
     if look == "poll":
@@ -71,7 +71,7 @@ def test_safety_a_leader_that_went_back_holds_what_it_had_released(remote: int |
     else:
         harness.submit(0, 3)
     assert harness.step.taken == [(0, 0)]
-    assert not harness.gate.has_left_over
+    assert not harness.gate.buffers.released
     harness.submit(0, 4)
     assert harness.step.taken == [(0, 0)]
 
@@ -101,22 +101,22 @@ def test_order_is_kept_whatever_moves_in_between() -> None:
 
 
 def test_no_loss_the_local_offset_never_passes_a_message_that_waits() -> None:
-    """Held, left over or rejected: the manager is told the oldest message that has not gone on."""
+    """BufferedMessage, left over or rejected: the manager is told the oldest message that has not gone on."""
     harness = GateHarness()
     harness.release(0, 1)
     harness.submit(0, 0)
     harness.hold(0, 1, 2, 3)
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     assert harness.local(0) == 1
     harness.step.room = 1
     harness.release(0, 4)
     harness.gate.poll()
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     assert harness.local(0) == 2
     harness.step.refuse((0, 2), InvalidMessage(partition(0), 2))
     with pytest.raises(InvalidMessage):
         harness.gate.poll()
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     assert harness.local(0) == 3
 
 
@@ -154,7 +154,7 @@ def test_progress_a_poll_ends_with_its_slice_and_the_next_one_goes_on() -> None:
     harness.step.before_submit = take_a_millisecond
     harness.gate.poll()
     assert 1 <= len(harness.step.taken) <= 6
-    assert harness.gate.has_left_over
+    assert harness.gate.buffers.released
     harness.poll_until_empty()
     assert harness.step.taken == [(0, offset) for offset in range(100)]
 
@@ -181,7 +181,7 @@ def test_progress_one_poll_hands_on_what_was_released_in_every_partition() -> No
         harness.release(index, 1 + index % 2)
     harness.gate.poll()
     assert sorted(harness.step.taken) == [(0, 0), (1, 0), (1, 1), (2, 0)]
-    assert not harness.gate.has_left_over
+    assert not harness.gate.buffers.released
 
 
 # 5. Independence.
@@ -334,7 +334,7 @@ def test_bounded_a_full_partition_rejects_and_keeps_nothing_of_it() -> None:
         with pytest.raises(MessageRejected):
             harness.submit(0, 3)
     harness.hold(1, 0)
-    assert harness.gate.held_messages == 4
+    assert harness.gate.buffers.held_messages == 4
     harness.release(0, 1)
     harness.gate.poll()
     harness.hold(0, 3)
@@ -362,7 +362,7 @@ def test_bounded_released_messages_pass_a_full_partition_by() -> None:
     harness.hold(0, 0)
     harness.release(1, 5)
     harness.submit(1, *range(5))
-    assert harness.gate.held_messages == 1
+    assert harness.gate.buffers.held_messages == 1
 
 
 # 7. Loud.
@@ -376,7 +376,7 @@ def test_loud_a_leader_that_went_back_behind_the_follower_is_a_state_and_a_line(
     harness = GateHarness()
     harness.release(0, 2)
     harness.submit(0, 0, 1)
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     harness.release(0, 1)
     assert harness.states[-1] == (0, SynchronizedPartitionState.REMOTE_BEHIND)
     assert "events[0]: remote offset moved back from 2 to 1" in caplog.text

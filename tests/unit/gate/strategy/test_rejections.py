@@ -51,10 +51,10 @@ def test_a_rejection_in_poll_leaves_the_head_in_line_and_stays_inside() -> None:
         harness.step.room = room
         harness.gate.poll()
         assert harness.step.room == 0
-        assert harness.gate.was_rejected is (len(harness.step.taken) < 4)
-        assert harness.gate.has_left_over is (len(harness.step.taken) < 4)
+        assert harness.gate.drain.was_rejected is (len(harness.step.taken) < 4)
+        assert bool(harness.gate.buffers.released) is (len(harness.step.taken) < 4)
     assert harness.step.taken == [(0, offset) for offset in range(4)]
-    assert harness.gate.held_messages == 0
+    assert harness.gate.buffers.held_messages == 0
 
 
 def test_a_new_message_waits_behind_a_rejected_one() -> None:
@@ -98,7 +98,7 @@ def test_the_submitted_message_found_invalid_is_done_with() -> None:
     harness.step.refuse((0, 0), invalid((0, 0)))
     with pytest.raises(InvalidMessage):
         harness.submit(0, 0)
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     assert harness.local(0) == 1
     harness.submit(0, 1)
     assert harness.step.taken == [(0, 1)]
@@ -189,7 +189,7 @@ def test_a_held_message_found_invalid_leaves_its_line(where: str, named: At) -> 
     with pytest.raises(InvalidMessage):
         harness.submit(2, 0) if where == "submit" else harness.gate.poll()
     harness.step.before_submit = lambda at: None
-    assert harness.gate.held_messages == sum(len(offsets) for offsets in harness.held().values())
+    assert harness.gate.buffers.held_messages == sum(len(offsets) for offsets in harness.held().values())
     harness.release(0, 3)
     harness.release(1, 2)
     harness.poll_until_empty()
@@ -200,9 +200,9 @@ def test_a_held_message_found_invalid_leaves_its_line(where: str, named: At) -> 
 def test_an_invalid_message_makes_room_in_a_full_partition() -> None:
     """It leaves the line as any other does, so that the partition may be resumed."""
     harness = gate_with_downstream(taken=[], held=[0])
-    before = harness.gate.held_messages
+    before = harness.gate.buffers.held_messages
     harness.release(0, 1)
     harness.step.refuse((0, 0), invalid((0, 0)))
     with pytest.raises(InvalidMessage):
         harness.gate.poll()
-    assert harness.gate.held_messages == before - 1
+    assert harness.gate.buffers.held_messages == before - 1

@@ -31,7 +31,7 @@ def test_safety_reading_again_needs_proof_again_before_anything_goes_on(how: str
     harness.release(0, 120)
     harness.submit(0, *range(100, 110))
     if how == "seek":
-        harness.gate.seek(partition(0), 5)
+        harness.gate.buffers.seek(partition(0), 5)
     harness.submit(0, 5)
     harness.gate.poll()
     assert harness.source.calls == [("assign", {("events", 0): 5}, watermarks)]
@@ -46,7 +46,7 @@ def test_order_a_seek_back_starts_a_new_one() -> None:
     """What is held at or past the new position is dropped, since it comes again; what is before it stays."""
     harness = GateHarness()
     harness.hold(0, *range(10))
-    harness.gate.seek(partition(0), 6)
+    harness.gate.buffers.seek(partition(0), 6)
     assert harness.held() == {0: [0, 1, 2, 3, 4, 5]}
     harness.hold(0, *range(6, 12))
     harness.release(0, 12)
@@ -59,13 +59,13 @@ def test_safety_what_was_received_before_a_seek_back_proves_nothing_after_it() -
     harness = GateHarness({0: 0})
     harness.release(0, 10)
     harness.submit(0, *range(5))
-    harness.gate.seek(partition(0), 2)
+    harness.gate.buffers.seek(partition(0), 2)
     harness.clock.now += 1
     harness.gate.poll()
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     assert harness.manager.cell("events", 0).received is None
     harness.submit(0, 2)
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     assert harness.manager.cell("events", 0).received == 3
 
 
@@ -74,9 +74,9 @@ def test_a_seek_back_is_told_at_once() -> None:
     harness = GateHarness()
     harness.release(0, 5)
     harness.submit(0, *range(10))
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     assert (harness.local(0), harness.manager.cell("events", 0).received) == (5, 10)
-    harness.gate.seek(partition(0), 2)
+    harness.gate.buffers.seek(partition(0), 2)
     assert harness.local(0) == 2
     assert harness.manager.cell("events", 0).received is None
 
@@ -85,7 +85,7 @@ def test_order_a_seek_forward_keeps_what_is_held() -> None:
     """It was read, so it goes on first, and then what comes from there on; nothing needs proof again."""
     harness = GateHarness()
     harness.hold(0, 0, 1)
-    harness.gate.seek(partition(0), 50)
+    harness.gate.buffers.seek(partition(0), 50)
     harness.hold(0, 50)
     harness.release(0, 51)
     harness.poll_until_empty()
@@ -107,8 +107,8 @@ def test_order_a_seek_to_the_same_place_changes_nothing() -> None:
     """Arroyo's consumer seeks to its own position with every pause."""
     harness = GateHarness()
     harness.hold(0, 0, 1)
-    harness.gate.seek(partition(0), 2)
-    harness.gate.seek(partition(7), 2)
+    harness.gate.buffers.seek(partition(0), 2)
+    harness.gate.buffers.seek(partition(7), 2)
     assert (harness.held(), harness.source.calls) == ({0: [0, 1]}, [])
 
 

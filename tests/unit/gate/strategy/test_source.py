@@ -53,7 +53,7 @@ def test_the_source_is_asked_when_something_moved_and_not_once_a_message() -> No
         harness.submit(0, offset)
         harness.gate.poll()
     assert harness.source.checks == checks
-    assert harness.gate.seen_version == harness.manager.version
+    assert harness.gate.buffers.seen_version == harness.manager.version
     harness.release(0, 51)
     harness.gate.poll()
     assert harness.source.checks == checks + 1
@@ -91,16 +91,16 @@ def test_what_went_straight_through_proves_a_doubted_offset_too() -> None:
 
 
 def test_the_cell_says_how_far_the_partition_was_received() -> None:
-    """Held or handed on: every offset up to it exists, which is what the source proves published offsets by."""
+    """Held or forwarded: every offset up to it exists, which is what the source proves published offsets by."""
     harness = GateHarness({0: 4})
     cell = harness.manager.cell("events", 0)
     assert cell.received is None
     harness.release(0, 6)
     harness.submit(0, 4)
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     assert cell.received == 5
     harness.submit(0, 8)
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     assert cell.received == 9
     harness.gate.close()
     harness.gate.join()

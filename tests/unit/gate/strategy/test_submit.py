@@ -72,7 +72,11 @@ def test_a_released_message_goes_on_at_once() -> None:
     harness.release(0, 2)
     harness.submit(0, 0, 1)
     assert harness.step.taken == [(0, 0), (0, 1)]
-    assert (harness.held(), harness.gate.held_messages, harness.gate.has_left_over) == ({}, 0, False)
+    assert (harness.held(), harness.gate.buffers.held_messages, bool(harness.gate.buffers.released)) == (
+        {},
+        0,
+        False,
+    )
 
 
 def test_offsets_that_were_known_before_the_gate_was_made_count_from_its_first_message_on() -> None:
@@ -93,7 +97,7 @@ def test_submit_hands_on_its_own_message_only() -> None:
     harness.release(1, 1)
     harness.submit(1, 0)
     assert harness.step.taken == [(1, 0)]
-    assert (harness.held(), harness.gate.has_left_over) == ({0: [0, 1]}, True)
+    assert (harness.held(), bool(harness.gate.buffers.released)) == ({0: [0, 1]}, True)
 
 
 def test_a_released_message_waits_behind_its_partitions_held_ones() -> None:
@@ -133,7 +137,7 @@ def test_gaps_in_the_offsets_are_no_matter() -> None:
     harness.hold(0, 20)
     harness.release(0, 21)
     harness.gate.poll()
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     assert harness.step.taken == [(0, 5), (0, 8), (0, 20)]
     assert harness.local(0) == 21
 
@@ -161,7 +165,7 @@ def test_local_offsets_are_told_when_a_slice_is_over() -> None:
     harness.gate.poll()
     assert (harness.local(0), harness.local(1)) == (2, 1)
     harness.submit(0, 2)
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     assert harness.local(0) == 3
 
 
@@ -183,7 +187,7 @@ def test_the_states_follow_the_offsets_through_a_whole_life() -> None:
     harness = GateHarness()
     harness.release(0, 2)
     harness.submit(0, 0, 1)
-    harness.gate.tell_local_offsets()
+    harness.gate.buffers.report_local_offsets()
     harness.release(0, 1)
     harness.gate.close()
     harness.gate.join()
@@ -195,7 +199,7 @@ def test_the_states_follow_the_offsets_through_a_whole_life() -> None:
 def test_a_new_gate_was_not_rejected_and_owes_nothing() -> None:
     """So the consumer around it waits for nothing that hasn't happened."""
     gate = GateHarness().gate
-    assert (gate.was_rejected, gate.owes_poll) == (False, False)
+    assert (gate.drain.was_rejected, gate.drain.needs_poll) == (False, False)
 
 
 def test_by_default_a_slice_is_5_ms_and_the_next_step_is_polled_before_every_message() -> None:
@@ -225,7 +229,7 @@ def test_by_default_a_slice_is_5_ms_and_the_next_step_is_polled_before_every_mes
 def test_a_line_notes_its_release_once_for_each_time_that_it_opens() -> None:
     """When it opened, and how long its oldest message had waited; a remote offset that moves on doesn't open it."""
     harness = GateHarness()
-    (line,) = harness.gate.lines
+    (line,) = harness.gate.buffers
     harness.hold(0, 0, 1, 2)
     harness.clock.now += 3.0
     harness.step.room = 0
@@ -272,17 +276,17 @@ def test_limits_are_told_as_pauses_and_resumes_once_each() -> None:
     """Full at the high mark, drained at the low mark, and nothing in between."""
     harness = GateHarness({0: 0, 1: 0}, limits=HoldLimits(messages=3, resume_messages=1))
     harness.hold(0, 0, 1)
-    assert dict(harness.gate.take_pause_changes()) == {}
+    assert dict(harness.gate.buffers.take_pause_changes()) == {}
     harness.hold(0, 2)
-    assert dict(harness.gate.take_pause_changes()) == {partition(0): True}
-    assert dict(harness.gate.take_pause_changes()) == {}
+    assert dict(harness.gate.buffers.take_pause_changes()) == {partition(0): True}
+    assert dict(harness.gate.buffers.take_pause_changes()) == {}
     harness.release(0, 1)
     harness.gate.poll()
     harness.hold(0, 3)
-    assert dict(harness.gate.take_pause_changes()) == {}
+    assert dict(harness.gate.buffers.take_pause_changes()) == {}
     harness.release(0, 3)
     harness.gate.poll()
-    assert dict(harness.gate.take_pause_changes()) == {partition(0): False}
+    assert dict(harness.gate.buffers.take_pause_changes()) == {partition(0): False}
 
 
 def test_terminate_drops_what_is_held_and_terminates_the_next_step(caplog: pytest.LogCaptureFixture) -> None:
@@ -293,7 +297,7 @@ def test_terminate_drops_what_is_held_and_terminates_the_next_step(caplog: pytes
     harness.release(0, 2)
     harness.gate.terminate()
     assert (harness.step.taken, harness.step.calls, harness.held()) == ([], ["terminate"], {})
-    assert harness.gate.held_messages == 0
+    assert harness.gate.buffers.held_messages == 0
     assert harness.local(0) is None
     said = [record.getMessage() for record in caplog.records]
     assert said == ["Dropped 2 held messages: they stay in Kafka and are read again"]
@@ -310,11 +314,11 @@ def test_a_gate_that_has_ended_asks_nothing_more_of_the_consumer(how: str) -> No
     harness.step.room = 0
     harness.release(0, 2)
     harness.gate.poll()
-    assert harness.gate.has_left_over
+    assert harness.gate.buffers.released
     harness.gate.close()
     harness.gate.join(0.0) if how == "join" else harness.gate.terminate()
-    assert (harness.gate.held_messages, harness.gate.has_left_over) == (0, False)
-    assert dict(harness.gate.take_pause_changes()) == {}
+    assert (harness.gate.buffers.held_messages, bool(harness.gate.buffers.released)) == (0, False)
+    assert dict(harness.gate.buffers.take_pause_changes()) == {}
 
 
 def test_a_step_that_was_terminated_is_not_closed_any_more() -> None:
@@ -334,7 +338,7 @@ def test_a_gate_of_no_partitions_is_harmless() -> None:
     gate.close()
     gate.join(0.0)
     assert step.calls == ["poll", "close", "join"]
-    assert list(gate.lines) == []
+    assert list(gate.buffers) == []
 
 
 def test_the_message_handed_on_is_the_one_submitted() -> None:

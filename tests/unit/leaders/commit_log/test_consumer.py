@@ -12,7 +12,7 @@ from arroyo.types import Topic
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError, NotReady, SourceDied
-from arroyo_sync.core.source import NOTHING_UNPROVEN, HighWatermarks, RemoteOffsetSource, SourceStatistics
+from arroyo_sync.core.source import NOTHING_UNVERIFIED, HighWatermarks, RemoteOffsetSource, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.leaders import offset_source as source_module
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
@@ -85,7 +85,7 @@ def test_an_interval_of_zero_is_refused() -> None:
 def test_a_source_keeps_the_contract(make: Make) -> None:
     """The type checker says so here, and nothing is in doubt before anything is known."""
     source: RemoteOffsetSource = make()
-    assert source.unproven == NOTHING_UNPROVEN
+    assert source.unverified == NOTHING_UNVERIFIED
     assert issubclass(HighWatermarks, object)
 
 
@@ -207,7 +207,7 @@ def test_what_is_in_doubt_wakes_the_gate() -> None:
     source._manager = manager
     source.assign({("events", 0): 0}, None)
     source.publish(5)
-    assert dict(source.unproven) == {("events", 0): 5}
+    assert dict(source.unverified) == {("events", 0): 5}
     source._set_ready(True)
     version = manager.version
     source.publish(6)

@@ -398,7 +398,7 @@ def test_received_p99_is_the_percentile_since_the_last_record() -> None:
     def received(message: Message[Any]) -> Iterable[float]:
         return [float(message.payload)] if message.payload else []
 
-    leader = Leader(_future, received_p99=received)
+    leader = Leader(_future, received_timestamps=received)
     leader.producer.delivers_at_once = True
 
     def commit(next_offset: int, received_at: int | None) -> None:

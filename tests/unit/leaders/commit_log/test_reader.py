@@ -147,9 +147,9 @@ class Fixture:
     def set_ready(self, is_ready: bool) -> None:
         self.ready.append(is_ready)
         if is_ready:
-            self.offsets.open()
+            self.offsets.enable()
         else:
-            self.offsets.shut()
+            self.offsets.disable()
 
     def run(self, steps: int) -> None:
         """As many steps, then stop. Without its real clock: waits for nothing."""

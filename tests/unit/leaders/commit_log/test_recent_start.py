@@ -60,7 +60,7 @@ def test_only_groups_that_said_nothing_of_an_assigned_partition_are_asked(fixtur
     fixture.offsets.assign({FIRST: None, SECOND: None})
     assert fixture.recent.step() == float("inf")
     assert fixture.questions == [], "the replay isn't over"
-    fixture.offsets.open()
+    fixture.offsets.enable()
     assert fixture.recent.step() == float("inf")
     assert fixture.questions == [("b", [FIRST, SECOND])]
     fixture.offsets.received(FIRST, 100)
@@ -70,7 +70,7 @@ def test_only_groups_that_said_nothing_of_an_assigned_partition_are_asked(fixtur
 def test_each_partition_is_asked_about_once(fixture: Fixture) -> None:
     """A group without a commit there will publish what it commits."""
     fixture.commits = {"a": {FIRST: 10}, "b": {FIRST: 10}}
-    fixture.offsets.open()
+    fixture.offsets.enable()
     fixture.offsets.assign({FIRST: None, SECOND: None})
     for _ in range(3):
         fixture.recent.step()
@@ -87,7 +87,7 @@ def test_each_partition_is_asked_about_once(fixture: Fixture) -> None:
 def test_a_group_without_any_commit_has_all_read_instead(fixture: Fixture, caplog: pytest.LogCaptureFixture) -> None:
     """Once, and nothing is asked any more."""
     fixture.commits = {"a": {}, "b": {FIRST: 10}}
-    fixture.offsets.open()
+    fixture.offsets.enable()
     fixture.offsets.assign({FIRST: None})
     for _ in range(2):
         assert fixture.recent.step() == float("inf")
@@ -98,7 +98,7 @@ def test_a_group_without_any_commit_has_all_read_instead(fixture: Fixture, caplo
 def test_brokers_that_do_not_answer_are_asked_again(fixture: Fixture, caplog: pytest.LogCaptureFixture) -> None:
     """Soon; the other groups are asked meanwhile."""
     fixture.commits = {"a": KafkaException(KafkaError(KafkaError._TIMED_OUT)), "b": {FIRST: 10}}
-    fixture.offsets.open()
+    fixture.offsets.enable()
     fixture.offsets.assign({FIRST: None})
     for _ in range(2):
         assert fixture.recent.step() == RETRY_SECONDS
@@ -113,7 +113,7 @@ def test_brokers_that_do_not_answer_are_asked_again(fixture: Fixture, caplog: py
 def test_a_missing_permission_ends_the_source(fixture: Fixture) -> None:
     """Waiting doesn't mend it; nor a password that is refused, which librdkafka tells of by the way."""
     fixture.commits = {"a": KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)), "b": {}}
-    fixture.offsets.open()
+    fixture.offsets.enable()
     fixture.offsets.assign({FIRST: None})
     with pytest.raises(KafkaException):
         fixture.recent.step()
