@@ -30,8 +30,8 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManag
 from arroyo_sync.kafka.client_settings import check_configuration, query_settings
 from arroyo_sync.kafka.end_offsets import KafkaWatermarks
 from arroyo_sync.kafka.errors import is_fatal
+from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import Published
 from arroyo_sync.leaders.verifier import Verifier
 
 logger = logging.getLogger(__name__)
@@ -120,11 +120,9 @@ class OffsetSource(ABC):
                 thread.start()
 
     def check(self) -> None:
-        error = self._error
-        if error is not None:
-            raise SourceDied(f"{self.name} has ended, nothing more is released: {error}") from error
-        if self._stopping.is_set():
-            raise SourceDied(f"{self.name} was stopped, nothing more is released")
+        death = self.death()
+        if death is not None:
+            raise death
         if self.unverified:
             self._verify_from_cache()
 
@@ -156,7 +154,18 @@ class OffsetSource(ABC):
     def received(self, topic: str, partition: int, next_offset: int) -> None:
         self._offsets.received((topic, partition), next_offset)
 
-    # For people.
+    # For people. All of this but `wait_until_ready` may be called at any time, also by a signal handler.
+
+    def death(self) -> SourceDied | None:
+        """What `check` raises, if the source has ended."""
+        error = self._error
+        if error is not None:
+            death = SourceDied(f"{self.name} has ended, nothing more is released: {error}")
+            death.__cause__ = error
+            return death
+        if self._stopping.is_set():
+            return SourceDied(f"{self.name} was stopped, nothing more is released")
+        return None
 
     @property
     def groups(self) -> Collection[str]:
@@ -180,10 +189,10 @@ class OffsetSource(ABC):
         """
         with self._changed:
             self._changed.wait_for(lambda: self._is_ready or self._error or self._stopping.is_set(), timeout)
-            self.check()
-            if not self._is_ready:
-                what = self._missing() if self._threads else "it was never started"
-                raise NotReady(f"{self.name} wasn't ready after {timeout:g} s: {what}")
+        self.check()
+        if not self._is_ready:
+            what = self._missing() if self._threads else "it was never started"
+            raise NotReady(f"{self.name} wasn't ready after {timeout:g} s: {what}")
 
     @property
     def _is_alive(self) -> bool:
@@ -233,9 +242,9 @@ class OffsetSource(ABC):
         ended = self._clock()
         self._cache_at = ended + 100 * (ended - began)
 
-    def _apply(self, published: Sequence[Published]) -> None:
-        """Take in what the groups published, tell of rewinds, and see that what is in doubt is checked."""
-        for rewind in self._offsets.apply(published, self._clock()):
+    def _apply(self, reports: Sequence[CommitReport], is_current: Callable[[CommitReport], bool] | None = None) -> None:
+        """Take in what the groups published, log rewinds, and see that what is unverified is checked."""
+        for rewind in self._offsets.apply(reports, self._clock(), is_current):
             self._rewinds += 1
             logger.warning(
                 "%s[%d]: group %r went back from %d to %d", *rewind.key, rewind.group, rewind.previous, rewind.offset
@@ -254,13 +263,15 @@ class OffsetSource(ABC):
 
     def _die(self, error: BaseException) -> None:
         with self._changed:
-            if self._error is not None or self._stopping.is_set():
-                logger.debug("%s: %s while it ended", self.name, error)
-                return
-            self._error = error
-            self._is_ready = False
-            self._stopping.set()
-            self._changed.notify_all()
+            is_first = self._error is None and not self._stopping.is_set()
+            if is_first:
+                self._error = error
+                self._is_ready = False
+                self._stopping.set()
+                self._changed.notify_all()
+        if not is_first:
+            logger.debug("%s: %s while it ended", self.name, error)
+            return
         is_expected = isinstance(error, ArroyoSyncError)
         logger.error(
             "%s has ended, nothing more is released: %s", self.name, error, exc_info=None if is_expected else error

@@ -83,8 +83,7 @@ class Monitor:
         self._never_reported = StallWatch(min(SILENCE_SECONDS, stalled_after))
         self._problem_reporter = ProblemReporter(tell, clock)
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
-        # Only one look at a time; guards what is below.
-        self._looking = threading.Lock()
+        # From here on: written by `check_once`, which is called by the monitor's thread, and once more after its end.
         self.stalls: tuple[Stall, ...] = ()
         """What stood still at the last look, longest first. Replaced whole; any thread may read it."""
         self._keys: tuple[PartitionKey, ...] = ()
@@ -109,13 +108,12 @@ class Monitor:
             self.check_once()
 
     def check_once(self) -> None:
-        """Look once. Never raises."""
-        with self._looking:
-            try:
-                self._check()
-            except Exception:
-                if self._throttle.should_log("check"):
-                    logger.exception("The monitor's look failed; it goes on")
+        """Look once. Never raises. One call at a time; what it calls may call the follower back, no lock is held."""
+        try:
+            self._check()
+        except Exception:
+            if self._throttle.should_log("check"):
+                logger.exception("The monitor's look failed; it goes on")
 
     def _run(self) -> None:
         with ExitStack() as stack:
