@@ -29,9 +29,9 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import servers_of
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
 from arroyo_sync.kafka.errors import is_fatal, more_telling
+from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import CHUNK
 from arroyo_sync.leaders.offset_source import OffsetSource
-from arroyo_sync.leaders.published_offset import Published, Statement
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class GroupOffsetsSource(OffsetSource):
                 )
             return
         self._answers += 1
-        published = []
+        reports = []
         for key in asked:
             offset = offsets.get(key)
             if offset is not None:
@@ -176,16 +176,12 @@ class GroupOffsetsSource(OffsetSource):
                 self._known.discard((key, group))
             else:
                 continue
-            published.append(Published(key, group, Statement(offset, -1, 0, self._answers)))
-        for start in range(0, len(published), CHUNK):
+            reports.append(CommitReport(key, group, offset, -1, 0, self._answers))
+        for start in range(0, len(reports), CHUNK):
             with self._changed:
                 # What was assigned anew meanwhile is asked about again: this answer may be older than that.
                 self._apply(
-                    [
-                        each
-                        for each in published[start : start + CHUNK]
-                        if self._assigned.get(each.key) == asked[each.key]
-                    ]
+                    [each for each in reports[start : start + CHUNK] if self._assigned.get(each.key) == asked[each.key]]
                 )
 
     def _raise_what_ends(self, error: KafkaException) -> None:

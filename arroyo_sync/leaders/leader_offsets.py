@@ -33,7 +33,8 @@ from typing import NamedTuple, TypeVar
 
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.leaders.published_offset import FROM_BROKER, KnownEnd, Published, PublishedOffset, Statement
+from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
+from arroyo_sync.leaders.published_offset import KnownEnd, PublishedOffset
 
 CHUNK = 100
 """How many partitions are handled under one lock: at about 5 us each, half a millisecond."""
@@ -110,28 +111,29 @@ class LeaderOffsets:
             self._enabled = False
         self._rewrite_all()
 
-    def apply(self, published: Sequence[Published], now: float) -> list[Rewind]:
+    def apply(self, reports: Sequence[CommitReport], now: float) -> list[Rewind]:
         """Take in what the groups published, in the order of each commit-log partition.
 
         :param now: seconds of a monotonic clock.
         :returns: the rewinds among them, once open: what lies in the past of a replay is no news.
         """
         rewinds: list[Rewind] = []
-        for chunk in _chunks(published):
+        for chunk in _chunks(reports):
             with self._lock:
                 touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
-                for key, group, statement in chunk:
+                for report in chunk:
+                    key, group = report.key, report.group
                     published_offsets = self._published.get(key)
                     if published_offsets is None:
                         published_offsets = self._published[key] = [None] * len(self.groups)
                     index = self._index[group]
                     published_offset = published_offsets[index]
                     if published_offset is None:
-                        published_offset = published_offsets[index] = PublishedOffset(statement, now)
+                        published_offset = published_offsets[index] = PublishedOffset(report, now)
                         previous = None
                     else:
                         previous = published_offset.latest
-                        published_offset.update(statement, now)
+                        published_offset.update(report, now)
                     latest = published_offset.latest
                     if latest is previous:
                         continue
@@ -159,7 +161,7 @@ class LeaderOffsets:
                     if published_offsets[index] is not None:
                         continue
                     published_offset = published_offsets[index] = PublishedOffset(
-                        Statement(offset, -1, FROM_BROKER, -1), now
+                        CommitReport(key, group, offset, -1, FROM_BROKER, -1), now
                     )
                     self._check(key, published_offset)
                     touched[key] = published_offsets

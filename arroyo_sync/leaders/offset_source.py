@@ -30,8 +30,8 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManag
 from arroyo_sync.kafka.client_settings import check_configuration, query_settings
 from arroyo_sync.kafka.end_offsets import KafkaWatermarks
 from arroyo_sync.kafka.errors import is_fatal
+from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import Published
 from arroyo_sync.leaders.verifier import Verifier
 
 logger = logging.getLogger(__name__)
@@ -233,9 +233,9 @@ class OffsetSource(ABC):
         ended = self._clock()
         self._cache_at = ended + 100 * (ended - began)
 
-    def _apply(self, published: Sequence[Published]) -> None:
+    def _apply(self, reports: Sequence[CommitReport]) -> None:
         """Take in what the groups published, tell of rewinds, and see that what is in doubt is checked."""
-        for rewind in self._offsets.apply(published, self._clock()):
+        for rewind in self._offsets.apply(reports, self._clock()):
             self._rewinds += 1
             logger.warning(
                 "%s[%d]: group %r went back from %d to %d", *rewind.key, rewind.group, rewind.previous, rewind.offset

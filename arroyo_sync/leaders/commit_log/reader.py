@@ -45,7 +45,7 @@ from arroyo_sync.kafka.errors import (
 from arroyo_sync.kafka.topics import TopicIdentity, ask_spans, ask_starts, list_partitions
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.replay import Replay
-from arroyo_sync.leaders.published_offset import Published
+from arroyo_sync.leaders.commit_report import CommitReport
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class CommitLogReader:
         self,
         settings: ReaderSettings,
         decoder: BatchDecoder,
-        apply: Callable[[Sequence[Published]], None],
+        apply: Callable[[Sequence[CommitReport]], None],
         forget: Callable[[int], None],
         set_ready: Callable[[bool], None],
         stopping: Event,
@@ -121,7 +121,7 @@ class CommitLogReader:
         self._replay = Replay()
         # Partitions that were added while the gate was open, and what they have said so far.
         self._added = Replay()
-        self._staged: dict[int, dict[tuple[PartitionKey, str], Published]] = {}
+        self._staged: dict[int, dict[tuple[PartitionKey, str], CommitReport]] = {}
         self._began_at = self._last_logged = 0.0
         self._began_read = 0
 
@@ -320,9 +320,9 @@ class CommitLogReader:
                 continue
             staged = self._staged.get(partition)
             if staged is None:
-                self._apply(decoded.published)
+                self._apply(decoded.reports)
             else:
-                staged.update(((each.key, each.group), each) for each in decoded.published)
+                staged.update(((each.key, each.group), each) for each in decoded.reports)
                 self._added.passed(partition, decoded.next_offset)
             self._positions[partition] = decoded.next_offset
             if not self._is_open:

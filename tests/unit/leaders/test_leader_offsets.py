@@ -13,8 +13,8 @@ from typing import cast
 import pytest
 
 from arroyo_sync.core.state import PartitionCell, PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.leader_offsets import CHUNK, LeaderOffsets, OffsetBeyondEnd, Rewind
-from arroyo_sync.leaders.published_offset import FROM_BROKER, Published, Statement
 
 KEY = ("events", 0)
 OTHER = ("events", 1)
@@ -41,8 +41,10 @@ class Fixture:
         timestamp_ms: int | None = None,
     ) -> list[Rewind]:
         position = next(self._positions)
-        statement = Statement(offset, position if timestamp_ms is None else timestamp_ms, log_partition, position)
-        return self.offsets.apply([Published(key, group, statement)], NOW)
+        report = CommitReport(
+            key, group, offset, position if timestamp_ms is None else timestamp_ms, log_partition, position
+        )
+        return self.offsets.apply([report], NOW)
 
     def remote(self, key: PartitionKey = KEY) -> int | None:
         return self.manager.cell(*key).remote
@@ -134,28 +136,33 @@ def test_a_rewind_below_a_committed_offset_that_filled_in_is_told() -> None:
 
 # One key in several commit-log partitions, as after an expansion.
 
-STATEMENTS = {
+
+def report(offset: int | None, timestamp_ms: int, log_partition: int, log_offset: int) -> CommitReport:
+    return CommitReport(KEY, "g", offset, timestamp_ms, log_partition, log_offset)
+
+
+REPORTS = {
     "an expansion": [
-        Statement(10, 1, 0, 0),
-        Statement(20, 2, 0, 1),
-        Statement(30, 3, 1, 0),
-        Statement(40, 4, 1, 1),
+        report(10, 1, 0, 0),
+        report(20, 2, 0, 1),
+        report(30, 3, 1, 0),
+        report(40, 4, 1, 1),
     ],
     "a rewind in the new partition": [
-        Statement(10, 1, 0, 0),
-        Statement(90, 2, 0, 1),
-        Statement(95, 3, 1, 0),
-        Statement(50, 4, 1, 1),
+        report(10, 1, 0, 0),
+        report(90, 2, 0, 1),
+        report(95, 3, 1, 0),
+        report(50, 4, 1, 1),
     ],
-    "a rewind across the partitions": [Statement(90, 1, 0, 0), Statement(50, 2, 1, 0), Statement(40, 3, 2, 0)],
+    "a rewind across the partitions": [report(90, 1, 0, 0), report(50, 2, 1, 0), report(40, 3, 2, 0)],
     "clocks that disagree within a partition": [
-        Statement(10, 9, 0, 0),
-        Statement(20, 3, 0, 1),
-        Statement(30, 5, 1, 0),
+        report(10, 9, 0, 0),
+        report(20, 3, 0, 1),
+        report(30, 5, 1, 0),
     ],
-    "the same timestamp": [Statement(70, 5, 0, 0), Statement(60, 5, 1, 0), Statement(65, 5, 2, 0)],
-    "a tombstone at the same timestamp": [Statement(70, 5, 0, 0), Statement(None, 5, 1, 0)],
-    "a tombstone that was superseded": [Statement(None, 5, 0, 0), Statement(70, 6, 1, 0)],
+    "the same timestamp": [report(70, 5, 0, 0), report(60, 5, 1, 0), report(65, 5, 2, 0)],
+    "a tombstone at the same timestamp": [report(70, 5, 0, 0), report(None, 5, 1, 0)],
+    "a tombstone that was superseded": [report(None, 5, 0, 0), report(70, 6, 1, 0)],
 }
 EXPECTED: dict[str, int | None] = {
     "an expansion": 40,
@@ -168,9 +175,9 @@ EXPECTED: dict[str, int | None] = {
 }
 
 
-def interleavings(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:
+def interleavings(reports: Sequence[CommitReport]) -> Iterator[tuple[CommitReport, ...]]:
     """Every order of reading that keeps the order within each partition."""
-    for order in itertools.permutations(statements):
+    for order in itertools.permutations(reports):
         positions: dict[int, int] = {}
         for each in order:
             if each.log_offset < positions.get(each.log_partition, 0):
@@ -180,13 +187,13 @@ def interleavings(statements: Sequence[Statement]) -> Iterator[tuple[Statement, 
             yield order
 
 
-@pytest.mark.parametrize("name", STATEMENTS)
+@pytest.mark.parametrize("name", REPORTS)
 def test_a_key_in_two_partitions_counts_the_same_in_every_order_of_reading(name: str) -> None:
     """The last record of each partition counts, of those the latest, on a tie the lowest."""
-    for order in interleavings(STATEMENTS[name]):
+    for order in interleavings(REPORTS[name]):
         fixture = Fixture()
-        for statement in order:
-            fixture.offsets.apply([Published(KEY, "g", statement)], NOW)
+        for each in order:
+            fixture.offsets.apply([each], NOW)
         assert fixture.remote() == EXPECTED[name], order
 
 
@@ -436,7 +443,7 @@ def test_an_assignment_before_the_start_counts_too() -> None:
     offsets.attach(manager)
     offsets.enable()
     manager.cell(*KEY).received = 10
-    offsets.apply([Published(KEY, "g", Statement(10, 0, 0, 0))], NOW)
+    offsets.apply([CommitReport(KEY, "g", 10, 0, 0, 0)], NOW)
     assert manager.cell(*KEY).remote == 10
 
 
@@ -539,13 +546,17 @@ def test_state_for_ten_thousand_partitions_and_ten_groups_fits_in_50_mb() -> Non
         offsets.attach(manager)
         offsets.enable()
         for partition in range(10_000):
-            position = 10**9 + partition * 10
+            key, position = ("events", partition), 10**9 + partition * 10
             offsets.apply(
                 [
-                    Published(
-                        ("events", partition),
+                    CommitReport(
+                        key,
                         group,
-                        Statement(position + index, position * 1000 + index, index, position - index, position + 0.5),
+                        position + index,
+                        position * 1000 + index,
+                        index,
+                        position - index,
+                        position + 0.5,
                     )
                     for index, group in enumerate(groups)
                 ],
@@ -588,7 +599,7 @@ def test_no_lock_is_held_for_more_than_a_chunk_of_partitions(monkeypatch: pytest
 
     monkeypatch.setattr(fixture.manager, "set_remote_offsets", count)
     keys = [("events", partition) for partition in range(500)]
-    fixture.offsets.apply([Published(key, "g", Statement(10, 1, 0, 1)) for key in keys], NOW)
+    fixture.offsets.apply([CommitReport(key, "g", 10, 1, 0, 1) for key in keys], NOW)
     fixture.offsets.enable()
     fixture.assign(*keys)
     fixture.offsets.revoke(keys)

@@ -11,8 +11,8 @@ import pytest
 
 from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import Published, Statement
 from arroyo_sync.leaders.verifier import INTERVAL_SECONDS, Verifier
 from tests.support.fakes import Clock
 
@@ -59,7 +59,7 @@ class Fixture:
         self.verifier.assign(keys)
 
     def publish(self, offset: int, key: PartitionKey = FIRST) -> None:
-        self.offsets.apply([Published(key, "g", Statement(offset, 0, 0, 0))], 0.0)
+        self.offsets.apply([CommitReport(key, "g", offset, 0, 0, 0)], 0.0)
 
     def remote(self, key: PartitionKey = FIRST) -> int | None:
         return self.manager.cell(*key).remote

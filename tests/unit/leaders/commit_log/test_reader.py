@@ -24,8 +24,8 @@ from arroyo_sync.kafka.end_offsets import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 from arroyo_sync.kafka.topics import TopicIdentity
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.reader import MISSING_SECONDS, PROGRESS_SECONDS, CommitLogReader, ReaderSettings
+from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import Published
 from tests.support.fakes import Clock
 
 TOPIC = "log"
@@ -141,7 +141,7 @@ class Fixture:
         )
         self.consumer = cast(Consumer, self.client)
 
-    def apply(self, published: Sequence[Published]) -> None:
+    def apply(self, published: Sequence[CommitReport]) -> None:
         self.offsets.apply(published, 0.0)
 
     def set_ready(self, is_ready: bool) -> None:
