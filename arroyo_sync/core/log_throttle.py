@@ -1,4 +1,4 @@
-"""Says whether something that may happen often should be told now."""
+"""Says whether something that may happen often should be logged now, and marks a log line as one that repeats."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import threading
 from collections.abc import Callable, Hashable
 
 MAX_SUBJECTS = 10_000
+
+TOLD_BY_MONITOR = "arroyo_sync_told_by_monitor"
+"""An attribute of log records (``extra={TOLD_BY_MONITOR: True}``): the monitor makes a Sentry event of that cause."""
 
 
 class LogThrottle:

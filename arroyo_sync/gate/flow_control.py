@@ -86,6 +86,9 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._resume_offsets: dict[int, int] = {}
         # Partitions of the assignment callback that is running: they begin where Arroyo says.
         self._newly_assigned: Mapping[Partition, int] = {}
+        self.empty_polls = 0
+        """How often the inner consumer had no message. Written by the processor's thread, read by any: it tells a
+        follower that is given nothing from one that hangs."""
         self._inner_stage_offsets = inner.stage_offsets
         # Only under KIP-848 are partitions retained. Where it is known not to be on, nothing has to be noted of what is
         # staged, which saves 4 % of a message's cost.
@@ -109,8 +112,10 @@ class FlowControlledConsumer(Consumer[TPayload]):
             self._pauses.apply(buffers.take_pause_changes())
         inner_poll = self._inner_poll
         message = inner_poll(0.0)
-        if message is None and drain.needs_poll:
-            return None
+        if message is None:
+            self.empty_polls += 1
+            if drain.needs_poll:
+                return None
         if message is None and not buffers.held_messages:
             buffers.report_local_offsets()
             message = inner_poll(timeout)

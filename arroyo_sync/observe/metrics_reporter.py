@@ -40,6 +40,7 @@ from arroyo_sync.observe.metrics import (
     STALLED,
     TOMBSTONES,
     UNVERIFIED,
+    WAITING,
     Kind,
     MetricDef,
 )
@@ -73,10 +74,18 @@ class MetricsReporter:
         """Whether anybody would get the numbers."""
         return not isinstance(self._backend(), DummyMetricsBackend)
 
-    def report(self, snapshot: Snapshot, *, stalled: tuple[int, int] = (0, 0), gate: GateCounts | None = None) -> None:
+    def report(
+        self,
+        snapshot: Snapshot,
+        *,
+        stalled: tuple[int, int] = (0, 0),
+        waiting: tuple[int, int] = (0, 0),
+        gate: GateCounts | None = None,
+    ) -> None:
         """Send everything once.
 
         :param stalled: how many partitions stand still because of a leader, and because of the follower.
+        :param waiting: how many wait, and don't stand still yet, likewise.
         :param gate: what the gate counts by itself.
         """
         backend = self._backend()
@@ -86,6 +95,8 @@ class MetricsReporter:
         self._report_latencies(backend, snapshot, is_ready)
         send(backend, STALLED, stalled[0], "leader")
         send(backend, STALLED, stalled[1], "follower")
+        send(backend, WAITING, waiting[0], "leader")
+        send(backend, WAITING, waiting[1], "follower")
         send(backend, READER_ALIVE, snapshot.source_error is None)
         if snapshot.source is not None:
             self._report_source(backend, snapshot.source)

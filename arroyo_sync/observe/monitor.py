@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Literal
 
@@ -25,15 +25,14 @@ from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.problems import Problem, ProblemReporter, find_problems
 from arroyo_sync.observe.snapshot import Snapshot
-from arroyo_sync.observe.stalls import Stall, StallWatch, WaitsFor
+from arroyo_sync.observe.stalls import Stall, WaitsFor
+from arroyo_sync.observe.verdict import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits, evaluate
 
 logger = logging.getLogger(__name__)
-
-SILENCE_SECONDS = 60.0
-"""How long messages wait for a group that has published nothing before somebody is told."""
 
 ASK_TIMEOUT_SECONDS = 2.0
 LOG_INTERVAL_SECONDS = 60.0
@@ -79,14 +78,17 @@ class Monitor:
         self._interval = interval
         self._clock = clock
         self._reporter = reporter or MetricsReporter()
-        self._stalls = StallWatch(stalled_after)
-        self._never_reported = StallWatch(min(SILENCE_SECONDS, stalled_after))
+        self._limits = Limits(stalled_after, min(WAITING_AFTER_SECONDS, stalled_after))
         self._problem_reporter = ProblemReporter(tell, clock)
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
-        # Only one look at a time; guards what is below.
+        # Only one check at a time; guards what is below.
         self._looking = threading.Lock()
+        self._waits: Waits = NO_WAITS
+        self._replaying_since: float | None = None
+        self.verdicts: tuple[Verdict, ...] = ()
+        """One for each partition at the last check, the worst first. Replaced whole; any thread may read it."""
         self.stalls: tuple[Stall, ...] = ()
-        """What stood still at the last look, longest first. Replaced whole; any thread may read it."""
+        """What stood still at the last check, longest first. Replaced whole; any thread may read it."""
         self._keys: tuple[PartitionKey, ...] = ()
         self.ends: Mapping[PartitionKey, int] = {}
         """Where the partitions end, as of the last look. Replaced whole by the monitor's thread; any may read it."""
@@ -141,13 +143,27 @@ class Monitor:
         now = self._clock()
         snapshot = self._observe(self.ends)
         self._keys = tuple(partition.key for partition in snapshot.partitions)
-        stalls = self._stalls.update(snapshot.partitions, now)
-        never_reported = self._never_reported.update(snapshot.partitions, now)
-        self._problem_reporter.update(find_problems(snapshot, stalls, never_reported), snapshot)
-        self._act_on(stalls)
+        verdicts, self._waits = evaluate(snapshot, self._waits, now, self._limits)
+        self.verdicts = tuple(verdicts)
+        replaying_seconds = self._replaying_seconds(snapshot, now)
+        self._problem_reporter.update(find_problems(snapshot, verdicts, self._limits, replaying_seconds), snapshot)
+        self._act_on([verdict.stall for verdict in verdicts if verdict.grade is Grade.STALLED])
         if self._reporter.is_wanted:
-            for_leader = sum(stall.waits_for is WaitsFor.LEADER for stall in stalls)
-            self._reporter.report(snapshot, stalled=(for_leader, len(stalls) - for_leader), gate=self._gate_counts())
+            self._reporter.report(
+                snapshot,
+                stalled=_count(verdicts, Grade.STALLED),
+                waiting=_count(verdicts, Grade.WAITING),
+                gate=self._gate_counts(),
+            )
+
+    def _replaying_seconds(self, snapshot: Snapshot, now: float) -> float:
+        """For how long the source hasn't been ready."""
+        if snapshot.source is None or snapshot.source.ready:
+            self._replaying_since = None
+            return 0.0
+        if self._replaying_since is None:
+            self._replaying_since = now
+        return now - self._replaying_since
 
     def _act_on(self, stalls: list[Stall]) -> None:
         before = {(stall.topic, stall.partition) for stall in self.stalls}
@@ -165,3 +181,10 @@ class Monitor:
             except Exception:
                 if self._throttle.should_log("on_stall"):
                     logger.exception("on_stall raised; the follower goes on")
+
+
+def _count(verdicts: Sequence[Verdict], grade: Grade) -> tuple[int, int]:
+    """How many partitions have this grade because of a leader, and because of the follower."""
+    of_grade = [verdict for verdict in verdicts if verdict.grade is grade]
+    for_leader = sum(verdict.waits_for is WaitsFor.LEADER for verdict in of_grade)
+    return for_leader, len(of_grade) - for_leader
