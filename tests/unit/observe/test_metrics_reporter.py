@@ -54,6 +54,7 @@ def test_what_is_unknown_is_not_sent(reporter: MetricsReporter, backend: Recordi
         "arroyo_sync.lag.released",
         "arroyo_sync.held.oldest",
         "arroyo_sync.stalled",
+        "arroyo_sync.waiting",
         "arroyo_sync.reader.alive",
     }
 
