@@ -24,6 +24,7 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied
+from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.asker import Asker
@@ -128,11 +129,9 @@ class OffsetSource(ABC):
                 thread.start()
 
     def check(self) -> None:
-        error = self._error
-        if error is not None:
-            raise SourceDied(f"{self.name} has ended, nothing more is released: {error}") from error
-        if self._stopping.is_set():
-            raise SourceDied(f"{self.name} was stopped, nothing more is released")
+        death = self.death()
+        if death is not None:
+            raise death
         if self.unverified:
             self._verify_from_cache()
 
@@ -165,7 +164,18 @@ class OffsetSource(ABC):
     def received(self, topic: str, partition: int, next_offset: int) -> None:
         self._offsets.received((topic, partition), next_offset)
 
-    # For people.
+    # For people. All of this but `wait_until_ready` may be called at any time, also by a signal handler.
+
+    def death(self) -> SourceDied | None:
+        """What `check` raises, if the source has ended."""
+        error = self._error
+        if error is not None:
+            death = SourceDied(f"{self.name} has ended, nothing more is released: {error}")
+            death.__cause__ = error
+            return death
+        if self._stopping.is_set():
+            return SourceDied(f"{self.name} was stopped, nothing more is released")
+        return None
 
     @property
     def groups(self) -> Collection[str]:
@@ -188,10 +198,10 @@ class OffsetSource(ABC):
         """
         with self._changed:
             self._changed.wait_for(lambda: self._is_ready or self._error or self._stopping.is_set(), timeout)
-            self.check()
-            if not self._is_ready:
-                what = self._missing() if self._threads else "it was never started"
-                raise NotReady(f"{self.name} wasn't ready after {timeout:g} s: {what}")
+        self.check()
+        if not self._is_ready:
+            what = self._missing() if self._threads else "it was never started"
+            raise NotReady(f"{self.name} wasn't ready after {timeout:g} s: {what}")
 
     @property
     def _is_alive(self) -> bool:
@@ -241,14 +251,16 @@ class OffsetSource(ABC):
         ended = self._clock()
         self._cache_at = ended + 100 * (ended - began)
 
-    def _apply(self, reports: Sequence[CommitReport]) -> None:
-        """Take in what the groups published, tell of rewinds, and see that what is in doubt is checked."""
-        for rewind in self._offsets.apply(reports, self._clock()):
+    def _apply(self, reports: Sequence[CommitReport], is_current: Callable[[CommitReport], bool] | None = None) -> None:
+        """Take in what the groups published, log rewinds, and see that what is unverified is checked."""
+        epoch = self._offsets.epoch
+        for rewind in self._offsets.apply(reports, self._clock(), is_current):
             self._rewinds += 1
             logger.warning(
                 "%s[%d]: group %r went back from %d to %d", *rewind.key, rewind.group, rewind.previous, rewind.offset
             )
-        if self._is_ready and self._offsets.unverified and self._manager is not None:
+        is_new = self._offsets.epoch != epoch  # a report of an assigned partition was among them
+        if is_new and self._is_ready and self._offsets.unverified and self._manager is not None:
             self._manager.wake()
             self._verifier.wake()
 
@@ -262,16 +274,22 @@ class OffsetSource(ABC):
 
     def _die(self, error: BaseException) -> None:
         with self._changed:
-            if self._error is not None or self._stopping.is_set():
-                logger.debug("%s: %s while it ended", self.name, error)
-                return
-            self._error = error
-            self._is_ready = False
-            self._stopping.set()
-            self._changed.notify_all()
+            is_first = self._error is None and not self._stopping.is_set()
+            if is_first:
+                self._error = error
+                self._is_ready = False
+                self._stopping.set()
+                self._changed.notify_all()
+        if not is_first:
+            logger.debug("%s: %s while it ended", self.name, error)
+            return
         is_expected = isinstance(error, ArroyoSyncError)
         logger.error(
-            "%s has ended, nothing more is released: %s", self.name, error, exc_info=None if is_expected else error
+            "%s has ended, nothing more is released: %s",
+            self.name,
+            error,
+            exc_info=None if is_expected else error,
+            extra={TOLD_BY_MONITOR: True},
         )
         self._verifier.stop()
         assert self._manager is not None
