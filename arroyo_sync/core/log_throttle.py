@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
+LOG_INTERVAL_SECONDS = 60.0
+"""How often the same cause is told at most."""
+
 MAX_SUBJECTS = 10_000
 
 

@@ -18,14 +18,10 @@ NOTHING_UNVERIFIED: Mapping[PartitionKey, int] = MappingProxyType({})
 
 
 class HighWatermarks(Protocol):
-    """The broker's end offsets of partitions. Who may ask depends on the client behind it."""
+    """The ends of partitions that a client has cached. Who may ask depends on the client behind it."""
 
     def cached(self, topic: str, partition: int) -> int | None:
         """The end offset that the client saw last, or ``None``. Never blocks."""
-        ...
-
-    def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
-        """Ask the broker, for at most ``timeout`` seconds. Partitions it couldn't tell of are missing in the answer."""
         ...
 
 
@@ -67,8 +63,8 @@ class RemoteOffsetSource(Protocol):
         of them is released. When it returns, the manager holds no remote offset of them that isn't proven. Never
         blocks.
 
-        :param watermarks: what the follower's own client has cached. Its ``cached`` alone is used, and only on this
-            thread, here and in `check`; a client lets in one thread at a time.
+        :param watermarks: what the follower's own client has cached. It is used only on this thread, here and in
+            `check`; a client lets in one thread at a time.
         """
         return
 
@@ -137,3 +133,16 @@ class ObservableSource(Protocol):
     def death(self) -> SourceDied | None: ...
     def statistics(self) -> SourceStatistics: ...
     def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]: ...
+
+
+@runtime_checkable
+class EndOffsetsSource(Protocol):
+    """A source that can ask where the data topic's partitions end."""
+
+    def end_offsets(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+        """Where the partitions end, or ended when their brokers answered last. Those that none told of are missing.
+
+        Blocks until the brokers have answered, for at most ``timeout`` seconds. For one thread, which is not the
+        processor's.
+        """
+        ...

@@ -17,7 +17,7 @@ from arroyo.processing.strategies.abstract import ProcessingStrategy, Processing
 from arroyo.types import Commit, Partition
 
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.core.source import RemoteOffsetSource
+from arroyo_sync.core.source import EndOffsetsSource, RemoteOffsetSource
 from arroyo_sync.core.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.follower_snapshot import take_snapshot
@@ -113,7 +113,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         self._has_warned = False
         self._monitor = Monitor(
             self._observe,
-            open_watermarks=getattr(source, "open_watermarks", None),
+            ask_ends=source.end_offsets if isinstance(source, EndOffsetsSource) else None,
             gate_counts=self._gate_counts,
             end=self.manager.fail,
             tell=capture_problem,

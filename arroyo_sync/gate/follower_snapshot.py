@@ -107,7 +107,7 @@ def _leader(group: str, said: LeaderOffset | None, now: float, wall_now: float) 
         age_seconds=heard_seconds_ago if published_at is None else max(0.0, wall_now - published_at),
         record_latency_ms=_milliseconds_between(published_at, heard_at),
         message_latency_ms=_milliseconds_between(said.orig_message_ts, heard_at),
-        is_impossible=said.rejected,
+        is_rejected=said.rejected,
     )
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import servers_of
@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 REACH_TIMEOUT_SECONDS = 1.0
 TIMEOUT_SECONDS = 2.0
-LOG_INTERVAL_SECONDS = 60.0
 
 
 class GroupOffsetsSource(OffsetSource):

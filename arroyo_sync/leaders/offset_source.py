@@ -18,17 +18,17 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.client_settings import check_configuration, query_settings
-from arroyo_sync.kafka.end_offsets import KafkaWatermarks
+from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.client_settings import check_configuration
+from arroyo_sync.kafka.end_offsets import LastEndOffsets
 from arroyo_sync.kafka.errors import is_fatal
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -74,7 +74,15 @@ class OffsetSource(ABC):
         self._has_data_configuration = data_configuration is not None
         self._clock = clock
         self._offsets = LeaderOffsets(groups)
-        self._verifier = Verifier(self._offsets, self._own_watermarks, clock)
+        # Puts all questions to the data topic's cluster. Any thread may use it; `stop` ends it.
+        self._asker = Asker(
+            self._data_configuration,
+            self._on_data_error,
+            advice="" if self._has_data_configuration else DATA_CONFIGURATION_ADVICE,
+            clock=clock,
+        )
+        self._ends = LastEndOffsets(self._asker)
+        self._verifier = Verifier(self._offsets, self._asker, clock)
         self._stopping = threading.Event()
         # Guards what follows, and is notified when any of it changes. Read without it.
         self._changed = threading.Condition()
@@ -136,6 +144,7 @@ class OffsetSource(ABC):
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
+        self._asker.stop(max(0.0, deadline - time.monotonic()))
         late = [thread.name for thread in self._threads if thread.is_alive()]
         if late:
             logger.warning("%s did not end within %.1f s: %s. They end with the process", self.name, timeout, late)
@@ -172,9 +181,8 @@ class OffsetSource(ABC):
         """The leader groups."""
         return self._offsets.groups
 
-    def open_watermarks(self) -> AbstractContextManager[HighWatermarks]:
-        """A client of the caller's own that asks where the data topic's partitions end. For one thread."""
-        return self._own_watermarks()
+    def end_offsets(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+        return self._ends.ask(partitions, timeout)
 
     @property
     def ready(self) -> bool:
@@ -315,19 +323,6 @@ class OffsetSource(ABC):
                         "%s: group %r has published nothing of %s. %s", self.name, group, named, _IS_IT_RIGHT
                     )
                 self._silent[group] = partitions_unknown
-
-    @contextmanager
-    def _own_watermarks(self) -> Iterator[HighWatermarks]:
-        """A client that asks where the data topic's partitions end, for the checking thread."""
-        advice = "" if self._has_data_configuration else DATA_CONFIGURATION_ADVICE
-        settings = {**query_settings(self._data_configuration), "error_cb": self._on_data_error}
-        consumer = Consumer(settings)
-        watermarks = KafkaWatermarks(consumer, advice=advice, is_polled=False, clock=self._clock)
-        try:
-            yield watermarks
-        finally:
-            watermarks.close()
-            consumer.close()
 
 
 _IS_IT_RIGHT = "The gate stays shut there until it does: is the group's name right, and does it publish?"

@@ -112,7 +112,7 @@ def _impossible(snapshot: Snapshot) -> list[Problem]:
     by_cause: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
     for partition in snapshot.partitions:
         for leader in partition.leaders:
-            if leader.is_impossible:
+            if leader.is_rejected:
                 end = "less" if partition.high_watermark is None else partition.high_watermark
                 said = f"group {leader.group!r} has published offset {leader.published_offset} of "
                 said += f"{partition.topic}[{partition.partition}], which ends at {end}: it stays shut until the group "

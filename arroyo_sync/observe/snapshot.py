@@ -38,7 +38,7 @@ class LeaderSnapshot:
     """How long after the last message that it covers was written the announcement was read."""
     committed_offset: int | None = None
     """What it has committed on the broker, which lags by the commit policy. ``None``: nothing, or it wasn't asked."""
-    is_impossible: bool = False
+    is_rejected: bool = False
     """Whether the broker has refuted what it announced: the partition doesn't reach that far."""
 
 
@@ -152,7 +152,7 @@ class PartitionSnapshot:
         offset = leader.published_offset
         if offset is None:
             return _SILENT, 0, leader.group
-        if leader.is_impossible:
+        if leader.is_rejected:
             return _IMPOSSIBLE, 0, leader.group
         return _ORDINARY, offset, leader.group
 

@@ -53,7 +53,7 @@ def test_a_group_that_publishes_is_not_silent() -> None:
 
 def test_an_impossible_offset_names_group_partition_and_both_offsets() -> None:
     """What the broker refuted."""
-    leader = LeaderSnapshot("writers", 500, is_impossible=True)
+    leader = LeaderSnapshot("writers", 500, is_rejected=True)
     partitions = tuple(
         PartitionSnapshot("events", index, 5, None, high_watermark=100, leaders=(leader,)) for index in (3, 4)
     )
