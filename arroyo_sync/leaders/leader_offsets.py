@@ -7,8 +7,8 @@ Guarantees
        any group has none. Nothing is known until `enable` was called, nor after `disable`.
     2. What a group published is a function of the last record of each commit-log partition, not of the order in which
        those partitions were read: the one with the latest broker timestamp counts, on a tie the lowest offset.
-    3. For a partition that the follower doesn't read (not assigned), what was published is in force at once: it gates
-       nothing.
+    3. The manager has remote offsets of assigned partitions alone: what is published of any other wakes nobody. It is
+       kept, and in force for `remote` at once, since it gates nothing.
     4. For an assigned one, a published offset comes into force only when it is *proven*: the broker's partition, since
        the assignment, was seen to reach that far (the follower received a message just below, its client fetched such
        an end, or the broker was asked). Until then the last proven one stays in force. `assign` makes
@@ -227,7 +227,7 @@ class LeaderOffsets:
                 self._settle({key: self._published.get(key, []) for key, _ in chunk})
 
     def revoke(self, keys: Iterable[PartitionKey]) -> None:
-        """The follower doesn't read these partitions any more (guarantee 3)."""
+        """The follower doesn't read these partitions any more: the manager has no remote offset of them."""
         for chunk in _chunks(list(keys)):
             with self._delivered, self._lock:
                 for key in chunk:
@@ -235,7 +235,9 @@ class LeaderOffsets:
                     for published_offset in self._published.get(key, ()):
                         if published_offset is not None:
                             published_offset.uncheck()
-                self._settle({key: self._published.get(key, []) for key in chunk})
+                    self._unverified.pop(key, None)
+                if self._manager is not None:
+                    self._manager.set_remote_offsets([(key, None) for key in chunk])
 
     def received(self, key: PartitionKey, next_offset: int) -> None:
         """The follower received the message below ``next_offset``: the partition reaches that far."""
@@ -277,11 +279,26 @@ class LeaderOffsets:
                     self._settle({key: published_offsets})
         return rejected
 
+    def retain_topic(self, topic: str) -> None:
+        """Drop all that is known of other topics."""
+        with self._lock:
+            keys = list(self._published)
+        self.forget(key for key in keys if key[0] != topic)
+
+    def remote(self, key: PartitionKey) -> int | None:
+        """The remote offset that follows now, be the partition assigned or not."""
+        with self._lock:
+            return self._remote(key, self._published.get(key, ()))
+
     def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
-        """What every group published last, as a snapshot. Never blocks for long, whoever calls it; see the module."""
+        """What every group published last of each assigned partition, as a snapshot; of all while none is assigned.
+
+        Never blocks for long, whoever calls it; see the module.
+        """
         snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
+        keys = list(self._known_ends) or list(self._published)  # each of which CPython makes in one step
         is_free = True
-        for chunk in _chunks(list(self._published)):  # which CPython makes in one step
+        for chunk in _chunks([key for key in keys if key in self._published]):
             is_free = is_free and self._lock.acquire(timeout=READ_WAIT_SECONDS)
             try:
                 for key in chunk:
@@ -332,9 +349,9 @@ class LeaderOffsets:
     # From here on: with the lock held.
 
     def _check(self, key: PartitionKey, published_offset: PublishedOffset) -> None:
-        self._epoch += 1
         known_end = self._known_ends.get(key)
         if known_end is not None:
+            self._epoch += 1
             known_end.refresh()  # mostly the follower has received what was published, and nothing needs to be asked
         published_offset.check(known_end, self._epoch)
 
@@ -354,11 +371,12 @@ class LeaderOffsets:
 
     def _settle(self, touched: Mapping[PartitionKey, Sequence[PublishedOffset | None]]) -> None:
         """Bring `unverified` and the manager up to date with these partitions."""
-        for key, published_offsets in touched.items():
+        assigned = {key: touched[key] for key in touched if key in self._known_ends}
+        for key, published_offsets in assigned.items():
             self._update_unverified(key, published_offsets)
-        if self._manager is not None:
+        if self._manager is not None and assigned:
             self._manager.store_remote_offsets(
-                [(key, self._remote(key, published_offsets)) for key, published_offsets in touched.items()]
+                [(key, self._remote(key, published_offsets)) for key, published_offsets in assigned.items()]
             )
 
     def _update_unverified(self, key: PartitionKey, published_offsets: Sequence[PublishedOffset | None]) -> None:
@@ -401,10 +419,10 @@ class LeaderOffsets:
     def _rewrite_all(self) -> None:
         """Takes the lock itself, chunk by chunk."""
         with self._lock:
-            keys = list(self._published)
+            keys = list(self._known_ends)
         for chunk in _chunks(keys):
             with self._delivered, self._lock:
-                self._settle({key: self._published[key] for key in chunk if key in self._published})
+                self._settle({key: self._published.get(key, []) for key in chunk})
 
 
 class _Delivered:

@@ -252,12 +252,14 @@ class OffsetSource(ABC):
 
     def _apply(self, reports: Sequence[CommitReport], is_current: Callable[[CommitReport], bool] | None = None) -> None:
         """Take in what the groups published, log rewinds, and see that what is unverified is checked."""
+        epoch = self._offsets.epoch
         for rewind in self._offsets.apply(reports, self._clock(), is_current):
             self._rewinds += 1
             logger.warning(
                 "%s[%d]: group %r went back from %d to %d", *rewind.key, rewind.group, rewind.previous, rewind.offset
             )
-        if self._is_ready and self._offsets.unverified and self._manager is not None:
+        is_new = self._offsets.epoch != epoch  # a report of an assigned partition was among them
+        if is_new and self._is_ready and self._offsets.unverified and self._manager is not None:
             self._manager.wake()
             self._verifier.wake()
 

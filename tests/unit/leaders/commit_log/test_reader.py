@@ -173,7 +173,7 @@ class Fixture:
         self.reader._step(self.consumer, cast(TopicIdentity, self.identity))
 
     def remote(self, partition: int = 0) -> int | None:
-        return self.manager.cell("events", partition).remote
+        return self.offsets.remote(("events", partition))
 
 
 def record(log_offset: int, offset: int, partition: int = 0, log_partition: int = 0) -> Message:
