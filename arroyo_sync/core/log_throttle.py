@@ -1,4 +1,4 @@
-"""Whether something that may happen often should be logged now."""
+"""Whether something that may happen often should be logged now; and a mark for lines that are told elsewhere too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ LOG_INTERVAL_SECONDS = 60.0
 """How often the same cause is told at most."""
 
 MAX_SUBJECTS = 10_000
+
+TOLD_BY_MONITOR = "arroyo_sync_told_by_monitor"
+"""An attribute of log records (``extra={TOLD_BY_MONITOR: True}``): the monitor makes a Sentry event of that cause."""
 
 
 class LogThrottle:

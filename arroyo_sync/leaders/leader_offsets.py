@@ -296,9 +296,9 @@ class LeaderOffsets:
         Never blocks for long, whoever calls it; see the module.
         """
         snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
-        keys = list(self._known_ends) or list(self._published)  # each of which CPython makes in one step
         is_free = True
-        for chunk in _chunks([key for key in keys if key in self._published]):
+        known = list(self._known_ends or self._published)  # which CPython makes in one step
+        for chunk in _chunks([key for key in known if key in self._published]):
             is_free = is_free and self._lock.acquire(timeout=READ_WAIT_SECONDS)
             try:
                 for key in chunk:

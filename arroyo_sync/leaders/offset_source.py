@@ -24,6 +24,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied
+from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.asker import Asker
@@ -284,7 +285,11 @@ class OffsetSource(ABC):
             return
         is_expected = isinstance(error, ArroyoSyncError)
         logger.error(
-            "%s has ended, nothing more is released: %s", self.name, error, exc_info=None if is_expected else error
+            "%s has ended, nothing more is released: %s",
+            self.name,
+            error,
+            exc_info=None if is_expected else error,
+            extra={TOLD_BY_MONITOR: True},
         )
         self._verifier.stop()
         assert self._manager is not None
