@@ -17,7 +17,7 @@ from arroyo.processing.strategies.abstract import ProcessingStrategy, Processing
 from arroyo.types import Commit, Partition
 
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.core.source import RemoteOffsetSource
+from arroyo_sync.core.source import EndOffsetsSource, RemoteOffsetSource
 from arroyo_sync.core.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.follower_snapshot import take_snapshot
@@ -25,11 +25,12 @@ from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import POLL_INTERVAL_SECONDS, REJECTED_WAIT_SECONDS, SynchronizedStrategy
 from arroyo_sync.kafka.arroyo_consumer import client_of, consumer_behind, group_of, is_kip848, outermost_factory
 from arroyo_sync.kafka.end_offsets import KafkaWatermarks
+from arroyo_sync.observe.grade import Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts
 from arroyo_sync.observe.monitor import Monitor, OnStall
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall
-from arroyo_sync.sentry.events import capture_problem, keep_secrets
+from arroyo_sync.sentry.events import capture_problem, keep_secrets, tell_ends_once
 from arroyo_sync.sentry.spans import ProcessSpans, check_sample_rate
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             raise ConfigurationError(f'on_stall={on_stall!r}: give "raise", something to call, or nothing')
         if sentry_spans is not None:
             check_sample_rate(sentry_spans)
+        if monitor_interval is not None:
+            tell_ends_once()
         if source in self._taken_sources:
             raise ConfigurationError(
                 "this source already belongs to another SynchronizedStrategyFactory: make one source for each factory"
@@ -115,7 +118,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         self._outermost: object | None = None  # the factory that the processor was given, if that is known
         self._monitor = Monitor(
             self._observe,
-            open_watermarks=getattr(source, "open_watermarks", None),
+            ask_ends=source.end_offsets if isinstance(source, EndOffsetsSource) else None,
             gate_counts=self._gate_counts,
             end=self.manager.fail,
             tell=capture_problem,
@@ -210,6 +213,11 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         """What stood still at the monitor's last look, longest first. Any thread may read it."""
         return self._monitor.stalls
 
+    @property
+    def verdicts(self) -> Sequence[Verdict]:
+        """How each partition stood at the monitor's last check, the worst first. Any thread may read it."""
+        return self._monitor.verdicts
+
     def _hold_seconds(self, partition: int, offset: int) -> float:
         """For how long a message was held that the gate is handing on now. On the processor's thread."""
         for buffer in () if self._gate is None else self._gate.buffers:
@@ -270,7 +278,10 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
 
     def _observe(self, ends: Mapping[PartitionKey, int]) -> Snapshot:
         buffers = () if self._gate is None else self._gate.buffers
-        return take_snapshot(buffers, self._source, ends, now=self._clock(), wall_now=time.time())
+        empty_polls = None if self._flow is None else self._flow.empty_polls
+        return take_snapshot(
+            buffers, self._source, ends, now=self._clock(), wall_now=time.time(), empty_polls=empty_polls
+        )
 
     def _gate_counts(self) -> GateCounts:
         return GateCounts() if self._flow is None else GateCounts(self._flow.pauses, self._flow.resumes)

@@ -96,6 +96,9 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._start = StartPositions(inner, clock)
         # Partitions that `tell` leaves out; see `_hiding`.
         self._hidden: Collection[Partition] = ()
+        self.empty_polls = 0
+        """How often the inner consumer had no message. Written by the processor's thread, read by any: it tells a
+        follower that is given nothing from one that hangs."""
         self._inner_stage_offsets = inner.stage_offsets
         # Only under KIP-848 are partitions retained. Where it is known not to be on, nothing has to be noted of what is
         # staged, which saves 4 % of a message's cost.
@@ -120,6 +123,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         inner_poll = self._inner_poll
         message = inner_poll(0.0)
         if message is None:
+            self.empty_polls += 1
             if drain.needs_poll or self._drain is not drain:  # or there was a rebalance, and all is another gate's now
                 return None
             if self._start.is_pending:

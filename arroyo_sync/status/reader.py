@@ -24,8 +24,8 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManag
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
 from arroyo_sync.kafka.errors import is_fatal, is_fatal_for_reading
-from arroyo_sync.kafka.topics import OffsetRange, ask_spans, list_partitions
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, ask_spans, list_partitions
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot, in_order
 
 ASK_TIMEOUT_SECONDS = 1.0
@@ -216,7 +216,7 @@ class StatusReader:
                 # Nothing was published, or not lately: what it has committed counts.
                 said = LeaderOffset(committed, -1, 0.0)
             leaders.append(_leader(group, said, committed, span.end, now))
-        offsets = [None if leader.is_impossible else leader.published_offset for leader in leaders]
+        offsets = [None if leader.is_rejected else leader.published_offset for leader in leaders]
         known = [offset for offset in offsets if offset is not None]
         return PartitionSnapshot(
             *key,
@@ -238,5 +238,5 @@ def _leader(group: str, said: LeaderOffset | None, committed: int | None, end: i
         published_at=published_at,
         age_seconds=None if published_at is None else max(0.0, now - published_at),
         committed_offset=committed,
-        is_impossible=said.offset > end,
+        is_rejected=said.offset > end,
     )

@@ -140,7 +140,7 @@ def _waits_for(partition: PartitionSnapshot, stall: Stall | None) -> Text:
         return Text("")
     if blocked_by.published_offset is None:
         return Text(f"{blocked_by.group} (silent)", style=style or "yellow")
-    if blocked_by.is_impossible:
+    if blocked_by.is_rejected:
         return Text(f"{blocked_by.group} (past the end)", style=style or "yellow")
     return Text(blocked_by.group, style=style)
 
@@ -148,7 +148,7 @@ def _waits_for(partition: PartitionSnapshot, stall: Stall | None) -> Text:
 def _published(leader: LeaderSnapshot) -> Text:
     if leader.published_offset is None:
         return Text(NONE, style="yellow")
-    return Text(str(leader.published_offset), style="red" if leader.is_impossible else "")
+    return Text(str(leader.published_offset), style="red" if leader.is_rejected else "")
 
 
 def _number(value: int | None, missing: str = UNKNOWN) -> str:

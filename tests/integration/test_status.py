@@ -201,7 +201,7 @@ def test_an_impossible_offset_is_shown_as_one_and_opens_nothing(world: World) ->
     _, told = world.status()
     first = told["partitions"][0]
     assert (first["remote_offset"], first["state"], first["blocked_by"]) == (None, "UNKNOWN", world.writers)
-    assert [each["is_impossible"] for each in first["leaders"] if each["group"] == world.writers] == [True]
+    assert [each["is_rejected"] for each in first["leaders"] if each["group"] == world.writers] == [True]
 
 
 @pytest.mark.parametrize("with_commit_log", [True, False], ids=["recent", "no commit log"])

@@ -11,8 +11,8 @@ from arroyo.types import BrokerValue, Message, Partition, Topic
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.strategy import SynchronizedStrategy
+from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import Published, Statement
 from arroyo_sync.testing import ManualSource, RecordingStep
 from tests.model.explore import Ask, Later, Publish, Run, Setup, perform
 from tests.model.world import models
@@ -76,7 +76,7 @@ def test_what_was_refuted_stays_so_when_another_commit_log_partition_is_read_aga
     leaders.attach(manager)
     leaders.enable()
     leaders.assign({key: None})
-    leaders.apply([Published(key, "a", Statement(7, 0, 0, 0))], 0.0)
+    leaders.apply([CommitReport(key, "a", 7, 0, 0, 0)], 0.0)
     assert leaders.apply_end_offsets({key: 3}, leaders.epoch) != []
 
     leaders.forget_log_partition(1)

@@ -23,6 +23,7 @@ from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.pauses import Pauses
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.leaders import published_offset as claim
+from arroyo_sync.leaders.commit_report import CommitReport
 
 VARIABLE = "ARROYO_SYNC_SABOTAGE"
 
@@ -135,8 +136,8 @@ def _takes_the_wrong_record() -> list[Patch]:
     """Of the records of one key in two partitions of the commit log the older one counts."""
     precedence = claim._precedence
 
-    def reverse(statement: claim.Statement) -> tuple[int, float]:
-        timestamp_ms, offset = precedence(statement)
+    def reverse(report: CommitReport) -> tuple[int, float]:
+        timestamp_ms, offset = precedence(report)
         return -timestamp_ms, -offset
 
     return [Patch(claim, "_precedence", reverse)]

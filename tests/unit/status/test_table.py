@@ -15,7 +15,7 @@ LEADERS = (
     LeaderSnapshot("writers", 600, age_seconds=7200.0, committed_offset=None),
 )
 SILENT = (LEADERS[0], LeaderSnapshot("writers"))
-IMPOSSIBLE = (LEADERS[0], LeaderSnapshot("writers", 5000, age_seconds=65.0, is_impossible=True))
+IMPOSSIBLE = (LEADERS[0], LeaderSnapshot("writers", 5000, age_seconds=65.0, is_rejected=True))
 SNAPSHOT = Snapshot(
     1700000000.0,
     (
