@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import Message, Partition
 
+from arroyo_sync.core.checks import check_integer
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import PartitionCell, PartitionKey
 
@@ -46,11 +47,11 @@ class HoldLimits:
     def __post_init__(self) -> None:
         for name in ("messages", "bytes"):
             limit, resume = getattr(self, name), getattr(self, f"resume_{name}")
-            if limit < 1:
-                raise ConfigurationError(f"HoldLimits({name}={limit}): the gate must hold something: give 1 or more")
-            if not 0 <= resume < limit:
+            check_integer(name, limit, 1, of="HoldLimits")
+            check_integer(f"resume_{name}", resume, 0, of="HoldLimits")
+            if resume >= limit:
                 raise ConfigurationError(
-                    f"HoldLimits(resume_{name}={resume}): must be 0 or more and below {name}={limit}, "
+                    f"HoldLimits(resume_{name}={resume}): must be below {name}={limit}, "
                     f"so that a full partition drains before it takes more: set both"
                 )
 

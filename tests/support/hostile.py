@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import logging
 import signal
 from collections import Counter
@@ -60,7 +61,6 @@ KINDS: Mapping[str, Make] = {
 }
 """One hostile value of each kind. Whether a kind may be right for an argument, `Target.taken` says."""
 
-NUMBERS = {"negative", "zero", "fraction", "NaN", "infinity", "huge"}
 ANYTHING = frozenset(KINDS)
 
 
@@ -131,6 +131,10 @@ def problem() -> object:
     return problems.Problem(problems.ProblemKind.STALL, "it stands still")
 
 
+def _takes(argument: str) -> bool:
+    return argument in inspect.signature(arroyo_sync.FlowControlledConsumer).parameters
+
+
 def make_manager() -> Any:
     return arroyo_sync.SynchronizedPartitionStateManager()
 
@@ -154,7 +158,7 @@ HOSTILE_SETTINGS: Mapping[str, Make] = {
     "no brokers": lambda: {"group.id": "g"},
     **{f"a text for {name}": lambda name=name: {**SETTINGS, name: "print"} for name in CALLBACKS},  # type: ignore[misc]
 }
-SETTING_VALUE = kinds("None", "bool", "text", "empty text", *NUMBERS)
+SETTING_VALUE = kinds("None", "bool", "text", "empty text", "zero", "negative", "fraction")
 IN_SETTINGS = {
     "['bootstrap.servers']": ("configuration", lambda value: {"bootstrap.servers": value}, kinds("text")),
     "['client.id']": (
@@ -273,12 +277,14 @@ TARGETS: Mapping[str, Target] = {
             "check_source": lambda: None,
             "slice_seconds": 0.005,
             "rejected_wait_seconds": 0.01,
-            "on_close": None,
+            **{name: None for name in ("on_close", "before_close", "after_close") if _takes(name)},
         },
         {
             "slice_seconds": kinds("fraction"),
             "rejected_wait_seconds": kinds("fraction"),
             "on_close": kinds("None"),
+            "before_close": kinds("None"),
+            "after_close": kinds("None"),
         },
     ),
     "SynchronizedPartitionStateManager": Target(
@@ -366,6 +372,10 @@ TARGETS: Mapping[str, Target] = {
         lambda **arguments: arroyo_sync.CommitLogPublisher(**publisher_arguments()).step(**arguments),
         lambda: {"commit": no_commit, "partitions": {}},
         {"partitions": kinds("empty mapping")},
+        inner={
+            "partitions's keys": ("partitions", lambda value: {value: 0}, kinds()),
+            "partitions's values": ("partitions", lambda value: {Partition(EVENTS, 0): value}, kinds("zero")),
+        },
     ),
     "raise_if_refused": Target(
         lambda **arguments: arroyo_sync.raise_if_refused(**arguments), lambda: {"error": kafka_error()}
@@ -500,14 +510,14 @@ class _Hangs(BaseException):
     pass
 
 
-def _hang(number: int, frame: object) -> None:
+def hang(number: int, frame: object) -> None:
     raise _Hangs
 
 
 def main() -> None:
     """Count."""
     logging.disable()
-    signal.signal(signal.SIGALRM, _hang)
+    signal.signal(signal.SIGALRM, hang)
     counts: Counter[str] = Counter()
     for case in cases():
         what, error = outcome_of(case)
