@@ -165,6 +165,31 @@ def test_a_start_that_could_not_be_committed_does_not_undo_a_later_commit(make_l
     assert leader.commits.history == {EVENTS[0]: [11], EVENTS[1]: [20]}
 
 
+def test_a_start_that_could_not_be_committed_ends_no_pipeline(make_leader: Callable[..., Leader]) -> None:
+    """A member that was missed may not commit; Arroyo tries so once more at the end of an assignment."""
+    leader = make_leader(can_ask=False)
+    leader.commits.error = RuntimeError("unknown member")
+    leader.assign({0: 10})
+    assert leader.end() == []
+    leader.commits.error = None
+    leader.assign({0: 17})
+    assert leader.commits.calls == [], "it may have been retained"
+    leader.commit(0, 11)
+    assert leader.producer.take() == [(0, 11)]
+
+
+def test_what_commit_raises_for_messages_comes_out_at_the_end(make_leader: Callable[..., Leader]) -> None:
+    """Also while a start is still to be committed."""
+    leader = make_leader(can_ask=False)
+    leader.commits.error = RuntimeError("unknown member")
+    leader.assign({0: 10, 1: 10})
+    leader.commits.error = None
+    leader.commit(0, 11)
+    leader.commits.error = RuntimeError("unknown member")
+    with pytest.raises(RuntimeError, match="unknown member"):
+        leader.end()
+
+
 def test_a_retained_partition_goes_on_with_what_was_last_committed(
     make_leader: Callable[..., Leader], asker: ScriptedAsker
 ) -> None:
