@@ -203,13 +203,24 @@ class FlowControlledConsumer(Consumer[TPayload]):
     # Offsets.
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
-        """Read on from these offsets; what the gate holds at or past them is forgotten, since it comes again."""
+        """Read on from these offsets; what the gate holds at or past them is forgotten, since it comes again.
+
+        A message that the processor carries, since it was rejected, isn't handed on before them. On the processor's
+        thread, outside the next step's ``submit``.
+        """
+        before = dict(self._inner.tell())
         self._inner.seek(offsets)
         for partition, offset in offsets.items():
             # What is held from here on lies below the last offset staged: a rebuild must not begin behind it.
             self._resume_offsets[partition.index] = min(offset, self._resume_offsets.get(partition.index, offset))
-            if self._buffers is not None:
-                self._buffers.seek(partition, offset)
+            if self._buffers is None:
+                continue
+            carried = self._buffers.carried_offset(partition, before[partition])
+            self._buffers.seek(partition, offset)
+            if carried == offset:
+                self._inner.seek({partition: offset + 1})  # that one comes from the processor
+                carried = None
+            self._buffers.discard_carried(partition, carried)
 
     def stage_offsets(self, offsets: Mapping[Partition, int]) -> None:
         """Stage offsets to be committed. On the hot path: once or twice a message."""

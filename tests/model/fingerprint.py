@@ -25,7 +25,7 @@ COVERED: dict[type, str] = {
     SynchronizedStrategy: "buffers drain _passes_through",
     PartitionBuffers: "_all by_index released opened _unreported last_forwarded pause_changes _report_at seen_version",
     Drain: "was_rejected needs_poll poll_at",
-    PartitionBuffer: "expected pass_through_below held is_full",
+    PartitionBuffer: "expected pass_through_below held is_full carried",
     PartitionCell: "remote received current",
     SynchronizedPartitionStateManager: "_moved version _cells",
     FlowControlledConsumer: "_buffers _drain _pauses _resume_offsets",
@@ -123,7 +123,10 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
         buffer = buffers._all[index]
         released = list(buffers.released)
         parts.append(
-            (buffer.expected, buffer.pass_through_below, buffer.is_full, *(held.offset for held in buffer.held))
+            (
+                (buffer.expected, buffer.pass_through_below, buffer.is_full, buffer.carried),
+                *(held.offset for held in buffer.held),
+            )
         )
         parts.append((released.index(buffer) if buffer in released else None, buffer in buffers.opened))
         parts.append(
