@@ -84,5 +84,5 @@ def test_brokers_must_be_named() -> None:
     with pytest.raises(ConfigurationError, match="data_configuration names no brokers"):
         check_configuration("data_configuration", {"group.id": "g"})
     for configuration in ({"bootstrap.servers": "a"}, {"metadata.broker.list": "a"}, {"test.mock.num.brokers": 1}):
-        check_configuration(configuration, "the configuration")
+        check_configuration("configuration", configuration)
         assert servers_of(configuration)
