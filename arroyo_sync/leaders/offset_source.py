@@ -32,6 +32,7 @@ from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.client_settings import check_configuration
 from arroyo_sync.kafka.end_offsets import LastEndOffsets
 from arroyo_sync.kafka.errors import is_fatal
+from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verifier import Verifier
@@ -67,6 +68,7 @@ class OffsetSource(ABC):
         data_configuration: Mapping[str, Any] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        keep_secrets()  # before anything can fail with settings in its variables
         check_groups("groups", groups)
         check_configuration("configuration", configuration)
         if data_configuration is not None:

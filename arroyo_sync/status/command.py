@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaException
 
 from arroyo_sync.core.errors import ArroyoSyncError, SourceDied
-from arroyo_sync.kafka.redaction import without_secrets
+from arroyo_sync.kafka.redaction import keep_secrets, without_secrets
 from arroyo_sync.status.check import ExitStatus, Status, StatusCheck
 from arroyo_sync.status.reader import StatusQuery, StatusReader
 from arroyo_sync.status.settings import ENVIRONMENT_PREFIX, flag_settings, kafka_settings
@@ -39,6 +39,7 @@ It only reads: it joins no group, commits nothing and creates nothing.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status."""
+    keep_secrets()  # before anything can fail with settings in its variables
     options = _parser().parse_args(arguments)
     logging.getLogger("arroyo_sync").addHandler(logging.NullHandler())  # what goes wrong is told once, at the end
     settings: Mapping[str, str] = {}
