@@ -7,8 +7,8 @@ Guarantees
        any group has none. Nothing is known until `enable` was called, nor after `disable`.
     2. What a group published is a function of the last record of each commit-log partition, not of the order in which
        those partitions were read: the one with the latest broker timestamp counts, on a tie the lowest offset.
-    3. The manager has remote offsets of assigned partitions alone: what is published of any other wakes nobody. It is
-       kept, and in force for `remote` at once, since it gates nothing.
+    3. The manager has remote offsets of assigned partitions alone. What is published of any other is kept, wakes
+       nobody, and is in force for `remote` at once, since it gates nothing.
     4. For an assigned one, a published offset comes into force only when it is *proven*: the broker's partition, since
        the assignment, was seen to reach that far (the follower received a message just below, its client fetched such
        an end, or the broker was asked). Until then the last proven one stays in force. `assign` makes
@@ -35,20 +35,12 @@ from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.published_offset import KnownEnd, PublishedOffset
+from arroyo_sync.leaders.rewinds import Rewind
 
 CHUNK = 100
 """How many partitions are handled under one lock: at about 5 us each, half a millisecond."""
 
 T = TypeVar("T")
-
-
-class Rewind(NamedTuple):
-    """A group published a lower offset than before."""
-
-    key: PartitionKey
-    group: str
-    previous: int
-    offset: int
 
 
 class OffsetBeyondEnd(NamedTuple):
@@ -88,7 +80,7 @@ class LeaderOffsets:
             return self._epoch
 
     def unverified_partitions(self) -> list[PartitionKey]:
-        """The partitions that want proof. None until `enable`: what a replay passes over isn't worth a question."""
+        """Those to be verified. None until `enable`: what a replay passes over isn't worth a question."""
         with self._lock:
             return list(self._unverified) if self._enabled else []
 
@@ -225,8 +217,7 @@ class LeaderOffsets:
                         if published_offset is not None:
                             published_offset.uncheck()
                     self._unverified.pop(key, None)
-                if self._manager is not None:
-                    self._manager.set_remote_offsets([(key, None) for key in chunk])
+                self._write([(key, None) for key in chunk])
 
     def received(self, key: PartitionKey, next_offset: int) -> None:
         """The follower received the message below ``next_offset``: the partition reaches that far."""
@@ -269,10 +260,8 @@ class LeaderOffsets:
         return rejected
 
     def retain_topic(self, topic: str) -> None:
-        """Drop all that is known of other topics."""
-        with self._lock:
-            keys = list(self._published)
-        self.forget(key for key in keys if key[0] != topic)
+        """Drop all that is known of other topics. On the thread that applies reports."""
+        self.forget([key for key in list(self._published) if key[0] != topic])
 
     def remote(self, key: PartitionKey) -> int | None:
         """The remote offset that follows now, be the partition assigned or not."""
@@ -280,7 +269,7 @@ class LeaderOffsets:
             return self._remote(key, self._published.get(key, ()))
 
     def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
-        """What every group published last of each assigned partition, as a snapshot; of all while none is assigned."""
+        """What every group published last of each assigned partition; of all partitions while none is assigned."""
         snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
         with self._lock:
             keys = [key for key in self._known_ends or self._published if key in self._published]
@@ -324,9 +313,10 @@ class LeaderOffsets:
 
     def has_reported(self, group: str) -> bool:
         """Whether the group has published anything."""
-        index = self._index[group]
         with self._lock:
-            return any(published_offsets[index] is not None for published_offsets in self._published.values())
+            return any(
+                published_offsets[self._index[group]] is not None for published_offsets in self._published.values()
+            )
 
     # From here on: with the lock held.
 
@@ -353,13 +343,14 @@ class LeaderOffsets:
 
     def _settle(self, touched: Mapping[PartitionKey, Sequence[PublishedOffset | None]]) -> None:
         """Bring `unverified` and the manager up to date with these partitions."""
-        assigned = {key: touched[key] for key in touched if key in self._known_ends}
-        for key, published_offsets in assigned.items():
-            self._update_unverified(key, published_offsets)
-        if self._manager is not None and assigned:
-            self._manager.set_remote_offsets(
-                [(key, self._remote(key, published_offsets)) for key, published_offsets in assigned.items()]
-            )
+        assigned = [key for key in touched if key in self._known_ends]
+        for key in assigned:
+            self._update_unverified(key, touched[key])
+        self._write([(key, self._remote(key, touched[key])) for key in assigned])
+
+    def _write(self, remotes: Sequence[tuple[PartitionKey, int | None]]) -> None:
+        if self._manager is not None and remotes:
+            self._manager.set_remote_offsets(remotes)
 
     def _update_unverified(self, key: PartitionKey, published_offsets: Sequence[PublishedOffset | None]) -> None:
         known_end = self._known_ends.get(key)
@@ -408,6 +399,4 @@ class LeaderOffsets:
 
 
 def _chunks(items: Sequence[T]) -> Sequence[Sequence[T]]:
-    if 0 < len(items) <= CHUNK:
-        return (items,)
     return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]

@@ -44,7 +44,7 @@ LEFT_OUT: dict[type, str] = {
     PartitionCell: "key",
     SynchronizedPartitionStateManager: "_callback _lock _moved_condition _failure partitions wait_for_move",
     FlowControlledConsumer: "_newly_assigned _inner _inner_poll _manager _check_source _slice_seconds _wait_seconds "
-    "_rejected_wait_seconds _on_close _inner_stage_offsets",
+    "_rejected_wait_seconds _on_close _on_subscribe _inner_stage_offsets",
     Pauses: "_inner pauses resumes",
     LeaderOffsets: "groups _index _lock _manager _unverified _epoch unverified",
     PublishedOffset: "latest_by_log_partition heard_at_seconds epoch",

@@ -136,6 +136,7 @@ class Fixture:
             BatchDecoder(TOPIC, ["g"], self.clock),
             self.apply,
             self.offsets.forget_log_partition,
+            self.offsets.retain_topic,
             self.set_ready,
             self.stopping,
         )
