@@ -152,9 +152,8 @@ class LeaderOffsets:
                     index = self._index[group]
                     if published_offsets[index] is not None:
                         continue
-                    published_offset = published_offsets[index] = PublishedOffset(
-                        CommitReport(key, group, offset, -1, FROM_BROKER, -1), now
-                    )
+                    report = CommitReport(key, group, offset, -1, FROM_BROKER, -1)
+                    published_offset = published_offsets[index] = PublishedOffset(report, now)
                     self._check(key, published_offset)
                     touched[key] = published_offsets
                     filled += 1
@@ -306,9 +305,8 @@ class LeaderOffsets:
             keys = list(self._known_ends)
         for chunk in _chunks(keys):
             with self._lock:
-                found += [
-                    key for key in chunk if is_so(self._published[key][index] if key in self._published else None)
-                ]
+                rows = [(key, self._published.get(key)) for key in chunk]
+                found += [key for key, row in rows if is_so(None if row is None else row[index])]
         return sorted(found)
 
     def has_reported(self, group: str) -> bool:
