@@ -151,6 +151,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             before_close=self._watermarks.close if self._watermarks is not None else None,
             after_close=self._consumer_closed,
             clock=self._clock,
+            # A source that only looks like the contract may be without it.
+            on_subscribe=getattr(self._source, "subscribe", None),
         )
         return self._flow
 
