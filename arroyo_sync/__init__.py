@@ -11,7 +11,6 @@ from arroyo_sync.core.errors import (
     FollowerStalled,
     InvalidOffset,
     InvalidState,
-    InvalidStateTransition,
     MalformedRecord,
     MessageNotReady,
     NotReady,
@@ -29,7 +28,7 @@ from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from arroyo_sync.leaders.commit_log.publisher import CommitLogPublisher, PublishCommitLog
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.observe.healthcheck import HealthcheckUnlessStalled
 from arroyo_sync.observe.metrics import METRICS, MetricDef
@@ -48,6 +47,7 @@ __all__ = [
     "BrokersUnreachable",
     "CommitLogConsumer",
     "CommitLogMissing",
+    "CommitLogPublisher",
     "ConfigurationError",
     "FlowControlledConsumer",
     "FollowerStalled",
@@ -57,7 +57,6 @@ __all__ = [
     "HoldLimits",
     "InvalidOffset",
     "InvalidState",
-    "InvalidStateTransition",
     "LeaderSnapshot",
     "MalformedRecord",
     "MessageNotReady",

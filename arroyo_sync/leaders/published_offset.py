@@ -11,33 +11,8 @@ Pure, and not thread-safe: `LeaderOffsets` guards every use with its lock.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from arroyo_sync.core.state import PartitionCell, PartitionKey
-
-FROM_BROKER = -1
-"""In place of a commit-log partition: the offset is the group's commit on the broker, and no record was seen."""
-
-
-class Statement(NamedTuple):
-    """What one record says of one group and partition, and where it stood."""
-
-    offset: int | None
-    """The next offset that the group would read; ``None``: unknown again."""
-    timestamp_ms: int
-    """The broker's timestamp of the record, Unix milliseconds; -1 if it has none."""
-    log_partition: int
-    log_offset: int
-    orig_message_ts: float | None = None
-    """When the message before ``offset`` was written, Unix seconds, if the record says so. For metrics alone."""
-
-
-class Published(NamedTuple):
-    """A `Statement` and whom it is about."""
-
-    key: PartitionKey
-    group: str
-    statement: Statement
+from arroyo_sync.core.state import PartitionCell
+from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 
 
 class KnownEnd:
@@ -66,10 +41,10 @@ class PublishedOffset:
 
     __slots__ = ("latest", "latest_by_log_partition", "heard_at_seconds", "verified", "pending", "epoch", "rejected")
 
-    def __init__(self, latest: Statement, heard_at_seconds: float) -> None:
+    def __init__(self, latest: CommitReport, heard_at_seconds: float) -> None:
         self.latest = latest
-        # The last statement of every commit-log partition, once there are two (the log was expanded).
-        self.latest_by_log_partition: dict[int, Statement] | None = None
+        # The last report of every commit-log partition, once there are two (the log was expanded).
+        self.latest_by_log_partition: dict[int, CommitReport] | None = None
         self.heard_at_seconds = heard_at_seconds
         # These count only while the partition is assigned. `doubted` is the lowest offset that was published since one
         # was proven: once it is proven it comes into force, though newer ones are in doubt. `number` dates the newest.
@@ -78,18 +53,22 @@ class PublishedOffset:
         self.epoch = 0
         self.rejected = False
 
-    def update(self, statement: Statement, now: float) -> None:
-        """Take the statement in, and choose which one counts: a function of the last one of each commit-log partition.
+    def update(self, report: CommitReport, now: float) -> None:
+        """Take the report in, and choose which one counts: a function of the last one of each commit-log partition.
 
-        The one with the latest timestamp counts, on a tie the lowest offset, and "unknown" is lower than any.
+        Within a commit-log partition the later log offset counts, whichever was read first. Of those, the one with the
+        latest timestamp counts, on a tie the lowest offset, and "unknown" is lower than any.
         """
         self.heard_at_seconds = now
-        if self.latest_by_log_partition is None and self.latest.log_partition in (statement.log_partition, FROM_BROKER):
-            self.latest = statement
-            return
         if self.latest_by_log_partition is None:
+            if self.latest.log_partition in (report.log_partition, FROM_BROKER):
+                self.latest = report if report.log_offset >= self.latest.log_offset else self.latest
+                return
             self.latest_by_log_partition = {self.latest.log_partition: self.latest}
-        self.latest_by_log_partition[statement.log_partition] = statement
+        previous = self.latest_by_log_partition.get(report.log_partition)
+        if previous is not None and report.log_offset < previous.log_offset:
+            return
+        self.latest_by_log_partition[report.log_partition] = report
         self.latest = max(self.latest_by_log_partition.values(), key=_precedence)
 
     def forget(self, log_partition: int) -> bool:
@@ -102,7 +81,7 @@ class PublishedOffset:
         return not self.latest_by_log_partition
 
     def check(self, known_end: KnownEnd | None, epoch: int) -> None:
-        """Begin to check the newest statement; ``number`` dates the doubt. No trust: the partition isn't assigned."""
+        """Begin to check the newest report; ``number`` dates the doubt. No trust: the partition isn't assigned."""
         self.rejected = False
         offset = self.latest.offset
         if known_end is None or offset is None:
@@ -148,5 +127,5 @@ class PublishedOffset:
         return self.verified if is_assigned else self.latest.offset
 
 
-def _precedence(statement: Statement) -> tuple[int, float]:
-    return statement.timestamp_ms, float("inf") if statement.offset is None else -statement.offset
+def _precedence(report: CommitReport) -> tuple[int, float]:
+    return report.timestamp_ms, float("inf") if report.offset is None else -report.offset

@@ -96,6 +96,13 @@ STALLED = MetricDef(
     "Partitions that have stood still for `stalled_after` seconds while messages wait: for a `leader`, or for the "
     "`follower` itself.",
 )
+WAITING = MetricDef(
+    "arroyo_sync.waiting",
+    Kind.GAUGE,
+    "partition",
+    ("waits_for",),
+    "Partitions that have made no progress for 15 seconds while messages wait, and aren't counted as stalled (yet).",
+)
 HOLD_TIME = MetricDef(
     "arroyo_sync.hold_time",
     Kind.TIMING,

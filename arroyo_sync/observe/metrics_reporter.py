@@ -48,6 +48,7 @@ from arroyo_sync.observe.metrics import (
     STALLED,
     TOMBSTONES,
     UNVERIFIED,
+    WAITING,
     Kind,
     MetricDef,
 )
@@ -94,10 +95,18 @@ class MetricsReporter:
         """Whether anybody would get the numbers."""
         return not isinstance(self._backend(), DummyMetricsBackend)
 
-    def report(self, snapshot: Snapshot, *, stalled: tuple[int, int] = (0, 0), gate: GateCounts | None = None) -> None:
+    def report(
+        self,
+        snapshot: Snapshot,
+        *,
+        stalled: tuple[int, int] = (0, 0),
+        waiting: tuple[int, int] = (0, 0),
+        gate: GateCounts | None = None,
+    ) -> None:
         """Send everything once. What the backend raises is logged and counted.
 
         :param stalled: how many partitions stand still because of a leader, and because of the follower.
+        :param waiting: how many wait, and don't stand still yet, likewise.
         :param gate: what the gate counts by itself.
         """
         backend = self._backend()
@@ -107,6 +116,8 @@ class MetricsReporter:
         self._report_latencies(backend, snapshot, is_ready)
         self._send(backend, STALLED, stalled[0], "leader")
         self._send(backend, STALLED, stalled[1], "follower")
+        self._send(backend, WAITING, waiting[0], "leader")
+        self._send(backend, WAITING, waiting[1], "follower")
         self._send(backend, READER_ALIVE, snapshot.source_error is None)
         if snapshot.source is not None:
             self._report_source(backend, snapshot.source)

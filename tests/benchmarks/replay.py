@@ -24,8 +24,8 @@ from arroyo_sync.kafka.client_settings import reader_settings
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.reader import BATCH
 from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
+from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import Published, Statement
 from tests.benchmarks.numbers import median_of_ratios, summarise
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
@@ -127,8 +127,10 @@ def measure_state(partitions: int, groups: int) -> int:
         for index, name in enumerate(names):
             # Numbers too great to be shared by the interpreter, as in the field.
             position = 1_000_000 + partition * groups + index
-            statement = Statement(10**9 + position, 1_700_000_000_000 + position, partition % 16, position)
-            offsets.apply([Published(("events", partition), name, statement)], float(position))
+            report = CommitReport(
+                ("events", partition), name, 10**9 + position, 1_700_000_000_000 + position, partition % 16, position
+            )
+            offsets.apply([report], float(position))
     gc.collect()
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -141,9 +143,9 @@ def measure_move(known: int, moving: int) -> float:
     offsets.attach(SynchronizedPartitionStateManager())
     offsets.enable()
 
-    def record(partition: int, index: int) -> list[Published]:
-        statement = Statement(index, 1_700_000_000_000 + index, 0, index)
-        return [Published(("events", partition), GROUPS[0], statement)]
+    def record(partition: int, index: int) -> list[CommitReport]:
+        report = CommitReport(("events", partition), GROUPS[0], index, 1_700_000_000_000 + index, 0, index)
+        return [report]
 
     for partition in range(known):
         offsets.apply(record(partition, 0), 0.0)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import FROM_BROKER, Published, PublishedOffset, Statement
+from arroyo_sync.leaders.published_offset import PublishedOffset
 from tests.model.judge import Violation
 from tests.model.search import Search
 
@@ -106,8 +107,8 @@ class World:
 
     def publish(self, name: str, log_partition: int, record: Record) -> None:
         self.log_offset += 1
-        statement = Statement(record.offset, record.timestamp, log_partition, self.log_offset)
-        self.real.apply([Published(KEY, name, statement)], 0.0)
+        report = CommitReport(KEY, name, record.offset, record.timestamp, log_partition, self.log_offset)
+        self.real.apply([report], 0.0)
         group = self.groups[name]
         before = group.newest
         group.last.pop(FROM_BROKER, None)
@@ -212,7 +213,9 @@ class World:
     def check(self) -> None:
         offsets = [group.offset for group in self.groups.values()]
         known = [offset for offset in offsets if offset is not None]
-        remote = self.cell.remote
+        remote = self.real.remote(KEY)
+        if self.cell.remote != (remote if self.is_assigned else None):
+            self.violations.append(Violation("State", f"the manager has {self.cell.remote}, not {remote}"))
         if remote is not None and (len(known) < len(offsets) or remote > min(known)):
             self.violations.append(Violation("Safety", f"the remote offset is {remote}, published are {offsets}"))
         if remote is not None and self.is_assigned and remote > self.end:

@@ -18,8 +18,8 @@ from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import Published, Statement
 from tests.model.judge import Judge
 
 TOPIC = Topic("events")
@@ -336,8 +336,8 @@ class ModelSource(RemoteOffsetSource):
 
     def hear(self, partition: int, group: str, offset: int | None) -> None:
         self._records += 1
-        statement = Statement(offset, self._records, 0, self._records)
-        self.leaders.apply([Published((TOPIC.name, partition), group, statement)], 0.0)
+        report = CommitReport((TOPIC.name, partition), group, offset, self._records, 0, self._records)
+        self.leaders.apply([report], 0.0)
 
     def judge(self, ends: Mapping[int, int]) -> None:
         """The broker's answer, to a question just sent."""

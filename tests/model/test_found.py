@@ -6,14 +6,13 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import BrokerValue, Message, Partition, Topic
 
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.strategy import SynchronizedStrategy
+from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import Published, Statement
 from arroyo_sync.testing import ManualSource, RecordingStep
 from tests.model.explore import Ask, Later, Publish, Run, Setup, perform
 from tests.model.world import models
@@ -43,34 +42,6 @@ def test_a_gate_made_after_the_source_died_releases_nothing(call: str) -> None:
     with pytest.raises(SourceDied):
         gate.poll() if call == "poll" else gate.submit(message(0))
     assert step.messages == []
-
-
-class OneAtATime(RecordingStep):
-    """Takes one message between two polls, as a step with a full queue does."""
-
-    has_room = False
-
-    def submit(self, message: Message[Any]) -> None:
-        if not self.has_room:
-            raise MessageRejected
-        self.has_room = False
-        super().submit(message)
-
-    def poll(self) -> None:
-        self.has_room = True
-
-
-def test_join_polls_a_step_that_is_full() -> None:
-    """Promise 4: a step that makes room only in its poll got nothing more, and join used up its whole timeout."""
-    manager, source = started_source()
-    step = OneAtATime()
-    gate = SynchronizedStrategy(step, manager, source, {PARTITION: 0})
-    for offset in range(3):
-        gate.submit(message(offset))
-    source.set_remote_offset(TOPIC, 0, 3)
-    gate.close()
-    gate.join(60)
-    assert len(step.messages) == 3
 
 
 @pytest.mark.parametrize("is_kip848", [True, False], ids=["KIP-848", "eager"])
@@ -105,7 +76,7 @@ def test_what_was_refuted_stays_so_when_another_commit_log_partition_is_read_aga
     leaders.attach(manager)
     leaders.enable()
     leaders.assign({key: None})
-    leaders.apply([Published(key, "a", Statement(7, 0, 0, 0))], 0.0)
+    leaders.apply([CommitReport(key, "a", 7, 0, 0, 0)], 0.0)
     assert leaders.apply_end_offsets({key: 3}, leaders.epoch) != []
 
     leaders.forget_log_partition(1)

@@ -11,8 +11,7 @@ import pytest
 
 import arroyo_sync
 from arroyo_sync.core import errors
-from tests.support.programs import EXAMPLES
-from tests.support.readme_tables import README
+from tests.support.programs import EXAMPLES, README
 
 PUBLIC = {"arroyo_sync", "arroyo_sync.testing", "arroyo_sync.sentry"}
 

@@ -22,21 +22,21 @@ from typing import NamedTuple
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from arroyo_sync.core.errors import MalformedRecord
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.leaders.commit_log.record import (
     CommitKey,
     Headers,
     Skipped,
     SkipReason,
     decode_key,
+    decode_topic_id,
     decode_unusual,
     decode_usual,
 )
-from arroyo_sync.leaders.published_offset import Published, Statement
+from arroyo_sync.leaders.commit_report import CommitReport
 
 logger = logging.getLogger(__name__)
 
-LOG_INTERVAL_SECONDS = 60.0
 
 KNOWN_KEYS = 10_000
 """How many keys' parts are remembered, of about 400 bytes each."""
@@ -45,7 +45,7 @@ KNOWN_KEYS = 10_000
 class Decoded(NamedTuple):
     """What a batch held."""
 
-    published: list[Published]
+    reports: list[CommitReport]
     next_offset: int | None
     """The offset after the last record, ``None`` if there is no record."""
     events: list[Message]
@@ -87,22 +87,22 @@ class BatchDecoder:
             last = dict(zip(keys, messages, strict=True))
         counts = Counter(keys) if len(last) < len(keys) else _ONE_OF_EACH
         self.read += len(messages)
-        published: list[Published] = []
+        reports: list[CommitReport] = []
         earlier: dict[bytes | None, list[Message]] | None = None
         for key, message in last.items():
             commit_key = self._known.get(key) or self._followed(key, message, counts.get(key, 1))
             if commit_key is None:
                 continue
-            statement = self._statement(commit_key, message)
-            if statement is None and counts.get(key, 1) > 1:
+            report = self._report(commit_key, message)
+            if report is None and counts.get(key, 1) > 1:
                 if earlier is None:
                     earlier = _by_key(keys, messages)
-                candidates = (self._statement(commit_key, each) for each in reversed(earlier[key][:-1]))
-                statement = next((each for each in candidates if each is not None), None)
-            if statement is not None:
-                published.append(Published((commit_key.topic, commit_key.partition), commit_key.group, statement))
+                candidates = (self._report(commit_key, each) for each in reversed(earlier[key][:-1]))
+                report = next((each for each in candidates if each is not None), None)
+            if report is not None:
+                reports.append(report)
         next_offset = (messages[-1].offset() or 0) + 1 if messages else None
-        return Decoded(published, next_offset, events)
+        return Decoded(reports, next_offset, events)
 
     def _followed(self, key: bytes | None, message: Message, count: int) -> CommitKey | None:
         """The key, if its group is followed. All records with this key are counted if it isn't."""
@@ -122,7 +122,7 @@ class BatchDecoder:
         self._known[key] = commit_key
         return commit_key
 
-    def _statement(self, key: CommitKey, message: Message) -> Statement | None:
+    def _report(self, key: CommitKey, message: Message) -> CommitReport | None:
         """What the record says, ``None`` if it was skipped."""
         kind, timestamp_ms = message.timestamp()
         if kind == TIMESTAMP_NOT_AVAILABLE:
@@ -131,13 +131,14 @@ class BatchDecoder:
             self.newest_timestamp_ms = timestamp_ms
         offset: int | None = None
         orig_message_ts: float | None = None
+        headers = _headers(message)
         value = message.value()
         if value is None:
             self.tombstones += 1
-        elif (usual := decode_usual(value)) is not None:  # no header counts for it
+        elif (usual := decode_usual(value)) is not None:
             offset, orig_message_ts, _ = usual
         else:
-            decoded = decode_unusual(key, value, _headers(message))
+            decoded = decode_unusual(key, value, headers)
             if isinstance(decoded, Skipped):
                 if decoded.reason.is_malformed:
                     self._count_malformed(decoded.reason, decoded.detail, message, 1)
@@ -145,7 +146,16 @@ class BatchDecoder:
                     self.logical += 1
                 return None
             offset, orig_message_ts = decoded.offset, decoded.orig_message_ts
-        return Statement(offset, timestamp_ms, message.partition() or 0, message.offset() or 0, orig_message_ts)
+        return CommitReport(
+            (key.topic, key.partition),
+            key.group,
+            offset,
+            timestamp_ms,
+            message.partition() or 0,
+            message.offset() or 0,
+            orig_message_ts,
+            None if headers is None else decode_topic_id(headers),
+        )
 
     def _count_malformed(self, reason: SkipReason, detail: str, message: Message, count: int) -> None:
         self.malformed[reason.value] += count

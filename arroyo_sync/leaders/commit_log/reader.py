@@ -32,7 +32,7 @@ from typing import Any, Literal
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import metadata_refresh_seconds, servers_of
 from arroyo_sync.kafka.errors import (
@@ -42,10 +42,10 @@ from arroyo_sync.kafka.errors import (
     is_fatal_for_reading,
     more_telling,
 )
-from arroyo_sync.kafka.topics import TopicIdentity, ask_spans, ask_starts, list_partitions
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity, ask_spans, ask_starts, list_partitions
 from arroyo_sync.leaders.commit_log.replay import Replay
-from arroyo_sync.leaders.published_offset import Published
+from arroyo_sync.leaders.commit_report import CommitReport
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,6 @@ ASK_TIMEOUT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 PROGRESS_SECONDS = 5.0
 LAG_SECONDS = 1.0
-LOG_INTERVAL_SECONDS = 60.0
 MISSING_ANSWERS = 2
 """How often, one after the other, the brokers must say at the start that there is no such topic: one may be new."""
 MISSING_SECONDS = 10.0
@@ -90,7 +89,7 @@ class CommitLogReader:
         self,
         settings: ReaderSettings,
         decoder: BatchDecoder,
-        apply: Callable[[Sequence[Published]], None],
+        apply: Callable[[Sequence[CommitReport]], None],
         forget: Callable[[int], None],
         set_ready: Callable[[bool], None],
         stopping: Event,
@@ -121,7 +120,7 @@ class CommitLogReader:
         self._replay = Replay()
         # Partitions that were added while the gate was open, and what they have said so far.
         self._added = Replay()
-        self._staged: dict[int, dict[tuple[PartitionKey, str], Published]] = {}
+        self._staged: dict[int, dict[tuple[PartitionKey, str], CommitReport]] = {}
         self._began_at = self._last_logged = 0.0
         self._began_read = 0
 
@@ -320,9 +319,9 @@ class CommitLogReader:
                 continue
             staged = self._staged.get(partition)
             if staged is None:
-                self._apply(decoded.published)
+                self._apply(decoded.reports)
             else:
-                staged.update(((each.key, each.group), each) for each in decoded.published)
+                staged.update(((each.key, each.group), each) for each in decoded.reports)
                 self._added.passed(partition, decoded.next_offset)
             self._positions[partition] = decoded.next_offset
             if not self._is_open:

@@ -7,6 +7,9 @@ the first two colons separate: a group's name may hold colons, a topic's can't. 
       Snuba's Rust consumer write it. Unknown fields are ignored, either time may be missing or null.
     - Legacy: the offset in ASCII digits, with the header ``orig_message_ts`` (UTC), which may be missing.
 
+With either, the header ``topic_id`` may name the topic that the group read by its id. Only our publishers write it, and
+no other reader looks at it.
+
 No value at all is a tombstone. The offset is the *next* one that the group would read.
 
 Guarantees
@@ -35,6 +38,11 @@ LOGICAL_OFFSETS = frozenset({-1, -2, -1000, -1001})
 """librdkafka's names for end, beginning, stored and invalid. A leader that wrote one had no position to tell."""
 
 Headers = Iterable[tuple[str, bytes | None]]
+
+TOPIC_ID_HEADER = "topic_id"
+"""Where our publishers say which topic they read: its id, as text. Names come back, ids don't."""
+MAX_TOPIC_ID_BYTES = 64
+"""Kafka's take 22."""
 
 _SHOWN_BYTES = 80
 # What Arroyo writes, and with no blanks Snuba's Rust consumer. What is released waits for its decoding, which takes a
@@ -227,6 +235,22 @@ def decode_unusual(key: CommitKey, value: bytes, headers: Headers | None) -> Com
             return Skipped(SkipReason.TIMESTAMP, f"{key}: {name} is not a finite number in {_shown(value)}")
         times.append(seconds)
     return CommitRecord(key.topic, key.partition, key.group, offset, times[0], times[1])
+
+
+def decode_topic_id(headers: Headers) -> str | None:
+    """The id of the topic that the group read. ``None``: the record doesn't say, or not in a form that can be read.
+
+    >>> decode_topic_id([("topic_id", b"Ozt3Tf9FRq2c5MwvPSbmGg")])
+    'Ozt3Tf9FRq2c5MwvPSbmGg'
+    """
+    for name, value in headers:
+        if name == TOPIC_ID_HEADER and value and len(value) <= MAX_TOPIC_ID_BYTES:
+            try:
+                text = value.decode()
+            except UnicodeDecodeError:
+                return None
+            return text if text.isprintable() else None
+    return None
 
 
 def _decode_legacy(key: CommitKey, offset: int, headers: Headers) -> CommitRecord | Skipped:

@@ -20,8 +20,8 @@ from arroyo.types import BrokerValue, Message, Partition, Topic
 
 from arroyo_sync import HighWatermarks, RemoteOffsetSource, SynchronizedPartitionStateManager, SynchronizedStrategy
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import Published, Statement
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.numbers import summarise
 
@@ -66,8 +66,8 @@ class _Source(RemoteOffsetSource):
     def publish(self, group: str, partition: int, offset: int) -> None:
         """One commit record."""
         self._log_offset += 1
-        statement = Statement(offset, 1, 0, self._log_offset)
-        self.leaders.apply([Published((TOPIC.name, partition), group, statement)], 0.0)
+        report = CommitReport((TOPIC.name, partition), group, offset, 1, 0, self._log_offset)
+        self.leaders.apply([report], 0.0)
 
 
 def run(bench: Bench) -> dict[str, Any]:

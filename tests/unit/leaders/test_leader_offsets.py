@@ -13,8 +13,8 @@ from typing import cast
 import pytest
 
 from arroyo_sync.core.state import PartitionCell, PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.leader_offsets import CHUNK, LeaderOffsets, OffsetBeyondEnd, Rewind
-from arroyo_sync.leaders.published_offset import FROM_BROKER, Published, Statement
 
 KEY = ("events", 0)
 OTHER = ("events", 1)
@@ -41,11 +41,16 @@ class Fixture:
         timestamp_ms: int | None = None,
     ) -> list[Rewind]:
         position = next(self._positions)
-        statement = Statement(offset, position if timestamp_ms is None else timestamp_ms, log_partition, position)
-        return self.offsets.apply([Published(key, group, statement)], NOW)
+        report = CommitReport(
+            key, group, offset, position if timestamp_ms is None else timestamp_ms, log_partition, position
+        )
+        return self.offsets.apply([report], NOW)
 
     def remote(self, key: PartitionKey = KEY) -> int | None:
-        return self.manager.cell(*key).remote
+        """What the gate sees; of a partition that it doesn't read, what it would see."""
+        remote = self.offsets.remote(key)
+        assert self.manager.cell(*key).remote == (remote if key in self.offsets._known_ends else None)
+        return remote
 
     def assign(self, *keys: PartitionKey, cached: int | None = None) -> None:
         self.offsets.assign(dict.fromkeys(keys, cached))
@@ -134,28 +139,33 @@ def test_a_rewind_below_a_committed_offset_that_filled_in_is_told() -> None:
 
 # One key in several commit-log partitions, as after an expansion.
 
-STATEMENTS = {
+
+def report(offset: int | None, timestamp_ms: int, log_partition: int, log_offset: int) -> CommitReport:
+    return CommitReport(KEY, "g", offset, timestamp_ms, log_partition, log_offset)
+
+
+REPORTS = {
     "an expansion": [
-        Statement(10, 1, 0, 0),
-        Statement(20, 2, 0, 1),
-        Statement(30, 3, 1, 0),
-        Statement(40, 4, 1, 1),
+        report(10, 1, 0, 0),
+        report(20, 2, 0, 1),
+        report(30, 3, 1, 0),
+        report(40, 4, 1, 1),
     ],
     "a rewind in the new partition": [
-        Statement(10, 1, 0, 0),
-        Statement(90, 2, 0, 1),
-        Statement(95, 3, 1, 0),
-        Statement(50, 4, 1, 1),
+        report(10, 1, 0, 0),
+        report(90, 2, 0, 1),
+        report(95, 3, 1, 0),
+        report(50, 4, 1, 1),
     ],
-    "a rewind across the partitions": [Statement(90, 1, 0, 0), Statement(50, 2, 1, 0), Statement(40, 3, 2, 0)],
+    "a rewind across the partitions": [report(90, 1, 0, 0), report(50, 2, 1, 0), report(40, 3, 2, 0)],
     "clocks that disagree within a partition": [
-        Statement(10, 9, 0, 0),
-        Statement(20, 3, 0, 1),
-        Statement(30, 5, 1, 0),
+        report(10, 9, 0, 0),
+        report(20, 3, 0, 1),
+        report(30, 5, 1, 0),
     ],
-    "the same timestamp": [Statement(70, 5, 0, 0), Statement(60, 5, 1, 0), Statement(65, 5, 2, 0)],
-    "a tombstone at the same timestamp": [Statement(70, 5, 0, 0), Statement(None, 5, 1, 0)],
-    "a tombstone that was superseded": [Statement(None, 5, 0, 0), Statement(70, 6, 1, 0)],
+    "the same timestamp": [report(70, 5, 0, 0), report(60, 5, 1, 0), report(65, 5, 2, 0)],
+    "a tombstone at the same timestamp": [report(70, 5, 0, 0), report(None, 5, 1, 0)],
+    "a tombstone that was superseded": [report(None, 5, 0, 0), report(70, 6, 1, 0)],
 }
 EXPECTED: dict[str, int | None] = {
     "an expansion": 40,
@@ -168,9 +178,9 @@ EXPECTED: dict[str, int | None] = {
 }
 
 
-def interleavings(statements: Sequence[Statement]) -> Iterator[tuple[Statement, ...]]:
+def interleavings(reports: Sequence[CommitReport]) -> Iterator[tuple[CommitReport, ...]]:
     """Every order of reading that keeps the order within each partition."""
-    for order in itertools.permutations(statements):
+    for order in itertools.permutations(reports):
         positions: dict[int, int] = {}
         for each in order:
             if each.log_offset < positions.get(each.log_partition, 0):
@@ -180,13 +190,13 @@ def interleavings(statements: Sequence[Statement]) -> Iterator[tuple[Statement, 
             yield order
 
 
-@pytest.mark.parametrize("name", STATEMENTS)
+@pytest.mark.parametrize("name", REPORTS)
 def test_a_key_in_two_partitions_counts_the_same_in_every_order_of_reading(name: str) -> None:
     """The last record of each partition counts, of those the latest, on a tie the lowest."""
-    for order in interleavings(STATEMENTS[name]):
+    for order in interleavings(REPORTS[name]):
         fixture = Fixture()
-        for statement in order:
-            fixture.offsets.apply([Published(KEY, "g", statement)], NOW)
+        for each in order:
+            fixture.offsets.apply([each], NOW)
         assert fixture.remote() == EXPECTED[name], order
 
 
@@ -200,6 +210,59 @@ def test_what_a_forgotten_partition_said_no_longer_counts() -> None:
     assert (fixture.remote(), fixture.remote(OTHER)) == (10, None)
     fixture.offsets.forget_log_partition(0)
     assert fixture.remote() is None
+
+
+@pytest.mark.parametrize("log_partitions", [1, 2])
+def test_within_a_log_partition_the_later_log_offset_counts_in_whatever_order_they_are_read(
+    log_partitions: int,
+) -> None:
+    """Also the same record twice, and with another commit-log partition beside."""
+    reports = [report(10, 5, 0, 0), report(1000, 9, 0, 1), report(500, 7, 0, 2)]
+    for order in itertools.permutations([*reports, reports[0]]):
+        fixture = Fixture()
+        if log_partitions == 2:
+            fixture.offsets.apply([report(3, 1, 1, 50)], NOW)
+        fixture.offsets.apply(order, NOW)
+        assert fixture.remote() == 500, order
+
+
+# What the gate hears of.
+
+
+def test_the_manager_has_the_remote_offsets_of_assigned_partitions_alone() -> None:
+    """A report of any other makes no cell and wakes nobody, and counts once the partition is assigned."""
+    fixture = Fixture()
+    fixture.assign(KEY)
+    version = fixture.manager.version
+    fixture.publish(100, key=OTHER)
+    assert (list(fixture.manager.partitions), fixture.manager.version) == ([KEY], version)
+    fixture.assign(OTHER)
+    fixture.offsets.received(OTHER, 100)
+    assert fixture.manager.partitions[OTHER][1].remote == 100
+    fixture.offsets.revoke([OTHER])
+    assert fixture.manager.partitions[OTHER][1].remote is None
+    version = fixture.manager.version
+    fixture.publish(101, key=OTHER)
+    assert fixture.manager.version == version
+
+
+def test_a_snapshot_holds_what_is_published_of_assigned_partitions() -> None:
+    """While none is assigned it holds everything: who looks from outside assigns nothing."""
+    fixture = Fixture()
+    fixture.publish(100)
+    fixture.publish(200, key=OTHER)
+    assert fixture.offsets.published().keys() == {KEY, OTHER}
+    fixture.assign(KEY, ("events", 2))
+    assert fixture.offsets.published().keys() == {KEY}
+
+
+def test_other_topics_can_be_dropped() -> None:
+    """Nothing is known of them afterwards."""
+    fixture = Fixture()
+    fixture.publish(100)
+    fixture.publish(100, key=("other", 0))
+    fixture.offsets.retain_topic("events")
+    assert (fixture.remote(), set(fixture.offsets.published())) == (100, {KEY})
 
 
 # Proof.
@@ -436,7 +499,7 @@ def test_an_assignment_before_the_start_counts_too() -> None:
     offsets.attach(manager)
     offsets.enable()
     manager.cell(*KEY).received = 10
-    offsets.apply([Published(KEY, "g", Statement(10, 0, 0, 0))], NOW)
+    offsets.apply([CommitReport(KEY, "g", 10, 0, 0, 0)], NOW)
     assert manager.cell(*KEY).remote == 10
 
 
@@ -538,14 +601,20 @@ def test_state_for_ten_thousand_partitions_and_ten_groups_fits_in_50_mb() -> Non
         offsets = LeaderOffsets(groups)
         offsets.attach(manager)
         offsets.enable()
-        for partition in range(10_000):
+        keys = [("events", partition) for partition in range(10_000)]
+        offsets.assign(dict.fromkeys(keys))
+        for partition, key in enumerate(keys):
             position = 10**9 + partition * 10
             offsets.apply(
                 [
-                    Published(
-                        ("events", partition),
+                    CommitReport(
+                        key,
                         group,
-                        Statement(position + index, position * 1000 + index, index, position - index, position + 0.5),
+                        position + index,
+                        position * 1000 + index,
+                        index,
+                        position - index,
+                        position + 0.5,
                     )
                     for index, group in enumerate(groups)
                 ],
@@ -562,13 +631,14 @@ def test_state_for_ten_thousand_partitions_and_ten_groups_fits_in_50_mb() -> Non
 def test_an_offset_that_moves_touches_one_partition_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in partitions written to the manager, so that no clock is needed."""
     fixture = Fixture()
+    fixture.assign(*[("events", partition) for partition in range(300)])
     for partition in range(300):
         fixture.publish(10, key=("events", partition))
     written: list[PartitionKey] = []
-    write = fixture.manager.set_remote_offsets
+    write = fixture.manager.store_remote_offsets
     monkeypatch.setattr(
         fixture.manager,
-        "set_remote_offsets",
+        "store_remote_offsets",
         lambda offsets: write([(written.append(key), (key, offset))[1] for key, offset in offsets]),  # type: ignore[func-returns-value]
     )
     fixture.publish(11, key=("events", 5))
@@ -579,21 +649,21 @@ def test_no_lock_is_held_for_more_than_a_chunk_of_partitions(monkeypatch: pytest
     """Opening, shutting, assigning and replaying many partitions let others in between."""
     fixture = Fixture(is_open=False)
     sizes: list[int] = []
-    write = fixture.manager.set_remote_offsets
+    write = fixture.manager.store_remote_offsets
 
     def count(offsets: Iterator[tuple[PartitionKey, int | None]]) -> None:
         items = list(offsets)
         sizes.append(len(items))
         write(items)
 
-    monkeypatch.setattr(fixture.manager, "set_remote_offsets", count)
+    monkeypatch.setattr(fixture.manager, "store_remote_offsets", count)
     keys = [("events", partition) for partition in range(500)]
-    fixture.offsets.apply([Published(key, "g", Statement(10, 1, 0, 1)) for key in keys], NOW)
-    fixture.offsets.enable()
     fixture.assign(*keys)
-    fixture.offsets.revoke(keys)
+    fixture.offsets.apply([CommitReport(key, "g", 10, 1, 0, 1) for key in keys], NOW)
+    fixture.offsets.enable()
     fixture.offsets.disable()
     fixture.offsets.forget_log_partition(0)
+    fixture.offsets.revoke(keys)
     assert sum(sizes) == 6 * 500
     assert max(sizes) == CHUNK <= 100, "at 5 us each"
 

@@ -12,6 +12,7 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Kafk
 from arroyo_sync.leaders.commit_log import batch_decoder as batch
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.record import Skipped, Tombstone, decode, decode_unusual
+from arroyo_sync.leaders.commit_report import CommitReport
 from tests.support.fakes import Clock
 
 GROUPS = ("g", "a:b")
@@ -36,9 +37,9 @@ def test_the_last_record_of_each_key_counts() -> None:
             record(12, b"events:0:g", b'{"offset": 6, "orig_message_ts": 1.5}'),
         ]
     )
-    said = {each.key: each.statement for each in decoded.published}
-    assert said[("events", 0)] == (6, 1234, 3, 12, 1.5)
-    assert said[("events", 1)] == (7, 1234, 3, 11, None)
+    said = {each.key: each for each in decoded.reports}
+    assert said[("events", 0)] == CommitReport(("events", 0), "g", 6, 1234, 3, 12, 1.5)
+    assert said[("events", 1)] == CommitReport(("events", 1), "g", 7, 1234, 3, 11)
     assert (decoded.next_offset, decoded.events) == (13, [])
 
 
@@ -54,7 +55,7 @@ def test_the_last_readable_record_counts_if_the_last_one_is_not() -> None:
             record(5, b"events:1:g", b"{"),
         ]
     )
-    assert [(each.key, each.statement.offset) for each in decoded.published] == [(("events", 0), 5)]
+    assert [(each.key, each.offset) for each in decoded.reports] == [(("events", 0), 5)]
     assert (dict(made.malformed), made.logical) == ({"value": 3}, 1)
 
 
@@ -62,7 +63,7 @@ def test_a_tombstone_is_a_last_word_too() -> None:
     """It isn't passed over for an older offset."""
     made = decoder()
     decoded = made.decode([record(1, b"events:0:g", b"5"), record(2, b"events:0:g", None)])
-    assert [each.statement.offset for each in decoded.published] == [None]
+    assert [each.offset for each in decoded.reports] == [None]
     assert made.tombstones == 1
 
 
@@ -75,7 +76,7 @@ def test_other_groups_are_skipped_before_their_records_are_parsed(monkeypatch: p
     monkeypatch.setattr(batch, "decode_unusual", fail)
     made = decoder("b")
     keys = [b"events:0:other", b"events:0:a:b", b"events:0:b:c", b"x:y:z"]
-    assert made.decode([record(index, key, b"not JSON") for index, key in enumerate(keys * 2)]).published == []
+    assert made.decode([record(index, key, b"not JSON") for index, key in enumerate(keys * 2)]).reports == []
     assert (made.other_groups, made.read, dict(made.malformed)) == (8, 8, {})
 
 
@@ -95,14 +96,14 @@ def test_events_are_no_records() -> None:
     decoded = made.decode([record(1, b"events:0:g", b"5"), event, record(2, None, b"5"), event])
     assert (decoded.next_offset, decoded.events, made.read) == (3, [event, event], 2)
     decoded = made.decode([event])
-    assert (decoded.published, decoded.next_offset) == ([], None)
+    assert (decoded.reports, decoded.next_offset) == ([], None)
 
 
 def test_a_record_without_a_timestamp_is_older_than_all() -> None:
     """And doesn't count as the newest."""
     made = decoder()
-    (published,) = made.decode([record(1, b"e:0:g", b"5", (TIMESTAMP_NOT_AVAILABLE, 0))]).published
-    assert published.statement.timestamp_ms == -1
+    (report,) = made.decode([record(1, b"e:0:g", b"5", (TIMESTAMP_NOT_AVAILABLE, 0))]).reports
+    assert report.timestamp_ms == -1
     made.decode([record(2, b"e:0:g", b"5", (TIMESTAMP_CREATE_TIME, 50)), record(3, b"e:1:g", b"5")])
     assert made.newest_timestamp_ms == 1234
 
@@ -116,8 +117,29 @@ def test_a_record_says_the_same_however_its_value_is_written() -> None:
         b'{"orig_message_ts": 15e-1, "received_p99": null, "offset": 6}',
     ]
     for value in values:
-        (published,) = decoder().decode([record(12, b"events:0:g", value)]).published
-        assert published == (("events", 0), "g", (6, 1234, 3, 12, 1.5))
+        (report,) = decoder().decode([record(12, b"events:0:g", value)]).reports
+        assert report == CommitReport(("events", 0), "g", 6, 1234, 3, 12, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("headers", "topic_id"),
+    [
+        pytest.param([("topic_id", b"Ozt3Tf9FRq2c5MwvPSbmGg")], "Ozt3Tf9FRq2c5MwvPSbmGg", id="ours"),
+        pytest.param([("other", b"x"), ("topic_id", b"abc")], "abc", id="beside others"),
+        pytest.param(None, None, id="none"),
+        pytest.param([("topic_id", None)], None, id="null"),
+        pytest.param([("topic_id", b"")], None, id="empty"),
+        pytest.param([("topic_id", b"\xff")], None, id="not UTF-8"),
+        pytest.param([("topic_id", b"a\nb")], None, id="not printable"),
+        pytest.param([("topic_id", b"x" * 65)], None, id="too long"),
+    ],
+)
+def test_a_header_says_which_topic_the_group_read(headers: Any, topic_id: str | None) -> None:
+    """Whatever the value's form. One that can't be read is as good as none."""
+    for value in (b'{"offset": 6, "orig_message_ts": 1.5, "received_p99": null}', b'{"offset": 6}', b"6", None):
+        message = Message("log", 3, 1, b"events:0:g", value, headers, None, (TIMESTAMP_CREATE_TIME, 1))
+        (report,) = decoder().decode([message]).reports
+        assert report.topic_id == topic_id
 
 
 def test_remembering_keys_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +150,7 @@ def test_remembering_keys_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     keys += [b"e:%d:x:g" % partition for partition in range(5)] + [b"x:y:g"] * 5
     messages = [record(index, key, b"5") for index, key in enumerate(keys)]
     expected = made.decode(messages)
-    assert len(expected.published) == 10
+    assert len(expected.reports) == 10
     for rounds in (2, 3):
         assert made.decode(messages) == expected
         assert (made.other_groups, dict(made.malformed)) == (10 * rounds, {"key": 5 * rounds})
@@ -143,8 +165,8 @@ def test_headers_whose_names_are_no_text_do_not_matter() -> None:
             raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no text")
 
     message = Strange("log", 3, 1, b"e:0:g", b"5", None, None, (TIMESTAMP_CREATE_TIME, 1))
-    (published,) = decoder().decode([message]).published
-    assert published.statement.offset == 5
+    (report,) = decoder().decode([message]).reports
+    assert report.offset == 5
 
 
 def test_a_reason_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
@@ -178,9 +200,9 @@ def test_a_batch_says_what_its_records_say_one_by_one() -> None:
             if key.group in GROUPS:
                 offset = None if isinstance(decoded, Tombstone) else decoded.offset
                 expected[key.topic, key.partition, key.group] = offset
-        published = decoder().decode(messages).published
-        assert {(*each.key, each.group): each.statement.offset for each in published} == expected
-        assert len(published) == len(expected)
+        reports = decoder().decode(messages).reports
+        assert {(*each.key, each.group): each.offset for each in reports} == expected
+        assert len(reports) == len(expected)
 
 
 def test_a_batch_full_of_unreadable_records_takes_no_quadratic_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,5 +210,5 @@ def test_a_batch_full_of_unreadable_records_takes_no_quadratic_time(monkeypatch:
     looked_at = itertools.count()
     monkeypatch.setattr(batch, "decode_unusual", lambda *arguments: (next(looked_at), decode_unusual(*arguments))[1])
     messages = [record(index, b"e:%d:g" % (index % 100), b"{" if index > 100 else b"1") for index in range(2_000)]
-    assert len(decoder().decode(messages).published) == 100
+    assert len(decoder().decode(messages).reports) == 100
     assert next(looked_at) <= 2_000

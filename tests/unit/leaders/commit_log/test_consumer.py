@@ -16,9 +16,9 @@ from arroyo_sync.core.source import NOTHING_UNVERIFIED, HighWatermarks, RemoteOf
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.leaders import offset_source as source_module
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.leaders.offset_source import OffsetSource
-from arroyo_sync.leaders.published_offset import Published, Statement
 from tests.support.fakes import Clock
 
 CONFIGURATION = {"bootstrap.servers": "127.0.0.1:1"}
@@ -157,7 +157,7 @@ class Stub(OffsetSource):
             raise self.error
 
     def publish(self, offset: int, key: PartitionKey = ("events", 0), group: str = "g") -> None:
-        self._apply([Published(key, group, Statement(offset, 0, 0, 0))])
+        self._apply([CommitReport(key, group, offset, 0, 0, 0)])
 
 
 @pytest.mark.parametrize(
@@ -224,9 +224,6 @@ class Cached:
     def cached(self, topic: str, partition: int) -> int | None:
         self.askers.append(threading.get_ident())
         return self.end
-
-    def query(self, partitions: object, timeout: float) -> dict[PartitionKey, int]:
-        raise AssertionError("a question to the broker would keep the follower from polling")
 
 
 def test_the_followers_client_is_asked_on_its_thread_only_and_seldom() -> None:

@@ -10,8 +10,8 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
 from arroyo_sync.leaders.commit_log.recent_start import RETRY_SECONDS, RecentStart
+from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import Published, Statement
 from tests.support.fakes import Clock
 
 FIRST, SECOND = ("events", 0), ("events", 1)
@@ -40,7 +40,7 @@ class Fixture:
         return {key: offset for key, offset in answer.items() if key in partitions}
 
     def publish(self, offset: int | None, key: PartitionKey, group: str) -> None:
-        self.offsets.apply([Published(key, group, Statement(offset, 0, 0, 0))], 0.0)
+        self.offsets.apply([CommitReport(key, group, offset, 0, 0, 0)], 0.0)
 
     def remote(self, key: PartitionKey) -> int | None:
         return self.manager.cell(*key).remote
