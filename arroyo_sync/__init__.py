@@ -1,5 +1,7 @@
 """Synchronizes offsets between Kafka consumer groups: a follower sees a message only after its leaders committed it."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 from arroyo_sync.core.errors import (
     AccessRefused,
     ArroyoSyncError,
@@ -27,6 +29,11 @@ from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall
+
+try:
+    __version__ = version("arroyo-sync")
+except PackageNotFoundError:  # run from its source
+    __version__ = "unknown"
 
 __all__ = [
     "AccessRefused",
@@ -57,6 +64,7 @@ __all__ = [
     "SynchronizedStrategy",
     "SynchronizedStrategyFactory",
     "UnexpectedMessage",
+    "__version__",
     "log_if_refused",
     "raise_if_refused",
     "tune_interpreter",

@@ -201,10 +201,10 @@ def test_what_on_stall_raises_is_logged_and_the_next_look_takes_place(
 def test_a_look_that_fails_is_logged_once_a_minute_and_the_next_one_takes_place(
     follower: Follower, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever a metrics backend raises."""
+    """Whatever goes wrong in it; what a metrics backend raises isn't among it, see the reporter."""
     monitor = follower.monitor()
     caplog.set_level(logging.ERROR)
-    follower.backend = None  # type: ignore[assignment]
+    follower.snapshot = None  # type: ignore[assignment]
     look_at(follower, monitor, 0, 1, 59)
     assert len(caplog.records) == 1
     look_at(follower, monitor, 60)
