@@ -9,7 +9,6 @@ from arroyo_sync.core.errors import (
     FollowerStalled,
     InvalidOffset,
     InvalidState,
-    InvalidStateTransition,
     MessageNotReady,
     NotReady,
     SourceDied,
@@ -25,7 +24,7 @@ from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from arroyo_sync.leaders.commit_log.publisher import CommitLogPublisher, PublishCommitLog
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall
@@ -39,6 +38,7 @@ __all__ = [
     "AccessRefused",
     "ArroyoSyncError",
     "CommitLogConsumer",
+    "CommitLogPublisher",
     "ConfigurationError",
     "FlowControlledConsumer",
     "FollowerStalled",
@@ -47,7 +47,6 @@ __all__ = [
     "HoldLimits",
     "InvalidOffset",
     "InvalidState",
-    "InvalidStateTransition",
     "LeaderSnapshot",
     "MessageNotReady",
     "NotReady",

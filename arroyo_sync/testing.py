@@ -42,7 +42,8 @@ class ManualSource(RemoteOffsetSource):
         with self._lock:
             if self.manager is None:
                 self.manager = manager
-                manager.set_remote_offsets(self._before_start.items())
+                manager.store_remote_offsets(self._before_start.items())
+        manager.deliver()
 
     def check(self) -> None:
         if self._cause is not None:

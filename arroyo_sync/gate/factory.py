@@ -17,13 +17,13 @@ from arroyo.processing.strategies.abstract import ProcessingStrategy, Processing
 from arroyo.types import Commit, Partition
 
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.core.source import RemoteOffsetSource
+from arroyo_sync.core.source import EndOffsetsSource, RemoteOffsetSource
 from arroyo_sync.core.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.follower_snapshot import take_snapshot
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import POLL_INTERVAL_SECONDS, REJECTED_WAIT_SECONDS, SynchronizedStrategy
-from arroyo_sync.kafka.arroyo_consumer import client_of
+from arroyo_sync.kafka.arroyo_consumer import client_of, consumer_behind, group_of, is_kip848, outermost_factory
 from arroyo_sync.kafka.end_offsets import KafkaWatermarks
 from arroyo_sync.observe.grade import Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts
@@ -48,8 +48,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         StreamProcessor(consumer, Topic("events"), factory).run()
 
     :param factory: makes the strategy that gets the released messages.
-    :param source: tells how far the leaders have committed. Started by the first poll or assignment, stopped by
-        `shutdown`.
+    :param source: tells how far the leaders have committed. Started by the first poll or assignment, stopped when the
+        consumer of `flow_control` closes, at the latest by `shutdown`.
     :param limits: how much a partition may hold; see `HoldLimits`.
     :param on_state_change: called at every change of a partition's state; see `SynchronizedPartitionStateManager`.
     :param slice_seconds: for how long at most the gate works or waits before the processor has its turn.
@@ -114,9 +114,11 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         self._watermarks: KafkaWatermarks | None = None
         self._gate: SynchronizedStrategy[TPayload] | None = None
         self._has_warned = False
+        self._is_stopped = False
+        self._outermost: object | None = None  # the factory that the processor was given, if that is known
         self._monitor = Monitor(
             self._observe,
-            open_watermarks=getattr(source, "open_watermarks", None),
+            ask_ends=source.end_offsets if isinstance(source, EndOffsetsSource) else None,
             gate_counts=self._gate_counts,
             end=self.manager.fail,
             tell=capture_problem,
@@ -129,12 +131,13 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     def flow_control(self, consumer: Consumer[TPayload]) -> FlowControlledConsumer[TPayload]:
         """The consumer to give to the StreamProcessor, around yours.
 
-        :raises ConfigurationError: called a second time.
+        :raises ConfigurationError: called a second time, or the consumer's group is one of the leader groups.
         """
         if self._flow is not None:
             raise ConfigurationError(
                 "flow_control() was called before: a factory serves one consumer; make a source and a factory for each"
             )
+        self._check_group(consumer)
         # Arroyo has no call for a partition's end offset; its consumer's own handle knows it without asking the broker.
         client = client_of(consumer)
         if client is not None:
@@ -145,7 +148,9 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             self._check_source,
             slice_seconds=self._slice_seconds,
             rejected_wait_seconds=REJECTED_WAIT_SECONDS,
-            on_close=self._watermarks.close if self._watermarks is not None else None,
+            before_close=self._watermarks.close if self._watermarks is not None else None,
+            after_close=self._consumer_closed,
+            clock=self._clock,
         )
         return self._flow
 
@@ -154,17 +159,12 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     ) -> ProcessingStrategy[TPayload]:
         """The user's strategy behind a new gate. Called by Arroyo in a rebalance.
 
-        :raises ConfigurationError: for partitions of more than one topic.
+        :raises ConfigurationError: for partitions of more than one topic. Without `flow_control`, also for
+            ``group.protocol=consumer`` and a group that is a leader group, as far as the consumer can be found.
         """
-        if self._flow is not None:
-            partitions = self._flow.rewind_retained(partitions)
-        elif not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "flow_control() was never called: releases are slow, a partition that waits stops all others, and "
-                "under group.protocol=consumer messages are lost in rebalances. Give StreamProcessor the consumer "
-                "that factory.flow_control(consumer) returns"
-            )
+        if self._flow is None:
+            self._begin_without_flow_control(commit, partitions)
+        self._outermost = outermost_factory(commit)
         self._start()
         self._source.assign(
             {(partition.topic.name, partition.index): offset for partition, offset in partitions.items()},
@@ -191,8 +191,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     def shutdown(self) -> None:
         """Stop the monitor and the source, each within ``stop_timeout`` seconds, and shut the user's factory down."""
         try:
-            self._monitor.stop(self._stop_timeout)
-            self._source.stop(self._stop_timeout)
+            self._stop()
         finally:
             self._factory.shutdown()
 
@@ -225,6 +224,55 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             if buffer.partition.index == partition and buffer.held and buffer.held[0].offset == offset:
                 return self._clock() - buffer.held[0].since
         return 0.0
+
+    # The start and the end.
+
+    def _check_group(self, consumer: object) -> None:
+        group = group_of(consumer)
+        if group is not None and group in getattr(self._source, "groups", ()):
+            raise ConfigurationError(
+                f"group.id={group!r} is also one of the leader groups: the follower would take the leader's partitions "
+                "from it, and wait for itself for ever. Give the follower a group.id of its own"
+            )
+
+    def _begin_without_flow_control(self, commit: Commit, partitions: Mapping[Partition, int]) -> None:
+        consumer = consumer_behind(commit)
+        self._check_group(consumer)
+        if is_kip848(consumer):
+            raise ConfigurationError(
+                "group.protocol=consumer without flow_control(): messages would be lost in rebalances. Give "
+                "StreamProcessor the consumer that factory.flow_control(consumer) returns"
+            )
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "flow_control() was never called: releases are slow, and a partition that waits stops all others. "
+                "Give StreamProcessor the consumer that factory.flow_control(consumer) returns"
+            )
+        try:
+            commit(partitions, force=True)  # they are all new ones: see `StartPositions`, which has it otherwise
+        except Exception as exc:
+            logger.warning("The positions that this assignment begins at could not be committed: %s", exc)
+
+    def _consumer_closed(self) -> None:
+        """Stop what would run on where the processor shuts another factory down, one that doesn't hand it on."""
+        outermost = type(self._outermost)
+        if getattr(outermost, "shutdown", None) is ProcessingStrategyFactory.shutdown:
+            logger.warning(
+                "%s doesn't hand shutdown() on, so the source of remote offsets would still run: it is stopped since "
+                "the consumer has closed. Make SynchronizedStrategyFactory the outermost factory",
+                outermost.__qualname__,
+            )
+        try:
+            self._stop()
+        except Exception:
+            logger.exception("The source could not be stopped when the consumer closed")
+
+    def _stop(self) -> None:
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._monitor.stop(self._stop_timeout)
+            self._source.stop(self._stop_timeout)
 
     # The monitor's side.
 

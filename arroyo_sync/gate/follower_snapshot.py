@@ -1,7 +1,7 @@
 """Takes snapshots of a running follower.
 
-Threads: any thread may take one. It reads what the processor's and the source's threads write, without a lock, so its
-parts may be of slightly different moments.
+Threads: any thread may take one at any time, also in a callback, a log handler or a signal handler. It reads what the
+processor's and the source's threads write, without a lock, so its parts may be of slightly different moments.
 """
 
 from __future__ import annotations
@@ -121,6 +121,9 @@ def _milliseconds_between(earlier: float | None, later: float) -> float | None:
 
 
 def _error_of(source: RemoteOffsetSource) -> str | None:
+    if isinstance(source, ObservableSource):
+        death = source.death()
+        return None if death is None else str(death)
     try:
         source.check()
     except SourceDied as died:

@@ -87,6 +87,10 @@ class PartitionBuffers:
         self.last_forwarded: PartitionBuffer | None = None
         """The buffer that took or forwarded a message last, if the manager hasn't been told its local offset yet."""
 
+        self.on_start_elsewhere: Callable[[Partition, int], None] | None = None
+        """Called with the offset of a partition's first message, if that is held and lies past ``positions``."""
+        self._positions = {partition.index: position for partition, position in positions.items()}
+
         # Buffers whose local offset moved since the manager was told; `last_forwarded` is among them. It stands apart,
         # since messages come in long runs of one partition.
         self._unreported: set[PartitionBuffer] = set()
@@ -117,8 +121,8 @@ class PartitionBuffers:
 
         :raises MessageRejected: the buffer is full.
         """
-        if offset < buffer.expected:
-            self._move_position(buffer, offset)
+        if offset != buffer.expected:
+            self._skip_or_go_back(buffer, offset)
         if buffer.is_full and buffer.is_at_limit:
             raise MessageRejected
         was_full = buffer.is_full
@@ -172,7 +176,7 @@ class PartitionBuffers:
         self.opened.clear()
         self.pause_changes.clear()
         if dropped:
-            logger.info("Dropped %d held messages: they stay in Kafka and are read again", dropped)
+            logger.info("Dropped %d buffered messages: they stay in Kafka and are read again", dropped)
 
     def forget_assignment(self) -> None:
         """The partitions are no longer the follower's, or will be another gate's."""
@@ -243,6 +247,13 @@ class PartitionBuffers:
         lowest = self._source.unverified.get(buffer.key)
         if lowest is not None and lowest <= buffer.expected:
             self._source.received(*buffer.key, buffer.expected)
+
+    def _skip_or_go_back(self, buffer: PartitionBuffer, offset: int) -> None:
+        """The message to be held is not the next one."""
+        if offset < buffer.expected:
+            self._move_position(buffer, offset)
+        elif self.on_start_elsewhere is not None and buffer.expected == self._positions[buffer.partition.index]:
+            self.on_start_elsewhere(buffer.partition, offset)
 
     def _move_position(self, buffer: PartitionBuffer, offset: int) -> None:
         """The partition is read from ``offset`` on. If that is further back, every remote offset needs proof again."""

@@ -32,6 +32,7 @@ from confluent_kafka import KafkaError
 from confluent_kafka.admin import ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.kafka.cluster_client import ClusterClient, OnOffsets, call, no_answer, stopped
 from arroyo_sync.kafka.committed_offsets import GroupCommits
 
@@ -64,6 +65,7 @@ class Asker:
 
     :param configuration: librdkafka settings of the cluster.
     :param on_error: told of what isn't about one question.
+    :param advice: added to the log line about a topic that isn't there.
     :param clock: monotonic seconds.
     """
 
@@ -71,12 +73,14 @@ class Asker:
         self,
         configuration: Mapping[str, Any],
         on_error: Callable[[KafkaError], None],
+        *,
+        advice: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._configuration = dict(configuration)
         self._on_error = on_error
         self._clock = clock
-        self._client = ClusterClient(self._configuration, on_error, clock)
+        self._client = ClusterClient(self._configuration, on_error, BrokerWatch(advice, clock), clock)
         # Guards what follows; written and read by any thread.
         self._lock = threading.Lock()
         self._is_stopped = False

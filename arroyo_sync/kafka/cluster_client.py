@@ -21,6 +21,7 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCol
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.kafka.client_settings import admin_settings, make_client
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class ClusterClient:
 
     :param configuration: librdkafka settings of the cluster.
     :param on_error: told, on a thread that asks, of what isn't about one question.
+    :param watch: says what can't be asked about.
     :param clock: monotonic seconds.
     """
 
@@ -57,9 +59,11 @@ class ClusterClient:
         self,
         configuration: Mapping[str, Any],
         on_error: Callable[[KafkaError], None],
+        watch: BrokerWatch,
         clock: Callable[[], float],
     ) -> None:
         self._settings = {**admin_settings(configuration), "error_cb": on_error}
+        self._watch = watch
         self._clock = clock
         # Guards what follows; written and read by any thread. Notified when a question is over.
         self._changed = threading.Condition()
@@ -97,23 +101,15 @@ class ClusterClient:
 
         :raises ConfigurationError: librdkafka refuses the settings.
         """
-        admin = self._begin_question()
-        if admin is None:
-            call(on_answer, dict.fromkeys(topics, stopped()))
-            return
-        found: dict[str, TopicDescription | KafkaError] = {}
+        names = sorted(set(topics))
 
-        def settle(topic: str, answer: TopicDescription | KafkaError) -> None:
-            found[topic] = answer
-            self._learn(topic, answer)
-            if len(found) == len(futures):
-                self._end_question()
-                call(on_answer, found)
+        def settle(answers: Mapping[str, TopicDescription | KafkaError]) -> None:
+            if all(isinstance(each, KafkaError) and each.code() == KafkaError._TIMED_OUT for each in answers.values()):
+                self._find_brokers(names, timeout / 4, lambda: self._describe(names, timeout / 4, on_answer))
+            else:
+                on_answer(answers)
 
-        futures: Mapping[str, Future[TopicDescription]]
-        futures = admin.describe_topics(TopicCollection(sorted(set(topics))), request_timeout=timeout)
-        for topic, future in futures.items():
-            future.add_done_callback(lambda future, topic=topic: settle(topic, _result(future)))  # type: ignore[misc]
+        self._describe(names, timeout / 2, settle)
 
     def poll(self) -> None:
         """Let ``on_error`` be told of what has happened. Doesn't block."""
@@ -134,6 +130,53 @@ class ClusterClient:
             admin, self._admin = self._admin, None
         del admin
 
+    def _describe(self, names: Sequence[str], timeout: float, on_answer: OnDescribed) -> None:
+        """Ask the broker that counts as the controller for now."""
+        admin = self._begin_question()
+        if admin is None:
+            call(on_answer, dict.fromkeys(names, stopped()))
+            return
+        found: dict[str, TopicDescription | KafkaError] = {}
+
+        def settle(topic: str, answer: TopicDescription | KafkaError) -> None:
+            found[topic] = answer
+            self._learn(topic, answer)
+            if len(found) == len(futures):
+                self._end_question()
+                call(on_answer, found)
+
+        futures: Mapping[str, Future[TopicDescription]]
+        futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout)
+        for topic, future in futures.items():
+            future.add_done_callback(lambda future, topic=topic: settle(topic, _result(future)))  # type: ignore[misc]
+
+    def _find_brokers(self, names: Sequence[str], timeout: float, then: Callable[[], None]) -> None:
+        """Ask any broker for the topics' leaders and for the controller, on a thread made for it, since it blocks.
+
+        librdkafka sends `describe` to the broker that it takes for the controller. While that one is down it doesn't
+        look for another by itself.
+        """
+        admin = self._begin_question()
+        if admin is None:
+            then()
+            return
+
+        def run() -> None:
+            nonlocal admin
+            try:
+                for name in names:
+                    topic = admin.list_topics(name, timeout=timeout).topics[name]  # type: ignore[union-attr]
+                    if topic.error is None:
+                        self._keep(name, {each.id: each.leader for each in topic.partitions.values()})
+            except KafkaException as error:
+                logger.debug("No broker tells who leads %s: %s", names, error)
+            finally:
+                then()
+                admin = None  # it isn't to be destroyed here
+                self._end_question()
+
+        threading.Thread(target=run, name="arroyo-sync brokers", daemon=True).start()
+
     def _ask_described(
         self, partitions: Collection[PartitionKey], specs: Sequence[OffsetSpec], timeout: float, on_answer: OnOffsets
     ) -> None:
@@ -142,6 +185,7 @@ class ClusterClient:
             led, unknown = self._by_leader(partitions)
             errors = {key: self._why_not_led(key) for key in unknown}
         if errors:
+            self._watch.update(errors)
             call(on_answer, errors)
         for leader_id, keys in led.items():
             self._ask_broker(leader_id, keys, specs, timeout, on_answer)
@@ -171,7 +215,7 @@ class ClusterClient:
                 if pending:
                     return
             self._end_question()
-            self._note_unanswered(found)
+            self._note_answered(found)
             call(on_answer, found)
 
         for index, spec in enumerate(specs):
@@ -220,23 +264,31 @@ class ClusterClient:
 
     def _learn(self, name: str, answer: TopicDescription | KafkaError) -> None:
         """Takes the lock."""
-        now = self._clock()
+        if not isinstance(answer, KafkaError):
+            self._keep(name, {each.id: -1 if each.leader is None else each.leader.id for each in answer.partitions})
+            return
         with self._changed:
-            if isinstance(answer, KafkaError):
-                # Who led is kept: a broker that no longer does says so itself.
-                known = self._topics.get(name)
-                self._topics[name] = _Topic(now, {} if known is None else known.leaders, answer)
-                return
-            self._outdated.discard(name)
-            leaders = {each.id: None if each.leader is None else each.leader.id for each in answer.partitions}
-            self._topics[name] = _Topic(now, leaders)
+            # Who led is kept: a broker that no longer does says so itself.
+            known = self._topics.get(name)
+            self._topics[name] = _Topic(self._clock(), {} if known is None else known.leaders, answer)
 
-    def _note_unanswered(self, found: Mapping[PartitionKey, Sequence[Offset]]) -> None:
+    def _keep(self, name: str, leaders: Mapping[int, int]) -> None:
+        """Takes the lock. -1: no broker leads the partition."""
+        with self._changed:
+            self._outdated.discard(name)
+            self._topics[name] = _Topic(
+                self._clock(), {partition: None if leader < 0 else leader for partition, leader in leaders.items()}
+            )
+
+    def _note_answered(self, found: Mapping[PartitionKey, Sequence[Offset]]) -> None:
         """Takes the lock."""
-        topics = {key[0] for key, answers in found.items() if any(isinstance(each, KafkaError) for each in answers)}
-        if topics:
-            with self._changed:
-                self._outdated |= topics
+        errors = {
+            key: next((each for each in answers if isinstance(each, KafkaError)), None)
+            for key, answers in found.items()
+        }
+        self._watch.update(errors)
+        with self._changed:
+            self._outdated.update(topic for (topic, _), error in errors.items() if error is not None)
 
     def _begin_question(self) -> AdminClient | None:
         """The client, for a question that is in flight until `_end_question`; ``None`` once stopped. Takes the lock."""

@@ -18,12 +18,11 @@ import time
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import AccessRefused
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.errors import is_fatal
 
 logger = logging.getLogger(__name__)
 
-LOG_INTERVAL_SECONDS = 60.0
 
 _throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
 

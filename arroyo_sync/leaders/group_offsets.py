@@ -23,21 +23,19 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import servers_of
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
 from arroyo_sync.kafka.errors import is_fatal, more_telling
 from arroyo_sync.leaders.commit_report import CommitReport
-from arroyo_sync.leaders.leader_offsets import CHUNK
 from arroyo_sync.leaders.offset_source import OffsetSource
 
 logger = logging.getLogger(__name__)
 
 REACH_TIMEOUT_SECONDS = 1.0
 TIMEOUT_SECONDS = 2.0
-LOG_INTERVAL_SECONDS = 60.0
 
 
 class GroupOffsetsSource(OffsetSource):
@@ -68,7 +66,8 @@ class GroupOffsetsSource(OffsetSource):
         self._interval_seconds = interval_seconds
         self._connect_timeout = connect_timeout
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
-        # The partitions that the follower reads, each with the number of its assignment. Guarded by `_changed`.
+        # The partitions that the follower reads, each with the number of its assignment. Written under `_changed`,
+        # before a partition's offsets are forgotten; read by the reading thread under the lock of `LeaderOffsets`.
         self._assigned: dict[PartitionKey, int] = {}
         self._assignments = 0
         # The reading thread's.
@@ -177,12 +176,8 @@ class GroupOffsetsSource(OffsetSource):
             else:
                 continue
             reports.append(CommitReport(key, group, offset, -1, 0, self._answers))
-        for start in range(0, len(reports), CHUNK):
-            with self._changed:
-                # What was assigned anew meanwhile is asked about again: this answer may be older than that.
-                self._apply(
-                    [each for each in reports[start : start + CHUNK] if self._assigned.get(each.key) == asked[each.key]]
-                )
+        # What was assigned anew meanwhile is asked about again: this answer may be older than that.
+        self._apply(reports, lambda report: self._assigned.get(report.key) == asked[report.key])
 
     def _raise_what_ends(self, error: KafkaException) -> None:
         if self._end is not None:

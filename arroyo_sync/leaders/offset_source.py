@@ -18,18 +18,18 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.client_settings import check_configuration, query_settings
-from arroyo_sync.kafka.end_offsets import KafkaWatermarks
+from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.client_settings import check_configuration
+from arroyo_sync.kafka.end_offsets import LastEndOffsets
 from arroyo_sync.kafka.errors import is_fatal
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -75,7 +75,15 @@ class OffsetSource(ABC):
         self._has_data_configuration = data_configuration is not None
         self._clock = clock
         self._offsets = LeaderOffsets(groups)
-        self._verifier = Verifier(self._offsets, self._own_watermarks, clock)
+        # Puts all questions to the data topic's cluster. Any thread may use it; `stop` ends it.
+        self._asker = Asker(
+            self._data_configuration,
+            self._on_data_error,
+            advice="" if self._has_data_configuration else DATA_CONFIGURATION_ADVICE,
+            clock=clock,
+        )
+        self._ends = LastEndOffsets(self._asker)
+        self._verifier = Verifier(self._offsets, self._asker, clock)
         self._stopping = threading.Event()
         # Guards what follows, and is notified when any of it changes. Read without it.
         self._changed = threading.Condition()
@@ -121,11 +129,9 @@ class OffsetSource(ABC):
                 thread.start()
 
     def check(self) -> None:
-        error = self._error
-        if error is not None:
-            raise SourceDied(f"{self.name} has ended, nothing more is released: {error}") from error
-        if self._stopping.is_set():
-            raise SourceDied(f"{self.name} was stopped, nothing more is released")
+        death = self.death()
+        if death is not None:
+            raise death
         if self.unverified:
             self._verify_from_cache()
 
@@ -139,6 +145,7 @@ class OffsetSource(ABC):
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
+        self._asker.stop(max(0.0, deadline - time.monotonic()))
         late = [thread.name for thread in self._threads if thread.is_alive()]
         if late:
             logger.warning("%s did not end within %.1f s: %s. They end with the process", self.name, timeout, late)
@@ -157,16 +164,26 @@ class OffsetSource(ABC):
     def received(self, topic: str, partition: int, next_offset: int) -> None:
         self._offsets.received((topic, partition), next_offset)
 
-    # For people.
+    # For people. All of this but `wait_until_ready` may be called at any time, also by a signal handler.
+
+    def death(self) -> SourceDied | None:
+        """What `check` raises, if the source has ended."""
+        error = self._error
+        if error is not None:
+            death = SourceDied(f"{self.name} has ended, nothing more is released: {error}")
+            death.__cause__ = error
+            return death
+        if self._stopping.is_set():
+            return SourceDied(f"{self.name} was stopped, nothing more is released")
+        return None
 
     @property
     def groups(self) -> Collection[str]:
         """The leader groups."""
         return self._offsets.groups
 
-    def open_watermarks(self) -> AbstractContextManager[HighWatermarks]:
-        """A client of the caller's own that asks where the data topic's partitions end. For one thread."""
-        return self._own_watermarks()
+    def end_offsets(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+        return self._ends.ask(partitions, timeout)
 
     @property
     def ready(self) -> bool:
@@ -181,10 +198,10 @@ class OffsetSource(ABC):
         """
         with self._changed:
             self._changed.wait_for(lambda: self._is_ready or self._error or self._stopping.is_set(), timeout)
-            self.check()
-            if not self._is_ready:
-                what = self._missing() if self._threads else "it was never started"
-                raise NotReady(f"{self.name} wasn't ready after {timeout:g} s: {what}")
+        self.check()
+        if not self._is_ready:
+            what = self._missing() if self._threads else "it was never started"
+            raise NotReady(f"{self.name} wasn't ready after {timeout:g} s: {what}")
 
     @property
     def _is_alive(self) -> bool:
@@ -234,14 +251,16 @@ class OffsetSource(ABC):
         ended = self._clock()
         self._cache_at = ended + 100 * (ended - began)
 
-    def _apply(self, reports: Sequence[CommitReport]) -> None:
-        """Take in what the groups published, tell of rewinds, and see that what is in doubt is checked."""
-        for rewind in self._offsets.apply(reports, self._clock()):
+    def _apply(self, reports: Sequence[CommitReport], is_current: Callable[[CommitReport], bool] | None = None) -> None:
+        """Take in what the groups published, log rewinds, and see that what is unverified is checked."""
+        epoch = self._offsets.epoch
+        for rewind in self._offsets.apply(reports, self._clock(), is_current):
             self._rewinds += 1
             logger.warning(
                 "%s[%d]: group %r went back from %d to %d", *rewind.key, rewind.group, rewind.previous, rewind.offset
             )
-        if self._is_ready and self._offsets.unverified and self._manager is not None:
+        is_new = self._offsets.epoch != epoch  # a report of an assigned partition was among them
+        if is_new and self._is_ready and self._offsets.unverified and self._manager is not None:
             self._manager.wake()
             self._verifier.wake()
 
@@ -255,13 +274,15 @@ class OffsetSource(ABC):
 
     def _die(self, error: BaseException) -> None:
         with self._changed:
-            if self._error is not None or self._stopping.is_set():
-                logger.debug("%s: %s while it ended", self.name, error)
-                return
-            self._error = error
-            self._is_ready = False
-            self._stopping.set()
-            self._changed.notify_all()
+            is_first = self._error is None and not self._stopping.is_set()
+            if is_first:
+                self._error = error
+                self._is_ready = False
+                self._stopping.set()
+                self._changed.notify_all()
+        if not is_first:
+            logger.debug("%s: %s while it ended", self.name, error)
+            return
         is_expected = isinstance(error, ArroyoSyncError)
         logger.error(
             "%s has ended, nothing more is released: %s",
@@ -309,19 +330,6 @@ class OffsetSource(ABC):
                         "%s: group %r has published nothing of %s. %s", self.name, group, named, _IS_IT_RIGHT
                     )
                 self._silent[group] = partitions_unknown
-
-    @contextmanager
-    def _own_watermarks(self) -> Iterator[HighWatermarks]:
-        """A client that asks where the data topic's partitions end, for the checking thread."""
-        advice = "" if self._has_data_configuration else DATA_CONFIGURATION_ADVICE
-        settings = {**query_settings(self._data_configuration), "error_cb": self._on_data_error}
-        consumer = Consumer(settings)
-        watermarks = KafkaWatermarks(consumer, advice=advice, is_polled=False, clock=self._clock)
-        try:
-            yield watermarks
-        finally:
-            watermarks.close()
-            consumer.close()
 
 
 _IS_IT_RIGHT = "The gate stays shut there until it does: is the group's name right, and does it publish?"

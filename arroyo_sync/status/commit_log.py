@@ -20,7 +20,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Kafka
 from arroyo_sync.core.errors import BrokersUnreachable, TopicMissing
 from arroyo_sync.kafka.client_settings import check_configuration, make_client, reader_settings, servers_of
 from arroyo_sync.kafka.errors import is_fatal
-from arroyo_sync.kafka.topics import OffsetRange, ask_spans, list_partitions
+from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, ask_spans, list_partitions
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id
 
 ASK_TIMEOUT_SECONDS = 1.0

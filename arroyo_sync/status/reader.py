@@ -24,8 +24,8 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManag
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
 from arroyo_sync.kafka.errors import is_fatal, is_fatal_for_reading
-from arroyo_sync.kafka.topics import OffsetRange, ask_spans, list_partitions
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, ask_spans, list_partitions
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot, in_order
 from arroyo_sync.status.commit_log import LogScan
 

@@ -251,12 +251,9 @@ class Judge:
                 self.violation("Bounded", f"p{partition} holds {watched.waiting}, the limit is {self.limit}")
         self.offer = None
 
-    def poll_ended(self, must_be_done: bool = False) -> None:
-        """Nothing released may be left when ``poll`` or ``join`` returns, unless the next step or the slice ended it.
-
-        :param must_be_done: the next step would have taken everything, if it was given time.
-        """
-        if self.must_refuse or (self.was_interrupted and not must_be_done):
+    def poll_ended(self) -> None:
+        """Nothing released may be left when ``poll`` returns, unless the next step or the slice ended it."""
+        if self.must_refuse or self.was_interrupted:
             return
         for partition, watched in self.partitions.items():
             if watched.is_due(self.known[partition]):

@@ -219,6 +219,8 @@ class Pipeline:
         self.manager.wait_for_move = watched  # type: ignore[method-assign]
 
     def _check_no_loss(self, offsets: Mapping[int, int]) -> None:
+        if not self.assignments:
+            return  # where the first assignment begins: nothing before it can be lost
         for index, offset in offsets.items():
             first = self.assignments[0].get(index, 0)
             due = {(index, value.offset) for value in self.consumer.messages(index) if first <= value.offset < offset}

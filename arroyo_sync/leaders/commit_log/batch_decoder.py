@@ -22,7 +22,7 @@ from typing import NamedTuple
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from arroyo_sync.core.errors import MalformedRecord
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.leaders.commit_log.record import (
     CommitKey,
     Headers,
@@ -37,7 +37,6 @@ from arroyo_sync.leaders.commit_report import CommitReport
 
 logger = logging.getLogger(__name__)
 
-LOG_INTERVAL_SECONDS = 60.0
 
 KNOWN_KEYS = 10_000
 """How many keys' parts are remembered, of about 400 bytes each."""

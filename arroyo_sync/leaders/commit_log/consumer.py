@@ -16,8 +16,8 @@ from confluent_kafka.admin import AdminClient
 from arroyo_sync.core.errors import ConfigurationError, MalformedRecord
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.kafka.client_settings import admin_settings, make_client, reader_settings
-from arroyo_sync.kafka.topics import TopicIdentity
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.commit_log.record import check_topic_name

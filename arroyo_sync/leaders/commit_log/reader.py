@@ -32,7 +32,7 @@ from typing import Any, Literal
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import metadata_refresh_seconds, servers_of
 from arroyo_sync.kafka.errors import (
@@ -42,8 +42,8 @@ from arroyo_sync.kafka.errors import (
     is_fatal_for_reading,
     more_telling,
 )
-from arroyo_sync.kafka.topics import TopicIdentity, ask_spans, ask_starts, list_partitions
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity, ask_spans, ask_starts, list_partitions
 from arroyo_sync.leaders.commit_log.replay import Replay
 from arroyo_sync.leaders.commit_report import CommitReport
 
@@ -56,7 +56,6 @@ ASK_TIMEOUT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 PROGRESS_SECONDS = 5.0
 LAG_SECONDS = 1.0
-LOG_INTERVAL_SECONDS = 60.0
 MISSING_ANSWERS = 2
 """How often, one after the other, the brokers must say at the start that there is no such topic: one may be new."""
 MISSING_SECONDS = 10.0

@@ -28,7 +28,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import servers_of
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 2.0
 RETRY_SECONDS = 1.0
-LOG_INTERVAL_SECONDS = 60.0
 
 
 class RecentStart:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from arroyo_sync.kafka.topics import OffsetRange
+from arroyo_sync.leaders.commit_log.log_topic import OffsetRange
 
 
 class Progress(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -63,6 +64,7 @@ class _Recorder(ProcessingStrategy[KafkaPayload]):
         if self._follower.is_blocked:
             raise MessageRejected
         assert isinstance(message.value, BrokerValue)
+        time.sleep(self._follower.seconds_a_message)
         self._deliveries.append((message.value.partition.index, message.value.offset))
         self._next.submit(message)
 
@@ -76,6 +78,7 @@ class _Recorder(ProcessingStrategy[KafkaPayload]):
         self._next.terminate()
 
     def join(self, timeout: float | None = None) -> None:
+        self._follower.join_timeouts.append(timeout)
         self._next.join(timeout)
 
 
@@ -97,6 +100,10 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
         """The partitions of every strategy that was made, with the offsets that it was told."""
         self.is_blocked = False
         """While this is set, the step behind the gate rejects every message."""
+        self.seconds_a_message = 0.0
+        """How long that step works on a message."""
+        self.join_timeouts: list[float | None] = []
+        """What that step was joined with, once an assignment."""
         self.error: BaseException | None = None
         self.source = ManualSource()
         self.factory = SynchronizedStrategyFactory(self, self.source, limits=limits, slice_seconds=slice_seconds)

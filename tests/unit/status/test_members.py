@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ SETTINGS = {"bootstrap.servers": "127.0.0.1:1"}
 
 def question(monkeypatch: pytest.MonkeyPatch, program: str, timeout: float = 60.0) -> MembersQuestion:
     """To another process than the usual one."""
-    start = members.subprocess.Popen
+    start = subprocess.Popen
 
     def run(command: list[str], **keywords: Any) -> Any:
         assert command == [sys.executable, "-m", "arroyo_sync.status.members"]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
 
 import pytest
 
-from arroyo_sync.core.state import PartitionKey
 from tests.support.fakes import partition
 from tests.support.harness import CarefulSource, GateHarness
 
@@ -15,9 +13,6 @@ from tests.support.harness import CarefulSource, GateHarness
 class FakeWatermarks:
     def cached(self, topic: str, partition: int) -> int | None:
         return None
-
-    def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
-        return {}
 
 
 @pytest.mark.parametrize("how", ["seek", "submit"])

@@ -300,7 +300,7 @@ def test_terminate_drops_what_is_held_and_terminates_the_next_step(caplog: pytes
     assert harness.gate.buffers.held_messages == 0
     assert harness.local(0) is None
     said = [record.getMessage() for record in caplog.records]
-    assert said == ["Dropped 2 held messages: they stay in Kafka and are read again"]
+    assert said == ["Dropped 2 buffered messages: they stay in Kafka and are read again"]
     with pytest.raises(UnexpectedMessage, match="closed"):
         harness.submit(0, 2)
 

@@ -225,9 +225,6 @@ class Cached:
         self.askers.append(threading.get_ident())
         return self.end
 
-    def query(self, partitions: object, timeout: float) -> dict[PartitionKey, int]:
-        raise AssertionError("a question to the broker would keep the follower from polling")
-
 
 def test_the_followers_client_is_asked_on_its_thread_only_and_seldom() -> None:
     """When the gate looks at the source, and something is in doubt; for at most a hundredth of its time."""

@@ -20,9 +20,8 @@ from confluent_kafka.admin import PartitionMetadata, TopicMetadata
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.kafka.end_offsets import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
-from arroyo_sync.kafka.topics import TopicIdentity
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.log_topic import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import MISSING_SECONDS, PROGRESS_SECONDS, CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -174,7 +173,7 @@ class Fixture:
         self.reader._step(self.consumer, cast(TopicIdentity, self.identity))
 
     def remote(self, partition: int = 0) -> int | None:
-        return self.manager.cell("events", partition).remote
+        return self.offsets.remote(("events", partition))
 
 
 def record(log_offset: int, offset: int, partition: int = 0, log_partition: int = 0) -> Message:
