@@ -32,8 +32,14 @@ from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.follower_snapshot import take_snapshot
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import POLL_INTERVAL_SECONDS, REJECTED_WAIT_SECONDS, SynchronizedStrategy
-from arroyo_sync.kafka.arroyo_consumer import client_of, consumer_behind, group_of, is_kip848, outermost_factory
-from arroyo_sync.kafka.end_offsets import KafkaWatermarks
+from arroyo_sync.kafka.arroyo_consumer import (
+    KafkaWatermarks,
+    client_of,
+    consumer_behind,
+    group_of,
+    is_kip848,
+    outermost_factory,
+)
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.observe.grade import Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts
@@ -175,6 +181,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             before_close=self._watermarks.close if self._watermarks is not None else None,
             after_close=self._consumer_closed,
             clock=self._clock,
+            # A source that only looks like the contract may be without it.
+            on_subscribe=getattr(self._source, "subscribe", None),
         )
         return self._flow
 
