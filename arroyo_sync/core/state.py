@@ -130,7 +130,7 @@ class SynchronizedPartitionStateManager:
         self._callback = callback
         self._lock = threading.RLock()
         self._moved_condition = threading.Condition(self._lock)
-        # Written under the lock, by both threads; a key is added and never taken away.
+        # Written under the lock, by both threads. A key is taken away by `remove` alone.
         self._cells: dict[PartitionKey, PartitionCell] = {}
         # Keys whose remote offset moved since the last `take_moved`. Filled and emptied under the lock.
         self._moved: set[PartitionKey] = set()
@@ -205,9 +205,13 @@ class SynchronizedPartitionStateManager:
                 if moved:
                     self.wake()
 
-    def wake(self) -> None:
-        """End every `wait_for_move` though no offset moved, so that the gate looks at its source again."""
+    def wake(self, partitions: Iterable[PartitionKey] = ()) -> None:
+        """End every `wait_for_move` though no offset moved, so that the gate asks its source again.
+
+        :param partitions: what the gate is to look at as if their remote offsets had moved.
+        """
         with self._lock:
+            self._moved.update(partitions)
             self.version += 1
             self._moved_condition.notify_all()
 
@@ -233,6 +237,16 @@ class SynchronizedPartitionStateManager:
         with self._lock:
             # Nothing but `wake` notifies, so one wait is enough, and leaves little to run once it is over.
             return self.version != version or self._moved_condition.wait(timeout) or self.version != version
+
+    def remove(self, partitions: Iterable[PartitionKey]) -> None:
+        """Forget these partitions: the follower doesn't read them any more. Both their offsets become unknown first."""
+        with self._lock:
+            keys = [key for key in partitions if key in self._cells]
+            self.set_local_offsets([(key, None) for key in keys])
+            self.set_remote_offsets([(key, None) for key in keys])
+            for key in keys:
+                del self._cells[key]
+            self._moved.difference_update(keys)
 
     def take_moved(self) -> set[PartitionKey]:
         """The partitions whose remote offset moved since the last call. For the gate alone: it empties the set."""

@@ -83,6 +83,7 @@ class PartitionBuffer:
         "cell",
         "limits",
         "expected",
+        "position",
         "pass_through_below",
         "held",
         "held_bytes",
@@ -96,7 +97,10 @@ class PartitionBuffer:
         self.cell = cell
         self.limits = limits
         self.expected = position
-        """The offset after the last message received, or the position that the assignment began at."""
+        """The offset of the message that comes next: after the last one received, or `position`."""
+        self.position = position
+        """Where reading began: at the assignment, or after the last seek. `expected` has been received if it is past
+        this."""
         self.pass_through_below = 0
         """Messages below this offset are forwarded at once: the remote offset as `refresh_remote_offset` read it last,
         while nothing is held; else 0, which no message is below."""
@@ -111,6 +115,11 @@ class PartitionBuffer:
         """Bring `pass_through_below` up to date. To be called after the remote offset moved."""
         remote = self.cell.remote
         self.pass_through_below = 0 if self.held or remote is None else remote
+
+    def note_received(self) -> None:
+        """Let the source know of the last message received."""
+        if self.expected != self.position:
+            self.cell.received = self.expected
 
     def record_release(self, now: float) -> None:
         """The oldest message was released now. Called once each time that the buffer opens, not once a message."""

@@ -49,15 +49,17 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class FirstMessage(NamedTuple):
-    """The first message of a partition that isn't empty."""
+class PartitionRange(NamedTuple):
+    """What of a partition is there."""
 
-    begin_offset: int
-    """Where the partition begins. The first message may lie beyond, for one if the topic is compacted."""
-    offset: int | None
-    """The first message that has a timestamp; ``None``: no message has one."""
-    timestamp_ms: int | None
-    """When it was written (with ``CreateTime``: when its writer says that it was), Unix milliseconds."""
+    begin: int
+    """The first offset that is there, or would be. The first message may lie beyond, for one if the topic is compacted.
+    """
+    end: int
+    """The offset after the last message."""
+    first_timestamp_ms: int | None = None
+    """When the first message was written (with ``CreateTime``: when its writer says that it was), Unix milliseconds.
+    ``None``: there is none, or none that has a timestamp."""
 
 
 class Asker:
@@ -113,13 +115,11 @@ class Asker:
             timeout,
         )
 
-    def first_messages(
+    def ranges(
         self, partitions: Collection[PartitionKey], timeout: float
-    ) -> dict[PartitionKey, FirstMessage | KafkaError | None]:
-        """The partitions' first messages; ``None``: the partition is empty."""
-        return self._wait(
-            partitions, lambda on_answer: self.ask_first_messages(partitions, timeout, on_answer), timeout
-        )
+    ) -> dict[PartitionKey, PartitionRange | KafkaError]:
+        """Where the partitions begin and end, and when their first messages were written."""
+        return self._wait(partitions, lambda on_answer: self.ask_ranges(partitions, timeout, on_answer), timeout)
 
     def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
         """The ids that the topics were given when they were created."""
@@ -153,16 +153,46 @@ class Asker:
         self._client.poll()
         self._client.ask_offsets(partitions, [_LATEST], timeout, _each(_offset, on_answer))
 
-    def ask_first_messages(
+    def ask_ranges(
         self,
         partitions: Collection[PartitionKey],
         timeout: float,
-        on_answer: Callable[[Mapping[PartitionKey, FirstMessage | KafkaError | None]], None],
+        on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
     ) -> None:
-        """Ask for the partitions' first messages; each broker's answer comes when it has one."""
+        """Ask where the partitions begin and end, and when their first messages were written, in this order."""
         self._client.poll()
+        # The end last: a partition that was empty and got its first messages meanwhile shows none with a timestamp.
         specs = [_EARLIEST, OffsetSpec.for_timestamp(0), _LATEST]
-        self._client.ask_offsets(partitions, specs, timeout, _each(_first_message, on_answer))
+        self._client.ask_offsets(partitions, specs, timeout, _each(_range, on_answer))
+
+    def ask_topic_ends(
+        self,
+        topic: str,
+        timeout: float,
+        on_answer: Callable[[Mapping[int, int | KafkaError]], None],
+    ) -> None:
+        """Ask where all partitions of the topic end. The callback is called once; not at all, if nobody tells which
+        partitions there are."""
+        self._client.poll()
+
+        def ask_ends(described: Mapping[str, TopicDescription | KafkaError]) -> None:
+            description = described[topic]
+            if isinstance(description, KafkaError):
+                return
+            keys = [(topic, each.id) for each in description.partitions]
+            ends: dict[int, int | KafkaError] = {}
+            lock = threading.Lock()
+
+            def collect(answers: Mapping[PartitionKey, int | KafkaError]) -> None:
+                with lock:
+                    ends.update((partition, end) for (_, partition), end in answers.items())
+                    if len(ends) < len(keys):
+                        return
+                on_answer(ends)
+
+            self._client.ask_offsets(keys, [_LATEST], timeout / 2, _each(_offset, collect))
+
+        self._client.describe([topic], timeout / 2, ask_ends)
 
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
@@ -258,15 +288,11 @@ def _found_offset(infos: Sequence[ListOffsetsResultInfo]) -> int | None:
     return infos[0].offset if infos[0].offset >= 0 else None
 
 
-def _first_message(infos: Sequence[ListOffsetsResultInfo]) -> FirstMessage | KafkaError | None:
+def _range(infos: Sequence[ListOffsetsResultInfo]) -> PartitionRange | KafkaError:
     begin, first, end = infos
     if begin.offset < 0 or end.offset < 0:
         return no_answer()
-    if begin.offset >= end.offset:
-        return None
-    if first.offset < 0:
-        return FirstMessage(begin.offset, None, None)
-    return FirstMessage(begin.offset, first.offset, first.timestamp)
+    return PartitionRange(begin.offset, end.offset, first.timestamp if first.offset >= 0 else None)
 
 
 def _id_of(described: TopicDescription | KafkaError) -> str | KafkaError:

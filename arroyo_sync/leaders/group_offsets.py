@@ -30,8 +30,8 @@ from arroyo_sync.kafka.client_settings import servers_of
 from arroyo_sync.kafka.committed_offsets import CommittedOffsets
 from arroyo_sync.kafka.errors import is_fatal, more_telling
 from arroyo_sync.leaders.commit_report import CommitReport
-from arroyo_sync.leaders.leader_offsets import CHUNK
 from arroyo_sync.leaders.offset_source import OffsetSource
+from arroyo_sync.leaders.offset_table import CHUNK
 
 logger = logging.getLogger(__name__)
 

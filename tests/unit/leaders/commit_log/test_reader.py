@@ -25,6 +25,7 @@ from arroyo_sync.leaders.commit_log.log_topic import EARLIEST_TIMESTAMP, LATEST_
 from arroyo_sync.leaders.commit_log.reader import MISSING_SECONDS, PROGRESS_SECONDS, CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from tests.support.assigned import read_without_end
 from tests.support.fakes import Clock
 
 TOPIC = "log"
@@ -118,6 +119,7 @@ class Fixture:
         self.manager = SynchronizedPartitionStateManager()
         self.offsets = LeaderOffsets(["g"])
         self.offsets.attach(self.manager)
+        read_without_end(self.offsets, *[("events", partition) for partition in range(4)])
         self.ready: list[bool] = []
         self.stopping = Event()
         settings = ReaderSettings(
