@@ -50,16 +50,15 @@ V = TypeVar("V")
 
 
 class PartitionRange(NamedTuple):
-    """What of a partition is there."""
+    """What is there of a partition."""
 
     begin: int
-    """The first offset that is there, or would be. The first message may lie beyond, for one if the topic is compacted.
-    """
+    """The first offset that is there, or would be if the partition is empty."""
     end: int
-    """The offset after the last message."""
+    """The offset after the last message: the high watermark."""
     first_timestamp_ms: int | None = None
     """When the first message was written (with ``CreateTime``: when its writer says that it was), Unix milliseconds.
-    ``None``: there is none, or none that has a timestamp."""
+    ``None``: there is no message, or none has a timestamp."""
 
 
 class Asker:
@@ -133,6 +132,13 @@ class Asker:
         described = answers[topic]
         return described if isinstance(described, KafkaError) else sorted(each.id for each in described.partitions)
 
+    def reach(self, timeout: float) -> None:
+        """Return if a broker answers at all. Blocks likewise.
+
+        :raises KafkaException: none did.
+        """
+        self._client.reach(timeout)
+
     def committed(
         self, group: str, partitions: Collection[PartitionKey], timeout: float
     ) -> dict[PartitionKey, int | KafkaError | None]:
@@ -159,7 +165,7 @@ class Asker:
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
     ) -> None:
-        """Ask where the partitions begin and end, and when their first messages were written, in this order."""
+        """Ask what is there of the partitions; each broker's answer comes when it has one."""
         self._client.poll()
         # The end last: a partition that was empty and got its first messages meanwhile shows none with a timestamp.
         specs = [_EARLIEST, OffsetSpec.for_timestamp(0), _LATEST]

@@ -116,7 +116,13 @@ def reader_settings(configuration: Mapping[str, Any], on_error: Callable[[KafkaE
 
 def query_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """For a consumer that reads nothing and only asks for offsets; its ``poll`` is never called."""
-    return {**_QUIET, **_own(configuration, _MEMBERSHIP_SETTINGS | _EVENT_SETTINGS), **_apart()}
+    return {
+        **_QUIET,
+        **_own(configuration, _MEMBERSHIP_SETTINGS | _EVENT_SETTINGS),
+        **_apart(),
+        # Else a transaction that hangs hides what the group has committed before.
+        "isolation.level": "read_uncommitted",
+    }
 
 
 def admin_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:

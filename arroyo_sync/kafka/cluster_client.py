@@ -5,8 +5,9 @@ answered or is given up (tried: with one broker of three killed, the others' ans
 own, and after the timeout in a common one).
 
 Threads
-    Any thread may call anything; nothing blocks but `ClusterClient.stop`. Callbacks run on the client's own thread, or
-    on the caller's for what is known at once. They must be quick and may not call what blocks.
+    Any thread may call anything; nothing blocks but `ClusterClient.reach` and `ClusterClient.stop`. Callbacks run on
+    the client's own thread, or on the caller's for what is known at once. They must be quick and may not call what
+    blocks.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 LEADERS_SECONDS = 5.0
 """After how long the leaders of a topic's partitions are asked for again, beside the next question."""
+
+ANY_TOPIC = "__consumer_offsets"
+"""Asked for where any broker's answer will do. It needn't exist."""
 
 Offset = ListOffsetsResultInfo | KafkaError
 OnOffsets = Callable[[Mapping[PartitionKey, Sequence[Offset] | KafkaError]], None]
@@ -110,6 +114,21 @@ class ClusterClient:
                 on_answer(answers)
 
         self._describe(names, timeout / 2, settle)
+
+    def reach(self, timeout: float) -> None:
+        """Block until a broker answers, for at most ``timeout`` seconds.
+
+        :raises KafkaException: none did.
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
+        admin = self._begin_question()
+        if admin is None:
+            raise KafkaException(stopped())
+        try:
+            admin.list_topics(ANY_TOPIC, timeout=timeout)
+        finally:
+            admin.poll(timeout / 10)  # for `on_error`, which may have several to hear
+            self._end_question()
 
     def poll(self) -> None:
         """Let ``on_error`` be told of what has happened. Doesn't block."""

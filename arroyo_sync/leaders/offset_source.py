@@ -24,7 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied, TopicRecreated
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
@@ -32,7 +32,7 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManag
 from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.client_settings import check_configuration
 from arroyo_sync.kafka.end_offsets import LastEndOffsets
-from arroyo_sync.kafka.errors import is_fatal
+from arroyo_sync.kafka.errors import ClientErrors
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verifier import OnLogEnds, Verifier
@@ -94,8 +94,8 @@ class OffsetSource(ABC):
         self._error: BaseException | None = None
         self._is_ready = False
         self._ready_since: float | None = None
-        # Written by the thread of any client of the data topic's cluster, read by the checking one.
-        self._data_error: KafkaError | None = None
+        # What clients of the data topic's cluster tell. Written by the threads that ask, read by the source's own.
+        self._data_errors = ClientErrors()
         # The checking thread's: of which partitions each group was last said to be silent.
         self._silent: dict[str, list[PartitionKey]] = {}
         # The reading thread's.
@@ -288,16 +288,14 @@ class OffsetSource(ABC):
 
     def _on_data_error(self, error: KafkaError) -> None:
         """Told by a client of the data topic's cluster. What isn't told here comes out of the question it spoiled."""
-        if is_fatal(error):
-            self._data_error = error
+        self._data_errors.add(error)
 
     def _periodic_checks(self) -> float:
         """Called by the checking thread, now and then and when something changed.
 
         :returns: in how many seconds it wants to be called again at the latest.
         """
-        if self._data_error is not None:
-            raise KafkaException(self._data_error)
+        self._data_errors.raise_fatal()
         self._warn_of_silence()
         return PERIODIC_CHECK_SECONDS
 

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from arroyo_sync.core.errors import ConfigurationError, MalformedRecord
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.kafka.asker import Asker
-from arroyo_sync.kafka.client_settings import admin_settings, make_client, reader_settings
+from arroyo_sync.kafka.client_settings import admin_settings, make_client, reader_settings, servers_of
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
@@ -103,7 +103,15 @@ class CommitLogConsumer(OffsetSource):
             self._stopping,
         )
         self._recent_start = (
-            RecentStart(topic.name, self._offsets, self._data_configuration, self._reader.read_all, clock)
+            RecentStart(
+                topic.name,
+                self._offsets,
+                self._asker,
+                servers_of(self._data_configuration),
+                self._reader.read_all,
+                self._verifier.wake,
+                clock,
+            )
             if start == "recent"
             else None
         )
@@ -150,13 +158,6 @@ class CommitLogConsumer(OffsetSource):
                 self._reader.run(consumer, identity)
             finally:
                 consumer.close()
-
-    def _check(self) -> None:
-        try:
-            super()._check()
-        finally:
-            if self._recent_start is not None:
-                self._recent_start.close()
 
     def _periodic_checks(self) -> float:
         seconds = super()._periodic_checks()

@@ -297,7 +297,10 @@ def test_errors_that_librdkafka_rides_out_are_logged_once_a_minute_and_kind(
 ) -> None:
     """It tells of a lost broker twenty times a second."""
     clock = Clock()
-    for on_error in (commit_log_consumer(clock=clock)._reader.on_error, group_offsets_source(clock=clock)._on_error):
+    for on_error in (
+        commit_log_consumer(clock=clock)._reader.on_error,
+        group_offsets_source(clock=clock)._on_data_error,
+    ):
         caplog.clear()
         for _ in range(3):
             on_error(KafkaError(KafkaError._TRANSPORT, "connection refused"))
