@@ -6,7 +6,7 @@ for tests.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -56,6 +56,14 @@ class RemoteOffsetSource(Protocol):
     def stop(self, timeout: float) -> None:
         """End, within ``timeout`` seconds, and release all that was taken. Called again, it does nothing."""
         ...
+
+    def subscribe(self, topic: str) -> None:
+        """The follower will read this topic: a source may drop what it learns about any other. Never blocks.
+
+        Called before `start` where the topic is known by then. It isn't for a subscription to a pattern, nor without
+        the flow control: there the first assignment names it.
+        """
+        return
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
         """Trust begins anew for these partitions, which the follower reads from these positions on.
@@ -108,6 +116,8 @@ class SourceStatistics:
     """Records of the commit log, or answers of the broker, that were read."""
     other_groups: int = 0
     """Records of groups that aren't followed: skipped."""
+    other_topics: int = 0
+    """Records of followed groups about other topics, or about more partitions than are kept: skipped."""
     logical: int = 0
     """Records of followed groups whose offset is a logical one: skipped."""
     tombstones: int = 0
@@ -123,7 +133,15 @@ class SourceStatistics:
     lag: int | None = None
     """How many offsets of the commit log are still to be read, now. ``None``: unknown, or there is no commit log."""
     newest_timestamp_ms: int | None = None
-    """The latest broker timestamp of any record that was read, Unix milliseconds."""
+    """The latest broker timestamp of any record that was read, Unix milliseconds. None of the future counts."""
+    from_the_future: int = 0
+    """Records with a timestamp from the future, which count as old as the record before."""
+    groups_seen: Sequence[str] = ()
+    """The first groups that were seen to publish, whether they are followed or not."""
+    is_foreign: bool = False
+    """Whether none of the first records is a commit record: this is no commit log."""
+    logs_silence: bool = False
+    """Whether the source itself logs that a group has published nothing."""
 
 
 @runtime_checkable

@@ -143,6 +143,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             slice_seconds=self._slice_seconds,
             rejected_wait_seconds=REJECTED_WAIT_SECONDS,
             on_close=self._watermarks.close if self._watermarks is not None else None,
+            # A source that only looks like the contract may be without it.
+            on_subscribe=getattr(self._source, "subscribe", None),
         )
         return self._flow
 

@@ -57,6 +57,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         dead.
     :param slice_seconds: for how long a poll waits at most while something is held.
     :param rejected_wait_seconds: for how long it waits after the next step rejected a message.
+    :param on_close: called before the inner consumer is closed.
+    :param on_subscribe: called with the topic's name before the inner consumer subscribes; not for a pattern.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         slice_seconds: float = 0.005,
         rejected_wait_seconds: float = 0.010,
         on_close: Callable[[], None] | None = None,
+        on_subscribe: Callable[[str], None] | None = None,
     ) -> None:
         self._inner = inner
         self._inner_poll = inner.poll
@@ -76,6 +79,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._slice_seconds = slice_seconds
         self._rejected_wait_seconds = rejected_wait_seconds
         self._on_close = on_close
+        self._on_subscribe = on_subscribe
         # The current gate's; None while nothing is assigned.
         self._buffers: PartitionBuffers | None = None
         self._drain: Drain | None = None
@@ -209,6 +213,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         """
         if len(topics) != 1:
             raise ConfigurationError(f"the gate takes one topic, not {[topic.name for topic in topics]}")
+        if self._on_subscribe is not None and not topics[0].name.startswith("^"):  # librdkafka's sign of a pattern
+            self._on_subscribe(topics[0].name)
 
         def assigned(offsets: Mapping[Partition, int]) -> None:
             self._pauses.forget(offsets)

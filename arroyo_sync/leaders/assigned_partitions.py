@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 from arroyo_sync.core.state import MAX_OFFSET, PartitionKey
 from arroyo_sync.kafka.asker import PartitionRange
-from arroyo_sync.leaders.known_end import KnownEnd
 from arroyo_sync.leaders.offset_table import OffsetTable
 from arroyo_sync.leaders.published_offset import PublishedOffset
-from arroyo_sync.leaders.verification import SUSPECT, Reason, TopicId
+from arroyo_sync.leaders.verification import SUSPECT, KnownEnd, Reason, TopicId
 
 
 class Rejection(NamedTuple):
@@ -63,7 +62,7 @@ class AssignedPartitions:
         self._topic_ids: dict[str, TopicId] = {}
         self._unverified: dict[PartitionKey, int] = {}
         self.epoch = 0
-        """Grows with every report that is taken in and every trust that begins."""
+        """Grows with every report of an assigned partition and every trust that begins."""
         self.known_ends: dict[PartitionKey, KnownEnd] = {}
         # These follow from the known ends and the table, and are kept to spare a search.
         self.unverified: Mapping[PartitionKey, int] = MappingProxyType(self._unverified)
@@ -94,9 +93,9 @@ class AssignedPartitions:
 
     def check(self, key: PartitionKey, published_offset: PublishedOffset) -> None:
         """Another report counts now."""
-        self.epoch += 1
         known_end = self.known_ends.get(key)
         if known_end is not None:
+            self.epoch += 1
             known_end.refresh()  # mostly the follower has received what was published, and nothing needs to be asked
         published_offset.check(known_end, self._topic_ids.get(key[0]), self.epoch)
 

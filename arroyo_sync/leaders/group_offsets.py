@@ -111,6 +111,7 @@ class GroupOffsetsSource(OffsetSource):
             rewinds=self._rewinds,
             impossible=self._verifier.impossible,
             unverified=len(self.unverified),
+            logs_silence=True,
         )
 
     def _missing(self) -> str:

@@ -30,26 +30,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Question, Rejection, Truncation
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
-from arroyo_sync.leaders.known_end import KnownEnd
 from arroyo_sync.leaders.offset_table import OffsetTable, chunks
 from arroyo_sync.leaders.published_offset import PublishedOffset
-from arroyo_sync.leaders.verification import SUSPECT, TopicId
-
-
-class Rewind(NamedTuple):
-    """A group published a lower offset than before."""
-
-    key: PartitionKey
-    group: str
-    previous: int
-    offset: int
+from arroyo_sync.leaders.rewinds import Rewind
+from arroyo_sync.leaders.verification import SUSPECT, KnownEnd, TopicId
 
 
 class LeaderOffsets:
@@ -70,6 +60,11 @@ class LeaderOffsets:
         self.unverified = self._assigned.unverified
         """Per assigned partition with a pending offset: which end would verify one, `MAX_OFFSET` if none would. Live;
         may be read without the lock."""
+
+    @property
+    def epoch(self) -> int:
+        """Grows with every report of an assigned partition that counts."""
+        return self._assigned.epoch
 
     def attach(self, manager: SynchronizedPartitionStateManager) -> None:
         """Where remote offsets go, and where the gate notes what it received."""
@@ -143,6 +138,10 @@ class LeaderOffsets:
     def forget(self, keys: Iterable[PartitionKey]) -> None:
         """Drop all that was published of these partitions: their remote offsets become unknown."""
         self._for_each(list(keys), self._table.drop)
+
+    def retain_topic(self, topic: str) -> None:
+        """Drop all that was published of other topics. On the thread that applies reports."""
+        self.forget([key for key in self._keys(self._table.keys) if key[0] != topic])
 
     # What the follower reads.
 
@@ -269,11 +268,11 @@ class LeaderOffsets:
     # For people.
 
     def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
-        """What every group published last, as a snapshot."""
+        """What every group published last of each assigned partition; of all partitions while none is assigned."""
         snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
-        for chunk in chunks(self._keys(self._table.keys)):
+        for chunk in chunks(self._keys(lambda: self._assigned.known_ends or self._table.keys())):
             with self._lock:
-                snapshot.update((key, self._table.snapshot(key)) for key in chunk)
+                snapshot.update((key, self._table.snapshot(key)) for key in chunk if self._table.row(key))
         return snapshot
 
     def partitions_without_report(self, group: str) -> list[PartitionKey]:

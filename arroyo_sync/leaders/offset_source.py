@@ -35,6 +35,7 @@ from arroyo_sync.kafka.end_offsets import LastEndOffsets
 from arroyo_sync.kafka.errors import ClientErrors
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.rewinds import RewindLog
 from arroyo_sync.leaders.verifier import OnLogEnds, Verifier
 
 logger = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class OffsetSource(ABC):
         self._silent: dict[str, list[PartitionKey]] = {}
         # The reading thread's.
         self._rewinds = 0
+        self._rewind_log = RewindLog(clock)
         # The processor's thread's: its own client, and when that may be asked again.
         self._watermarks: HighWatermarks | None = None
         self._cache_at = 0.0
@@ -111,7 +113,7 @@ class OffsetSource(ABC):
         return self._offsets.unverified
 
     def start(self, manager: SynchronizedPartitionStateManager) -> None:
-        """Start the threads, at the first call. Never blocks.
+        """Start the threads, at the first call. Never blocks. If one can't start, `check` says so.
 
         :raises ConfigurationError: it was started for another manager.
         """
@@ -126,13 +128,17 @@ class OffsetSource(ABC):
                 thread = threading.Thread(
                     target=self._run, args=(run,), name=f"arroyo-sync {what}: {self.name}", daemon=True
                 )
+                try:
+                    thread.start()
+                except Exception as error:  # the machine has no more threads, or no more memory
+                    self._die(error)
+                    return
                 self._threads.append(thread)
-                thread.start()
 
     def check(self) -> None:
         error = self._error
         if error is not None:
-            raise SourceDied(f"{self.name} has ended, nothing more is released: {error}") from error
+            raise SourceDied(f"{self.name} has ended, nothing more is released: {_reason(error)}") from error
         if self._stopping.is_set():
             raise SourceDied(f"{self.name} was stopped, nothing more is released")
 
@@ -150,6 +156,9 @@ class OffsetSource(ABC):
         late = [thread.name for thread in self._threads if thread.is_alive()]
         if late:
             logger.warning("%s did not end within %.1f s: %s. They end with the process", self.name, timeout, late)
+
+    def subscribe(self, topic: str) -> None:
+        return  # it learns of assigned partitions alone
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
         self._watermarks = watermarks
@@ -245,12 +254,13 @@ class OffsetSource(ABC):
 
     def _apply(self, reports: Sequence[CommitReport]) -> None:
         """Take in what the groups published, log rewinds, and see that what is pending is checked."""
-        for rewind in self._offsets.apply(reports, self._clock()):
-            self._rewinds += 1
-            logger.warning(
-                "%s[%d]: group %r went back from %d to %d", *rewind.key, rewind.group, rewind.previous, rewind.offset
-            )
-        if self._is_ready and self._offsets.unverified and self._manager is not None:
+        epoch = self._offsets.epoch
+        rewinds = self._offsets.apply(reports, self._clock())
+        if rewinds:
+            self._rewinds += len(rewinds)
+            self._rewind_log.add(rewinds)
+        is_new = self._offsets.epoch != epoch  # a report of an assigned partition was among them
+        if is_new and self._is_ready and self._offsets.unverified and self._manager is not None:
             self._manager.wake()
             self._verifier.wake()
 
@@ -278,7 +288,10 @@ class OffsetSource(ABC):
             self._offsets.disable()
         is_expected = isinstance(error, ArroyoSyncError)
         logger.error(
-            "%s has ended, nothing more is released: %s", self.name, error, exc_info=None if is_expected else error
+            "%s has ended, nothing more is released: %s",
+            self.name,
+            _reason(error),
+            exc_info=None if is_expected else error,
         )
         self._verifier.stop()
         self._manager.wake()
@@ -296,6 +309,7 @@ class OffsetSource(ABC):
         :returns: in how many seconds it wants to be called again at the latest.
         """
         self._data_errors.raise_fatal()
+        self._rewind_log.log_due()
         self._warn_of_silence()
         return PERIODIC_CHECK_SECONDS
 
@@ -307,18 +321,31 @@ class OffsetSource(ABC):
             partitions_unknown = self._offsets.partitions_unknown(group)
             if not self._offsets.has_reported(group):
                 if self._silent.get(group) != []:
-                    logger.warning("%s: group %r has published nothing at all. %s", self.name, group, _IS_IT_RIGHT)
+                    logger.warning(
+                        "%s: group %r has published nothing at all%s. %s", self.name, group, self._seen(), _IS_IT_RIGHT
+                    )
                 self._silent[group] = []
             elif partitions_unknown != self._silent.get(group, []):
                 if partitions_unknown:
-                    named = ", ".join(f"{topic}[{partition}]" for topic, partition in partitions_unknown)
+                    named = ", ".join(f"{topic}[{partition}]" for topic, partition in partitions_unknown[:_NAMED])
+                    if len(partitions_unknown) > _NAMED:
+                        named += f" and {len(partitions_unknown) - _NAMED} more partitions"
                     logger.warning(
                         "%s: group %r has published nothing of %s. %s", self.name, group, named, _IS_IT_RIGHT
                     )
                 self._silent[group] = partitions_unknown
 
+    def _seen(self) -> str:
+        """Who does publish, to follow "has published nothing at all"."""
+        return ""
 
+
+_NAMED = 10
 _IS_IT_RIGHT = "The gate stays shut there until it does: is the group's name right, and does it publish?"
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__  # a MemoryError says nothing
 
 
 def check_groups(groups: Collection[str]) -> None:

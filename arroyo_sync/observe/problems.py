@@ -61,9 +61,10 @@ def find_problems(snapshot: Snapshot, stalls: Sequence[Stall], never_reported: S
     """
     if snapshot.source_error is not None:
         return [Problem(ProblemKind.SOURCE_DIED, snapshot.source_error)]  # all else follows from it
+    silent = [stall for stall in never_reported if _never_reported_yet(stall)]
     return [
         *_impossible(snapshot),
-        *_of_stalls(ProblemKind.NEVER_REPORTED, [stall for stall in never_reported if _never_reported_yet(stall)]),
+        *_of_stalls(ProblemKind.NEVER_REPORTED, [] if _is_replaying(snapshot) else silent),
         *_of_stalls(ProblemKind.STALL, [stall for stall in stalls if not _never_reported_yet(stall)]),
     ]
 
@@ -86,12 +87,23 @@ class ProblemReporter:
         for cause, problem in active.items():
             if self._throttle.should_log(cause):
                 # A warning: Sentry's logging integration makes an event of its own of every error.
-                logger.warning("%s", problem.message)
+                is_logged = problem.kind is ProblemKind.NEVER_REPORTED and _logs_silence(snapshot)
+                if not is_logged:
+                    logger.warning("%s", problem.message)
                 self._tell(problem, snapshot)
         for cause, problem in self._active.items():
             if cause not in active:
                 logger.info("Over: %s", problem.message)
         self._active = active
+
+
+def _logs_silence(snapshot: Snapshot) -> bool:
+    return snapshot.source is not None and snapshot.source.logs_silence
+
+
+def _is_replaying(snapshot: Snapshot) -> bool:
+    """Whether what the groups published before isn't all known yet."""
+    return snapshot.source is not None and not snapshot.source.ready
 
 
 def _never_reported_yet(stall: Stall) -> bool:

@@ -97,6 +97,7 @@ class StatusReader:
         """
         indexes = self._connect()
         if self._commit_log is not None:
+            self._commit_log.subscribe(self._query.topic)
             self._commit_log.start(self._manager)
             self._commit_log.wait_until_ready(self._query.timeout)
         keys = [(self._query.topic, index) for index in indexes]

@@ -17,10 +17,10 @@ from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.pauses import Pauses
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.leaders.assigned_partitions import AssignedPartitions
-from arroyo_sync.leaders.known_end import KnownEnd
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.offset_table import OffsetTable
 from arroyo_sync.leaders.published_offset import PublishedOffset
+from arroyo_sync.leaders.verification import KnownEnd
 from tests.model.scripted import PARTITIONS, TOPIC
 from tests.model.world import World
 
@@ -49,7 +49,7 @@ LEFT_OUT: dict[type, str] = {
     PartitionCell: "key",
     SynchronizedPartitionStateManager: "_callback _lock _moved_condition _failure partitions wait_for_move",
     FlowControlledConsumer: "_newly_assigned _inner _inner_poll _manager _check_source _slice_seconds _wait_seconds "
-    "_rejected_wait_seconds _on_close _inner_stage_offsets",
+    "_rejected_wait_seconds _on_close _on_subscribe _inner_stage_offsets",
     Pauses: "_inner pauses resumes",
     LeaderOffsets: "groups _lock _manager _rejections unverified",
     OffsetTable: "groups _index",

@@ -14,16 +14,17 @@ from confluent_kafka import Consumer, KafkaError
 from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.core.errors import ConfigurationError, MalformedRecord
-from arroyo_sync.core.source import SourceStatistics
+from arroyo_sync.core.source import HighWatermarks, SourceStatistics
+from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.client_settings import admin_settings, make_client, reader_settings, servers_of
-from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.batch_decoder import MAX_PARTITIONS, BatchDecoder
 from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.commit_log.record import check_topic_name
-from arroyo_sync.leaders.known_end import LOG_END_UNKNOWN
 from arroyo_sync.leaders.offset_source import OffsetSource
+from arroyo_sync.leaders.verification import LOG_END_UNKNOWN
 from arroyo_sync.leaders.verifier import OnLogEnds
 
 
@@ -79,7 +80,7 @@ class CommitLogConsumer(OffsetSource):
                 raise ConfigurationError(f"{name}={seconds!r}: must be more than 0 seconds")
         self.name = f"commit log {topic.name}"
         self._topic = topic.name
-        self._decoder = BatchDecoder(topic.name, groups, clock)
+        self._decoder = BatchDecoder(topic.name, self.groups, clock, wall_clock)
         # Puts the questions to the commit log's cluster, which mostly is the data topic's, too.
         self._log_asker = self._asker
         if data_configuration is not None:
@@ -99,6 +100,7 @@ class CommitLogConsumer(OffsetSource):
             self._decoder,
             self._apply,
             self._offsets.forget_log_partition,
+            self._offsets.retain_topic,
             self._set_ready,
             self._stopping,
         )
@@ -121,6 +123,18 @@ class CommitLogConsumer(OffsetSource):
         super().stop(timeout)
         self._log_asker.stop(max(0.0, deadline - time.monotonic()))
 
+    def subscribe(self, topic: str) -> None:
+        self._reader.follow(topic)
+
+    def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
+        for topic, partition in positions:
+            if partition >= MAX_PARTITIONS:
+                raise ConfigurationError(
+                    f"{topic}[{partition}]: a topic of more than {MAX_PARTITIONS} partitions can't be followed"
+                )
+            self.subscribe(topic)
+        super().assign(positions, watermarks)
+
     def statistics(self) -> SourceStatistics:
         """A snapshot of what it has done. Doesn't block."""
         decoder = self._decoder
@@ -129,6 +143,7 @@ class CommitLogConsumer(OffsetSource):
             alive=self._is_alive,
             read=decoder.read,
             other_groups=decoder.other_groups,
+            other_topics=decoder.other_topics,
             logical=decoder.logical,
             tombstones=decoder.tombstones,
             malformed=dict(decoder.malformed),
@@ -137,6 +152,10 @@ class CommitLogConsumer(OffsetSource):
             unverified=len(self.unverified),
             lag=self._reader.lag,
             newest_timestamp_ms=decoder.newest_timestamp_ms,
+            from_the_future=decoder.from_the_future,
+            groups_seen=decoder.contents.groups,
+            is_foreign=decoder.contents.is_foreign,
+            logs_silence=True,
         )
 
     def _missing(self) -> str:
@@ -149,6 +168,9 @@ class CommitLogConsumer(OffsetSource):
             )
 
         self._log_asker.ask_topic_ends(self._topic, timeout, known)
+
+    def _seen(self) -> str:
+        return f" ({self._decoder.contents})"
 
     def _read(self) -> None:
         identity = TopicIdentity(make_client(AdminClient, admin_settings(self._configuration)), self._topic)

@@ -11,10 +11,12 @@ from arroyo.types import Topic
 from confluent_kafka import KafkaException, Message, Producer
 
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from arroyo_sync.leaders.offset_source import OffsetSource
 from tests.integration.cluster.admin import Kafka
+from tests.support.assigned import unassigned_remote
 
 TIMEOUT_SECONDS = 30.0
 EVENTS = "events"
@@ -90,6 +92,7 @@ class Remote:
 
     def __init__(self) -> None:
         self.history: list[tuple[PartitionKey, int | None]] = []
+        self.source: OffsetSource | None = None
         self.manager = SynchronizedPartitionStateManager()
         set_remote_offsets = self.manager.set_remote_offsets
 
@@ -104,7 +107,17 @@ class Remote:
         return self.of((EVENTS, partition))
 
     def of(self, key: PartitionKey) -> int | None:
-        return self.manager.cell(*key).remote
+        """What the manager has; of a partition that isn't assigned, what it would have."""
+        if self.source is None or key in self.manager.partitions:
+            return self.manager.cell(*key).remote
+        return unassigned_remote(self.source._offsets, key)
+
+    def assign(self, source: OffsetSource, partition: int, reach: int) -> None:
+        """As the gate does; and the brokers, which have no such topic, answer that it reaches so far."""
+        key = (EVENTS, partition)
+        source.assign({key: 0}, None)
+        answers = {key: PartitionRange(0, reach)}
+        source._offsets.apply_answers(answers, source._offsets.begin_question(answers), {})
 
     def receive(self, topic: str, partition: int, next_offset: int, source: OffsetSource) -> None:
         """As the gate does for a message."""
@@ -147,6 +160,7 @@ def reading(
 def running(source: OffsetSource, remote: Remote | None = None, is_ready: bool = True) -> Iterator[Remote]:
     """Starts a source, waits until it is ready, and stops it; its threads must end."""
     remote = remote or Remote()
+    remote.source = source
     source.start(remote.manager)
     try:
         if is_ready:

@@ -15,8 +15,9 @@ from arroyo_sync.core.state import MAX_OFFSET, PartitionKey, SynchronizedPartiti
 from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.assigned_partitions import Question, Rejection
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
-from arroyo_sync.leaders.leader_offsets import LeaderOffsets, Rewind
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.offset_table import CHUNK
+from arroyo_sync.leaders.rewinds import Rewind
 from arroyo_sync.leaders.verification import Reason
 from tests.support.assigned import read_without_end
 
@@ -231,6 +232,59 @@ def test_what_a_forgotten_partition_said_no_longer_counts() -> None:
     assert (fixture.remote(), fixture.remote(OTHER)) == (10, None)
     fixture.offsets.forget_log_partition(0)
     assert fixture.remote() is None
+
+
+@pytest.mark.parametrize("log_partitions", [1, 2])
+def test_within_a_log_partition_the_later_log_offset_counts_in_whatever_order_they_are_read(
+    log_partitions: int,
+) -> None:
+    """Also the same record twice, and with another commit-log partition beside."""
+    reports = [report(10, 5, 0, 0), report(1000, 9, 0, 1), report(500, 7, 0, 2)]
+    for order in itertools.permutations([*reports, reports[0]]):
+        fixture = reading()
+        if log_partitions == 2:
+            fixture.offsets.apply([report(3, 1, 1, 50)], NOW)
+        fixture.offsets.apply(order, NOW)
+        assert fixture.remote() == 500, order
+
+
+# What the gate hears of.
+
+
+def test_the_manager_has_the_remote_offsets_of_assigned_partitions_alone() -> None:
+    """A report of any other makes no cell and wakes nobody, and counts once the partition is assigned."""
+    fixture = Fixture()
+    fixture.assign(KEY)
+    version = fixture.manager.version
+    fixture.publish(100, key=OTHER)
+    assert (list(fixture.manager.partitions), fixture.manager.version) == ([KEY], version)
+    fixture.assign(OTHER)
+    fixture.ask(100, OTHER)
+    assert fixture.manager.partitions[OTHER][1].remote == 100
+    fixture.offsets.revoke([OTHER])
+    assert OTHER not in fixture.manager.partitions
+    version = fixture.manager.version
+    fixture.publish(101, key=OTHER)
+    assert fixture.manager.version == version
+
+
+def test_a_snapshot_holds_what_is_published_of_assigned_partitions() -> None:
+    """While none is assigned it holds everything: who looks from outside assigns nothing."""
+    fixture = Fixture()
+    fixture.publish(100)
+    fixture.publish(200, key=OTHER)
+    assert fixture.offsets.published().keys() == {KEY, OTHER}
+    fixture.assign(KEY, ("events", 2))
+    assert fixture.offsets.published().keys() == {KEY}
+
+
+def test_other_topics_can_be_dropped() -> None:
+    """Nothing is known of them afterwards."""
+    fixture = Fixture()
+    fixture.publish(100)
+    fixture.publish(100, key=("other", 0))
+    fixture.offsets.retain_topic("events")
+    assert list(fixture.offsets.published()) == [KEY]
 
 
 # Proof.
@@ -560,8 +614,8 @@ def test_state_for_ten_thousand_partitions_and_ten_groups_fits_in_50_mb() -> Non
         offsets.enable()
         keys = [("events", partition) for partition in range(10_000)]
         read_without_end(offsets, *keys)
-        for partition in range(10_000):
-            key, position = ("events", partition), 10**9 + partition * 10
+        for partition, key in enumerate(keys):
+            position = 10**9 + partition * 10
             offsets.apply(
                 [
                     CommitReport(

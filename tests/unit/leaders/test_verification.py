@@ -8,14 +8,15 @@ import pytest
 
 from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
-from arroyo_sync.leaders.known_end import LOG_END_UNKNOWN, KnownEnd
 from arroyo_sync.leaders.verification import (
     IMPOSSIBLE,
+    LOG_END_UNKNOWN,
     NOT_REACHED,
     OF_EARLIER_TOPIC,
     SUSPECT,
     UNANSWERED,
     VERIFIED,
+    KnownEnd,
     TopicId,
     Verdict,
     verify,

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.observe.problems import REMINDER_SECONDS, Problem, ProblemKind, ProblemReporter, find_problems
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall, WaitsFor
@@ -49,6 +50,13 @@ def test_a_group_that_never_published_is_a_problem_before_it_is_a_stall_and_then
 def test_a_group_that_publishes_is_not_silent() -> None:
     """Waiting for a minute for a group that has published is no problem yet."""
     assert find_problems(NOTHING, [], [stall(3, 60)]) == []
+
+
+@pytest.mark.parametrize(("is_ready", "kinds"), [(False, []), (True, [KIND.NEVER_REPORTED])])
+def test_no_group_is_called_silent_before_the_replay_is_over(is_ready: bool, kinds: list[ProblemKind]) -> None:
+    """What it published may not have been read yet."""
+    snapshot = Snapshot(0.0, (), source=SourceStatistics(ready=is_ready, alive=True))
+    assert [each.kind for each in find_problems(snapshot, [], [stall(3, 60, "typo", None)])] == kinds
 
 
 def test_an_impossible_offset_names_group_partition_and_both_offsets() -> None:
@@ -115,6 +123,14 @@ def test_another_cause_is_told_at_once(teller: Teller) -> None:
     teller.bulletin.update([FIRST], NOTHING)
     teller.bulletin.update([FIRST, OTHER], NOTHING)
     assert teller.told == [FIRST, OTHER]
+
+
+def test_silence_that_the_source_logs_is_not_logged_again(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told in every other way."""
+    silent = find_problems(NOTHING, [], [stall(3, 60, "typo", None)])
+    source = SourceStatistics(ready=True, alive=True, logs_silence=True)
+    teller.bulletin.update(silent, Snapshot(0.0, (), source=source))
+    assert (len(teller.told), caplog.messages) == (1, [])
 
 
 def test_the_end_of_a_problem_is_one_log_line(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
