@@ -7,7 +7,6 @@ from arroyo_sync.core.errors import (
     FollowerStalled,
     InvalidOffset,
     InvalidState,
-    InvalidStateTransition,
     MessageNotReady,
     NotReady,
     SourceDied,
@@ -23,7 +22,7 @@ from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from arroyo_sync.leaders.commit_log.publisher import CommitLogPublisher, PublishCommitLog
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall
@@ -32,6 +31,7 @@ __all__ = [
     "AccessRefused",
     "ArroyoSyncError",
     "CommitLogConsumer",
+    "CommitLogPublisher",
     "ConfigurationError",
     "FlowControlledConsumer",
     "FollowerStalled",
@@ -40,7 +40,6 @@ __all__ = [
     "HoldLimits",
     "InvalidOffset",
     "InvalidState",
-    "InvalidStateTransition",
     "LeaderSnapshot",
     "MessageNotReady",
     "NotReady",

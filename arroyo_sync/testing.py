@@ -1,4 +1,8 @@
-"""What a test of a pipeline behind the gate needs, with no Kafka: a source moved by hand, and a step that records."""
+"""What a test of a pipeline behind the gate needs, with no Kafka: a source moved by hand, and a step that records.
+
+`SynchronizedStrategy.poll` hands on what is released, for one slice: poll until everything is there. `close` and `join`
+don't drain: what the gate still buffers is dropped, since it stays in Kafka.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,8 @@ class ManualSource(RemoteOffsetSource):
         with self._lock:
             if self.manager is None:
                 self.manager = manager
-                manager.set_remote_offsets(self._before_start.items())
+                manager.store_remote_offsets(self._before_start.items())
+        manager.deliver()
 
     def check(self) -> None:
         if self._cause is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 
 NOTHING_UNVERIFIED: Mapping[PartitionKey, int] = MappingProxyType({})
@@ -146,10 +147,15 @@ class SourceStatistics:
 
 @runtime_checkable
 class ObservableSource(Protocol):
-    """A source that can say whom it follows, what it has done and what the leaders published."""
+    """A source that can say whom it follows, what it has done and what the leaders published.
+
+    All of it may be called at any time: by any thread, a callback, a log handler, or a signal handler that interrupted
+    the source itself. So it waits for no lock without a limit, and never calls `RemoteOffsetSource.check`.
+    """
 
     @property
     def groups(self) -> Collection[str]: ...
+    def death(self) -> SourceDied | None: ...
     def statistics(self) -> SourceStatistics: ...
     def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]: ...
 

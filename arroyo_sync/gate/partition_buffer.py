@@ -89,6 +89,7 @@ class PartitionBuffer:
         "held_bytes",
         "is_full",
         "release",
+        "carried",
     )
 
     def __init__(self, partition: Partition, cell: PartitionCell, position: int, limits: HoldLimits) -> None:
@@ -103,18 +104,25 @@ class PartitionBuffer:
         this."""
         self.pass_through_below = 0
         """Messages below this offset are forwarded at once: the remote offset as `refresh_remote_offset` read it last,
-        while nothing is held; else 0, which no message is below."""
+        while nothing is held or carried; else 0, which no message is below."""
         self.held: deque[BufferedMessage] = deque()
         self.held_bytes = 0
         self.is_full = False
         """True from the high mark up to the low mark down: the partition is to be paused."""
+        self.carried: int | None = None
+        """The offset of a message that the processor carries since before a seek, and submits next: not to be taken."""
         self.release: Release | None = None
         """The last one. For metrics alone."""
 
     def refresh_remote_offset(self) -> None:
         """Bring `pass_through_below` up to date. To be called after the remote offset moved."""
         remote = self.cell.remote
-        self.pass_through_below = 0 if self.held or remote is None else remote
+        self.pass_through_below = 0 if self.held or remote is None or self.carried is not None else remote
+
+    def set_carried(self, offset: int | None) -> None:
+        """Note, or forget, that the processor carries this message; until then nothing passes through."""
+        self.carried = offset
+        self.refresh_remote_offset()
 
     def note_received(self) -> None:
         """Let the source know of the last message received."""
@@ -150,6 +158,7 @@ class PartitionBuffer:
         self.held.append(BufferedMessage(offset, size_bytes, now, message))
         self.held_bytes += size_bytes
         self.pass_through_below = 0
+        self.carried = None  # it would have come before this one
         if self.is_at_limit:
             self.is_full = True
 

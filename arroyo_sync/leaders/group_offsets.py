@@ -34,7 +34,6 @@ from arroyo_sync.kafka.committed_offsets import Commits
 from arroyo_sync.kafka.errors import is_fatal, no_broker_answered
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.offset_source import OffsetSource
-from arroyo_sync.leaders.offset_table import CHUNK
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +69,8 @@ class GroupOffsetsSource(OffsetSource):
         self._interval_seconds = interval_seconds
         self._connect_timeout = connect_timeout
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
-        # The partitions that the follower reads, each with the number of its assignment. Guarded by `_changed`.
+        # The partitions that the follower reads, each with the number of its assignment. Written under `_changed`,
+        # before a partition's offsets are forgotten; read by the reading thread under the lock of `LeaderOffsets`.
         self._assigned: dict[PartitionKey, int] = {}
         self._assignments = 0
         # Answers that aren't taken in yet: the group, the partitions that were asked, and what came. Guarded by
@@ -207,9 +207,5 @@ class GroupOffsetsSource(OffsetSource):
         elif group in self._unanswered:
             self._unanswered.discard(group)
             logger.warning("%s: group %r can be asked again what it has committed", self.name, group)
-        for start in range(0, len(reports), CHUNK):
-            with self._changed:
-                # What was assigned anew meanwhile is asked about again: this answer may be older than that.
-                self._apply(
-                    [each for each in reports[start : start + CHUNK] if self._assigned.get(each.key) == asked[each.key]]
-                )
+        # What was assigned anew meanwhile is asked about again: this answer may be older than that.
+        self._apply(reports, lambda report: self._assigned.get(report.key) == asked[report.key])

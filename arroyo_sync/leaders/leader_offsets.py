@@ -17,13 +17,14 @@ Guarantees
     7. An answer below what was known *before its question was sent* lowers the known end, and trust begins anew: the
        log was truncated. What was received since the question counts.
     8. Whatever moves is written to the manager before the lock is released, so the manager never falls back behind a
-       later decision; at most `CHUNK` partitions under one lock, about a millisecond.
+       later decision; at most `CHUNK` partitions under one lock, about a millisecond. The manager's callback is called
+       once it is released.
     9. Where a message that the gate receives could verify an offset, `unverified` says so before the gate is woken to
        look there. So such a message is seen, whichever comes first.
 
 Threads
-    Any thread may call anything; one lock guards all. It is held while the manager is written, whose callback must
-    therefore not call back from another thread.
+    Any thread may call anything; one lock guards all. A signal handler, which may have interrupted the thread that
+    holds it, may call `published` alone.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ from arroyo_sync.leaders.published_offset import PublishedOffset
 from arroyo_sync.leaders.rewinds import Rewind
 from arroyo_sync.leaders.verification import SUSPECT, KnownEnd, TopicId
 
+READ_WAIT_SECONDS = 0.05
+"""For how long a snapshot waits for the lock, which is held for about a millisecond. It is held for longer only if the
+snapshot is a signal handler's that interrupted its holder, or one whom its holder waits for."""
+
 
 class LeaderOffsets:
     """The published offsets of all leader groups in all partitions; writes remote offsets.
@@ -50,6 +55,7 @@ class LeaderOffsets:
 
     def __init__(self, groups: Iterable[str]) -> None:
         self._lock = threading.Lock()
+        self._delivered = _Delivered(self)
         # All below: written by any thread, under the lock.
         self._table = OffsetTable(groups)
         self._assigned = AssignedPartitions(self._table)
@@ -83,17 +89,22 @@ class LeaderOffsets:
 
     # What the groups publish.
 
-    def apply(self, reports: Sequence[CommitReport], now: float) -> list[Rewind]:
+    def apply(
+        self, reports: Sequence[CommitReport], now: float, is_current: Callable[[CommitReport], bool] | None = None
+    ) -> list[Rewind]:
         """Take in what the groups published, in the order of each commit-log partition.
 
         :param now: seconds of a monotonic clock.
+        :param is_current: whether a report still counts, asked under the lock: after an `assign`, `revoke` or `forget`.
         :returns: the rewinds among them, once enabled: what lies in the past of a replay is no news.
         """
         rewinds: list[Rewind] = []
         for chunk in chunks(reports):
-            with self._lock:
+            with self._delivered, self._lock:
                 touched: set[PartitionKey] = set()
                 for report in chunk:
+                    if is_current is not None and not is_current(report):
+                        continue
                     published_offset, previous = self._table.take(report, now)
                     latest = published_offset.latest
                     if latest is previous or (published_offset.is_rejected and _is_repeated(previous, latest)):
@@ -114,7 +125,7 @@ class LeaderOffsets:
         """
         filled = 0
         for chunk in chunks(offsets):
-            with self._lock:
+            with self._delivered, self._lock:
                 touched: set[PartitionKey] = set()
                 for key, group, offset in chunk:
                     if self._table.slot(key, group) is None:
@@ -163,7 +174,7 @@ class LeaderOffsets:
     def revoke(self, keys: Iterable[PartitionKey]) -> None:
         """The follower doesn't read these partitions any more: they leave the manager."""
         for chunk in chunks(list(keys)):
-            with self._lock:
+            with self._delivered, self._lock:
                 for key in chunk:
                     self._assigned.end_trust(key)
                 if self._manager is not None:
@@ -171,7 +182,7 @@ class LeaderOffsets:
 
     def received(self, key: PartitionKey, next_offset: int) -> None:
         """The follower received the message below ``next_offset``: the partition reaches that far."""
-        with self._lock:
+        with self._delivered, self._lock:
             if self._assigned.reach(key, next_offset):
                 self._settle([key])
 
@@ -181,7 +192,7 @@ class LeaderOffsets:
         An end counts if it isn't the one that was cached when trust began, so that it was fetched since.
         """
         for chunk in chunks(list(ends.items())):
-            with self._lock:
+            with self._delivered, self._lock:
                 for key, end in chunk:
                     known_end = self._assigned.known_ends.get(key)
                     if known_end is None or end is None:
@@ -268,11 +279,19 @@ class LeaderOffsets:
     # For people.
 
     def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
-        """What every group published last of each assigned partition; of all partitions while none is assigned."""
+        """What every group published last of each assigned partition, as a snapshot; of all while none is assigned.
+
+        Never blocks for long, whoever calls it; see the module.
+        """
         snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
-        for chunk in chunks(self._keys(lambda: self._assigned.known_ends or self._table.keys())):
-            with self._lock:
+        is_free = True
+        for chunk in chunks(list(self._assigned.known_ends) or self._table.keys()):  # CPython makes each in one step
+            is_free = is_free and self._lock.acquire(timeout=READ_WAIT_SECONDS)
+            try:
                 snapshot.update((key, self._table.snapshot(key)) for key in chunk if self._table.row(key))
+            finally:
+                if is_free:
+                    self._lock.release()
         return snapshot
 
     def partitions_without_report(self, group: str) -> list[PartitionKey]:
@@ -303,7 +322,7 @@ class LeaderOffsets:
 
     def _for_each(self, keys: Sequence[PartitionKey], change: Callable[[PartitionKey], object]) -> None:
         for chunk in chunks(keys):
-            with self._lock:
+            with self._delivered, self._lock:
                 for key in chunk:
                     change(key)
                 self._settle(chunk)
@@ -327,9 +346,24 @@ class LeaderOffsets:
             if self._enabled:
                 self._rejections += self._assigned.take_rejections(key)
         if self._manager is not None and remote_offsets:
-            self._manager.set_remote_offsets(remote_offsets)
+            self._manager.store_remote_offsets(remote_offsets)
             if newly_unverified:
                 self._manager.wake(newly_unverified)
+
+
+class _Delivered:
+    """Stands before the lock in a ``with``: once that is released, the manager delivers what was changed under it."""
+
+    def __init__(self, offsets: LeaderOffsets) -> None:
+        self._offsets = offsets
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        manager = self._offsets._manager
+        if manager is not None:
+            manager.deliver()
 
 
 def _is_repeated(previous: CommitReport | None, latest: CommitReport) -> bool:

@@ -27,6 +27,7 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied, TopicRecreated
+from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.asker import Asker
@@ -136,11 +137,9 @@ class OffsetSource(ABC):
                 self._threads.append(thread)
 
     def check(self) -> None:
-        error = self._error
-        if error is not None:
-            raise SourceDied(f"{self.name} has ended, nothing more is released: {_reason(error)}") from error
-        if self._stopping.is_set():
-            raise SourceDied(f"{self.name} was stopped, nothing more is released")
+        death = self.death()
+        if death is not None:
+            raise death
 
     def stop(self, timeout: float) -> None:
         """End the threads, which close their clients. If they don't within ``timeout`` seconds, log and return."""
@@ -186,7 +185,18 @@ class OffsetSource(ABC):
         ended = self._clock()
         self._cache_at = ended + 100 * (ended - began)
 
-    # For people.
+    # For people. All of this but `wait_until_ready` may be called at any time, also by a signal handler.
+
+    def death(self) -> SourceDied | None:
+        """What `check` raises, if the source has ended."""
+        error = self._error
+        if error is not None:
+            death = SourceDied(f"{self.name} has ended, nothing more is released: {_reason(error)}")
+            death.__cause__ = error
+            return death
+        if self._stopping.is_set():
+            return SourceDied(f"{self.name} was stopped, nothing more is released")
+        return None
 
     @property
     def groups(self) -> Collection[str]:
@@ -209,10 +219,10 @@ class OffsetSource(ABC):
         """
         with self._changed:
             self._changed.wait_for(lambda: self._is_ready or self._error or self._stopping.is_set(), timeout)
-            self.check()
-            if not self._is_ready:
-                what = self._missing() if self._threads else "it was never started"
-                raise NotReady(f"{self.name} wasn't ready after {timeout:g} s: {what}")
+        self.check()
+        if not self._is_ready:
+            what = self._missing() if self._threads else "it was never started"
+            raise NotReady(f"{self.name} wasn't ready after {timeout:g} s: {what}")
 
     @property
     def _is_alive(self) -> bool:
@@ -252,10 +262,10 @@ class OffsetSource(ABC):
             self._offsets.disable()
         self._verifier.wake()
 
-    def _apply(self, reports: Sequence[CommitReport]) -> None:
+    def _apply(self, reports: Sequence[CommitReport], is_current: Callable[[CommitReport], bool] | None = None) -> None:
         """Take in what the groups published, log rewinds, and see that what is pending is checked."""
         epoch = self._offsets.epoch
-        rewinds = self._offsets.apply(reports, self._clock())
+        rewinds = self._offsets.apply(reports, self._clock(), is_current)
         if rewinds:
             self._rewinds += len(rewinds)
             self._rewind_log.add(rewinds)
@@ -274,13 +284,15 @@ class OffsetSource(ABC):
 
     def _die(self, error: BaseException) -> None:
         with self._changed:
-            if self._error is not None or self._stopping.is_set():
-                logger.debug("%s: %s while it ended", self.name, error)
-                return
-            self._error = error
-            self._is_ready = False
-            self._stopping.set()
-            self._changed.notify_all()
+            is_first = self._error is None and not self._stopping.is_set()
+            if is_first:
+                self._error = error
+                self._is_ready = False
+                self._stopping.set()
+                self._changed.notify_all()
+        if not is_first:
+            logger.debug("%s: %s while it ended", self.name, error)
+            return
         assert self._manager is not None
         if isinstance(error, TopicRecreated):
             # Before anything else is released: the gate raises it, and the flow control commits nothing more.
@@ -292,6 +304,7 @@ class OffsetSource(ABC):
             self.name,
             _reason(error),
             exc_info=None if is_expected else error,
+            extra={TOLD_BY_MONITOR: True},
         )
         self._verifier.stop()
         self._manager.wake()

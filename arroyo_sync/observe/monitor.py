@@ -17,24 +17,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.problems import Problem, ProblemReporter, find_problems
 from arroyo_sync.observe.snapshot import Snapshot
-from arroyo_sync.observe.stalls import Stall, StallWatch, WaitsFor
+from arroyo_sync.observe.stalls import Stall, WaitsFor
+from arroyo_sync.observe.verdict import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits, evaluate
 
 logger = logging.getLogger(__name__)
 
-SILENCE_SECONDS = 60.0
-"""How long messages wait for a group that has published nothing before somebody is told."""
-
 ASK_TIMEOUT_SECONDS = 0.5
-"""How long a look may wait for the brokers. What a slow one answers later is there at the next look."""
+"""How long a check may wait for the brokers. What a slow one answers later is there at the next check."""
 
 OnStall = Callable[[Stall], object] | Literal["raise"] | None
 """What to do about a partition that stands still, besides telling of it."""
@@ -77,14 +76,16 @@ class Monitor:
         self._interval = interval
         self._clock = clock
         self._reporter = reporter or MetricsReporter()
-        self._stalls = StallWatch(stalled_after)
-        self._never_reported = StallWatch(min(SILENCE_SECONDS, stalled_after))
+        self._limits = Limits(stalled_after, min(WAITING_AFTER_SECONDS, stalled_after))
         self._problem_reporter = ProblemReporter(tell, clock)
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
-        # Only one look at a time; guards what is below.
-        self._looking = threading.Lock()
+        # From here on: written by `check_once`, which is called by the monitor's thread, and once more after its end.
+        self._waits: Waits = NO_WAITS
+        self._replaying_since: float | None = None
+        self.verdicts: tuple[Verdict, ...] = ()
+        """One for each partition at the last check, the worst first. Replaced whole; any thread may read it."""
         self.stalls: tuple[Stall, ...] = ()
-        """What stood still at the last look, longest first. Replaced whole; any thread may read it."""
+        """What stood still at the last check, longest first. Replaced whole; any thread may read it."""
         self._keys: tuple[PartitionKey, ...] = ()
         self.ends: Mapping[PartitionKey, int] = {}
         """Where the partitions end, as of the last look. Replaced whole by the monitor's thread; any may read it."""
@@ -107,13 +108,12 @@ class Monitor:
             self.check_once()
 
     def check_once(self) -> None:
-        """Look once. Never raises."""
-        with self._looking:
-            try:
-                self._check()
-            except Exception:
-                if self._throttle.should_log("check"):
-                    logger.exception("The monitor's look failed; it goes on")
+        """Look once. Never raises. One call at a time; what it calls may call the follower back, no lock is held."""
+        try:
+            self._check()
+        except Exception:
+            if self._throttle.should_log("check"):
+                logger.exception("The monitor's look failed; it goes on")
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval):
@@ -134,13 +134,27 @@ class Monitor:
         now = self._clock()
         snapshot = self._observe(self.ends)
         self._keys = tuple(partition.key for partition in snapshot.partitions)
-        stalls = self._stalls.update(snapshot.partitions, now)
-        never_reported = self._never_reported.update(snapshot.partitions, now)
-        self._problem_reporter.update(find_problems(snapshot, stalls, never_reported), snapshot)
-        self._act_on(stalls)
+        verdicts, self._waits = evaluate(snapshot, self._waits, now, self._limits)
+        self.verdicts = tuple(verdicts)
+        replaying_seconds = self._replaying_seconds(snapshot, now)
+        self._problem_reporter.update(find_problems(snapshot, verdicts, self._limits, replaying_seconds), snapshot)
+        self._act_on([verdict.stall for verdict in verdicts if verdict.grade is Grade.STALLED])
         if self._reporter.is_wanted:
-            for_leader = sum(stall.waits_for is WaitsFor.LEADER for stall in stalls)
-            self._reporter.report(snapshot, stalled=(for_leader, len(stalls) - for_leader), gate=self._gate_counts())
+            self._reporter.report(
+                snapshot,
+                stalled=_count(verdicts, Grade.STALLED),
+                waiting=_count(verdicts, Grade.WAITING),
+                gate=self._gate_counts(),
+            )
+
+    def _replaying_seconds(self, snapshot: Snapshot, now: float) -> float:
+        """For how long the source hasn't been ready."""
+        if snapshot.source is None or snapshot.source.ready:
+            self._replaying_since = None
+            return 0.0
+        if self._replaying_since is None:
+            self._replaying_since = now
+        return now - self._replaying_since
 
     def _act_on(self, stalls: list[Stall]) -> None:
         before = {(stall.topic, stall.partition) for stall in self.stalls}
@@ -158,3 +172,10 @@ class Monitor:
             except Exception:
                 if self._throttle.should_log("on_stall"):
                     logger.exception("on_stall raised; the follower goes on")
+
+
+def _count(verdicts: Sequence[Verdict], grade: Grade) -> tuple[int, int]:
+    """How many partitions have this grade because of a leader, and because of the follower."""
+    of_grade = [verdict for verdict in verdicts if verdict.grade is grade]
+    for_leader = sum(verdict.waits_for is WaitsFor.LEADER for verdict in of_grade)
+    return for_leader, len(of_grade) - for_leader

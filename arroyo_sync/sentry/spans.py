@@ -117,7 +117,7 @@ class ProcessSpans(ProcessingStrategy[TPayload]):
 
 
 class PublishSpans(Producer[KafkaPayload]):
-    """A producer for `PublishCommitLog` that makes ``queue.publish`` spans. The records stay as they are.
+    """A producer for `CommitLogPublisher` that makes ``queue.publish`` spans. The records stay as they are.
 
     A span covers the hand-over to the producer, and is a child of the current span, or a transaction of its own.
 
@@ -155,6 +155,11 @@ class PublishSpans(Producer[KafkaPayload]):
                 },
             )
             return self._producer.produce(destination, payload)
+
+    def get_config(self) -> dict[str, Any]:
+        """The producer's settings, if it tells: `CommitLogPublisher` asks the same cluster."""
+        get_config = getattr(self._producer, "get_config", None)
+        return dict(get_config()) if callable(get_config) else {}
 
     def close(self) -> Future[None]:
         """Close the producer."""

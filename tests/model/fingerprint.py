@@ -28,7 +28,7 @@ COVERED: dict[type, str] = {
     SynchronizedStrategy: "buffers drain _passes_through",
     PartitionBuffers: "_all by_index released opened _unreported last_forwarded pause_changes _report_at seen_version",
     Drain: "was_rejected needs_poll poll_at",
-    PartitionBuffer: "expected position pass_through_below held is_full",
+    PartitionBuffer: "expected position pass_through_below held is_full carried",
     PartitionCell: "remote received current",
     SynchronizedPartitionStateManager: "_moved version _cells",
     FlowControlledConsumer: "_buffers _drain _pauses _resume_offsets",
@@ -43,15 +43,17 @@ COVERED: dict[type, str] = {
 
 LEFT_OUT: dict[type, str] = {
     SynchronizedStrategy: "_next_step _next_submit _next_poll _manager _clock _is_next_closed _has_deadline _deadline",
-    PartitionBuffers: "_manager _source _report_interval_seconds _watermarks _clock held_messages",
+    PartitionBuffers: "_manager _source _report_interval_seconds _watermarks _clock held_messages on_start_elsewhere "
+    "_positions",
     Drain: "_next_submit _next_poll _manager _buffers _slice_seconds _poll_interval_seconds _clock",
     PartitionBuffer: "cell partition key limits held_bytes release",
     PartitionCell: "key",
-    SynchronizedPartitionStateManager: "_callback _lock _moved_condition _failure partitions wait_for_move",
-    FlowControlledConsumer: "_newly_assigned _inner _inner_poll _manager _check_source _slice_seconds _wait_seconds "
-    "_rejected_wait_seconds _on_close _on_subscribe _inner_stage_offsets",
+    SynchronizedPartitionStateManager: "_callback callback_errors _throttle _undelivered "
+    "_delivery _lock _moved_condition _failure partitions wait_for_move",
+    FlowControlledConsumer: "_inner _inner_poll _manager _check_source _slice_seconds _wait_seconds "
+    "_rejected_wait_seconds _before_close _after_close _on_subscribe _inner_stage_offsets _start _hidden empty_polls",
     Pauses: "_inner pauses resumes",
-    LeaderOffsets: "groups _lock _manager _rejections unverified",
+    LeaderOffsets: "groups _lock _delivered _manager _rejections unverified",
     OffsetTable: "groups _index",
     AssignedPartitions: "_table _topic_ids _unverified epoch unverified unanswered suspect",
     PublishedOffset: "latest_by_log_partition heard_at_seconds epoch committed is_told",
@@ -128,10 +130,7 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
         released = list(buffers.released)
         parts.append(
             (
-                buffer.expected,
-                buffer.position,
-                buffer.pass_through_below,
-                buffer.is_full,
+                (buffer.expected, buffer.position, buffer.pass_through_below, buffer.is_full, buffer.carried),
                 *(held.offset for held in buffer.held),
             )
         )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.observe.metrics import METRICS
 from arroyo_sync.status.command import _parser
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def metrics_table() -> str:

@@ -147,7 +147,7 @@ def test_a_partition_without_a_commit_that_is_assigned_later_stays_unknown(fixtu
     for key in (FIRST, SECOND, third):
         read_without_end(fixture.offsets, key)
         fixture.recent.step()
-        assert [fixture.remote(key) for key in (FIRST, SECOND, third)] == [10, None, 5]
+    assert [fixture.remote(key) for key in (FIRST, SECOND, third)] == [10, None, 5]
     assert fixture.read_all == 0
     fixture.publish(7, SECOND, "a")
     fixture.publish(8, SECOND, "b")
