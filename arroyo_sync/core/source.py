@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from arroyo_sync.core.checks import check_members
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 
@@ -23,6 +24,15 @@ class HighWatermarks(Protocol):
     def cached(self, topic: str, partition: int) -> int | None:
         """The end offset that the client saw last, or ``None``. Never blocks."""
         ...
+
+
+def check_source(argument: str, value: object) -> None:
+    """Return if it is a `RemoteOffsetSource`, inherited or not.
+
+    :raises ConfigurationError: it isn't.
+    """
+    members = ("start", "check", "stop", "assign", "revoke", "received", "unverified")
+    check_members(argument, value, members, "a source of remote offsets, such as a CommitLogConsumer")
 
 
 class RemoteOffsetSource(Protocol):

@@ -36,6 +36,9 @@ from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.kafka.cluster_client import ClusterClient, OnOffsets, call, no_answer, stopped
 from arroyo_sync.kafka.committed_offsets import GroupCommits
 
+LATE_ANSWER_SECONDS = 5.0
+"""How long a broker may take that nobody waits for: what it tells late is there for the next time."""
+
 GRACE_SECONDS = 1.0
 """How much longer than its timeout a blocking question waits. librdkafka ends each by then, if only with an error."""
 
@@ -266,6 +269,38 @@ class Asker:
             answers = dict(found)
         self._client.poll()
         return {subject: answers.get(subject, no_answer()) for subject in subjects}
+
+
+class LastEndOffsets:
+    """Asks the brokers where partitions end, and keeps what each said last.
+
+    Threads: any may ask. What is kept is written by the asker's threads, under the lock.
+    """
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+        self._changed = threading.Condition()
+        self._offsets: dict[PartitionKey, int] = {}
+
+    def ask(self, partitions: Collection[PartitionKey], timeout: float) -> dict[PartitionKey, int]:
+        """Where the partitions end now, or where they ended when their broker answered last.
+
+        Blocks until all brokers have answered, for at most ``timeout`` seconds. Partitions of which no broker ever told
+        are missing, and those that aren't among these ones are forgotten.
+        """
+        pending = set(partitions)
+
+        def on_answer(answers: Mapping[PartitionKey, int | KafkaError]) -> None:
+            with self._changed:
+                pending.difference_update(answers)
+                self._offsets.update((key, end) for key, end in answers.items() if isinstance(end, int))
+                self._changed.notify_all()
+
+        self._asker.ask_end_offsets(partitions, max(timeout, LATE_ANSWER_SECONDS), on_answer)
+        with self._changed:
+            self._changed.wait_for(lambda: not pending, timeout)
+            self._offsets = {key: self._offsets[key] for key in partitions if key in self._offsets}
+            return dict(self._offsets)
 
 
 def _each(

@@ -26,13 +26,13 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
+from arroyo_sync.core.checks import check_callable, check_groups, check_seconds
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied, TopicRecreated
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.asker import Asker, LastEndOffsets
 from arroyo_sync.kafka.client_settings import check_configuration
-from arroyo_sync.kafka.end_offsets import LastEndOffsets
 from arroyo_sync.kafka.errors import ClientErrors
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -70,10 +70,11 @@ class OffsetSource(ABC):
         data_configuration: Mapping[str, Any] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        check_groups(groups)
-        check_configuration(configuration, "the configuration")
+        check_groups("groups", groups)
+        check_configuration("configuration", configuration)
         if data_configuration is not None:
-            check_configuration(data_configuration, "data_configuration")
+            check_configuration("data_configuration", data_configuration)
+        check_callable("clock", clock, "something to call for monotonic seconds")
         self._configuration = dict(configuration)
         self._data_configuration = dict(configuration if data_configuration is None else data_configuration)
         self._has_data_configuration = data_configuration is not None
@@ -217,6 +218,7 @@ class OffsetSource(ABC):
         :raises NotReady: it wasn't in time; the message names what is missing.
         :raises SourceDied: it has ended, from its cause.
         """
+        check_seconds("timeout", timeout, may_be_zero=True)
         with self._changed:
             self._changed.wait_for(lambda: self._is_ready or self._error or self._stopping.is_set(), timeout)
         self.check()
@@ -359,17 +361,3 @@ _IS_IT_RIGHT = "The gate stays shut there until it does: is the group's name rig
 
 def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__  # a MemoryError says nothing
-
-
-def check_groups(groups: Collection[str]) -> None:
-    """Return if these can be leader groups.
-
-    :raises ConfigurationError: there are none, one has no name, or it is a single text.
-    """
-    if isinstance(groups, (str, bytes)):
-        raise ConfigurationError(f"groups={groups!r}: give a collection of names, such as {{{groups!r}}}")
-    if not groups:
-        raise ConfigurationError("groups is empty: name at least one leader group, or nothing would ever be released")
-    for group in groups:
-        if not isinstance(group, str) or not group:
-            raise ConfigurationError(f"groups: {group!r} is no name of a leader group")

@@ -148,6 +148,7 @@ class ProblemReporter:
 
 
 def _logs_silence(snapshot: Snapshot) -> bool:
+    """Whether the source itself logs which groups publish nothing: it knows which ones do."""
     return snapshot.source is not None and snapshot.source.logs_silence
 
 

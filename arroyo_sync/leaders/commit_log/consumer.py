@@ -13,7 +13,8 @@ from arroyo.types import Topic
 from confluent_kafka import Consumer, KafkaError
 from confluent_kafka.admin import AdminClient
 
-from arroyo_sync.core.errors import ConfigurationError, MalformedRecord
+from arroyo_sync.core.checks import check_callable, check_choice, check_flag, check_seconds, check_topic
+from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.asker import Asker
@@ -22,7 +23,6 @@ from arroyo_sync.leaders.commit_log.batch_decoder import MAX_PARTITIONS, BatchDe
 from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
-from arroyo_sync.leaders.commit_log.record import check_topic_name
 from arroyo_sync.leaders.offset_source import OffsetSource
 from arroyo_sync.leaders.verification import LOG_END_UNKNOWN
 from arroyo_sync.leaders.verifier import OnLogEnds
@@ -67,17 +67,12 @@ class CommitLogConsumer(OffsetSource):
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(configuration, groups, data_configuration, clock)
-        if not isinstance(topic, Topic):
-            raise ConfigurationError(f"topic={topic!r}: give an arroyo.types.Topic")
-        try:
-            check_topic_name(topic.name)
-        except MalformedRecord as error:
-            raise ConfigurationError(f"no topic can be the commit log {topic.name!r}: {error.detail}") from error
-        if start not in ("all", "recent"):
-            raise ConfigurationError(f'start={start!r}: must be "all" or "recent"')
-        for name, seconds in (("lookback_seconds", lookback_seconds), ("connect_timeout", connect_timeout)):
-            if not seconds > 0:
-                raise ConfigurationError(f"{name}={seconds!r}: must be more than 0 seconds")
+        check_topic("topic", topic)
+        check_choice("start", start, ("all", "recent"))
+        check_seconds("lookback_seconds", lookback_seconds)
+        check_flag("wait_for_topic", wait_for_topic)
+        check_seconds("connect_timeout", connect_timeout)
+        check_callable("wall_clock", wall_clock, "something to call for Unix seconds")
         self.name = f"commit log {topic.name}"
         self._topic = topic.name
         self._decoder = BatchDecoder(topic.name, self.groups, clock, wall_clock)

@@ -20,7 +20,7 @@ from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import SynchronizedStrategy
-from arroyo_sync.kafka.end_offsets import KafkaWatermarks
+from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
 from arroyo_sync.testing import ManualSource
 from tests.support.fakes import EVENTS, ScriptedConsumer, ScriptedStep, message, partition
 from tests.support.harness import CarefulSource, NotedSource
