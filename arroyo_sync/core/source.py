@@ -11,21 +11,28 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from arroyo_sync.core.checks import check_members
+from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 
 NOTHING_UNVERIFIED: Mapping[PartitionKey, int] = MappingProxyType({})
 
 
 class HighWatermarks(Protocol):
-    """The broker's end offsets of partitions. Who may ask depends on the client behind it."""
+    """The ends of partitions that a client has cached. Who may ask depends on the client behind it."""
 
     def cached(self, topic: str, partition: int) -> int | None:
         """The end offset that the client saw last, or ``None``. Never blocks."""
         ...
 
-    def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
-        """Ask the broker, for at most ``timeout`` seconds. Partitions it couldn't tell of are missing in the answer."""
-        ...
+
+def check_source(argument: str, value: object) -> None:
+    """Return if it is a `RemoteOffsetSource`, inherited or not.
+
+    :raises ConfigurationError: it isn't.
+    """
+    members = ("start", "check", "stop", "assign", "revoke", "received", "unverified")
+    check_members(argument, value, members, "a source of remote offsets, such as a CommitLogConsumer")
 
 
 class RemoteOffsetSource(Protocol):
@@ -74,8 +81,8 @@ class RemoteOffsetSource(Protocol):
         of them is released. When it returns, the manager holds no remote offset of them that isn't proven. Never
         blocks.
 
-        :param watermarks: what the follower's own client has cached. Its ``cached`` alone is used, and only on this
-            thread, here and in `check`; a client lets in one thread at a time.
+        :param watermarks: what the follower's own client has cached. It is used only on this thread, here and in
+            `check`; a client lets in one thread at a time.
         """
         return
 
@@ -143,9 +150,27 @@ class SourceStatistics:
 
 @runtime_checkable
 class ObservableSource(Protocol):
-    """A source that can say whom it follows, what it has done and what the leaders published."""
+    """A source that can say whom it follows, what it has done and what the leaders published.
+
+    All of it may be called at any time: by any thread, a callback, a log handler, or a signal handler that interrupted
+    the source itself. So it waits for no lock without a limit, and never calls `RemoteOffsetSource.check`.
+    """
 
     @property
     def groups(self) -> Collection[str]: ...
+    def death(self) -> SourceDied | None: ...
     def statistics(self) -> SourceStatistics: ...
     def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]: ...
+
+
+@runtime_checkable
+class EndOffsetsSource(Protocol):
+    """A source that can ask where the data topic's partitions end."""
+
+    def end_offsets(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+        """Where the partitions end, or ended when their brokers answered last. Those that none told of are missing.
+
+        Blocks until the brokers have answered, for at most ``timeout`` seconds. For one thread, which is not the
+        processor's.
+        """
+        ...

@@ -1,18 +1,154 @@
-"""What consumer groups have committed on the brokers.
+"""What a consumer group has committed on the brokers.
 
-Asked by consumers that name the group and never join it. The administrator's client could ask without a consumer for
+Asked by a consumer that names the group and never joins it. The administrator's client could ask without a consumer for
 each group, but a broker that goes away during such a question aborts the whole process (librdkafka issue 4605).
 """
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import make_client, query_settings
+
+logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 10.0
+"""After how long without a question the thread ends and the consumer is closed; the next question makes new ones."""
+
+Commits = Mapping[PartitionKey, int | KafkaError | None]
+"""Per partition the committed offset, ``None`` where there is no commit, or why that can't be told."""
+
+
+class _Question(NamedTuple):
+    partitions: Collection[PartitionKey]
+    deadline: float
+    on_answer: Callable[[Commits], None]
+
+
+class GroupCommits:
+    """Asks for one group's commits, with a consumer and a thread that are there while they are needed.
+
+    Guarantees
+        - Its questions are answered in their order, each at its deadline at the latest, a question in the consumer's
+          hands a little later. After `stop`, those that wait are answered with an error.
+        - The last stable commit counts: a transaction that hangs hides no partition.
+
+    Threads: any may call `ask` and `stop`. Callbacks run on the group's thread.
+
+    :param configuration: librdkafka settings of the cluster where the group commits.
+    :param on_error: told, on the group's thread, of every error that isn't about one question.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        group: str,
+        on_error: Callable[[KafkaError], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = {**query_settings(configuration), "group.id": group, "error_cb": on_error}
+        self._group = group
+        self._clock = clock
+        # Guards what follows; written by any thread.
+        self._changed = threading.Condition()
+        self._questions: deque[_Question] = deque()
+        self._thread: threading.Thread | None = None
+        self._ending: list[threading.Thread] = []
+        self._is_stopped = False
+
+    def ask(self, partitions: Collection[PartitionKey], timeout: float, on_answer: Callable[[Commits], None]) -> None:
+        """Ask what the group has committed of the partitions. Returns at once."""
+        with self._changed:
+            if not self._is_stopped:
+                self._questions.append(_Question(tuple(partitions), self._clock() + timeout, on_answer))
+                self._changed.notify_all()
+                if self._thread is None:
+                    self._ending = [each for each in self._ending if each.is_alive()]
+                    self._thread = threading.Thread(
+                        target=self._run, name=f"arroyo-sync commits of {self._group}", daemon=True
+                    )
+                    self._thread.start()
+                return
+        _answer(_Question(partitions, 0.0, on_answer), KafkaError(KafkaError._DESTROY, "it was stopped"))
+
+    def stop(self) -> None:
+        """End, as soon as the question in the consumer's hands is answered. Doesn't block."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+
+    def join(self, timeout: float) -> None:
+        """Block until it has ended, for at most ``timeout`` seconds."""
+        with self._changed:
+            threads = [*self._ending, *([] if self._thread is None else [self._thread])]
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout)
+
+    def _run(self) -> None:
+        consumer: Consumer | None = None
+        try:
+            while (question := self._next()) is not None:
+                if self._is_stopped:
+                    _answer(question, KafkaError(KafkaError._DESTROY, "it was stopped"))
+                    continue
+                try:
+                    if consumer is None:
+                        consumer = make_client(Consumer, self._settings)
+                    _answer(question, self._ask(consumer, question))
+                except KafkaException as error:
+                    _answer(question, error.args[0])
+                except ConfigurationError as error:
+                    _answer(question, KafkaError(KafkaError._INVALID_ARG, str(error)))
+        finally:
+            if consumer is not None:
+                consumer.close()
+
+    def _next(self) -> _Question | None:
+        """The next question; ``None``: the thread is to end, and will not look again."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._questions or self._is_stopped, IDLE_SECONDS)
+            if self._questions:
+                return self._questions.popleft()
+            if self._thread is not None:
+                self._ending.append(self._thread)
+            self._thread = None
+            return None
+
+    def _ask(self, consumer: Consumer, question: _Question) -> Commits | KafkaError:
+        seconds = question.deadline - self._clock()
+        if seconds <= 0:
+            return KafkaError(KafkaError._TIMED_OUT, "an earlier question took all the time")
+        wanted = [TopicPartition(topic, partition) for topic, partition in question.partitions]
+        try:
+            answers = consumer.committed(wanted, timeout=seconds)
+        finally:
+            consumer.poll(0)  # for `on_error`
+        return {(each.topic, each.partition): _offset_of(each) for each in answers}
+
+
+def _offset_of(answer: TopicPartition) -> int | KafkaError | None:
+    if answer.error is not None:
+        return answer.error
+    return answer.offset if answer.offset >= 0 else None
+
+
+def _answer(question: _Question, answer: Commits | KafkaError) -> None:
+    if isinstance(answer, KafkaError):
+        answer = dict.fromkeys(question.partitions, answer)
+    try:
+        question.on_answer(answer)
+    except Exception:
+        logger.exception("What is to be done with an answer of the brokers failed")
 
 
 class CommittedOffsets:

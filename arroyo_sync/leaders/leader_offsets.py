@@ -17,11 +17,12 @@ Guarantees
     6. An offset that a later answer of the broker refutes makes the group unknown there until it publishes again. The
        refuted offset never comes into force by itself: a recreated topic may grow past it.
     7. Whatever moves is written to the manager before the lock is released, so the manager never falls back behind a
-       later decision; at most `CHUNK` partitions under one lock, about a millisecond.
+       later decision; at most `CHUNK` partitions under one lock, about a millisecond. The manager's callback is called
+       once it is released.
 
 Threads
-    Any thread may call anything; one lock guards all. It is held while the manager is written, whose callback must
-    therefore not call back from another thread.
+    Any thread may call anything; one lock guards all. A signal handler, which may have interrupted the thread that
+    holds it, may call `published` alone.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ from arroyo_sync.leaders.rewinds import Rewind
 
 CHUNK = 100
 """How many partitions are handled under one lock: at about 5 us each, half a millisecond."""
+
+READ_WAIT_SECONDS = 0.05
+"""For how long a snapshot waits for the lock, which is held for about a millisecond. It is held for longer only if the
+snapshot is a signal handler's that interrupted its holder, or one whom its holder waits for."""
 
 T = TypeVar("T")
 
@@ -62,6 +67,7 @@ class LeaderOffsets:
         self.groups = tuple(sorted(set(groups)))
         self._index = {group: index for index, group in enumerate(self.groups)}
         self._lock = threading.Lock()
+        self._delivered = _Delivered(self)
         # All below: written by any thread, under the lock.
         self._manager: SynchronizedPartitionStateManager | None = None
         self._enabled = False
@@ -103,17 +109,22 @@ class LeaderOffsets:
             self._enabled = False
         self._rewrite_all()
 
-    def apply(self, reports: Sequence[CommitReport], now: float) -> list[Rewind]:
+    def apply(
+        self, reports: Sequence[CommitReport], now: float, is_current: Callable[[CommitReport], bool] | None = None
+    ) -> list[Rewind]:
         """Take in what the groups published, in the order of each commit-log partition.
 
         :param now: seconds of a monotonic clock.
+        :param is_current: whether a report still counts, asked under the lock: after an `assign`, `revoke` or `forget`.
         :returns: the rewinds among them, once open: what lies in the past of a replay is no news.
         """
         rewinds: list[Rewind] = []
         for chunk in _chunks(reports):
-            with self._lock:
+            with self._delivered, self._lock:
                 touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
                 for report in chunk:
+                    if is_current is not None and not is_current(report):
+                        continue
                     key, group = report.key, report.group
                     published_offsets = self._published.get(key)
                     if published_offsets is None:
@@ -145,7 +156,7 @@ class LeaderOffsets:
         """
         filled = 0
         for chunk in _chunks(offsets):
-            with self._lock:
+            with self._delivered, self._lock:
                 touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
                 for key, group, offset in chunk:
                     published_offsets = self._published.setdefault(key, [None] * len(self.groups))
@@ -165,7 +176,7 @@ class LeaderOffsets:
         with self._lock:
             keys = list(self._published)
         for chunk in _chunks(keys):
-            with self._lock:
+            with self._delivered, self._lock:
                 touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
                 for key in chunk:
                     published_offsets = self._published.get(key, [])
@@ -184,7 +195,7 @@ class LeaderOffsets:
     def forget(self, keys: Iterable[PartitionKey]) -> None:
         """Drop all that is known of these partitions: their remote offsets become unknown."""
         for chunk in _chunks(list(keys)):
-            with self._lock:
+            with self._delivered, self._lock:
                 self._settle({key: [] for key in chunk if self._published.pop(key, None) is not None})
 
     def assign(self, cached_ends: Mapping[PartitionKey, int | None]) -> None:
@@ -193,7 +204,7 @@ class LeaderOffsets:
         :param cached_ends: the partitions, with the ends that the follower's client has cached by now.
         """
         for chunk in _chunks(list(cached_ends.items())):
-            with self._lock:
+            with self._delivered, self._lock:
                 self._epoch += 1
                 for key, cached_end in chunk:
                     known_end = self._known_ends[key] = KnownEnd(self._epoch, cached_end)
@@ -209,7 +220,7 @@ class LeaderOffsets:
     def revoke(self, keys: Iterable[PartitionKey]) -> None:
         """The follower doesn't read these partitions any more: the manager has no remote offset of them."""
         for chunk in _chunks(list(keys)):
-            with self._lock:
+            with self._delivered, self._lock:
                 for key in chunk:
                     self._known_ends.pop(key, None)
                     for published_offset in self._published.get(key, ()):
@@ -220,7 +231,7 @@ class LeaderOffsets:
 
     def received(self, key: PartitionKey, next_offset: int) -> None:
         """The follower received the message below ``next_offset``: the partition reaches that far."""
-        with self._lock:
+        with self._delivered, self._lock:
             self._verify(key, next_offset)
 
     def cached(self, ends: Mapping[PartitionKey, int | None]) -> None:
@@ -229,7 +240,7 @@ class LeaderOffsets:
         An end counts if it isn't the one that was cached at the assignment, so that it was fetched since.
         """
         for chunk in _chunks(list(ends.items())):
-            with self._lock:
+            with self._delivered, self._lock:
                 for key, end in chunk:
                     known_end = self._known_ends.get(key)
                     if known_end is not None and end is not None and end != known_end.cached_end:
@@ -244,7 +255,7 @@ class LeaderOffsets:
         """
         rejected: list[OffsetBeyondEnd] = []
         for chunk in _chunks(list(ends.items())):
-            with self._lock:
+            with self._delivered, self._lock:
                 for key, end in chunk:
                     known_end = self._known_ends.get(key)
                     if known_end is None or known_end.epoch > asked:
@@ -268,12 +279,16 @@ class LeaderOffsets:
             return self._remote(key, self._published.get(key, ()))
 
     def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
-        """What every group published last of each assigned partition; of all partitions while none is assigned."""
+        """What every group published last of each assigned partition, as a snapshot; of all while none is assigned.
+
+        Never blocks for long, whoever calls it; see the module.
+        """
         snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
-        with self._lock:
-            keys = [key for key in self._known_ends or self._published if key in self._published]
-        for chunk in _chunks(keys):
-            with self._lock:
+        is_free = True
+        known = list(self._known_ends or self._published)  # which CPython makes in one step
+        for chunk in _chunks([key for key in known if key in self._published]):
+            is_free = is_free and self._lock.acquire(timeout=READ_WAIT_SECONDS)
+            try:
                 for key in chunk:
                     snapshot[key] = {
                         group: LeaderOffset(
@@ -286,6 +301,9 @@ class LeaderOffsets:
                         for group, published_offset in zip(self.groups, self._published.get(key, []), strict=False)
                         if published_offset is not None
                     }
+            finally:
+                if is_free:
+                    self._lock.release()
         return snapshot
 
     def partitions_without_report(self, group: str) -> list[PartitionKey]:
@@ -348,7 +366,7 @@ class LeaderOffsets:
 
     def _write(self, remotes: Sequence[tuple[PartitionKey, int | None]]) -> None:
         if self._manager is not None and remotes:
-            self._manager.set_remote_offsets(remotes)
+            self._manager.store_remote_offsets(remotes)
 
     def _update_unverified(self, key: PartitionKey, published_offsets: Sequence[PublishedOffset | None]) -> None:
         known_end = self._known_ends.get(key)
@@ -392,8 +410,23 @@ class LeaderOffsets:
         with self._lock:
             keys = list(self._known_ends)
         for chunk in _chunks(keys):
-            with self._lock:
+            with self._delivered, self._lock:
                 self._settle({key: self._published.get(key, []) for key in chunk})
+
+
+class _Delivered:
+    """Stands before the lock in a ``with``: once that is released, the manager delivers what was changed under it."""
+
+    def __init__(self, offsets: LeaderOffsets) -> None:
+        self._offsets = offsets
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        manager = self._offsets._manager
+        if manager is not None:
+            manager.deliver()
 
 
 def _chunks(items: Sequence[T]) -> Sequence[Sequence[T]]:

@@ -29,7 +29,7 @@ from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStr
 from arroyo.types import BrokerValue, Message, Partition, Topic
 from sentry_sdk.tracing import Span
 
-from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.checks import check_callable, check_producer, check_share, check_step
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,9 @@ class ProcessSpans(ProcessingStrategy[TPayload]):
     """
 
     def __init__(self, next_step: ProcessingStrategy[TPayload], sample_rate: float, hold_seconds: HoldSeconds) -> None:
-        check_sample_rate(sample_rate)
+        check_step("next_step", next_step)
+        check_share("sample_rate", sample_rate)
+        check_callable("hold_seconds", hold_seconds, "something to call with a partition's index and an offset")
         self._next_step = next_step
         self._next_submit = next_step.submit
         self._sample_rate = sample_rate
@@ -117,7 +119,7 @@ class ProcessSpans(ProcessingStrategy[TPayload]):
 
 
 class PublishSpans(Producer[KafkaPayload]):
-    """A producer for `PublishCommitLog` that makes ``queue.publish`` spans. The records stay as they are.
+    """A producer for `CommitLogPublisher` that makes ``queue.publish`` spans. The records stay as they are.
 
     A span covers the hand-over to the producer, and is a child of the current span, or a transaction of its own.
 
@@ -125,7 +127,8 @@ class PublishSpans(Producer[KafkaPayload]):
     """
 
     def __init__(self, producer: Producer[KafkaPayload], sample_rate: float) -> None:
-        check_sample_rate(sample_rate)
+        check_producer("producer", producer)
+        check_share("sample_rate", sample_rate)
         self._producer = producer
         self._sample_rate = sample_rate
 
@@ -156,18 +159,14 @@ class PublishSpans(Producer[KafkaPayload]):
             )
             return self._producer.produce(destination, payload)
 
+    def get_config(self) -> dict[str, Any]:
+        """The producer's settings, if it tells: `CommitLogPublisher` asks the same cluster."""
+        get_config = getattr(self._producer, "get_config", None)
+        return dict(get_config()) if callable(get_config) else {}
+
     def close(self) -> Future[None]:
         """Close the producer."""
         return self._producer.close()
-
-
-def check_sample_rate(sample_rate: float) -> None:
-    """Return if it is one.
-
-    :raises ConfigurationError: it isn't.
-    """
-    if not 0 < sample_rate <= 1:
-        raise ConfigurationError(f"the sample rate of spans is above 0 and up to 1, not {sample_rate!r}")
 
 
 def _has_spans() -> bool:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from confluent_kafka import Message
 
 from arroyo_sync.core.errors import MalformedRecord
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.leaders.commit_log.contents import LogContents
 from arroyo_sync.leaders.commit_log.plausible_timestamps import PlausibleTimestamps
@@ -43,7 +43,6 @@ from arroyo_sync.leaders.commit_report import CommitReport
 
 logger = logging.getLogger(__name__)
 
-LOG_INTERVAL_SECONDS = 60.0
 
 KNOWN_KEYS = 10_000
 """How many keys' parts are remembered, of about 500 bytes each: no topic's name has more than 249 characters."""

@@ -13,15 +13,15 @@ from arroyo.types import Topic
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
-from arroyo_sync.core.errors import ConfigurationError, MalformedRecord
+from arroyo_sync.core.checks import check_callable, check_choice, check_flag, check_seconds, check_topic
+from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.client_settings import admin_settings, make_client, reader_settings
-from arroyo_sync.kafka.topics import TopicIdentity
+from arroyo_sync.kafka.client_settings import admin_settings, make_client, reader_settings, servers_of
 from arroyo_sync.leaders.commit_log.batch_decoder import MAX_PARTITIONS, BatchDecoder
+from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
-from arroyo_sync.leaders.commit_log.record import check_topic_name
 from arroyo_sync.leaders.offset_source import OffsetSource
 
 
@@ -64,17 +64,12 @@ class CommitLogConsumer(OffsetSource):
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(configuration, groups, data_configuration, clock)
-        if not isinstance(topic, Topic):
-            raise ConfigurationError(f"topic={topic!r}: give an arroyo.types.Topic")
-        try:
-            check_topic_name(topic.name)
-        except MalformedRecord as error:
-            raise ConfigurationError(f"no topic can be the commit log {topic.name!r}: {error.detail}") from error
-        if start not in ("all", "recent"):
-            raise ConfigurationError(f'start={start!r}: must be "all" or "recent"')
-        for name, seconds in (("lookback_seconds", lookback_seconds), ("connect_timeout", connect_timeout)):
-            if not seconds > 0:
-                raise ConfigurationError(f"{name}={seconds!r}: must be more than 0 seconds")
+        check_topic("topic", topic)
+        check_choice("start", start, ("all", "recent"))
+        check_seconds("lookback_seconds", lookback_seconds)
+        check_flag("wait_for_topic", wait_for_topic)
+        check_seconds("connect_timeout", connect_timeout)
+        check_callable("wall_clock", wall_clock, "something to call for Unix seconds")
         self.name = f"commit log {topic.name}"
         self._topic = topic.name
         self._decoder = BatchDecoder(topic.name, self.groups, clock, wall_clock)
@@ -98,7 +93,15 @@ class CommitLogConsumer(OffsetSource):
             self._stopping,
         )
         self._recent_start = (
-            RecentStart(topic.name, self._offsets, self._data_configuration, self._reader.read_all, clock)
+            RecentStart(
+                topic.name,
+                self._offsets,
+                self._asker,
+                servers_of(self._data_configuration),
+                self._reader.read_all,
+                self._verifier.wake,
+                clock,
+            )
             if start == "recent"
             else None
         )
@@ -152,13 +155,6 @@ class CommitLogConsumer(OffsetSource):
                 self._reader.run(consumer, identity)
             finally:
                 consumer.close()
-
-    def _check(self) -> None:
-        try:
-            super()._check()
-        finally:
-            if self._recent_start is not None:
-                self._recent_start.close()
 
     def _periodic_checks(self) -> float:
         seconds = super()._periodic_checks()

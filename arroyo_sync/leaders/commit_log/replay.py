@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from arroyo_sync.kafka.topics import OffsetRange
+from arroyo_sync.leaders.commit_log.log_topic import OffsetRange
 
 logger = logging.getLogger(__name__)
 

@@ -637,10 +637,10 @@ def test_an_offset_that_moves_touches_one_partition_however_many_there_are(monke
     for partition in range(300):
         fixture.publish(10, key=("events", partition))
     written: list[PartitionKey] = []
-    write = fixture.manager.set_remote_offsets
+    write = fixture.manager.store_remote_offsets
     monkeypatch.setattr(
         fixture.manager,
-        "set_remote_offsets",
+        "store_remote_offsets",
         lambda offsets: write([(written.append(key), (key, offset))[1] for key, offset in offsets]),  # type: ignore[func-returns-value]
     )
     fixture.publish(11, key=("events", 5))
@@ -651,14 +651,14 @@ def test_no_lock_is_held_for_more_than_a_chunk_of_partitions(monkeypatch: pytest
     """Opening, shutting, assigning and replaying many partitions let others in between."""
     fixture = Fixture(is_open=False)
     sizes: list[int] = []
-    write = fixture.manager.set_remote_offsets
+    write = fixture.manager.store_remote_offsets
 
     def count(offsets: Iterator[tuple[PartitionKey, int | None]]) -> None:
         items = list(offsets)
         sizes.append(len(items))
         write(items)
 
-    monkeypatch.setattr(fixture.manager, "set_remote_offsets", count)
+    monkeypatch.setattr(fixture.manager, "store_remote_offsets", count)
     keys = [("events", partition) for partition in range(500)]
     fixture.assign(*keys)
     fixture.offsets.apply([CommitReport(key, "g", 10, 1, 0, 1) for key in keys], NOW)

@@ -251,9 +251,6 @@ class Cached:
         self.askers.append(threading.get_ident())
         return self.end
 
-    def query(self, partitions: object, timeout: float) -> dict[PartitionKey, int]:
-        raise AssertionError("a question to the broker would keep the follower from polling")
-
 
 def test_the_followers_client_is_asked_on_its_thread_only_and_seldom() -> None:
     """When the gate looks at the source, and something is in doubt; for at most a hundredth of its time."""
@@ -327,7 +324,10 @@ def test_errors_that_librdkafka_rides_out_are_logged_once_a_minute_and_kind(
 ) -> None:
     """It tells of a lost broker twenty times a second."""
     clock = Clock()
-    for on_error in (commit_log_consumer(clock=clock)._reader.on_error, group_offsets_source(clock=clock)._on_error):
+    for on_error in (
+        commit_log_consumer(clock=clock)._reader.on_error,
+        group_offsets_source(clock=clock)._on_data_error,
+    ):
         caplog.clear()
         for _ in range(3):
             on_error(KafkaError(KafkaError._TRANSPORT, "connection refused"))

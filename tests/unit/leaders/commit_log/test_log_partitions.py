@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from arroyo_sync.kafka.topics import OffsetRange
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
+from arroyo_sync.leaders.commit_log.log_topic import OffsetRange
 from arroyo_sync.leaders.commit_report import CommitReport
 
 

@@ -4,149 +4,37 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from arroyo.backends.abstract import Producer, ProducerFuture, SimpleProducerFuture
-from arroyo.backends.kafka import KafkaPayload
+from arroyo.backends.abstract import SimpleProducerFuture
 from arroyo.backends.kafka.commit import CommitCodec
 from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import FILTERED_PAYLOAD, BaseValue, BrokerValue, Message, Partition, Topic, Value
 from arroyo.utils import metrics
 
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.leaders.commit_log.publisher import MAX_RECEIVED_TIMES, PublishCommitLog
-
-COMMIT_LOG = Topic("commit-log")
-EVENTS = [Partition(Topic("events"), index) for index in range(3)]
-NAIVE_UTC = datetime(2024, 1, 2, 3, 4, 5, 500_000)
-UNIX_SECONDS = 1704164645.5
-
-AnyFuture = ProducerFuture[BrokerValue[KafkaPayload]]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from arroyo_sync.leaders.commit_log.publish_queue import MAX_RECEIVED_TIMES
+from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from tests.support.leader import (
+    COMMIT_LOG,
+    EVENTS,
+    NAIVE_UTC,
+    UNIX_SECONDS,
+    Commits,
+    Leader,
+    ScriptedProducer,
+    make_future,
+)
 
 
-class Commits:
-    """Arroyo's ``commit``; remembers every call."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[dict[Partition, int], bool]] = []
-        self.history: dict[Partition, list[int]] = {}
-        self.error: Exception | None = None
-
-    def __call__(self, offsets: Mapping[Partition, int], force: bool = False) -> None:
-        if self.error is not None:
-            raise self.error
-        self.calls.append((dict(offsets), force))
-        for partition, offset in offsets.items():
-            self.history.setdefault(partition, []).append(offset)
-
-
-class ScriptedProducer(Producer[KafkaPayload]):
-    """Its records are in flight until `deliver` or `fail` settles the oldest; ``refuses`` makes it refuse new ones."""
-
-    def __init__(self, commits: Commits, make_future: Callable[[], AnyFuture]) -> None:
-        self._commits = commits
-        self._make_future = make_future
-        self.records: list[tuple[int, int]] = []
-        """The published ``(partition, offset)``, in order."""
-        self.payloads: list[KafkaPayload] = []
-        self.in_flight: list[tuple[int, AnyFuture]] = []
-        self.refuses: Exception | None = None
-        self.refusals = math.inf
-        """How many records it refuses."""
-        self.delivers_at_once = False
-        self.on_produce: Callable[[], None] | None = None
-        self.published = threading.Condition()
-        self.wrongs: list[str] = []
-        """What no test may see. Not raised, since the step takes whatever is raised for a failed delivery."""
-
-    def produce(self, destination: Topic | Partition, payload: KafkaPayload) -> AnyFuture:
-        if self.refuses is not None and self.refusals > 0:
-            self.refusals -= 1
-            raise self.refuses
-        assert payload.key is not None
-        topic, partition, group = payload.key.decode().split(":", 2)
-        offset = json.loads(payload.value)["offset"]
-        if (destination, topic, group) != (COMMIT_LOG, "events", "writers"):
-            self.wrongs.append(f"{payload.key!r} published to {destination}")
-        if offset not in self._commits.history.get(EVENTS[int(partition)], []):
-            self.wrongs.append(f"{offset} published, which was not committed")
-        if any(each == int(partition) for each, _ in self.in_flight):
-            self.wrongs.append(f"two records of partition {partition} in flight")
-        future = self._make_future()
-        with self.published:
-            self.records.append((int(partition), offset))
-            self.payloads.append(payload)
-            self.in_flight.append((int(partition), future))
-            self.published.notify_all()
-        if self.on_produce is not None:
-            self.on_produce()
-        if self.delivers_at_once:
-            self.deliver()
-        return future
-
-    def deliver(self) -> None:
-        for _, future in self.in_flight:
-            future.set_result(BrokerValue(self.payloads[-1], Partition(COMMIT_LOG, 0), 0, NAIVE_UTC))
-        self.in_flight.clear()
-
-    def fail(self, error: Exception) -> None:
-        for _, future in self.in_flight:
-            future.set_exception(error)
-        self.in_flight.clear()
-
-    def take(self) -> list[tuple[int, int]]:
-        assert self.wrongs == []
-        records, self.records = self.records, []
-        return records
-
-    def close(self) -> Future[None]:
-        raise AssertionError("the producer outlives the step")
-
-
-class Leader:
-    """A `PublishCommitLog` with its surroundings. An interval of ten fake seconds: the thread has nothing to do."""
-
-    def __init__(self, make_future: Callable[[], AnyFuture], **options: Any) -> None:
-        self.clock = Clock()
-        self.commits = Commits()
-        self.producer = ScriptedProducer(self.commits, make_future)
-        options = {"interval": 10.0, "heartbeat": 100.0, "clock": self.clock, **options}
-        self.step = PublishCommitLog(self.commits, self.producer, COMMIT_LOG, "writers", **options)
-
-    def commit(self, partition: int, next_offset: int, timestamp: datetime = NAIVE_UTC) -> None:
-        self.step.submit(Message(BrokerValue(b"", EVENTS[partition], next_offset - 1, timestamp)))
-
-    def after(self, seconds: float) -> list[tuple[int, int]]:
-        """What `poll` publishes when so much time has gone by."""
-        self.clock.now += seconds
-        self.step.poll()
-        return self.producer.take()
-
-
-def _future() -> AnyFuture:
-    future: Future[BrokerValue[KafkaPayload]] = Future()
-    future.set_running_or_notify_cancel()
-    return future
-
-
-@pytest.fixture(params=[_future, SimpleProducerFuture], ids=["Future", "SimpleProducerFuture"])
+@pytest.fixture(params=[make_future, SimpleProducerFuture], ids=["Future", "SimpleProducerFuture"])
 def leader(request: pytest.FixtureRequest) -> Iterator[Leader]:
     leader = Leader(request.param)
     yield leader
@@ -199,7 +87,7 @@ def test_consumer_latency_is_measured(leader: Leader, monkeypatch: pytest.Monkey
             recorded.append(name)
 
     monkeypatch.setattr(metrics, "_metrics_backend", Recorder())
-    Leader(_future).commit(0, 1)
+    Leader(make_future).commit(0, 1)
     assert recorded == ["arroyo.consumer.latency"]
 
 
@@ -338,7 +226,7 @@ def test_a_refused_record_is_a_failed_delivery(leader: Leader, error: Exception)
 
 def test_failures_are_logged_once_a_minute_and_their_end_once(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
     """A broken commit log is said, not shouted: with partition, group, topic and cause, and when it works again."""
-    caplog.set_level(logging.INFO, "arroyo_sync.leaders.commit_log.publisher")
+    caplog.set_level(logging.INFO, "arroyo_sync.leaders.commit_log.report_writer")
     leader.producer.refuses = BufferError("queue full")
     leader.commit(0, 1)
     for _ in range(11):
@@ -398,7 +286,7 @@ def test_received_p99_is_the_percentile_since_the_last_record() -> None:
     def received(message: Message[Any]) -> Iterable[float]:
         return [float(message.payload)] if message.payload else []
 
-    leader = Leader(_future, received_timestamps=received)
+    leader = Leader(make_future, received_timestamps=received)
     leader.producer.delivers_at_once = True
 
     def commit(next_offset: int, received_at: int | None) -> None:
@@ -473,7 +361,7 @@ def test_join_waits_for_its_deliveries(leader: Leader) -> None:
 
 def test_join_gives_up_at_its_timeout_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     """A broker that doesn't answer holds up a rebalance no longer than the timeout; the log names what is unsure."""
-    leader = Leader(_future, clock=time.monotonic)
+    leader = Leader(make_future, clock=time.monotonic)
     leader.commit(0, 1)
     leader.commit(0, 2)
     leader.step.join(0.05)
@@ -484,7 +372,7 @@ def test_join_gives_up_at_its_timeout_and_says_so(caplog: pytest.LogCaptureFixtu
 
 def test_join_retries_a_failed_delivery_within_its_timeout() -> None:
     """A refusal in `join` costs an interval, not the offset."""
-    leader = Leader(_future, clock=time.monotonic, interval=0.02)
+    leader = Leader(make_future, clock=time.monotonic, interval=0.02)
     leader.producer.delivers_at_once = True
     leader.producer.refuses = BufferError("queue full")
     leader.producer.refusals = 3
@@ -529,7 +417,7 @@ def test_no_heartbeat_after_join(leader: Leader) -> None:
 
 def test_the_end_of_a_burst_is_published_though_nobody_polls() -> None:
     """Arroyo may not call ``poll`` for a second, so the thread publishes what came within the interval."""
-    leader = Leader(_future, clock=time.monotonic, interval=0.02)
+    leader = Leader(make_future, clock=time.monotonic, interval=0.02)
     leader.producer.delivers_at_once = True
     leader.commit(0, 1)
     leader.commit(0, 2)
@@ -540,7 +428,7 @@ def test_the_end_of_a_burst_is_published_though_nobody_polls() -> None:
 
 def test_the_thread_sends_no_heartbeat() -> None:
     """A pipeline that hangs in a step must not look alive: heartbeats come from ``poll`` alone."""
-    leader = Leader(_future, clock=time.monotonic, interval=0.001, heartbeat=0.001)
+    leader = Leader(make_future, clock=time.monotonic, interval=0.001, heartbeat=0.001)
     leader.commit(0, 1)
     leader.producer.deliver()
     leader.commit(1, 1)  # stays in flight, which keeps the thread awake
@@ -554,7 +442,7 @@ def test_the_thread_sends_no_heartbeat() -> None:
 @pytest.mark.parametrize("end", ["join", "terminate"])
 def test_the_thread_ends_with_the_step(end: str) -> None:
     """Each assignment makes a step, so a thread that stayed would be a leak."""
-    leader = Leader(_future, clock=time.monotonic)
+    leader = Leader(make_future, clock=time.monotonic)
     leader.producer.delivers_at_once = True
     before = threading.active_count()
     leader.commit(0, 1)
@@ -569,7 +457,7 @@ def test_the_thread_ends_with_the_step(end: str) -> None:
 def test_a_step_that_commits_nothing_starts_no_thread() -> None:
     """Constructors start nothing."""
     before = threading.active_count()
-    leader = Leader(_future)
+    leader = Leader(make_future)
     leader.step.poll()
     assert threading.active_count() == before
 
@@ -580,7 +468,7 @@ def test_a_commit_during_a_publication_is_not_lost() -> None:
     The processor takes no lock when it finds the partition pending, so a publisher must clear that before it reads the
     newest offset. The other way round, offset 2 is lost here.
     """
-    leader = Leader(_future)
+    leader = Leader(make_future)
     processor = threading.Thread(target=leader.commit, args=(0, 2), daemon=True)
 
     def commit_meanwhile() -> None:
@@ -600,12 +488,14 @@ def test_a_commit_during_a_publication_is_not_lost() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        pytest.param({"topic": Topic("")}, "topic must name", id="empty topic"),
-        pytest.param({"topic": Topic("a:b")}, "without a colon", id="colon in the topic"),
-        pytest.param({"group": ""}, "group is empty", id="empty group"),
-        pytest.param({"interval": 0.0}, "interval must be a positive", id="no interval"),
-        pytest.param({"heartbeat": -1.0}, "heartbeat must be a positive", id="negative heartbeat"),
-        pytest.param({"interval": float("nan")}, "interval must be a positive", id="nan"),
+        pytest.param({"topic": Topic("")}, "a topic's name is", id="empty topic"),
+        pytest.param({"topic": Topic("a:b")}, "a topic's name is", id="colon in the topic"),
+        pytest.param({"group": ""}, "group=.*a consumer group's name is", id="empty group"),
+        pytest.param({"group": b"writers"}, "group=b'writers'", id="bytes for a group"),
+        pytest.param({"interval": 0.0}, "interval=.*must be more than 0", id="no interval"),
+        pytest.param({"heartbeat": -1.0}, "heartbeat=.*must be more than 0", id="negative heartbeat"),
+        pytest.param({"interval": float("nan")}, "interval=nan.*must be more than 0", id="nan"),
+        pytest.param({"received_timestamps": 7}, "received_timestamps=7", id="no function"),
     ],
 )
 def test_bad_settings_are_refused(arguments: dict[str, Any], complaint: str) -> None:
@@ -613,7 +503,7 @@ def test_bad_settings_are_refused(arguments: dict[str, Any], complaint: str) -> 
     commits = Commits()
     keywords = {"topic": COMMIT_LOG, "group": "writers", **arguments}
     with pytest.raises(ConfigurationError, match=complaint):
-        PublishCommitLog(commits, ScriptedProducer(commits, _future), **keywords)
+        PublishCommitLog(commits, ScriptedProducer(commits, make_future), **keywords)
 
 
 def test_a_value_that_is_no_broker_value_is_taken() -> None:
@@ -628,7 +518,7 @@ def test_a_value_that_is_no_broker_value_is_taken() -> None:
         def timestamp(self) -> datetime | None:
             return None
 
-    leader = Leader(_future)
+    leader = Leader(make_future)
     leader.step.submit(Message(Custom()))
     assert leader.producer.take() == [(0, 3)]
     leader.step.terminate()

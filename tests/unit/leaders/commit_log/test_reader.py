@@ -20,10 +20,9 @@ from confluent_kafka.admin import PartitionMetadata, TopicMetadata
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.kafka.end_offsets import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
-from arroyo_sync.kafka.topics import TopicIdentity
 from arroyo_sync.leaders.commit_log import batch_decoder
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.log_topic import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import (
     BATCH,
     BATCH_BYTES,

@@ -1,0 +1,315 @@
+"""Puts every question to the brokers of one cluster: where partitions end and begin, topics' ids, groups' commits.
+
+Guarantees
+    - Answers are partial: each partition or topic has its value or its own `KafkaError`. A broker that is down costs
+      its own partitions an answer and delays no other's; a group's coordinator that is down costs that group alone.
+    - Every question is answered, at the latest soon after its timeout, also when the asker is stopped meanwhile.
+    - Ends are high watermarks (``read_uncommitted``): a leader that reads uncommitted messages may rightly be past the
+      last stable offset. Of commits the last stable one counts, so that a transaction that hangs hides nothing.
+    - The administrator's client makes no request to a group's coordinator: a coordinator that goes away during such a
+      request may abort the whole process (librdkafka issue 4605).
+    - The constructor connects to nothing and starts nothing. The first question makes the administrator's client, the
+      first question about a group makes that group's consumer and thread. `Asker.stop` leaves none of them behind.
+
+Threads
+    Any thread may call anything. What is named ``ask_...`` returns at once; its callback is called on the client's own
+    thread, on the group's thread for commits, or on the caller's for what is known at once. A callback must be quick
+    and may not call what blocks; what it raises is logged.
+
+Failures
+    What isn't about one question (a refused login, a broker that can't be reached) is told to ``on_error``, on a thread
+    that asks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import ListOffsetsResultInfo, OffsetSpec, TopicDescription
+
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.broker_watch import BrokerWatch
+from arroyo_sync.kafka.cluster_client import ClusterClient, OnOffsets, call, no_answer, stopped
+from arroyo_sync.kafka.committed_offsets import GroupCommits
+
+LATE_ANSWER_SECONDS = 5.0
+"""How long a broker may take that nobody waits for: what it tells late is there for the next time."""
+
+GRACE_SECONDS = 1.0
+"""How much longer than its timeout a blocking question waits. librdkafka ends each by then, if only with an error."""
+
+NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
+"""The nil UUID: the brokers know no ids (before Kafka 2.8)."""
+
+_LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class PartitionRange(NamedTuple):
+    """What is there of a partition."""
+
+    begin: int
+    """The first offset that is there, or would be if the partition is empty."""
+    end: int
+    """The offset after the last message: the high watermark."""
+    first_timestamp_ms: int | None
+    """When the first message was written (with ``CreateTime``: when its writer says that it was), Unix milliseconds.
+    ``None``: there is no message, or none has a timestamp."""
+
+
+class Asker:
+    """See the module's docstring.
+
+    :param configuration: librdkafka settings of the cluster.
+    :param on_error: told of what isn't about one question.
+    :param advice: added to the log line about a topic that isn't there.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        on_error: Callable[[KafkaError], None],
+        *,
+        advice: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._configuration = dict(configuration)
+        self._on_error = on_error
+        self._clock = clock
+        self._client = ClusterClient(self._configuration, on_error, BrokerWatch(advice, clock), clock)
+        # Guards what follows; written and read by any thread.
+        self._lock = threading.Lock()
+        self._is_stopped = False
+        self._groups: dict[str, GroupCommits] = {}
+
+    # These block, until the last broker has answered or the timeout is over.
+
+    def end_offsets(self, partitions: Collection[PartitionKey], timeout: float) -> dict[PartitionKey, int | KafkaError]:
+        """Where the partitions end."""
+        return self._wait(partitions, lambda on_answer: self.ask_end_offsets(partitions, timeout, on_answer), timeout)
+
+    def begin_offsets(
+        self, partitions: Collection[PartitionKey], timeout: float
+    ) -> dict[PartitionKey, int | KafkaError]:
+        """Where the partitions begin."""
+        return self._wait(
+            partitions,
+            lambda on_answer: self._client.ask_offsets(partitions, [_EARLIEST], timeout, _each(_offset, on_answer)),
+            timeout,
+        )
+
+    def offsets_for_time(
+        self, partitions: Collection[PartitionKey], timestamp_ms: int, timeout: float
+    ) -> dict[PartitionKey, int | KafkaError | None]:
+        """The partitions' first offsets that were written at that time or later; ``None``: there is none."""
+        specs = [OffsetSpec.for_timestamp(timestamp_ms)]
+        return self._wait(
+            partitions,
+            lambda on_answer: self._client.ask_offsets(partitions, specs, timeout, _each(_found_offset, on_answer)),
+            timeout,
+        )
+
+    def ranges(
+        self, partitions: Collection[PartitionKey], timeout: float
+    ) -> dict[PartitionKey, PartitionRange | KafkaError]:
+        """Where the partitions begin and end, and when their first messages were written."""
+        return self._wait(partitions, lambda on_answer: self.ask_ranges(partitions, timeout, on_answer), timeout)
+
+    def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
+        """The ids that the topics were given when they were created."""
+        return self._wait(topics, lambda on_answer: self.ask_topic_ids(topics, timeout, on_answer), timeout)
+
+    def partitions_of(self, topic: str, timeout: float) -> list[int] | KafkaError:
+        """The topic's partitions. `kafka.errors.TOPIC_IS_GONE` has the errors that say that there is no such topic."""
+        answers: dict[str, TopicDescription | KafkaError] = self._wait(
+            [topic], lambda on_answer: self._client.describe([topic], timeout, on_answer), timeout
+        )
+        described = answers[topic]
+        return described if isinstance(described, KafkaError) else sorted(each.id for each in described.partitions)
+
+    def reach(self, timeout: float) -> None:
+        """Return if a broker answers at all. Blocks likewise.
+
+        :raises KafkaException: none did.
+        """
+        self._client.reach(timeout)
+
+    def committed(
+        self, group: str, partitions: Collection[PartitionKey], timeout: float
+    ) -> dict[PartitionKey, int | KafkaError | None]:
+        """What the group has committed; ``None``: nothing."""
+        return self._wait(
+            partitions, lambda on_answer: self.ask_committed(group, partitions, timeout, on_answer), timeout
+        )
+
+    # These return at once. A callback gets each partition once, together with those that the same broker leads.
+
+    def ask_end_offsets(
+        self,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, int | KafkaError]], None],
+    ) -> None:
+        """Ask where the partitions end; each broker's answer comes when it has one."""
+        self._client.poll()
+        self._client.ask_offsets(partitions, [_LATEST], timeout, _each(_offset, on_answer))
+
+    def ask_ranges(
+        self,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
+    ) -> None:
+        """Ask what is there of the partitions; each broker's answer comes when it has one."""
+        self._client.poll()
+        specs = [_EARLIEST, OffsetSpec.for_timestamp(0), _LATEST]
+        self._client.ask_offsets(partitions, specs, timeout, _each(_range, on_answer))
+
+    def ask_topic_ids(
+        self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
+    ) -> None:
+        """Ask for the topics' ids."""
+        self._client.poll()
+        self._client.describe(
+            topics, timeout, lambda answers: on_answer({topic: _id_of(each) for topic, each in answers.items()})
+        )
+
+    def ask_committed(
+        self,
+        group: str,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, int | KafkaError | None]], None],
+    ) -> None:
+        """Ask what the group has committed. A group's questions wait for one another, and for no other group's."""
+        with self._lock:
+            commits = self._groups.get(group)
+            if commits is None and not self._is_stopped:
+                commits = GroupCommits(self._configuration, group, self._on_error, self._clock)
+                self._groups[group] = commits
+        if commits is None:
+            call(on_answer, dict.fromkeys(partitions, stopped()))
+        else:
+            commits.ask(partitions, timeout, on_answer)
+
+    def poll(self) -> None:
+        """Let ``on_error`` be told of what has happened; every question does so, too. Doesn't block."""
+        self._client.poll()
+
+    def stop(self, timeout: float) -> None:
+        """Answer questions with an error from now on, and end the clients and threads.
+
+        Blocks, for at most ``timeout`` seconds and as long as librdkafka takes to end a client's threads. Called again,
+        it does nothing.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            self._is_stopped = True
+            groups = list(self._groups.values())
+        for commits in groups:
+            commits.stop()
+        for commits in groups:
+            commits.join(max(0.0, deadline - time.monotonic()))
+        self._client.stop(max(0.0, deadline - time.monotonic()))
+
+    def _wait(
+        self, subjects: Collection[K], ask: Callable[[Callable[[Any], None]], None], timeout: float
+    ) -> dict[K, Any]:
+        """Ask, and block until every subject has its answer. One that has none in time counts as timed out."""
+        found: dict[K, Any] = {}
+        changed = threading.Condition()
+
+        def on_answer(answers: Mapping[K, Any]) -> None:
+            with changed:
+                found.update(answers)
+                changed.notify_all()
+
+        count = len(set(subjects))
+        ask(on_answer)
+        with changed:
+            changed.wait_for(lambda: len(found) >= count, timeout + GRACE_SECONDS)
+            answers = dict(found)
+        self._client.poll()
+        return {subject: answers.get(subject, no_answer()) for subject in subjects}
+
+
+class LastEndOffsets:
+    """Asks the brokers where partitions end, and keeps what each said last.
+
+    Threads: any may ask. What is kept is written by the asker's threads, under the lock.
+    """
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+        self._changed = threading.Condition()
+        self._offsets: dict[PartitionKey, int] = {}
+
+    def ask(self, partitions: Collection[PartitionKey], timeout: float) -> dict[PartitionKey, int]:
+        """Where the partitions end now, or where they ended when their broker answered last.
+
+        Blocks until all brokers have answered, for at most ``timeout`` seconds. Partitions of which no broker ever told
+        are missing, and those that aren't among these ones are forgotten.
+        """
+        pending = set(partitions)
+
+        def on_answer(answers: Mapping[PartitionKey, int | KafkaError]) -> None:
+            with self._changed:
+                pending.difference_update(answers)
+                self._offsets.update((key, end) for key, end in answers.items() if isinstance(end, int))
+                self._changed.notify_all()
+
+        self._asker.ask_end_offsets(partitions, max(timeout, LATE_ANSWER_SECONDS), on_answer)
+        with self._changed:
+            self._changed.wait_for(lambda: not pending, timeout)
+            self._offsets = {key: self._offsets[key] for key in partitions if key in self._offsets}
+            return dict(self._offsets)
+
+
+def _each(
+    read: Callable[[Sequence[ListOffsetsResultInfo]], V], on_answer: Callable[[Mapping[PartitionKey, Any]], None]
+) -> OnOffsets:
+    """``on_answer``, to be told of what the answers mean."""
+
+    def read_one(answers: Sequence[ListOffsetsResultInfo | KafkaError] | KafkaError) -> V | KafkaError:
+        if isinstance(answers, KafkaError):
+            return answers
+        infos: list[ListOffsetsResultInfo] = []
+        for answer in answers:
+            if isinstance(answer, KafkaError):
+                return answer
+            infos.append(answer)
+        return read(infos)
+
+    return lambda answers: on_answer({key: read_one(each) for key, each in answers.items()})
+
+
+def _offset(infos: Sequence[ListOffsetsResultInfo]) -> int | KafkaError:
+    return infos[0].offset if infos[0].offset >= 0 else no_answer()
+
+
+def _found_offset(infos: Sequence[ListOffsetsResultInfo]) -> int | None:
+    return infos[0].offset if infos[0].offset >= 0 else None
+
+
+def _range(infos: Sequence[ListOffsetsResultInfo]) -> PartitionRange | KafkaError:
+    begin, first, end = infos
+    if begin.offset < 0 or end.offset < 0:
+        return no_answer()
+    return PartitionRange(begin.offset, end.offset, first.timestamp if first.offset >= 0 else None)
+
+
+def _id_of(described: TopicDescription | KafkaError) -> str | KafkaError:
+    if isinstance(described, KafkaError):
+        return described
+    topic_id = str(described.topic_id)
+    if topic_id == NO_TOPIC_ID:
+        return KafkaError(KafkaError._UNSUPPORTED_FEATURE, "the brokers know no topic ids")
+    return topic_id

@@ -1,0 +1,270 @@
+"""Writes commit reports to the commit log: hands what is due to the producer, and takes note of what became of it.
+
+Guarantees
+    - Nothing is handed over after `ReportWriter.stop` has returned, until the next `ReportWriter.begin`.
+    - Nothing here waits for the broker but `ReportWriter.finish`, and that for a second at most.
+    - The producer is called and lines are logged without the lock.
+
+Threads
+    The processor's thread calls everything. But with nothing new to read it doesn't poll its strategy for a second (it
+    blocks in ``consumer.poll(1.0)``), which would delay the last commits of a burst. So a daemon thread, begun with the
+    first report and ended by `stop`, publishes what is due by then. It sends no heartbeat: a pipeline that hangs must
+    not look alive. The lock guards the queue; it is taken about twice a record, not once a message. Whoever takes a
+    record out of the queue hands it over; the partition counts as in flight meanwhile, so nobody overtakes.
+
+Failures
+    A record that isn't delivered (or not accepted: the producer's queue is full) is counted, logged at most once a
+    minute, and retried with the newest offset, until `stop`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from arroyo.backends.abstract import Producer
+from arroyo.backends.kafka import KafkaPayload
+from arroyo.types import Partition, Topic
+
+from arroyo_sync.core.errors import MalformedRecord
+from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.leaders.commit_log.publish_queue import DueReport, Outcome, PublishQueue, QueuedPartition
+from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord, encode
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LOGS = 60.0
+"""How often at most a failure to publish is logged."""
+
+FINISH_SECONDS = 1.0
+"""How long a commit log that can't be written may hold the leader up at the end of an assignment.
+
+The next owner of the partitions reports them at its start, so little is lost.
+"""
+
+FINISH_POLL_SECONDS = 0.005
+"""How often `ReportWriter.finish` looks for deliveries: Arroyo's simple futures can't be waited for."""
+
+SHOWN_PARTITIONS = 10
+
+
+class ReportWriter:
+    """See the module's docstring.
+
+    :param topic_ids: per data topic the id that its reports carry. Read when a record is made; may grow meanwhile.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        producer: Producer[KafkaPayload],
+        topic: Topic,
+        group: str,
+        queue: PublishQueue,
+        topic_ids: Mapping[str, bytes],
+        clock: Callable[[], float],
+    ) -> None:
+        self.failed_deliveries = 0
+        """How many records the producer refused or could not deliver. Written under the lock, read without."""
+        self.queue = queue
+        """Guarded by the lock, but for what says otherwise there."""
+        self._producer = producer
+        self._topic = topic
+        self._group = group
+        self._topic_ids = topic_ids
+        self._clock = clock
+        self._throttle = LogThrottle(SECONDS_BETWEEN_LOGS, clock)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        # All of these are guarded by the lock.
+        self._is_active = False
+        self._is_failing = False
+        self._thread: threading.Thread | None = None
+
+    # These are called by the processor's thread.
+
+    def begin(self) -> None:
+        """Publish from now on."""
+        with self._lock:
+            self._is_active = True
+
+    def add(self, partition: Partition) -> QueuedPartition:
+        """The partition's entry in the queue, a new one if there is none."""
+        with self._lock:
+            return self.queue.add(partition)
+
+    def report(self, partition: QueuedPartition, received: Sequence[float] = ()) -> None:
+        """Publish this partition's newest offset, if it is due, or else when it is. Never waits for delivery.
+
+        :param received: when the events were first received.
+        """
+        now = self._clock()
+        with self._lock:
+            if not self._is_active:
+                return
+            partition.received.extend(received)
+            if partition.pending:
+                return
+            self.queue.mark_pending(partition)
+            outcome, report = self.queue.update_one(partition, now)
+            outcomes = () if outcome is None else (outcome,)
+            is_over = self._count(outcomes)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="arroyo-sync-publish-commit-log", daemon=True)
+                self._thread.start()
+            elif len(self.queue.waiting) == 1:
+                self._changed.notify_all()
+        self._log(outcomes, is_over)
+        if report is not None:
+            self._hand_over(report)
+
+    def poll(self) -> None:
+        """Publish what is due: new offsets, retries, heartbeats. Never waits for delivery."""
+        now = self._clock()
+        if now >= self.queue.due_at or now >= self.queue.heartbeat_due_at:
+            self._publish(with_heartbeats=True)
+
+    def finish(self, timeout: float | None) -> None:
+        """Publish every partition's offset once more, and wait for the deliveries, for at most `FINISH_SECONDS`.
+
+        Within that time a failed delivery is retried. What wasn't confirmed is logged; it may still arrive. Without a
+        ``timeout`` it ends when a delivery fails.
+        """
+        now = self._clock()
+        deadline = now + (FINISH_SECONDS if timeout is None else min(timeout, FINISH_SECONDS))
+        with self._lock:
+            if not self._is_active:
+                return
+            failed_before = self.failed_deliveries
+            self.queue.mark_all()
+        while True:
+            self._publish()
+            now = self._clock()
+            with self._lock:
+                unconfirmed = list(self.queue.waiting)
+                if not unconfirmed or now >= deadline:
+                    break
+                if timeout is None and self.failed_deliveries > failed_before:
+                    break
+                self._changed.wait(FINISH_POLL_SECONDS)
+        if unconfirmed:
+            logger.warning(
+                "The last offsets of group %s were not confirmed by %s before its pipeline ended. Followers may wait "
+                "until the next owner of these partitions reports them: %s",
+                self._group,
+                self._topic.name,
+                _shown(unconfirmed),
+            )
+
+    def stop(self) -> None:
+        """Publish nothing more, and end the thread. It never waits for the broker, so it ends at once."""
+        with self._lock:
+            self._is_active = False
+            thread, self._thread = self._thread, None
+            self._changed.notify_all()
+        if thread is not None:
+            thread.join()
+
+    # The processor's thread, or the one that is begun here.
+
+    def _run(self) -> None:
+        """The thread: publish what is due while the processor doesn't poll its strategy."""
+        while True:
+            now = self._clock()
+            with self._lock:
+                if not self._is_active:
+                    return
+                if now < self.queue.due_at:
+                    self._changed.wait(max(self.queue.due_at - now, 0.001) if self.queue.waiting else None)
+                    continue
+            self._publish()
+
+    def _publish(self, *, with_heartbeats: bool = False) -> None:
+        """Take note of what has arrived, and hand over what is due."""
+        now = self._clock()
+        with self._lock:
+            if not self._is_active:
+                return
+            if with_heartbeats:
+                self.queue.mark_heartbeats(now)
+            outcomes, due = self.queue.update(now)
+            is_over = self._count(outcomes)
+        self._log(outcomes, is_over)
+        for report in due:
+            self._hand_over(report)
+
+    def _hand_over(self, report: DueReport) -> None:
+        """Give it to the producer. Whatever that raises is a failed delivery."""
+        try:
+            payload = self._payload(report)
+        except MalformedRecord as error:
+            self._end(report, error, is_final=True)
+            return
+        try:
+            delivery = self._producer.produce(self._topic, payload)
+        except Exception as error:
+            self._end(report, error, is_final=False)
+            return
+        with self._lock:
+            self.queue.handed_over(report.queued, delivery)
+
+    def _payload(self, report: DueReport) -> KafkaPayload:
+        """The record.
+
+        :raises MalformedRecord: no reader could take it.
+        """
+        partition = report.queued.partition
+        seconds = report.orig_message_ts if report.orig_message_ts is not None else time.time()
+        key, value = encode(
+            CommitRecord(
+                partition.topic.name, partition.index, self._group, report.offset, seconds, report.received_p99
+            )
+        )
+        topic_id = self._topic_ids.get(partition.topic.name)
+        return KafkaPayload(key, value, [] if topic_id is None else [(TOPIC_ID_HEADER, topic_id)])
+
+    def _end(self, report: DueReport, error: Exception, *, is_final: bool) -> None:
+        """It failed before the producer had it."""
+        now = self._clock()
+        outcomes = (Outcome(report.queued, error),)
+        with self._lock:
+            if is_final:
+                self.queue.give_up(report.queued)
+            else:
+                self.queue.failed(report.queued, now)
+            self._count(outcomes)
+        self._log(outcomes, is_over=False)
+
+    def _count(self, outcomes: Sequence[Outcome]) -> bool:
+        """Count the failures; whether an outage is over. Under the lock."""
+        failures = sum(outcome.error is not None for outcome in outcomes)
+        self.failed_deliveries += failures
+        is_over = self._is_failing and failures < len(outcomes)
+        self._is_failing = failures > 0 or (self._is_failing and not is_over)
+        return is_over
+
+    def _log(self, outcomes: Sequence[Outcome], is_over: bool) -> None:
+        """Without the lock: a log handler may be anybody's code."""
+        for queued, error in outcomes:
+            if error is not None and self._throttle.should_log("failure"):
+                logger.warning(
+                    "%r: a commit of group %s could not be published to %s, so followers wait; the newest offset is "
+                    "published as soon as it can be (%d failed so far): %s: %s",
+                    queued,
+                    self._group,
+                    self._topic.name,
+                    self.failed_deliveries,
+                    type(error).__name__,
+                    error,
+                )
+        if is_over:
+            logger.info("Commits of group %s are published to %s again", self._group, self._topic.name)
+
+
+def _shown(partitions: Collection[QueuedPartition]) -> str:
+    """Some of them, with their offsets."""
+    named = [f"{each!r} offset {each.newest[0]}" for each in partitions if each.newest is not None]
+    more = len(named) - SHOWN_PARTITIONS
+    return ", ".join(named[:SHOWN_PARTITIONS]) + (f" and {more} more" if more > 0 else "")
