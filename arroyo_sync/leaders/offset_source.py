@@ -180,7 +180,7 @@ class OffsetSource(ABC):
         """What `check` raises, if the source has ended."""
         error = self._error
         if error is not None:
-            death = SourceDied(f"{self.name} has ended, nothing more is released: {error}")
+            death = SourceDied(f"{self.name} has ended, nothing more is released: {_reason(error)}")
             death.__cause__ = error
             return death
         if self._stopping.is_set():
