@@ -59,7 +59,7 @@ def test_reports_of_other_topics_leave_nothing_behind(kafka: Kafka, log: CommitL
         remote.wait_for(7)
         remote.wait_for(8, partition=1)
         assert source._offsets.published().keys() == {(EVENTS, 0), (EVENTS, 1)}
-        assert {topic for topic, _ in source._offsets._published} == {EVENTS}
+        assert {topic for topic, _ in source._offsets._table._rows} == {EVENTS}
         assert len(remote.manager.partitions) == 2
         assert source.statistics().other_topics >= 50_000
 
