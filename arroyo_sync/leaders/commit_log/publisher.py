@@ -20,10 +20,10 @@ Where a partition starts
     - *No trace*: it is newly assigned, since a step has every partition that its consumer has. The mapping holds what
       the group has committed, or where ``auto.offset.reset`` begins. That is committed, then published.
     - *The same offset*: whether it was retained or not, that is what the group has committed.
-    - *Another offset, or none yet*: either it was retained (KIP-848), and the mapping holds Arroyo's position, past work that isn't
-      committed; or all partitions were revoked, somebody else had this one meanwhile, and the mapping holds what they
-      have committed. Arroyo tells a strategy of neither. So the brokers are asked what the group has committed, and
-      until they answer or the pipeline commits, nothing of it is published or committed.
+    - *Another offset, or none yet*: either it was retained (KIP-848), and the mapping holds Arroyo's position, past
+      work that isn't committed; or all partitions were revoked, somebody else had this one meanwhile, and the mapping
+      holds what they have committed. Arroyo tells a strategy of neither. So the brokers are asked what the group has
+      committed, and until they answer or the pipeline commits, nothing of it is published or committed.
 
 What a follower sees
     - *A leader dies between its commit and its report*: the report comes late. Whoever gets the partition next reports
