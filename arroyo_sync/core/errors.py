@@ -40,18 +40,6 @@ class MessageNotReady(ArroyoSyncError, RuntimeError):
         )
 
 
-class InvalidStateTransition(ArroyoSyncError, RuntimeError):
-    """A partition would pass between two states that the model doesn't join."""
-
-    def __init__(self, topic: str, partition: int, previous: object, state: object) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.previous = previous
-        self.state = state
-        names = [getattr(each, "name", each) for each in (previous, state)]
-        super().__init__(f"{topic}[{partition}] can't pass from {names[0]} to {names[1]}")
-
-
 class SourceDied(ArroyoSyncError, RuntimeError):
     """The remote offset source has ended, so nothing more is released. ``__cause__`` holds why."""
 

@@ -1,11 +1,16 @@
-"""Says whether something that may happen often should be told now."""
+"""Whether something that may happen often should be logged now; and a mark for lines that are told elsewhere too."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable
 
+LOG_INTERVAL_SECONDS = 60.0
+"""How often the same cause is told at most."""
+
 MAX_SUBJECTS = 10_000
+
+TOLD_BY_MONITOR = "arroyo_sync_told_by_monitor"
+"""An attribute of log records (``extra={TOLD_BY_MONITOR: True}``): the monitor makes a Sentry event of that cause."""
 
 
 class LogThrottle:
@@ -16,7 +21,7 @@ class LogThrottle:
     >>> [throttle.should_log("a key that can't be read") for _ in range(3)]
     [True, False, True]
 
-    Any thread may ask.
+    Any thread may ask, also a signal handler: there is no lock. Two that ask at the same moment may both get True.
 
     :param clock: monotonic seconds.
     """
@@ -24,17 +29,15 @@ class LogThrottle:
     def __init__(self, interval_seconds: float, clock: Callable[[], float]) -> None:
         self._interval_seconds = interval_seconds
         self._clock = clock
-        self._lock = threading.Lock()
         self._last_logged: dict[Hashable, float] = {}
 
     def should_log(self, subject: Hashable) -> bool:
-        """Whether to tell of it now. Asking counts as telling."""
-        with self._lock:
-            now = self._clock()
-            last_logged = self._last_logged.get(subject)
-            if last_logged is not None and now - last_logged < self._interval_seconds:
-                return False
-            if last_logged is None and len(self._last_logged) >= MAX_SUBJECTS:
-                self._last_logged.clear()  # rather tell something twice than grow without end
-            self._last_logged[subject] = now
-            return True
+        """Whether to log it now. Asking counts as logging."""
+        now = self._clock()
+        last_logged = self._last_logged.get(subject)
+        if last_logged is not None and now - last_logged < self._interval_seconds:
+            return False
+        if last_logged is None and len(self._last_logged) >= MAX_SUBJECTS:
+            self._last_logged.clear()  # rather log something twice than grow without end
+        self._last_logged[subject] = now
+        return True

@@ -1,29 +1,39 @@
 """What is known of every partition: its local and remote offset, and the state that follows from the two.
 
-Pure: no Kafka, no thread, no clock.
+No Kafka and no thread; the only clock is the one that keeps a failing callback from filling the log.
 
 Guarantees
     - A partition's state is a function of its two offsets and nothing else.
     - ``version`` grows with every remote offset that moves, and before a waiter is woken. A reader that notes the
       version, then looks at the offsets, then waits for another version can't miss a move.
-    - A state change calls the callback once, in the order of the changes, on the thread that made the change.
+    - A state change calls the callback once, in the order of the changes, one call at a time, and with no lock of this
+      package held. So the callback, like a log handler, may take a snapshot, wait for another thread or change an
+      offset; a change that it makes is delivered after it has returned.
 
 Threads
     The source's thread writes remote offsets, the processor's thread writes local ones; anyone may read. One lock
     guards all writes. ``PartitionCell.remote``, ``PartitionCell.current`` and ``version`` are single references that
-    are replaced whole, so they are read without it.
+    are replaced whole, so they are read without it, also by a signal handler that interrupts the thread that has it.
+    What changed is queued under the lock. Whoever changed something delivers the queue afterwards, unless another
+    thread is at it, which then delivers this too.
+
+Failures
+    What the callback raises is counted, logged at most once a minute, and changes nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from enum import Enum
 from typing import NamedTuple
 
-from arroyo_sync.core.errors import InvalidOffset, InvalidState, InvalidStateTransition, MessageNotReady
+from arroyo_sync.core.checks import check_callable, check_partition, check_topic_name, shown
+from arroyo_sync.core.errors import InvalidOffset, InvalidState, MessageNotReady
+from arroyo_sync.core.log_throttle import LogThrottle
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +42,9 @@ PartitionKey = tuple[str, int]
 
 MAX_OFFSET = 2**63 - 1
 """Kafka's offsets are signed 64-bit integers (protocol guide, type INT64)."""
+
+LOG_INTERVAL_SECONDS = 60.0
+"""How often a callback that raises is logged."""
 
 
 class Offsets(NamedTuple):
@@ -44,7 +57,11 @@ class Offsets(NamedTuple):
 
 
 class SynchronizedPartitionState(Enum):
-    """Where the follower stands against its leaders in one partition."""
+    """Where the follower stands against its leaders in one partition.
+
+    A partition begins as ``UNKNOWN``, since one offset is set before the other. After that any state may follow any
+    other, since either offset may move anywhere or be forgotten.
+    """
 
     UNKNOWN = "unknown"
     """Either offset is unknown: the gate is closed."""
@@ -59,15 +76,6 @@ class SynchronizedPartitionState(Enum):
 _State = SynchronizedPartitionState
 StateAndOffsets = tuple[SynchronizedPartitionState | None, Offsets]
 StateCallback = Callable[[str, int, StateAndOffsets, StateAndOffsets], None]
-
-TRANSITIONS: Mapping[_State | None, frozenset[_State]] = {
-    None: frozenset({_State.UNKNOWN}),
-    _State.UNKNOWN: frozenset({_State.LOCAL_BEHIND, _State.SYNCHRONIZED, _State.REMOTE_BEHIND}),
-    _State.LOCAL_BEHIND: frozenset({_State.UNKNOWN, _State.SYNCHRONIZED, _State.REMOTE_BEHIND}),
-    _State.SYNCHRONIZED: frozenset({_State.UNKNOWN, _State.LOCAL_BEHIND, _State.REMOTE_BEHIND}),
-    _State.REMOTE_BEHIND: frozenset({_State.UNKNOWN, _State.LOCAL_BEHIND, _State.SYNCHRONIZED}),
-}
-"""Which state may follow which. A partition begins as ``UNKNOWN``, since one offset is always set before the other."""
 
 _NO_OFFSETS = Offsets(None, None)
 
@@ -92,9 +100,8 @@ class PartitionCell:
 class _PartitionsView(Mapping[PartitionKey, tuple[SynchronizedPartitionState, Offsets]]):
     """A live, read-only view of the manager's partitions."""
 
-    def __init__(self, cells: Mapping[PartitionKey, PartitionCell], lock: AbstractContextManager[bool]) -> None:
+    def __init__(self, cells: Mapping[PartitionKey, PartitionCell]) -> None:
         self._cells = cells
-        self._lock = lock
 
     def __getitem__(self, key: PartitionKey) -> tuple[SynchronizedPartitionState, Offsets]:
         state, offsets = self._cells[key].current
@@ -103,8 +110,8 @@ class _PartitionsView(Mapping[PartitionKey, tuple[SynchronizedPartitionState, Of
         return state, offsets
 
     def __iter__(self) -> Iterator[PartitionKey]:
-        with self._lock:
-            return iter([key for key, cell in self._cells.items() if cell.current[0] is not None])
+        # CPython makes the list in one step, though another thread may add a cell; none is ever taken away.
+        return iter([key for key in list(self._cells) if self._cells[key].current[0] is not None])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -121,13 +128,23 @@ class SynchronizedPartitionStateManager:
     """The local and remote offset of every partition, and who waits for a remote offset to move.
 
     :param callback: called as ``callback(topic, partition, (previous_state, previous_offsets), (state, offsets))``
-        after every change of state, the first one from ``None`` with ``Offsets(None, None)``. It runs on the thread
-        that moved the offset, with the manager's lock held: it must be quick. What it raises comes out of the setter,
-        after the change was stored.
+        after every change of state, the first one from ``None`` with ``Offsets(None, None)``. It runs on a thread that
+        moves offsets, the processor's or the source's, which waits for it: it should be quick.
+    :raises ConfigurationError: the callback can't be called.
     """
 
     def __init__(self, callback: StateCallback = ignore_state_change) -> None:
+        check_callable(
+            "callback", callback, "something to call as callback(topic, partition, (state, offsets), (state, offsets))"
+        )
         self._callback = callback
+        self.callback_errors = 0
+        """How often the callback has raised. Written by whoever delivers, one at a time; any thread may read it."""
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
+        # What is to be delivered: appended to under the lock, taken from by whoever holds `_delivery`.
+        self._undelivered: deque[_Change | _StepBack] = deque()
+        # Held while a change is delivered. Nobody ever waits for it.
+        self._delivery = threading.Lock()
         self._lock = threading.RLock()
         self._moved_condition = threading.Condition(self._lock)
         # Written under the lock, by both threads; a key is added and never taken away.
@@ -139,7 +156,7 @@ class SynchronizedPartitionStateManager:
         self.version = 0
         """Grows whenever a remote offset moves or `wake` is called. Written under the lock, read without."""
         self.partitions: Mapping[PartitionKey, tuple[SynchronizedPartitionState, Offsets]] = _PartitionsView(
-            self._cells, self._lock
+            self._cells
         )
         """``(topic, partition) -> (state, Offsets(local, remote))``, live and read-only; any thread may read it."""
 
@@ -156,36 +173,48 @@ class SynchronizedPartitionStateManager:
     def set_local_offset(self, topic: str, partition: int, local_offset: int | None) -> None:
         """Set the next offset that the follower will hand downstream, or ``None`` when the partition is revoked.
 
-        :raises ValueError: for anything but ``None`` or an integer from 0 to 2**63 - 1.
-        :raises InvalidStateTransition: see `TRANSITIONS`.
+        :raises InvalidOffset: for anything but ``None`` or an integer from 0 to 2**63 - 1.
+        :raises ConfigurationError: no topic or partition can be called so.
         """
-        self.set_local_offsets([((topic, partition), local_offset)])
+        self.set_local_offsets([(self._key(topic, partition), local_offset)])
 
     def set_local_offsets(self, offsets: Iterable[tuple[PartitionKey, int | None]]) -> None:
         """`set_local_offset` for several partitions under one lock."""
-        with self._lock:
-            for key, local in offsets:
-                cell = self._cell(key)
-                previous = cell.current[1]
-                if previous.local == local and cell.current[0] is not None:
-                    continue
-                _check_offset(key, local)
-                if local is not None and previous.local is not None and local < previous.local:
-                    logger.info("%s[%d]: local offset moved back from %d to %d", *key, previous.local, local)
-                self._store(cell, Offsets(local, previous.remote))
+        try:
+            with self._lock:
+                for key, local in offsets:
+                    cell = self._cell(key)
+                    previous = cell.current[1]
+                    if previous.local == local and cell.current[0] is not None:
+                        continue
+                    check_offset(key, local)
+                    if local is not None and previous.local is not None and local < previous.local:
+                        self._undelivered.append(_StepBack(key, "local", previous.local, local))
+                    self._store(cell, Offsets(local, previous.remote))
+        finally:
+            if self._undelivered:
+                self.deliver()
 
     def set_remote_offset(self, topic: str, partition: int, remote_offset: int | None) -> None:
         """Set the next offset that the slowest leader group would read, or ``None`` when it is unknown (again).
 
         Wakes whoever is in `wait_for_move`, if the offset differs from the last one.
 
-        :raises ValueError: for anything but ``None`` or an integer from 0 to 2**63 - 1.
-        :raises InvalidStateTransition: see `TRANSITIONS`.
+        :raises InvalidOffset: for anything but ``None`` or an integer from 0 to 2**63 - 1.
+        :raises ConfigurationError: no topic or partition can be called so.
         """
-        self.set_remote_offsets([((topic, partition), remote_offset)])
+        self.set_remote_offsets([(self._key(topic, partition), remote_offset)])
 
     def set_remote_offsets(self, offsets: Iterable[tuple[PartitionKey, int | None]]) -> None:
         """`set_remote_offset` for several partitions under one lock, with one wake-up at the end."""
+        try:
+            self.store_remote_offsets(offsets)
+        finally:
+            if self._undelivered:
+                self.deliver()
+
+    def store_remote_offsets(self, offsets: Iterable[tuple[PartitionKey, int | None]]) -> None:
+        """`set_remote_offsets` for a caller that holds a lock of its own: it calls `deliver` once it holds none."""
         with self._lock:
             moved = False
             try:
@@ -194,9 +223,9 @@ class SynchronizedPartitionStateManager:
                     previous = cell.current[1]
                     if previous.remote == remote and cell.current[0] is not None:
                         continue
-                    _check_offset(key, remote)
+                    check_offset(key, remote)
                     if remote is not None and previous.remote is not None and remote < previous.remote:
-                        logger.info("%s[%d]: remote offset moved back from %d to %d", *key, previous.remote, remote)
+                        self._undelivered.append(_StepBack(key, "remote", previous.remote, remote))
                     moved = True
                     cell.remote = remote
                     self._moved.add(key)
@@ -204,6 +233,20 @@ class SynchronizedPartitionStateManager:
             finally:
                 if moved:
                     self.wake()
+
+    def deliver(self) -> None:
+        """Call the callback for every change, and log every offset that moved back. With no lock held.
+
+        Returns at once while another thread delivers, or this one further up in its stack: that call goes on with what
+        was queued meanwhile.
+        """
+        # Looked at again after the release: what another thread queued just before, it left to this one.
+        while self._undelivered and self._delivery.acquire(blocking=False):
+            try:
+                while self._undelivered:
+                    self._deliver(self._undelivered.popleft())
+            finally:
+                self._delivery.release()
 
     def wake(self) -> None:
         """End every `wait_for_move` though no offset moved, so that the gate looks at its source again."""
@@ -258,6 +301,26 @@ class SynchronizedPartitionStateManager:
         if offset >= offsets.remote:
             raise MessageNotReady(topic, partition, offset, offsets.remote)
 
+    def _deliver(self, event: _Change | _StepBack) -> None:
+        if isinstance(event, _StepBack):
+            logger.info("%s[%d]: %s offset moved back from %d to %d", *event.key, *event[1:])
+            return
+        try:
+            self._callback(*event.key, event.previous, event.current)
+        except Exception:
+            self.callback_errors += 1
+            if self._throttle.should_log("callback"):
+                logger.exception(
+                    "The callback for state changes raised (%d times so far); nothing else is changed by that",
+                    self.callback_errors,
+                )
+
+    def _key(self, topic: str, partition: int) -> PartitionKey:
+        if type(topic) is not str or type(partition) is not int or (topic, partition) not in self._cells:
+            check_topic_name("topic", topic)
+            check_partition("partition", partition)
+        return topic, partition
+
     def _cell(self, key: PartitionKey) -> PartitionCell:
         cell = self._cells.get(key)
         if cell is None:
@@ -267,14 +330,34 @@ class SynchronizedPartitionStateManager:
     def _store(self, cell: PartitionCell, offsets: Offsets) -> None:
         previous = cell.current
         state = self.get_state_from_offsets(offsets)
-        if state is not previous[0] and state not in TRANSITIONS[previous[0]]:
-            cell.remote = previous[1].remote
-            raise InvalidStateTransition(*cell.key, previous[0], state)
         cell.current = (state, offsets)
-        if state is not previous[0]:
-            self._callback(*cell.key, previous, cell.current)
+        if state is not previous[0] and self._callback is not ignore_state_change:
+            self._undelivered.append(_Change(cell.key, previous, cell.current))
 
 
-def _check_offset(key: PartitionKey, offset: int | None) -> None:
+class _Change(NamedTuple):
+    """A change of state, to be told the callback."""
+
+    key: PartitionKey
+    previous: StateAndOffsets
+    current: StateAndOffsets
+
+
+class _StepBack(NamedTuple):
+    """An offset that moved backwards, to be logged."""
+
+    key: PartitionKey
+    side: str
+    previous: int
+    offset: int
+
+
+def check_offset(key: PartitionKey, offset: object) -> None:
+    """Return if it is an offset, or ``None``.
+
+    :raises InvalidOffset: it isn't.
+    """
     if offset is not None and (type(offset) is not int or not 0 <= offset <= MAX_OFFSET):
-        raise InvalidOffset(f"{key[0]}[{key[1]}]: an offset is None or an integer from 0 to 2**63 - 1, not {offset!r}")
+        raise InvalidOffset(
+            f"{key[0]}[{key[1]}]: an offset is None or an integer from 0 to 2**63 - 1, not {shown(offset)}"
+        )

@@ -16,21 +16,37 @@ from arroyo.backends.abstract import Consumer
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Partition
 
+from arroyo_sync.core.checks import (
+    check_callable,
+    check_consumer,
+    check_instance,
+    check_members,
+    check_seconds,
+    check_share,
+    refused,
+)
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.core.source import RemoteOffsetSource
+from arroyo_sync.core.source import EndOffsetsSource, RemoteOffsetSource, check_source
 from arroyo_sync.core.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.follower_snapshot import take_snapshot
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import POLL_INTERVAL_SECONDS, REJECTED_WAIT_SECONDS, SynchronizedStrategy
-from arroyo_sync.kafka.arroyo_consumer import client_of
-from arroyo_sync.kafka.end_offsets import KafkaWatermarks
+from arroyo_sync.kafka.arroyo_consumer import (
+    KafkaWatermarks,
+    client_of,
+    consumer_behind,
+    group_of,
+    is_kip848,
+    outermost_factory,
+)
+from arroyo_sync.observe.grade import Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts
 from arroyo_sync.observe.monitor import Monitor, OnStall
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall
-from arroyo_sync.sentry.events import capture_problem, keep_secrets
-from arroyo_sync.sentry.spans import ProcessSpans, check_sample_rate
+from arroyo_sync.sentry.events import capture_problem, keep_secrets, tell_ends_once
+from arroyo_sync.sentry.spans import ProcessSpans
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +63,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         StreamProcessor(consumer, Topic("events"), factory).run()
 
     :param factory: makes the strategy that gets the released messages.
-    :param source: tells how far the leaders have committed. Started by the first poll or assignment, stopped by
-        `shutdown`.
+    :param source: tells how far the leaders have committed. Started by the first poll or assignment, stopped when the
+        consumer of `flow_control` closes, at the latest by `shutdown`.
     :param limits: how much a partition may hold; see `HoldLimits`.
     :param on_state_change: called at every change of a partition's state; see `SynchronizedPartitionStateManager`.
     :param slice_seconds: for how long at most the gate works or waits before the processor has its turn.
@@ -82,25 +98,27 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         keep_secrets()  # before anything can fail with settings in its variables
-        for name, seconds, default in (
-            ("slice_seconds", slice_seconds, "0.005"),
-            ("stalled_after", stalled_after, "300"),
-            ("monitor_interval", monitor_interval, "1"),
-        ):
-            if seconds is not None and not seconds > 0:
-                raise ConfigurationError(f"{name}={seconds}: must be more than 0 seconds (the default is {default})")
-        if not (on_stall is None or on_stall == "raise" or callable(on_stall)):
-            raise ConfigurationError(f'on_stall={on_stall!r}: give "raise", something to call, or nothing')
+        what = "your ProcessingStrategyFactory, the first argument; the source is the second"
+        check_members("factory", factory, ("create_with_partitions", "shutdown"), what)
+        check_source("source", source)
+        check_instance("limits", limits, HoldLimits, may_be_none=True)
+        check_callable("on_state_change", on_state_change, "something to call with every change of a partition's state")
+        check_seconds("slice_seconds", slice_seconds)
+        check_seconds("stop_timeout", stop_timeout, may_be_zero=True)
+        check_seconds("stalled_after", stalled_after)
+        if on_stall != "raise":
+            check_callable("on_stall", on_stall, '"raise", something to call with a Stall,', may_be_none=True)
+        if monitor_interval is not None:
+            check_seconds("monitor_interval", monitor_interval)
         if sentry_spans is not None:
-            check_sample_rate(sentry_spans)
-        if source in self._taken_sources:
-            raise ConfigurationError(
-                "this source already belongs to another SynchronizedStrategyFactory: make one source for each factory"
-            )
-        self._taken_sources.add(source)
+            check_share("sentry_spans", sentry_spans)
+        check_callable("clock", clock, "something to call for monotonic seconds")
+        if monitor_interval is not None:
+            tell_ends_once()
+        self._take(source)
         self._factory = factory
         self._source = source
-        self._limits = limits or HoldLimits()
+        self._limits = HoldLimits() if limits is None else limits
         self._sentry_spans = sentry_spans
         self._slice_seconds = slice_seconds
         self._stop_timeout = stop_timeout
@@ -111,9 +129,11 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         self._watermarks: KafkaWatermarks | None = None
         self._gate: SynchronizedStrategy[TPayload] | None = None
         self._has_warned = False
+        self._is_stopped = False
+        self._outermost: object | None = None  # the factory that the processor was given, if that is known
         self._monitor = Monitor(
             self._observe,
-            open_watermarks=getattr(source, "open_watermarks", None),
+            ask_ends=source.end_offsets if isinstance(source, EndOffsetsSource) else None,
             gate_counts=self._gate_counts,
             end=self.manager.fail,
             tell=capture_problem,
@@ -123,15 +143,30 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             clock=clock,
         )
 
+    @classmethod
+    def _take(cls, source: RemoteOffsetSource) -> None:
+        """Note whose source it is."""
+        try:
+            is_taken = source in cls._taken_sources
+            cls._taken_sources.add(source)
+        except TypeError:
+            raise refused("source", source, "must be hashable, and its class must allow weak references") from None
+        if is_taken:
+            raise ConfigurationError(
+                "this source already belongs to another SynchronizedStrategyFactory: make one source for each factory"
+            )
+
     def flow_control(self, consumer: Consumer[TPayload]) -> FlowControlledConsumer[TPayload]:
         """The consumer to give to the StreamProcessor, around yours.
 
-        :raises ConfigurationError: called a second time.
+        :raises ConfigurationError: called a second time, or the consumer's group is one of the leader groups.
         """
         if self._flow is not None:
             raise ConfigurationError(
                 "flow_control() was called before: a factory serves one consumer; make a source and a factory for each"
             )
+        check_consumer("consumer", consumer)
+        self._check_group(consumer)
         # Arroyo has no call for a partition's end offset; its consumer's own handle knows it without asking the broker.
         client = client_of(consumer)
         if client is not None:
@@ -142,7 +177,11 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             self._check_source,
             slice_seconds=self._slice_seconds,
             rejected_wait_seconds=REJECTED_WAIT_SECONDS,
-            on_close=self._watermarks.close if self._watermarks is not None else None,
+            before_close=self._watermarks.close if self._watermarks is not None else None,
+            after_close=self._consumer_closed,
+            clock=self._clock,
+            # A source that only looks like the contract may be without it.
+            on_subscribe=getattr(self._source, "subscribe", None),
         )
         return self._flow
 
@@ -151,17 +190,12 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     ) -> ProcessingStrategy[TPayload]:
         """The user's strategy behind a new gate. Called by Arroyo in a rebalance.
 
-        :raises ConfigurationError: for partitions of more than one topic.
+        :raises ConfigurationError: for partitions of more than one topic. Without `flow_control`, also for
+            ``group.protocol=consumer`` and a group that is a leader group, as far as the consumer can be found.
         """
-        if self._flow is not None:
-            partitions = self._flow.rewind_retained(partitions)
-        elif not self._has_warned:
-            self._has_warned = True
-            logger.warning(
-                "flow_control() was never called: releases are slow, a partition that waits stops all others, and "
-                "under group.protocol=consumer messages are lost in rebalances. Give StreamProcessor the consumer "
-                "that factory.flow_control(consumer) returns"
-            )
+        if self._flow is None:
+            self._begin_without_flow_control(commit, partitions)
+        self._outermost = outermost_factory(commit)
         self._start()
         self._source.assign(
             {(partition.topic.name, partition.index): offset for partition, offset in partitions.items()},
@@ -188,8 +222,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     def shutdown(self) -> None:
         """Stop the monitor and the source, each within ``stop_timeout`` seconds, and shut the user's factory down."""
         try:
-            self._monitor.stop(self._stop_timeout)
-            self._source.stop(self._stop_timeout)
+            self._stop()
         finally:
             self._factory.shutdown()
 
@@ -211,6 +244,11 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         """What stood still at the monitor's last look, longest first. Any thread may read it."""
         return self._monitor.stalls
 
+    @property
+    def verdicts(self) -> Sequence[Verdict]:
+        """How each partition stood at the monitor's last check, the worst first. Any thread may read it."""
+        return self._monitor.verdicts
+
     def _hold_seconds(self, partition: int, offset: int) -> float:
         """For how long a message was held that the gate is handing on now. On the processor's thread."""
         for buffer in () if self._gate is None else self._gate.buffers:
@@ -218,11 +256,63 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
                 return self._clock() - buffer.held[0].since
         return 0.0
 
+    # The start and the end.
+
+    def _check_group(self, consumer: object) -> None:
+        group = group_of(consumer)
+        if group is not None and group in getattr(self._source, "groups", ()):
+            raise ConfigurationError(
+                f"group.id={group!r} is also one of the leader groups: the follower would take the leader's partitions "
+                "from it, and wait for itself for ever. Give the follower a group.id of its own"
+            )
+
+    def _begin_without_flow_control(self, commit: Commit, partitions: Mapping[Partition, int]) -> None:
+        consumer = consumer_behind(commit)
+        self._check_group(consumer)
+        if is_kip848(consumer):
+            raise ConfigurationError(
+                "group.protocol=consumer without flow_control(): messages would be lost in rebalances. Give "
+                "StreamProcessor the consumer that factory.flow_control(consumer) returns"
+            )
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "flow_control() was never called: releases are slow, and a partition that waits stops all others. "
+                "Give StreamProcessor the consumer that factory.flow_control(consumer) returns"
+            )
+        try:
+            commit(partitions, force=True)  # they are all new ones: see `StartPositions`, which has it otherwise
+        except Exception as exc:
+            logger.warning("The positions that this assignment begins at could not be committed: %s", exc)
+
+    def _consumer_closed(self) -> None:
+        """Stop what would run on where the processor shuts another factory down, one that doesn't hand it on."""
+        outermost = type(self._outermost)
+        if getattr(outermost, "shutdown", None) is ProcessingStrategyFactory.shutdown:
+            logger.warning(
+                "%s doesn't hand shutdown() on, so the source of remote offsets would still run: it is stopped since "
+                "the consumer has closed. Make SynchronizedStrategyFactory the outermost factory",
+                outermost.__qualname__,
+            )
+        try:
+            self._stop()
+        except Exception:
+            logger.exception("The source could not be stopped when the consumer closed")
+
+    def _stop(self) -> None:
+        if not self._is_stopped:
+            self._is_stopped = True
+            self._monitor.stop(self._stop_timeout)
+            self._source.stop(self._stop_timeout)
+
     # The monitor's side.
 
     def _observe(self, ends: Mapping[PartitionKey, int]) -> Snapshot:
         buffers = () if self._gate is None else self._gate.buffers
-        return take_snapshot(buffers, self._source, ends, now=self._clock(), wall_now=time.time())
+        empty_polls = None if self._flow is None else self._flow.empty_polls
+        return take_snapshot(
+            buffers, self._source, ends, now=self._clock(), wall_now=time.time(), empty_polls=empty_polls
+        )
 
     def _gate_counts(self) -> GateCounts:
         return GateCounts() if self._flow is None else GateCounts(self._flow.pauses, self._flow.resumes)

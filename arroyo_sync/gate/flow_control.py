@@ -3,31 +3,38 @@
 Guarantees
     - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), and returns as
       soon as a remote offset moves. While it holds nothing, it polls as the inner consumer would.
-    - When Arroyo builds a new strategy while partitions are retained (KIP-848), each of them is read again from the
-      last offset that was staged for it, so nothing that the old gate held, and nothing that the processor carried, is
-      lost.
+    - The positions that an assignment begins at are committed before the gate exists; see `StartPositions`.
+    - Partitions that are retained in a rebalance (KIP-848) are read again from the last offset that was staged for
+      them, so nothing that the old gate held, and nothing that the processor carried, is lost. The processor is told of
+      such a rebalance as of an eager one, everything revoked and then assigned: else it would keep what it buffered
+      for the dead-letter queue, and buffer it once more as it is read again.
 
 Threads
     The processor's thread calls everything, rebalance callbacks included, which run inside `poll`.
 
 Sources
-    `arroyo/processing/processor.py` (it polls for a second), `arroyo/backends/kafka/consumer.py`, both of 2.48.
+    ``arroyo/processing/processor.py`` (it polls for a second, and empties its dead-letter buffer for revoked partitions
+    alone), ``arroyo/backends/kafka/consumer.py``, both of 2.48.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from arroyo.backends.abstract import Consumer
 from arroyo.types import BrokerValue, Partition, Topic
 from confluent_kafka import KafkaError, KafkaException
 
+from arroyo_sync.core.checks import check_callable, check_consumer, check_instance, check_seconds
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.pauses import Pauses
+from arroyo_sync.gate.start_positions import StartPositions
 from arroyo_sync.kafka.arroyo_consumer import is_kip848
 
 TPayload = TypeVar("TPayload")
@@ -57,6 +64,9 @@ class FlowControlledConsumer(Consumer[TPayload]):
         dead.
     :param slice_seconds: for how long a poll waits at most while something is held.
     :param rejected_wait_seconds: for how long it waits after the next step rejected a message.
+    :param before_close: called before the inner consumer is closed; ``after_close`` after it.
+    :param on_subscribe: called with the topic's name before the inner consumer subscribes; not for a pattern.
+    :raises ConfigurationError: an argument can't be right; the message names it.
     """
 
     def __init__(
@@ -67,15 +77,28 @@ class FlowControlledConsumer(Consumer[TPayload]):
         *,
         slice_seconds: float = 0.005,
         rejected_wait_seconds: float = 0.010,
-        on_close: Callable[[], None] | None = None,
+        before_close: Callable[[], None] | None = None,
+        after_close: Callable[[], None] | None = None,
+        on_subscribe: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_consumer("inner", inner)
+        check_instance("manager", manager, SynchronizedPartitionStateManager)
+        check_callable("check_source", check_source, "something to call without arguments")
+        check_seconds("slice_seconds", slice_seconds)
+        check_seconds("rejected_wait_seconds", rejected_wait_seconds)
+        check_callable("before_close", before_close, "something to call without arguments", may_be_none=True)
+        check_callable("after_close", after_close, "something to call without arguments", may_be_none=True)
+        check_callable("clock", clock, "something to call for monotonic seconds")
         self._inner = inner
         self._inner_poll = inner.poll
         self._manager = manager
         self._check_source = check_source
         self._slice_seconds = slice_seconds
         self._rejected_wait_seconds = rejected_wait_seconds
-        self._on_close = on_close
+        self._before_close = before_close
+        self._after_close = after_close
+        self._on_subscribe = on_subscribe
         # The current gate's; None while nothing is assigned.
         self._buffers: PartitionBuffers | None = None
         self._drain: Drain | None = None
@@ -84,8 +107,12 @@ class FlowControlledConsumer(Consumer[TPayload]):
         # Per partition index the offset to go back to: the last one staged, or the one the assignment began at. By
         # index, since it is written once a message and Arroyo's Partition is slow to hash.
         self._resume_offsets: dict[int, int] = {}
-        # Partitions of the assignment callback that is running: they begin where Arroyo says.
-        self._newly_assigned: Mapping[Partition, int] = {}
+        self._start = StartPositions(inner, clock)
+        # Partitions that `tell` leaves out; see `_hiding`.
+        self._hidden: Collection[Partition] = ()
+        self.empty_polls = 0
+        """How often the inner consumer had no message. Written by the processor's thread, read by any: it tells a
+        follower that is given nothing from one that hangs."""
         self._inner_stage_offsets = inner.stage_offsets
         # Only under KIP-848 are partitions retained. Where it is known not to be on, nothing has to be noted of what is
         # staged, which saves 4 % of a message's cost.
@@ -109,13 +136,17 @@ class FlowControlledConsumer(Consumer[TPayload]):
             self._pauses.apply(buffers.take_pause_changes())
         inner_poll = self._inner_poll
         message = inner_poll(0.0)
-        if message is None and drain.needs_poll:
-            return None
-        if message is None and not buffers.held_messages:
-            buffers.report_local_offsets()
-            message = inner_poll(timeout)
-            if message is None:
+        if message is None:
+            self.empty_polls += 1
+            if drain.needs_poll or self._drain is not drain:  # or there was a rebalance, and all is another gate's now
                 return None
+            if self._start.is_pending:
+                self._start.commit_if_due()
+            if not buffers.held_messages:
+                buffers.report_local_offsets()
+                message = inner_poll(timeout)
+                if message is None:
+                    return None
         if message is not None:
             self._wait_seconds = FIRST_WAIT_SECONDS
             if not is_all_paused:
@@ -176,13 +207,24 @@ class FlowControlledConsumer(Consumer[TPayload]):
     # Offsets.
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
-        """Read on from these offsets; what the gate holds at or past them is forgotten, since it comes again."""
+        """Read on from these offsets; what the gate holds at or past them is forgotten, since it comes again.
+
+        A message that the processor carries, since it was rejected, isn't handed on before them. On the processor's
+        thread, outside the next step's ``submit``.
+        """
+        before = dict(self._inner.tell())
         self._inner.seek(offsets)
         for partition, offset in offsets.items():
             # What is held from here on lies below the last offset staged: a rebuild must not begin behind it.
             self._resume_offsets[partition.index] = min(offset, self._resume_offsets.get(partition.index, offset))
-            if self._buffers is not None:
-                self._buffers.seek(partition, offset)
+            if self._buffers is None:
+                continue
+            carried = self._buffers.carried_offset(partition, before[partition])
+            self._buffers.seek(partition, offset)
+            if carried == offset:
+                self._inner.seek({partition: offset + 1})  # that one comes from the processor
+                carried = None
+            self._buffers.discard_carried(partition, carried)
 
     def stage_offsets(self, offsets: Mapping[Partition, int]) -> None:
         """Stage offsets to be committed. On the hot path: once or twice a message."""
@@ -196,7 +238,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
 
     def tell(self) -> Mapping[Partition, int]:
         """The inner consumer's positions: past what the gate holds."""
-        return self._inner.tell()
+        tell = self._inner.tell()
+        return {each: tell[each] for each in tell if each not in self._hidden} if self._hidden else tell
 
     # Rebalances.
 
@@ -209,49 +252,72 @@ class FlowControlledConsumer(Consumer[TPayload]):
         """
         if len(topics) != 1:
             raise ConfigurationError(f"the gate takes one topic, not {[topic.name for topic in topics]}")
+        if self._on_subscribe is not None and not topics[0].name.startswith("^"):  # librdkafka's sign of a pattern
+            self._on_subscribe(topics[0].name)
 
         def assigned(offsets: Mapping[Partition, int]) -> None:
             self._pauses.forget(offsets)
             for partition, offset in offsets.items():
                 self._resume_offsets[partition.index] = offset
-            self._newly_assigned = offsets
-            try:
-                if on_assign is not None:
-                    on_assign(offsets)
-            finally:
-                self._newly_assigned = {}
+            self._start.commit(offsets)
+            retained = [each for each in self._inner.tell() if each not in offsets]
+            if retained and on_revoke is not None:
+                with self._hiding(offsets):
+                    on_revoke(retained)
+            retained_offsets = self._rewind(retained)
+            if on_assign is not None:
+                on_assign({**retained_offsets, **offsets})
 
         def revoked(partitions: Sequence[Partition]) -> None:
             self._pauses.forget(partitions)
+            gone = set(partitions)
+            retained = [each for each in self._inner.tell() if each not in gone]
             if on_revoke is not None:
-                on_revoke(partitions)
+                on_revoke([*partitions, *retained])
+            self._start.forget(partitions)
             for partition in partitions:
                 self._resume_offsets.pop(partition.index, None)
-            if not self._inner.tell().keys() - set(partitions):
+            if not retained:
                 self._buffers = self._drain = None
+                return
+            retained_offsets = self._rewind(retained)
+            if on_assign is not None:
+                with self._hiding(gone):
+                    on_assign(retained_offsets)
 
         self._inner.subscribe(topics, on_assign=assigned, on_revoke=revoked)
 
-    def rewind_retained(self, partitions: Mapping[Partition, int]) -> Mapping[Partition, int]:
-        """Before a new gate is made: seek retained partitions back, and lift the pauses of the old gate and processor.
+    @contextmanager
+    def _hiding(self, partitions: Collection[Partition]) -> Iterator[None]:
+        """Within, `tell` leaves these out, which the inner consumer has already, or still."""
+        self._hidden = partitions
+        try:
+            yield
+        finally:
+            self._hidden = ()
 
-        :param partitions: the new strategy's partitions, with the offsets that Arroyo gives.
-        :returns: the same partitions, with the offsets that messages will really begin at.
+    def _rewind(self, retained: Collection[Partition]) -> Mapping[Partition, int]:
+        """Seek retained partitions back, and lift the pauses of the old gate and of the processor, before a new gate.
+
+        :returns: the offsets that their messages will begin at.
         """
         tell = self._inner.tell()
-        retained = [each for each in partitions if each not in self._newly_assigned and each in tell]
         back = {each: min(tell[each], self._resume_offsets.get(each.index, tell[each])) for each in retained}
-        self._inner_seek({each: offset for each, offset in back.items() if offset != tell[each]})
+        moved = {each: offset for each, offset in back.items() if offset != tell[each]}
+        if moved:
+            self._inner.seek(moved)
         self._pauses.begin_anew(retained)
-        return {**partitions, **back}
+        return back
 
     def attach(self, gate: Gate) -> None:
         """Serve this gate from now on."""
         self._buffers, self._drain = gate.buffers, gate.drain
+        gate.buffers.on_start_elsewhere = self._begin_elsewhere
 
-    def _inner_seek(self, offsets: Mapping[Partition, int]) -> None:
-        if offsets:
-            self._inner.seek(offsets)
+    def _begin_elsewhere(self, partition: Partition, offset: int) -> None:
+        """The first message of the assignment is held, and lies past the position that it was to begin at."""
+        self._resume_offsets[partition.index] = offset
+        self._start.stage({partition: offset})
 
     # The rest is the inner consumer's.
 
@@ -259,10 +325,14 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._inner.unsubscribe()
 
     def close(self, timeout: float | None = None) -> None:
-        """Close the inner consumer."""
-        if self._on_close is not None:
-            self._on_close()
-        self._inner.close(timeout)
+        """Close the inner consumer, then stop the source."""
+        if self._before_close is not None:
+            self._before_close()
+        try:
+            self._inner.close(timeout)
+        finally:
+            if self._after_close is not None:
+                self._after_close()
 
     @property
     def closed(self) -> bool:

@@ -1,7 +1,7 @@
 """Takes snapshots of a running follower.
 
-Threads: any thread may take one. It reads what the processor's and the source's threads write, without a lock, so its
-parts may be of slightly different moments.
+Threads: any thread may take one at any time, also in a callback, a log handler or a signal handler. It reads what the
+processor's and the source's threads write, without a lock, so its parts may be of slightly different moments.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def take_snapshot(
     *,
     now: float,
     wall_now: float,
+    empty_polls: int | None = None,
 ) -> Snapshot:
     """A follower's partitions, and its source. Never blocks for long.
 
@@ -29,10 +30,12 @@ def take_snapshot(
     :param ends: where the partitions end, as far as it is known.
     :param now: seconds, of the clock that the gate and the source have.
     :param wall_now: Unix seconds.
+    :param empty_polls: how often the follower's consumer had no message.
     """
     told = source if isinstance(source, ObservableSource) else None
     published = {} if told is None else told.published()
     groups = () if told is None else sorted(told.groups)
+    reported = {group for of_partition in published.values() for group in of_partition}
     partitions = []
     for buffer in buffers:
         # The manager's, not the line's own, which passes everything that is dropped when a gate is closed.
@@ -40,7 +43,7 @@ def take_snapshot(
         if local_offset is None:
             continue  # revoked
         said = published.get(buffer.key, {})
-        leaders = [_leader(group, said.get(group), now, wall_now) for group in groups]
+        leaders = [_leader(group, said.get(group), group in reported, now, wall_now) for group in groups]
         release = _release(buffer, said.values(), now, wall_now)
         partitions.append(_partition(buffer, local_offset, ends.get(buffer.key), leaders, release, now))
     return Snapshot(
@@ -48,6 +51,7 @@ def take_snapshot(
         partitions=in_order(partitions),
         source=None if told is None else told.statistics(),
         source_error=_error_of(source),
+        empty_polls=empty_polls,
     )
 
 
@@ -94,9 +98,9 @@ def _release(
     return ReleaseSnapshot(wall_now - (now - release.at), release.hold_seconds, latency_seconds)
 
 
-def _leader(group: str, said: LeaderOffset | None, now: float, wall_now: float) -> LeaderSnapshot:
+def _leader(group: str, said: LeaderOffset | None, has_reported: bool, now: float, wall_now: float) -> LeaderSnapshot:
     if said is None:
-        return LeaderSnapshot(group)
+        return LeaderSnapshot(group, has_reported=has_reported)
     heard_seconds_ago = max(0.0, now - said.heard_at_seconds)
     heard_at = wall_now - heard_seconds_ago
     published_at = said.timestamp_ms / 1000 if said.timestamp_ms >= 0 else None
@@ -107,7 +111,8 @@ def _leader(group: str, said: LeaderOffset | None, now: float, wall_now: float) 
         age_seconds=heard_seconds_ago if published_at is None else max(0.0, wall_now - published_at),
         record_latency_ms=_milliseconds_between(published_at, heard_at),
         message_latency_ms=_milliseconds_between(said.orig_message_ts, heard_at),
-        is_impossible=said.rejected,
+        is_rejected=said.rejected,
+        has_reported=True,
     )
 
 
@@ -116,6 +121,9 @@ def _milliseconds_between(earlier: float | None, later: float) -> float | None:
 
 
 def _error_of(source: RemoteOffsetSource) -> str | None:
+    if isinstance(source, ObservableSource):
+        death = source.death()
+        return None if death is None else str(death)
     try:
         source.check()
     except SourceDied as died:

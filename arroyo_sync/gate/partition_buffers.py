@@ -87,6 +87,10 @@ class PartitionBuffers:
         self.last_forwarded: PartitionBuffer | None = None
         """The buffer that took or forwarded a message last, if the manager hasn't been told its local offset yet."""
 
+        self.on_start_elsewhere: Callable[[Partition, int], None] | None = None
+        """Called with the offset of a partition's first message, if that is held and lies past ``positions``."""
+        self._positions = {partition.index: position for partition, position in positions.items()}
+
         # Buffers whose local offset moved since the manager was told; `last_forwarded` is among them. It stands apart,
         # since messages come in long runs of one partition.
         self._unreported: set[PartitionBuffer] = set()
@@ -113,12 +117,15 @@ class PartitionBuffers:
     # Taking and giving.
 
     def hold(self, buffer: PartitionBuffer, offset: int, message: Message[Any]) -> None:
-        """Buffer a message.
+        """Buffer a message, unless the processor carried it over a seek: then it is read again, or was skipped.
 
         :raises MessageRejected: the buffer is full.
         """
-        if offset < buffer.expected:
-            self._move_position(buffer, offset)
+        if offset != buffer.expected:
+            if offset == buffer.carried:
+                buffer.set_carried(None)
+                return
+            self._skip_or_go_back(buffer, offset)
         if buffer.is_full and buffer.is_at_limit:
             raise MessageRejected
         was_full = buffer.is_full
@@ -161,6 +168,8 @@ class PartitionBuffers:
                 self.remove(buffer, index)
                 self.note_progress(buffer)
                 return
+        if buffer.carried == invalid.offset:
+            buffer.set_carried(None)  # the processor carries it no more
 
     def drop_all(self) -> None:
         """Forget what is buffered: it stays in Kafka and is read again."""
@@ -172,7 +181,7 @@ class PartitionBuffers:
         self.opened.clear()
         self.pause_changes.clear()
         if dropped:
-            logger.info("Dropped %d held messages: they stay in Kafka and are read again", dropped)
+            logger.info("Dropped %d buffered messages: they stay in Kafka and are read again", dropped)
 
     def forget_assignment(self) -> None:
         """The partitions are no longer the follower's, or will be another gate's."""
@@ -210,6 +219,22 @@ class PartitionBuffers:
         if buffer is not None and offset != buffer.expected:
             self._move_position(buffer, offset)
 
+    def carried_offset(self, partition: Partition, position: int) -> int | None:
+        """Which message of the partition the processor carries: one that it was given, and that the gate hasn't taken.
+
+        :param position: the consumer's, past the last message that it gave.
+        """
+        buffer = self.by_index.get(partition.index)
+        if buffer is None or buffer.carried is not None:
+            return None if buffer is None else buffer.carried  # since a seek before this one
+        return position - 1 if position > buffer.expected else None
+
+    def discard_carried(self, partition: Partition, offset: int | None) -> None:
+        """Don't take the message at this offset when the processor submits it, as it does next: it was sought away."""
+        buffer = self.by_index.get(partition.index)
+        if buffer is not None:
+            buffer.set_carried(offset)
+
     # Remote offsets.
 
     def refresh_remote_offsets(self) -> None:
@@ -243,6 +268,13 @@ class PartitionBuffers:
         lowest = self._source.unverified.get(buffer.key)
         if lowest is not None and lowest <= buffer.expected:
             self._source.received(*buffer.key, buffer.expected)
+
+    def _skip_or_go_back(self, buffer: PartitionBuffer, offset: int) -> None:
+        """The message to be held is not the next one."""
+        if offset < buffer.expected:
+            self._move_position(buffer, offset)
+        elif self.on_start_elsewhere is not None and buffer.expected == self._positions[buffer.partition.index]:
+            self.on_start_elsewhere(buffer.partition, offset)
 
     def _move_position(self, buffer: PartitionBuffer, offset: int) -> None:
         """The partition is read from ``offset`` on. If that is further back, every remote offset needs proof again."""

@@ -11,12 +11,12 @@ Threads
     The processor's thread calls all methods. Other threads may read what `PartitionBuffers` says they may.
 
 Failures
-    A dead source comes out of `submit` and `poll` as `SourceDied`, after which nothing is released, in `join` neither.
+    A dead source comes out of `submit` and `poll` as `SourceDied`, after which nothing is released. `join` releases
+    nothing at all.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -25,14 +25,20 @@ from arroyo.dlq import InvalidMessage
 from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStrategy
 from arroyo.types import Message, Partition
 
-from arroyo_sync.core.errors import SourceDied, StepRejectedInPoll, UnexpectedMessage
-from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource
+from arroyo_sync.core.checks import (
+    check_callable,
+    check_instance,
+    check_members,
+    check_positions,
+    check_seconds,
+    check_step,
+)
+from arroyo_sync.core.errors import StepRejectedInPoll, UnexpectedMessage
+from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource, check_source
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
-
-logger = logging.getLogger(__name__)
 
 TPayload = TypeVar("TPayload")
 
@@ -56,6 +62,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         message, as Arroyo does. More than 0 is for a consumer that heeds `Drain.needs_poll`.
     :param watermarks: handed to the source when trust begins anew, since a position moved back.
     :param clock: monotonic, in seconds.
+    :raises ConfigurationError: an argument can't be right; the message names it.
     """
 
     def __init__(
@@ -71,11 +78,21 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         watermarks: HighWatermarks | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_step("next_step", next_step)
+        check_instance("manager", manager, SynchronizedPartitionStateManager)
+        check_source("source", source)
+        check_positions("positions", positions)
+        check_instance("limits", limits, HoldLimits, may_be_none=True)
+        check_seconds("slice_seconds", slice_seconds)
+        check_seconds("poll_interval_seconds", poll_interval_seconds, may_be_zero=True)
+        if watermarks is not None:
+            check_members("watermarks", watermarks, ("cached",), "HighWatermarks or None")
+        check_callable("clock", clock, "something to call for monotonic seconds")
         self.buffers = PartitionBuffers(
             manager,
             source,
             positions,
-            limits=limits or HoldLimits(),
+            limits=HoldLimits() if limits is None else limits,
             report_interval_seconds=slice_seconds,
             watermarks=watermarks,
             clock=clock,
@@ -184,59 +201,34 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         self.buffers.close()
 
     def join(self, timeout: float | None = None) -> None:
-        """Forward what is released, drop what is held, then close the next step and join it.
+        """Drop what is buffered, released or not, then close the next step and join it.
 
-        Blocks for about ``timeout`` seconds, counted from the first call: Arroyo calls again after an InvalidMessage.
+        What is dropped stays in Kafka and is read again. The whole ``timeout``, in seconds and counted from the first
+        call (Arroyo calls again after an InvalidMessage), is for the work in flight below.
 
         :raises InvalidMessage: from the next step.
-        :raises StepRejectedInPoll: the next step raised ``MessageRejected`` out of ``poll`` or ``join``.
+        :raises StepRejectedInPoll: the next step raised ``MessageRejected``.
         """
         if not self._has_deadline:
             self._has_deadline = True
             self._deadline = None if timeout is None else self._clock() + timeout
         if not self._is_next_closed:
-            try:
-                self._forward_until_deadline()
-            except InvalidMessage as exc:
-                self.buffers.remove_named(exc)
-                raise
-            except MessageRejected as exc:
-                raise self._step_rejected("poll") from exc
-            self.buffers.drop_all()
             self._is_next_closed = True
+            self.buffers.drop_all()
             self._next_step.close()
         try:
-            self._next_step.join(self._remaining_seconds())
+            self._next_step.join(timeout=self._remaining_seconds())
         except MessageRejected as exc:
             raise self._step_rejected("join") from exc
         self.buffers.forget_assignment()
 
     def terminate(self) -> None:
-        """Drop what is held and terminate the next step."""
+        """Drop what is buffered and terminate the next step, at once."""
         self.close()
         self.buffers.drop_all()
         self._is_next_closed = True
         self.buffers.forget_assignment()
         self._next_step.terminate()
-
-    def _forward_until_deadline(self) -> None:
-        while True:
-            try:
-                self.buffers.refresh_remote_offsets()
-                if not self.buffers.released:
-                    return
-                self.drain.forward_slice()
-            except SourceDied as error:  # the source has logged the traceback, if there is need for one
-                logger.error("While the gate was joined: %s", error)
-                return
-            remaining = self._remaining_seconds()
-            if self.buffers.released and remaining == 0:
-                logger.warning("Timed out: the next step did not take all that was released")
-                return
-            if self.drain.was_rejected:
-                wait = REJECTED_WAIT_SECONDS if remaining is None else min(remaining, REJECTED_WAIT_SECONDS)
-                self._manager.wait_for_move(self.buffers.seen_version, wait)
-                self._next_poll()  # where a step with a full queue makes room
 
     def _remaining_seconds(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - self._clock())
@@ -246,7 +238,8 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         if partition is None or not hasattr(message.value, "offset"):
             return UnexpectedMessage(
                 f"the gate takes single messages of a consumer (BrokerValue), not {type(message.value).__name__}: "
-                "it stands first in the pipeline, and batching comes behind it"
+                "it stands first in the pipeline, before any step that changes or batches messages. If another "
+                "factory wraps it, make SynchronizedStrategyFactory the outermost factory"
             )
         where = f"{partition.topic.name}[{partition.index}] offset {message.value.offset}"
         if self.buffers.is_closed:

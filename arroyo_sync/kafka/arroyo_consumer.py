@@ -1,29 +1,42 @@
-"""What is needed of Arroyo's Kafka consumer and not public there: the one place that touches its private attributes.
+"""What is needed of Arroyo's consumer and processor and not public there: the one place that touches private parts.
 
 Where an attribute is missing (another Arroyo, another consumer), the answer is ``None``, and the package goes on
-without: nothing is proven from the client's cache, every partition may be a retained one, and the group isn't compared.
-If an Arroyo ``KafkaConsumer`` lacks one, that is logged once, since the versions that are supported have all.
+without: nothing is proven from the client's cache, every partition may be a retained one, the group isn't compared, and
+staged offsets are committed by the consumer's own method alone. If one of Arroyo's own classes lacks one, that is
+logged once, since the versions that are supported have all.
 
-Threads: any; nothing here blocks or calls the broker.
+Threads: any; nothing here blocks or calls the broker, except `commit_staged`.
 
-Source: ``arroyo/backends/kafka/consumer.py``, 2.38.5 to 2.48.0 (``tests/unit/kafka/test_arroyo_consumer.py`` holds the
-installed version against it).
+Sources: ``arroyo/backends/kafka/consumer.py`` and ``arroyo/processing/processor.py``, 2.38.5 to 2.48.0
+(``tests/unit/kafka/test_arroyo_consumer.py`` holds the installed version against it).
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 import confluent_kafka
+from arroyo.backends.abstract import Consumer
 from arroyo.backends.kafka import KafkaConsumer
+from arroyo.processing.processor import StreamProcessor
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.log_throttle import LogThrottle
 
 logger = logging.getLogger(__name__)
 
-PRIVATE_ATTRIBUTES = ("_KafkaConsumer__consumer", "_KafkaConsumer__is_kip848", "_KafkaConsumer__group_id")
+PRIVATE_ATTRIBUTES = (
+    "_KafkaConsumer__consumer",
+    "_KafkaConsumer__is_kip848",
+    "_KafkaConsumer__group_id",
+    "_KafkaConsumer__use_auto_commit",
+)
 """Of ``KafkaConsumer``, as Python mangles their names."""
+
+PROCESSOR_ATTRIBUTES = ("_StreamProcessor__consumer", "_StreamProcessor__processor_factory")
+"""Of ``StreamProcessor``."""
 
 _throttle = LogThrottle(float("inf"), time.monotonic)
 
@@ -46,14 +59,87 @@ def group_of(consumer: object) -> str | None:
     return group if isinstance(group, str) else None
 
 
-def _private(consumer: object, name: str) -> object:
+def uses_auto_commit(consumer: object) -> bool | None:
+    """Whether librdkafka commits what is staged, and when it likes (``arroyo.enable.auto.commit``)."""
+    answer = _private(consumer, PRIVATE_ATTRIBUTES[3])
+    return answer if isinstance(answer, bool) else None
+
+
+def commit_staged(consumer: Consumer[Any]) -> None:
+    """Commit what is staged now, also under ``arroyo.enable.auto.commit``, where ``commit_offsets()`` does nothing.
+
+    Blocks until the broker has answered. On the consumer's own thread, callbacks included.
+
+    :raises Exception: whatever the commit raises; what is staged stays so.
+    """
+    client = client_of(consumer) if uses_auto_commit(consumer) else None
+    if client is None:
+        consumer.commit_offsets()
+        return
     try:
-        return getattr(consumer, name)
+        results = client.commit(asynchronous=False)
+    except KafkaException as exc:
+        if isinstance(exc.args[0], KafkaError) and exc.args[0].code() == KafkaError._NO_OFFSET:
+            return  # librdkafka has committed it meanwhile
+        raise
+    for result in results or ():
+        if result.error is not None:
+            raise KafkaException(result.error)
+
+
+def consumer_behind(commit: object) -> object | None:
+    """The consumer of the processor whose ``commit`` this is; ``None`` if somebody has wrapped it."""
+    return _of_processor(commit, PROCESSOR_ATTRIBUTES[0])
+
+
+def outermost_factory(commit: object) -> object | None:
+    """The factory that the processor was given whose ``commit`` this is; ``None`` if somebody has wrapped it."""
+    return _of_processor(commit, PROCESSOR_ATTRIBUTES[1])
+
+
+def _of_processor(commit: object, name: str) -> object | None:
+    processor = getattr(commit, "__self__", None)  # it is a method of the processor's
+    return _private(processor, name) if isinstance(processor, StreamProcessor) else None
+
+
+def _private(owner: object, name: str) -> object:
+    try:
+        return getattr(owner, name)
     except AttributeError:
-        if isinstance(consumer, KafkaConsumer) and _throttle.should_log(name):
+        if isinstance(owner, KafkaConsumer | StreamProcessor) and _throttle.should_log(name):
+            class_name, _, attribute = name.removeprefix("_").partition("__")
             logger.warning(
-                "This Arroyo's KafkaConsumer has no %s: arroyo_sync goes on without it, and is slower or checks less. "
+                "This Arroyo's %s has no __%s: arroyo_sync goes on without it, and is slower or checks less. "
                 "Use a version of sentry-arroyo that it supports",
-                name.removeprefix("_KafkaConsumer"),
+                class_name,
+                attribute,
             )
         return None
+
+
+class KafkaWatermarks:
+    """`HighWatermarks` from a consumer's own handle.
+
+    Threads: a confluent-kafka consumer lets in one thread at a time (since 2.16: others wait, and one that polls
+    without end may keep them waiting for ever). So this is for the thread that polls the consumer.
+
+    :param consumer: the handle. It is never closed from here.
+    """
+
+    def __init__(self, consumer: confluent_kafka.Consumer) -> None:
+        self._consumer = consumer
+        self._is_closed = False
+
+    def cached(self, topic: str, partition: int) -> int | None:
+        """The end offset in the last fetch response, ``None`` before the first one or when closed. Never blocks."""
+        if self._is_closed:
+            return None
+        try:
+            ends = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+        except (KafkaException, RuntimeError):  # the latter: the client was closed
+            return None
+        return ends[1] if ends is not None and ends[1] >= 0 else None
+
+    def close(self) -> None:
+        """Leave the client alone from now on: it is about to be closed."""
+        self._is_closed = True

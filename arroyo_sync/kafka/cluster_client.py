@@ -5,8 +5,9 @@ answered or is given up (tried: with one broker of three killed, the others' ans
 own, and after the timeout in a common one).
 
 Threads
-    Any thread may call anything; nothing blocks but `ClusterClient.stop`. Callbacks run on the client's own thread, or
-    on the caller's for what is known at once. They must be quick and may not call what blocks.
+    Any thread may call anything; nothing blocks but `ClusterClient.reach` and `ClusterClient.stop`. Callbacks run on
+    the client's own thread, or on the caller's for what is known at once. They must be quick and may not call what
+    blocks.
 """
 
 from __future__ import annotations
@@ -15,18 +16,23 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.kafka.client_settings import admin_settings, make_client
 
 logger = logging.getLogger(__name__)
 
 LEADERS_SECONDS = 5.0
 """After how long the leaders of a topic's partitions are asked for again, beside the next question."""
+
+ANY_TOPIC = "__consumer_offsets"
+"""Asked for where any broker's answer will do. It needn't exist."""
 
 Offset = ListOffsetsResultInfo | KafkaError
 OnOffsets = Callable[[Mapping[PartitionKey, Sequence[Offset] | KafkaError]], None]
@@ -50,6 +56,7 @@ class ClusterClient:
 
     :param configuration: librdkafka settings of the cluster.
     :param on_error: told, on a thread that asks, of what isn't about one question.
+    :param watch: says what can't be asked about.
     :param clock: monotonic seconds.
     """
 
@@ -57,15 +64,18 @@ class ClusterClient:
         self,
         configuration: Mapping[str, Any],
         on_error: Callable[[KafkaError], None],
+        watch: BrokerWatch,
         clock: Callable[[], float],
     ) -> None:
         self._settings = {**admin_settings(configuration), "error_cb": on_error}
+        self._watch = watch
         self._clock = clock
         # Guards what follows; written and read by any thread. Notified when a question is over.
         self._changed = threading.Condition()
         self._admin: AdminClient | None = None
         self._is_stopped = False
-        self._in_flight = 0
+        # The questions that aren't answered yet; the values answer them with an error.
+        self._in_flight: dict[object, Callable[[], None]] = {}
         self._topics: dict[str, _Topic] = {}
         # Topics of which a partition got no answer: who leads it now?
         self._outdated: set[str] = set()
@@ -97,23 +107,31 @@ class ClusterClient:
 
         :raises ConfigurationError: librdkafka refuses the settings.
         """
-        admin = self._begin_question()
+        names = sorted(set(topics))
+
+        def settle(answers: Mapping[str, TopicDescription | KafkaError]) -> None:
+            if all(isinstance(each, KafkaError) and each.code() == KafkaError._TIMED_OUT for each in answers.values()):
+                self._find_brokers(names, timeout / 4, lambda: self._describe(names, timeout / 4, on_answer))
+            else:
+                on_answer(answers)
+
+        self._describe(names, timeout / 2, settle)
+
+    def reach(self, timeout: float) -> None:
+        """Block until a broker answers, for at most ``timeout`` seconds.
+
+        :raises KafkaException: none did.
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
+        question = object()
+        admin = self._begin_question(question, lambda: None)
         if admin is None:
-            call(on_answer, dict.fromkeys(topics, stopped()))
-            return
-        found: dict[str, TopicDescription | KafkaError] = {}
-
-        def settle(topic: str, answer: TopicDescription | KafkaError) -> None:
-            found[topic] = answer
-            self._learn(topic, answer)
-            if len(found) == len(futures):
-                self._end_question()
-                call(on_answer, found)
-
-        futures: Mapping[str, Future[TopicDescription]]
-        futures = admin.describe_topics(TopicCollection(sorted(set(topics))), request_timeout=timeout)
-        for topic, future in futures.items():
-            future.add_done_callback(lambda future, topic=topic: settle(topic, _result(future)))  # type: ignore[misc]
+            raise KafkaException(stopped())
+        try:
+            admin.list_topics(ANY_TOPIC, timeout=timeout)
+        finally:
+            admin.poll(timeout / 10)  # for `on_error`, which may have several to hear
+            self._end_question(question)
 
     def poll(self) -> None:
         """Let ``on_error`` be told of what has happened. Doesn't block."""
@@ -129,10 +147,62 @@ class ClusterClient:
         """
         with self._changed:
             self._is_stopped = True
-            self._changed.wait_for(lambda: self._in_flight == 0, timeout)
+            self._changed.wait_for(lambda: not self._in_flight, timeout)
+            unanswered, self._in_flight = self._in_flight, {}
             # Let go of on this thread, since a client can't be destroyed on its own.
             admin, self._admin = self._admin, None
         del admin
+        for give_up in unanswered.values():
+            give_up()
+
+    def _describe(self, names: Sequence[str], timeout: float, on_answer: OnDescribed) -> None:
+        """Ask the broker that counts as the controller for now."""
+        question = object()
+        give_up = partial(call, on_answer, dict.fromkeys(names, stopped()))
+        admin = self._begin_question(question, give_up)
+        if admin is None:
+            give_up()
+            return
+        found: dict[str, TopicDescription | KafkaError] = {}
+
+        def settle(topic: str, answer: TopicDescription | KafkaError) -> None:
+            found[topic] = answer
+            self._learn(topic, answer)
+            if len(found) == len(futures) and self._end_question(question):
+                call(on_answer, found)
+
+        futures: Mapping[str, Future[TopicDescription]]
+        futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout)
+        for topic, future in futures.items():
+            future.add_done_callback(lambda future, topic=topic: settle(topic, _result(future)))  # type: ignore[misc]
+
+    def _find_brokers(self, names: Sequence[str], timeout: float, then: Callable[[], None]) -> None:
+        """Ask any broker for the topics' leaders and for the controller, on a thread made for it, since it blocks.
+
+        librdkafka sends `describe` to the broker that it takes for the controller. While that one is down it doesn't
+        look for another by itself.
+        """
+        question = object()
+        admin = self._begin_question(question, lambda: None)
+        if admin is None:
+            then()
+            return
+
+        def run() -> None:
+            nonlocal admin
+            try:
+                for name in names:
+                    topic = admin.list_topics(name, timeout=timeout).topics[name]  # type: ignore[union-attr]
+                    if topic.error is None:
+                        self._keep(name, {each.id: each.leader for each in topic.partitions.values()})
+            except KafkaException as error:
+                logger.debug("No broker tells who leads %s: %s", names, error)
+            finally:
+                then()
+                admin = None
+                self._end_question(question)
+
+        threading.Thread(target=run, name="arroyo-sync brokers", daemon=True).start()
 
     def _ask_described(
         self, partitions: Collection[PartitionKey], specs: Sequence[OffsetSpec], timeout: float, on_answer: OnOffsets
@@ -142,6 +212,7 @@ class ClusterClient:
             led, unknown = self._by_leader(partitions)
             errors = {key: self._why_not_led(key) for key in unknown}
         if errors:
+            self._watch.update(errors)
             call(on_answer, errors)
         for leader_id, keys in led.items():
             self._ask_broker(leader_id, keys, specs, timeout, on_answer)
@@ -155,9 +226,11 @@ class ClusterClient:
         on_answer: OnOffsets,
     ) -> None:
         """One request for each spec, all at once. The answers are told together."""
-        admin = self._begin_question()
+        question = object()
+        give_up = partial(call, on_answer, dict.fromkeys(keys, stopped()))
+        admin = self._begin_question(question, give_up)
         if admin is None:
-            call(on_answer, dict.fromkeys(keys, stopped()))
+            give_up()
             return
         found: dict[PartitionKey, list[Offset]] = {key: [no_answer()] * len(specs) for key in keys}
         pending = len(keys) * len(specs)
@@ -170,9 +243,9 @@ class ClusterClient:
                 pending -= 1
                 if pending:
                     return
-            self._end_question()
-            self._note_unanswered(found)
-            call(on_answer, found)
+            if self._end_question(question):
+                self._note_answered(found)
+                call(on_answer, found)
 
         for index, spec in enumerate(specs):
             futures: Mapping[TopicPartition, Future[ListOffsetsResultInfo]]
@@ -220,39 +293,50 @@ class ClusterClient:
 
     def _learn(self, name: str, answer: TopicDescription | KafkaError) -> None:
         """Takes the lock."""
-        now = self._clock()
+        if not isinstance(answer, KafkaError):
+            self._keep(name, {each.id: -1 if each.leader is None else each.leader.id for each in answer.partitions})
+            return
         with self._changed:
-            if isinstance(answer, KafkaError):
-                # Who led is kept: a broker that no longer does says so itself.
-                known = self._topics.get(name)
-                self._topics[name] = _Topic(now, {} if known is None else known.leaders, answer)
-                return
+            # Who led is kept: a broker that no longer does says so itself.
+            known = self._topics.get(name)
+            self._topics[name] = _Topic(self._clock(), {} if known is None else known.leaders, answer)
+
+    def _keep(self, name: str, leaders: Mapping[int, int]) -> None:
+        """Takes the lock. -1: no broker leads the partition."""
+        with self._changed:
             self._outdated.discard(name)
-            leaders = {each.id: None if each.leader is None else each.leader.id for each in answer.partitions}
-            self._topics[name] = _Topic(now, leaders)
+            self._topics[name] = _Topic(
+                self._clock(), {partition: None if leader < 0 else leader for partition, leader in leaders.items()}
+            )
 
-    def _note_unanswered(self, found: Mapping[PartitionKey, Sequence[Offset]]) -> None:
+    def _note_answered(self, found: Mapping[PartitionKey, Sequence[Offset]]) -> None:
         """Takes the lock."""
-        topics = {key[0] for key, answers in found.items() if any(isinstance(each, KafkaError) for each in answers)}
-        if topics:
-            with self._changed:
-                self._outdated |= topics
+        errors = {
+            key: next((each for each in answers if isinstance(each, KafkaError)), None)
+            for key, answers in found.items()
+        }
+        self._watch.update(errors)
+        with self._changed:
+            self._outdated.update(topic for (topic, _), error in errors.items() if error is not None)
 
-    def _begin_question(self) -> AdminClient | None:
-        """The client, for a question that is in flight until `_end_question`; ``None`` once stopped. Takes the lock."""
+    def _begin_question(self, question: object, give_up: Callable[[], None]) -> AdminClient | None:
+        """The client, for a question that is in flight until `_end_question`; ``None`` once stopped. Takes the lock.
+
+        :param give_up: called if it isn't answered before the client is closed.
+        """
         with self._changed:
             if self._is_stopped:
                 return None
             if self._admin is None:
                 self._admin = make_client(AdminClient, self._settings)
-            self._in_flight += 1
+            self._in_flight[question] = give_up
             return self._admin
 
-    def _end_question(self) -> None:
-        """Takes the lock."""
+    def _end_question(self, question: object) -> bool:
+        """Whether it was in flight until now: else it was given up. Takes the lock."""
         with self._changed:
-            self._in_flight -= 1
             self._changed.notify_all()
+            return self._in_flight.pop(question, None) is not None
 
 
 def no_answer() -> KafkaError:

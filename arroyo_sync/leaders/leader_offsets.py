@@ -7,8 +7,8 @@ Guarantees
        any group has none. Nothing is known until `enable` was called, nor after `disable`.
     2. What a group published is a function of the last record of each commit-log partition, not of the order in which
        those partitions were read: the one with the latest broker timestamp counts, on a tie the lowest offset.
-    3. For a partition that the follower doesn't read (not assigned), what was published is in force at once: it gates
-       nothing.
+    3. The manager has remote offsets of assigned partitions alone. What is published of any other is kept, wakes
+       nobody, and is in force for `remote` at once, since it gates nothing.
     4. For an assigned one, a published offset comes into force only when it is *proven*: the broker's partition, since
        the assignment, was seen to reach that far (the follower received a message just below, its client fetched such
        an end, or the broker was asked). Until then the last proven one stays in force. `assign` makes
@@ -17,11 +17,12 @@ Guarantees
     6. An offset that a later answer of the broker refutes makes the group unknown there until it publishes again. The
        refuted offset never comes into force by itself: a recreated topic may grow past it.
     7. Whatever moves is written to the manager before the lock is released, so the manager never falls back behind a
-       later decision; at most `CHUNK` partitions under one lock, about a millisecond.
+       later decision; at most `CHUNK` partitions under one lock, about a millisecond. The manager's callback is called
+       once it is released.
 
 Threads
-    Any thread may call anything; one lock guards all. It is held while the manager is written, whose callback must
-    therefore not call back from another thread.
+    Any thread may call anything; one lock guards all. A signal handler, which may have interrupted the thread that
+    holds it, may call `published` alone.
 """
 
 from __future__ import annotations
@@ -35,20 +36,16 @@ from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.published_offset import KnownEnd, PublishedOffset
+from arroyo_sync.leaders.rewinds import Rewind
 
 CHUNK = 100
 """How many partitions are handled under one lock: at about 5 us each, half a millisecond."""
 
+READ_WAIT_SECONDS = 0.05
+"""For how long a snapshot waits for the lock, which is held for about a millisecond. It is held for longer only if the
+snapshot is a signal handler's that interrupted its holder, or one whom its holder waits for."""
+
 T = TypeVar("T")
-
-
-class Rewind(NamedTuple):
-    """A group published a lower offset than before."""
-
-    key: PartitionKey
-    group: str
-    previous: int
-    offset: int
 
 
 class OffsetBeyondEnd(NamedTuple):
@@ -70,6 +67,7 @@ class LeaderOffsets:
         self.groups = tuple(sorted(set(groups)))
         self._index = {group: index for index, group in enumerate(self.groups)}
         self._lock = threading.Lock()
+        self._delivered = _Delivered(self)
         # All below: written by any thread, under the lock.
         self._manager: SynchronizedPartitionStateManager | None = None
         self._enabled = False
@@ -88,7 +86,7 @@ class LeaderOffsets:
             return self._epoch
 
     def unverified_partitions(self) -> list[PartitionKey]:
-        """The partitions that want proof. None until `enable`: what a replay passes over isn't worth a question."""
+        """Those to be verified. None until `enable`: what a replay passes over isn't worth a question."""
         with self._lock:
             return list(self._unverified) if self._enabled else []
 
@@ -111,17 +109,22 @@ class LeaderOffsets:
             self._enabled = False
         self._rewrite_all()
 
-    def apply(self, reports: Sequence[CommitReport], now: float) -> list[Rewind]:
+    def apply(
+        self, reports: Sequence[CommitReport], now: float, is_current: Callable[[CommitReport], bool] | None = None
+    ) -> list[Rewind]:
         """Take in what the groups published, in the order of each commit-log partition.
 
         :param now: seconds of a monotonic clock.
+        :param is_current: whether a report still counts, asked under the lock: after an `assign`, `revoke` or `forget`.
         :returns: the rewinds among them, once open: what lies in the past of a replay is no news.
         """
         rewinds: list[Rewind] = []
         for chunk in _chunks(reports):
-            with self._lock:
+            with self._delivered, self._lock:
                 touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
                 for report in chunk:
+                    if is_current is not None and not is_current(report):
+                        continue
                     key, group = report.key, report.group
                     published_offsets = self._published.get(key)
                     if published_offsets is None:
@@ -153,16 +156,15 @@ class LeaderOffsets:
         """
         filled = 0
         for chunk in _chunks(offsets):
-            with self._lock:
+            with self._delivered, self._lock:
                 touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
                 for key, group, offset in chunk:
                     published_offsets = self._published.setdefault(key, [None] * len(self.groups))
                     index = self._index[group]
                     if published_offsets[index] is not None:
                         continue
-                    published_offset = published_offsets[index] = PublishedOffset(
-                        CommitReport(key, group, offset, -1, FROM_BROKER, -1), now
-                    )
+                    report = CommitReport(key, group, offset, -1, FROM_BROKER, -1)
+                    published_offset = published_offsets[index] = PublishedOffset(report, now)
                     self._check(key, published_offset)
                     touched[key] = published_offsets
                     filled += 1
@@ -174,7 +176,7 @@ class LeaderOffsets:
         with self._lock:
             keys = list(self._published)
         for chunk in _chunks(keys):
-            with self._lock:
+            with self._delivered, self._lock:
                 touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
                 for key in chunk:
                     published_offsets = self._published.get(key, [])
@@ -193,7 +195,7 @@ class LeaderOffsets:
     def forget(self, keys: Iterable[PartitionKey]) -> None:
         """Drop all that is known of these partitions: their remote offsets become unknown."""
         for chunk in _chunks(list(keys)):
-            with self._lock:
+            with self._delivered, self._lock:
                 self._settle({key: [] for key in chunk if self._published.pop(key, None) is not None})
 
     def assign(self, cached_ends: Mapping[PartitionKey, int | None]) -> None:
@@ -202,7 +204,7 @@ class LeaderOffsets:
         :param cached_ends: the partitions, with the ends that the follower's client has cached by now.
         """
         for chunk in _chunks(list(cached_ends.items())):
-            with self._lock:
+            with self._delivered, self._lock:
                 self._epoch += 1
                 for key, cached_end in chunk:
                     known_end = self._known_ends[key] = KnownEnd(self._epoch, cached_end)
@@ -216,19 +218,20 @@ class LeaderOffsets:
                 self._settle({key: self._published.get(key, []) for key, _ in chunk})
 
     def revoke(self, keys: Iterable[PartitionKey]) -> None:
-        """The follower doesn't read these partitions any more (guarantee 3)."""
+        """The follower doesn't read these partitions any more: the manager has no remote offset of them."""
         for chunk in _chunks(list(keys)):
-            with self._lock:
+            with self._delivered, self._lock:
                 for key in chunk:
                     self._known_ends.pop(key, None)
                     for published_offset in self._published.get(key, ()):
                         if published_offset is not None:
                             published_offset.uncheck()
-                self._settle({key: self._published.get(key, []) for key in chunk})
+                    self._unverified.pop(key, None)
+                self._write([(key, None) for key in chunk])
 
     def received(self, key: PartitionKey, next_offset: int) -> None:
         """The follower received the message below ``next_offset``: the partition reaches that far."""
-        with self._lock:
+        with self._delivered, self._lock:
             self._verify(key, next_offset)
 
     def cached(self, ends: Mapping[PartitionKey, int | None]) -> None:
@@ -237,7 +240,7 @@ class LeaderOffsets:
         An end counts if it isn't the one that was cached at the assignment, so that it was fetched since.
         """
         for chunk in _chunks(list(ends.items())):
-            with self._lock:
+            with self._delivered, self._lock:
                 for key, end in chunk:
                     known_end = self._known_ends.get(key)
                     if known_end is not None and end is not None and end != known_end.cached_end:
@@ -252,7 +255,7 @@ class LeaderOffsets:
         """
         rejected: list[OffsetBeyondEnd] = []
         for chunk in _chunks(list(ends.items())):
-            with self._lock:
+            with self._delivered, self._lock:
                 for key, end in chunk:
                     known_end = self._known_ends.get(key)
                     if known_end is None or known_end.epoch > asked:
@@ -266,13 +269,26 @@ class LeaderOffsets:
                     self._settle({key: published_offsets})
         return rejected
 
-    def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
-        """What every group published last, as a snapshot."""
-        snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
+    def retain_topic(self, topic: str) -> None:
+        """Drop all that is known of other topics. On the thread that applies reports."""
+        self.forget([key for key in list(self._published) if key[0] != topic])
+
+    def remote(self, key: PartitionKey) -> int | None:
+        """The remote offset that follows now, be the partition assigned or not."""
         with self._lock:
-            keys = list(self._published)
-        for chunk in _chunks(keys):
-            with self._lock:
+            return self._remote(key, self._published.get(key, ()))
+
+    def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
+        """What every group published last of each assigned partition, as a snapshot; of all while none is assigned.
+
+        Never blocks for long, whoever calls it; see the module.
+        """
+        snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
+        is_free = True
+        known = list(self._known_ends or self._published)  # which CPython makes in one step
+        for chunk in _chunks([key for key in known if key in self._published]):
+            is_free = is_free and self._lock.acquire(timeout=READ_WAIT_SECONDS)
+            try:
                 for key in chunk:
                     snapshot[key] = {
                         group: LeaderOffset(
@@ -285,6 +301,9 @@ class LeaderOffsets:
                         for group, published_offset in zip(self.groups, self._published.get(key, []), strict=False)
                         if published_offset is not None
                     }
+            finally:
+                if is_free:
+                    self._lock.release()
         return snapshot
 
     def partitions_without_report(self, group: str) -> list[PartitionKey]:
@@ -304,23 +323,23 @@ class LeaderOffsets:
             keys = list(self._known_ends)
         for chunk in _chunks(keys):
             with self._lock:
-                found += [
-                    key for key in chunk if is_so(self._published[key][index] if key in self._published else None)
-                ]
+                rows = [(key, self._published.get(key)) for key in chunk]
+                found += [key for key, row in rows if is_so(None if row is None else row[index])]
         return sorted(found)
 
     def has_reported(self, group: str) -> bool:
         """Whether the group has published anything."""
-        index = self._index[group]
         with self._lock:
-            return any(published_offsets[index] is not None for published_offsets in self._published.values())
+            return any(
+                published_offsets[self._index[group]] is not None for published_offsets in self._published.values()
+            )
 
     # From here on: with the lock held.
 
     def _check(self, key: PartitionKey, published_offset: PublishedOffset) -> None:
-        self._epoch += 1
         known_end = self._known_ends.get(key)
         if known_end is not None:
+            self._epoch += 1
             known_end.refresh()  # mostly the follower has received what was published, and nothing needs to be asked
         published_offset.check(known_end, self._epoch)
 
@@ -340,12 +359,14 @@ class LeaderOffsets:
 
     def _settle(self, touched: Mapping[PartitionKey, Sequence[PublishedOffset | None]]) -> None:
         """Bring `unverified` and the manager up to date with these partitions."""
-        for key, published_offsets in touched.items():
-            self._update_unverified(key, published_offsets)
-        if self._manager is not None:
-            self._manager.set_remote_offsets(
-                [(key, self._remote(key, published_offsets)) for key, published_offsets in touched.items()]
-            )
+        assigned = [key for key in touched if key in self._known_ends]
+        for key in assigned:
+            self._update_unverified(key, touched[key])
+        self._write([(key, self._remote(key, touched[key])) for key in assigned])
+
+    def _write(self, remotes: Sequence[tuple[PartitionKey, int | None]]) -> None:
+        if self._manager is not None and remotes:
+            self._manager.store_remote_offsets(remotes)
 
     def _update_unverified(self, key: PartitionKey, published_offsets: Sequence[PublishedOffset | None]) -> None:
         known_end = self._known_ends.get(key)
@@ -387,13 +408,26 @@ class LeaderOffsets:
     def _rewrite_all(self) -> None:
         """Takes the lock itself, chunk by chunk."""
         with self._lock:
-            keys = list(self._published)
+            keys = list(self._known_ends)
         for chunk in _chunks(keys):
-            with self._lock:
-                self._settle({key: self._published[key] for key in chunk if key in self._published})
+            with self._delivered, self._lock:
+                self._settle({key: self._published.get(key, []) for key in chunk})
+
+
+class _Delivered:
+    """Stands before the lock in a ``with``: once that is released, the manager delivers what was changed under it."""
+
+    def __init__(self, offsets: LeaderOffsets) -> None:
+        self._offsets = offsets
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        manager = self._offsets._manager
+        if manager is not None:
+            manager.deliver()
 
 
 def _chunks(items: Sequence[T]) -> Sequence[Sequence[T]]:
-    if 0 < len(items) <= CHUNK:
-        return (items,)
     return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]

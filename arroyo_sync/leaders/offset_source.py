@@ -18,20 +18,22 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
+from arroyo_sync.core.checks import check_callable, check_groups, check_seconds
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied
+from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.client_settings import check_configuration, query_settings
-from arroyo_sync.kafka.end_offsets import KafkaWatermarks
-from arroyo_sync.kafka.errors import is_fatal
+from arroyo_sync.kafka.asker import Asker, LastEndOffsets
+from arroyo_sync.kafka.client_settings import check_configuration
+from arroyo_sync.kafka.errors import ClientErrors
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.rewinds import RewindLog
 from arroyo_sync.leaders.verifier import Verifier
 
 logger = logging.getLogger(__name__)
@@ -65,16 +67,25 @@ class OffsetSource(ABC):
         data_configuration: Mapping[str, Any] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        check_groups(groups)
-        check_configuration(configuration, "the configuration")
+        check_groups("groups", groups)
+        check_configuration("configuration", configuration)
         if data_configuration is not None:
-            check_configuration(data_configuration, "data_configuration")
+            check_configuration("data_configuration", data_configuration)
+        check_callable("clock", clock, "something to call for monotonic seconds")
         self._configuration = dict(configuration)
         self._data_configuration = dict(configuration if data_configuration is None else data_configuration)
         self._has_data_configuration = data_configuration is not None
         self._clock = clock
         self._offsets = LeaderOffsets(groups)
-        self._verifier = Verifier(self._offsets, self._own_watermarks, clock)
+        # Puts all questions to the data topic's cluster. Any thread may use it; `stop` ends it.
+        self._asker = Asker(
+            self._data_configuration,
+            self._on_data_error,
+            advice="" if self._has_data_configuration else DATA_CONFIGURATION_ADVICE,
+            clock=clock,
+        )
+        self._ends = LastEndOffsets(self._asker)
+        self._verifier = Verifier(self._offsets, self._asker, clock)
         self._stopping = threading.Event()
         # Guards what follows, and is notified when any of it changes. Read without it.
         self._changed = threading.Condition()
@@ -83,12 +94,13 @@ class OffsetSource(ABC):
         self._error: BaseException | None = None
         self._is_ready = False
         self._ready_since: float | None = None
-        # Written by the thread of any client of the data topic's cluster, read by the checking one.
-        self._data_error: KafkaError | None = None
+        # What clients of the data topic's cluster tell. Written by the threads that ask, read by the source's own.
+        self._data_errors = ClientErrors()
         # The checking thread's: of which partitions each group was last said to be silent.
         self._silent: dict[str, list[PartitionKey]] = {}
         # The reading thread's.
         self._rewinds = 0
+        self._rewind_log = RewindLog(clock)
         # The processor's thread's: its own client, who it is, and when that client may be asked again.
         self._watermarks: HighWatermarks | None = None
         self._processor: int | None = None
@@ -101,7 +113,7 @@ class OffsetSource(ABC):
         return self._offsets.unverified
 
     def start(self, manager: SynchronizedPartitionStateManager) -> None:
-        """Start the threads, at the first call. Never blocks.
+        """Start the threads, at the first call. Never blocks. If one can't start, `check` says so.
 
         :raises ConfigurationError: it was started for another manager.
         """
@@ -116,15 +128,17 @@ class OffsetSource(ABC):
                 thread = threading.Thread(
                     target=self._run, args=(run,), name=f"arroyo-sync {what}: {self.name}", daemon=True
                 )
+                try:
+                    thread.start()
+                except Exception as error:  # the machine has no more threads, or no more memory
+                    self._die(error)
+                    return
                 self._threads.append(thread)
-                thread.start()
 
     def check(self) -> None:
-        error = self._error
-        if error is not None:
-            raise SourceDied(f"{self.name} has ended, nothing more is released: {error}") from error
-        if self._stopping.is_set():
-            raise SourceDied(f"{self.name} was stopped, nothing more is released")
+        death = self.death()
+        if death is not None:
+            raise death
         if self.unverified:
             self._verify_from_cache()
 
@@ -138,9 +152,13 @@ class OffsetSource(ABC):
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
+        self._asker.stop(max(0.0, deadline - time.monotonic()))
         late = [thread.name for thread in self._threads if thread.is_alive()]
         if late:
             logger.warning("%s did not end within %.1f s: %s. They end with the process", self.name, timeout, late)
+
+    def subscribe(self, topic: str) -> None:
+        return  # it learns of assigned partitions alone
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
         self._watermarks = watermarks
@@ -156,16 +174,26 @@ class OffsetSource(ABC):
     def received(self, topic: str, partition: int, next_offset: int) -> None:
         self._offsets.received((topic, partition), next_offset)
 
-    # For people.
+    # For people. All of this but `wait_until_ready` may be called at any time, also by a signal handler.
+
+    def death(self) -> SourceDied | None:
+        """What `check` raises, if the source has ended."""
+        error = self._error
+        if error is not None:
+            death = SourceDied(f"{self.name} has ended, nothing more is released: {error}")
+            death.__cause__ = error
+            return death
+        if self._stopping.is_set():
+            return SourceDied(f"{self.name} was stopped, nothing more is released")
+        return None
 
     @property
     def groups(self) -> Collection[str]:
         """The leader groups."""
         return self._offsets.groups
 
-    def open_watermarks(self) -> AbstractContextManager[HighWatermarks]:
-        """A client of the caller's own that asks where the data topic's partitions end. For one thread."""
-        return self._own_watermarks()
+    def end_offsets(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+        return self._ends.ask(partitions, timeout)
 
     @property
     def ready(self) -> bool:
@@ -178,12 +206,13 @@ class OffsetSource(ABC):
         :raises NotReady: it wasn't in time; the message names what is missing.
         :raises SourceDied: it has ended, from its cause.
         """
+        check_seconds("timeout", timeout, may_be_zero=True)
         with self._changed:
             self._changed.wait_for(lambda: self._is_ready or self._error or self._stopping.is_set(), timeout)
-            self.check()
-            if not self._is_ready:
-                what = self._missing() if self._threads else "it was never started"
-                raise NotReady(f"{self.name} wasn't ready after {timeout:g} s: {what}")
+        self.check()
+        if not self._is_ready:
+            what = self._missing() if self._threads else "it was never started"
+            raise NotReady(f"{self.name} wasn't ready after {timeout:g} s: {what}")
 
     @property
     def _is_alive(self) -> bool:
@@ -233,14 +262,15 @@ class OffsetSource(ABC):
         ended = self._clock()
         self._cache_at = ended + 100 * (ended - began)
 
-    def _apply(self, reports: Sequence[CommitReport]) -> None:
-        """Take in what the groups published, tell of rewinds, and see that what is in doubt is checked."""
-        for rewind in self._offsets.apply(reports, self._clock()):
-            self._rewinds += 1
-            logger.warning(
-                "%s[%d]: group %r went back from %d to %d", *rewind.key, rewind.group, rewind.previous, rewind.offset
-            )
-        if self._is_ready and self._offsets.unverified and self._manager is not None:
+    def _apply(self, reports: Sequence[CommitReport], is_current: Callable[[CommitReport], bool] | None = None) -> None:
+        """Take in what the groups published, log rewinds, and see that what is unverified is checked."""
+        epoch = self._offsets.epoch
+        rewinds = self._offsets.apply(reports, self._clock(), is_current)
+        if rewinds:
+            self._rewinds += len(rewinds)
+            self._rewind_log.add(rewinds)
+        is_new = self._offsets.epoch != epoch  # a report of an assigned partition was among them
+        if is_new and self._is_ready and self._offsets.unverified and self._manager is not None:
             self._manager.wake()
             self._verifier.wake()
 
@@ -254,16 +284,22 @@ class OffsetSource(ABC):
 
     def _die(self, error: BaseException) -> None:
         with self._changed:
-            if self._error is not None or self._stopping.is_set():
-                logger.debug("%s: %s while it ended", self.name, error)
-                return
-            self._error = error
-            self._is_ready = False
-            self._stopping.set()
-            self._changed.notify_all()
+            is_first = self._error is None and not self._stopping.is_set()
+            if is_first:
+                self._error = error
+                self._is_ready = False
+                self._stopping.set()
+                self._changed.notify_all()
+        if not is_first:
+            logger.debug("%s: %s while it ended", self.name, error)
+            return
         is_expected = isinstance(error, ArroyoSyncError)
         logger.error(
-            "%s has ended, nothing more is released: %s", self.name, error, exc_info=None if is_expected else error
+            "%s has ended, nothing more is released: %s",
+            self.name,
+            _reason(error),
+            exc_info=None if is_expected else error,
+            extra={TOLD_BY_MONITOR: True},
         )
         self._verifier.stop()
         assert self._manager is not None
@@ -274,16 +310,15 @@ class OffsetSource(ABC):
 
     def _on_data_error(self, error: KafkaError) -> None:
         """Told by a client of the data topic's cluster. What isn't told here comes out of the question it spoiled."""
-        if is_fatal(error):
-            self._data_error = error
+        self._data_errors.add(error)
 
     def _periodic_checks(self) -> float:
         """Called by the checking thread, now and then and when something changed.
 
         :returns: in how many seconds it wants to be called again at the latest.
         """
-        if self._data_error is not None:
-            raise KafkaException(self._data_error)
+        self._data_errors.raise_fatal()
+        self._rewind_log.log_due()
         self._warn_of_silence()
         return PERIODIC_CHECK_SECONDS
 
@@ -295,42 +330,28 @@ class OffsetSource(ABC):
             partitions_unknown = self._offsets.partitions_unknown(group)
             if not self._offsets.has_reported(group):
                 if self._silent.get(group) != []:
-                    logger.warning("%s: group %r has published nothing at all. %s", self.name, group, _IS_IT_RIGHT)
+                    logger.warning(
+                        "%s: group %r has published nothing at all%s. %s", self.name, group, self._seen(), _IS_IT_RIGHT
+                    )
                 self._silent[group] = []
             elif partitions_unknown != self._silent.get(group, []):
                 if partitions_unknown:
-                    named = ", ".join(f"{topic}[{partition}]" for topic, partition in partitions_unknown)
+                    named = ", ".join(f"{topic}[{partition}]" for topic, partition in partitions_unknown[:_NAMED])
+                    if len(partitions_unknown) > _NAMED:
+                        named += f" and {len(partitions_unknown) - _NAMED} more partitions"
                     logger.warning(
                         "%s: group %r has published nothing of %s. %s", self.name, group, named, _IS_IT_RIGHT
                     )
                 self._silent[group] = partitions_unknown
 
-    @contextmanager
-    def _own_watermarks(self) -> Iterator[HighWatermarks]:
-        """A client that asks where the data topic's partitions end, for the checking thread."""
-        advice = "" if self._has_data_configuration else DATA_CONFIGURATION_ADVICE
-        settings = {**query_settings(self._data_configuration), "error_cb": self._on_data_error}
-        consumer = Consumer(settings)
-        watermarks = KafkaWatermarks(consumer, advice=advice, is_polled=False, clock=self._clock)
-        try:
-            yield watermarks
-        finally:
-            watermarks.close()
-            consumer.close()
+    def _seen(self) -> str:
+        """Who does publish, to follow "has published nothing at all"."""
+        return ""
 
 
+_NAMED = 10
 _IS_IT_RIGHT = "The gate stays shut there until it does: is the group's name right, and does it publish?"
 
 
-def check_groups(groups: Collection[str]) -> None:
-    """Return if these can be leader groups.
-
-    :raises ConfigurationError: there are none, one has no name, or it is a single text.
-    """
-    if isinstance(groups, (str, bytes)):
-        raise ConfigurationError(f"groups={groups!r}: give a collection of names, such as {{{groups!r}}}")
-    if not groups:
-        raise ConfigurationError("groups is empty: name at least one leader group, or nothing would ever be released")
-    for group in groups:
-        if not isinstance(group, str) or not group:
-            raise ConfigurationError(f"groups: {group!r} is no name of a leader group")
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__  # a MemoryError says nothing

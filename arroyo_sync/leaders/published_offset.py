@@ -56,14 +56,18 @@ class PublishedOffset:
     def update(self, report: CommitReport, now: float) -> None:
         """Take the report in, and choose which one counts: a function of the last one of each commit-log partition.
 
-        The one with the latest timestamp counts, on a tie the lowest offset, and "unknown" is lower than any.
+        Within a commit-log partition the later log offset counts, whichever was read first. Of those, the one with the
+        latest timestamp counts, on a tie the lowest offset, and "unknown" is lower than any.
         """
         self.heard_at_seconds = now
-        if self.latest_by_log_partition is None and self.latest.log_partition in (report.log_partition, FROM_BROKER):
-            self.latest = report
-            return
         if self.latest_by_log_partition is None:
+            if self.latest.log_partition in (report.log_partition, FROM_BROKER):
+                self.latest = report if report.log_offset >= self.latest.log_offset else self.latest
+                return
             self.latest_by_log_partition = {self.latest.log_partition: self.latest}
+        previous = self.latest_by_log_partition.get(report.log_partition)
+        if previous is not None and report.log_offset < previous.log_offset:
+            return
         self.latest_by_log_partition[report.log_partition] = report
         self.latest = max(self.latest_by_log_partition.values(), key=_precedence)
 

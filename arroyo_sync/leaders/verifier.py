@@ -1,55 +1,51 @@
 """Asks the broker whether offsets that leaders published can exist, when nothing else has proven them.
 
 Guarantees
-    - Its client is its own: a consumer lets in one thread at a time, and one that polls without end would keep all
-      others waiting.
     - A partition is asked about at most once in `INTERVAL_SECONDS`, but at once after it was assigned; all that want to
-      be asked about are in one request for each broker.
+      be asked about are in one request for each broker, and each broker's answer counts when it comes.
     - While the follower keeps up, nothing is asked: the messages it receives prove what is published.
 
 Threads
-    `run` blocks in the broker's answer, so it has a thread to itself: neither the reading nor the gate waits for it.
-    Everything else may be called by any thread and never blocks.
+    `run` has a thread to itself, which applies the answers. Everything else may be called by any thread and never
+    blocks.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Collection, Mapping
 
-from arroyo_sync.core.log_throttle import LogThrottle
-from arroyo_sync.core.source import HighWatermarks
+from confluent_kafka import KafkaError
+
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets, OffsetBeyondEnd
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 1.0
 QUERY_TIMEOUT_SECONDS = 1.0
-LOG_INTERVAL_SECONDS = 60.0
 
 
 class Verifier:
     """Proves and refutes what is in doubt in a `LeaderOffsets`.
 
-    :param watermarks: makes the client. Entered and left by `run`.
+    :param asker: asks the brokers of the data topic's cluster.
     :param clock: monotonic seconds.
     """
 
     def __init__(
         self,
         offsets: LeaderOffsets,
-        watermarks: Callable[[], AbstractContextManager[HighWatermarks]],
+        asker: Asker,
         clock: Callable[[], float],
     ) -> None:
         self._offsets = offsets
-        self._make_watermarks = watermarks
+        self._asker = asker
         self._clock = clock
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
-        self._stack = ExitStack()
-        self._watermarks: HighWatermarks | None = None
         self.impossible = 0
         """How many published offsets were refuted. Written by `run`'s thread."""
         self._condition = threading.Condition()
@@ -57,6 +53,8 @@ class Verifier:
         self._is_woken = False
         self._is_stopped = False
         self._asked_at: dict[PartitionKey, float] = {}
+        # Answers that aren't applied yet, each with the epoch before its question.
+        self._answers: list[tuple[Mapping[PartitionKey, int], int]] = []
 
     def assign(self, keys: Collection[PartitionKey]) -> None:
         """These may be asked about at once, since trust in them begins anew."""
@@ -77,7 +75,7 @@ class Verifier:
             self._condition.notify_all()
 
     def stop(self) -> None:
-        """Let `run` return, once the question in flight is answered or has timed out."""
+        """Let `run` return."""
         with self._condition:
             self._is_stopped = True
             self._condition.notify_all()
@@ -87,18 +85,18 @@ class Verifier:
 
         :param periodic_checks: returns in how many seconds it wants to be called again at the latest.
         """
-        with self._stack:
-            while not self._is_stopped:
-                wait_seconds = min(self.ask(), periodic_checks())
-                with self._condition:
-                    self._condition.wait_for(lambda: self._is_woken or self._is_stopped, wait_seconds)
-                    self._is_woken = False
+        while not self._is_stopped:
+            wait_seconds = min(self.ask(), periodic_checks())
+            with self._condition:
+                self._condition.wait_for(lambda: self._is_woken or self._is_stopped, wait_seconds)
+                self._is_woken = False
 
     def ask(self) -> float:
-        """Ask about every partition that is due.
+        """Apply the answers that have come, and ask about every partition that is due.
 
         :returns: in how many seconds the next one is due.
         """
+        self._apply_answers()
         # Before all else: what is published or assigned after this isn't judged by this answer.
         asked = self._offsets.epoch
         unverified_partitions = self._offsets.unverified_partitions()
@@ -112,12 +110,23 @@ class Verifier:
                 self._asked_at[key] = now
                 due_at[key] = now + INTERVAL_SECONDS
         if due:
-            if self._watermarks is None:
-                self._watermarks = self._stack.enter_context(self._make_watermarks())
-            ends = self._watermarks.query(due, QUERY_TIMEOUT_SECONDS)
+            self._asker.ask_end_offsets(due, QUERY_TIMEOUT_SECONDS, lambda answers: self._answer(answers, asked))
+            self._apply_answers()
+        return min((at - now for at in due_at.values()), default=float("inf"))
+
+    def _answer(self, answers: Mapping[PartitionKey, int | KafkaError], asked: int) -> None:
+        """Called by the asker, on any thread."""
+        ends = {key: end for key, end in answers.items() if isinstance(end, int)}
+        with self._condition:
+            self._answers.append((ends, asked))
+        self.wake()
+
+    def _apply_answers(self) -> None:
+        with self._condition:
+            answers, self._answers = self._answers, []
+        for ends, asked in answers:
             for rejected in self._offsets.apply_end_offsets(ends, asked):
                 self._tell(rejected)
-        return min((at - now for at in due_at.values()), default=float("inf"))
 
     def _tell(self, rejected: OffsetBeyondEnd) -> None:
         self.impossible += 1

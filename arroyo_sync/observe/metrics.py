@@ -6,6 +6,8 @@ Sources
     ``commit_log_latency`` and ``commit_log_msg_latency``, their tags and what they measure are those of Sentry's own
     consumer: getsentry/arroyo#38 and ``src/sentry/consumers/synchronized.py`` of getsentry/sentry, where both are
     taken when a record is read: "now" less the record's broker timestamp, and less its ``orig_message_ts``.
+    Elsewhere a leader group is the tag ``leader_group``: Sentry's middleware (``src/sentry/metrics/middleware.py``)
+    refuses a tag named ``group`` on any metric but a few, these two among them.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class MetricDef:
 
 
 _PARTITION = ("topic", "partition")
-_GROUP = ("topic", "partition", "group")
+_LEADER_GROUP = ("topic", "partition", "leader_group")
 
 REMOTE_OFFSET = MetricDef(
     "arroyo_sync.remote_offset",
@@ -58,7 +60,7 @@ LEADER_LAG = MetricDef(
     "arroyo_sync.lag.leader",
     Kind.GAUGE,
     "message",
-    _GROUP,
+    _LEADER_GROUP,
     "The same for each leader group by itself: the group with the most is the one that is waited for.",
 )
 RELEASED_LAG = MetricDef(
@@ -71,9 +73,7 @@ RELEASED_LAG = MetricDef(
 HELD_MESSAGES = MetricDef(
     "arroyo_sync.held.messages", Kind.GAUGE, "message", _PARTITION, "Messages in the gate, waiting for a leader."
 )
-HELD_BYTES = MetricDef(
-    "arroyo_sync.held.bytes", Kind.GAUGE, "byte", _PARTITION, "What they weigh: payloads plus about 500 B each."
-)
+HELD_BYTES = MetricDef("arroyo_sync.held.bytes", Kind.GAUGE, "byte", _PARTITION, "What they weigh, headers included.")
 OLDEST_HELD = MetricDef(
     "arroyo_sync.held.oldest",
     Kind.GAUGE,
@@ -93,6 +93,13 @@ STALLED = MetricDef(
     ("waits_for",),
     "Partitions that have stood still for `stalled_after` seconds while messages wait: for a `leader`, or for the "
     "`follower` itself.",
+)
+WAITING = MetricDef(
+    "arroyo_sync.waiting",
+    Kind.GAUGE,
+    "partition",
+    ("waits_for",),
+    "Partitions that have made no progress for 15 seconds while messages wait, and aren't counted as stalled (yet).",
 )
 HOLD_TIME = MetricDef(
     "arroyo_sync.hold_time",
@@ -132,7 +139,7 @@ RECORDS_SKIPPED = MetricDef(
     Kind.COUNTER,
     "record",
     ("reason",),
-    "Records that tell this follower nothing: `other_group`, or `logical_offset` (-1 and the like).",
+    "Records that this follower has no use for: `other_group`, or `logical_offset` (-1 and the like).",
 )
 RECORDS_MALFORMED = MetricDef(
     "arroyo_sync.commit_log.malformed",
@@ -162,6 +169,13 @@ UNVERIFIED = MetricDef(
     "partition",
     (),
     "Partitions with a published offset of which it isn't known yet whether the partition reaches that far.",
+)
+REFUSED_VALUES = MetricDef(
+    "arroyo_sync.refused_values",
+    Kind.COUNTER,
+    "value",
+    (),
+    "Values of these metrics that the metrics backend refused to take; the log says which, and why.",
 )
 COMMIT_LOG_LATENCY = MetricDef(
     "commit_log_latency",

@@ -1,16 +1,23 @@
 """Turns snapshots into metrics.
 
+Guarantees
+    A value that the backend refuses costs nothing but itself: all others are sent. Refusals are counted, and logged at
+    most once a minute.
+
 Threads: none; the monitor's thread calls it. With no metrics backend configured there is nothing to call it for.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from arroyo.utils.metric_defs import MetricName
 from arroyo.utils.metrics import DummyMetricsBackend, Metrics, get_metrics
 
+from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.metrics import (
@@ -32,6 +39,7 @@ from arroyo_sync.observe.metrics import (
     RECORDS_MALFORMED,
     RECORDS_READ,
     RECORDS_SKIPPED,
+    REFUSED_VALUES,
     RELEASE_LATENCY,
     RELEASED_LAG,
     REMOTE_OFFSET,
@@ -40,10 +48,15 @@ from arroyo_sync.observe.metrics import (
     STALLED,
     TOMBSTONES,
     UNVERIFIED,
+    WAITING,
     Kind,
     MetricDef,
 )
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+
+logger = logging.getLogger(__name__)
+
+LOG_INTERVAL_SECONDS = 60.0
 
 
 class GateCounts(NamedTuple):
@@ -56,13 +69,22 @@ class GateCounts(NamedTuple):
 
 
 class MetricsReporter:
-    """Turns snapshots into numbers. Remembers what it sent, since counters and timings tell only what is new.
+    """Turns snapshots into numbers. Remembers what it sent, since counters and timings are sent only what is new.
 
     Not thread-safe.
+
+    :param clock: monotonic seconds.
     """
 
-    def __init__(self, backend: Callable[[], Metrics] = get_metrics) -> None:
+    def __init__(
+        self, backend: Callable[[], Metrics] = get_metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._backend = backend
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
+        self.refused = 0
+        """How many values the backend has refused so far."""
+        # What it refused in this report: a metric's name, and the last error of it.
+        self._errors: dict[str, Exception] = {}
         self._counted: dict[tuple[MetricDef, str | None], int] = {}
         self._published_at: dict[tuple[PartitionKey, str], float | None] = {}
         # When the last report was made, by the snapshots' time.
@@ -73,10 +95,18 @@ class MetricsReporter:
         """Whether anybody would get the numbers."""
         return not isinstance(self._backend(), DummyMetricsBackend)
 
-    def report(self, snapshot: Snapshot, *, stalled: tuple[int, int] = (0, 0), gate: GateCounts | None = None) -> None:
-        """Send everything once.
+    def report(
+        self,
+        snapshot: Snapshot,
+        *,
+        stalled: tuple[int, int] = (0, 0),
+        waiting: tuple[int, int] = (0, 0),
+        gate: GateCounts | None = None,
+    ) -> None:
+        """Send everything once. What the backend raises is logged and counted.
 
         :param stalled: how many partitions stand still because of a leader, and because of the follower.
+        :param waiting: how many wait, and don't stand still yet, likewise.
         :param gate: what the gate counts by itself.
         """
         backend = self._backend()
@@ -84,15 +114,19 @@ class MetricsReporter:
             self._report_partition(backend, partition)
         is_ready = snapshot.source is None or snapshot.source.ready
         self._report_latencies(backend, snapshot, is_ready)
-        send(backend, STALLED, stalled[0], "leader")
-        send(backend, STALLED, stalled[1], "follower")
-        send(backend, READER_ALIVE, snapshot.source_error is None)
+        self._send(backend, STALLED, stalled[0], "leader")
+        self._send(backend, STALLED, stalled[1], "follower")
+        self._send(backend, WAITING, waiting[0], "leader")
+        self._send(backend, WAITING, waiting[1], "follower")
+        self._send(backend, READER_ALIVE, snapshot.source_error is None)
         if snapshot.source is not None:
             self._report_source(backend, snapshot.source)
         self._report_releases(backend, snapshot)
         if gate is not None:
             self._count(backend, PAUSES, gate.pauses)
             self._count(backend, RESUMES, gate.resumes)
+        self._count(backend, REFUSED_VALUES, self.refused)
+        self._log_refused()
 
     def _report_partition(self, backend: Metrics, partition: PartitionSnapshot) -> None:
         for metric, value in (
@@ -106,11 +140,11 @@ class MetricsReporter:
             (IS_PAUSED, partition.is_full),
         ):
             if value is not None:
-                send(backend, metric, value, *partition.key)
+                self._send(backend, metric, value, *partition.key)
         for leader in partition.leaders:
             lag = partition.gated_lag_of(leader)
             if lag is not None:
-                send(backend, LEADER_LAG, lag, *partition.key, leader.group)
+                self._send(backend, LEADER_LAG, lag, *partition.key, leader.group)
 
     def _report_latencies(self, backend: Metrics, snapshot: Snapshot, is_ready: bool) -> None:
         """Of records that were read since the last report; not of a replay, whose records are old by nature."""
@@ -121,14 +155,14 @@ class MetricsReporter:
                 published_at[series] = leader.published_at
                 is_new = series in self._published_at and leader.published_at != self._published_at[series]
                 if is_ready and is_new:
-                    _send_latencies(backend, partition.partition, leader)
+                    self._send_latencies(backend, partition.partition, leader)
         self._published_at = published_at
 
     def _report_source(self, backend: Metrics, source: SourceStatistics) -> None:
-        send(backend, READER_READY, source.ready)
-        send(backend, UNVERIFIED, source.unverified)
+        self._send(backend, READER_READY, source.ready)
+        self._send(backend, UNVERIFIED, source.unverified)
         if source.lag is not None:
-            send(backend, COMMIT_LOG_LAG, source.lag)
+            self._send(backend, COMMIT_LOG_LAG, source.lag)
         self._count(backend, RECORDS_READ, source.read)
         self._count(backend, RECORDS_SKIPPED, source.other_groups, "other_group")
         self._count(backend, RECORDS_SKIPPED, source.logical, "logical_offset")
@@ -145,29 +179,53 @@ class MetricsReporter:
         new = [release for release in releases if since is not None and release.at > since]
         latencies = [release.latency_seconds for release in new if release.latency_seconds is not None]
         if new:
-            send(backend, HOLD_TIME, max(release.hold_seconds for release in new) * 1000)
+            self._send(backend, HOLD_TIME, max(release.hold_seconds for release in new) * 1000)
         if latencies:
-            send(backend, RELEASE_LATENCY, max(latencies) * 1000)
+            self._send(backend, RELEASE_LATENCY, max(latencies) * 1000)
 
     def _count(self, backend: Metrics, metric: MetricDef, total: int, tag_value: str | None = None) -> None:
         """Send by how much a total has grown."""
         grown = total - self._counted.get((metric, tag_value), 0)
-        self._counted[metric, tag_value] = total
-        if grown > 0:
-            send(backend, metric, grown, *([] if tag_value is None else [tag_value]))
+        if grown <= 0 or self._send(backend, metric, grown, *([] if tag_value is None else [tag_value])):
+            self._counted[metric, tag_value] = total  # what is refused is counted with the next
 
+    def _send_latencies(self, backend: Metrics, partition: int, leader: LeaderSnapshot) -> None:
+        if leader.record_latency_ms is not None:
+            self._send(backend, COMMIT_LOG_LATENCY, leader.record_latency_ms, partition, leader.group)
+        if leader.message_latency_ms is not None:
+            self._send(backend, COMMIT_LOG_MSG_LATENCY, leader.message_latency_ms, partition, leader.group)
 
-def _send_latencies(backend: Metrics, partition: int, leader: LeaderSnapshot) -> None:
-    if leader.record_latency_ms is not None:
-        send(backend, COMMIT_LOG_LATENCY, leader.record_latency_ms, partition, leader.group)
-    if leader.message_latency_ms is not None:
-        send(backend, COMMIT_LOG_MSG_LATENCY, leader.message_latency_ms, partition, leader.group)
+    def _send(self, backend: Metrics, metric: MetricDef, value: float, *tag_values: object) -> bool:
+        """Whether the backend took it."""
+        try:
+            send(backend, metric, value, *tag_values)
+        except Exception as error:
+            self.refused += 1
+            self._errors[metric.name] = error
+            return False
+        return True
+
+    def _log_refused(self) -> None:
+        """One line for all that was refused in a report, however much that is."""
+        errors, self._errors = self._errors, {}
+        if errors and self._throttle.should_log("refused"):
+            name, error = next(iter(errors.items()))
+            others = f" and {len(errors) - 1} other metrics" if len(errors) > 1 else ""
+            logger.warning(
+                "The metrics backend refused %s%s; all that it takes is sent. %d values were refused so far",
+                name,
+                others,
+                self.refused,
+                exc_info=error,
+            )
 
 
 def send(backend: Metrics, metric: MetricDef, value: float, *tag_values: object) -> None:
     """Send one number, with the values of the metric's tags in their order."""
     # Arroyo's MetricName is a closed Literal of its own names; backends take any text.
     name = cast(MetricName, metric.name)
+    if isinstance(value, bool):
+        value = int(value)  # DogStatsD's client would write "True", which no server reads
     tags = {name: str(value) for name, value in zip(metric.tags, tag_values, strict=True)} or None
     if metric.kind is Kind.COUNTER:
         backend.increment(name, value, tags)

@@ -1,8 +1,8 @@
 """Watches a follower: reports metrics, finds what stands still, and tells of what needs a person.
 
 Guarantees
-    - Nothing of this runs on the processor's or the source's thread, and none of them waits for it. It never touches
-      their Kafka clients, whose calls would wait for one another, but has one of its own.
+    - Nothing of this runs on the processor's or the source's thread, and none of them waits for it. It has no Kafka
+      client: the source asks the brokers for it.
     - Whatever a look raises (a metrics backend, the user's ``on_stall``) is logged, at most once a minute, and the next
       look takes place all the same.
     - `Monitor.stop` takes a last look, so that what ended the follower is told.
@@ -17,26 +17,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 from arroyo_sync.core.errors import FollowerStalled
-from arroyo_sync.core.log_throttle import LogThrottle
-from arroyo_sync.core.source import HighWatermarks
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.problems import Problem, ProblemReporter, find_problems
 from arroyo_sync.observe.snapshot import Snapshot
-from arroyo_sync.observe.stalls import Stall, StallWatch, WaitsFor
+from arroyo_sync.observe.stalls import Stall, WaitsFor
+from arroyo_sync.observe.verdict import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits, evaluate
 
 logger = logging.getLogger(__name__)
 
-SILENCE_SECONDS = 60.0
-"""How long messages wait for a group that has published nothing before somebody is told."""
-
-ASK_TIMEOUT_SECONDS = 2.0
-LOG_INTERVAL_SECONDS = 60.0
+ASK_TIMEOUT_SECONDS = 0.5
+"""How long a check may wait for the brokers. What a slow one answers later is there at the next check."""
 
 OnStall = Callable[[Stall], object] | Literal["raise"] | None
 """What to do about a partition that stands still, besides telling of it."""
@@ -46,7 +43,7 @@ class Monitor:
     """See the module's docstring.
 
     :param observe: takes a snapshot, given where the partitions end.
-    :param open_watermarks: makes a client of the monitor's own that tells where partitions end.
+    :param ask_ends: asks where partitions end, for so many seconds at most: a source's ``end_offsets``.
     :param gate_counts: what the gate has counted.
     :param end: sees that the processor ends with an error.
     :param tell: called for each problem that is due to be told, besides the log line: Sentry's events.
@@ -61,7 +58,7 @@ class Monitor:
         self,
         observe: Callable[[Mapping[PartitionKey, int]], Snapshot],
         *,
-        open_watermarks: Callable[[], AbstractContextManager[HighWatermarks]] | None,
+        ask_ends: Callable[[Collection[PartitionKey], float], Mapping[PartitionKey, int]] | None,
         gate_counts: Callable[[], GateCounts],
         end: Callable[[Exception], None],
         tell: Callable[[Problem, Snapshot], None],
@@ -72,21 +69,23 @@ class Monitor:
         reporter: MetricsReporter | None = None,
     ) -> None:
         self._observe = observe
-        self._open_watermarks = open_watermarks
+        self._ask_ends = ask_ends
         self._gate_counts = gate_counts
         self._end = end
         self._on_stall = on_stall
         self._interval = interval
         self._clock = clock
         self._reporter = reporter or MetricsReporter()
-        self._stalls = StallWatch(stalled_after)
-        self._never_reported = StallWatch(min(SILENCE_SECONDS, stalled_after))
+        self._limits = Limits(stalled_after, min(WAITING_AFTER_SECONDS, stalled_after))
         self._problem_reporter = ProblemReporter(tell, clock)
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
-        # Only one look at a time; guards what is below.
-        self._looking = threading.Lock()
+        # From here on: written by `check_once`, which is called by the monitor's thread, and once more after its end.
+        self._waits: Waits = NO_WAITS
+        self._replaying_since: float | None = None
+        self.verdicts: tuple[Verdict, ...] = ()
+        """One for each partition at the last check, the worst first. Replaced whole; any thread may read it."""
         self.stalls: tuple[Stall, ...] = ()
-        """What stood still at the last look, longest first. Replaced whole; any thread may read it."""
+        """What stood still at the last check, longest first. Replaced whole; any thread may read it."""
         self._keys: tuple[PartitionKey, ...] = ()
         self.ends: Mapping[PartitionKey, int] = {}
         """Where the partitions end, as of the last look. Replaced whole by the monitor's thread; any may read it."""
@@ -109,45 +108,53 @@ class Monitor:
             self.check_once()
 
     def check_once(self) -> None:
-        """Look once. Never raises."""
-        with self._looking:
-            try:
-                self._check()
-            except Exception:
-                if self._throttle.should_log("check"):
-                    logger.exception("The monitor's look failed; it goes on")
+        """Look once. Never raises. One call at a time; what it calls may call the follower back, no lock is held."""
+        try:
+            self._check()
+        except Exception:
+            if self._throttle.should_log("check"):
+                logger.exception("The monitor's look failed; it goes on")
 
     def _run(self) -> None:
-        with ExitStack() as stack:
-            watermarks: HighWatermarks | None = None
-            while not self._stopping.wait(self._interval):
-                try:
-                    if watermarks is None and self._open_watermarks is not None:
-                        watermarks = stack.enter_context(self._open_watermarks())
-                    if watermarks is not None:
-                        self.ask_ends(watermarks)
-                except Exception:
-                    if self._throttle.should_log("ends"):
-                        logger.exception("Can't ask where the partitions end; the monitor goes on without")
-                self.check_once()
+        while not self._stopping.wait(self._interval):
+            self.refresh_ends()
+            self.check_once()
 
-    def ask_ends(self, watermarks: HighWatermarks) -> None:
-        """Ask the broker where the partitions of the last look end. Blocks, for two seconds at most."""
-        keys = self._keys
-        known = {key: self.ends[key] for key in keys if key in self.ends}
-        self.ends = {**known, **watermarks.query(keys, ASK_TIMEOUT_SECONDS)} if keys else {}
+    def refresh_ends(self) -> None:
+        """Ask where the partitions of the last look end. Blocks, for half a second at most. Never raises."""
+        if self._ask_ends is None:
+            return
+        try:
+            self.ends = self._ask_ends(self._keys, ASK_TIMEOUT_SECONDS) if self._keys else {}
+        except Exception:
+            if self._throttle.should_log("ends"):
+                logger.exception("Can't ask where the partitions end; the monitor goes on without")
 
     def _check(self) -> None:
         now = self._clock()
         snapshot = self._observe(self.ends)
         self._keys = tuple(partition.key for partition in snapshot.partitions)
-        stalls = self._stalls.update(snapshot.partitions, now)
-        never_reported = self._never_reported.update(snapshot.partitions, now)
-        self._problem_reporter.update(find_problems(snapshot, stalls, never_reported), snapshot)
-        self._act_on(stalls)
+        verdicts, self._waits = evaluate(snapshot, self._waits, now, self._limits)
+        self.verdicts = tuple(verdicts)
+        replaying_seconds = self._replaying_seconds(snapshot, now)
+        self._problem_reporter.update(find_problems(snapshot, verdicts, self._limits, replaying_seconds), snapshot)
+        self._act_on([verdict.stall for verdict in verdicts if verdict.grade is Grade.STALLED])
         if self._reporter.is_wanted:
-            for_leader = sum(stall.waits_for is WaitsFor.LEADER for stall in stalls)
-            self._reporter.report(snapshot, stalled=(for_leader, len(stalls) - for_leader), gate=self._gate_counts())
+            self._reporter.report(
+                snapshot,
+                stalled=_count(verdicts, Grade.STALLED),
+                waiting=_count(verdicts, Grade.WAITING),
+                gate=self._gate_counts(),
+            )
+
+    def _replaying_seconds(self, snapshot: Snapshot, now: float) -> float:
+        """For how long the source hasn't been ready."""
+        if snapshot.source is None or snapshot.source.ready:
+            self._replaying_since = None
+            return 0.0
+        if self._replaying_since is None:
+            self._replaying_since = now
+        return now - self._replaying_since
 
     def _act_on(self, stalls: list[Stall]) -> None:
         before = {(stall.topic, stall.partition) for stall in self.stalls}
@@ -165,3 +172,10 @@ class Monitor:
             except Exception:
                 if self._throttle.should_log("on_stall"):
                     logger.exception("on_stall raised; the follower goes on")
+
+
+def _count(verdicts: Sequence[Verdict], grade: Grade) -> tuple[int, int]:
+    """How many partitions have this grade because of a leader, and because of the follower."""
+    of_grade = [verdict for verdict in verdicts if verdict.grade is grade]
+    for_leader = sum(verdict.waits_for is WaitsFor.LEADER for verdict in of_grade)
+    return for_leader, len(of_grade) - for_leader

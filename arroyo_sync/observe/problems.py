@@ -1,8 +1,8 @@
 """What needs a person: which problems there are, and when to tell of them.
 
 `find_problems` is pure. `ProblemReporter` tells of each problem when it begins, again at most every
-`REMINDER_SECONDS`, and once when it is over. One problem is one cause: a leader group that stands still in fifty
-partitions is one.
+`REMINDER_SECONDS`, and once when it is over, at the level at which it began. One problem is one cause: a leader group
+that stands still in fifty partitions is one.
 
 Threads: none; the monitor's thread calls it.
 """
@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.snapshot import Snapshot
-from arroyo_sync.observe.stalls import Stall
+from arroyo_sync.observe.stalls import WaitsFor
+from arroyo_sync.observe.verdict import Limits, groups_without_report
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +30,25 @@ class ProblemKind(Enum):
     """What is wrong. The values are part of the fingerprints of Sentry events."""
 
     SOURCE_DIED = "source-died"
-    NEVER_REPORTED = "never-reported"
     IMPOSSIBLE_OFFSET = "impossible-offset"
+    NEVER_REPORTED = "never-reported"
     STALL = "stall"
+    WAITING = "waiting"
+    """Not yet a stall: a log line, and no event."""
+    LONG_REPLAY = "long-replay"
+    """The source isn't ready for as long as would make a stall: a log line, and no event, since nobody is to blame."""
 
+
+ONLY_LOGGED = frozenset({ProblemKind.WAITING, ProblemKind.LONG_REPLAY})
+
+WHAT_TO_DO = {
+    WaitsFor.LEADER: "Is a member of that group stopped or hung? To restart this follower heals nothing",
+    WaitsFor.FOLLOWER: "Look at the follower's own steps behind the gate: one of them is slow, rejects, or hangs",
+}
+NEVER_REPORTED_ADVICE = "Is the group's name right, and does it publish on this commit log? Then it needs no restart"
+REJECTED_ADVICE = "Was the topic deleted and created again? Then restart the leader, or reset its group's offsets"
+REPLAY_ADVICE = "If that number doesn't fall, look at the brokers of the commit log"
+DIED_ADVICE = "The follower ends with it; once the cause is mended, start it again"
 
 Cause = tuple[ProblemKind, str | None, str | None]
 """Kind, topic and group: what makes a problem the same as before."""
@@ -43,81 +60,130 @@ class Problem:
 
     kind: ProblemKind
     message: str
+    """What is wrong."""
     topic: str | None = None
     partitions: tuple[int, ...] = ()
     """The one that it is worst for comes first."""
     group: str | None = None
+    advice: str = ""
+    """What to do."""
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.advice}" if self.advice else self.message
 
     @property
     def cause(self) -> Cause:
         return self.kind, self.topic, self.group
 
 
-def find_problems(snapshot: Snapshot, stalls: Sequence[Stall], never_reported: Sequence[Stall]) -> list[Problem]:
+def find_problems(
+    snapshot: Snapshot, verdicts: Sequence[Verdict], limits: Limits, replaying_seconds: float = 0.0
+) -> list[Problem]:
     """The problems that there are now, each cause once.
 
-    :param stalls: what stands still, longest first.
-    :param never_reported: what has waited for long enough to ask whether a group publishes at all, longest first.
+    :param verdicts: on the snapshot, the worst and longest first.
+    :param replaying_seconds: for how long the source hasn't been ready.
     """
-    if snapshot.source_error is not None:
-        return [Problem(ProblemKind.SOURCE_DIED, snapshot.source_error)]  # all else follows from it
+    if snapshot.source_error is not None:  # all else follows from it
+        return [Problem(ProblemKind.SOURCE_DIED, snapshot.source_error, advice=DIED_ADVICE)]
+    if replaying_seconds >= limits.stalled_after:
+        return [_long_replay(snapshot, replaying_seconds)]
+    rejected = _rejected(snapshot)
+    explained = {(problem.topic, problem.group) for problem in rejected}
+    silent = groups_without_report(snapshot)
+    by_kind: dict[ProblemKind, list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        if (verdict.topic, verdict.group) in explained:
+            continue
+        if verdict.group in silent and (verdict.waiting_seconds or 0.0) >= limits.waiting_after:
+            by_kind[ProblemKind.NEVER_REPORTED].append(verdict)
+        elif verdict.grade is Grade.STALLED:
+            by_kind[ProblemKind.STALL].append(verdict)
+        elif verdict.grade is Grade.WAITING:
+            by_kind[ProblemKind.WAITING].append(verdict)
+    stalls = _by_cause(ProblemKind.STALL, by_kind[ProblemKind.STALL])
+    stalled = {(problem.topic, problem.group) for problem in stalls}
+    waiting = _by_cause(ProblemKind.WAITING, by_kind[ProblemKind.WAITING])
     return [
-        *_impossible(snapshot),
-        *_of_stalls(ProblemKind.NEVER_REPORTED, [stall for stall in never_reported if _never_reported_yet(stall)]),
-        *_of_stalls(ProblemKind.STALL, [stall for stall in stalls if not _never_reported_yet(stall)]),
+        *rejected,
+        *_by_cause(ProblemKind.NEVER_REPORTED, by_kind[ProblemKind.NEVER_REPORTED]),
+        *stalls,
+        *(problem for problem in waiting if (problem.topic, problem.group) not in stalled),
     ]
 
 
 class ProblemReporter:
     """Tells of problems, and that they are over, without repeating itself.
 
-    :param tell: called for each problem that is due, besides the log line.
+    :param tell: called for each problem that is due and more than a log line.
     :param clock: monotonic seconds.
     """
 
     def __init__(self, tell: Callable[[Problem, Snapshot], None], clock: Callable[[], float]) -> None:
         self._tell = tell
         self._throttle = LogThrottle(REMINDER_SECONDS, clock)
-        self._active: dict[Cause, Problem] = {}
+        self._told: dict[Cause, Problem] = {}
 
     def update(self, problems: Iterable[Problem], snapshot: Snapshot) -> None:
         """These are the problems that there are now."""
         active = {problem.cause: problem for problem in problems}
+        concerned = {cause[1:] for cause in active}
+        told: dict[Cause, Problem] = {}
         for cause, problem in active.items():
             if self._throttle.should_log(cause):
                 # A warning: Sentry's logging integration makes an event of its own of every error.
-                logger.warning("%s", problem.message)
-                self._tell(problem, snapshot)
-        for cause, problem in self._active.items():
-            if cause not in active:
-                logger.info("Over: %s", problem.message)
-        self._active = active
+                if not (problem.kind is ProblemKind.NEVER_REPORTED and _logs_silence(snapshot)):
+                    logger.warning("%s", problem)
+                if problem.kind not in ONLY_LOGGED:
+                    self._tell(problem, snapshot)
+                told[cause] = problem
+            elif cause in self._told:
+                told[cause] = problem  # as it is now
+        for cause, problem in self._told.items():
+            has_become_a_stall = problem.kind is ProblemKind.WAITING and cause[1:] in concerned
+            if cause not in active and not has_become_a_stall:
+                logger.warning("Over: %s", problem.message)
+        self._told = told
 
 
-def _never_reported_yet(stall: Stall) -> bool:
-    return stall.group is not None and stall.group_offset is None
+def _logs_silence(snapshot: Snapshot) -> bool:
+    """Whether the source itself logs which groups publish nothing: it knows which ones do."""
+    return snapshot.source is not None and snapshot.source.logs_silence
 
 
-def _of_stalls(kind: ProblemKind, stalls: Sequence[Stall]) -> list[Problem]:
-    by_cause: dict[tuple[str, str | None], list[Stall]] = defaultdict(list)
-    for stall in stalls:
-        by_cause[stall.topic, stall.group].append(stall)
+def _by_cause(kind: ProblemKind, verdicts: Sequence[Verdict]) -> list[Problem]:
+    by_cause: dict[tuple[str, str | None], list[Verdict]] = defaultdict(list)
+    for verdict in verdicts:
+        by_cause[verdict.topic, verdict.group].append(verdict)
     return [
-        Problem(kind, f"{of_cause[0]}{_and_more(of_cause)}", topic, tuple(stall.partition for stall in of_cause), group)
+        Problem(
+            kind,
+            f"{of_cause[0].stall}{_and_more(of_cause)}",
+            topic,
+            tuple(each.partition for each in of_cause),
+            group,
+            _advice(kind, of_cause[0]),
+        )
         for (topic, group), of_cause in by_cause.items()
     ]
 
 
-def _impossible(snapshot: Snapshot) -> list[Problem]:
+def _advice(kind: ProblemKind, worst: Verdict) -> str:
+    if kind is ProblemKind.NEVER_REPORTED:
+        return NEVER_REPORTED_ADVICE
+    return "" if worst.waits_for is None else worst.reason or WHAT_TO_DO[worst.waits_for]
+
+
+def _rejected(snapshot: Snapshot) -> list[Problem]:
     by_cause: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
     for partition in snapshot.partitions:
         for leader in partition.leaders:
-            if leader.is_impossible:
+            if leader.is_rejected:
                 end = "less" if partition.high_watermark is None else partition.high_watermark
-                said = f"group {leader.group!r} has published offset {leader.published_offset} of "
-                said += f"{partition.topic}[{partition.partition}], which ends at {end}: it stays shut until the group "
-                said += "publishes one that can be. Was the topic deleted and created again?"
-                by_cause[partition.topic, leader.group].append((partition.partition, said))
+                message = f"group {leader.group!r} has published offset {leader.published_offset} of "
+                message += f"{partition.topic}[{partition.partition}], which ends at {end}: it stays closed until the "
+                message += "group publishes one that can be"
+                by_cause[partition.topic, leader.group].append((partition.partition, message))
     return [
         Problem(
             ProblemKind.IMPOSSIBLE_OFFSET,
@@ -125,10 +191,20 @@ def _impossible(snapshot: Snapshot) -> list[Problem]:
             topic,
             tuple(partition for partition, _ in of_cause),
             group,
+            REJECTED_ADVICE,
         )
         for (topic, group), of_cause in by_cause.items()
     ]
 
 
+def _long_replay(snapshot: Snapshot, seconds: float) -> Problem:
+    lag = None if snapshot.source is None else snapshot.source.lag
+    left = "" if lag is None else f", {lag} records to go"
+    message = f"the source has been reading what leaders published before its start for {seconds:.0f} s{left}. "
+    message += "Nothing is released before its end"
+    return Problem(ProblemKind.LONG_REPLAY, message, advice=REPLAY_ADVICE)
+
+
 def _and_more(of_cause: Sequence[object]) -> str:
-    return f" (and {len(of_cause) - 1} more partitions likewise)" if len(of_cause) > 1 else ""
+    more = len(of_cause) - 1
+    return f" (and {more} more partition{'' if more == 1 else 's'} likewise)" if more else ""

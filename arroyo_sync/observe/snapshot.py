@@ -20,6 +20,9 @@ from typing import Any
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import Offsets, PartitionKey, SynchronizedPartitionState, SynchronizedPartitionStateManager
 
+MAX_BELIEVED_SECONDS = 30 * 86_400.0
+"""A message that waits isn't older: mirrored and imported messages bring timestamps of long ago, or none."""
+
 
 @dataclass(frozen=True, slots=True)
 class LeaderSnapshot:
@@ -38,8 +41,20 @@ class LeaderSnapshot:
     """How long after the last message that it covers was written the announcement was read."""
     committed_offset: int | None = None
     """What it has committed on the broker, which lags by the commit policy. ``None``: nothing, or it wasn't asked."""
-    is_impossible: bool = False
+    is_rejected: bool = False
     """Whether the broker has refuted what it announced: the partition doesn't reach that far."""
+    has_reported: bool = False
+    """Whether it has announced anything at all, of whatever partition of the topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextMessage:
+    """The first message that exists at or past where the follower is, as it was looked for."""
+
+    offset: int | None
+    """``None``: there is none, whatever the offsets up to the end hold."""
+    written_at: float | None = None
+    """When it was written, by its timestamp, Unix seconds. ``None``: it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +92,10 @@ class PartitionSnapshot:
     """Whether the gate has paused the partition, since it holds as much as it may."""
     last_release: ReleaseSnapshot | None = None
     """The last time that held messages were released. ``None``: none were, in this assignment."""
+    next_message: NextMessage | None = None
+    """``None``: nobody looked for it."""
+    error: str | None = None
+    """Why something of this partition could not be asked. ``None``: everything could."""
 
     @property
     def key(self) -> PartitionKey:
@@ -110,6 +129,16 @@ class PartitionSnapshot:
     def gated_lag_of(self, leader: LeaderSnapshot) -> int | None:
         """How many of the messages that the follower hasn't got wait for this leader. The slowest has the most."""
         return self._gated_by(leader.published_offset)
+
+    def lag_seconds(self, now: float) -> float | None:
+        """How long ago the first waiting message was written. ``None``: unknown, or its timestamp can't be believed.
+
+        :param now: Unix seconds.
+        """
+        written_at = None if self.next_message is None else self.next_message.written_at
+        if written_at is None or not 0 <= now - written_at <= MAX_BELIEVED_SECONDS:
+            return None
+        return now - written_at
 
     @property
     def slowest_leader(self) -> LeaderSnapshot | None:
@@ -152,7 +181,7 @@ class PartitionSnapshot:
         offset = leader.published_offset
         if offset is None:
             return _SILENT, 0, leader.group
-        if leader.is_impossible:
+        if leader.is_rejected:
             return _IMPOSSIBLE, 0, leader.group
         return _ORDINARY, offset, leader.group
 
@@ -172,6 +201,8 @@ class Snapshot:
     """What the source has done so far. ``None``: it doesn't tell, or this is seen from outside."""
     source_error: str | None = None
     """What the source died of."""
+    empty_polls: int | None = None
+    """How often the follower's consumer was asked for a message and had none. ``None``: nobody counts."""
 
     def partition(self, topic: str, partition: int) -> PartitionSnapshot | None:
         """One of the partitions, if it is among them."""

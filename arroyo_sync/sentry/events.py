@@ -13,6 +13,9 @@ import sentry_sdk
 from sentry_sdk.scope import add_global_event_processor, global_event_processors
 from sentry_sdk.types import Event, Hint
 
+from arroyo_sync.core.checks import check_instance
+from arroyo_sync.core.errors import FollowerStalled, SourceDied
+from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.kafka.redaction import without_secret_settings
 from arroyo_sync.observe.problems import Problem
 from arroyo_sync.observe.snapshot import Snapshot
@@ -26,6 +29,8 @@ def capture_problem(problem: Problem, snapshot: Snapshot) -> None:
 
     Events of one cause are one issue in Sentry: the fingerprint holds the kind, the topic and the group.
     """
+    check_instance("problem", problem, Problem)
+    check_instance("snapshot", snapshot, Snapshot)
     if not sentry_sdk.is_initialized():
         return
     tags = {
@@ -36,7 +41,7 @@ def capture_problem(problem: Problem, snapshot: Snapshot) -> None:
     event: Event = {
         "level": "error",
         "logger": "arroyo_sync",
-        "message": problem.message,
+        "message": str(problem),
         "fingerprint": ["arroyo_sync", problem.kind.value, problem.topic or "", problem.group or ""],
         "tags": {
             "arroyo_sync": problem.kind.value,
@@ -56,6 +61,27 @@ def keep_secrets() -> None:
     """
     if _filter_secrets not in global_event_processors:
         add_global_event_processor(_filter_secrets)
+
+
+def tell_ends_once() -> None:
+    """See that the end of a follower (its source died, or ``on_stall="raise"``) is one event: `capture_problem`'s.
+
+    The SDK would make three of it: of our error in the log, of the exception that Arroyo logs, and of ours. Called by a
+    factory with a monitor, which sends that event; called again, it does nothing.
+    """
+    if _drop_repeated_ends not in global_event_processors:
+        add_global_event_processor(_drop_repeated_ends)
+
+
+def _drop_repeated_ends(event: Event, hint: Hint) -> Event | None:
+    record = hint.get("log_record")
+    exc_info = hint.get("exc_info")
+    errors: list[object] = [] if exc_info is None else [exc_info[1]]
+    if record is not None:
+        errors += record.args if isinstance(record.args, tuple) else []
+        if getattr(record, TOLD_BY_MONITOR, False):
+            return None
+    return None if any(isinstance(error, (SourceDied, FollowerStalled)) for error in errors) else event
 
 
 def _filter_secrets(event: Event, hint: Hint) -> Event:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 import signal
 import sys
@@ -19,9 +18,9 @@ import confluent_kafka
 
 from tests.chaos.faults import FAULTS
 from tests.chaos.run import LAST_ROUNDS, run
+from tests.integration.cluster import jars
 from tests.support.sabotage import SABOTAGES, VARIABLE
 
-POM = Path(__file__).parent.parent / "integration" / "cluster" / "pom.xml"
 SHOWN = 20
 """How many violations are told in full."""
 
@@ -54,7 +53,7 @@ def main() -> int:
         "arroyo": version("sentry-arroyo"),
         "confluent-kafka": version("confluent-kafka"),
         "librdkafka": confluent_kafka.libversion()[0],
-        "kafka": _kafka_version(),
+        "kafka": jars.version(),
         "python": sys.version.split()[0],
     }
     if options.sabotage:
@@ -70,11 +69,6 @@ def main() -> int:
     else:
         shutil.rmtree(folder)
     return 1 if verdict.violations else 0
-
-
-def _kafka_version() -> str:
-    match = re.search("<kafka.version>(.*)</kafka.version>", POM.read_text())
-    return match.group(1) if match else "unknown"
 
 
 if __name__ == "__main__":

@@ -74,6 +74,27 @@ class TestWhatToInstall:
         assert jars.what_to_install() is None
 
 
+class TestVersion:
+    def test_the_variable_chooses_another_kafka(self, empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its jars lie in a folder of their own, and Maven is told."""
+        monkeypatch.delenv(jars.VERSION_VARIABLE, raising=False)
+        usual = jars.folder()
+        monkeypatch.setenv(jars.VERSION_VARIABLE, "3.6.2")
+        write_program(
+            empty_machine / "mvn", 'for each; do :; done\n/bin/mkdir "${each#*=}"\necho "$@" > "${each#*=}/arguments"'
+        )
+        folder = jars.fetch()
+        assert folder != usual
+        assert folder.name.startswith("kafka-3.6.2-")
+        assert "-Dkafka.version=3.6.2" in (folder / "arguments").read_text().split()
+
+    def test_what_is_no_version_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Before Maven is asked for it."""
+        monkeypatch.setenv(jars.VERSION_VARIABLE, "latest")
+        with pytest.raises(ValueError, match="ARROYO_SYNC_KAFKA_VERSION='latest': give a version"):
+            jars.version()
+
+
 class TestFetch:
     def test_the_folder_appears_complete_or_not_at_all(self, empty_machine: Path) -> None:
         """A Maven that fails midway leaves nothing that looks like a cache; its words are in the error."""

@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.end_offsets import KafkaWatermarks
+from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
+from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.leaders import verifier
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.reading import TIMEOUT_SECONDS, CommitLog, reading
@@ -69,16 +70,19 @@ def log(kafka: Kafka, topic_name: Names) -> CommitLog:
 def questions(monkeypatch: pytest.MonkeyPatch) -> dict[PartitionKey, list[float]]:
     """When the broker was asked about each partition."""
     asked: dict[PartitionKey, list[float]] = defaultdict(list)
-    query = KafkaWatermarks.query
+    ask = Asker.ask_end_offsets
 
     def record(
-        self: KafkaWatermarks, partitions: Collection[PartitionKey], timeout: float
-    ) -> Mapping[PartitionKey, int]:
+        self: Asker,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, int | KafkaError]], None],
+    ) -> None:
         for key in partitions:
             asked[key].append(time.monotonic())
-        return query(self, partitions, timeout)
+        ask(self, partitions, timeout, on_answer)
 
-    monkeypatch.setattr(KafkaWatermarks, "query", record)
+    monkeypatch.setattr(Asker, "ask_end_offsets", record)
     return asked
 
 

@@ -101,6 +101,42 @@ producer.close().result(10)
     assert '"offset": 42' in read(topics.bootstrap_servers, "snuba-commit-log", before + 1)[-1]
 
 
+def test_a_leader_that_is_told_to_stop_ends_cleanly_with_all_published(
+    topics: Kafka, run: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    """By SIGTERM: the commit log ends with what the group has committed."""
+    producer = Producer({"bootstrap.servers": topics.bootstrap_servers})
+    producer.produce("events", b"one more")
+    producer.flush(30)
+    end = topics.watermarks("events")[0][1]
+    follower = block_with("StreamProcessor(consumer")
+    config = follower[follower.index("config = {") : follower.index("commit_log =")]
+    config = config.replace("post-process-forwarder", "snuba-consumers")
+    factory, processor = block_with("PublishCommitLog(commit"), block_with("LeaderFactory(), join_timeout")
+    process = run("from arroyo import Topic\n" + factory + config + processor)
+
+    def has_committed() -> bool:
+        return process.poll() is not None or topics.committed_offsets("snuba-consumers", "events") == {0: end}
+
+    try:
+        wait_until(has_committed, 60, "the leader's commit")
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    records = read(topics.bootstrap_servers, "snuba-commit-log", topics.watermarks("snuba-commit-log")[0][1])
+    assert f'"offset": {end}' in records[-1]
+
+
+def test_log_lines_arrive_after_the_readmes_configuration(run: Callable[[str], subprocess.Popen[str]]) -> None:
+    """Those of a logger that existed before, too."""
+    code = "import logging\nimport arroyo_sync\n" + block_with("dictConfig")
+    process = run(code + 'logging.getLogger("arroyo_sync.gate.factory").info("it stands still")')
+    output = process.communicate(timeout=60)[0]
+    assert "INFO arroyo_sync.gate.factory: it stands still" in output
+
+
 @pytest.mark.parametrize("text", ["GroupOffsetsSource(", "ManualSource()"])
 def test_the_blocks_that_need_no_broker(run: Callable[[str], subprocess.Popen[str]], text: str) -> None:
     """The source for leaders without a commit log, and the test of a pipeline with its assertions."""
@@ -128,7 +164,10 @@ def test_the_metrics_table_is_the_codes() -> None:
 
 
 def test_every_block_is_run() -> None:
-    """A block that is added needs a test. Three commands are the quickstart, this test run and the benchmarks."""
-    assert len(BLOCKS) == 4
+    """A block that is added needs a test. The adapter for Sentry has its own, beside the metrics.
+
+    Three commands are the quickstart, this test run and the benchmarks.
+    """
+    assert len(BLOCKS) == 7
     assert len(COMMANDS) == 4
     assert COMMANDS[-1].startswith(".venv/bin/python -m tests.benchmarks --json")

@@ -20,11 +20,11 @@ from arroyo.types import Topic
 from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from arroyo_sync.core.errors import AccessRefused, SourceDied
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.kafka import error_callbacks as access
-from arroyo_sync.kafka.error_callbacks import LOG_INTERVAL_SECONDS, log_if_refused, raise_if_refused
+from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
 from tests.conftest import _require_java_and_maven

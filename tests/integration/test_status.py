@@ -147,7 +147,7 @@ def test_the_lags_and_who_is_waited_for(world: World) -> None:
         ("LOCAL_BEHIND", 50, 50, 10, world.indexers),
         ("UNKNOWN", None, 90, 0, world.indexers),
     ]
-    assert exit_status == 0  # everything is younger than five minutes
+    assert exit_status == 0  # nothing has stood still for five minutes
     (writers,) = (each for each in told["partitions"][1]["leaders"] if each["group"] == world.writers)
     assert 0 <= writers["age_seconds"] < TIMEOUT_SECONDS
 
@@ -201,7 +201,7 @@ def test_an_impossible_offset_is_shown_as_one_and_opens_nothing(world: World) ->
     _, told = world.status()
     first = told["partitions"][0]
     assert (first["remote_offset"], first["state"], first["blocked_by"]) == (None, "UNKNOWN", world.writers)
-    assert [each["is_impossible"] for each in first["leaders"] if each["group"] == world.writers] == [True]
+    assert [each["is_rejected"] for each in first["leaders"] if each["group"] == world.writers] == [True]
 
 
 @pytest.mark.parametrize("with_commit_log", [True, False], ids=["recent", "no commit log"])
@@ -249,7 +249,7 @@ def test_watch_looks_again_and_again_until_it_is_interrupted(world: World) -> No
                     break
             process.send_signal(signal.SIGINT)
             process.stdout.read()
-            assert process.wait(TIMEOUT_SECONDS) == 130
+            assert process.wait(TIMEOUT_SECONDS) in (0, 2)  # the last look's
         finally:
             process.kill()
 

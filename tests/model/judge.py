@@ -235,13 +235,13 @@ class Judge:
         self.must_refuse = self.is_dead
         self.known = {index: watched.must_release for index, watched in self.partitions.items()}
         self.was_interrupted = False
-        if partition is not None and offset is not None:
-            self.offer = (partition, offset)
+        if partition is not None and offset is not None and offset == self.partitions[partition].next_offset:
+            self.offer = (partition, offset)  # else the processor carried it over a seek: it must not be handed on
 
     def offer_ended(self, partition: int, offset: int, was_taken: bool) -> None:
         """``submit`` returned: the message went on, or is held. Or it raised, and the processor keeps the message."""
         watched = self.partitions[partition]
-        if was_taken:
+        if was_taken and offset == watched.next_offset:
             if self.offer is not None:
                 watched.waiting.append(offset)
             watched.reach = max(watched.reach, offset + 1)
@@ -251,12 +251,9 @@ class Judge:
                 self.violation("Bounded", f"p{partition} holds {watched.waiting}, the limit is {self.limit}")
         self.offer = None
 
-    def poll_ended(self, must_be_done: bool = False) -> None:
-        """Nothing released may be left when ``poll`` or ``join`` returns, unless the next step or the slice ended it.
-
-        :param must_be_done: the next step would have taken everything, if it was given time.
-        """
-        if self.must_refuse or (self.was_interrupted and not must_be_done):
+    def poll_ended(self) -> None:
+        """Nothing released may be left when ``poll`` returns, unless the next step or the slice ended it."""
+        if self.must_refuse or self.was_interrupted:
             return
         for partition, watched in self.partitions.items():
             if watched.is_due(self.known[partition]):

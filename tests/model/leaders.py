@@ -213,7 +213,9 @@ class World:
     def check(self) -> None:
         offsets = [group.offset for group in self.groups.values()]
         known = [offset for offset in offsets if offset is not None]
-        remote = self.cell.remote
+        remote = self.real.remote(KEY)
+        if self.cell.remote != (remote if self.is_assigned else None):
+            self.violations.append(Violation("State", f"the manager has {self.cell.remote}, not {remote}"))
         if remote is not None and (len(known) < len(offsets) or remote > min(known)):
             self.violations.append(Violation("Safety", f"the remote offset is {remote}, published are {offsets}"))
         if remote is not None and self.is_assigned and remote > self.end:

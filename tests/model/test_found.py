@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import BrokerValue, Message, Partition, Topic
 
 from arroyo_sync.core.errors import SourceDied
@@ -43,34 +42,6 @@ def test_a_gate_made_after_the_source_died_releases_nothing(call: str) -> None:
     with pytest.raises(SourceDied):
         gate.poll() if call == "poll" else gate.submit(message(0))
     assert step.messages == []
-
-
-class OneAtATime(RecordingStep):
-    """Takes one message between two polls, as a step with a full queue does."""
-
-    has_room = False
-
-    def submit(self, message: Message[Any]) -> None:
-        if not self.has_room:
-            raise MessageRejected
-        self.has_room = False
-        super().submit(message)
-
-    def poll(self) -> None:
-        self.has_room = True
-
-
-def test_join_polls_a_step_that_is_full() -> None:
-    """Promise 4: a step that makes room only in its poll got nothing more, and join used up its whole timeout."""
-    manager, source = started_source()
-    step = OneAtATime()
-    gate = SynchronizedStrategy(step, manager, source, {PARTITION: 0})
-    for offset in range(3):
-        gate.submit(message(offset))
-    source.set_remote_offset(TOPIC, 0, 3)
-    gate.close()
-    gate.join(60)
-    assert len(step.messages) == 3
 
 
 @pytest.mark.parametrize("is_kip848", [True, False], ids=["KIP-848", "eager"])

@@ -78,10 +78,11 @@ class ObservedGate(ProcessingStrategy[bytes]):
         self._gate.close()
 
     def join(self, timeout: float | None = None) -> None:
-        self._judge.call_begins()
+        submits = self._judge.submits
         self._gate.join(timeout)
         step = self._world.step
-        self._judge.poll_ended(must_be_done=self._world.behaviour.answer != "reject")
+        if self._judge.submits != submits:
+            self._judge.violation("Order", "join handed something on")
         if step.end != ["close", "join"]:
             self._judge.violation("Order", f"the next step was ended by {step.end}")
         self._judge.strategy_ended()

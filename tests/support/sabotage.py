@@ -8,7 +8,7 @@ made: it binds some of its methods.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -46,25 +46,25 @@ def _off_by_one() -> list[Patch]:
 
 def _forgets_a_partition() -> list[Patch]:
     """In a rebalance one of the retained partitions is neither sought back nor resumed."""
-    rewind_retained = FlowControlledConsumer.rewind_retained
+    rewind = FlowControlledConsumer._rewind
 
-    def forgetful(flow: Any, partitions: Mapping[Any, int]) -> Mapping[Any, int]:
-        retained = [each for each in partitions if each not in flow._newly_assigned]
+    def forgetful(flow: Any, retained: Collection[Any]) -> Mapping[Any, int]:
         forgotten = max(retained, key=lambda partition: partition.index, default=None)
-        return {**partitions, **rewind_retained(flow, {k: v for k, v in partitions.items() if k != forgotten})}
+        tell = {each: flow.tell()[each] for each in retained}
+        return {**tell, **rewind(flow, [each for each in retained if each != forgotten])}
 
-    return [Patch(FlowControlledConsumer, "rewind_retained", forgetful)]
+    return [Patch(FlowControlledConsumer, "_rewind", forgetful)]
 
 
 def _does_not_seek_back() -> list[Patch]:
     """When the strategy is rebuilt, reading goes on where the consumer stands: past what the old gate held."""
-    rewind_retained = FlowControlledConsumer.rewind_retained
+    rewind = FlowControlledConsumer._rewind
 
-    def stays(flow: Any, partitions: Mapping[Any, int]) -> Mapping[Any, int]:
+    def stays(flow: Any, retained: Collection[Any]) -> Mapping[Any, int]:
         flow._resume_offsets.clear()
-        return rewind_retained(flow, partitions)
+        return rewind(flow, retained)
 
-    return [Patch(FlowControlledConsumer, "rewind_retained", stays)]
+    return [Patch(FlowControlledConsumer, "_rewind", stays)]
 
 
 def _drops_what_was_not_named() -> list[Patch]:

@@ -54,8 +54,8 @@ from arroyo.types import Commit, Message, Partition, Topic
 from arroyo_sync.core.checks import (
     check_callable,
     check_group,
-    check_instance,
-    check_mapping,
+    check_positions,
+    check_producer,
     check_seconds,
     check_topic,
 )
@@ -110,7 +110,7 @@ class CommitLogPublisher:
         data_configuration: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        check_instance("producer", producer, Producer)
+        check_producer("producer", producer)
         check_topic("topic", topic)
         check_group("group", group)
         check_seconds("interval", interval)
@@ -120,8 +120,7 @@ class CommitLogPublisher:
         if data_configuration is None:
             data_configuration = _settings_of(producer)
         else:
-            check_mapping("data_configuration", data_configuration, "librdkafka settings")
-            check_configuration(data_configuration, "data_configuration")
+            check_configuration("data_configuration", data_configuration)
         self.dropped_timestamps = 0
         """How many times of `received_timestamps` weren't finite numbers. Written by the processor's thread."""
         self._group = group
@@ -145,7 +144,7 @@ class CommitLogPublisher:
         It commits where the new partitions start, which blocks as long as Arroyo's commit does, and publishes that.
         """
         check_callable("commit", commit, "the function that Arroyo hands to create_with_partitions")
-        check_mapping("partitions", partitions, "partitions to offsets, as Arroyo hands it to create_with_partitions")
+        check_positions("partitions", partitions)
         previous = self._step
         if previous is not None and not previous.has_ended:
             # Its partitions may still be somebody's: they are remembered, so the brokers decide where they start.

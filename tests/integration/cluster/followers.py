@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.dlq import DlqPolicy
 from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.processing.strategies.commit import CommitOffsets
@@ -63,6 +65,7 @@ class _Recorder(ProcessingStrategy[KafkaPayload]):
         if self._follower.is_blocked:
             raise MessageRejected
         assert isinstance(message.value, BrokerValue)
+        time.sleep(self._follower.seconds_a_message)
         self._deliveries.append((message.value.partition.index, message.value.offset))
         self._next.submit(message)
 
@@ -76,6 +79,7 @@ class _Recorder(ProcessingStrategy[KafkaPayload]):
         self._next.terminate()
 
     def join(self, timeout: float | None = None) -> None:
+        self._follower.join_timeouts.append(timeout)
         self._next.join(timeout)
 
 
@@ -90,6 +94,7 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
         wrapped: bool = True,
         limits: HoldLimits | None = None,
         slice_seconds: float = 0.005,
+        dlq_policy: DlqPolicy[KafkaPayload] | None = None,
     ) -> None:
         self.deliveries: list[list[tuple[int, int]]] = []
         """Per assignment, partition and offset of every message that came through the gate, in the order of arrival."""
@@ -97,12 +102,16 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
         """The partitions of every strategy that was made, with the offsets that it was told."""
         self.is_blocked = False
         """While this is set, the step behind the gate rejects every message."""
+        self.seconds_a_message = 0.0
+        """How long that step works on a message."""
+        self.join_timeouts: list[float | None] = []
+        """What that step was joined with, once an assignment."""
         self.error: BaseException | None = None
         self.source = ManualSource()
         self.factory = SynchronizedStrategyFactory(self, self.source, limits=limits, slice_seconds=slice_seconds)
         consumer = KafkaConsumer(settings)
         self.flow = self.factory.flow_control(consumer) if wrapped else None
-        self.processor = StreamProcessor(self.flow or consumer, Topic(topic), self.factory)
+        self.processor = StreamProcessor(self.flow or consumer, Topic(topic), self.factory, dlq_policy=dlq_policy)
         self._topic = topic
         self._thread = threading.Thread(target=self._run, name=f"follower-{topic}", daemon=True)
 

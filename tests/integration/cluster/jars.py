@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 
 CACHE_VARIABLE = "ARROYO_SYNC_CACHE"
+VERSION_VARIABLE = "ARROYO_SYNC_KAFKA_VERSION"
+"""Another Kafka than the one that pom.xml names, such as ``3.6.2``."""
 FETCH_TIMEOUT_SECONDS = 600.0
 
 _POM = Path(__file__).with_name("pom.xml")
@@ -32,16 +34,29 @@ def what_to_install() -> str | None:
     return f"a real Kafka needs {' and '.join(missing)}: install it, then run again" if missing else None
 
 
+def version() -> str:
+    """The Kafka to run: ``ARROYO_SYNC_KAFKA_VERSION``, else the one that pom.xml names.
+
+    :raises ValueError: the variable holds no version.
+    """
+    wanted = os.environ.get(VERSION_VARIABLE)
+    if wanted:
+        if re.fullmatch(r"[0-9]+(\.[0-9]+)+", wanted) is None:
+            raise ValueError(f"{VERSION_VARIABLE}={wanted!r}: give a version of Apache Kafka such as 3.6.2")
+        return wanted
+    named = re.search(r"<kafka\.version>(.+?)</kafka\.version>", _POM.read_text())
+    assert named is not None, "pom.xml names no kafka.version"
+    return named[1]
+
+
 def folder() -> Path:
     """Where the jars lie, or will: ``ARROYO_SYNC_CACHE``, else ``arroyo-sync`` in the user's cache folder."""
     pom = _POM.read_bytes()
-    version = re.search(rb"<kafka\.version>(.+?)</kafka\.version>", pom)
-    assert version is not None, "pom.xml names no kafka.version"
     parent = os.environ.get(CACHE_VARIABLE)
     if not parent:
         parent = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "arroyo-sync"))
     # The digest makes a changed pom fetch anew.
-    return Path(parent, f"kafka-{version[1].decode()}-{hashlib.sha256(pom).hexdigest()[:8]}")
+    return Path(parent, f"kafka-{version()}-{hashlib.sha256(pom).hexdigest()[:8]}")
 
 
 def fetch() -> Path:
@@ -58,7 +73,7 @@ def fetch() -> Path:
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as parent:
         fetched = Path(parent, "jars")
         command = ["mvn", "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies"]
-        command += ["-DincludeScope=runtime", f"-DoutputDirectory={fetched}"]
+        command += [f"-Dkafka.version={version()}", "-DincludeScope=runtime", f"-DoutputDirectory={fetched}"]
         maven = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -45,6 +45,8 @@ class PipelineSettings:
     """For a follower: the groups to wait for."""
     delay_every: int = 0
     """For a leader: pause for 5 ms after so many messages, so that leaders differ in speed; 0 for never."""
+    consumer: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the consumer that count over those of `consumer_settings`."""
     finishes_below: int | None = None
     """For a leader: it never comes to an end with messages from this offset on."""
 
@@ -199,7 +201,9 @@ def main(role: str, settings: PipelineSettings) -> None:
     """Run until SIGTERM."""
     logging.basicConfig(level=logging.INFO)
     factory: ProcessingStrategyFactory[KafkaPayload] = _Factory(role, settings)
-    consumer: Any = KafkaConsumer(consumer_settings(settings.bootstrap_servers, settings.group, settings.protocol))
+    consumer: Any = KafkaConsumer(
+        {**consumer_settings(settings.bootstrap_servers, settings.group, settings.protocol), **settings.consumer}
+    )
     if role == "follower":
         from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory
 

@@ -90,6 +90,7 @@ class Remote:
 
     def __init__(self) -> None:
         self.history: list[tuple[PartitionKey, int | None]] = []
+        self.source: OffsetSource | None = None
         self.manager = SynchronizedPartitionStateManager()
         set_remote_offsets = self.manager.set_remote_offsets
 
@@ -104,7 +105,14 @@ class Remote:
         return self.of((EVENTS, partition))
 
     def of(self, key: PartitionKey) -> int | None:
-        return self.manager.cell(*key).remote
+        """What the manager has; of a partition that isn't assigned, what it would have."""
+        remote = self.manager.cell(*key).remote
+        return remote if remote is not None or self.source is None else self.source._offsets.remote(key)
+
+    def assign(self, source: OffsetSource, partition: int, reach: int) -> None:
+        """As the gate does for a partition of which it then receives all messages below `reach`."""
+        source.assign({(EVENTS, partition): 0}, None)
+        self.receive(EVENTS, partition, reach, source)
 
     def receive(self, topic: str, partition: int, next_offset: int, source: OffsetSource) -> None:
         """As the gate does for a message."""
@@ -147,6 +155,7 @@ def reading(
 def running(source: OffsetSource, remote: Remote | None = None, is_ready: bool = True) -> Iterator[Remote]:
     """Starts a source, waits until it is ready, and stops it; its threads must end."""
     remote = remote or Remote()
+    remote.source = source
     source.start(remote.manager)
     try:
         if is_ready:

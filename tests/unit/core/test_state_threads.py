@@ -108,11 +108,11 @@ def test_no_offset_is_lost_while_a_manual_source_starts() -> None:
     class Interrupted(SynchronizedPartitionStateManager):
         """The other thread comes just before the first offsets are written. It must wait, so it isn't waited for."""
 
-        def set_remote_offsets(self, offsets: Iterable[tuple[tuple[str, int], int | None]]) -> None:
+        def store_remote_offsets(self, offsets: Iterable[tuple[tuple[str, int], int | None]]) -> None:
             if other.ident is None:
                 other.start()
                 other.join(0.05)
-            super().set_remote_offsets(offsets)
+            super().store_remote_offsets(offsets)
 
     manager = Interrupted()
     source.start(manager)

@@ -169,12 +169,13 @@ def test_run_task_with_multiprocessing(pool: MultiprocessingPool) -> None:
     pipeline.release(0, 11)
     pipeline.run_until(lambda: pipeline.held(0) == 9)
     pipeline.consumer.rebalance(0, 1)
+    pipeline.run_until(lambda: len(pipeline.assignments) == 2)
     pipeline.release(0, 20)
     pipeline.run_until(lambda: len(results) >= 20)
     pipeline.stop()
     assert {length for _, _, length in results} == {5}
     assert [offset for _, offset, _ in results] == list(range(20))
-    assert pipeline.consumer.committed == {0: 20}
+    assert pipeline.consumer.committed == {0: 20, 1: 0}
 
 
 def test_a_step_that_rejects_behind_one_with_a_queue_ends_the_processor_and_loses_nothing() -> None:
@@ -189,7 +190,7 @@ def test_a_step_that_rejects_behind_one_with_a_queue_ends_the_processor_and_lose
     with pytest.raises(StepRejectedInPoll, match="larger buffer"):
         pipeline.run_until(lambda: False)
     assert last.taken == [(0, 0), (0, 1)]
-    assert pipeline.consumer.committed == {}
+    assert pipeline.consumer.committed == {0: 0}  # where the assignment began
 
 
 def test_slow_steps_are_waited_for_without_losing_their_turn() -> None:

@@ -41,6 +41,13 @@ class TellingSource(ManualSource):
     def statistics(self) -> SourceStatistics:
         return SourceStatistics(ready=True, alive=True, read=7)
 
+    def death(self) -> SourceDied | None:
+        try:
+            self.check()
+        except SourceDied as died:
+            return died
+        return None
+
 
 class StepFactory(ProcessingStrategyFactory[bytes]):
     def __init__(self) -> None:

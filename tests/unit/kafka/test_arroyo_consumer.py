@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import confluent_kafka
 import pytest
-from arroyo.backends.kafka import KafkaConsumer
+from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.processing.processor import StreamProcessor
+from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
+from arroyo.types import Commit, Partition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka import arroyo_consumer
+from arroyo_sync.testing import RecordingStep
+from tests.support.fakes import EVENTS, ScriptedConsumer
 
-QUESTIONS = (arroyo_consumer.client_of, arroyo_consumer.is_kip848, arroyo_consumer.group_of)
+QUESTIONS = (
+    arroyo_consumer.client_of,
+    arroyo_consumer.is_kip848,
+    arroyo_consumer.group_of,
+    arroyo_consumer.uses_auto_commit,
+)
 CONFIGURATION: dict[str, Any] = {
     "test.mock.num.brokers": 1,
     "bootstrap.servers": "127.0.0.1:1",
@@ -36,6 +48,7 @@ def test_the_installed_arroyo_has_them_all(consumer: KafkaConsumer) -> None:
     assert isinstance(arroyo_consumer.client_of(consumer), confluent_kafka.Consumer)
     assert arroyo_consumer.is_kip848(consumer) is False
     assert arroyo_consumer.group_of(consumer) == "follower"
+    assert arroyo_consumer.uses_auto_commit(consumer) is False
 
 
 def test_a_consumer_of_the_new_protocol_is_known() -> None:
@@ -48,10 +61,8 @@ def test_a_consumer_of_the_new_protocol_is_known() -> None:
 
 
 def test_another_consumer_answers_nothing_and_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    answers = [
-        ask(object()) for ask in (arroyo_consumer.client_of, arroyo_consumer.is_kip848, arroyo_consumer.group_of)
-    ]
-    assert answers == [None, None, None]
+    assert [ask(object()) for ask in QUESTIONS] == [None, None, None, None]
+    assert (arroyo_consumer.consumer_behind(print), arroyo_consumer.outermost_factory(print)) == (None, None)
     assert caplog.records == []
 
 
@@ -69,3 +80,102 @@ def test_an_arroyo_without_one_of_them_is_told_of_once(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert name.removeprefix("_KafkaConsumer") in record.getMessage()
+
+
+class Steps(ProcessingStrategyFactory[KafkaPayload]):
+    """Keeps the ``commit`` that Arroyo gives it."""
+
+    def create_with_partitions(
+        self, commit: Commit, partitions: Mapping[Partition, int]
+    ) -> ProcessingStrategy[KafkaPayload]:
+        self.commit = commit
+        return RecordingStep()
+
+
+def test_a_processor_is_known_by_its_commit() -> None:
+    """Its consumer and its factory; where a factory has wrapped the commit, neither is known."""
+    inner, steps = ScriptedConsumer(), Steps()
+    StreamProcessor(inner, EVENTS, steps)
+    inner.assign(0)
+    assert arroyo_consumer.consumer_behind(steps.commit) is inner
+    assert arroyo_consumer.outermost_factory(steps.commit) is steps
+    assert arroyo_consumer.consumer_behind(lambda *args: steps.commit(*args)) is None
+
+
+@pytest.mark.parametrize("name", arroyo_consumer.PROCESSOR_ATTRIBUTES)
+def test_a_processor_without_one_of_them_is_told_of_once(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(arroyo_consumer, "_throttle", LogThrottle(float("inf"), lambda: 0.0))
+    inner, steps = ScriptedConsumer(), Steps()
+    processor = StreamProcessor(inner, EVENTS, steps)
+    inner.assign(0)
+    del processor.__dict__[name]
+    for _ in range(2):
+        answers = [ask(steps.commit) for ask in (arroyo_consumer.consumer_behind, arroyo_consumer.outermost_factory)]
+        assert answers.count(None) == 1
+    (record,) = [each for each in caplog.records if each.name == arroyo_consumer.logger.name]
+    assert "StreamProcessor has no __" in record.getMessage()
+
+
+# Committing what is staged.
+
+
+class AutoCommitting(ScriptedConsumer):
+    """As Arroyo's consumer under ``arroyo.enable.auto.commit``: its own commit does nothing."""
+
+    def __init__(self, client: object) -> None:
+        super().__init__()
+        self._KafkaConsumer__consumer = client
+        self._KafkaConsumer__use_auto_commit = True
+
+    def commit_offsets(self) -> Mapping[Partition, int]:
+        raise AssertionError("does nothing in Arroyo")
+
+
+class Client(confluent_kafka.Consumer):
+    """A client whose commit has this outcome."""
+
+    outcome: list[TopicPartition] | Exception
+
+    def commit(self, *args: Any, **kwargs: Any) -> Any:
+        assert (args, kwargs) == ((), {"asynchronous": False})
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client({"bootstrap.servers": "127.0.0.1:1", "group.id": "follower", "log_level": 0})
+    yield client
+    client.close()
+
+
+def test_a_consumer_that_commits_itself_is_asked_to() -> None:
+    consumer = ScriptedConsumer()
+    consumer.assign(0)
+    consumer.stage_offsets({Partition(EVENTS, 0): 4})
+    arroyo_consumer.commit_staged(consumer)
+    assert consumer.committed == {0: 4}
+
+
+def test_under_auto_commit_the_client_commits_and_is_waited_for(client: Client) -> None:
+    """Also when librdkafka has committed all of it meanwhile."""
+    for outcome in ([TopicPartition("events", 0, 4)], KafkaException(KafkaError(KafkaError._NO_OFFSET))):
+        client.outcome = outcome
+        arroyo_consumer.commit_staged(AutoCommitting(client))
+
+
+@pytest.mark.parametrize("is_of_one_partition", [True, False])
+def test_a_commit_that_fails_raises(client: Client, is_of_one_partition: bool) -> None:
+    """As a whole, or for one partition, which the client doesn't raise."""
+    error = KafkaError(KafkaError.UNKNOWN_MEMBER_ID)
+    if is_of_one_partition:
+        refused = SimpleNamespace(error=error)
+        client.outcome = [TopicPartition("events", 0, 4), refused]  # type: ignore[list-item]
+    else:
+        client.outcome = KafkaException(error)
+    with pytest.raises(KafkaException) as raised:
+        arroyo_consumer.commit_staged(AutoCommitting(client))
+    assert raised.value.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID

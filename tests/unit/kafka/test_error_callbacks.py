@@ -4,9 +4,9 @@ import pytest
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import AccessRefused
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka import error_callbacks as access
-from arroyo_sync.kafka.error_callbacks import LOG_INTERVAL_SECONDS, log_if_refused, raise_if_refused
+from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
 
 REFUSED = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: wrong password")
 PASSING = KafkaError(KafkaError._TRANSPORT, "connection lost")

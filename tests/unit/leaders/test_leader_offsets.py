@@ -14,7 +14,8 @@ import pytest
 
 from arroyo_sync.core.state import PartitionCell, PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
-from arroyo_sync.leaders.leader_offsets import CHUNK, LeaderOffsets, OffsetBeyondEnd, Rewind
+from arroyo_sync.leaders.leader_offsets import CHUNK, LeaderOffsets, OffsetBeyondEnd
+from arroyo_sync.leaders.rewinds import Rewind
 
 KEY = ("events", 0)
 OTHER = ("events", 1)
@@ -47,7 +48,10 @@ class Fixture:
         return self.offsets.apply([report], NOW)
 
     def remote(self, key: PartitionKey = KEY) -> int | None:
-        return self.manager.cell(*key).remote
+        """What the gate sees; of a partition that it doesn't read, what it would see."""
+        remote = self.offsets.remote(key)
+        assert self.manager.cell(*key).remote == (remote if key in self.offsets._known_ends else None)
+        return remote
 
     def assign(self, *keys: PartitionKey, cached: int | None = None) -> None:
         self.offsets.assign(dict.fromkeys(keys, cached))
@@ -207,6 +211,60 @@ def test_what_a_forgotten_partition_said_no_longer_counts() -> None:
     assert (fixture.remote(), fixture.remote(OTHER)) == (10, None)
     fixture.offsets.forget_log_partition(0)
     assert fixture.remote() is None
+
+
+@pytest.mark.parametrize("log_partitions", [1, 2])
+def test_within_a_log_partition_the_later_log_offset_counts_in_whatever_order_they_are_read(
+    log_partitions: int,
+) -> None:
+    """Also the same record twice, and with another commit-log partition beside."""
+    reports = [report(10, 5, 0, 0), report(1000, 9, 0, 1), report(500, 7, 0, 2)]
+    for order in itertools.permutations([*reports, reports[0]]):
+        fixture = Fixture()
+        if log_partitions == 2:
+            fixture.offsets.apply([report(3, 1, 1, 50)], NOW)
+        fixture.offsets.apply(order, NOW)
+        assert fixture.remote() == 500, order
+
+
+# What the gate hears of.
+
+
+def test_the_manager_has_the_remote_offsets_of_assigned_partitions_alone() -> None:
+    """A report of any other makes no cell and wakes nobody, and counts once the partition is assigned."""
+    fixture = Fixture()
+    fixture.assign(KEY)
+    version = fixture.manager.version
+    fixture.publish(100, key=OTHER)
+    assert (list(fixture.manager.partitions), fixture.manager.version) == ([KEY], version)
+    fixture.assign(OTHER)
+    fixture.offsets.received(OTHER, 100)
+    assert fixture.manager.partitions[OTHER][1].remote == 100
+    fixture.offsets.revoke([OTHER])
+    assert fixture.manager.partitions[OTHER][1].remote is None
+    version = fixture.manager.version
+    fixture.publish(101, key=OTHER)
+    assert fixture.manager.version == version
+
+
+def test_a_snapshot_holds_what_is_published_of_assigned_partitions() -> None:
+    """While none is assigned it holds everything: who looks from outside assigns nothing."""
+    fixture = Fixture()
+    fixture.publish(100)
+    fixture.publish(200, key=OTHER)
+    assert fixture.offsets.published().keys() == {KEY, OTHER}
+    fixture.assign(KEY, ("events", 2))
+    assert fixture.offsets.published().keys() == {KEY}
+
+
+def test_other_topics_can_be_dropped() -> None:
+    """Nothing is known of them afterwards."""
+    fixture = Fixture()
+    fixture.publish(100)
+    fixture.publish(100, key=("other", 0))
+    fixture.offsets.retain_topic("events")
+    assert fixture.remote() == 100
+    assert list(fixture.offsets.published()) == [KEY]
 
 
 # Proof.
@@ -545,8 +603,10 @@ def test_state_for_ten_thousand_partitions_and_ten_groups_fits_in_50_mb() -> Non
         offsets = LeaderOffsets(groups)
         offsets.attach(manager)
         offsets.enable()
-        for partition in range(10_000):
-            key, position = ("events", partition), 10**9 + partition * 10
+        keys = [("events", partition) for partition in range(10_000)]
+        offsets.assign(dict.fromkeys(keys))
+        for partition, key in enumerate(keys):
+            position = 10**9 + partition * 10
             offsets.apply(
                 [
                     CommitReport(
@@ -573,13 +633,14 @@ def test_state_for_ten_thousand_partitions_and_ten_groups_fits_in_50_mb() -> Non
 def test_an_offset_that_moves_touches_one_partition_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in partitions written to the manager, so that no clock is needed."""
     fixture = Fixture()
+    fixture.assign(*[("events", partition) for partition in range(300)])
     for partition in range(300):
         fixture.publish(10, key=("events", partition))
     written: list[PartitionKey] = []
-    write = fixture.manager.set_remote_offsets
+    write = fixture.manager.store_remote_offsets
     monkeypatch.setattr(
         fixture.manager,
-        "set_remote_offsets",
+        "store_remote_offsets",
         lambda offsets: write([(written.append(key), (key, offset))[1] for key, offset in offsets]),  # type: ignore[func-returns-value]
     )
     fixture.publish(11, key=("events", 5))
@@ -590,21 +651,21 @@ def test_no_lock_is_held_for_more_than_a_chunk_of_partitions(monkeypatch: pytest
     """Opening, shutting, assigning and replaying many partitions let others in between."""
     fixture = Fixture(is_open=False)
     sizes: list[int] = []
-    write = fixture.manager.set_remote_offsets
+    write = fixture.manager.store_remote_offsets
 
     def count(offsets: Iterator[tuple[PartitionKey, int | None]]) -> None:
         items = list(offsets)
         sizes.append(len(items))
         write(items)
 
-    monkeypatch.setattr(fixture.manager, "set_remote_offsets", count)
+    monkeypatch.setattr(fixture.manager, "store_remote_offsets", count)
     keys = [("events", partition) for partition in range(500)]
+    fixture.assign(*keys)
     fixture.offsets.apply([CommitReport(key, "g", 10, 1, 0, 1) for key in keys], NOW)
     fixture.offsets.enable()
-    fixture.assign(*keys)
-    fixture.offsets.revoke(keys)
     fixture.offsets.disable()
     fixture.offsets.forget_log_partition(0)
+    fixture.offsets.revoke(keys)
     assert sum(sizes) == 6 * 500
     assert max(sizes) == CHUNK <= 100, "at 5 us each"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
+from typing import cast
 
 import pytest
+from confluent_kafka import KafkaError
 
-from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verifier import INTERVAL_SECONDS, Verifier
@@ -26,22 +27,18 @@ class Broker:
     def __init__(self) -> None:
         self.ends: dict[PartitionKey, int] = {}
         self.questions: list[set[PartitionKey]] = []
-        self.opened = self.closed = 0
         self.asked = threading.Event()
 
-    @contextmanager
-    def open(self) -> Iterator[HighWatermarks]:
-        self.opened += 1
-        yield self
-        self.closed += 1
-
-    def cached(self, topic: str, partition: int) -> int | None:
-        return None
-
-    def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+    def ask_end_offsets(
+        self,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, int | KafkaError]], None],
+    ) -> None:
         self.questions.append(set(partitions))
         self.asked.set()
-        return {key: self.ends[key] for key in partitions if key in self.ends}
+        for key in partitions:  # each by a broker of its own
+            on_answer({key: self.ends.get(key, KafkaError(KafkaError._TIMED_OUT))})
 
 
 class Fixture:
@@ -52,7 +49,7 @@ class Fixture:
         self.offsets = LeaderOffsets(["g"])
         self.offsets.attach(self.manager)
         self.offsets.enable()
-        self.verifier = Verifier(self.offsets, self.broker.open, self.clock)
+        self.verifier = Verifier(self.offsets, cast(Asker, self.broker), self.clock)
 
     def assign(self, *keys: PartitionKey) -> None:
         self.offsets.assign(dict.fromkeys(keys))
@@ -65,12 +62,12 @@ class Fixture:
         return self.manager.cell(*key).remote
 
 
-def test_nothing_in_doubt_asks_nothing_and_opens_no_client() -> None:
+def test_nothing_in_doubt_asks_nothing() -> None:
     """However often it is called."""
     fixture = Fixture()
     fixture.assign(FIRST)
     assert fixture.verifier.ask() == float("inf")
-    assert (fixture.broker.questions, fixture.broker.opened) == ([], 0)
+    assert fixture.broker.questions == []
 
 
 def test_all_partitions_in_doubt_are_in_one_question() -> None:
@@ -132,13 +129,17 @@ def test_an_answer_judges_only_what_was_published_before_the_question() -> None:
     fixture = Fixture()
     fixture.assign(FIRST)
     fixture.publish(5)
-    query = fixture.broker.query
+    ask = fixture.broker.ask_end_offsets
 
-    def publish_meanwhile(partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+    def publish_meanwhile(
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, int | KafkaError]], None],
+    ) -> None:
         fixture.publish(8)
-        return query(partitions, timeout)
+        ask(partitions, timeout, on_answer)
 
-    fixture.broker.query = publish_meanwhile  # type: ignore[method-assign]
+    fixture.broker.ask_end_offsets = publish_meanwhile  # type: ignore[method-assign]
     fixture.broker.ends = {FIRST: 6}
     fixture.verifier.ask()
     assert (fixture.remote(), fixture.verifier.impossible) == (5, 0)
@@ -161,7 +162,7 @@ def test_an_impossible_offset_is_counted_each_time_and_logged_once_a_minute(capl
     assert line.getMessage().startswith("events[0]: group 'g' published offset 1000, but the partition ends at 6.")
 
 
-def test_the_thread_asks_when_it_is_woken_and_closes_its_client() -> None:
+def test_the_thread_asks_when_it_is_woken() -> None:
     """It calls the periodic_checks, too, and ends when it is told to."""
     fixture = Fixture()
     fixture.broker.ends = {FIRST: 5}
@@ -183,4 +184,3 @@ def test_the_thread_asks_when_it_is_woken_and_closes_its_client() -> None:
     fixture.verifier.stop()
     thread.join(TIMEOUT_SECONDS)
     assert not thread.is_alive()
-    assert (fixture.broker.opened, fixture.broker.closed) == (1, 1)

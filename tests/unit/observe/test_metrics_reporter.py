@@ -1,52 +1,18 @@
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import replace
 
 import pytest
 from arroyo.utils import metrics as arroyo_metrics
+from arroyo.utils.metrics import Tags
 
-from arroyo_sync.core.source import SourceStatistics
-from arroyo_sync.observe.metrics import METRICS
-from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
-from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot
-from tests.support.metrics_backend import RecordingMetrics
-
-SLOW = LeaderSnapshot("slow", 30, published_at=1000.0, record_latency_ms=4.0, message_latency_ms=250.0)
-FAST = LeaderSnapshot("fast", 90, published_at=1000.0, record_latency_ms=5.0, message_latency_ms=50.0)
-PARTITION = PartitionSnapshot(
-    "events",
-    3,
-    local_offset=10,
-    remote_offset=30,
-    high_watermark=100,
-    leaders=(FAST, SLOW),
-    held_messages=12,
-    held_bytes=9000,
-    oldest_held_seconds=1.5,
-    is_full=True,
-)
-STATISTICS = SourceStatistics(
-    ready=True,
-    alive=True,
-    read=100,
-    other_groups=40,
-    logical=1,
-    tombstones=2,
-    malformed={"key": 3, "offset": 4},
-    rewinds=5,
-    impossible=6,
-    unverified=7,
-    lag=8,
-)
-SNAPSHOT = Snapshot(2000.0, (PARTITION,), STATISTICS)
-
-
-def later(snapshot: Snapshot, record_latency_ms: float = 4.0, message_latency_ms: float = 250.0) -> Snapshot:
-    """The same, with another record of the slow group."""
-    leader = replace(
-        SLOW, published_at=1001.0, record_latency_ms=record_latency_ms, message_latency_ms=message_latency_ms
-    )
-    return replace(snapshot, partitions=(replace(PARTITION, leaders=(FAST, leader)),))
+from arroyo_sync.observe.metrics import GATED_LAG, METRICS, REFUSED_VALUES
+from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter, send
+from arroyo_sync.observe.snapshot import PartitionSnapshot, Snapshot
+from tests.support.every_metric import PARTITION, SNAPSHOT, STATISTICS, later, released, report_everything
+from tests.support.metrics_backend import RecordingMetrics, StrictMetrics
 
 
 @pytest.fixture
@@ -75,7 +41,10 @@ def test_a_partitions_offsets_lags_and_what_is_held(reporter: MetricsReporter, b
     }
     for name, value in expected.items():
         assert backend.of(f"arroyo_sync.{name}") == [(value, tags)], name
-    assert backend.of("arroyo_sync.lag.leader") == [(10, {**tags, "group": "fast"}), (70, {**tags, "group": "slow"})]
+    assert backend.of("arroyo_sync.lag.leader") == [
+        (10, {**tags, "leader_group": "fast"}),
+        (70, {**tags, "leader_group": "slow"}),
+    ]
 
 
 def test_what_is_unknown_is_not_sent(reporter: MetricsReporter, backend: RecordingMetrics) -> None:
@@ -86,6 +55,7 @@ def test_what_is_unknown_is_not_sent(reporter: MetricsReporter, backend: Recordi
         "arroyo_sync.lag.released",
         "arroyo_sync.held.oldest",
         "arroyo_sync.stalled",
+        "arroyo_sync.waiting",
         "arroyo_sync.reader.alive",
     }
 
@@ -156,10 +126,6 @@ def test_stalled_partitions_and_what_the_gate_counts(reporter: MetricsReporter, 
     assert backend.of("arroyo_sync.resumes") == [(3, {})]
 
 
-def released(at: float, hold_seconds: float, latency_seconds: float | None) -> PartitionSnapshot:
-    return replace(PARTITION, last_release=ReleaseSnapshot(at, hold_seconds, latency_seconds))
-
-
 def test_the_longest_hold_and_latency_of_what_was_released_since_the_last_report(
     reporter: MetricsReporter, backend: RecordingMetrics
 ) -> None:
@@ -176,9 +142,8 @@ def test_every_metric_is_sent_with_the_tags_and_kind_that_its_definition_says(
     reporter: MetricsReporter, backend: RecordingMetrics
 ) -> None:
     """The table of metrics is complete and true: what is defined is sent, and nothing else is."""
-    reporter.report(SNAPSHOT)
-    reporter.report(later(SNAPSHOT), gate=GateCounts(1, 1))
-    reporter.report(Snapshot(2001.0, (released(2000.5, 0.5, 0.002),), STATISTICS))
+    report_everything(reporter)
+    send(backend, REFUSED_VALUES, 1)  # of which none were, here
     sent = {(each.name, each.kind, tuple(each.tags)) for each in backend.sent}
     assert sent == {(metric.name, metric.kind.value, metric.tags) for metric in METRICS}
 
@@ -189,3 +154,71 @@ def test_wanted_only_while_a_backend_is_configured(monkeypatch: pytest.MonkeyPat
     assert not MetricsReporter().is_wanted
     arroyo_metrics.configure_metrics(RecordingMetrics())
     assert MetricsReporter().is_wanted
+
+
+class RefusingMetrics(RecordingMetrics):
+    """Raises on the metrics with these names, and takes all others."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.refuses = set(names)
+
+    def record(self, kind: str, name: str, value: float, tags: Tags | None) -> None:
+        if name in self.refuses:
+            raise RuntimeError(f"no {name} here")
+        super().record(kind, name, value, tags)
+
+
+def test_a_value_that_the_backend_refuses_costs_only_itself() -> None:
+    """Whatever is refused, all the others arrive; and how many were refused is a metric."""
+    full = RecordingMetrics()
+    MetricsReporter(lambda: full).report(SNAPSHOT, gate=GateCounts(1, 1))
+    names = {each.name for each in full.sent}
+    for refused in names:
+        backend = RefusingMetrics(refused)
+        reporter = MetricsReporter(lambda backend=backend: backend)  # type: ignore[misc]
+        reporter.report(SNAPSHOT, gate=GateCounts(1, 1))
+        assert {each.name for each in backend.sent} == (names - {refused}) | {REFUSED_VALUES.name}
+        assert backend.of(REFUSED_VALUES.name) == [(len(full.of(refused)), {})]
+
+
+def test_what_a_counter_lost_by_a_refusal_is_sent_with_the_next() -> None:
+    """So the sum is right in the end."""
+    backend = RefusingMetrics("arroyo_sync.commit_log.read")
+    reporter = MetricsReporter(lambda: backend)
+    reporter.report(SNAPSHOT)
+    backend.refuses.clear()
+    reporter.report(replace(SNAPSHOT, source=replace(STATISTICS, read=130)))
+    assert backend.of("arroyo_sync.commit_log.read") == [(130, {})]
+
+
+def test_refusals_are_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """Which names a metric, says how many others were refused, and holds the error."""
+    now = 0.0
+    backend = RefusingMetrics(*(metric.name for metric in METRICS))
+    reporter = MetricsReporter(lambda: backend, clock=lambda: now)
+    for _ in range(60):
+        reporter.report(Snapshot(2000.0, (PARTITION,)))
+        now += 1.0
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert re.match(r"The metrics backend refused arroyo_sync.remote_offset and \d+ other metrics;", record.message)
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "no arroyo_sync.remote_offset here"
+    reporter.report(SNAPSHOT)
+    assert len(caplog.records) == 2
+
+
+def test_a_boolean_is_sent_as_a_number(backend: RecordingMetrics) -> None:
+    """No backend reads ``True``."""
+    send(backend, GATED_LAG, True, "events", 3)
+    assert [(type(each.value), each.value) for each in backend.sent] == [(int, 1)]
+
+
+def test_a_strict_backend_takes_everything() -> None:
+    """Whatever some real backend refuses, drops or garbles: see `StrictMetrics`."""
+    backend = StrictMetrics()
+    reporter = MetricsReporter(lambda: backend)
+    report_everything(reporter)
+    assert {each.name for each in backend.sent} == {metric.name for metric in METRICS} - {REFUSED_VALUES.name}
+    assert reporter.refused == 0

@@ -2,19 +2,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import pytest
 
 from arroyo_sync.core.errors import FollowerStalled
-from arroyo_sync.core.source import HighWatermarks
+from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
-from arroyo_sync.observe.monitor import SILENCE_SECONDS, Monitor, OnStall
+from arroyo_sync.observe.monitor import Monitor, OnStall
 from arroyo_sync.observe.problems import Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall
+from arroyo_sync.observe.verdict import WAITING_AFTER_SECONDS
 from tests.support.metrics_backend import RecordingMetrics
 
 WAITING = PartitionSnapshot("events", 3, 50, 50, high_watermark=100, leaders=(LeaderSnapshot("writers", 50),))
@@ -30,7 +31,6 @@ class Follower:
         self.snapshot = Snapshot(0.0, (WAITING,))
         self.given_ends: list[Mapping[PartitionKey, int]] = []
         self.asked: list[Collection[PartitionKey]] = []
-        self.is_open = False
         self.errors: list[Exception] = []
         self.told: list[Problem] = []
         self.backend = RecordingMetrics()
@@ -42,24 +42,15 @@ class Follower:
         self.looked.set()
         return self.snapshot
 
-    def cached(self, topic: str, partition: int) -> int | None:
-        raise AssertionError("another thread's knowledge")
-
-    def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+    def ask_ends(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
         self.asked.append(partitions)
         self.was_asked.set()
         return {key: 500 + len(self.asked) for key in partitions if key[1] != 9}
 
-    @contextmanager
-    def open_watermarks(self) -> Iterator[HighWatermarks]:
-        self.is_open = True
-        yield self
-        self.is_open = False
-
     def monitor(self, on_stall: OnStall = None, interval: float | None = 60.0) -> Monitor:
         return Monitor(
             self.observe,
-            open_watermarks=self.open_watermarks,
+            ask_ends=self.ask_ends,
             gate_counts=GateCounts,
             end=self.errors.append,
             tell=lambda problem, snapshot: self.told.append(problem),
@@ -105,13 +96,48 @@ def test_a_stall_is_told_counted_and_over(follower: Follower, told: list[Problem
 
 
 def test_a_silent_group_is_told_before_it_is_a_stall(follower: Follower, told: list[Problem]) -> None:
-    """Messages wait for a minute for a group that has published nothing: somebody should look at its name."""
+    """Messages wait for a heartbeat and a half for a group that has published nothing: its name may be wrong."""
     monitor = follower.monitor()
     follower.show(PartitionSnapshot("events", 3, 50, None, high_watermark=100, leaders=(LeaderSnapshot("typo"),)))
-    look_at(follower, monitor, 0, SILENCE_SECONDS - 1)
+    look_at(follower, monitor, 0, WAITING_AFTER_SECONDS - 1)
     assert told == []
-    look_at(follower, monitor, SILENCE_SECONDS)
+    look_at(follower, monitor, WAITING_AFTER_SECONDS)
     assert [(problem.kind, problem.group) for problem in told] == [(ProblemKind.NEVER_REPORTED, "typo")]
+
+
+def test_a_wait_is_told_in_the_log_and_counted_after_a_heartbeat_and_a_half(
+    follower: Follower, told: list[Problem], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before it is a stall, and without an event."""
+    monitor = follower.monitor()
+    look_at(follower, monitor, 0, WAITING_AFTER_SECONDS - 1)
+    assert caplog.messages == []
+    look_at(follower, monitor, WAITING_AFTER_SECONDS)
+    assert caplog.messages[0].startswith("events[3] has stood still for 15 s at 50: up to 50 messages wait for group")
+    follower.show(DONE)
+    look_at(follower, monitor, 16)
+    assert caplog.messages[1].startswith("Over: events[3]")
+    for_leader = [value for value, tags in follower.backend.of("arroyo_sync.waiting") if tags["waits_for"] == "leader"]
+    assert for_leader == [0, 0, 1, 0]
+    assert told == []
+
+
+def test_a_replay_ends_no_follower_and_is_told_when_it_lasts(
+    follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever waits, since it can't be a leader's fault yet; the wait begins after it."""
+    monitor = follower.monitor("raise")
+    held = replace(WAITING, remote_offset=None, held_messages=50)
+    follower.snapshot = Snapshot(0.0, (held,), SourceStatistics(ready=False, alive=True, lag=7))
+    look_at(follower, monitor, 0, 299)
+    assert caplog.messages == []
+    look_at(follower, monitor, 300)
+    assert "7 records to go" in caplog.text
+    follower.snapshot = Snapshot(0.0, (held,), SourceStatistics(ready=True, alive=True))
+    look_at(follower, monitor, 301, 600)
+    assert (follower.errors, monitor.stalls) == ([], ())
+    look_at(follower, monitor, 601)
+    assert [stall.waiting_seconds for stall in monitor.stalls] == [300]
 
 
 def test_on_stall_is_called_once_for_each_partition_that_begins_to_stand_still(follower: Follower) -> None:
@@ -164,10 +190,10 @@ def test_what_on_stall_raises_is_logged_and_the_next_look_takes_place(
 def test_a_look_that_fails_is_logged_once_a_minute_and_the_next_one_takes_place(
     follower: Follower, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever a metrics backend raises."""
+    """Whatever goes wrong in it; what a metrics backend raises isn't among it, see the reporter."""
     monitor = follower.monitor()
     caplog.set_level(logging.ERROR)
-    follower.backend = None  # type: ignore[assignment]
+    follower.snapshot = None  # type: ignore[assignment]
     look_at(follower, monitor, 0, 1, 59)
     assert len(caplog.records) == 1
     look_at(follower, monitor, 60)
@@ -176,22 +202,22 @@ def test_a_look_that_fails_is_logged_once_a_minute_and_the_next_one_takes_place(
 
 
 def test_the_broker_is_asked_where_the_assigned_partitions_end(follower: Follower) -> None:
-    """What it can't tell of stays as it was known, and what is revoked is forgotten."""
+    """By the source, which has the client; and nothing is asked while nothing is assigned."""
     monitor = follower.monitor()
-    monitor.ask_ends(follower)
+    monitor.refresh_ends()
     look_at(follower, monitor, 0)
-    monitor.ask_ends(follower)
+    monitor.refresh_ends()
     look_at(follower, monitor, 1)
     assert follower.given_ends == [{}, {("events", 3): 501}]
     follower.show(WAITING, PartitionSnapshot("events", 9, 50, 50))
     look_at(follower, monitor, 2)
-    monitor.ends = {**monitor.ends, ("events", 9): 77, ("events", 0): 1}
-    monitor.ask_ends(follower)
-    assert monitor.ends == {("events", 3): 502, ("events", 9): 77}
+    monitor.refresh_ends()
+    assert follower.asked[-1] == (("events", 3), ("events", 9))
+    assert monitor.ends == {("events", 3): 502}
     follower.show()
     look_at(follower, monitor, 3)
-    monitor.ask_ends(follower)
-    assert monitor.ends == {}
+    monitor.refresh_ends()
+    assert (monitor.ends, len(follower.asked)) == ({}, 2)
 
 
 def test_it_looks_by_itself_on_a_thread_of_its_own_until_it_is_stopped(follower: Follower) -> None:
@@ -205,23 +231,26 @@ def test_it_looks_by_itself_on_a_thread_of_its_own_until_it_is_stopped(follower:
     assert follower.was_asked.wait(10)
     monitor.stop(10)
     assert not threads[0].is_alive()
-    assert not follower.is_open
 
 
-def test_it_goes_on_without_a_client_that_can_not_be_made(
+def test_it_goes_on_without_ends_that_can_not_be_asked_for(
     follower: Follower, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then nobody knows where partitions end; all else is watched."""
 
-    def fail() -> None:
+    def fail(partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
         raise RuntimeError("no such setting")
 
-    monkeypatch.setattr(follower, "open_watermarks", fail)
+    monkeypatch.setattr(follower, "ask_ends", fail)
     monitor = follower.monitor(interval=0.001)
     monitor.start()
     assert follower.looked.wait(10)
+    follower.looked.clear()
+    assert follower.looked.wait(10)
+    follower.looked.clear()
+    assert follower.looked.wait(10), "since the first look, it has known of a partition to ask about"
     monitor.stop(10)
-    assert "goes on without" in caplog.text
+    assert caplog.text.count("goes on without") == 1
 
 
 def test_it_takes_a_last_look_when_it_is_stopped(follower: Follower, told: list[Problem]) -> None:

@@ -4,60 +4,94 @@ import logging
 
 import pytest
 
+from arroyo_sync.core.source import SourceStatistics
+from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.problems import REMINDER_SECONDS, Problem, ProblemKind, ProblemReporter, find_problems
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.observe.stalls import Stall, WaitsFor
+from arroyo_sync.observe.stalls import WaitsFor
+from arroyo_sync.observe.verdict import Limits
+
+LIMITS = Limits(stalled_after=300.0, waiting_after=15.0)
 
 
-def stall(partition: int, seconds: float, group: str | None = "writers", group_offset: int | None = 5) -> Stall:
+def verdict(
+    partition: int,
+    seconds: float,
+    group: str | None = "writers",
+    group_offset: int | None = 5,
+    grade: Grade = Grade.STALLED,
+    reason: str = "",
+) -> Verdict:
     waits_for = WaitsFor.LEADER if group else WaitsFor.FOLLOWER
-    return Stall("events", partition, waits_for, seconds, 5, 5, 100, group, group_offset)
+    return Verdict("events", partition, grade, waits_for, group, group_offset, seconds, 100, True, 5, 5, reason)
 
 
 NOTHING = Snapshot(0.0, ())
 KIND = ProblemKind
 
 
+def problems_of(*verdicts: Verdict, snapshot: Snapshot = NOTHING, replaying: float = 0.0) -> list[Problem]:
+    return find_problems(snapshot, verdicts, LIMITS, replaying)
+
+
 def test_all_partitions_that_wait_for_one_group_are_one_problem() -> None:
-    """The line tells of the worst, and how many more there are."""
-    (problem,) = find_problems(NOTHING, [stall(3, 500), stall(1, 400)], [])
+    """The line tells of the worst, how many more there are, and what to do."""
+    (problem,) = problems_of(verdict(3, 500), verdict(1, 400))
     assert problem.cause == (KIND.STALL, "events", "writers")
     assert problem.partitions == (3, 1)
-    assert problem.message == (
+    assert str(problem) == (
         "events[3] has stood still for 500 s at 5: 100 messages wait for group 'writers', which is at 5"
-        " (and 1 more partitions likewise)"
+        " (and 1 more partition likewise). Is a member of that group stopped or hung? To restart this follower heals"
+        " nothing"
     )
 
 
 def test_two_groups_and_the_follower_itself_are_three_problems() -> None:
     """Each cause is told by itself, since each is somebody else's."""
-    problems = find_problems(NOTHING, [stall(0, 500), stall(1, 500, "others"), stall(2, 500, None)], [])
+    problems = problems_of(verdict(0, 500), verdict(1, 500, "others"), verdict(2, 500, None))
     assert [problem.cause for problem in problems] == [
         (KIND.STALL, "events", "writers"),
         (KIND.STALL, "events", "others"),
         (KIND.STALL, "events", None),
     ]
+    assert str(problems[2]).endswith(
+        "Look at the follower's own steps behind the gate: one of them is slow, rejects, or hangs"
+    )
 
 
-def test_a_group_that_never_published_is_a_problem_before_it_is_a_stall_and_then_not_another_one() -> None:
+SILENT = Snapshot(0.0, (PartitionSnapshot("events", 3, 5, None, leaders=(LeaderSnapshot("typo"),)),))
+
+
+def test_a_group_that_never_reported_is_a_problem_of_its_own_before_and_after_it_is_a_stall() -> None:
     """It has a name of its own, since its remedy is another: the group's name may be wrong."""
-    silent = stall(3, 60, "typo", None)
-    assert [each.kind for each in find_problems(NOTHING, [], [silent])] == [KIND.NEVER_REPORTED]
-    assert [each.kind for each in find_problems(NOTHING, [silent], [silent])] == [KIND.NEVER_REPORTED]
+    for grade, seconds in ((Grade.UNKNOWN, 15.0), (Grade.STALLED, 300.0)):
+        (problem,) = problems_of(verdict(3, seconds, "typo", None, grade), snapshot=SILENT)
+        assert problem.cause == (KIND.NEVER_REPORTED, "events", "typo")
+        assert "Is the group's name right" in problem.advice
+    assert problems_of(verdict(3, 14.0, "typo", None, Grade.UNKNOWN), snapshot=SILENT) == []
 
 
-def test_a_group_that_publishes_is_not_silent() -> None:
-    """Waiting for a minute for a group that has published is no problem yet."""
-    assert find_problems(NOTHING, [], [stall(3, 60)]) == []
+def test_a_wait_is_a_problem_and_one_with_the_stall_of_the_same_group() -> None:
+    """What waits for a group that stands still in another partition is the same cause."""
+    waiting = verdict(3, 60, grade=Grade.WAITING)
+    assert [each.kind for each in problems_of(waiting)] == [KIND.WAITING]
+    assert [each.kind for each in problems_of(verdict(1, 300), waiting)] == [KIND.STALL]
+    assert problems_of(verdict(3, 1, grade=Grade.OK)) == []
 
 
-def test_an_impossible_offset_names_group_partition_and_both_offsets() -> None:
-    """What the broker refuted."""
-    leader = LeaderSnapshot("writers", 500, is_impossible=True)
+def test_a_reason_stands_in_place_of_the_usual_advice() -> None:
+    """It knows more."""
+    (problem,) = problems_of(verdict(3, 500, reason="It doesn't publish"))
+    assert str(problem).endswith("which is at 5. It doesn't publish")
+
+
+def test_an_impossible_offset_names_group_partition_and_both_offsets_and_explains_the_stall() -> None:
+    """What the broker refuted; that its partitions stand still is the same cause."""
+    leader = LeaderSnapshot("writers", 500, is_rejected=True)
     partitions = tuple(
         PartitionSnapshot("events", index, 5, None, high_watermark=100, leaders=(leader,)) for index in (3, 4)
     )
-    (problem,) = find_problems(Snapshot(0.0, partitions), [], [])
+    (problem,) = problems_of(verdict(3, 500), snapshot=Snapshot(0.0, partitions))
     assert problem.cause == (KIND.IMPOSSIBLE_OFFSET, "events", "writers")
     assert problem.partitions == (3, 4)
     assert problem.message.startswith("group 'writers' has published offset 500 of events[3], which ends at 100:")
@@ -65,8 +99,18 @@ def test_an_impossible_offset_names_group_partition_and_both_offsets() -> None:
 
 def test_a_dead_source_is_the_only_problem() -> None:
     """All else follows from it."""
-    (problem,) = find_problems(Snapshot(0.0, (), source_error="it died"), [stall(0, 500)], [])
-    assert (problem.kind, problem.message) == (KIND.SOURCE_DIED, "it died")
+    (problem,) = problems_of(verdict(0, 500), snapshot=Snapshot(0.0, (), source_error="it died"))
+    assert problem.kind is KIND.SOURCE_DIED
+    assert str(problem) == "it died. The follower ends with it; once the cause is mended, start it again"
+
+
+def test_a_replay_that_lasts_is_told_and_blames_nobody() -> None:
+    """Else nothing would say why the follower stands still."""
+    replaying = Snapshot(0.0, (), SourceStatistics(ready=False, alive=True, lag=7))
+    assert problems_of(snapshot=replaying, replaying=299.0) == []
+    (problem,) = problems_of(snapshot=replaying, replaying=300.0)
+    assert problem.cause == (KIND.LONG_REPLAY, None, None)
+    assert "for 300 s, 7 records to go" in problem.message
 
 
 class Teller:
@@ -117,15 +161,51 @@ def test_another_cause_is_told_at_once(teller: Teller) -> None:
     assert teller.told == [FIRST, OTHER]
 
 
-def test_the_end_of_a_problem_is_one_log_line(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
-    """A warning when it begins, and once that it is over. Neither is an error: Sentry would make it a second event."""
+def test_silence_that_the_source_logs_is_not_logged_again(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told in every other way."""
+    silent = problems_of(verdict(3, 15.0, "typo", None, Grade.UNKNOWN), snapshot=SILENT)
+    source = SourceStatistics(ready=True, alive=True, logs_silence=True)
+    teller.bulletin.update(silent, Snapshot(0.0, (), source=source))
+    assert (len(teller.told), caplog.messages) == (1, [])
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(record.levelname, record.message) for record in caplog.records]
+
+
+def test_the_end_of_a_problem_is_one_log_line_at_the_same_level(
+    teller: Teller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As loud as its beginning. Neither is an error: Sentry would make it a second event."""
     caplog.set_level(logging.INFO, logger="arroyo_sync.observe.problems")
     teller.bulletin.update([FIRST], NOTHING)
     teller.bulletin.update([GROWN, OTHER], NOTHING)
     teller.bulletin.update([OTHER], NOTHING)
     teller.bulletin.update([OTHER], NOTHING)
-    assert [(record.levelname, record.message) for record in caplog.records] == [
+    assert lines(caplog) == [
         ("WARNING", "events[3] stands still"),
         ("WARNING", "events[5] stands still"),
-        ("INFO", "Over: events[3] still stands still"),
+        ("WARNING", "Over: events[3] still stands still"),
+    ]
+
+
+def test_the_end_of_what_was_not_told_is_not_told(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
+    """A problem that flaps within the reminder's interval is told once, and its first end."""
+    for problems in ([FIRST], [], [FIRST], []):
+        teller.bulletin.update(problems, NOTHING)
+    assert lines(caplog) == [("WARNING", "events[3] stands still"), ("WARNING", "Over: events[3] stands still")]
+
+
+def test_a_wait_is_a_log_line_and_no_event_and_its_stall_does_not_end_it(
+    teller: Teller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Waiting, then standing still, then over: three lines and one event."""
+    waiting = Problem(KIND.WAITING, "events[3] waits", "events", (3,), "writers")
+    for problems in ([waiting], [FIRST], []):
+        teller.bulletin.update(problems, NOTHING)
+    assert teller.told == [FIRST]
+    assert [message for _, message in lines(caplog)] == [
+        "events[3] waits",
+        "events[3] stands still",
+        "Over: events[3] stands still",
     ]

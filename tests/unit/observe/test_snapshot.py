@@ -79,7 +79,7 @@ def test_the_state_is_the_managers(local: int | None, remote: int | None, state:
 SLOW = LeaderSnapshot("slow", published_offset=30)
 FAST = LeaderSnapshot("fast", published_offset=90)
 SILENT = LeaderSnapshot("silent")
-IMPOSSIBLE = LeaderSnapshot("impossible", published_offset=10, is_impossible=True)
+IMPOSSIBLE = LeaderSnapshot("impossible", published_offset=10, is_rejected=True)
 
 
 @pytest.mark.parametrize(

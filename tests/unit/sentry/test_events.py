@@ -8,12 +8,14 @@ from collections.abc import Iterator
 import pytest
 import sentry_sdk
 
+from arroyo_sync.core.errors import FollowerStalled, SourceDied
+from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.observe.metrics import GATED_LAG, PAUSES, RELEASE_LATENCY
 from arroyo_sync.observe.metrics_reporter import send
 from arroyo_sync.observe.problems import Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.sentry.events import SHOWN_PARTITIONS, capture_problem, keep_secrets
+from arroyo_sync.sentry.events import SHOWN_PARTITIONS, capture_problem, keep_secrets, tell_ends_once
 from arroyo_sync.sentry.metrics import SentryMetrics
 from tests.support.sentry_transport import CatchingTransport, sentry
 
@@ -125,6 +127,26 @@ def test_no_event_shows_a_password_of_a_tracebacks_variables(transport: Catching
     assert "sasl.username" in transport.everything
     assert SECRET not in transport.everything
     assert len(transport.events) >= 1
+
+
+@pytest.mark.parametrize("error", [SourceDied("the commit log is gone"), FollowerStalled("events[3] stands still")])
+def test_the_end_of_a_follower_is_one_event(transport: CatchingTransport, error: Exception) -> None:
+    """Ours, with the snapshot; not the reader's line, nor the gate's, nor the exception that Arroyo logs."""
+    tell_ends_once()
+    tell_ends_once()
+    logging.getLogger("arroyo_sync").error("it has ended: %s", "gone", extra={TOLD_BY_MONITOR: True})
+    logging.getLogger("arroyo_sync").error("while it ended: %s", error)
+    try:
+        raise error
+    except Exception:
+        logging.getLogger("arroyo").exception("Caught exception, shutting down...")
+        sentry_sdk.capture_exception()
+    capture_problem(Problem(ProblemKind.SOURCE_DIED, "it died"), SNAPSHOT)
+    logging.getLogger("user").error("something else: %s", "broken")
+    assert [event.get("message") or event["logentry"]["message"] for event in transport.events] == [
+        "it died",
+        "something else: %s",
+    ]
 
 
 def test_keeping_secrets_twice_filters_once() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from arroyo.backends.kafka import KafkaConsumer
+from arroyo.dlq import InvalidMessage
 from arroyo.processing.strategies.abstract import MessageRejected
-from arroyo.types import Topic
+from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import ConfigurationError, SourceDied
@@ -16,7 +17,7 @@ from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from tests.support.fakes import EVENTS, At, Clock, ScriptedConsumer, partition
 from tests.support.harness import TIMEOUT_SECONDS, GateHarness
-from tests.support.pipelines import Pipeline
+from tests.support.pipelines import Pipeline, pipeline_of
 
 
 def assigned(*indexes: int, **settings: Any) -> Pipeline:
@@ -341,8 +342,8 @@ def test_it_has_every_public_method_of_arroyos_consumer() -> None:
     assert missing == {"LOGICAL_OFFSETS"}
 
 
-def test_closing_ends_what_uses_the_consumer_first() -> None:
-    """A call into a closed handle could crash the process."""
+def test_closing_ends_what_uses_the_consumer_first_and_stops_the_source_last() -> None:
+    """A call into a closed handle could crash the process; while it closes, the last partitions are revoked."""
     order: list[object] = []
 
     class Inner(ScriptedConsumer):
@@ -350,10 +351,14 @@ def test_closing_ends_what_uses_the_consumer_first() -> None:
             order.append(("close", timeout))
 
     flow = FlowControlledConsumer(
-        Inner(), SynchronizedPartitionStateManager(), lambda: None, on_close=lambda: order.append("on_close")
+        Inner(),
+        SynchronizedPartitionStateManager(),
+        lambda: None,
+        before_close=lambda: order.append("before"),
+        after_close=lambda: order.append("after"),
     )
     flow.close(2.5)
-    assert order == ["on_close", ("close", 2.5)]
+    assert order == ["before", ("close", 2.5), "after"]
 
 
 # Which protocol the consumer follows, and what the wrapper wasn't told.
@@ -378,8 +383,8 @@ def test_no_loss_a_consumer_that_does_not_say_its_protocol_is_taken_to_retain_pa
     for _ in range(6):
         flow.poll()
     flow.stage_offsets({partition(0): 4})
-    assert flow.rewind_retained({partition(0): 6}) == {partition(0): 4}
-    assert inner.tell() == {partition(0): 4}
+    inner.assign(1)
+    assert inner.tell() == {partition(0): 4, partition(1): 0}
 
 
 def test_a_partition_whose_assignment_it_was_not_told_of_is_where_the_inner_consumer_is() -> None:
@@ -389,9 +394,62 @@ def test_a_partition_whose_assignment_it_was_not_told_of_is_where_the_inner_cons
     inner.assign(0, 1, 2)
     inner.poll()
     flow = FlowControlledConsumer(inner, SynchronizedPartitionStateManager(), lambda: None)
-    flow.subscribe([EVENTS])
-    assert flow.rewind_retained({partition(0): 0}) == {partition(0): 1}
+    assigned: list[dict[Partition, int]] = []
+    flow.subscribe([EVENTS], on_assign=lambda offsets: assigned.append(dict(offsets)))
     flow.seek({partition(1): 5})
     assert dict(flow.tell()) == {partition(0): 1, partition(1): 5, partition(2): 0}
     inner.revoke(2)
     assert dict(flow.tell()) == {partition(0): 1, partition(1): 5}
+    assert assigned == [{partition(0): 1, partition(1): 5}]
+
+
+# A seek while the processor carries a message.
+
+
+def carrying(offset: int, *, room: int) -> Pipeline:
+    """The processor carries this message, which the user's step, having taken so many, has rejected."""
+    pipeline = pipeline_of(0)
+    pipeline.release(0, 20)
+    pipeline.step.room = room
+    pipeline.run_until(lambda: pipeline.consumer.tell()[partition(0)] == offset + 1)
+    pipeline.run(3)
+    assert pipeline.released_of(0) == list(range(offset))
+    return pipeline
+
+
+@pytest.mark.parametrize("to", [0, 3, 5, 6, 12], ids=lambda to: f"to {to}")
+def test_order_the_message_that_the_processor_carries_is_not_handed_on_before_a_seek(to: int) -> None:
+    """Wherever the seek goes, what comes next is what lies there, each message once."""
+    pipeline = carrying(5, room=5)
+    pipeline.flow.seek({partition(0): to})
+    pipeline.invalid = {(0, offset) for offset in range(5, to)}  # the user skipped them
+    pipeline.steps[-1].room = None
+    pipeline.checks[-1].forget_order(0)
+    pipeline.run_until_quiet()
+    assert pipeline.released_of(0)[5:] == list(range(to, 20))
+    assert pipeline.consumer.committed == {0: 20}
+
+
+@pytest.mark.parametrize("then", [3, 5, 8], ids=lambda to: f"to {to}")
+def test_order_a_second_seek_counts_over_the_first(then: int) -> None:
+    """The processor still carries the same message."""
+    pipeline = carrying(5, room=5)
+    pipeline.flow.seek({partition(0): 1})
+    pipeline.flow.seek({partition(0): then})
+    pipeline.invalid = {(0, offset) for offset in range(5, then)}
+    pipeline.steps[-1].room = None
+    pipeline.checks[-1].forget_order(0)
+    pipeline.run_until_quiet()
+    assert pipeline.released_of(0)[5:] == list(range(then, 20))
+
+
+def test_no_loss_a_carried_message_that_was_found_invalid_does_not_stand_for_another() -> None:
+    """The processor carries it no more, so what is read at its offset is not it."""
+    pipeline = carrying(5, room=5)
+    pipeline.flow.seek({partition(0): 5 - 1})
+    pipeline.step.poll_errors = [InvalidMessage(partition(0), 5)]
+    pipeline.run()
+    pipeline.step.room = None
+    pipeline.checks[-1].forget_order(0)
+    pipeline.run_until_quiet()
+    assert pipeline.released_of(0)[5:] == list(range(4, 20))

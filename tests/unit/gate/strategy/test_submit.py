@@ -33,7 +33,11 @@ def test_a_gate_takes_one_topic() -> None:
 @pytest.mark.parametrize(
     ("unexpected", "said"),
     [
-        pytest.param(Message(Value([1], {partition(0): 2}, NOON)), "not Value: it stands first", id="a batch"),
+        pytest.param(
+            Message(Value([1], {partition(0): 2}, NOON)),
+            "not Value: it stands first.* make SynchronizedStrategyFactory the outermost factory",
+            id="a batch",
+        ),
         pytest.param(Message(SimpleNamespace(offset=2)), "not SimpleNamespace: it stands first", id="no partition"),  # type: ignore[arg-type]
         pytest.param(
             Message(SimpleNamespace(partition=partition(0))),  # type: ignore[arg-type]
@@ -300,7 +304,7 @@ def test_terminate_drops_what_is_held_and_terminates_the_next_step(caplog: pytes
     assert harness.gate.buffers.held_messages == 0
     assert harness.local(0) is None
     said = [record.getMessage() for record in caplog.records]
-    assert said == ["Dropped 2 held messages: they stay in Kafka and are read again"]
+    assert said == ["Dropped 2 buffered messages: they stay in Kafka and are read again"]
     with pytest.raises(UnexpectedMessage, match="closed"):
         harness.submit(0, 2)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from arroyo_sync.kafka.topics import OffsetRange
+from arroyo_sync.leaders.commit_log.log_topic import OffsetRange
 from arroyo_sync.leaders.commit_log.replay import Progress, Replay
 
 

@@ -13,12 +13,16 @@ from typing import Any, NamedTuple
 from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from arroyo_sync.kafka.end_offsets import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
 
 logger = logging.getLogger(__name__)
 
 IDENTITY_TIMEOUT_SECONDS = 5.0
+
+LATEST_TIMESTAMP = -1
+"""In place of a time in a ListOffsets request: the end (Kafka's protocol guide)."""
+EARLIEST_TIMESTAMP = -2
+"""The beginning."""
 
 
 class OffsetRange(NamedTuple):

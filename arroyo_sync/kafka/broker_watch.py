@@ -1,0 +1,81 @@
+"""Says once that partitions can't be asked about, and once that they can again.
+
+Pure but for the log: a clock is given. Threads: any may call anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Mapping
+
+from confluent_kafka import KafkaError
+
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.errors import TOPIC_IS_GONE, is_fatal_for_reading
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 3.0
+"""How long partitions may go without an answer before it is told: a new leader is found within two or so."""
+
+SHOWN_PARTITIONS = 5
+
+
+class BrokerWatch:
+    """Of one cluster.
+
+    :param advice: added to the line about a topic that isn't there.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, advice: str, clock: Callable[[], float]) -> None:
+        self._advice = advice
+        self._clock = clock
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
+        self._lock = threading.Lock()
+        # Guarded by the lock: since when each partition has been without an answer, and of which that was told.
+        self._unanswered: dict[PartitionKey, float] = {}
+        self._told: set[PartitionKey] = set()
+
+    def update(self, answers: Mapping[PartitionKey, KafkaError | None]) -> None:
+        """Take in one broker's answer: its partitions, with the errors of those that can't be told of."""
+        now = self._clock()
+        with self._lock:
+            failed = {key: error for key, error in answers.items() if error is not None}
+            for key in failed:
+                self._unanswered.setdefault(key, now)
+            due = [
+                key
+                for key, error in failed.items()
+                if key not in self._told
+                and (is_fatal_for_reading(error) or now - self._unanswered[key] >= PATIENCE_SECONDS)
+            ]
+            # Partitions that come and go all the time are told of once a minute.
+            if due and self._throttle.should_log(frozenset(due)):
+                self._told.update(due)
+                self._log_failure(due, failed[due[0]])
+            answered = answers.keys() - failed.keys()
+            told = answered & self._told
+            if told:
+                seconds = now - min(self._unanswered[key] for key in told)
+                logger.warning("The brokers answer again about %s, after %.0f s", _named(told), seconds)
+            self._told -= told
+            for key in answered:
+                self._unanswered.pop(key, None)
+
+    def _log_failure(self, keys: Collection[PartitionKey], error: KafkaError) -> None:
+        logger.warning(
+            "The brokers don't answer about %s, so what is published of them can't be checked: %s. They are asked "
+            "again, and other partitions go on%s",
+            _named(keys),
+            error.str(),
+            f". {self._advice}" if self._advice and error.code() in TOPIC_IS_GONE else "",
+        )
+
+
+def _named(keys: Collection[PartitionKey]) -> str:
+    shown = ", ".join(f"{topic}[{partition}]" for topic, partition in sorted(keys)[:SHOWN_PARTITIONS])
+    more = len(keys) - SHOWN_PARTITIONS
+    return shown if more <= 0 else f"{shown} and {more} more"

@@ -1,0 +1,66 @@
+"""Whether the brokers know KIP-848 (``group.protocol=consumer``).
+
+librdkafka doesn't tell: against an older broker such a consumer waits for ever, without an error or a log line (tried
+with librdkafka 2.14 on Kafka 3.6.2 and 3.9.1). So the broker's own settings are asked.
+
+Threads: it blocks, so it is called from a thread that may wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource
+
+from arroyo_sync.kafka.client_settings import admin_settings, make_client
+
+PROTOCOLS_SETTING = "group.coordinator.rebalance.protocols"
+"""The rebalance protocols that a broker's coordinator serves; brokers have it since 3.7."""
+
+BEFORE_4_SETTING = "inter.broker.protocol.version"
+"""A setting that every broker before 4.0 has, and none since (Kafka's upgrade notes for 4.0)."""
+
+
+def lacks_kip848(broker_settings: Mapping[str, str | None]) -> bool:
+    """Whether a broker with these settings can't serve ``group.protocol=consumer``. Pure.
+
+    >>> lacks_kip848({"group.coordinator.rebalance.protocols": "classic,consumer"})
+    False
+    >>> lacks_kip848({"group.coordinator.rebalance.protocols": "classic"})
+    True
+    >>> lacks_kip848({"inter.broker.protocol.version": "3.6-IV2"})
+    True
+    """
+    protocols = broker_settings.get(PROTOCOLS_SETTING)
+    if protocols:
+        return "consumer" not in [name.strip() for name in protocols.split(",")]
+    return BEFORE_4_SETTING in broker_settings
+
+
+def broker_without_kip848(configuration: Mapping[str, Any], timeout: float) -> str | None:
+    """The address of a broker that can't serve ``group.protocol=consumer``.
+
+    ``None``: all can, or it can't be told (no answer, or no permission to read a broker's settings).
+
+    :param configuration: librdkafka settings of the cluster.
+    :param timeout: seconds, for each of two questions.
+    """
+    admin = make_client(AdminClient, admin_settings(configuration))
+    try:
+        brokers = admin.list_topics(timeout=timeout).brokers
+    except KafkaException:
+        return None
+    resources = {
+        ConfigResource(ConfigResource.Type.BROKER, str(broker.id)): f"{broker.host}:{broker.port}"
+        for broker in brokers.values()
+    }
+    for resource, answer in admin.describe_configs(list(resources), request_timeout=timeout).items():
+        try:
+            settings = answer.result()
+        except KafkaException:
+            continue
+        if lacks_kip848({name: entry.value for name, entry in settings.items()}):
+            return resources[resource]
+    return None

@@ -1,0 +1,311 @@
+"""The verdict on a follower, partition by partition: all is well, it waits, it stands still, or it can't be told.
+
+Pure: snapshots and the time go in, verdicts come out. The monitor (from inside) and ``arroyo-sync status`` (from
+outside) call the same function, so the log, the metrics, Sentry, the health check and the command say the same.
+
+A partition *waits* when a message exists that the follower hasn't passed on. It makes *progress* when the offset moves
+that it waits for. The rules, of which the first that fits decides:
+
+    1. The source has ended: UNKNOWN. The follower ends, and says why.
+    2. The source isn't ready (it replays): UNKNOWN if something waits, and nobody is to blame. No wait begins or
+       goes on.
+    3. From outside, the follower's committed offset lies below the beginning of the partition, or beyond its end:
+       STALLED at once. A follower that starts there can't.
+    4. Where the partition ends, or where the follower is, can't be told: UNKNOWN.
+    5. Nothing waits: OK, or UNKNOWN as long as a leader group has never reported at all: its name may be wrong.
+    6. The partition didn't wait before: the wait begins now, or when it is proven to have begun (see `proven_since`).
+    7. The local offset is another one (messages went on; or a seek or a new assignment): progress, the wait begins now.
+    8. The remote offset is higher than ever in this wait, and the gate was not open in it before: progress, likewise.
+       So a leader that works through its backlog is no stall, however long the follower must wait; but one that
+       crashes and starts over, again and again, is.
+    9. Otherwise nothing moved and the wait goes on. Once the gate is open, it is the follower that must move, and a
+       remote offset that runs further ahead is no progress.
+    10. The gate is open, nothing is buffered, and the follower's consumer asks for more and gets nothing: OK. There are
+       no messages at these offsets, as far as the brokers tell the follower.
+    11. The wait has lasted for `Limits.stalled_after`: STALLED; but WAITING as long as nothing new arrives and the
+       leader's group has committed the waiting messages on the brokers: it did the work, and reports it with its next
+       message.
+    12. It waits for a group that has never reported at all: UNKNOWN.
+    13. The wait has lasted for `Limits.waiting_after`: WAITING, else OK.
+
+Offsets that hold no message (a transaction's markers, aborted messages, gaps of compaction) don't wait, as far as it
+can be told. From inside, what was received and is buffered waits, and nothing else waits for a leader. From outside, a
+partition whose first waiting message was looked for (`PartitionSnapshot.next_message`) waits if there is one; if nobody
+looked, one offset alone is no sign that something waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.observe.grade import Grade, Verdict, worst_first
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.stalls import WaitsFor
+
+WAITING_AFTER_SECONDS = 15.0
+"""A heartbeat and a half of a leader (`PublishCommitLog`): by then it would have said that it is alive."""
+
+TRANSACTION_MARKER_MESSAGES = 1
+"""A transaction ends with a marker, which has an offset and is no message."""
+
+IDLE_SECONDS = 5.0
+"""Arroyo polls at least once a second; a consumer that got nothing so lately is alive and has nothing to give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """From when on a wait is worth saying, and a stall. Seconds."""
+
+    stalled_after: float
+    waiting_after: float = WAITING_AFTER_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One partition's wait, as of the last snapshot."""
+
+    since: float
+    local_offset: int
+    highest_remote: int
+    """The highest remote offset in this wait, -1 if it was never known."""
+    end: int | None = None
+    """Where the partition ended when the wait began."""
+    empty_polls: int | None = None
+    """What `Snapshot.empty_polls` was at the last snapshot."""
+    idle_at: float | None = None
+    """When the follower's consumer was last seen to ask and to get nothing."""
+
+
+Waits = Mapping[PartitionKey, Wait]
+NO_WAITS: Waits = MappingProxyType({})
+
+
+def evaluate(
+    snapshot: Snapshot,
+    waits: Waits,
+    now: float,
+    limits: Limits,
+    proven: Mapping[PartitionKey, float] = MappingProxyType({}),
+) -> tuple[list[Verdict], Waits]:
+    """The verdicts at this snapshot, the worst and longest first, and the waits to give with the next one.
+
+    :param waits: what the last call returned; `NO_WAITS` at first. Partitions that aren't in it are forgotten.
+    :param now: seconds, of the clock that all calls share.
+    :param proven: per partition, since when it is proven that a wait makes no progress, by that clock.
+    """
+    never_reported = groups_without_report(snapshot)
+    going_on: dict[PartitionKey, Wait] = {}
+    verdicts: list[Verdict] = []
+    for partition in snapshot.partitions:
+        verdict = _before_any_wait(snapshot, partition, never_reported)
+        if verdict is None:
+            wait = next_wait(
+                waits.get(partition.key), partition, now, snapshot.empty_polls, proven.get(partition.key, now)
+            )
+            going_on[partition.key] = wait
+            verdict = _of_wait(wait, partition, now, limits, never_reported)
+        verdicts.append(verdict)
+    return worst_first(verdicts), going_on
+
+
+def groups_without_report(snapshot: Snapshot) -> frozenset[str]:
+    """The leader groups that have reported nothing of any partition."""
+    groups = {leader.group for partition in snapshot.partitions for leader in partition.leaders}
+    reported = {
+        leader.group
+        for partition in snapshot.partitions
+        for leader in partition.leaders
+        if leader.has_reported or leader.published_offset is not None
+    }
+    return frozenset(groups - reported)
+
+
+def waits_for(partition: PartitionSnapshot) -> WaitsFor | None:
+    """For whom messages wait. ``None``: none do, as far as can be told."""
+    position, remote = partition.position, partition.remote_offset
+    if position is None:
+        return None
+    if partition.next_message is not None:
+        if partition.next_message.offset is None:
+            return None
+        position = max(position, partition.next_message.offset)
+        return WaitsFor.FOLLOWER if remote is not None and position < remote else WaitsFor.LEADER
+    is_open = remote is not None and position < remote
+    if partition.held_messages:
+        return WaitsFor.FOLLOWER if is_open else WaitsFor.LEADER
+    if partition.held_messages == 0:  # from inside: nothing that was received waits for a leader
+        return WaitsFor.FOLLOWER if is_open and partition.released_lag else None
+    if (partition.gated_lag or 0) + (partition.released_lag or 0) <= TRANSACTION_MARKER_MESSAGES:
+        return None
+    return WaitsFor.FOLLOWER if is_open and partition.released_lag else WaitsFor.LEADER
+
+
+def next_wait(
+    previous: Wait | None, partition: PartitionSnapshot, now: float, empty_polls: int | None, proven: float
+) -> Wait:
+    """What is left of a wait at another snapshot: rules 6 to 9."""
+    local, end = partition.position or 0, partition.high_watermark
+    remote = -1 if partition.remote_offset is None else partition.remote_offset
+    if previous is None:
+        return Wait(min(now, proven), local, remote, end, empty_polls)
+    was_open = local < previous.highest_remote
+    if local != previous.local_offset or (remote > previous.highest_remote and not was_open):
+        return Wait(now, local, remote, end, empty_polls)
+    is_idle = empty_polls is not None and previous.empty_polls is not None and empty_polls > previous.empty_polls
+    idle_at = now if is_idle else previous.idle_at
+    return Wait(previous.since, local, max(remote, previous.highest_remote), previous.end, empty_polls, idle_at)
+
+
+def proven_since(partition: PartitionSnapshot, taken_at: float) -> float | None:
+    """Since when it is proven, at the first look from outside, that the leader made no progress. Unix seconds.
+
+    That is its last report, which repeats the offset at which it stands. The message that waits may have been written
+    later: its timestamp can make the wait shorter, never longer, since producers write what they like there. Of the
+    follower nothing is proven: its commits have no time.
+
+    :param taken_at: Unix seconds of the snapshot.
+    """
+    leader = partition.blocked_by
+    if waits_for(partition) is not WaitsFor.LEADER or leader is None or leader.published_at is None:
+        return None
+    since = min(leader.published_at, taken_at)
+    written_at = None if partition.next_message is None else partition.next_message.written_at
+    return since if written_at is None or written_at > taken_at else max(since, written_at)
+
+
+def _before_any_wait(
+    snapshot: Snapshot, partition: PartitionSnapshot, never_reported: Collection[str]
+) -> Verdict | None:
+    """The verdict where no wait begins or goes on: rules 1 to 5."""
+    is_inside = partition.held_messages is not None
+    local, low, high = partition.local_offset, partition.low_watermark, partition.high_watermark
+    if snapshot.source_error is not None:
+        return _plain(partition, Grade.UNKNOWN, f"can't be told: {snapshot.source_error}")
+    if not is_inside and local is not None and low is not None and local < low:
+        return _plain(partition, Grade.STALLED, CANNOT_START.format(local=local, what=f"begins at {low}"))
+    if not is_inside and local is not None and high is not None and local > high:
+        return _plain(partition, Grade.STALLED, CANNOT_START.format(local=local, what=f"ends at {high}"))
+    if partition.error is not None:
+        return _plain(partition, Grade.UNKNOWN, f"can't be told: {partition.error}")
+    waits = waits_for(partition)
+    if snapshot.source is not None and not snapshot.source.ready:
+        if waits is None:
+            return _plain(partition, Grade.OK)
+        left = "" if snapshot.source.lag is None else f", {snapshot.source.lag} records to go"
+        return _plain(partition, Grade.UNKNOWN, f"waits for the start: what leaders published is being read{left}")
+    if partition.position is None or (high is None and not is_inside):
+        what = "where the follower is" if high is not None else "where the partition ends"
+        return _plain(partition, Grade.UNKNOWN, f"can't be told: {what} isn't known")
+    if waits is not None:
+        return None
+    silent = sorted(leader.group for leader in partition.leaders if leader.group in never_reported)
+    if silent:
+        return _plain(partition, Grade.UNKNOWN, _never(silent[0]))
+    return _plain(partition, Grade.OK)
+
+
+CANNOT_START = (
+    "can't be read on: the follower has committed {local}, and the partition {what}. Started there, the follower ends "
+    "or jumps, as auto.offset.reset says: set its group's offset (kafka-consumer-groups --reset-offsets)"
+)
+
+
+def _of_wait(
+    wait: Wait, partition: PartitionSnapshot, now: float, limits: Limits, never_reported: Collection[str]
+) -> Verdict:
+    """The verdict on a partition that waits: rules 10 to 13."""
+    whom = waits_for(partition)
+    assert whom is not None
+    is_inside = partition.held_messages is not None
+    leader = partition.blocked_by if whom is WaitsFor.LEADER else None
+    seconds = max(0.0, now - wait.since)
+    is_idle = wait.idle_at is not None and now - wait.idle_at <= IDLE_SECONDS
+    is_stalled, reason = seconds >= limits.stalled_after, ""
+    grade = Grade.WAITING if seconds >= limits.waiting_after else Grade.OK
+    if whom is WaitsFor.FOLLOWER and partition.held_messages == 0 and is_idle:
+        grade, is_stalled = Grade.OK, False
+        reason = "The follower's consumer gets nothing: these offsets hold no messages, or their broker doesn't answer"
+    elif leader is not None and leader.group in never_reported:
+        grade, reason = Grade.UNKNOWN, _never(leader.group)
+    elif leader is not None and _is_quiet(wait, partition):
+        reason, is_excused = _unreported(leader, partition)
+        is_stalled = is_stalled and not is_excused
+    elif leader is not None and _has_committed(leader, partition):
+        reason = COMMITS_WITHOUT_REPORT.format(leader=leader)
+    behind, is_exact = _behind(partition, whom)
+    return Verdict(
+        *partition.key,
+        grade=Grade.STALLED if is_stalled else grade,
+        waits_for=whom,
+        group=None if leader is None else leader.group,
+        group_offset=None if leader is None else leader.published_offset,
+        waiting_seconds=seconds,
+        behind=behind,
+        is_exact=is_exact,
+        local_offset=partition.local_offset if is_inside else partition.position,
+        remote_offset=partition.remote_offset,
+        reason=reason if grade is not Grade.OK or is_stalled or is_idle else "",
+    )
+
+
+COMMITS_WITHOUT_REPORT = (
+    "It has committed up to {leader.committed_offset} on the brokers and doesn't report it: is PublishCommitLog its "
+    "last step, and the commit log the same?"
+)
+COMMITTED_AND_QUIET = (
+    "It has committed up to {leader.committed_offset} on the brokers: either it reports these messages with its next "
+    "one (as Snuba does after replacements and invalid messages), or it doesn't publish"
+)
+MAYBE_UNREPORTED = (
+    "Nothing new has arrived since: either the leader stands still, or these are messages that it reports only with "
+    "its next one (Snuba: replacements, invalid messages)"
+)
+MAX_UNREPORTED_MESSAGES = 10
+"""So many trailing messages may be ones that a leader doesn't report before its next one."""
+
+
+def _unreported(leader: LeaderSnapshot, partition: PartitionSnapshot) -> tuple[str, bool]:
+    """Why a leader may not have reported the last messages of a partition, and whether that excuses it."""
+    if leader.published_offset is None or leader.is_rejected:
+        return "", False
+    if _has_committed(leader, partition):
+        return COMMITTED_AND_QUIET.format(leader=leader), True
+    behind, _ = _behind(partition, WaitsFor.LEADER)
+    return (MAYBE_UNREPORTED if behind <= MAX_UNREPORTED_MESSAGES else ""), False
+
+
+def _is_quiet(wait: Wait, partition: PartitionSnapshot) -> bool:
+    return wait.end is not None and partition.high_watermark == wait.end
+
+
+def _has_committed(leader: LeaderSnapshot, partition: PartitionSnapshot) -> bool:
+    """Whether the group has committed, on the brokers, the first message that waits for its report."""
+    published, committed = leader.published_offset, leader.committed_offset
+    return published is not None and committed is not None and committed > max(published, partition.position or 0)
+
+
+def _behind(partition: PartitionSnapshot, whom: WaitsFor) -> tuple[int, bool]:
+    """How many messages wait, and whether that is certain."""
+    if whom is WaitsFor.LEADER and partition.held_messages is not None and not partition.is_full:
+        return partition.held_messages, True
+    lag = partition.gated_lag if whom is WaitsFor.LEADER else partition.released_lag
+    if whom is WaitsFor.FOLLOWER and partition.held_messages is not None and lag is None:
+        lag = partition.held_messages
+    return lag or 0, lag == 1 and partition.next_message is not None
+
+
+def _never(group: str) -> str:
+    return f"group {group!r} has never reported: is its name right, and does it publish?"
+
+
+def _plain(partition: PartitionSnapshot, grade: Grade, reason: str = "") -> Verdict:
+    return Verdict(
+        *partition.key,
+        grade=grade,
+        local_offset=partition.local_offset,
+        remote_offset=partition.remote_offset,
+        reason=reason,
+    )

@@ -1,0 +1,175 @@
+"""Promise 3 on the real broker: where an assignment begins is not forgotten while the gate is closed.
+
+In all of these nothing was released when the follower's group changed, so its own commits can't have saved anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.followers import Follower, consumer_settings, produce_numbered
+from tests.integration.cluster.pipeline import PipelineProcess, PipelineSettings
+from tests.integration.cluster.reading import CommitLog
+from tests.integration.cluster.waiting import wait_until
+
+BEFORE = 10
+"""Messages in each partition before the first follower starts."""
+AFTER = 20
+"""Messages that come while it holds everything."""
+BOTH = (0, 1)
+DUE = [(partition, offset) for partition in BOTH for offset in range(BEFORE, BEFORE + AFTER)]
+WAIT_SECONDS = 60
+
+AUTO_COMMIT: dict[str, Any] = {"arroyo.enable.auto.commit": True}
+
+protocols = pytest.mark.parametrize("protocol", ["eager", "kip848"])
+
+
+@contextmanager
+def running(follower: Follower) -> Iterator[Follower]:
+    follower.start()
+    try:
+        yield follower
+    finally:
+        follower.stop()
+
+
+def received_by(*followers: Follower) -> list[tuple[int, int]]:
+    return sorted({each for follower in followers for each in follower.received})
+
+
+@protocols
+@pytest.mark.parametrize("commits", [{}, AUTO_COMMIT], ids=["commits itself", "auto-commit"])
+@pytest.mark.parametrize("change", ["another member joins", "the follower is restarted"])
+def test_no_loss_of_what_was_held_since_latest_was_resolved(
+    kafka: Kafka, topic_name: Callable[..., str], protocol: str, commits: dict[str, Any], change: str
+) -> None:
+    """It began at the end of each partition and has handed nothing on; whoever goes on begins where it did."""
+    topic = topic_name("events")
+    kafka.create_topic(topic, 2)
+    produce_numbered(kafka.bootstrap_servers, topic, BOTH, BEFORE)
+    settings = consumer_settings(kafka.bootstrap_servers, topic_name("follower"), protocol)
+    settings |= {"auto.offset.reset": "latest", **commits}
+    first = Follower(settings, topic)
+    with running(first):
+        wait_until(lambda: first.assigned == set(BOTH), WAIT_SECONDS, "the first has both partitions")
+        produce_numbered(kafka.bootstrap_servers, topic, BOTH, AFTER)
+        wait_until(lambda: first.held == 2 * AFTER, WAIT_SECONDS, "it holds everything")
+        if change == "another member joins":
+            second = Follower(settings, topic)
+            with running(second):
+                wait_until(
+                    lambda: len(first.assigned) == len(second.assigned) == 1, WAIT_SECONDS, "each has one partition"
+                )
+                for follower in (first, second):
+                    follower.release(BOTH, BEFORE + AFTER)
+                wait_until(lambda: len(received_by(first, second)) == len(DUE), WAIT_SECONDS, "everything came")
+    if change == "the follower is restarted":
+        second = Follower(settings, topic)
+        second.release(BOTH, BEFORE + AFTER)
+        with running(second):
+            wait_until(lambda: len(received_by(second)) == len(DUE), WAIT_SECONDS, "everything came")
+    assert received_by(first, second) == DUE
+
+
+def test_no_loss_when_a_follower_under_auto_commit_is_killed(
+    kafka: Kafka, topic_name: Callable[..., str], tmp_path: Path
+) -> None:
+    """With ``kill -9``, long before librdkafka would have committed by itself."""
+    topic, group, log_name = topic_name("events"), topic_name("follower"), topic_name("commit-log")
+    kafka.create_topic(topic, 2)
+    kafka.create_topic(log_name, 1)
+    produce_numbered(kafka.bootstrap_servers, topic, BOTH, BEFORE)
+    settings: dict[str, Any] = {
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "topic": topic,
+        "group": group,
+        "commit_log": log_name,
+        "leader_groups": ("leader",),
+        "consumer": {"auto.offset.reset": "latest", **AUTO_COMMIT, "auto.commit.interval.ms": 600_000},
+    }
+    with PipelineProcess("follower", PipelineSettings(journal=str(tmp_path / "first"), **settings)):
+        wait_until(
+            lambda: kafka.committed_offsets(group, topic) == dict.fromkeys(BOTH, BEFORE),
+            WAIT_SECONDS,
+            "where it began is committed",
+        )
+        produce_numbered(kafka.bootstrap_servers, topic, BOTH, AFTER)
+    log = CommitLog(kafka, log_name)
+    for partition in BOTH:
+        log.publish(BEFORE + AFTER, partition, "leader", topic)
+    with PipelineProcess("follower", PipelineSettings(journal=str(tmp_path / "second"), **settings)) as second:
+        wait_until(lambda: second.count() == len(DUE), WAIT_SECONDS, "everything came")
+        assert sorted((event.partition, event.offset) for event in second.events()) == DUE
+
+
+@protocols
+@pytest.mark.parametrize("commits", [{}, AUTO_COMMIT], ids=["commits itself", "auto-commit"])
+def test_no_loss_where_librdkafka_resolved_an_expired_commit_by_itself(
+    kafka: Kafka, topic_name: Callable[..., str], protocol: str, commits: dict[str, Any]
+) -> None:
+    """Arroyo hears nothing of it without ``arroyo.strict.offset.reset``: it goes on as if it began at the commit."""
+    topic, group = topic_name("events"), topic_name("follower")
+    kafka.create_topic(topic, 1)
+    produce_numbered(kafka.bootstrap_servers, topic, [0], BEFORE)
+    kafka.delete_records(topic, {0: BEFORE})
+    kafka.commit_offsets(group, topic, {0: 0})
+    settings = consumer_settings(kafka.bootstrap_servers, group, protocol)
+    settings |= {"auto.offset.reset": "latest", "arroyo.strict.offset.reset": False, **commits}
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+
+    def produce_one() -> None:
+        producer.produce(topic, b"", partition=0)
+        assert producer.flush(30) == 0
+
+    def is_held() -> bool:
+        produce_one()
+        return first.held > 0
+
+    first = Follower(settings, topic)
+    with running(first):
+        wait_until(is_held, WAIT_SECONDS, "a first message came")
+        while first.held < 15:
+            held = first.held
+            produce_one()
+            wait_until(lambda held=held: first.held > held, WAIT_SECONDS, "it came too")  # type: ignore[misc]
+        held = first.held
+        end = kafka.watermarks(topic)[0][1]
+        wait_until(
+            lambda: kafka.committed_offsets(group, topic).get(0, 0) > 0, WAIT_SECONDS, "where it began is committed"
+        )
+    assert first.received == []
+    second = Follower(settings, topic)
+    second.release([0], end)
+    with running(second):
+        wait_until(lambda: len(received_by(second)) >= held, WAIT_SECONDS, lambda: f"{len(second.received)} of {held}")
+    assert received_by(second) == [(0, offset) for offset in range(end - held, end)]
+
+
+def test_progress_a_step_that_is_slow_is_given_the_whole_time_for_its_work_at_the_end(
+    kafka: Kafka, topic_name: Callable[..., str]
+) -> None:
+    """200 released messages that take 20 ms each wait in the gate: a stop takes none of their 4 seconds."""
+    topic = topic_name("events")
+    kafka.create_topic(topic, 1)
+    produce_numbered(kafka.bootstrap_servers, topic, [0], 200)
+    settings = consumer_settings(kafka.bootstrap_servers, topic_name("follower"), "eager")
+    follower = Follower(settings, topic)
+    with running(follower):
+        wait_until(lambda: follower.held == 200, WAIT_SECONDS, "everything is held")
+        follower.seconds_a_message = 0.02
+        follower.release([0], 200)
+        follower.wait_until_received(1, WAIT_SECONDS)
+        started_at = time.monotonic()
+        follower.stop()
+        seconds = time.monotonic() - started_at
+    assert len(follower.received) < 200
+    assert follower.join_timeouts == [pytest.approx(25.0, abs=0.5)], seconds

@@ -1,0 +1,390 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+
+from arroyo_sync.core.source import SourceStatistics
+from arroyo_sync.observe.grade import Grade, Verdict, worst, worst_first
+from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.stalls import WaitsFor
+from arroyo_sync.observe.verdict import NO_WAITS, Limits, evaluate, proven_since
+
+LIMITS = Limits(stalled_after=300.0, waiting_after=15.0)
+OK, WAITING, STALLED, UNKNOWN = Grade.OK, Grade.WAITING, Grade.STALLED, Grade.UNKNOWN
+LEADER, FOLLOWER = WaitsFor.LEADER, WaitsFor.FOLLOWER
+
+
+class Look(NamedTuple):
+    """What is seen of the partition at a time."""
+
+    at: float
+    local: int | None
+    remote: int | None
+    high: int | None = 100
+    held: int | None = None
+    """``None``: it is seen from outside."""
+    published: int | None = -1
+    """By the one leader group; -1: the remote offset."""
+    committed: int | None = None
+    low: int | None = None
+    found: NextMessage | None = None
+    is_full: bool = False
+    is_rejected: bool = False
+    has_reported: bool = True
+    ready: bool = True
+    polls: int | None = None
+    error: str | None = None
+    source_error: str | None = None
+
+
+def snapshot(look: Look) -> Snapshot:
+    published = look.remote if look.published == -1 else look.published
+    leader = LeaderSnapshot(
+        "writers",
+        published,
+        committed_offset=look.committed,
+        is_rejected=look.is_rejected,
+        has_reported=look.has_reported,
+    )
+    partition = PartitionSnapshot(
+        "events",
+        3,
+        local_offset=look.local,
+        remote_offset=look.remote,
+        low_watermark=look.low,
+        high_watermark=look.high,
+        held_messages=look.held,
+        is_full=None if look.held is None else look.is_full,
+        leaders=(leader,),
+        next_message=look.found,
+        error=look.error,
+    )
+    source = SourceStatistics(ready=look.ready, alive=True, lag=7)
+    return Snapshot(look.at, (partition,), source, source_error=look.source_error, empty_polls=look.polls)
+
+
+def verdict_at_last(looks: list[Look], proven: float | None = None) -> Verdict:
+    waits = NO_WAITS
+    for look in looks:
+        since = {} if proven is None else {("events", 3): proven}
+        (verdict,), waits = evaluate(snapshot(look), waits, look.at, LIMITS, since)
+    return verdict
+
+
+def lasting(look: Look, seconds: float = 300.0) -> list[Look]:
+    """The same, seen twice."""
+    return [look, look._replace(at=look.at + seconds)]
+
+
+NOTHING_THERE = NextMessage(None)
+
+
+@pytest.mark.parametrize(
+    ("looks", "grade", "whom", "seconds"),
+    [
+        pytest.param(lasting(Look(0, 50, 50, source_error="it died")), UNKNOWN, None, None, id="1: the source ended"),
+        pytest.param(lasting(Look(0, 50, None, held=9, ready=False)), UNKNOWN, None, None, id="2: it replays"),
+        pytest.param(lasting(Look(0, 50, None, held=0, ready=False)), OK, None, None, id="2: and nothing waits"),
+        pytest.param(
+            [Look(0, 50, None, held=9, ready=False), Look(400, 50, 50, held=9), Look(414, 50, 50, held=9)],
+            OK,
+            LEADER,
+            14,
+            id="2: no wait begins in a replay",
+        ),
+        pytest.param(
+            [Look(0, 50, 50, held=9), Look(200, 50, None, held=9, ready=False), Look(310, 50, 50, held=9)],
+            OK,
+            LEADER,
+            0,
+            id="2: no wait goes on in a replay",
+        ),
+        pytest.param([Look(0, 5, 50, low=20)], STALLED, None, None, id="3: committed below the beginning"),
+        pytest.param([Look(0, 101, 50, low=20)], STALLED, None, None, id="3: committed beyond the end"),
+        pytest.param([Look(0, 20, 20, low=20, high=20)], OK, None, None, id="3: at both"),
+        pytest.param([Look(0, 101, 50, held=0)], OK, None, None, id="3: from inside it runs"),
+        pytest.param([Look(0, 50, 50, error="no broker")], UNKNOWN, None, None, id="4: not answered"),
+        pytest.param([Look(0, 50, 50, high=None)], UNKNOWN, None, None, id="4: no end"),
+        pytest.param([Look(0, None, 50)], UNKNOWN, None, None, id="4: no position"),
+        pytest.param(lasting(Look(0, 100, 100)), OK, None, None, id="5: all is done"),
+        pytest.param(lasting(Look(0, None, 50, low=50, high=50)), OK, None, None, id="5: nothing to begin with"),
+        pytest.param(lasting(Look(0, 99, 99)), OK, None, None, id="5: a transaction's marker, nobody looked"),
+        pytest.param(lasting(Look(0, 50, 50, found=NOTHING_THERE)), OK, None, None, id="5: nothing is there"),
+        pytest.param(
+            lasting(Look(0, 2, 2, high=4, held=0)), OK, None, None, id="5: two interleaved transactions, from inside"
+        ),
+        pytest.param(
+            lasting(Look(0, 1, 1, high=22, held=0)), OK, None, None, id="5: 1 message and 20 aborted, from inside"
+        ),
+        pytest.param(
+            lasting(Look(0, 1, 1, high=22, found=NOTHING_THERE)), OK, None, None, id="5: the same, from outside"
+        ),
+        pytest.param(
+            lasting(Look(0, 100, None, has_reported=False)), UNKNOWN, None, None, id="5: done, never reported"
+        ),
+        pytest.param([Look(0, 50, 50)], OK, LEADER, 0, id="6: the wait begins now"),
+        pytest.param(
+            [Look(0, 50, 50), Look(100, 100, 100), Look(350, 100, 100, high=200), Look(360, 100, 100, high=200)],
+            OK,
+            LEADER,
+            10,
+            id="6: an idle time is no wait",
+        ),
+        pytest.param([Look(0, 50, 50), Look(200, 51, 51), Look(214, 51, 51)], OK, LEADER, 14, id="7: messages went on"),
+        pytest.param([Look(0, 50, 50), Look(200, 51, 51), Look(500, 51, 51)], STALLED, LEADER, 300, id="7: and stand"),
+        pytest.param([Look(0, 50, 50), Look(200, 40, 50), Look(499, 40, 50)], WAITING, FOLLOWER, 299, id="7: a seek"),
+        pytest.param([Look(0, 50, 10), Look(200, 50, 20), Look(499, 50, 20)], WAITING, LEADER, 299, id="8: it works"),
+        pytest.param([Look(0, 50, None), Look(200, 50, 0), Look(499, 50, 0)], WAITING, LEADER, 299, id="8: now known"),
+        pytest.param([Look(0, 50, 0), Look(200, 50, 0), Look(300, 50, 0)], STALLED, LEADER, 300, id="8: 0 stays 0"),
+        pytest.param([Look(0, 50, 50), Look(200, 50, 80), Look(214, 50, 80)], OK, FOLLOWER, 14, id="8: it opened"),
+        pytest.param(
+            [Look(0, 50, 50), Look(200, 50, 80), Look(500, 50, 80)], STALLED, FOLLOWER, 300, id="8: and stands"
+        ),
+        pytest.param(
+            [Look(0, 50, 30), Look(100, 50, 20), Look(200, 50, 30), Look(250, 50, 20), Look(300, 50, 30)],
+            STALLED,
+            LEADER,
+            300,
+            id="8: a leader that starts over again and again",
+        ),
+        pytest.param(
+            [Look(0, 50, 60), Look(100, 50, 70), Look(200, 50, 80), Look(300, 50, 90)],
+            STALLED,
+            FOLLOWER,
+            300,
+            id="9: the leader runs ahead, the follower stands",
+        ),
+        pytest.param(
+            [Look(0, 50, 60), Look(100, 50, None), Look(200, 50, 70), Look(300, 50, 70)],
+            STALLED,
+            FOLLOWER,
+            300,
+            id="9: once open, the follower must move",
+        ),
+        pytest.param(
+            [Look(0, 50, 50), Look(150, 50, None), Look(300, 50, 50)], STALLED, LEADER, 300, id="9: unknown in between"
+        ),
+        pytest.param(
+            [Look(0, 2, 4, high=4, held=0, polls=5), Look(300, 2, 4, high=4, held=0, polls=900)],
+            OK,
+            FOLLOWER,
+            300,
+            id="10: released markers, and the consumer is given nothing",
+        ),
+        pytest.param(
+            [Look(0, 2, 4, high=4, held=0, polls=5), Look(9, 2, 4, 4, 0, polls=6), Look(300, 2, 4, 4, 0, polls=6)],
+            STALLED,
+            FOLLOWER,
+            300,
+            id="10: the next step hangs with the message in its hand",
+        ),
+        pytest.param(
+            [Look(0, 2, 4, high=4, held=2, polls=5), Look(300, 2, 4, high=4, held=2, polls=900)],
+            STALLED,
+            FOLLOWER,
+            300,
+            id="10: what is buffered is a message",
+        ),
+        pytest.param(lasting(Look(0, 50, 50), 299), WAITING, LEADER, 299, id="11: not long enough yet"),
+        pytest.param(lasting(Look(0, 50, 50)), STALLED, LEADER, 300, id="11: the leader stands still"),
+        pytest.param(lasting(Look(0, 50, 80)), STALLED, FOLLOWER, 300, id="11: the follower stands still"),
+        pytest.param(lasting(Look(0, 60, 50)), STALLED, LEADER, 300, id="11: the leader went back and stays"),
+        pytest.param(lasting(Look(0, 99, 99, held=1)), STALLED, LEADER, 300, id="11: one held message waits"),
+        pytest.param(
+            lasting(Look(0, 99, 99, found=NextMessage(99))), STALLED, LEADER, 300, id="11: one message is there"
+        ),
+        pytest.param(
+            lasting(Look(0, 7, None, high=None, held=1)), STALLED, LEADER, 300, id="11: held, the end unknown"
+        ),
+        pytest.param(
+            lasting(Look(0, 50, 60, found=NextMessage(60))), STALLED, LEADER, 300, id="11: released offsets are a gap"
+        ),
+        pytest.param(
+            lasting(Look(0, 99, 99, held=1, committed=100)), WAITING, LEADER, 300, id="11: done, not reported"
+        ),
+        pytest.param(
+            [Look(0, 98, 98, 99, 1, committed=99), Look(300, 98, 98, 100, 2, committed=100)],
+            STALLED,
+            LEADER,
+            300,
+            id="11: and new ones arrive: it doesn't publish",
+        ),
+        pytest.param(
+            lasting(Look(0, 50, None, published=5000, is_rejected=True)), STALLED, LEADER, 300, id="11: past the end"
+        ),
+        pytest.param(
+            lasting(Look(0, 50, None, has_reported=False), 299), UNKNOWN, LEADER, 299, id="12: it has never reported"
+        ),
+        pytest.param(
+            lasting(Look(0, 50, None, has_reported=False)), STALLED, LEADER, 300, id="11: and that for too long"
+        ),
+        pytest.param(lasting(Look(0, 50, None), 20), WAITING, LEADER, 20, id="12: it reported of another partition"),
+        pytest.param(lasting(Look(0, 50, 50), 14), OK, LEADER, 14, id="13: it may be working"),
+        pytest.param(lasting(Look(0, 50, 50), 15), WAITING, LEADER, 15, id="13: no progress for 15 s"),
+        pytest.param(lasting(Look(0, 50, 80), 15), WAITING, FOLLOWER, 15, id="13: nor by the follower"),
+    ],
+)
+def test_the_verdict(looks: list[Look], grade: Grade, whom: WaitsFor | None, seconds: float | None) -> None:
+    """At the last of several snapshots, by the rules of the module's docstring, whose numbers the cases have."""
+    verdict = verdict_at_last(looks)
+    assert (verdict.grade, verdict.waits_for, verdict.waiting_seconds) == (grade, whom, seconds)
+
+
+@pytest.mark.parametrize(
+    ("look", "says"),
+    [
+        (Look(0, 50, 50, source_error="it died"), "can't be told: it died"),
+        (
+            Look(0, 50, None, held=9, ready=False),
+            "waits for the start: what leaders published is being read, 7 records",
+        ),
+        (Look(0, 5, 50, low=20), "the follower has committed 5, and the partition begins at 20"),
+        (Look(0, 101, 50), "the follower has committed 101, and the partition ends at 100"),
+        (Look(0, 50, 50, error="no broker"), "can't be told: no broker"),
+        (Look(0, 50, 50, high=None), "where the partition ends isn't known"),
+        (Look(0, 50, None, has_reported=False), "group 'writers' has never reported"),
+        (Look(0, 100, None, has_reported=False), "group 'writers' has never reported"),
+        (
+            Look(0, 99, 99, held=1),
+            "either the leader stands still, or these are messages that it reports only with its",
+        ),
+        (Look(0, 99, 99, held=1, committed=100), "It has committed up to 100 on the brokers: either it reports"),
+    ],
+)
+def test_why_is_said(look: Look, says: str) -> None:
+    """Where it isn't plain from the numbers."""
+    assert says in verdict_at_last(lasting(look, 20)).reason
+
+
+@pytest.mark.parametrize(
+    ("look", "behind", "is_exact"),
+    [
+        pytest.param(Look(0, 50, 50), 50, False, id="from outside these are offsets"),
+        pytest.param(Look(0, 50, 50, held=9), 9, True, id="from inside what is held"),
+        pytest.param(Look(0, 50, 50, held=9, is_full=True), 50, False, id="and what a full partition doesn't fetch"),
+        pytest.param(Look(0, 99, 99, found=NextMessage(99)), 1, True, id="one that was seen"),
+        pytest.param(Look(0, 50, 80), 30, False, id="released"),
+    ],
+)
+def test_how_many_wait_and_whether_that_is_certain(look: Look, behind: int, is_exact: bool) -> None:
+    """Offsets may hold no messages: markers, aborted ones, compacted ones."""
+    verdict = verdict_at_last([look])
+    assert (verdict.behind, verdict.is_exact) == (behind, is_exact)
+
+
+REPORTED_AT = 1000.0
+
+
+@pytest.mark.parametrize(
+    ("found", "since"),
+    [
+        pytest.param(NextMessage(50, 900.0), 1000.0, id="older than the last report"),
+        pytest.param(NextMessage(50, -3e9), 1000.0, id="of long ago: mirrored"),
+        pytest.param(NextMessage(50, 1200.0), 1200.0, id="it came after the last report"),
+        pytest.param(NextMessage(50, 9e9), 1000.0, id="from the future"),
+        pytest.param(NextMessage(50, None), 1000.0, id="no timestamp"),
+        pytest.param(None, 1000.0, id="nobody looked"),
+        pytest.param(NOTHING_THERE, None, id="nothing waits"),
+    ],
+)
+def test_a_wait_is_proven_since_the_leaders_last_report_and_never_older(
+    found: NextMessage | None, since: float | None
+) -> None:
+    """Producers' timestamps can make it shorter, never longer."""
+    leader = LeaderSnapshot("writers", 50, published_at=REPORTED_AT)
+    partition = PartitionSnapshot("events", 3, 50, 50, 0, 100, (leader,), next_message=found)
+    assert proven_since(partition, 1300.0) == since
+
+
+def test_nothing_is_proven_of_a_follower_or_by_a_report_from_the_future() -> None:
+    """A follower that began a moment ago has an old commit too."""
+    leader = LeaderSnapshot("writers", 80, published_at=REPORTED_AT)
+    partition = PartitionSnapshot("events", 3, 50, 80, 0, 100, (leader,))
+    assert proven_since(partition, 1300.0) is None
+    late = replace(partition, remote_offset=50, leaders=(replace(leader, published_offset=50),))
+    assert proven_since(late, 900.0) == 900.0
+
+
+def test_a_wait_begins_when_it_is_proven_to_have_begun() -> None:
+    """At the first look; what is seen later counts by itself."""
+    assert verdict_at_last([Look(400, 50, 50)], proven=50.0).grade is STALLED
+    assert verdict_at_last([Look(400, 50, 50), Look(405, 50, 60)], proven=50.0).waiting_seconds == 0.0
+
+
+def test_a_partition_that_is_not_seen_is_forgotten() -> None:
+    """A partition that was revoked and comes back begins its wait anew."""
+    _, waits = evaluate(snapshot(Look(0, 50, 50)), NO_WAITS, 0, LIMITS)
+    _, waits = evaluate(Snapshot(200.0, ()), waits, 200, LIMITS)
+    (verdict,), waits = evaluate(snapshot(Look(310, 50, 50)), waits, 310, LIMITS)
+    assert verdict.waiting_seconds == 0
+
+
+SLOW = LeaderSnapshot("slow", published_offset=50)
+FAST = LeaderSnapshot("fast", published_offset=90)
+
+
+@pytest.mark.parametrize(
+    ("remote", "leaders", "says"),
+    [
+        pytest.param(
+            50,
+            (FAST, SLOW),
+            "events[3] has stood still for 300 s at 50: up to 50 messages wait for group 'slow', which is at 50",
+            id="for the slowest group",
+        ),
+        pytest.param(
+            None,
+            (FAST, LeaderSnapshot("silent")),
+            "events[3] has stood still for 300 s at 50: up to 50 messages wait for group 'silent', which has published"
+            " nothing",
+            id="for a group that never published",
+        ),
+        pytest.param(
+            None,
+            (FAST, SLOW),
+            "events[3] has stood still for 300 s at 50: up to 50 messages wait, and what the leaders have committed"
+            " isn't known (yet)",
+            id="for the source",
+        ),
+        pytest.param(
+            50,
+            (),
+            "events[3] has stood still for 300 s at 50: up to 50 messages wait for the leaders, which are at 50",
+            id="for leaders that nobody knows by name",
+        ),
+        pytest.param(
+            80,
+            (FAST, SLOW),
+            "events[3] has stood still for 300 s at 50: up to 30 messages are released up to 80, but the follower"
+            " doesn't pass them on",
+            id="for the follower",
+        ),
+    ],
+)
+def test_a_stall_says_where_since_when_for_whom_and_how_far(
+    remote: int | None, leaders: tuple[LeaderSnapshot, ...], says: str
+) -> None:
+    """One line is enough to know whom to call."""
+    partition = PartitionSnapshot("events", 3, 50, remote, high_watermark=100, leaders=leaders)
+    seen = Snapshot(0.0, (partition,))
+    _, waits = evaluate(seen, NO_WAITS, 0, LIMITS)
+    (verdict,), _ = evaluate(seen, waits, 300, LIMITS)
+    assert verdict.grade is STALLED
+    assert str(verdict.stall) == says
+    assert str(verdict).startswith(says)
+
+
+def test_the_worst_comes_first_and_of_those_the_longest() -> None:
+    """The first one is where it began."""
+    verdicts = [
+        Verdict("events", 0, OK),
+        Verdict("events", 1, WAITING, waiting_seconds=20.0),
+        Verdict("events", 2, STALLED, waiting_seconds=300.0),
+        Verdict("events", 3, UNKNOWN),
+        Verdict("events", 4, STALLED, waiting_seconds=400.0),
+    ]
+    assert [each.partition for each in worst_first(verdicts)] == [4, 2, 3, 1, 0]
+    assert worst(verdicts) is STALLED
+    assert worst([]) is OK
