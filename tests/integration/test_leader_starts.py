@@ -13,7 +13,7 @@ from arroyo.backends.kafka import KafkaPayload
 from arroyo.backends.kafka.commit import CommitCodec
 from confluent_kafka import TopicCollection
 
-from arroyo_sync.leaders.commit_log.report_writer import FINISH_SECONDS
+from arroyo_sync.leaders.commit_log.publishing.report_writer import FINISH_SECONDS
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.followers import PROTOCOLS, consumer_settings, produce_numbered
