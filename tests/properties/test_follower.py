@@ -193,6 +193,22 @@ class Follower(RuleBasedStateMachine):
         world.judge.user_sought(partition, offset)
         world.flow.seek({PARTITIONS[partition]: offset})
 
+    @precondition(lambda self: self.world.flow is not None)
+    @rule(partition=some_partition, distance=st.integers(-3, 3), answer=some_answer)
+    def user_seeks_while_the_processor_carries(self, partition: int, distance: int, answer: str) -> None:
+        """The next step has rejected a message; then the seek goes to it, or near it, or before what is held."""
+        partition %= self.world.partitions
+        self.leaders_move(partition, 1)
+        self._turn(partition, "accept")
+        self._turn(None, "accept")
+        self.leaders_move(partition, 3)
+        self._turn(partition, "reject")
+        carried = self.world.carried
+        if carried is not None and carried.partition.index == partition:
+            self.user_seeks(partition, max(0, carried.offset + distance))
+        self._turn(None, answer)
+        self._turn(partition, "accept")
+
     @rule(kind=st.sampled_from(["crash", "death", "shutdown"]), answer=some_answer, is_lost=st.booleans())
     def end(self, kind: str, answer: str, is_lost: bool) -> None:
         """The follower crashes, with no chance to do anything more, or is shut down; or its source dies."""
