@@ -46,7 +46,7 @@ LEFT_OUT: dict[type, str] = {
     SynchronizedPartitionStateManager: "_callback callback_errors _throttle _undelivered "
     "_delivery _lock _moved_condition _failure partitions wait_for_move",
     FlowControlledConsumer: "_inner _inner_poll _manager _check_source _slice_seconds _wait_seconds "
-    "_rejected_wait_seconds _before_close _after_close _inner_stage_offsets _start _hidden empty_polls",
+    "_rejected_wait_seconds _before_close _after_close _on_subscribe _inner_stage_offsets _start _hidden empty_polls",
     Pauses: "_inner pauses resumes",
     LeaderOffsets: "groups _index _lock _delivered _manager _unverified _epoch unverified",
     PublishedOffset: "latest_by_log_partition heard_at_seconds epoch",

@@ -117,6 +117,41 @@ def test_partitions_of_several_topics_are_refused() -> None:
         factory.create_with_partitions(no_commit, {partition(0): 0, Partition(Topic("others"), 0): 0})
 
 
+@pytest.mark.parametrize(
+    ("topic", "told"),
+    [pytest.param("events", ["events"], id="a topic"), pytest.param("^events.*", [], id="a pattern")],
+)
+def test_the_source_is_told_the_topic_before_it_is_started(topic: str, told: list[str]) -> None:
+    """So it keeps nothing of any other; of a pattern it learns by the first assignment."""
+    source = NotedSource()
+    topics: list[str] = []
+
+    def note(topic: str) -> None:
+        assert source.starts == 0
+        topics.append(topic)
+
+    source.subscribe = note  # type: ignore[method-assign]
+    flow = make_factory(source).flow_control(ScriptedConsumer())
+    flow.subscribe([Topic(topic)])
+    flow.poll(0.0)
+    assert (topics, source.starts) == (told, 1)
+
+
+def test_a_source_that_was_written_before_topics_were_told_goes_on_as_it_is() -> None:
+    """It needn't inherit the contract."""
+
+    class OlderSource:
+        unverified: Mapping[Any, int] = {}
+
+        def start(self, manager: object) -> None: ...
+        def check(self) -> None: ...
+
+    older: Any = OlderSource()
+    flow = make_factory(older).flow_control(ScriptedConsumer())
+    flow.subscribe([Topic("events")])
+    assert flow.poll(0.0) is None
+
+
 # What it makes.
 
 
