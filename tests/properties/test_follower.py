@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.gate.partition_buffer import MESSAGE_OVERHEAD_BYTES, HoldLimits
 from tests.model.scripted import ANSWERS, PARTITIONS, CommitAlways
 from tests.model.world import World, models
 
@@ -41,7 +41,7 @@ def some_limits(draw: st.DrawFn) -> HoldLimits:
     resume = draw(st.integers(0, messages - 1))
     if draw(st.booleans()):
         return HoldLimits(messages=messages, resume_messages=resume)
-    return HoldLimits(bytes=500 * messages, resume_bytes=500 * resume)
+    return HoldLimits(bytes=MESSAGE_OVERHEAD_BYTES * messages, resume_bytes=MESSAGE_OVERHEAD_BYTES * resume)
 
 
 class Follower(RuleBasedStateMachine):
