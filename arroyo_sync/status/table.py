@@ -38,8 +38,11 @@ from arroyo_sync.status.summary import (
 MIN_COLUMNS = 80
 MAX_COLUMNS = 100_000
 DETAILED_PARTITIONS = 5
+"""So many are explained below the table: the worst of each cause."""
 WAITS_FOR_COLUMNS = 12
 """The least room for whom a partition waits."""
+MOST_WAITS_FOR_COLUMNS = 32
+"""So much room it gets before further columns get any."""
 
 LEGEND = (
     "Every offset is the next one: a group at 42 has done everything up to 41; a topic that ends at 42 holds "
@@ -121,7 +124,8 @@ def _table(
     offsets, by_group = _offset_columns(rows), _group_columns(rows, view)
     written = _column("written", [age(each.lag_seconds(status.snapshot.taken_at)) for _, each in rows])
     optional = [written, *offsets[:3], *by_group, *offsets[3:]]
-    room = width - WAITS_FOR_COLUMNS - len(GAP) - _width(columns)
+    wanted = min(max(map(len, whom)), MOST_WAITS_FOR_COLUMNS, width - _width(columns) - len(GAP))
+    room = width - max(WAITS_FOR_COLUMNS, wanted) - len(GAP) - _width(columns)
     for column in optional:
         needed = column.width + len(GAP)
         if view.is_wide or needed <= room:
@@ -229,7 +233,7 @@ def _details(
 ) -> list[Text]:
     partitions = {each.key: each for each in status.snapshot.partitions}
     lines: list[Text] = []
-    for verdict in [each for each in shown if each.grade is not Grade.OK or view.partitions][:DETAILED_PARTITIONS]:
+    for verdict in _worst_of_each_cause(shown, view)[:DETAILED_PARTITIONS]:
         partition = partitions[verdict.key]
         style = GRADE_STYLES[verdict.grade]
         said = f"{shown_name(verdict.topic)}[{verdict.partition}] {verdict.grade.value}"
@@ -246,6 +250,17 @@ def _details(
             for leader in partition.leaders:
                 lines += wrapped(f"    {_of_leader(leader, view)}", width, "dim", indent="      ")
     return [Text(), *lines] if lines else []
+
+
+def _worst_of_each_cause(shown: Sequence[Verdict], view: View) -> list[Verdict]:
+    """What is worth a sentence: partitions that wait for the same group are one cause, unless they were asked for."""
+    if view.partitions:
+        return list(shown)
+    worst: dict[object, Verdict] = {}
+    for verdict in shown:
+        if verdict.grade is not Grade.OK:
+            worst.setdefault((verdict.grade, verdict.waits_for, verdict.group, verdict.reason), verdict)
+    return list(worst.values())
 
 
 def _of_leader(leader: LeaderSnapshot, view: View) -> str:
