@@ -20,7 +20,7 @@ from rich.text import Text
 from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot
 from arroyo_sync.observe.stalls import WaitsFor
-from arroyo_sync.status.check import Status
+from arroyo_sync.status.check import LEGEND, LEGEND_WITHOUT_COMMIT_LOG, Status
 from arroyo_sync.status.summary import (
     GAP,
     GRADE_STYLES,
@@ -44,21 +44,6 @@ WAITS_FOR_COLUMNS = 12
 MOST_WAITS_FOR_COLUMNS = 32
 """So much room it gets before further columns get any."""
 
-LEGEND = (
-    "Every offset is the next one: a group at 42 has done everything up to 41; a topic that ends at 42 holds "
-    "up to 41. published: what a leader reported last on the commit log, and how long ago; this counts. "
-    "committed: its commit on the broker, which comes up to a second later, by its commit policy. remote: the "
-    "lowest published offset; messages below it are released. follower: what the follower has committed. "
-    "since: for how long no progress was seen, or none can have been made. waiting: messages; ~ if some of "
-    "these offsets may hold none. written: how long ago the first waiting message was written, by its "
-    "timestamp."
-)
-LEGEND_WITHOUT_COMMIT_LOG = LEGEND.replace(
-    "published: what a leader reported last on the commit log, and how long ago; this counts. committed: its commit on "
-    "the broker, which comes up to a second later, by its commit policy. remote: the lowest published offset",
-    "committed: the leader's commit on the broker. remote: the lowest of them",
-)
-
 
 def status_lines(status: Status, view: View, width: int, members: Members | None = None) -> list[Text]:
     """What is printed, line by line.
@@ -78,8 +63,9 @@ def status_lines(status: Status, view: View, width: int, members: Members | None
         lines.append(Text(f"{left_out} more partitions are left out: --all shows them", "dim"))
     lines += _details(status, shown, view, width, members, has_groups)
     if view.shows_legend:
-        legend = LEGEND if view.uses_commit_log else LEGEND_WITHOUT_COMMIT_LOG
-        lines += [Text(), *wrapped(legend, width, "dim", indent="")]
+        legend = wrapped(LEGEND if view.uses_commit_log else LEGEND_WITHOUT_COMMIT_LOG, width, "dim", indent="")
+        is_too_long = view.screen_lines is not None and len(lines) + len(legend) + 2 > view.screen_lines
+        lines += [Text(), *([Text("--help says what the columns mean", "dim")] if is_too_long else legend)]
     return lines
 
 
@@ -201,8 +187,10 @@ def _group_columns(rows: _Rows, view: View) -> list[_Column]:
 
 
 def _whom(verdict: Verdict, members: Members) -> str:
-    if verdict.grade is Grade.UNKNOWN or verdict.waits_for is None:
+    if verdict.waits_for is None:
         return "" if verdict.grade is Grade.OK else verdict.reason
+    if verdict.grade is Grade.UNKNOWN:
+        return f"{verdict.group} (never reported)"
     if verdict.waits_for is WaitsFor.FOLLOWER:
         return "the follower"
     if verdict.group is None:
