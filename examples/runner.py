@@ -34,6 +34,7 @@ DEFAULT_SESSION_TIMEOUT_MS = 45_000
 BROKER_SECONDS = 30.0
 """How long no broker may answer at the start."""
 PRODUCER_CLOSE_SECONDS = 10.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 TOLD_IN_ONE_LINE = (ArroyoSyncError, ConsumerError, KafkaException, RetryException)
 """The last one: Arroyo has tried to commit several times; its cause says why it couldn't."""
 
@@ -189,7 +190,12 @@ class Shutdown:
         self._processor: StreamProcessor[Any] | None = None
 
     def request(self, signum: int, frame: object) -> None:
-        """The signal handler: have the processor finish what it has begun, commit, and return from ``run``."""
+        """The signal handler: have the processor finish what it has begun, commit, and return from ``run``.
+
+        The next signal ends the process at once: what has been begun may hang.
+        """
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
         self.is_requested = True
         if self._processor is not None:
             self._processor.signal_shutdown()
@@ -203,9 +209,9 @@ class Shutdown:
 
 @contextmanager
 def shutdown_signals() -> Iterator[Shutdown]:
-    """Within the context SIGTERM and SIGINT (Ctrl-C) shut down cleanly, instead of ending the process."""
+    """Within the context the first SIGTERM or SIGINT (Ctrl-C) shuts down cleanly; the second ends the process."""
     shutdown = Shutdown()
-    before = {each: signal.signal(each, shutdown.request) for each in (signal.SIGTERM, signal.SIGINT)}
+    before = {each: signal.signal(each, shutdown.request) for each in SIGNALS}
     try:
         yield shutdown
     finally:

@@ -6,11 +6,12 @@ for tests.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from arroyo_sync.core.checks import check_members
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 
@@ -23,6 +24,15 @@ class HighWatermarks(Protocol):
     def cached(self, topic: str, partition: int) -> int | None:
         """The end offset that the client saw last, or ``None``. Never blocks."""
         ...
+
+
+def check_source(argument: str, value: object) -> None:
+    """Return if it is a `RemoteOffsetSource`, inherited or not.
+
+    :raises ConfigurationError: it isn't.
+    """
+    members = ("start", "check", "stop", "assign", "revoke", "received", "unverified")
+    check_members(argument, value, members, "a source of remote offsets, such as a CommitLogConsumer")
 
 
 class RemoteOffsetSource(Protocol):
@@ -55,6 +65,14 @@ class RemoteOffsetSource(Protocol):
     def stop(self, timeout: float) -> None:
         """End, within ``timeout`` seconds, and release all that was taken. Called again, it does nothing."""
         ...
+
+    def subscribe(self, topic: str) -> None:
+        """The follower will read this topic: a source may drop what it learns about any other. Never blocks.
+
+        Called before `start` where the topic is known by then. It isn't for a subscription to a pattern, nor without
+        the flow control: there the first assignment names it.
+        """
+        return
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
         """KnownEnd begins anew for these partitions, which the follower reads from these positions on.
@@ -102,6 +120,8 @@ class SourceStatistics:
     """Records of the commit log, or answers of the broker, that were read."""
     other_groups: int = 0
     """Records of groups that aren't followed: skipped."""
+    other_topics: int = 0
+    """Records of followed groups about other topics, or about more partitions than are kept: skipped."""
     logical: int = 0
     """Records of followed groups whose offset is a logical one: skipped."""
     tombstones: int = 0
@@ -117,7 +137,15 @@ class SourceStatistics:
     lag: int | None = None
     """How many offsets of the commit log are still to be read, now. ``None``: unknown, or there is no commit log."""
     newest_timestamp_ms: int | None = None
-    """The latest broker timestamp of any record that was read, Unix milliseconds."""
+    """The latest broker timestamp of any record that was read, Unix milliseconds. None of the future counts."""
+    from_the_future: int = 0
+    """Records with a timestamp from the future, which count as old as the record before."""
+    groups_seen: Sequence[str] = ()
+    """The first groups that were seen to publish, whether they are followed or not."""
+    is_foreign: bool = False
+    """Whether none of the first records is a commit record: this is no commit log."""
+    logs_silence: bool = False
+    """Whether the source itself logs that a group has published nothing."""
 
 
 @runtime_checkable

@@ -187,7 +187,7 @@ class SynchronizedPartitionStateManager:
                     previous = cell.current[1]
                     if previous.local == local and cell.current[0] is not None:
                         continue
-                    _check_offset(key, local)
+                    check_offset(key, local)
                     if local is not None and previous.local is not None and local < previous.local:
                         self._undelivered.append(_StepBack(key, "local", previous.local, local))
                     self._store(cell, Offsets(local, previous.remote))
@@ -223,7 +223,7 @@ class SynchronizedPartitionStateManager:
                     previous = cell.current[1]
                     if previous.remote == remote and cell.current[0] is not None:
                         continue
-                    _check_offset(key, remote)
+                    check_offset(key, remote)
                     if remote is not None and previous.remote is not None and remote < previous.remote:
                         self._undelivered.append(_StepBack(key, "remote", previous.remote, remote))
                     moved = True
@@ -352,7 +352,11 @@ class _StepBack(NamedTuple):
     offset: int
 
 
-def _check_offset(key: PartitionKey, offset: int | None) -> None:
+def check_offset(key: PartitionKey, offset: object) -> None:
+    """Return if it is an offset, or ``None``.
+
+    :raises InvalidOffset: it isn't.
+    """
     if offset is not None and (type(offset) is not int or not 0 <= offset <= MAX_OFFSET):
         raise InvalidOffset(
             f"{key[0]}[{key[1]}]: an offset is None or an integer from 0 to 2**63 - 1, not {shown(offset)}"

@@ -28,6 +28,7 @@ from arroyo.backends.abstract import Consumer
 from arroyo.types import BrokerValue, Partition, Topic
 from confluent_kafka import KafkaError, KafkaException
 
+from arroyo_sync.core.checks import check_callable, check_consumer, check_instance, check_seconds
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.drain import Drain
@@ -63,6 +64,9 @@ class FlowControlledConsumer(Consumer[TPayload]):
         dead.
     :param slice_seconds: for how long a poll waits at most while something is held.
     :param rejected_wait_seconds: for how long it waits after the next step rejected a message.
+    :param before_close: called before the inner consumer is closed; ``after_close`` after it.
+    :param on_subscribe: called with the topic's name before the inner consumer subscribes; not for a pattern.
+    :raises ConfigurationError: an argument can't be right; the message names it.
     """
 
     def __init__(
@@ -75,8 +79,17 @@ class FlowControlledConsumer(Consumer[TPayload]):
         rejected_wait_seconds: float = 0.010,
         before_close: Callable[[], None] | None = None,
         after_close: Callable[[], None] | None = None,
+        on_subscribe: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_consumer("inner", inner)
+        check_instance("manager", manager, SynchronizedPartitionStateManager)
+        check_callable("check_source", check_source, "something to call without arguments")
+        check_seconds("slice_seconds", slice_seconds)
+        check_seconds("rejected_wait_seconds", rejected_wait_seconds)
+        check_callable("before_close", before_close, "something to call without arguments", may_be_none=True)
+        check_callable("after_close", after_close, "something to call without arguments", may_be_none=True)
+        check_callable("clock", clock, "something to call for monotonic seconds")
         self._inner = inner
         self._inner_poll = inner.poll
         self._manager = manager
@@ -85,6 +98,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._rejected_wait_seconds = rejected_wait_seconds
         self._before_close = before_close
         self._after_close = after_close
+        self._on_subscribe = on_subscribe
         # The current gate's; None while nothing is assigned.
         self._buffers: PartitionBuffers | None = None
         self._drain: Drain | None = None
@@ -193,13 +207,24 @@ class FlowControlledConsumer(Consumer[TPayload]):
     # Offsets.
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
-        """Read on from these offsets; what the gate holds at or past them is forgotten, since it comes again."""
+        """Read on from these offsets; what the gate holds at or past them is forgotten, since it comes again.
+
+        A message that the processor carries, since it was rejected, isn't handed on before them. On the processor's
+        thread, outside the next step's ``submit``.
+        """
+        before = dict(self._inner.tell())
         self._inner.seek(offsets)
         for partition, offset in offsets.items():
             # What is held from here on lies below the last offset staged: a rebuild must not begin behind it.
             self._resume_offsets[partition.index] = min(offset, self._resume_offsets.get(partition.index, offset))
-            if self._buffers is not None:
-                self._buffers.seek(partition, offset)
+            if self._buffers is None:
+                continue
+            carried = self._buffers.carried_offset(partition, before[partition])
+            self._buffers.seek(partition, offset)
+            if carried == offset:
+                self._inner.seek({partition: offset + 1})  # that one comes from the processor
+                carried = None
+            self._buffers.discard_carried(partition, carried)
 
     def stage_offsets(self, offsets: Mapping[Partition, int]) -> None:
         """Stage offsets to be committed. On the hot path: once or twice a message."""
@@ -227,6 +252,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         """
         if len(topics) != 1:
             raise ConfigurationError(f"the gate takes one topic, not {[topic.name for topic in topics]}")
+        if self._on_subscribe is not None and not topics[0].name.startswith("^"):  # librdkafka's sign of a pattern
+            self._on_subscribe(topics[0].name)
 
         def assigned(offsets: Mapping[Partition, int]) -> None:
             self._pauses.forget(offsets)

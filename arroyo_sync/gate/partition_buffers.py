@@ -117,11 +117,14 @@ class PartitionBuffers:
     # Taking and giving.
 
     def hold(self, buffer: PartitionBuffer, offset: int, message: Message[Any]) -> None:
-        """Buffer a message.
+        """Buffer a message, unless the processor carried it over a seek: then it is read again, or was skipped.
 
         :raises MessageRejected: the buffer is full.
         """
         if offset != buffer.expected:
+            if offset == buffer.carried:
+                buffer.set_carried(None)
+                return
             self._skip_or_go_back(buffer, offset)
         if buffer.is_full and buffer.is_at_limit:
             raise MessageRejected
@@ -165,6 +168,8 @@ class PartitionBuffers:
                 self.remove(buffer, index)
                 self.note_progress(buffer)
                 return
+        if buffer.carried == invalid.offset:
+            buffer.set_carried(None)  # the processor carries it no more
 
     def drop_all(self) -> None:
         """Forget what is buffered: it stays in Kafka and is read again."""
@@ -213,6 +218,22 @@ class PartitionBuffers:
         buffer = self.by_index.get(partition.index)
         if buffer is not None and offset != buffer.expected:
             self._move_position(buffer, offset)
+
+    def carried_offset(self, partition: Partition, position: int) -> int | None:
+        """Which message of the partition the processor carries: one that it was given, and that the gate hasn't taken.
+
+        :param position: the consumer's, past the last message that it gave.
+        """
+        buffer = self.by_index.get(partition.index)
+        if buffer is None or buffer.carried is not None:
+            return None if buffer is None else buffer.carried  # since a seek before this one
+        return position - 1 if position > buffer.expected else None
+
+    def discard_carried(self, partition: Partition, offset: int | None) -> None:
+        """Don't take the message at this offset when the processor submits it, as it does next: it was sought away."""
+        buffer = self.by_index.get(partition.index)
+        if buffer is not None:
+            buffer.set_carried(offset)
 
     # Remote offsets.
 

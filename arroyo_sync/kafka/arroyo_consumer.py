@@ -21,7 +21,7 @@ import confluent_kafka
 from arroyo.backends.abstract import Consumer
 from arroyo.backends.kafka import KafkaConsumer
 from arroyo.processing.processor import StreamProcessor
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.log_throttle import LogThrottle
 
@@ -115,3 +115,31 @@ def _private(owner: object, name: str) -> object:
                 attribute,
             )
         return None
+
+
+class KafkaWatermarks:
+    """`HighWatermarks` from a consumer's own handle.
+
+    Threads: a confluent-kafka consumer lets in one thread at a time (since 2.16: others wait, and one that polls
+    without end may keep them waiting for ever). So this is for the thread that polls the consumer.
+
+    :param consumer: the handle. It is never closed from here.
+    """
+
+    def __init__(self, consumer: confluent_kafka.Consumer) -> None:
+        self._consumer = consumer
+        self._is_closed = False
+
+    def cached(self, topic: str, partition: int) -> int | None:
+        """The end offset in the last fetch response, ``None`` before the first one or when closed. Never blocks."""
+        if self._is_closed:
+            return None
+        try:
+            ends = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+        except (KafkaException, RuntimeError):  # the latter: the client was closed
+            return None
+        return ends[1] if ends is not None and ends[1] >= 0 else None
+
+    def close(self) -> None:
+        """Leave the client alone from now on: it is about to be closed."""
+        self._is_closed = True

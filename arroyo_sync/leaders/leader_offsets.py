@@ -7,8 +7,8 @@ Guarantees
        any group has none. Nothing is known until `enable` was called, nor after `disable`.
     2. What a group published is a function of the last record of each commit-log partition, not of the order in which
        those partitions were read: the one with the latest broker timestamp counts, on a tie the lowest offset.
-    3. The manager has remote offsets of assigned partitions alone: what is published of any other wakes nobody. It is
-       kept, and in force for `remote` at once, since it gates nothing.
+    3. The manager has remote offsets of assigned partitions alone. What is published of any other is kept, wakes
+       nobody, and is in force for `remote` at once, since it gates nothing.
     4. For an assigned one, a published offset comes into force only when it is *proven*: the broker's partition, since
        the assignment, was seen to reach that far (the follower received a message just below, its client fetched such
        an end, or the broker was asked). Until then the last proven one stays in force. `assign` makes
@@ -36,6 +36,7 @@ from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.published_offset import KnownEnd, PublishedOffset
+from arroyo_sync.leaders.rewinds import Rewind
 
 CHUNK = 100
 """How many partitions are handled under one lock: at about 5 us each, half a millisecond."""
@@ -45,15 +46,6 @@ READ_WAIT_SECONDS = 0.05
 snapshot is a signal handler's that interrupted its holder, or one whom its holder waits for."""
 
 T = TypeVar("T")
-
-
-class Rewind(NamedTuple):
-    """A group published a lower offset than before."""
-
-    key: PartitionKey
-    group: str
-    previous: int
-    offset: int
 
 
 class OffsetBeyondEnd(NamedTuple):
@@ -94,7 +86,7 @@ class LeaderOffsets:
             return self._epoch
 
     def unverified_partitions(self) -> list[PartitionKey]:
-        """The partitions that want proof. None until `enable`: what a replay passes over isn't worth a question."""
+        """Those to be verified. None until `enable`: what a replay passes over isn't worth a question."""
         with self._lock:
             return list(self._unverified) if self._enabled else []
 
@@ -171,9 +163,8 @@ class LeaderOffsets:
                     index = self._index[group]
                     if published_offsets[index] is not None:
                         continue
-                    published_offset = published_offsets[index] = PublishedOffset(
-                        CommitReport(key, group, offset, -1, FROM_BROKER, -1), now
-                    )
+                    report = CommitReport(key, group, offset, -1, FROM_BROKER, -1)
+                    published_offset = published_offsets[index] = PublishedOffset(report, now)
                     self._check(key, published_offset)
                     touched[key] = published_offsets
                     filled += 1
@@ -236,8 +227,7 @@ class LeaderOffsets:
                         if published_offset is not None:
                             published_offset.uncheck()
                     self._unverified.pop(key, None)
-                if self._manager is not None:
-                    self._manager.set_remote_offsets([(key, None) for key in chunk])
+                self._write([(key, None) for key in chunk])
 
     def received(self, key: PartitionKey, next_offset: int) -> None:
         """The follower received the message below ``next_offset``: the partition reaches that far."""
@@ -280,10 +270,8 @@ class LeaderOffsets:
         return rejected
 
     def retain_topic(self, topic: str) -> None:
-        """Drop all that is known of other topics."""
-        with self._lock:
-            keys = list(self._published)
-        self.forget(key for key in keys if key[0] != topic)
+        """Drop all that is known of other topics. On the thread that applies reports."""
+        self.forget([key for key in list(self._published) if key[0] != topic])
 
     def remote(self, key: PartitionKey) -> int | None:
         """The remote offset that follows now, be the partition assigned or not."""
@@ -335,16 +323,16 @@ class LeaderOffsets:
             keys = list(self._known_ends)
         for chunk in _chunks(keys):
             with self._lock:
-                found += [
-                    key for key in chunk if is_so(self._published[key][index] if key in self._published else None)
-                ]
+                rows = [(key, self._published.get(key)) for key in chunk]
+                found += [key for key, row in rows if is_so(None if row is None else row[index])]
         return sorted(found)
 
     def has_reported(self, group: str) -> bool:
         """Whether the group has published anything."""
-        index = self._index[group]
         with self._lock:
-            return any(published_offsets[index] is not None for published_offsets in self._published.values())
+            return any(
+                published_offsets[self._index[group]] is not None for published_offsets in self._published.values()
+            )
 
     # From here on: with the lock held.
 
@@ -371,13 +359,14 @@ class LeaderOffsets:
 
     def _settle(self, touched: Mapping[PartitionKey, Sequence[PublishedOffset | None]]) -> None:
         """Bring `unverified` and the manager up to date with these partitions."""
-        assigned = {key: touched[key] for key in touched if key in self._known_ends}
-        for key, published_offsets in assigned.items():
-            self._update_unverified(key, published_offsets)
-        if self._manager is not None and assigned:
-            self._manager.store_remote_offsets(
-                [(key, self._remote(key, published_offsets)) for key, published_offsets in assigned.items()]
-            )
+        assigned = [key for key in touched if key in self._known_ends]
+        for key in assigned:
+            self._update_unverified(key, touched[key])
+        self._write([(key, self._remote(key, touched[key])) for key in assigned])
+
+    def _write(self, remotes: Sequence[tuple[PartitionKey, int | None]]) -> None:
+        if self._manager is not None and remotes:
+            self._manager.store_remote_offsets(remotes)
 
     def _update_unverified(self, key: PartitionKey, published_offsets: Sequence[PublishedOffset | None]) -> None:
         known_end = self._known_ends.get(key)
@@ -441,6 +430,4 @@ class _Delivered:
 
 
 def _chunks(items: Sequence[T]) -> Sequence[Sequence[T]]:
-    if 0 < len(items) <= CHUNK:
-        return (items,)
     return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]

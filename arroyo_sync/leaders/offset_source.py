@@ -21,18 +21,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
+from arroyo_sync.core.checks import check_callable, check_groups, check_seconds
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.asker import Asker, LastEndOffsets
 from arroyo_sync.kafka.client_settings import check_configuration
-from arroyo_sync.kafka.end_offsets import LastEndOffsets
-from arroyo_sync.kafka.errors import is_fatal
+from arroyo_sync.kafka.errors import ClientErrors
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.rewinds import RewindLog
 from arroyo_sync.leaders.verifier import Verifier
 
 logger = logging.getLogger(__name__)
@@ -66,10 +67,11 @@ class OffsetSource(ABC):
         data_configuration: Mapping[str, Any] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        check_groups(groups)
-        check_configuration(configuration, "the configuration")
+        check_groups("groups", groups)
+        check_configuration("configuration", configuration)
         if data_configuration is not None:
-            check_configuration(data_configuration, "data_configuration")
+            check_configuration("data_configuration", data_configuration)
+        check_callable("clock", clock, "something to call for monotonic seconds")
         self._configuration = dict(configuration)
         self._data_configuration = dict(configuration if data_configuration is None else data_configuration)
         self._has_data_configuration = data_configuration is not None
@@ -92,12 +94,13 @@ class OffsetSource(ABC):
         self._error: BaseException | None = None
         self._is_ready = False
         self._ready_since: float | None = None
-        # Written by the thread of any client of the data topic's cluster, read by the checking one.
-        self._data_error: KafkaError | None = None
+        # What clients of the data topic's cluster tell. Written by the threads that ask, read by the source's own.
+        self._data_errors = ClientErrors()
         # The checking thread's: of which partitions each group was last said to be silent.
         self._silent: dict[str, list[PartitionKey]] = {}
         # The reading thread's.
         self._rewinds = 0
+        self._rewind_log = RewindLog(clock)
         # The processor's thread's: its own client, who it is, and when that client may be asked again.
         self._watermarks: HighWatermarks | None = None
         self._processor: int | None = None
@@ -110,7 +113,7 @@ class OffsetSource(ABC):
         return self._offsets.unverified
 
     def start(self, manager: SynchronizedPartitionStateManager) -> None:
-        """Start the threads, at the first call. Never blocks.
+        """Start the threads, at the first call. Never blocks. If one can't start, `check` says so.
 
         :raises ConfigurationError: it was started for another manager.
         """
@@ -125,8 +128,12 @@ class OffsetSource(ABC):
                 thread = threading.Thread(
                     target=self._run, args=(run,), name=f"arroyo-sync {what}: {self.name}", daemon=True
                 )
+                try:
+                    thread.start()
+                except Exception as error:  # the machine has no more threads, or no more memory
+                    self._die(error)
+                    return
                 self._threads.append(thread)
-                thread.start()
 
     def check(self) -> None:
         death = self.death()
@@ -149,6 +156,9 @@ class OffsetSource(ABC):
         late = [thread.name for thread in self._threads if thread.is_alive()]
         if late:
             logger.warning("%s did not end within %.1f s: %s. They end with the process", self.name, timeout, late)
+
+    def subscribe(self, topic: str) -> None:
+        return  # it learns of assigned partitions alone
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
         self._watermarks = watermarks
@@ -196,6 +206,7 @@ class OffsetSource(ABC):
         :raises NotReady: it wasn't in time; the message names what is missing.
         :raises SourceDied: it has ended, from its cause.
         """
+        check_seconds("timeout", timeout, may_be_zero=True)
         with self._changed:
             self._changed.wait_for(lambda: self._is_ready or self._error or self._stopping.is_set(), timeout)
         self.check()
@@ -254,11 +265,10 @@ class OffsetSource(ABC):
     def _apply(self, reports: Sequence[CommitReport], is_current: Callable[[CommitReport], bool] | None = None) -> None:
         """Take in what the groups published, log rewinds, and see that what is unverified is checked."""
         epoch = self._offsets.epoch
-        for rewind in self._offsets.apply(reports, self._clock(), is_current):
-            self._rewinds += 1
-            logger.warning(
-                "%s[%d]: group %r went back from %d to %d", *rewind.key, rewind.group, rewind.previous, rewind.offset
-            )
+        rewinds = self._offsets.apply(reports, self._clock(), is_current)
+        if rewinds:
+            self._rewinds += len(rewinds)
+            self._rewind_log.add(rewinds)
         is_new = self._offsets.epoch != epoch  # a report of an assigned partition was among them
         if is_new and self._is_ready and self._offsets.unverified and self._manager is not None:
             self._manager.wake()
@@ -287,7 +297,7 @@ class OffsetSource(ABC):
         logger.error(
             "%s has ended, nothing more is released: %s",
             self.name,
-            error,
+            _reason(error),
             exc_info=None if is_expected else error,
             extra={TOLD_BY_MONITOR: True},
         )
@@ -300,16 +310,15 @@ class OffsetSource(ABC):
 
     def _on_data_error(self, error: KafkaError) -> None:
         """Told by a client of the data topic's cluster. What isn't told here comes out of the question it spoiled."""
-        if is_fatal(error):
-            self._data_error = error
+        self._data_errors.add(error)
 
     def _periodic_checks(self) -> float:
         """Called by the checking thread, now and then and when something changed.
 
         :returns: in how many seconds it wants to be called again at the latest.
         """
-        if self._data_error is not None:
-            raise KafkaException(self._data_error)
+        self._data_errors.raise_fatal()
+        self._rewind_log.log_due()
         self._warn_of_silence()
         return PERIODIC_CHECK_SECONDS
 
@@ -321,29 +330,28 @@ class OffsetSource(ABC):
             partitions_unknown = self._offsets.partitions_unknown(group)
             if not self._offsets.has_reported(group):
                 if self._silent.get(group) != []:
-                    logger.warning("%s: group %r has published nothing at all. %s", self.name, group, _IS_IT_RIGHT)
+                    logger.warning(
+                        "%s: group %r has published nothing at all%s. %s", self.name, group, self._seen(), _IS_IT_RIGHT
+                    )
                 self._silent[group] = []
             elif partitions_unknown != self._silent.get(group, []):
                 if partitions_unknown:
-                    named = ", ".join(f"{topic}[{partition}]" for topic, partition in partitions_unknown)
+                    named = ", ".join(f"{topic}[{partition}]" for topic, partition in partitions_unknown[:_NAMED])
+                    if len(partitions_unknown) > _NAMED:
+                        named += f" and {len(partitions_unknown) - _NAMED} more partitions"
                     logger.warning(
                         "%s: group %r has published nothing of %s. %s", self.name, group, named, _IS_IT_RIGHT
                     )
                 self._silent[group] = partitions_unknown
 
+    def _seen(self) -> str:
+        """Who does publish, to follow "has published nothing at all"."""
+        return ""
 
+
+_NAMED = 10
 _IS_IT_RIGHT = "The gate stays shut there until it does: is the group's name right, and does it publish?"
 
 
-def check_groups(groups: Collection[str]) -> None:
-    """Return if these can be leader groups.
-
-    :raises ConfigurationError: there are none, one has no name, or it is a single text.
-    """
-    if isinstance(groups, (str, bytes)):
-        raise ConfigurationError(f"groups={groups!r}: give a collection of names, such as {{{groups!r}}}")
-    if not groups:
-        raise ConfigurationError("groups is empty: name at least one leader group, or nothing would ever be released")
-    for group in groups:
-        if not isinstance(group, str) or not group:
-            raise ConfigurationError(f"groups: {group!r} is no name of a leader group")
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__  # a MemoryError says nothing

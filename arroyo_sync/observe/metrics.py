@@ -73,9 +73,7 @@ RELEASED_LAG = MetricDef(
 HELD_MESSAGES = MetricDef(
     "arroyo_sync.held.messages", Kind.GAUGE, "message", _PARTITION, "Messages in the gate, waiting for a leader."
 )
-HELD_BYTES = MetricDef(
-    "arroyo_sync.held.bytes", Kind.GAUGE, "byte", _PARTITION, "What they weigh: payloads plus about 500 B each."
-)
+HELD_BYTES = MetricDef("arroyo_sync.held.bytes", Kind.GAUGE, "byte", _PARTITION, "What they weigh, headers included.")
 OLDEST_HELD = MetricDef(
     "arroyo_sync.held.oldest",
     Kind.GAUGE,

@@ -133,7 +133,8 @@ class ProblemReporter:
         for cause, problem in active.items():
             if self._throttle.should_log(cause):
                 # A warning: Sentry's logging integration makes an event of its own of every error.
-                logger.warning("%s", problem)
+                if not (problem.kind is ProblemKind.NEVER_REPORTED and _logs_silence(snapshot)):
+                    logger.warning("%s", problem)
                 if problem.kind not in ONLY_LOGGED:
                     self._tell(problem, snapshot)
                 told[cause] = problem
@@ -145,6 +146,11 @@ class ProblemReporter:
                 is_elsewhere = problem.partitions and not assigned.intersection(problem.partitions)
                 logger.warning("%s: %s", "No longer assigned here" if is_elsewhere else "Over", problem.message)
         self._told = told
+
+
+def _logs_silence(snapshot: Snapshot) -> bool:
+    """Whether the source itself logs which groups publish nothing: it knows which ones do."""
+    return snapshot.source is not None and snapshot.source.logs_silence
 
 
 def _by_cause(kind: ProblemKind, verdicts: Sequence[Verdict]) -> list[Problem]:

@@ -13,6 +13,7 @@ import sentry_sdk
 from sentry_sdk.scope import add_global_event_processor, global_event_processors
 from sentry_sdk.types import Event, Hint
 
+from arroyo_sync.core.checks import check_instance
 from arroyo_sync.core.errors import FollowerStalled, SourceDied
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.kafka.redaction import without_secret_settings
@@ -28,6 +29,8 @@ def capture_problem(problem: Problem, snapshot: Snapshot) -> None:
 
     Events of one cause are one issue in Sentry: the fingerprint holds the kind, the topic and the group.
     """
+    check_instance("problem", problem, Problem)
+    check_instance("snapshot", snapshot, Snapshot)
     if not sentry_sdk.is_initialized():
         return
     tags = {

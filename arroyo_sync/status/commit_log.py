@@ -58,7 +58,7 @@ class LogScan:
     """
 
     def __init__(self, settings: Mapping[str, Any], topic: str, timeout: float) -> None:
-        check_configuration(settings, "the settings")
+        check_configuration("the settings", settings)
         self._servers = servers_of(settings)
         self._topic = topic
         self._timeout = timeout

@@ -18,6 +18,7 @@ from typing import Any
 from arroyo.types import Topic
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, TopicPartition
 
+from arroyo_sync.core.checks import check_group, check_topic_name
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError, TopicMissing
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
@@ -68,10 +69,9 @@ class StatusReader:
     """
 
     def __init__(self, query: StatusQuery, wall_clock: Callable[[], float] = time.time) -> None:
-        check_configuration(query.settings, "the settings")
-        for name, value in (("topic", query.topic), ("follower group", query.follower_group)):
-            if not value:
-                raise ConfigurationError(f"the {name}'s name is empty")
+        check_configuration("the settings", query.settings)
+        check_topic_name("topic", query.topic)
+        check_group("follower_group", query.follower_group)
         self._query = query
         self.timeout = query.timeout
         """Seconds for each of: connecting, reading the commit log."""
@@ -109,6 +109,7 @@ class StatusReader:
         """
         indexes = self._connect()
         if self._commit_log is not None:
+            self._commit_log.subscribe(self._query.topic)
             self._commit_log.start(self._manager)
             self._commit_log.wait_until_ready(self.timeout)
         keys = [(self._query.topic, index) for index in indexes]

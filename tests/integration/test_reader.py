@@ -16,7 +16,8 @@ from confluent_kafka import Producer
 
 from arroyo_sync.core.errors import NotReady
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
-from arroyo_sync.kafka.committed_offsets import CommittedOffsets
+from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.committed_offsets import Commits
 from arroyo_sync.leaders.commit_log import reader as commit_log_reader
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import LOGICAL_OFFSETS
@@ -168,7 +169,8 @@ def test_a_rewind_is_obeyed_counted_and_logged_once(
         assert remote.manager.partitions[EVENTS, 0][0] is SynchronizedPartitionState.REMOTE_BEHIND
         assert source.statistics().rewinds == 1
     lines = [record.getMessage() for record in caplog.records if "went back" in record.getMessage()]
-    assert lines == ["events[0]: group 'g' went back from 10 to 4"]
+    (line,) = lines
+    assert line.startswith("events[0]: group 'g' went back from 10 to 4. ")
 
 
 def test_a_tombstone_shuts_the_gate_until_the_group_publishes_again(kafka: Kafka, log: CommitLog) -> None:
@@ -457,15 +459,23 @@ def test_a_recent_start_sees_a_leader_that_goes_back_while_its_commit_is_asked_f
     """Whether its record is read before or after the commit is taken: the lower offset counts in the end."""
     group, _ = field.groups
     field.kafka.commit_offsets(group, field.name, {0: 70, 1: 70})
-    ask = CommittedOffsets.ask
+    ask = Asker.ask_committed
 
-    def go_back(self: CommittedOffsets, group: str, partitions: Collection[PartitionKey], timeout: float) -> Any:
-        committed = ask(self, group, partitions, timeout)
-        field.log.publish(40, 0, group, field.name)
-        remote.wait_until(lambda: (field.name, 0) in source.published(), "the record to be read")
-        return committed
+    def go_back(
+        self: Asker,
+        group: str,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Commits], None],
+    ) -> None:
+        def answer_later(committed: Commits) -> None:
+            field.log.publish(40, 0, group, field.name)
+            remote.wait_until(lambda: (field.name, 0) in source.published(), "the record to be read")
+            on_answer(committed)
 
-    monkeypatch.setattr(CommittedOffsets, "ask", go_back)
+        ask(self, group, partitions, timeout, answer_later)
+
+    monkeypatch.setattr(Asker, "ask_committed", go_back)
     with reading(field.kafka, field.log.topic, group, start="recent") as (source, remote):
         source.assign(field.keys, None)
         remote.wait_for(40, 0, field.name)
@@ -498,7 +508,7 @@ def test_a_recent_start_asks_nothing_of_groups_that_published_lately(
 ) -> None:
     """A leader with heartbeats is known from the end of the log alone."""
     asked: list[object] = []
-    monkeypatch.setattr(CommittedOffsets, "ask", lambda self, *arguments: asked.append(arguments))
+    monkeypatch.setattr(Asker, "ask_committed", lambda self, *arguments: asked.append(arguments))
     group, _ = field.groups
     for partition in range(8):
         field.write(partition, partition, group, 10)

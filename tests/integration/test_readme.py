@@ -82,7 +82,7 @@ def test_the_six_lines_gate_a_follower(topics: Kafka, run: Callable[[str], subpr
 def test_the_leaders_side_publishes(topics: Kafka, run: Callable[[str], subprocess.Popen[str]]) -> None:
     """The factory of the README's leader makes a step that publishes what it commits."""
     before = topics.watermarks("snuba-commit-log")[0][1]
-    code = "from arroyo import Topic\n" + block_with("PublishCommitLog(commit")
+    code = "from arroyo import Topic\n" + block_with("publisher.step(commit")
     process = run(
         code
         + """

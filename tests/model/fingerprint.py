@@ -25,7 +25,7 @@ COVERED: dict[type, str] = {
     SynchronizedStrategy: "buffers drain _passes_through",
     PartitionBuffers: "_all by_index released opened _unreported last_forwarded pause_changes _report_at seen_version",
     Drain: "was_rejected needs_poll poll_at",
-    PartitionBuffer: "expected pass_through_below held is_full",
+    PartitionBuffer: "expected pass_through_below held is_full carried",
     PartitionCell: "remote received current",
     SynchronizedPartitionStateManager: "_moved version _cells",
     FlowControlledConsumer: "_buffers _drain _pauses _resume_offsets",
@@ -46,7 +46,7 @@ LEFT_OUT: dict[type, str] = {
     SynchronizedPartitionStateManager: "_callback callback_errors _throttle _undelivered "
     "_delivery _lock _moved_condition _failure partitions wait_for_move",
     FlowControlledConsumer: "_inner _inner_poll _manager _check_source _slice_seconds _wait_seconds "
-    "_rejected_wait_seconds _before_close _after_close _inner_stage_offsets _start _hidden empty_polls",
+    "_rejected_wait_seconds _before_close _after_close _on_subscribe _inner_stage_offsets _start _hidden empty_polls",
     Pauses: "_inner pauses resumes",
     LeaderOffsets: "groups _index _lock _delivered _manager _unverified _epoch unverified",
     PublishedOffset: "latest_by_log_partition heard_at_seconds epoch",
@@ -123,7 +123,10 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
         buffer = buffers._all[index]
         released = list(buffers.released)
         parts.append(
-            (buffer.expected, buffer.pass_through_below, buffer.is_full, *(held.offset for held in buffer.held))
+            (
+                (buffer.expected, buffer.pass_through_below, buffer.is_full, buffer.carried),
+                *(held.offset for held in buffer.held),
+            )
         )
         parts.append((released.index(buffer) if buffer in released else None, buffer in buffers.opened))
         parts.append(

@@ -235,13 +235,13 @@ class Judge:
         self.must_refuse = self.is_dead
         self.known = {index: watched.must_release for index, watched in self.partitions.items()}
         self.was_interrupted = False
-        if partition is not None and offset is not None:
-            self.offer = (partition, offset)
+        if partition is not None and offset is not None and offset == self.partitions[partition].next_offset:
+            self.offer = (partition, offset)  # else the processor carried it over a seek: it must not be handed on
 
     def offer_ended(self, partition: int, offset: int, was_taken: bool) -> None:
         """``submit`` returned: the message went on, or is held. Or it raised, and the processor keeps the message."""
         watched = self.partitions[partition]
-        if was_taken:
+        if was_taken and offset == watched.next_offset:
             if self.offer is not None:
                 watched.waiting.append(offset)
             watched.reach = max(watched.reach, offset + 1)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from arroyo.backends.kafka import KafkaPayload
+from arroyo.processing.strategies.abstract import ProcessingStrategy
 
 from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import (
@@ -75,6 +76,7 @@ class GateHarness:
     """A gate with a step, a source and a clock by script.
 
     :param positions: the first offset of each partition, by index.
+    :param step: the next step; by default the one by script.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class GateHarness:
         poll_interval_seconds: float = 0.0,
         watermarks: HighWatermarks | None = None,
         source: NotedSource | None = None,
+        step: ProcessingStrategy[Any] | None = None,
     ) -> None:
         self.clock = Clock()
         self.step = ScriptedStep()
@@ -95,7 +98,7 @@ class GateHarness:
         self.manager = SynchronizedPartitionStateManager(self._note_state)
         self.source.start(self.manager)
         self.gate: SynchronizedStrategy[KafkaPayload] = SynchronizedStrategy(
-            self.step,
+            step or self.step,
             self.manager,
             self.source,
             {partition(index): offset for index, offset in (positions or {0: 0}).items()},

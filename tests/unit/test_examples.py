@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from arroyo.backends.abstract import Producer, ProducerFuture
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import BrokerValue, Partition, Topic
 from arroyo.utils.retries import RetryException
@@ -392,7 +393,8 @@ def test_a_leader_gives_up_on_brokers_that_never_answer(
     )
 
 
-def test_a_signal_before_there_is_a_processor_ends_it_when_there_is() -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_there_is_a_processor_ends_it_when_there_is(signum: signal.Signals) -> None:
     """No moment is too early for SIGTERM."""
 
     class Processor:
@@ -403,12 +405,32 @@ def test_a_signal_before_there_is_a_processor_ends_it_when_there_is() -> None:
 
     processor: Any = Processor()
     with runner.shutdown_signals() as shutdown:
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signum)
         assert shutdown.is_requested
         shutdown.watch(processor)
         assert processor.shutdowns == 1
-        signal.raise_signal(signal.SIGINT)
-        assert processor.shutdowns == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_a_handler_that_hangs(tmp_path: Path, signum: signal.Signals) -> None:
+    """At once, whatever has been begun."""
+    hangs = """
+import threading
+import runner
+
+with runner.shutdown_signals() as shutdown:
+    print("began")
+    while not shutdown.is_requested:
+        threading.Event().wait(0.01)
+    print("was asked to end")
+    threading.Event().wait()
+"""
+    with Program(tmp_path / "leader", "-c", hangs) as program:
+        program.wait_for("began")
+        program.signal(signum)
+        program.wait_for("was asked to end")
+        program.signal(signum)
+        assert program.exit_status() == -signum
 
 
 def test_summary_numbers_are_found() -> None:
@@ -423,11 +445,16 @@ def test_a_leader_whose_last_records_cannot_be_delivered_still_tells_why_it_ende
     """The wait for its producer has an end, which is logged: no error takes the place of the processor's."""
     monkeypatch.setattr(runner, "PRODUCER_CLOSE_SECONDS", 0.0)
 
-    class Producer:
+    class UnableProducer(Producer[KafkaPayload]):
+        def produce(
+            self, destination: Topic | Partition, payload: KafkaPayload
+        ) -> ProducerFuture[BrokerValue[KafkaPayload]]:
+            return Future()
+
         def close(self) -> Future[None]:
             return Future()
 
-    producer: Any = Producer()
+    producer: Any = UnableProducer()
     leader.LeaderFactory(producer, "commit-log", "writers", runner.do_nothing, None).shutdown()
     assert caplog.messages == ["The last commits for commit-log were not delivered within 0 seconds"]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.dlq import DlqPolicy
 from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.processing.strategies.commit import CommitOffsets
@@ -93,6 +94,7 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
         wrapped: bool = True,
         limits: HoldLimits | None = None,
         slice_seconds: float = 0.005,
+        dlq_policy: DlqPolicy[KafkaPayload] | None = None,
     ) -> None:
         self.deliveries: list[list[tuple[int, int]]] = []
         """Per assignment, partition and offset of every message that came through the gate, in the order of arrival."""
@@ -109,7 +111,7 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
         self.factory = SynchronizedStrategyFactory(self, self.source, limits=limits, slice_seconds=slice_seconds)
         consumer = KafkaConsumer(settings)
         self.flow = self.factory.flow_control(consumer) if wrapped else None
-        self.processor = StreamProcessor(self.flow or consumer, Topic(topic), self.factory)
+        self.processor = StreamProcessor(self.flow or consumer, Topic(topic), self.factory, dlq_policy=dlq_policy)
         self._topic = topic
         self._thread = threading.Thread(target=self._run, name=f"follower-{topic}", daemon=True)
 

@@ -14,7 +14,8 @@ import pytest
 
 from arroyo_sync.core.state import PartitionCell, PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
-from arroyo_sync.leaders.leader_offsets import CHUNK, LeaderOffsets, OffsetBeyondEnd, Rewind
+from arroyo_sync.leaders.leader_offsets import CHUNK, LeaderOffsets, OffsetBeyondEnd
+from arroyo_sync.leaders.rewinds import Rewind
 
 KEY = ("events", 0)
 OTHER = ("events", 1)
@@ -262,7 +263,8 @@ def test_other_topics_can_be_dropped() -> None:
     fixture.publish(100)
     fixture.publish(100, key=("other", 0))
     fixture.offsets.retain_topic("events")
-    assert (fixture.remote(), set(fixture.offsets.published())) == (100, {KEY})
+    assert fixture.remote() == 100
+    assert list(fixture.offsets.published()) == [KEY]
 
 
 # Proof.

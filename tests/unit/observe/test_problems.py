@@ -165,6 +165,14 @@ def test_another_cause_is_told_at_once(teller: Teller) -> None:
     assert teller.told == [FIRST, OTHER]
 
 
+def test_silence_that_the_source_logs_is_not_logged_again(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told in every other way."""
+    silent = problems_of(verdict(3, 15.0, "typo", None, Grade.UNKNOWN), snapshot=SILENT)
+    source = SourceStatistics(ready=True, alive=True, logs_silence=True)
+    teller.bulletin.update(silent, Snapshot(0.0, (), source=source))
+    assert (len(teller.told), caplog.messages) == (1, [])
+
+
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.levelname, record.message) for record in caplog.records]
 

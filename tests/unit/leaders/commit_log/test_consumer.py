@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from arroyo.types import Topic
-from confluent_kafka import KafkaError
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message
 
 from arroyo_sync.core.errors import ConfigurationError, NotReady, SourceDied
 from arroyo_sync.core.source import NOTHING_UNVERIFIED, HighWatermarks, RemoteOffsetSource, SourceStatistics
@@ -166,6 +166,7 @@ class Stub(OffsetSource):
         pytest.param(ZeroDivisionError("a mistake"), "a mistake", id="an exception"),
         pytest.param(SystemExit("leave"), "leave", id="an exit"),
         pytest.param(None, "returned though nothing stopped it", id="a return"),
+        pytest.param(MemoryError(), "MemoryError", id="an error without words"),
     ],
 )
 def test_however_a_thread_ends_the_source_is_dead_for_good(error: BaseException | None, message: str) -> None:
@@ -187,6 +188,31 @@ def test_however_a_thread_ends_the_source_is_dead_for_good(error: BaseException 
     source.stop(TIMEOUT_SECONDS)
     with pytest.raises(SourceDied, match=message):
         source.check()
+
+
+@pytest.mark.parametrize("startable", [0, 1])
+def test_a_thread_that_cannot_start_is_the_end_of_the_source(startable: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so at the next check, and can be stopped; the thread that did start ends."""
+    source = Stub()
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def start_some(thread: threading.Thread) -> None:
+        if len(started) == startable:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    manager = SynchronizedPartitionStateManager()
+    source.start(manager)
+    source.start(manager)
+    with pytest.raises(SourceDied, match="a stub has ended, nothing more is released: can't start new thread"):
+        source.check()
+    source.may_end.set()
+    source.stop(TIMEOUT_SECONDS)
+    assert len(started) == startable
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_a_source_serves_one_gate() -> None:
@@ -298,7 +324,10 @@ def test_errors_that_librdkafka_rides_out_are_logged_once_a_minute_and_kind(
 ) -> None:
     """It tells of a lost broker twenty times a second."""
     clock = Clock()
-    for on_error in (commit_log_consumer(clock=clock)._reader.on_error, group_offsets_source(clock=clock)._on_error):
+    for on_error in (
+        commit_log_consumer(clock=clock)._reader.on_error,
+        group_offsets_source(clock=clock)._on_data_error,
+    ):
         caplog.clear()
         for _ in range(3):
             on_error(KafkaError(KafkaError._TRANSPORT, "connection refused"))
@@ -310,3 +339,86 @@ def test_errors_that_librdkafka_rides_out_are_logged_once_a_minute_and_kind(
         clock.now += 60.0
         on_error(KafkaError(KafkaError._TRANSPORT, "connection refused"))
         assert len(caplog.records) == 3
+
+
+def test_silence_says_who_does_publish(caplog: pytest.LogCaptureFixture) -> None:
+    """A wrong name is seen at once beside the right ones."""
+    clock = Clock()
+    source = commit_log_consumer(groups={"typo"}, clock=clock)
+    source._offsets.attach(SynchronizedPartitionStateManager())
+    source._set_ready(True)
+    source._decoder.decode(
+        [Message("log", 0, 0, b"events:0:writers", b"5", None, None, (TIMESTAMP_LOG_APPEND_TIME, 1))]
+    )
+    clock.now += source_module.SILENCE_SECONDS
+    source._warn_of_silence()
+    (line,) = caplog.messages
+    assert line.startswith(
+        "commit log log: group 'typo' has published nothing at all (groups seen: 'writers'; of topics: 'events'). "
+    )
+    assert source.statistics().groups_seen == ("writers",)
+
+
+def test_many_silent_partitions_make_one_short_line(caplog: pytest.LogCaptureFixture) -> None:
+    """The first ten, and how many more there are."""
+    clock = Clock()
+    source = Stub(("a",), clock)
+    source._offsets.attach(SynchronizedPartitionStateManager())
+    source._set_ready(True)
+    source.assign({("events", partition): 0 for partition in range(1_000)}, None)
+    source.publish(5, ("events", 0), "a")
+    clock.now += source_module.SILENCE_SECONDS
+    source._warn_of_silence()
+    (line,) = caplog.messages
+    assert "of events[1], events[2]," in line
+    assert "events[10] and 989 more partitions. " in line
+
+
+def test_rewinds_are_counted_all_and_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """What the minute leaves over is logged by the checks."""
+    clock = Clock()
+    source = Stub(clock=clock)
+    source._offsets.attach(SynchronizedPartitionStateManager())
+    source._set_ready(True)
+    for offset in (9, 6, 9, 6, 9, 3):
+        source.publish(offset)
+    assert source._rewinds == 3
+    assert [line.partition(".")[0] for line in caplog.messages] == ["events[0]: group 'g' went back from 9 to 6"]
+    clock.now += 60
+    source._periodic_checks()
+    assert caplog.messages[1].startswith("Group 'g' went back 2 times, in 1 partitions, the furthest in events[0]")
+
+
+def test_reports_of_other_partitions_wake_nobody() -> None:
+    """Also while something of an assigned one waits to be verified."""
+    source = Stub()
+    manager = SynchronizedPartitionStateManager()
+    source._offsets.attach(manager)
+    source._manager = manager
+    source._set_ready(True)
+    source.assign({("events", 0): 0}, None)
+    source.publish(5)
+    assert source.unverified
+    version = manager.version
+    for partition in range(1, 100):
+        source.publish(5, ("events", partition))
+    assert manager.version == version
+
+
+@pytest.mark.parametrize("how", ["subscribed", "assigned"])
+def test_the_topic_is_learnt_from_the_subscription_or_the_first_assignment(how: str) -> None:
+    """Reports of no other are kept from then on."""
+    source = commit_log_consumer()
+    if how == "subscribed":
+        source.subscribe("events")
+    else:
+        source.assign({("events", 3): 0}, None)
+    assert source._reader._wanted_data_topic == "events"
+
+
+def test_a_topic_with_more_partitions_than_are_kept_is_refused() -> None:
+    """In words, rather than that the gate stays shut."""
+    source = commit_log_consumer()
+    source.assign({("events", 2**15 - 1): 0}, None)
+    with pytest.raises(ConfigurationError, match=r"events\[32768\]: a topic of more than 32768 partitions"):
+        source.assign({("events", 2**15): 0}, None)
