@@ -77,7 +77,7 @@ class Wait:
     highest_remote: int
     """The highest remote offset in this wait, -1 if it was never known."""
     end: int | None = None
-    """Where the partition ended when the wait began."""
+    """Where the partition ended when the wait began, or when that was known first."""
     empty_polls: int | None = None
     """What `Snapshot.empty_polls` was at the last snapshot."""
     idle_at: float | None = None
@@ -164,7 +164,8 @@ def next_wait(
         return Wait(now, now, local, remote, end, empty_polls)
     is_idle = empty_polls is not None and previous.empty_polls is not None and empty_polls > previous.empty_polls
     idle_at = now if is_idle else previous.idle_at
-    return Wait(previous.since, now, local, max(remote, previous.highest_remote), previous.end, empty_polls, idle_at)
+    first_end = end if previous.end is None else previous.end
+    return Wait(previous.since, now, local, max(remote, previous.highest_remote), first_end, empty_polls, idle_at)
 
 
 def proven_since(partition: PartitionSnapshot, taken_at: float) -> float | None:
