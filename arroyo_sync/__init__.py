@@ -75,6 +75,7 @@ __all__ = [
     "SynchronizedPartitionStateManager",
     "SynchronizedStrategy",
     "SynchronizedStrategyFactory",
+    "TopicRecreated",
     "TopicMissing",
     "UnexpectedMessage",
     "WaitsFor",

@@ -3,6 +3,7 @@
 Guarantees
     - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), and returns as
       soon as a remote offset moves. While it holds nothing, it polls as the inner consumer would.
+    - Once the data topic was deleted and created again, nothing of it is committed but where to begin; see `NewTopic`.
     - The positions that an assignment begins at are committed before the gate exists; see `StartPositions`.
     - Partitions that are retained in a rebalance (KIP-848) are read again from the last offset that was staged for
       them, so nothing that the old gate held, and nothing that the processor carried, is lost. The processor is told of
@@ -32,6 +33,7 @@ from arroyo_sync.core.checks import check_callable, check_consumer, check_instan
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.drain import Drain
+from arroyo_sync.gate.new_topic import NewTopic
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.pauses import Pauses
 from arroyo_sync.gate.start_positions import StartPositions
@@ -108,6 +110,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         # index, since it is written once a message and Arroyo's Partition is slow to hash.
         self._resume_offsets: dict[int, int] = {}
         self._start = StartPositions(inner, clock)
+        self._new_topic = NewTopic(inner, manager)
         # Partitions that `tell` leaves out; see `_hiding`.
         self._hidden: Collection[Partition] = ()
         self.empty_polls = 0
@@ -233,8 +236,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._inner_stage_offsets(offsets)
 
     def commit_offsets(self) -> Mapping[Partition, int] | None:
-        """Commit the staged offsets."""
-        return self._inner.commit_offsets()
+        """Commit the staged offsets; nothing, once the topic was created again."""
+        return None if self._new_topic.is_there else self._inner.commit_offsets()
 
     def tell(self) -> Mapping[Partition, int]:
         """The inner consumer's positions: past what the gate holds."""
@@ -328,6 +331,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         """Close the inner consumer, then stop the source."""
         if self._before_close is not None:
             self._before_close()
+        self._new_topic.commit_beginnings()
         try:
             self._inner.close(timeout)
         finally:
