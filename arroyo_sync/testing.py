@@ -1,4 +1,8 @@
-"""What a test of a pipeline behind the gate needs, with no Kafka: a source moved by hand, and a step that records."""
+"""What a test of a pipeline behind the gate needs, with no Kafka: a source moved by hand, and a step that records.
+
+`SynchronizedStrategy.poll` hands on what is released, for one slice: poll until everything is there. `close` and `join`
+don't drain: what the gate still buffers is dropped, since it stays in Kafka.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ from typing import Any
 from arroyo.processing.strategies.abstract import ProcessingStrategy
 from arroyo.types import Message
 
+from arroyo_sync.core.checks import check_instance, check_partition, check_topic_name
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.source import RemoteOffsetSource
-from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.core.state import SynchronizedPartitionStateManager, check_offset
 
 
 class ManualSource(RemoteOffsetSource):
@@ -25,7 +30,14 @@ class ManualSource(RemoteOffsetSource):
         self._before_start: dict[tuple[str, int], int | None] = {}
 
     def set_remote_offset(self, topic: str, partition: int, remote_offset: int | None) -> None:
-        """Release every message of the partition below ``remote_offset``, and no other. Any thread may call it."""
+        """Release every message of the partition below ``remote_offset``, and no other. Any thread may call it.
+
+        :raises ConfigurationError: no topic or partition can be called so.
+        :raises InvalidOffset: for anything but ``None`` or an integer from 0 to 2**63 - 1.
+        """
+        check_topic_name("topic", topic)
+        check_partition("partition", partition)
+        check_offset((topic, partition), remote_offset)
         with self._lock:
             if self.manager is None:
                 self._before_start[topic, partition] = remote_offset
@@ -34,11 +46,13 @@ class ManualSource(RemoteOffsetSource):
 
     def die(self, cause: BaseException) -> None:
         """End as a source does that met this error."""
+        check_instance("cause", cause, BaseException)
         self._cause = cause
         if self.manager is not None:
             self.manager.wake()
 
     def start(self, manager: SynchronizedPartitionStateManager) -> None:
+        check_instance("manager", manager, SynchronizedPartitionStateManager)
         with self._lock:
             if self.manager is None:
                 self.manager = manager

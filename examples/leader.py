@@ -4,7 +4,7 @@
         --topic events --consumer-group snuba-consumers --commit-log-topic snuba-commit-log \\
         --handler my_module:my_function
 
-SIGTERM and Ctrl-C end it cleanly: the last commits are published.
+SIGTERM and Ctrl-C end it cleanly: the last commits are published. The second one ends it at once.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from runner import (
     wait_for_brokers,
 )
 
-from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from arroyo_sync import CommitLogPublisher
 
 
 class LeaderFactory(ProcessingStrategyFactory[KafkaPayload]):
-    """The handler, then `PublishCommitLog` where ``CommitOffsets`` would stand. Owns the producer."""
+    """The handler, then the publisher's step where ``CommitOffsets`` would stand. Owns the producer."""
 
     def __init__(
         self,
@@ -51,14 +51,14 @@ class LeaderFactory(ProcessingStrategyFactory[KafkaPayload]):
     ) -> None:
         self._producer = producer
         self._commit_log = Topic(commit_log_topic)
-        self._consumer_group = consumer_group
+        self._publisher = CommitLogPublisher(producer, self._commit_log, consumer_group)
         self._handler = handler
         self._healthcheck_file_path = healthcheck_file_path
 
     def create_with_partitions(
         self, commit: Commit, partitions: Mapping[Partition, int]
     ) -> ProcessingStrategy[KafkaPayload]:
-        publish = PublishCommitLog(commit, self._producer, self._commit_log, self._consumer_group)
+        publish = self._publisher.step(commit, partitions)
         strategy: ProcessingStrategy[Any] = RunTask(call(self._handler), publish)
         if self._healthcheck_file_path is not None:
             strategy = Healthcheck(self._healthcheck_file_path, strategy)

@@ -23,10 +23,7 @@ from arroyo.utils.retries import RetryException
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from arroyo_sync.core.errors import ArroyoSyncError, BrokersUnreachable
-from arroyo_sync.core.log_throttle import LogThrottle
-from arroyo_sync.gate.interpreter import tune_interpreter
-from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync import ArroyoSyncError, BrokersUnreachable, CommitLogConsumer, tune_interpreter
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +34,14 @@ DEFAULT_SESSION_TIMEOUT_MS = 45_000
 BROKER_SECONDS = 30.0
 """How long no broker may answer at the start."""
 PRODUCER_CLOSE_SECONDS = 10.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 TOLD_IN_ONE_LINE = (ArroyoSyncError, ConsumerError, KafkaException, RetryException)
 """The last one: Arroyo has tried to commit several times; its cause says why it couldn't."""
 
 # librdkafka writes a line for every attempt to connect. What goes wrong comes to `_log_error` as well.
 QUIET = {"log_level": 2}
 
-_once_a_minute = LogThrottle(60.0, time.monotonic)
+_last_logged: dict[object, float] = {}
 
 
 def add_consumer_flags(parser: argparse.ArgumentParser) -> None:
@@ -192,7 +190,12 @@ class Shutdown:
         self._processor: StreamProcessor[Any] | None = None
 
     def request(self, signum: int, frame: object) -> None:
-        """The signal handler: have the processor finish what it has begun, commit, and return from ``run``."""
+        """The signal handler: have the processor finish what it has begun, commit, and return from ``run``.
+
+        The next signal ends the process at once: what has been begun may hang.
+        """
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
         self.is_requested = True
         if self._processor is not None:
             self._processor.signal_shutdown()
@@ -206,9 +209,9 @@ class Shutdown:
 
 @contextmanager
 def shutdown_signals() -> Iterator[Shutdown]:
-    """Within the context SIGTERM and SIGINT (Ctrl-C) shut down cleanly, instead of ending the process."""
+    """Within the context the first SIGTERM or SIGINT (Ctrl-C) shuts down cleanly; the second ends the process."""
     shutdown = Shutdown()
-    before = {each: signal.signal(each, shutdown.request) for each in (signal.SIGTERM, signal.SIGINT)}
+    before = {each: signal.signal(each, shutdown.request) for each in SIGNALS}
     try:
         yield shutdown
     finally:
@@ -254,7 +257,7 @@ def wait_for_brokers(settings: Mapping[str, Any], shutdown: Shutdown) -> bool:
         with suppress(KafkaException):
             admin.list_topics(timeout=1.0)
             return True
-        if not shutdown.is_requested and _once_a_minute.should_log("no broker"):
+        if not shutdown.is_requested and _once_a_minute("no broker"):
             logger.warning("No broker of %s answers yet", settings["bootstrap.servers"])
         if time.monotonic() > gives_up_at:
             raise BrokersUnreachable(
@@ -301,8 +304,17 @@ def _in_words(error: Exception) -> str:
 
 def _log_error(error: KafkaError) -> None:
     """librdkafka tells of each attempt that fails; once a minute for each kind is enough."""
-    if _once_a_minute.should_log(error.code()):
+    if _once_a_minute(error.code()):
         logger.warning("Kafka: %s. It is tried again", error.str())
+
+
+def _once_a_minute(subject: object) -> bool:
+    """Whether to log this now: not if it was logged within a minute."""
+    now = time.monotonic()
+    if now - _last_logged.get(subject, float("-inf")) < 60.0:
+        return False
+    _last_logged[subject] = now
+    return True
 
 
 def positive_int(text: str) -> int:

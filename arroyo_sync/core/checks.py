@@ -17,7 +17,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import TypeGuard
 
-from arroyo.types import Topic
+from arroyo.types import Partition, Topic
 
 from arroyo_sync.core.errors import ConfigurationError
 
@@ -131,6 +131,26 @@ def check_members(argument: str, value: object, members: Collection[str], what: 
         raise refused(argument, value, f"must be {what}; this has no {missing[0]!r}")
 
 
+def check_step(argument: str, value: object) -> None:
+    """A step of a pipeline. Arroyo's own class needn't be inherited."""
+    members = ("submit", "poll", "close", "terminate", "join")
+    check_members(argument, value, members, "a step: an arroyo ProcessingStrategy")
+
+
+def check_producer(argument: str, value: object) -> None:
+    """A producer by Arroyo's contract. confluent-kafka's has a ``produce`` too, which takes other arguments."""
+    what = "an Arroyo producer, such as arroyo.backends.kafka.KafkaProducer"
+    if any(each.__module__.partition(".")[0] in ("confluent_kafka", "cimpl") for each in type(value).__mro__):
+        raise refused(argument, value, f"must be {what}")
+    check_members(argument, value, ("produce",), what)
+
+
+def check_consumer(argument: str, value: object) -> None:
+    """A consumer by Arroyo's contract."""
+    members = ("poll", "subscribe", "pause", "resume", "tell", "seek", "stage_offsets", "commit_offsets", "close")
+    check_members(argument, value, members, "an Arroyo consumer, such as arroyo.backends.kafka.KafkaConsumer")
+
+
 def check_topic(argument: str, value: object) -> None:
     """A topic that Kafka could have."""
     if not isinstance(value, Topic):
@@ -183,10 +203,22 @@ def check_groups(argument: str, value: object) -> None:
             )
 
 
+def check_text(argument: str, value: object, *, may_be_empty: bool = False) -> None:
+    """A text on one line that can be sent: a name, or what a tag holds."""
+    if not isinstance(value, str) or _NO_NAME.search(value) is not None or not (value or may_be_empty):
+        which = "" if may_be_empty else ", not empty"
+        raise refused(argument, value, f"must be a text without control characters{which}")
+
+
 def check_path(argument: str, value: object) -> None:
     """The path of a file."""
-    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
-    if not isinstance(path, str) or not path or "\0" in path:
+    try:
+        is_path = (
+            isinstance(value, (str, os.PathLike)) and len(os.fsencode(value)) > 0 and b"\0" not in os.fsencode(value)
+        )
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
         raise refused(argument, value, "must be the path of a file")
 
 
@@ -197,6 +229,15 @@ def check_mapping(argument: str, value: object, what: str) -> None:
     """
     if not isinstance(value, Mapping):
         raise refused(argument, value, f"must be a mapping of {what}")
+
+
+def check_positions(argument: str, value: object) -> None:
+    """A mapping of partitions to offsets, as Arroyo hands it to ``create_with_partitions``."""
+    check_mapping(argument, value, "partitions to offsets, as Arroyo hands it to create_with_partitions")
+    assert isinstance(value, Mapping)
+    for partition, offset in value.items():
+        check_instance(f"{argument}'s keys", partition, Partition)
+        check_integer(f"{argument}'s values", offset, 0)
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -6,11 +6,12 @@ for tests.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from arroyo_sync.core.checks import check_members
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 
@@ -25,6 +26,15 @@ class HighWatermarks(Protocol):
         ...
 
 
+def check_source(argument: str, value: object) -> None:
+    """Return if it is a `RemoteOffsetSource`, inherited or not.
+
+    :raises ConfigurationError: it isn't.
+    """
+    members = ("start", "check", "stop", "assign", "revoke", "received", "unverified")
+    check_members(argument, value, members, "a source of remote offsets, such as a CommitLogConsumer")
+
+
 class RemoteOffsetSource(Protocol):
     """What opens the gate: it tells the state manager how far the leaders have committed.
 
@@ -34,9 +44,11 @@ class RemoteOffsetSource(Protocol):
 
     @property
     def unverified(self) -> Mapping[PartitionKey, int]:
-        """Per assigned partition, the lowest published offset that isn't proven to exist. Live; empty when all is well.
+        """Per assigned partition with a published offset that isn't verified yet: how far the partition must reach for
+        one to be verified. Live; empty when all is well.
 
-        The gate looks at it once a message, and calls `received` when a message proves such an offset.
+        The gate looks at it once a message, and calls `received` when a message reaches that far. A source that adds to
+        it afterwards calls ``manager.wake`` with these partitions, so that the gate looks at what it has received.
         """
         return NOTHING_UNVERIFIED
 
@@ -56,15 +68,23 @@ class RemoteOffsetSource(Protocol):
         """End, within ``timeout`` seconds, and release all that was taken. Called again, it does nothing."""
         ...
 
+    def subscribe(self, topic: str) -> None:
+        """The follower will read this topic: a source may drop what it learns about any other. Never blocks.
+
+        Called before `start` where the topic is known by then. It isn't for a subscription to a pattern, nor without
+        the flow control: there the first assignment names it.
+        """
+        return
+
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
-        """KnownEnd begins anew for these partitions, which the follower reads from these positions on.
+        """Trust begins anew for these partitions, which the follower reads from these positions on.
 
         Called on the processor's thread at an assignment and when the follower's position moved back, before anything
-        of them is released. When it returns, the manager holds no remote offset of them that isn't proven. Never
+        of them is released. When it returns, the manager holds no remote offset of them that isn't verified. Never
         blocks.
 
         :param watermarks: what the follower's own client has cached. It is used only on this thread, here and in
-            `check`; a client lets in one thread at a time.
+            `refresh_known_ends`; a client lets in one thread at a time.
         """
         return
 
@@ -73,7 +93,12 @@ class RemoteOffsetSource(Protocol):
         return
 
     def received(self, topic: str, partition: int, next_offset: int) -> None:
-        """The follower has received every message below ``next_offset``, so offsets up to it are proven."""
+        """The follower has received the message below ``next_offset``: the partition reaches that far."""
+        return
+
+    def refresh_known_ends(self) -> None:
+        """The follower's own client may have fetched further ends. Called on the processor's thread when the gate reads
+        remote offsets while something is `unverified`. Never blocks."""
         return
 
 
@@ -102,6 +127,8 @@ class SourceStatistics:
     """Records of the commit log, or answers of the broker, that were read."""
     other_groups: int = 0
     """Records of groups that aren't followed: skipped."""
+    other_topics: int = 0
+    """Records of followed groups about other topics, or about more partitions than are kept: skipped."""
     logical: int = 0
     """Records of followed groups whose offset is a logical one: skipped."""
     tombstones: int = 0
@@ -111,13 +138,21 @@ class SourceStatistics:
     rewinds: int = 0
     """How often a group published a lower offset than before."""
     impossible: int = 0
-    """Published offsets that lay beyond the end of their partition."""
+    """Published offsets that were rejected: beyond the end of their partition, or of an earlier topic of its name."""
     unverified: int = 0
     """Assigned partitions with a published offset that waits for proof, now."""
     lag: int | None = None
     """How many offsets of the commit log are still to be read, now. ``None``: unknown, or there is no commit log."""
     newest_timestamp_ms: int | None = None
-    """The latest broker timestamp of any record that was read, Unix milliseconds."""
+    """The latest broker timestamp of any record that was read, Unix milliseconds. None of the future counts."""
+    from_the_future: int = 0
+    """Records with a timestamp from the future, which count as old as the record before."""
+    groups_seen: Sequence[str] = ()
+    """The first groups that were seen to publish, whether they are followed or not."""
+    is_foreign: bool = False
+    """Whether none of the first records is a commit record: this is no commit log."""
+    logs_silence: bool = False
+    """Whether the source itself logs that a group has published nothing."""
 
 
 @runtime_checkable

@@ -16,8 +16,17 @@ from arroyo.backends.abstract import Consumer
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Partition
 
+from arroyo_sync.core.checks import (
+    check_callable,
+    check_consumer,
+    check_instance,
+    check_members,
+    check_seconds,
+    check_share,
+    refused,
+)
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.core.source import EndOffsetsSource, RemoteOffsetSource
+from arroyo_sync.core.source import EndOffsetsSource, RemoteOffsetSource, check_source
 from arroyo_sync.core.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.follower_snapshot import take_snapshot
@@ -31,13 +40,14 @@ from arroyo_sync.kafka.arroyo_consumer import (
     is_kip848,
     outermost_factory,
 )
+from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.observe.grade import Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts
 from arroyo_sync.observe.monitor import Monitor, OnStall
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall
-from arroyo_sync.sentry.events import capture_problem, keep_secrets, tell_ends_once
-from arroyo_sync.sentry.spans import ProcessSpans, check_sample_rate
+from arroyo_sync.sentry.events import capture_problem, tell_ends_once
+from arroyo_sync.sentry.spans import ProcessSpans
 
 logger = logging.getLogger(__name__)
 
@@ -89,27 +99,27 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         keep_secrets()  # before anything can fail with settings in its variables
-        for name, seconds, default in (
-            ("slice_seconds", slice_seconds, "0.005"),
-            ("stalled_after", stalled_after, "300"),
-            ("monitor_interval", monitor_interval, "1"),
-        ):
-            if seconds is not None and not seconds > 0:
-                raise ConfigurationError(f"{name}={seconds}: must be more than 0 seconds (the default is {default})")
-        if not (on_stall is None or on_stall == "raise" or callable(on_stall)):
-            raise ConfigurationError(f'on_stall={on_stall!r}: give "raise", something to call, or nothing')
+        what = "your ProcessingStrategyFactory, the first argument; the source is the second"
+        check_members("factory", factory, ("create_with_partitions", "shutdown"), what)
+        check_source("source", source)
+        check_instance("limits", limits, HoldLimits, may_be_none=True)
+        check_callable("on_state_change", on_state_change, "something to call with every change of a partition's state")
+        check_seconds("slice_seconds", slice_seconds)
+        check_seconds("stop_timeout", stop_timeout, may_be_zero=True)
+        check_seconds("stalled_after", stalled_after)
+        if on_stall != "raise":
+            check_callable("on_stall", on_stall, '"raise", something to call with a Stall,', may_be_none=True)
+        if monitor_interval is not None:
+            check_seconds("monitor_interval", monitor_interval)
         if sentry_spans is not None:
-            check_sample_rate(sentry_spans)
+            check_share("sentry_spans", sentry_spans)
+        check_callable("clock", clock, "something to call for monotonic seconds")
         if monitor_interval is not None:
             tell_ends_once()
-        if source in self._taken_sources:
-            raise ConfigurationError(
-                "this source already belongs to another SynchronizedStrategyFactory: make one source for each factory"
-            )
-        self._taken_sources.add(source)
+        self._take(source)
         self._factory = factory
         self._source = source
-        self._limits = limits or HoldLimits()
+        self._limits = HoldLimits() if limits is None else limits
         self._sentry_spans = sentry_spans
         self._slice_seconds = slice_seconds
         self._stop_timeout = stop_timeout
@@ -134,6 +144,19 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             clock=clock,
         )
 
+    @classmethod
+    def _take(cls, source: RemoteOffsetSource) -> None:
+        """Note whose source it is."""
+        try:
+            is_taken = source in cls._taken_sources
+            cls._taken_sources.add(source)
+        except TypeError:
+            raise refused("source", source, "must be hashable, and its class must allow weak references") from None
+        if is_taken:
+            raise ConfigurationError(
+                "this source already belongs to another SynchronizedStrategyFactory: make one source for each factory"
+            )
+
     def flow_control(self, consumer: Consumer[TPayload]) -> FlowControlledConsumer[TPayload]:
         """The consumer to give to the StreamProcessor, around yours.
 
@@ -143,6 +166,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             raise ConfigurationError(
                 "flow_control() was called before: a factory serves one consumer; make a source and a factory for each"
             )
+        check_consumer("consumer", consumer)
         self._check_group(consumer)
         # Arroyo has no call for a partition's end offset; its consumer's own handle knows it without asking the broker.
         client = client_of(consumer)
@@ -157,6 +181,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             before_close=self._watermarks.close if self._watermarks is not None else None,
             after_close=self._consumer_closed,
             clock=self._clock,
+            # A source that only looks like the contract may be without it.
+            on_subscribe=getattr(self._source, "subscribe", None),
         )
         return self._flow
 

@@ -1,8 +1,10 @@
 """A consumer around the user's: it wakes the processor for the gate, pauses full partitions, seeks back in a rebalance.
 
 Guarantees
-    - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), and returns as
-      soon as a remote offset moves. While it holds nothing, it polls as the inner consumer would.
+    - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), or for 0.1 s
+      while no message that could arrive would be handed on, and returns as soon as a remote offset moves. While it
+      holds nothing, it polls as the inner consumer would.
+    - Once the data topic was deleted and created again, nothing of it is committed but where to begin; see `NewTopic`.
     - The positions that an assignment begins at are committed before the gate exists; see `StartPositions`.
     - Partitions that are retained in a rebalance (KIP-848) are read again from the last offset that was staged for
       them, so nothing that the old gate held, and nothing that the processor carried, is lost. The processor is told of
@@ -28,9 +30,11 @@ from arroyo.backends.abstract import Consumer
 from arroyo.types import BrokerValue, Partition, Topic
 from confluent_kafka import KafkaError, KafkaException
 
+from arroyo_sync.core.checks import check_callable, check_consumer, check_instance, check_seconds
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.drain import Drain
+from arroyo_sync.gate.new_topic import NewTopic
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.pauses import Pauses
 from arroyo_sync.gate.start_positions import StartPositions
@@ -43,8 +47,17 @@ OnRevoke = Callable[[Sequence[Partition]], None]
 
 
 FIRST_WAIT_SECONDS = 0.00025
-"""How long the first wait after a message is. A wait doesn't end when a message arrives, so the waits begin short and
-double, up to the slice: a consumer that ran dry for a fetch's round trip, while one partition is held, loses little."""
+"""How long the first wait is after a message that was not held. A message that arrives doesn't end a wait, so they
+begin short and double, up to the slice: a consumer that ran dry for a fetch's round trip, beside a held partition,
+loses little. After a message that was held there is no hurry: the next one would most likely be held as well."""
+
+CLOSED_WAIT_SECONDS = 0.020
+"""How long the first wait after a message is while every partition is closed: whatever arrives would only be held. A
+remote offset that moves ends the wait, and so does a published offset that waits for a message to verify it."""
+
+CLOSED_IDLE_WAIT_SECONDS = 0.100
+"""Up to how long these waits double while no message comes either. Each is a turn for the next step, which Arroyo would
+poll once a second then."""
 
 
 class Gate(Protocol):
@@ -63,6 +76,9 @@ class FlowControlledConsumer(Consumer[TPayload]):
         dead.
     :param slice_seconds: for how long a poll waits at most while something is held.
     :param rejected_wait_seconds: for how long it waits after the next step rejected a message.
+    :param before_close: called before the inner consumer is closed; ``after_close`` after it.
+    :param on_subscribe: called with the topic's name before the inner consumer subscribes; not for a pattern.
+    :raises ConfigurationError: an argument can't be right; the message names it.
     """
 
     def __init__(
@@ -75,8 +91,17 @@ class FlowControlledConsumer(Consumer[TPayload]):
         rejected_wait_seconds: float = 0.010,
         before_close: Callable[[], None] | None = None,
         after_close: Callable[[], None] | None = None,
+        on_subscribe: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_consumer("inner", inner)
+        check_instance("manager", manager, SynchronizedPartitionStateManager)
+        check_callable("check_source", check_source, "something to call without arguments")
+        check_seconds("slice_seconds", slice_seconds)
+        check_seconds("rejected_wait_seconds", rejected_wait_seconds)
+        check_callable("before_close", before_close, "something to call without arguments", may_be_none=True)
+        check_callable("after_close", after_close, "something to call without arguments", may_be_none=True)
+        check_callable("clock", clock, "something to call for monotonic seconds")
         self._inner = inner
         self._inner_poll = inner.poll
         self._manager = manager
@@ -85,15 +110,19 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._rejected_wait_seconds = rejected_wait_seconds
         self._before_close = before_close
         self._after_close = after_close
+        self._on_subscribe = on_subscribe
         # The current gate's; None while nothing is assigned.
         self._buffers: PartitionBuffers | None = None
         self._drain: Drain | None = None
         self._wait_seconds = FIRST_WAIT_SECONDS
+        self._closed_wait_seconds = CLOSED_WAIT_SECONDS
+        self._last: BrokerValue[TPayload] | None = None  # the last message, if there was no wait since
         self._pauses = Pauses(inner)
         # Per partition index the offset to go back to: the last one staged, or the one the assignment began at. By
         # index, since it is written once a message and Arroyo's Partition is slow to hash.
         self._resume_offsets: dict[int, int] = {}
         self._start = StartPositions(inner, clock)
+        self._new_topic = NewTopic(inner, manager)
         # Partitions that `tell` leaves out; see `_hiding`.
         self._hidden: Collection[Partition] = ()
         self.empty_polls = 0
@@ -134,7 +163,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
                 if message is None:
                     return None
         if message is not None:
-            self._wait_seconds = FIRST_WAIT_SECONDS
+            self._last = message
             if not is_all_paused:
                 return message
             # The processor polls for a rebalance alone while it has paused everything. A message that comes in the same
@@ -146,12 +175,25 @@ class FlowControlledConsumer(Consumer[TPayload]):
         elif buffers.released:
             return None
         else:
-            wait_seconds = min(self._wait_seconds, self._slice_seconds)
-            self._wait_seconds = 2 * wait_seconds
+            wait_seconds = self._next_wait_seconds(buffers)
         if timeout is not None and timeout < wait_seconds:
             wait_seconds = timeout
         self._manager.wait_for_move(buffers.seen_version, wait_seconds)
         return None
+
+    def _next_wait_seconds(self, buffers: PartitionBuffers) -> float:
+        """For how long to wait at most for a remote offset to move, before the inner consumer is polled again."""
+        last, self._last = self._last, None
+        if not buffers.has_open():
+            closed_wait_seconds = self._closed_wait_seconds if last is None else CLOSED_WAIT_SECONDS
+            self._closed_wait_seconds = min(2 * closed_wait_seconds, CLOSED_IDLE_WAIT_SECONDS)
+            return max(self._slice_seconds, closed_wait_seconds)
+        if last is not None:
+            is_held = buffers.is_newest_held(last.partition.index, last.offset)
+            self._wait_seconds = self._slice_seconds if is_held else FIRST_WAIT_SECONDS
+        wait_seconds = min(self._wait_seconds, self._slice_seconds)
+        self._wait_seconds = 2 * wait_seconds
+        return wait_seconds
 
     def _poll_unassigned(self, timeout: float | None) -> BrokerValue[TPayload] | None:
         try:
@@ -193,13 +235,24 @@ class FlowControlledConsumer(Consumer[TPayload]):
     # Offsets.
 
     def seek(self, offsets: Mapping[Partition, int]) -> None:
-        """Read on from these offsets; what the gate holds at or past them is forgotten, since it comes again."""
+        """Read on from these offsets; what the gate holds at or past them is forgotten, since it comes again.
+
+        A message that the processor carries, since it was rejected, isn't handed on before them. On the processor's
+        thread, outside the next step's ``submit``.
+        """
+        before = dict(self._inner.tell())
         self._inner.seek(offsets)
         for partition, offset in offsets.items():
             # What is held from here on lies below the last offset staged: a rebuild must not begin behind it.
             self._resume_offsets[partition.index] = min(offset, self._resume_offsets.get(partition.index, offset))
-            if self._buffers is not None:
-                self._buffers.seek(partition, offset)
+            if self._buffers is None:
+                continue
+            carried = self._buffers.carried_offset(partition, before[partition])
+            self._buffers.seek(partition, offset)
+            if carried == offset:
+                self._inner.seek({partition: offset + 1})  # that one comes from the processor
+                carried = None
+            self._buffers.discard_carried(partition, carried)
 
     def stage_offsets(self, offsets: Mapping[Partition, int]) -> None:
         """Stage offsets to be committed. On the hot path: once or twice a message."""
@@ -208,8 +261,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._inner_stage_offsets(offsets)
 
     def commit_offsets(self) -> Mapping[Partition, int] | None:
-        """Commit the staged offsets."""
-        return self._inner.commit_offsets()
+        """Commit the staged offsets; nothing, once the topic was created again."""
+        return None if self._new_topic.is_there else self._inner.commit_offsets()
 
     def tell(self) -> Mapping[Partition, int]:
         """The inner consumer's positions: past what the gate holds."""
@@ -227,6 +280,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         """
         if len(topics) != 1:
             raise ConfigurationError(f"the gate takes one topic, not {[topic.name for topic in topics]}")
+        if self._on_subscribe is not None and not topics[0].name.startswith("^"):  # librdkafka's sign of a pattern
+            self._on_subscribe(topics[0].name)
 
         def assigned(offsets: Mapping[Partition, int]) -> None:
             self._pauses.forget(offsets)
@@ -301,6 +356,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         """Close the inner consumer, then stop the source."""
         if self._before_close is not None:
             self._before_close()
+        self._new_topic.commit_beginnings()
         try:
             self._inner.close(timeout)
         finally:

@@ -25,8 +25,16 @@ from arroyo.dlq import InvalidMessage
 from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStrategy
 from arroyo.types import Message, Partition
 
+from arroyo_sync.core.checks import (
+    check_callable,
+    check_instance,
+    check_members,
+    check_positions,
+    check_seconds,
+    check_step,
+)
 from arroyo_sync.core.errors import StepRejectedInPoll, UnexpectedMessage
-from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource
+from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource, check_source
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.partition_buffer import HoldLimits
@@ -54,6 +62,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         message, as Arroyo does. More than 0 is for a consumer that heeds `Drain.needs_poll`.
     :param watermarks: handed to the source when trust begins anew, since a position moved back.
     :param clock: monotonic, in seconds.
+    :raises ConfigurationError: an argument can't be right; the message names it.
     """
 
     def __init__(
@@ -69,11 +78,21 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         watermarks: HighWatermarks | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_step("next_step", next_step)
+        check_instance("manager", manager, SynchronizedPartitionStateManager)
+        check_source("source", source)
+        check_positions("positions", positions)
+        check_instance("limits", limits, HoldLimits, may_be_none=True)
+        check_seconds("slice_seconds", slice_seconds)
+        check_seconds("poll_interval_seconds", poll_interval_seconds, may_be_zero=True)
+        if watermarks is not None:
+            check_members("watermarks", watermarks, ("cached",), "HighWatermarks or None")
+        check_callable("clock", clock, "something to call for monotonic seconds")
         self.buffers = PartitionBuffers(
             manager,
             source,
             positions,
-            limits=limits or HoldLimits(),
+            limits=HoldLimits() if limits is None else limits,
             report_interval_seconds=slice_seconds,
             watermarks=watermarks,
             clock=clock,

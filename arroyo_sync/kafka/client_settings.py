@@ -6,12 +6,16 @@ left out, and everything else wins over our defaults.
 
 from __future__ import annotations
 
+import math
+import os
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
+from arroyo_sync.core.checks import check_mapping, check_text
 from arroyo_sync.core.errors import ConfigurationError
 
 TClient = TypeVar("TClient")
@@ -81,14 +85,47 @@ _READER_DEFAULTS = {
 }
 
 
-def check_configuration(configuration: Mapping[str, Any], what: str) -> None:
-    """Return if a client could be made of it.
+def check_configuration(argument: str, configuration: object) -> None:
+    """Return if it can be settings of librdkafka. Which settings there are, librdkafka knows.
 
-    :raises ConfigurationError: no brokers are named.
+    :raises ConfigurationError: it isn't a mapping of names to values, or names no brokers. No value is shown but the
+        brokers': any other may be a secret that stands under the wrong name.
     """
-    servers = configuration.get("bootstrap.servers") or configuration.get("metadata.broker.list")
-    if not servers and not configuration.get("test.mock.num.brokers"):
-        raise ConfigurationError(f"{what} names no brokers: give it 'bootstrap.servers'")
+    check_mapping(argument, configuration, "librdkafka's settings, by name")
+    assert isinstance(configuration, Mapping)
+    for name, value in configuration.items():
+        check_text(f"{argument}'s names", name)
+        _check_setting(f"{argument}[{name!r}]", name, value)
+    given = [configuration[name] for name in SERVERS_SETTINGS if configuration.get(name)]
+    if not given and not configuration.get("test.mock.num.brokers"):
+        raise ConfigurationError(f"{argument} names no brokers: give it 'bootstrap.servers'")
+    for servers in given:
+        check_text(f"{argument}['bootstrap.servers']", servers)
+
+
+def _check_setting(argument: str, name: str, value: object) -> None:
+    if name in _CALLBACK_SETTINGS:
+        is_right, allowed = value is None or callable(value), "give something to call"
+    elif name == "logger":
+        is_right, allowed = value is None or hasattr(value, "log"), "give a logging.Logger"
+    else:
+        # Whatever it is, confluent-kafka makes a text of it: of bytes "b'...'", of None nothing.
+        is_right = value is None or isinstance(value, (str, int, float, os.PathLike, dict))
+        is_right = is_right and (not isinstance(value, str) or _NOT_SENT.search(value) is None)
+        is_right = is_right and (not isinstance(value, float) or math.isfinite(value))
+        is_right = is_right and (not isinstance(value, int) or value.bit_length() < 64)
+        is_right = is_right and (not isinstance(value, dict) or name == "default.topic.config")
+        allowed = "must be a text, a number or a bool, as librdkafka reads it"
+    if not is_right:
+        raise ConfigurationError(f"{argument} is <{type(value).__name__}>: {allowed}")
+
+
+SERVERS_SETTINGS = ("bootstrap.servers", "metadata.broker.list")
+
+_CALLBACK_SETTINGS = {"error_cb", "stats_cb", "throttle_cb", "oauth_cb", "on_commit", "on_delivery"}
+
+_NOT_SENT = re.compile("[\0\ud800-\udfff]")
+"""librdkafka reads a text up to the first zero, and confluent-kafka encodes it in UTF-8."""
 
 
 def servers_of(configuration: Mapping[str, Any]) -> str:

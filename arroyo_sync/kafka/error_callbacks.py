@@ -17,6 +17,7 @@ import time
 
 from confluent_kafka import KafkaError
 
+from arroyo_sync.core.checks import check_instance
 from arroyo_sync.core.errors import AccessRefused
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.errors import is_fatal
@@ -32,12 +33,14 @@ def raise_if_refused(error: KafkaError) -> None:
 
     :raises AccessRefused: the brokers refuse the login, or a permission. All else librdkafka rides out.
     """
+    check_instance("error", error, KafkaError)
     if is_fatal(error):
         raise AccessRefused(_text(error))
 
 
 def log_if_refused(error: KafkaError) -> None:
     """For a producer, whose callbacks run on a thread that must go on: logs the same, at most once a minute."""
+    check_instance("error", error, KafkaError)
     if is_fatal(error) and _throttle.should_log(error.code()):
         logger.error("%s", _text(error))
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.checks import check_seconds
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
@@ -62,9 +62,8 @@ class GroupOffsetsSource(OffsetSource):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(configuration, groups, None, clock)
-        for name, seconds in (("interval_seconds", interval_seconds), ("connect_timeout", connect_timeout)):
-            if not seconds > 0:
-                raise ConfigurationError(f"{name}={seconds!r}: must be more than 0 seconds")
+        check_seconds("interval_seconds", interval_seconds)
+        check_seconds("connect_timeout", connect_timeout)
         self.name = f"group offsets of {', '.join(self._offsets.groups)}"
         self._interval_seconds = interval_seconds
         self._connect_timeout = connect_timeout
@@ -111,6 +110,7 @@ class GroupOffsetsSource(OffsetSource):
             rewinds=self._rewinds,
             impossible=self._verifier.impossible,
             unverified=len(self.unverified),
+            logs_silence=True,
         )
 
     def _missing(self) -> str:

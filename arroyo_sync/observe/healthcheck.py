@@ -12,6 +12,7 @@ from typing import TypeVar
 from arroyo.processing.strategies.abstract import ProcessingStrategy
 from arroyo.processing.strategies.healthcheck import Healthcheck
 
+from arroyo_sync.core.checks import check_callable, check_path, check_step
 from arroyo_sync.observe.stalls import Stall
 
 TPayload = TypeVar("TPayload")
@@ -26,12 +27,16 @@ class HealthcheckUnlessStalled(Healthcheck[TPayload]):
 
     Threads: the processor's.
 
-    :param stalls: tells what stands still.
+    :param stalls: returns what stands still.
+    :raises ConfigurationError: an argument can't be right; the message names it.
     """
 
     def __init__(
         self, healthcheck_file: str, next_step: ProcessingStrategy[TPayload], stalls: Callable[[], Sequence[Stall]]
     ) -> None:
+        check_path("healthcheck_file", healthcheck_file)
+        check_step("next_step", next_step)
+        check_callable("stalls", stalls, "something to call for the stalls, such as lambda: factory.stalls")
         super().__init__(healthcheck_file, next_step)
         self._next_step = next_step
         self._stalls = stalls

@@ -73,9 +73,7 @@ RELEASED_LAG = MetricDef(
 HELD_MESSAGES = MetricDef(
     "arroyo_sync.held.messages", Kind.GAUGE, "message", _PARTITION, "Messages in the gate, waiting for a leader."
 )
-HELD_BYTES = MetricDef(
-    "arroyo_sync.held.bytes", Kind.GAUGE, "byte", _PARTITION, "What they weigh: payloads plus about 500 B each."
-)
+HELD_BYTES = MetricDef("arroyo_sync.held.bytes", Kind.GAUGE, "byte", _PARTITION, "What they weigh, headers included.")
 OLDEST_HELD = MetricDef(
     "arroyo_sync.held.oldest",
     Kind.GAUGE,
@@ -141,7 +139,7 @@ RECORDS_SKIPPED = MetricDef(
     Kind.COUNTER,
     "record",
     ("reason",),
-    "Records that tell this follower nothing: `other_group`, or `logical_offset` (-1 and the like).",
+    "Records that this follower has no use for: `other_group`, or `logical_offset` (-1 and the like).",
 )
 RECORDS_MALFORMED = MetricDef(
     "arroyo_sync.commit_log.malformed",

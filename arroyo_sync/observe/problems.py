@@ -90,7 +90,8 @@ def find_problems(
         return [_long_replay(snapshot, replaying_seconds)]
     rejected = _rejected(snapshot)
     explained = {(problem.topic, problem.group) for problem in rejected}
-    silent = groups_without_report(snapshot)
+    # Before the replay is over, what a group has published may not have been read yet.
+    silent = [] if snapshot.source is not None and not snapshot.source.ready else groups_without_report(snapshot)
     by_kind: dict[ProblemKind, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         if (verdict.topic, verdict.group) in explained:
@@ -128,11 +129,13 @@ class ProblemReporter:
         """These are the problems that there are now."""
         active = {problem.cause: problem for problem in problems}
         concerned = {cause[1:] for cause in active}
+        assigned = {partition.partition for partition in snapshot.partitions}
         told: dict[Cause, Problem] = {}
         for cause, problem in active.items():
             if self._throttle.should_log(cause):
                 # A warning: Sentry's logging integration makes an event of its own of every error.
-                logger.warning("%s", problem)
+                if not (problem.kind is ProblemKind.NEVER_REPORTED and _logs_silence(snapshot)):
+                    logger.warning("%s", problem)
                 if problem.kind not in ONLY_LOGGED:
                     self._tell(problem, snapshot)
                 told[cause] = problem
@@ -141,8 +144,14 @@ class ProblemReporter:
         for cause, problem in self._told.items():
             has_become_a_stall = problem.kind is ProblemKind.WAITING and cause[1:] in concerned
             if cause not in active and not has_become_a_stall:
-                logger.warning("Over: %s", problem.message)
+                is_elsewhere = problem.partitions and not assigned.intersection(problem.partitions)
+                logger.warning("%s: %s", "No longer assigned here" if is_elsewhere else "Over", problem.message)
         self._told = told
+
+
+def _logs_silence(snapshot: Snapshot) -> bool:
+    """Whether the source itself logs which groups publish nothing: it knows which ones do."""
+    return snapshot.source is not None and snapshot.source.logs_silence
 
 
 def _by_cause(kind: ProblemKind, verdicts: Sequence[Verdict]) -> list[Problem]:

@@ -8,6 +8,7 @@ from typing import Any
 import sentry_sdk
 from arroyo.utils.metrics import Metrics
 
+from arroyo_sync.core.checks import check_mapping, check_text
 from arroyo_sync.observe.metrics import METRICS_BY_NAME
 
 ARROYO_TIMING_UNITS = {"arroyo.consumer.latency": "second"}
@@ -26,6 +27,11 @@ class SentryMetrics(Metrics):
     """
 
     def __init__(self, tags: Mapping[str, str] | None = None) -> None:
+        if tags is not None:
+            check_mapping("tags", tags, "names to texts")
+            for name, value in tags.items():
+                check_text("tags's names", name)
+                check_text("tags's values", value, may_be_empty=True)
         self._tags = dict(tags or {})
 
     def increment(self, name: str, value: float = 1, tags: Mapping[str, str] | None = None) -> None:

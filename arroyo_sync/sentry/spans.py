@@ -29,7 +29,7 @@ from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStr
 from arroyo.types import BrokerValue, Message, Partition, Topic
 from sentry_sdk.tracing import Span
 
-from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.checks import check_callable, check_producer, check_share, check_step
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,9 @@ class ProcessSpans(ProcessingStrategy[TPayload]):
     """
 
     def __init__(self, next_step: ProcessingStrategy[TPayload], sample_rate: float, hold_seconds: HoldSeconds) -> None:
-        check_sample_rate(sample_rate)
+        check_step("next_step", next_step)
+        check_share("sample_rate", sample_rate)
+        check_callable("hold_seconds", hold_seconds, "something to call with a partition's index and an offset")
         self._next_step = next_step
         self._next_submit = next_step.submit
         self._sample_rate = sample_rate
@@ -125,7 +127,8 @@ class PublishSpans(Producer[KafkaPayload]):
     """
 
     def __init__(self, producer: Producer[KafkaPayload], sample_rate: float) -> None:
-        check_sample_rate(sample_rate)
+        check_producer("producer", producer)
+        check_share("sample_rate", sample_rate)
         self._producer = producer
         self._sample_rate = sample_rate
 
@@ -164,15 +167,6 @@ class PublishSpans(Producer[KafkaPayload]):
     def close(self) -> Future[None]:
         """Close the producer."""
         return self._producer.close()
-
-
-def check_sample_rate(sample_rate: float) -> None:
-    """Return if it is one.
-
-    :raises ConfigurationError: it isn't.
-    """
-    if not 0 < sample_rate <= 1:
-        raise ConfigurationError(f"the sample rate of spans is above 0 and up to 1, not {sample_rate!r}")
 
 
 def _has_spans() -> bool:

@@ -22,9 +22,7 @@ from arroyo.types import BrokerValue, Commit, FilteredPayload, Message, Partitio
 from confluent_kafka import KafkaError, Producer
 from confluent_kafka import Message as DeliveredMessage
 
-from arroyo_sync.gate.factory import SynchronizedStrategyFactory
-from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from arroyo_sync import CommitLogConsumer, CommitLogPublisher, SynchronizedStrategyFactory
 from demo.broker import Stage
 from demo.journal import Journal, Publication, Release
 
@@ -102,12 +100,12 @@ class Leader(Pipeline, ProcessingStrategyFactory[KafkaPayload]):
         super().__init__(f"{group}/{member}")
         self.partitions: frozenset[int] = frozenset()
         """What it is assigned."""
-        self._stage = stage
-        self._group = group
-        self._interval = interval
         self._may_work = threading.Event()
         self._may_work.set()
         self._producer = _NotingProducer(KafkaProducer({**stage.producer_settings(), "linger.ms": 1}), journal, group)
+        self._publisher = CommitLogPublisher(
+            self._producer, Topic(stage.commit_log), stage.group(group), interval=interval
+        )
         consumer = KafkaConsumer(stage.consumer_settings(group, self.name))
         self._processor = StreamProcessor(consumer, Topic(stage.events), self)
 
@@ -115,14 +113,7 @@ class Leader(Pipeline, ProcessingStrategyFactory[KafkaPayload]):
         self, commit: Commit, partitions: Mapping[Partition, int]
     ) -> ProcessingStrategy[KafkaPayload]:
         self.partitions = frozenset(partition.index for partition in partitions)
-        publish = PublishCommitLog(
-            commit,
-            self._producer,
-            Topic(self._stage.commit_log),
-            self._stage.group(self._group),
-            interval=self._interval,
-        )
-        return RunTask(self._work_on, publish)
+        return RunTask(self._work_on, self._publisher.step(commit, partitions))
 
     def stand_still(self) -> None:
         """Stop working, as a leader does whose database has gone away, until `go_on`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,12 +12,12 @@ from arroyo.backends.kafka import KafkaConsumer, KafkaPayload, KafkaProducer
 from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Partition, Topic
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.followers import consumer_settings, produce_numbered
+from tests.integration.cluster.leaders import CommitLog
 from tests.integration.cluster.waiting import wait_until
 
 SECONDS = 60.0
@@ -64,32 +63,6 @@ class Leader(ProcessingStrategyFactory[KafkaPayload]):
             self._processor.run()
         except BaseException as error:
             self._error = error
-
-
-class CommitLog:
-    """All records of a commit log, as a plain consumer reads them."""
-
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
-        self.records: list[tuple[str, int]] = []
-        """Key and offset, in the order of the log."""
-        self._consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "unused", "log_level": 0})
-        self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
-
-    def read(self) -> None:
-        for message in self._consumer.consume(1000, timeout=0.05):
-            key, value = message.key(), message.value()
-            if message.error() is None and key is not None and value is not None:
-                self.records.append((key.decode(), json.loads(value)["offset"]))
-
-    def newest(self) -> dict[str, int]:
-        self.read()
-        return dict(self.records)
-
-    def wait_for(self, expected: dict[str, int]) -> None:
-        wait_until(lambda: self.newest() == expected, SECONDS, lambda: f"{expected} on the commit log: {self.newest()}")
-
-    def close(self) -> None:
-        self._consumer.close()
 
 
 @contextmanager
@@ -192,7 +165,7 @@ def test_records_that_are_refused_are_retried_until_they_are_taken(
     warnings = [
         each.getMessage()
         for each in caplog.records
-        if each.name == "arroyo_sync.leaders.commit_log.publisher" and each.levelno >= 30
+        if each.name == "arroyo_sync.leaders.commit_log.publishing.report_writer" and each.levelno >= 30
     ]
     assert len(warnings) == 1
     assert "MSG_SIZE_TOO_LARGE" in warnings[0]

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
+from arroyo.backends.abstract import ProducerFuture
+from arroyo.backends.kafka import KafkaPayload
+from arroyo.dlq import DlqPolicy, InvalidMessage, NoopDlqProducer
+from arroyo.processing.strategies.abstract import ProcessingStrategy
+from arroyo.types import BrokerValue, Commit, Message, Partition
 
 from arroyo_sync.core.errors import ConfigurationError
 from tests.integration.cluster.admin import Kafka
@@ -15,6 +21,8 @@ from tests.integration.cluster.waiting import wait_until
 PARTITIONS = 4
 PER_PARTITION = 500
 RELEASED = 100
+INVALID = 3
+"""The offset, in each partition, of the message that becomes a dead letter."""
 
 
 def is_in_order(follower: Follower) -> bool:
@@ -88,3 +96,83 @@ def test_cooperative_sticky_is_refused_with_one_clear_line(kafka: Kafka, topic_n
     wait_until(lambda: follower.error is not None, 60, "the processor has ended")
     with pytest.raises(ConfigurationError, match=r"cooperative-sticky: use range or roundrobin, or group\.protocol"):
         follower.stop()
+
+
+class _Check(ProcessingStrategy[KafkaPayload]):
+    """Finds one message of each partition invalid, and passes no other on, so that nothing is ever committed."""
+
+    def submit(self, message: Message[KafkaPayload]) -> None:
+        assert isinstance(message.value, BrokerValue)
+        if message.value.offset == INVALID:
+            raise InvalidMessage(message.value.partition, message.value.offset, log_exception=False)
+
+    def poll(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def terminate(self) -> None:
+        pass
+
+    def join(self, timeout: float | None = None) -> None:
+        pass
+
+
+class _Checking(Follower):
+    def create_with_partitions(
+        self, commit: Commit, partitions: Mapping[Partition, int]
+    ) -> ProcessingStrategy[KafkaPayload]:
+        super().create_with_partitions(commit, partitions)
+        return _Check()
+
+
+class _DeadLetters(NoopDlqProducer):
+    """Notes which messages became dead letters."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[int, int]] = []
+
+    def produce(
+        self, value: BrokerValue[KafkaPayload], reason: str | None = None
+    ) -> ProducerFuture[BrokerValue[KafkaPayload]]:
+        self.messages.append((value.partition.index, value.offset))
+        return super().produce(value, reason)
+
+
+def _let_another_member_come_and_go(first: Follower, settings: Mapping[str, Any], topic: str) -> None:
+    """Each has a partition for a while; afterwards the first holds everything again."""
+    second = Follower(settings, topic)
+    second.start()
+    try:
+        wait_until(lambda: len(first.assigned) == len(second.assigned) == 1, 60, "each has a partition")
+        wait_until(lambda: first.held == PER_PARTITION, 30, "the first has read its own again")
+    finally:
+        second.stop()
+    wait_until(lambda: len(first.assigned) == 2, 60, "the first has both again")
+    wait_until(lambda: first.held == 2 * PER_PARTITION, 30, "and has read both")
+
+
+@pytest.mark.parametrize("protocol", ["eager", "kip848"])
+def test_no_dead_letter_is_lost_however_many_rebalances_there_are(
+    kafka: Kafka, topic_name: Callable[..., str], protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Arroyo's buffer for them holds just what the gate holds; each rebuild reads the retained partition again."""
+    topic, group = topic_name("events"), topic_name("follower")
+    kafka.create_topic(topic, 2)
+    produce_numbered(kafka.bootstrap_servers, topic, range(2), PER_PARTITION)
+    settings = consumer_settings(kafka.bootstrap_servers, group, protocol)
+    letters = _DeadLetters()
+    policy = DlqPolicy(letters, max_buffered_messages_per_partition=PER_PARTITION)
+    first = _Checking(settings, topic, dlq_policy=policy)
+    first.start()
+    try:
+        wait_until(lambda: first.held == 2 * PER_PARTITION, 30, "everything is held")
+        for _ in range(2):
+            _let_another_member_come_and_go(first, settings, topic)
+        first.release(range(2), PER_PARTITION)
+        wait_until(lambda: first.held == 0, 30, "all has gone through")
+    finally:
+        first.stop()
+    assert sorted(letters.messages) == [(0, INVALID), (1, INVALID)]
+    assert [each for each in caplog.messages if "not found in buffer" in each] == []

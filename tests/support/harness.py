@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from arroyo.backends.kafka import KafkaPayload
+from arroyo.processing.strategies.abstract import ProcessingStrategy
 
 from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import (
@@ -34,6 +35,7 @@ class NotedSource(ManualSource):
         """``("assign", {key: position}, watermarks)``, ``("revoke", {keys})``, ``("received", key, next_offset)``."""
         self.starts = 0
         self.checks = 0
+        self.refreshes = 0
         self.stop_timeouts: list[float] = []
 
     @property
@@ -61,6 +63,9 @@ class NotedSource(ManualSource):
     def received(self, topic: str, partition: int, next_offset: int) -> None:
         self.calls.append(("received", (topic, partition), next_offset))
 
+    def refresh_known_ends(self) -> None:
+        self.refreshes += 1
+
 
 class CarefulSource(NotedSource):
     """Takes back what it published when trust begins anew, as a source does that must prove it again."""
@@ -75,6 +80,7 @@ class GateHarness:
     """A gate with a step, a source and a clock by script.
 
     :param positions: the first offset of each partition, by index.
+    :param step: the next step; by default the one by script.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class GateHarness:
         poll_interval_seconds: float = 0.0,
         watermarks: HighWatermarks | None = None,
         source: NotedSource | None = None,
+        step: ProcessingStrategy[Any] | None = None,
     ) -> None:
         self.clock = Clock()
         self.step = ScriptedStep()
@@ -95,7 +102,7 @@ class GateHarness:
         self.manager = SynchronizedPartitionStateManager(self._note_state)
         self.source.start(self.manager)
         self.gate: SynchronizedStrategy[KafkaPayload] = SynchronizedStrategy(
-            self.step,
+            step or self.step,
             self.manager,
             self.source,
             {partition(index): offset for index, offset in (positions or {0: 0}).items()},

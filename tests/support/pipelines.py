@@ -42,7 +42,8 @@ class _Factory(ProcessingStrategyFactory[KafkaPayload]):
         self, commit: Commit, partitions: Mapping[Partition, int]
     ) -> ProcessingStrategy[KafkaPayload]:
         self._pipeline.assignments.append({each.index: offset for each, offset in partitions.items()})
-        return PromiseCheck(self._pipeline, self._build(commit))
+        self._pipeline.checks.append(PromiseCheck(self._pipeline, self._build(commit)))
+        return self._pipeline.checks[-1]
 
     def shutdown(self) -> None:
         self.shutdowns += 1
@@ -55,6 +56,10 @@ class PromiseCheck(ProcessingStrategy[KafkaPayload]):
         self._pipeline = pipeline
         self._next_step = next_step
         self._last: dict[int, int] = {}
+
+    def forget_order(self, index: int) -> None:
+        """The partition begins anew, as by a seek of the user's."""
+        self._last.pop(index, None)
 
     def submit(self, message: Message[KafkaPayload]) -> None:
         index, offset = at(message)
@@ -104,6 +109,8 @@ class Pipeline:
     ) -> None:
         self.steps: list[ScriptedStep] = []
         """The user's strategies, one for each assignment."""
+        self.checks: list[PromiseCheck] = []
+        """What stands between the gate and each of them."""
         self.assignments: list[dict[int, int]] = []
         """The partitions and offsets that each was made with, by index."""
         self.released: list[At] = []

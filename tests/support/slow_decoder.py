@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 DIGITS = "0123456789"
+TOPIC_CHARACTERS = DIGITS + "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._-"
 
 Accepted = tuple[str, int, str, int | None, float | None, float | None]
 """Topic, partition, group, offset (``None``: a tombstone), orig_message_ts, received_p99."""
@@ -40,6 +41,10 @@ def _key(key: bytes | None) -> tuple[str, int, str]:
     if len(parts) != 3 or "" in parts:
         raise Refused
     topic, partition, group = parts
+    if len(topic) > 249 or any(character not in TOPIC_CHARACTERS for character in topic):
+        raise Refused
+    if partition != "0" and partition.startswith("0"):
+        raise Refused
     if any(character not in DIGITS for character in partition) or len(partition) > 10 or int(partition) >= 2**31:
         raise Refused
     return topic, int(partition), group

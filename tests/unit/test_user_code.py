@@ -72,6 +72,7 @@ class HandedSource(OffsetSource):
         self._set_ready(True)
         while (report := self._reports.get()) is not None:
             self._apply([report])
+        self._stopping.wait()
 
     def _missing(self) -> str:
         return "nothing"

@@ -10,18 +10,22 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from arroyo.types import Topic
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaError
 from confluent_kafka.admin import AdminClient
 
-from arroyo_sync.core.errors import ConfigurationError, MalformedRecord
-from arroyo_sync.core.source import SourceStatistics
+from arroyo_sync.core.checks import check_callable, check_choice, check_flag, check_seconds, check_topic
+from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.source import HighWatermarks, SourceStatistics
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.client_settings import admin_settings, make_client, reader_settings, servers_of
-from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.batch_decoder import MAX_PARTITIONS, BatchDecoder
 from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
-from arroyo_sync.leaders.commit_log.record import check_topic_name
 from arroyo_sync.leaders.offset_source import OffsetSource
+from arroyo_sync.leaders.verification import LOG_END_UNKNOWN
+from arroyo_sync.leaders.verifier import OnLogEnds
 
 
 class CommitLogConsumer(OffsetSource):
@@ -63,20 +67,19 @@ class CommitLogConsumer(OffsetSource):
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(configuration, groups, data_configuration, clock)
-        if not isinstance(topic, Topic):
-            raise ConfigurationError(f"topic={topic!r}: give an arroyo.types.Topic")
-        try:
-            check_topic_name(topic.name)
-        except MalformedRecord as error:
-            raise ConfigurationError(f"no topic can be the commit log {topic.name!r}: {error.detail}") from error
-        if start not in ("all", "recent"):
-            raise ConfigurationError(f'start={start!r}: must be "all" or "recent"')
-        for name, seconds in (("lookback_seconds", lookback_seconds), ("connect_timeout", connect_timeout)):
-            if not seconds > 0:
-                raise ConfigurationError(f"{name}={seconds!r}: must be more than 0 seconds")
+        check_topic("topic", topic)
+        check_choice("start", start, ("all", "recent"))
+        check_seconds("lookback_seconds", lookback_seconds)
+        check_flag("wait_for_topic", wait_for_topic)
+        check_seconds("connect_timeout", connect_timeout)
+        check_callable("wall_clock", wall_clock, "something to call for Unix seconds")
         self.name = f"commit log {topic.name}"
         self._topic = topic.name
-        self._decoder = BatchDecoder(topic.name, groups, clock)
+        self._decoder = BatchDecoder(topic.name, self.groups, clock, wall_clock)
+        # Puts the questions to the commit log's cluster, which mostly is the data topic's, too.
+        self._log_asker = self._asker
+        if data_configuration is not None:
+            self._log_asker = Asker(self._configuration, _ignore, clock=clock)
         settings = ReaderSettings(
             topic=topic.name,
             configuration=self._configuration,
@@ -92,6 +95,7 @@ class CommitLogConsumer(OffsetSource):
             self._decoder,
             self._apply,
             self._offsets.forget_log_partition,
+            self._offsets.retain_topic,
             self._set_ready,
             self._stopping,
         )
@@ -109,6 +113,23 @@ class CommitLogConsumer(OffsetSource):
             else None
         )
 
+    def stop(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        super().stop(timeout)
+        self._log_asker.stop(max(0.0, deadline - time.monotonic()))
+
+    def subscribe(self, topic: str) -> None:
+        self._reader.follow(topic)
+
+    def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
+        for topic, partition in positions:
+            if partition >= MAX_PARTITIONS:
+                raise ConfigurationError(
+                    f"{topic}[{partition}]: a topic of more than {MAX_PARTITIONS} partitions can't be followed"
+                )
+            self.subscribe(topic)
+        super().assign(positions, watermarks)
+
     def statistics(self) -> SourceStatistics:
         """A snapshot of what it has done. Doesn't block."""
         decoder = self._decoder
@@ -117,6 +138,7 @@ class CommitLogConsumer(OffsetSource):
             alive=self._is_alive,
             read=decoder.read,
             other_groups=decoder.other_groups,
+            other_topics=decoder.other_topics,
             logical=decoder.logical,
             tombstones=decoder.tombstones,
             malformed=dict(decoder.malformed),
@@ -125,10 +147,25 @@ class CommitLogConsumer(OffsetSource):
             unverified=len(self.unverified),
             lag=self._reader.lag,
             newest_timestamp_ms=decoder.newest_timestamp_ms,
+            from_the_future=decoder.from_the_future,
+            groups_seen=decoder.contents.groups,
+            is_foreign=decoder.contents.is_foreign,
+            logs_silence=True,
         )
 
     def _missing(self) -> str:
         return self._reader.missing()
+
+    def _ask_log_ends(self, timeout: float, on_log_ends: OnLogEnds) -> None:
+        def known(ends: Mapping[int, int | KafkaError]) -> None:
+            on_log_ends(
+                {partition: end if isinstance(end, int) else LOG_END_UNKNOWN for partition, end in ends.items()}
+            )
+
+        self._log_asker.ask_topic_ends(self._topic, timeout, known)
+
+    def _seen(self) -> str:
+        return f" ({self._decoder.contents})"
 
     def _read(self) -> None:
         identity = TopicIdentity(make_client(AdminClient, admin_settings(self._configuration)), self._topic)
@@ -142,3 +179,7 @@ class CommitLogConsumer(OffsetSource):
     def _periodic_checks(self) -> float:
         seconds = super()._periodic_checks()
         return seconds if self._recent_start is None else min(seconds, self._recent_start.step())
+
+
+def _ignore(error: KafkaError) -> None:
+    """What is wrong with the commit log's cluster, the reader finds out by itself."""

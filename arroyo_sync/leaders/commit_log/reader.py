@@ -1,30 +1,28 @@
 """Reads all partitions of the commit log, from their first record to whatever arrives.
 
-    found ──ends known──> replaying ──end reached──> live
-      ^                                               │
-      └──────── its position is gone: forgotten ──────┘
-
 Guarantees
     - The gate is opened once every partition that was found at the start, or forgotten since, was replayed: an old
       record may lie above the newest one. A partition that is added later is read from its beginning; what it says
       counts once it was replayed, and the gate stays open meanwhile.
     - When a position is gone (its records were deleted before they were read, or the topic was deleted and created
       again), the gate shuts, what was read there is forgotten, and it is read again from its beginning.
-    - A record is applied as soon as it is here; no batch is waited for.
+    - A record is applied as soon as it is here; no batch is waited for. What is taken at once is bounded, in records
+      and in bytes.
 
 Failures
-    Restarting brokers, elections and lost connections are logged and ridden out. Failed authentication, missing
+    Restarting brokers, elections and lost connections are logged, and it goes on. Failed authentication, missing
     permission, a topic that doesn't exist or was deleted, and fatal errors come out of `CommitLogReader.run`.
 
-Threads: everything runs on the reading thread, but for what says that any thread may call it. The consumer is used by
-no other: it lets in one at a time, and one that polls without end would keep all others waiting.
+Threads
+    Everything runs on the reading thread, but for what says that any thread may call it. The consumer is used by no
+    other: it lets in one at a time, and one that polls without end would keep all others waiting.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from threading import Event
 from typing import Any, Literal
@@ -33,7 +31,6 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from arroyo_sync.core.errors import CommitLogMissing
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import metadata_refresh_seconds, servers_of
 from arroyo_sync.kafka.errors import (
     POSITION_IS_GONE,
@@ -44,14 +41,19 @@ from arroyo_sync.kafka.errors import (
     no_broker_answered,
 )
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
 from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity, ask_spans, ask_starts, list_partitions
-from arroyo_sync.leaders.commit_log.replay import Replay
+from arroyo_sync.leaders.commit_log.replay import ReplayLog
 from arroyo_sync.leaders.commit_report import CommitReport
 
 logger = logging.getLogger(__name__)
 
 BATCH = 10_000
 """How many records are taken at once, if so many are there: about ten milliseconds of work."""
+BATCH_BYTES = 16_000_000
+"""How many bytes of them: fewer are taken if they are large."""
+SAMPLED = 64
+"""Of so many records of a batch, one is measured."""
 POLL_SECONDS = 0.1
 ASK_TIMEOUT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
@@ -68,7 +70,7 @@ class ReaderSettings:
     """See `CommitLogConsumer`."""
 
     topic: str
-    configuration: Mapping[str, Any]
+    configuration: Mapping[str, Any] = field(repr=False)
     start: Literal["all", "recent"]
     lookback_seconds: float
     wait_for_topic: bool
@@ -82,6 +84,7 @@ class CommitLogReader:
 
     :param apply: takes in what the groups published.
     :param forget: drops what was read of a commit-log partition.
+    :param retain_topic: drops what was read about any other data topic.
     :param set_ready: opens and shuts the gate.
     :param stopping: ends `run`.
     """
@@ -92,6 +95,7 @@ class CommitLogReader:
         decoder: BatchDecoder,
         apply: Callable[[Sequence[CommitReport]], None],
         forget: Callable[[int], None],
+        retain_topic: Callable[[str], None],
         set_ready: Callable[[bool], None],
         stopping: Event,
     ) -> None:
@@ -101,6 +105,7 @@ class CommitLogReader:
         self._decoder = decoder
         self._apply = apply
         self._forget_log_partition = forget
+        self._retain_topic = retain_topic
         self._set_ready = set_ready
         self._stopping = stopping
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, settings.clock)
@@ -112,17 +117,14 @@ class CommitLogReader:
         self._lag_at = 0.0
         self._is_open = False
         self._waits_for = "a broker's answer"
-        # Every partition is in one of these two, from when it is found until it is forgotten.
-        self._found: set[int] = set()
-        self._positions: dict[int, int] = {}
+        self._partitions = LogPartitions()
+        self._replay_log = ReplayLog(settings.topic, PROGRESS_SECONDS, settings.clock)
         self._assign_at = self._refresh_at = 0.0
         self._missing_since: float | None = None
-        self._replay = Replay()
-        # Partitions that were added while the gate was open, and what they have said so far.
-        self._added = Replay()
-        self._staged: dict[int, dict[tuple[PartitionKey, str], CommitReport]] = {}
-        self._began_at = self._last_logged = 0.0
-        self._began_read = 0
+        self._record_bytes = 1
+        # The data topic that reports are kept of, and the one that they should be kept of, which any thread may set.
+        self._data_topic: str | None = None
+        self._wanted_data_topic: str | None = None
 
     def on_error(self, error: KafkaError) -> None:
         """Told by librdkafka, out of ``poll``, of an error that isn't about one partition."""
@@ -142,15 +144,19 @@ class CommitLogReader:
         :raises BrokersUnreachable: no broker answered at the start.
         :raises CommitLogMissing: the topic doesn't exist, or not any more.
         """
-        self._found = set(self._wait_for_topic(consumer))
+        self._partitions.restart(self._wait_for_topic(consumer))
         identity.ask()
         self._refresh_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
-        self._begin_progress()
+        self._replay_log.begin(self._decoder.read)
         while not (self._stopping.is_set() or identity.has_changed()):
             self._step(consumer, identity)
         if not self._stopping.is_set():
             logger.error("Commit log %s was deleted and created again: it is read from its beginning", self._topic)
-            self._forget(consumer, list(self._positions))
+            self._forget(consumer, list(self._partitions.positions))
+
+    def follow(self, topic: str) -> None:
+        """Keep reports about this data topic alone. Any thread may call it, once it is known."""
+        self._wanted_data_topic = topic
 
     def read_all(self) -> None:
         """Shut the gate and begin again, from the beginning of every partition. Any thread may call it."""
@@ -158,23 +164,20 @@ class CommitLogReader:
 
     def missing(self) -> str:
         """What must still happen before the gate opens. Any thread may ask."""
-        pending = self._replay.missing()
-        if not pending:
-            return f"it waits for {self._waits_for}"
-        shown = ", ".join(f"{key} (read up to {span.start} of {span.end})" for key, span in sorted(pending.items())[:5])
-        more = f" and {len(pending) - 5} more" if len(pending) > 5 else ""
-        return f"it still has to read partitions {shown}{more}"
+        return self._partitions.missing() or f"it waits for {self._waits_for}"
 
     def _step(self, consumer: Consumer, identity: TopicIdentity) -> None:
-        if self._found and self._clock() >= self._assign_at:
+        if self._wanted_data_topic != self._data_topic:
+            self._follow_wanted()
+        if self._partitions.found and self._clock() >= self._assign_at:
             self._assign_found(consumer)
         first = consumer.poll(POLL_SECONDS)
         if first is not None:
-            self._process(consumer, identity, [first, *consumer.consume(BATCH, 0)])
+            self._process(consumer, identity, [first, *consumer.consume(self._batch_size(first), 0)])
         self._errors.raise_fatal()
         if self._must_read_all.is_set():
             self._must_read_all.clear()
-            self._forget(consumer, list(self._positions))
+            self._forget(consumer, list(self._partitions.positions))
         if not self._is_open:
             self._open_or_log_progress()
         now = self._clock()
@@ -187,7 +190,7 @@ class CommitLogReader:
     def _measure_lag(self, consumer: Consumer) -> int | None:
         """Never blocks: the client knows the ends from what it fetched."""
         lag = 0
-        for partition, position in self._positions.items():
+        for partition, position in self._partitions.positions.items():
             ends = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
             if ends is None or ends[1] < 0:
                 return None
@@ -247,25 +250,22 @@ class CommitLogReader:
             if now - self._missing_since >= MISSING_SECONDS:
                 raise CommitLogMissing(f"topic {self._topic!r} doesn't exist any more: was it deleted?")
             self._refresh_at = now + RETRY_SECONDS
-        added = set(partitions) - self._found - self._positions.keys()
+        added = self._partitions.find(partitions, self._is_open)
         if added:
-            logger.info("Commit log %s: partitions %s were added", self._topic, sorted(added))
-            self._found |= added
-            if self._is_open:
-                self._staged.update((partition, {}) for partition in added)
+            logger.info("Commit log %s: partitions %s were added", self._topic, added)
 
     def _assign_found(self, consumer: Consumer) -> None:
         """Begin to read what was found, once the brokers tell where it begins and ends."""
         self._assign_at = self._clock() + RETRY_SECONDS
         try:
-            spans = ask_spans(consumer, self._topic, self._found, ASK_TIMEOUT_SECONDS)
+            spans = ask_spans(consumer, self._topic, self._partitions.found, ASK_TIMEOUT_SECONDS)
             if not self._reads_all:
                 since_ms = int((self._settings.wall_clock() - self._settings.lookback_seconds) * 1000)
                 spans = ask_starts(consumer, self._topic, spans, since_ms, ASK_TIMEOUT_SECONDS)
         except KafkaException as error:
             if is_fatal(error.args[0]):
                 raise
-            self._waits_for = f"the ends of partitions {sorted(self._found)}: {error.args[0].str()}"
+            self._waits_for = f"the ends of partitions {sorted(self._partitions.found)}: {error.args[0].str()}"
             if self._throttle.should_log("ends"):
                 logger.warning("Commit log %s: can't ask where its partitions end: %s", self._topic, error)
             return
@@ -277,50 +277,43 @@ class CommitLogReader:
             ]
         )
         self._reads_all = True  # what is found later is read from its beginning
-        self._found.clear()
-        self._positions.update((partition, span.start) for partition, span in spans.items())
-        self._added.add({partition: span for partition, span in spans.items() if partition in self._staged})
-        self._replay.add({partition: span for partition, span in spans.items() if partition not in self._staged})
-        self._apply_staged()
+        self._partitions.begin(spans)
+        self._apply(self._partitions.take_staged())
 
     def _forget(self, consumer: Consumer, partitions: Iterable[int]) -> None:
         """Shut the gate, and read these partitions again from their beginning."""
         self._is_open = False
         self._set_ready(False)
-        self._begin_progress()
-        if self._replay.is_done:
-            self._replay = Replay()
-        for partition in partitions:
-            if self._positions.pop(partition, None) is not None:
-                consumer.incremental_unassign([TopicPartition(self._topic, partition)])
-            self._staged.pop(partition, None)
+        self._replay_log.begin(self._decoder.read)
+        forgotten = list(partitions)
+        for partition in self._partitions.forget(forgotten):
+            consumer.incremental_unassign([TopicPartition(self._topic, partition)])
+        for partition in forgotten:
+            self._decoder.forget(partition)
             self._forget_log_partition(partition)
-            self._found.add(partition)
         self._assign_at = 0.0
 
     # Reading.
 
     def _process(self, consumer: Consumer, identity: TopicIdentity, batch: list[Message]) -> None:
+        sample = batch[::SAMPLED]
+        self._record_bytes = 1 + sum(map(_bytes_of, sample)) // len(sample)
         events: list[Message] = []
         for partition, run in groupby(batch, Message.partition):
             decoded = self._decoder.decode(list(run))
             events += decoded.events
             if decoded.next_offset is None or partition is None:
                 continue
-            staged = self._staged.get(partition)
-            if staged is None:
-                self._apply(decoded.reports)
-            else:
-                staged.update(((each.key, each.group), each) for each in decoded.reports)
-                self._added.passed(partition, decoded.next_offset)
-            self._positions[partition] = decoded.next_offset
-            if not self._is_open:
-                self._replay.passed(partition, decoded.next_offset)
+            reports = self._partitions.passed(partition, decoded.reports, decoded.next_offset)
+            if reports:
+                self._apply(reports)
         gone: set[int] = set()
         for event in events:
             self._handle(event, gone)
-        if self._staged:
-            self._apply_staged()
+        staged = self._partitions.take_staged()
+        if staged:
+            self._apply(staged)
+        self._decoder.check_timestamps(len(self._partitions.positions))
         if gone:
             logger.error(
                 "Commit log %s: the position in partitions %s is gone. They are read again from their beginning, and "
@@ -337,8 +330,7 @@ class CommitLogReader:
             return
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
-            self._replay.reached_end(partition)
-            self._added.reached_end(partition)
+            self._partitions.reached_end(partition)
         elif code in POSITION_IS_GONE:
             gone.add(partition)
         elif code in TOPIC_IS_GONE:
@@ -348,37 +340,34 @@ class CommitLogReader:
         elif self._throttle.should_log(code):
             logger.warning("Commit log %s[%d]: %s. It is tried again", self._topic, partition, error.str())
 
-    def _apply_staged(self) -> None:
-        for partition in [each for each in self._staged if each in self._positions]:
-            if not self._added.is_pending(partition):
-                self._apply(list(self._staged.pop(partition).values()))
+    def _batch_size(self, first: Message) -> int:
+        """How many records may be taken with this one."""
+        return max(1, min(BATCH, BATCH_BYTES // max(self._record_bytes, _bytes_of(first))))
+
+    def _follow_wanted(self) -> None:
+        """Drop what was kept of other data topics."""
+        topic = self._wanted_data_topic
+        assert topic is not None
+        # Of this topic nothing was kept if another one was followed, and not all if too much was there.
+        is_incomplete = self._data_topic is not None or self._decoder.is_incomplete
+        self._data_topic = topic
+        self._decoder.follow(topic)
+        self._partitions.retain_topic(topic)
+        self._retain_topic(topic)
+        if is_incomplete:
+            self._must_read_all.set()
 
     # Opening the gate.
 
-    def _begin_progress(self) -> None:
-        self._began_at = self._last_logged = self._clock()
-        self._began_read = self._decoder.read
-
     def _open_or_log_progress(self) -> None:
-        if self._replay.is_done and not (self._found - self._staged.keys()):
+        if self._partitions.is_replayed:
             self._is_open = True
             self._set_ready(True)
-            self._log_progress("replayed")
-        elif self._clock() - self._last_logged >= PROGRESS_SECONDS:
-            self._last_logged = self._clock()
-            self._log_progress(f"{self._replay.progress().fraction:.0%} replayed")
+            self._decoder.contents.conclude()
+            self._replay_log.log_end(self._decoder.read, self._partitions.progress())
+        else:
+            self._replay_log.log_progress(self._decoder.read, self._partitions.progress(), self.missing)
 
-    def _log_progress(self, what: str) -> None:
-        progress = self._replay.progress()
-        read = self._decoder.read - self._began_read
-        seconds = max(self._clock() - self._began_at, 1e-3)
-        logger.info(
-            "Commit log %s: %s (%d records, %d of %d partitions, %.1f s, %.0f records/s)",
-            self._topic,
-            what,
-            read,
-            progress.replayed_partitions,
-            progress.partitions,
-            seconds,
-            read / seconds,
-        )
+
+def _bytes_of(message: Message) -> int:
+    return len(message.key() or b"") + len(message.value() or b"")

@@ -1,7 +1,9 @@
 """The commit-log record: bytes to commit and back.
 
 A record says how far one leader group has committed one partition. Its key is ``topic:partition:group``, of which only
-the first two colons separate: a group's name may hold colons, a topic's can't. Its value has one of two forms:
+the first two colons separate: a group's name may hold colons, a topic's can't. There is one way to write a key, so that
+no two keys name the same: the topic's name as Kafka allows it, the partition without leading zeros, the group not
+empty. Its value has one of two forms:
 
     - JSON: ``{"offset": 42, "orig_message_ts": 1700000000.5, "received_p99": null}``, as Arroyo's ``CommitCodec`` and
       Snuba's Rust consumer write it. Unknown fields are ignored, either time may be missing or null.
@@ -35,7 +37,7 @@ MAX_OFFSET = 2**63 - 1
 MAX_PARTITION = 2**31 - 1
 
 LOGICAL_OFFSETS = frozenset({-1, -2, -1000, -1001})
-"""librdkafka's names for end, beginning, stored and invalid. A leader that wrote one had no position to tell."""
+"""librdkafka's names for end, beginning, stored and invalid. A leader that wrote one had no position to report."""
 
 Headers = Iterable[tuple[str, bytes | None]]
 
@@ -43,6 +45,9 @@ TOPIC_ID_HEADER = "topic_id"
 """Where our publishers say which topic they read: its id, as text. Names come back, ids don't."""
 MAX_TOPIC_ID_BYTES = 64
 """Kafka's take 22."""
+
+_KEY = re.compile(rb"([a-zA-Z0-9._-]{1,249}):(0|[1-9][0-9]{0,9}):(.+)", re.DOTALL)
+_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 _SHOWN_BYTES = 80
 # What Arroyo writes, and with no blanks Snuba's Rust consumer. What is released waits for its decoding, which takes a
@@ -59,7 +64,7 @@ class SkipReason(str, Enum):
     """Why a record was skipped. The values are metric tags."""
 
     KEY = "key"
-    """The key is missing, not UTF-8, or not ``topic:partition:group``."""
+    """The key is missing, its group isn't UTF-8, or it isn't ``topic:partition:group`` in the one way to write it."""
     VALUE = "value"
     """The value is neither UTF-8 JSON of an object nor ASCII digits."""
     OFFSET = "offset"
@@ -76,7 +81,7 @@ class SkipReason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class CommitKey:
-    """Whose commit of what a record tells."""
+    """Which group's commit of which partition a record reports."""
 
     topic: str
     partition: int
@@ -110,7 +115,7 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The record tells nothing, and why."""
+    """The record reports nothing, and why."""
 
     reason: SkipReason
     detail: str
@@ -150,7 +155,7 @@ def encode(record: CommitRecord) -> tuple[bytes, bytes]:
 def check_topic_name(topic: str) -> None:
     """Return if a record's key can name this topic.
 
-    :raises MalformedRecord: if it is empty or holds a colon.
+    :raises MalformedRecord: if Kafka could have no topic of this name.
     """
     if not topic:
         raise MalformedRecord(SkipReason.KEY.value, "the topic's name is empty")
@@ -159,29 +164,45 @@ def check_topic_name(topic: str) -> None:
             SkipReason.KEY.value,
             f"the topic's name {topic!r} holds ':', which separates the parts of a record's key, topic:partition:group",
         )
+    if _TOPIC_NAME.fullmatch(topic) is None:
+        raise MalformedRecord(
+            SkipReason.KEY.value,
+            f"the topic's name {topic[:_SHOWN_BYTES]!r} isn't 1 to 249 letters of ASCII, digits, '.', '_' and '-'",
+        )
 
 
 def decode_key(key: bytes | None) -> CommitKey:
-    """Whose commit of what the record tells.
+    """Which group's commit of which partition the record reports.
 
-    :raises MalformedRecord: for anything but ``topic:partition:group`` in UTF-8.
+    :raises MalformedRecord: for anything but ``topic:partition:group`` in the one way to write it.
     """
-    if not key:
-        raise MalformedRecord(SkipReason.KEY.value, "no key")
-    topic, colon, rest = key.partition(b":")
-    partition, second_colon, group = rest.partition(b":")
-    if not (colon and second_colon and topic and group):
-        raise MalformedRecord(SkipReason.KEY.value, f"not topic:partition:group: {_shown(key)}")
-    if not (partition.isdigit() and len(partition) <= 10 and int(partition) <= MAX_PARTITION):
-        raise MalformedRecord(SkipReason.KEY.value, f"no partition index in {_shown(key)}")
+    match = _KEY.fullmatch(key) if key else None
+    if key is None or match is None or int(match[2]) > MAX_PARTITION:
+        raise MalformedRecord(SkipReason.KEY.value, _wrong_in(key))
     try:
-        return CommitKey(topic.decode(), int(partition), group.decode())
+        return CommitKey(match[1].decode(), int(match[2]), match[3].decode())
     except UnicodeDecodeError:
         raise MalformedRecord(SkipReason.KEY.value, f"not UTF-8: {_shown(key)}") from None
 
 
+def is_key(key: bytes | None) -> bool:
+    """Whether this is the key of a commit record, as far as it can be told without its group's name."""
+    return key is not None and _KEY.fullmatch(key) is not None
+
+
+def _wrong_in(key: bytes | None) -> str:
+    if not key:
+        return "no key"
+    parts = key.split(b":", 2)
+    if len(parts) < 3 or not parts[0] or not parts[2]:
+        return f"not topic:partition:group: {_shown(key)}"
+    if _TOPIC_NAME.fullmatch(parts[0].decode("latin-1")) is None:
+        return f"no topic's name in {_shown(key)}"
+    return f"no partition index in {_shown(key)}"
+
+
 def decode(key: bytes | None, value: bytes | None, headers: Headers | None) -> CommitRecord | Tombstone | Skipped:
-    """What the record tells. Raises for no input.
+    """What the record reports. Raises for no input.
 
     >>> decode(b"events:3:writers", b'{"offset": 42, "orig_message_ts": 1.5, "received_p99": null}', None)
     CommitRecord(topic='events', partition=3, group='writers', offset=42, orig_message_ts=1.5, received_p99=None)
@@ -215,7 +236,7 @@ def decode_usual(value: bytes) -> tuple[int, float, float | None] | None:
 
 
 def decode_unusual(key: CommitKey, value: bytes, headers: Headers | None) -> CommitRecord | Skipped:
-    """What a value tells that `decode_usual` doesn't read. Raises for no input."""
+    """What a value reports that `decode_usual` doesn't read. Raises for no input."""
     if _LEGACY_VALUE.fullmatch(value):
         return _decode_legacy(key, int(value), headers or ())
     try:

@@ -9,10 +9,13 @@ Pure. Written by the reader's thread alone; `missing` and `progress` may be aske
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from arroyo_sync.leaders.commit_log.log_topic import OffsetRange
+
+logger = logging.getLogger(__name__)
 
 
 class Progress(NamedTuple):
@@ -86,3 +89,51 @@ class Replay:
     def _finish(self, partition: int) -> None:
         self._pending = {key: span for key, span in self._pending.items() if key != partition}
         self._done_partitions += 1
+
+
+class ReplayLog:
+    """Logs how far a replay is, now and then, and when it is done.
+
+    :param topic: the commit log.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, topic: str, interval_seconds: float, clock: Callable[[], float]) -> None:
+        self._topic = topic
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._began_at = self._last_logged = 0.0
+        self._began_read = 0
+
+    def begin(self, read: int) -> None:
+        """A replay begins, when so many records were read."""
+        self._began_at = self._last_logged = self._clock()
+        self._began_read = read
+
+    def log_progress(self, read: int, progress: Progress, missing: Callable[[], str]) -> None:
+        """Log it, if it is time."""
+        if self._clock() - self._last_logged < self._interval_seconds:
+            return
+        self._last_logged = self._clock()
+        if progress.partitions:
+            self._log(f"{progress.fraction:.0%} replayed", read, progress)
+        else:
+            logger.info("Commit log %s: not replayed yet, %s", self._topic, missing())
+
+    def log_end(self, read: int, progress: Progress) -> None:
+        """The replay is done."""
+        self._log("replayed", read, progress)
+
+    def _log(self, what: str, read: int, progress: Progress) -> None:
+        seconds = max(self._clock() - self._began_at, 1e-3)
+        records = read - self._began_read
+        logger.info(
+            "Commit log %s: %s (%d records, %d of %d partitions, %.1f s, %.0f records/s)",
+            self._topic,
+            what,
+            records,
+            progress.replayed_partitions,
+            progress.partitions,
+            seconds,
+            records / seconds,
+        )

@@ -47,6 +47,8 @@ class PipelineSettings:
     """For a leader: pause for 5 ms after so many messages, so that leaders differ in speed; 0 for never."""
     consumer: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the consumer that count over those of `consumer_settings`."""
+    finishes_below: int | None = None
+    """For a leader: it never comes to an end with messages from this offset on."""
 
 
 class Event(NamedTuple):
@@ -100,6 +102,14 @@ class PipelineProcess:
             self._log.close()
         assert status == 0, f"exit status {status}: {self.journal.with_suffix('.log').read_text()[-3000:]}"
 
+    def pause(self) -> None:
+        """Let it stand still (SIGSTOP)."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on (SIGCONT)."""
+        self._process.send_signal(signal.SIGCONT)
+
     def __enter__(self) -> PipelineProcess:
         return self
 
@@ -114,18 +124,26 @@ class _Journal(ProcessingStrategy[KafkaPayload]):
     """Writes a line for each message, with ``ahead`` added to its offset, then hands it on."""
 
     def __init__(
-        self, file: TextIO, assignment: int, ahead: int, delay_every: int, next_step: ProcessingStrategy[KafkaPayload]
+        self,
+        file: TextIO,
+        assignment: int,
+        ahead: int,
+        settings: PipelineSettings,
+        next_step: ProcessingStrategy[KafkaPayload],
     ) -> None:
         self._file = file
         self._assignment = assignment
         self._ahead = ahead
-        self._delay_every = delay_every
+        self._delay_every = settings.delay_every
+        self._finishes_below = settings.finishes_below
         self._count = 0
         self._next = next_step
 
     def submit(self, message: Message[KafkaPayload]) -> None:
         value = message.value
         assert isinstance(value, BrokerValue)
+        if self._finishes_below is not None and value.offset >= self._finishes_below:
+            return
         self._file.write(
             f"{value.partition.index} {value.offset + self._ahead} {time.monotonic()} {self._assignment}\n"
         )
@@ -156,19 +174,22 @@ class _Factory(ProcessingStrategyFactory[KafkaPayload]):
         self._file = Path(settings.journal).open("a", buffering=1 << 16)  # noqa: SIM115 - closed in shutdown
         self._assignments = 0
         self._producer = KafkaProducer({"bootstrap.servers": settings.bootstrap_servers}) if self._is_leader else None
+        self._publisher: Any = None
+        if self._producer is not None:
+            from arroyo_sync import CommitLogPublisher
+
+            self._publisher = CommitLogPublisher(
+                self._producer, Topic(settings.commit_log), settings.group, interval=0.02
+            )
 
     def create_with_partitions(
         self, commit: Commit, partitions: Mapping[Partition, int]
     ) -> ProcessingStrategy[KafkaPayload]:
         self._assignments += 1
         if self._producer is None:
-            return _Journal(self._file, self._assignments, 0, 0, CommitOffsets(commit))
-        from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
-
-        publish = PublishCommitLog(
-            commit, self._producer, Topic(self._settings.commit_log), self._settings.group, interval=0.02
-        )
-        return _Journal(self._file, self._assignments, 1, self._settings.delay_every, publish)
+            return _Journal(self._file, self._assignments, 0, self._settings, CommitOffsets(commit))
+        publish = self._publisher.step(commit, partitions)
+        return _Journal(self._file, self._assignments, 1, self._settings, publish)
 
     def shutdown(self) -> None:
         self._file.close()

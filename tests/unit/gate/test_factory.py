@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Partition, Topic
 
@@ -21,7 +22,7 @@ from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
 from arroyo_sync.testing import ManualSource
-from tests.support.fakes import ScriptedConsumer, ScriptedStep, message, partition
+from tests.support.fakes import EVENTS, ScriptedConsumer, ScriptedStep, message, partition
 from tests.support.harness import CarefulSource, NotedSource
 from tests.support.pipelines import pipeline_of
 
@@ -114,6 +115,45 @@ def test_partitions_of_several_topics_are_refused() -> None:
     factory = make_factory()
     with pytest.raises(ConfigurationError, match="one topic"):
         factory.create_with_partitions(no_commit, {partition(0): 0, Partition(Topic("others"), 0): 0})
+
+
+@pytest.mark.parametrize(
+    ("topic", "told"),
+    [pytest.param("events", ["events"], id="a topic"), pytest.param("^events.*", [], id="a pattern")],
+)
+def test_the_source_is_told_the_topic_before_it_is_started(topic: str, told: list[str]) -> None:
+    """So it keeps nothing of any other; of a pattern it learns by the first assignment."""
+    source = NotedSource()
+    topics: list[str] = []
+
+    def note(topic: str) -> None:
+        assert source.starts == 0
+        topics.append(topic)
+
+    source.subscribe = note  # type: ignore[method-assign]
+    flow = make_factory(source).flow_control(ScriptedConsumer())
+    flow.subscribe([Topic(topic)])
+    flow.poll(0.0)
+    assert (topics, source.starts) == (told, 1)
+
+
+def test_a_source_that_was_written_before_topics_were_told_goes_on_as_it_is() -> None:
+    """It needn't inherit the contract."""
+
+    class OlderSource:
+        unverified: Mapping[Any, int] = {}
+
+        def start(self, manager: object) -> None: ...
+        def check(self) -> None: ...
+        def stop(self, timeout: float) -> None: ...
+        def assign(self, positions: object, watermarks: object) -> None: ...
+        def revoke(self, partitions: object) -> None: ...
+        def received(self, topic: str, partition: int, next_offset: int) -> None: ...
+
+    older: Any = OlderSource()
+    flow = make_factory(older).flow_control(ScriptedConsumer())
+    flow.subscribe([Topic("events")])
+    assert flow.poll(0.0) is None
 
 
 # What it makes.
@@ -213,7 +253,136 @@ def test_the_users_factory_is_shut_down_though_the_source_fails_to_stop() -> Non
     assert user.shutdowns == 1
 
 
+# In the wrong place.
+
+
+class Wrapping(ProcessingStrategyFactory[KafkaPayload]):
+    """A factory around another one, as Sentry's runner makes them, that doesn't hand ``shutdown`` on."""
+
+    def __init__(self, inner: ProcessingStrategyFactory[KafkaPayload]) -> None:
+        self.inner = inner
+
+    def create_with_partitions(
+        self, commit: Commit, partitions: Mapping[Partition, int]
+    ) -> ProcessingStrategy[KafkaPayload]:
+        return self.inner.create_with_partitions(commit, partitions)
+
+
+class HandingOn(Wrapping):
+    """As it should be."""
+
+    def shutdown(self) -> None:
+        self.inner.shutdown()
+
+
+def run_and_end(wrap: Callable[[Any], Any]) -> tuple[NotedSource, UserFactory, list[str]]:
+    """A pipeline whose processor is given the wrapped factory, ended as a signal ends it."""
+    source, user, inner = NotedSource(), UserFactory(), ScriptedConsumer()
+    factory = make_factory(source, user)
+    processor = StreamProcessor(factory.flow_control(inner), EVENTS, wrap(factory))
+    inner.rebalance(0)
+    for _ in range(3):
+        processor._run_once()
+    processor.signal_shutdown()
+    processor.run()
+    return source, user, user.step.calls
+
+
+def test_loud_a_source_that_an_outer_factory_would_leave_running_is_stopped_with_its_consumer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And one warning says why, and what to do."""
+    source, user, calls = run_and_end(Wrapping)
+    assert (source.stop_timeouts, user.shutdowns) == ([5.0], 0)
+    assert calls[-2:] == ["close", "join"]
+    (warning,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "Wrapping doesn't hand shutdown() on" in warning.getMessage()
+    assert "Make SynchronizedStrategyFactory the outermost factory" in warning.getMessage()
+
+
+@pytest.mark.parametrize("wrap", [lambda factory: factory, HandingOn], ids=["outermost", "wrapped"])
+def test_a_factory_that_is_shut_down_needs_no_warning(
+    wrap: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The source is stopped once."""
+    source, user, _ = run_and_end(wrap)
+    assert (source.stop_timeouts, user.shutdowns) == ([5.0], 1)
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+def test_a_source_that_fails_to_stop_does_not_keep_the_consumer_from_closing(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the processor ends as it would."""
+
+    class Stuck(NotedSource):
+        def stop(self, timeout: float) -> None:
+            raise TimeoutError("stuck")
+
+    inner = ScriptedConsumer()
+    flow = make_factory(Stuck()).flow_control(inner)
+    flow.close()
+    assert inner.closed
+    assert "could not be stopped" in caplog.text
+
+
+# The follower's own group.
+
+
+class WithGroups(ManualSource):
+    groups = frozenset({"writers", "others"})
+
+
+def test_a_follower_in_a_leaders_group_is_refused() -> None:
+    """It would take the leader's partitions, and wait for itself for ever."""
+    consumer = ScriptedConsumer()
+    consumer._KafkaConsumer__group_id = "writers"  # type: ignore[attr-defined]
+    factory = make_factory(WithGroups())
+    with pytest.raises(ConfigurationError, match=r"group\.id='writers' is also one of the leader groups"):
+        factory.flow_control(consumer)
+
+
+def test_a_follower_in_a_leaders_group_is_refused_without_the_flow_control_too() -> None:
+    """At the first assignment, where the consumer is known by the commit that Arroyo hands to the factory."""
+    consumer = ScriptedConsumer(is_kip848=False)
+    consumer._KafkaConsumer__group_id = "writers"  # type: ignore[attr-defined]
+    StreamProcessor(consumer, EVENTS, make_factory(WithGroups()))
+    with pytest.raises(ConfigurationError, match=r"group\.id='writers' is also one of the leader groups"):
+        consumer.assign(0)
+
+
+def test_a_group_of_its_own_is_fine(kafka_consumer: KafkaConsumer) -> None:
+    """And so is a consumer that doesn't tell its group."""
+    make_factory(WithGroups()).flow_control(kafka_consumer)
+    make_factory(WithGroups()).flow_control(ScriptedConsumer())
+
+
 # Without the wrapper.
+
+
+def test_kip848_without_the_flow_control_is_refused() -> None:
+    """Before any message is read: a rebalance would lose what is held."""
+    consumer, user = ScriptedConsumer(is_kip848=True), UserFactory()
+    StreamProcessor(consumer, EVENTS, make_factory(user=user))
+    with pytest.raises(ConfigurationError, match=r"group\.protocol=consumer without flow_control\(\): .*returns"):
+        consumer.assign(0)
+    assert user.asked == []
+
+
+def test_where_an_assignment_begins_is_durable_without_the_flow_control_too() -> None:
+    """By the commit that Arroyo hands to the factory; what it raises is logged."""
+    consumer = ScriptedConsumer(is_kip848=False)
+    StreamProcessor(consumer, EVENTS, make_factory())
+    consumer.assign(0, 1)
+    assert consumer.committed == {0: 0, 1: 0}
+
+
+def test_a_start_that_can_not_be_committed_without_the_flow_control_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(offsets: Mapping[Partition, int], force: bool = False) -> None:
+        raise RuntimeError("coordinator is away")
+
+    make_factory().create_with_partitions(refuse, {partition(0): 4})
+    assert "could not be committed: coordinator is away" in caplog.text
 
 
 def test_loud_one_warning_says_what_is_lost_without_the_flow_control(caplog: pytest.LogCaptureFixture) -> None:

@@ -87,9 +87,9 @@ def test_partitions_are_looked_for_as_often_as_librdkafka_does(value: object, se
 def test_brokers_must_be_named() -> None:
     """By either of librdkafka's names, or a mock cluster."""
     with pytest.raises(ConfigurationError, match="data_configuration names no brokers"):
-        check_configuration({"group.id": "g"}, "data_configuration")
+        check_configuration("data_configuration", {"group.id": "g"})
     for configuration in ({"bootstrap.servers": "a"}, {"metadata.broker.list": "a"}, {"test.mock.num.brokers": 1}):
-        check_configuration(configuration, "the configuration")
+        check_configuration("configuration", configuration)
         assert servers_of(configuration)
 
 

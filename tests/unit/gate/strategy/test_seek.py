@@ -113,3 +113,17 @@ def test_loud_reading_again_is_a_line_that_names_both_offsets(caplog: pytest.Log
     harness = GateHarness({0: 10})
     harness.hold(0, 3)
     assert "events[0]: reading again from 3, back from 10" in [record.getMessage() for record in caplog.records]
+
+
+def test_what_is_held_below_a_seek_goes_on_and_what_the_processor_carries_does_not() -> None:
+    """The processor carries 4, which the full gate rejected; the leaders move before it submits that again."""
+    harness = GateHarness()
+    harness.hold(0, 0, 1, 2, 3)
+    harness.gate.buffers.seek(partition(0), 2)
+    harness.gate.buffers.discard_carried(partition(0), 4)
+    harness.release(0, 10)
+    harness.gate.poll()
+    harness.submit(0, 4)
+    harness.submit(0, *range(2, 6))
+    assert harness.step.taken == [(0, offset) for offset in range(6)]
+    assert harness.held() == {}

@@ -33,7 +33,11 @@ def test_a_gate_takes_one_topic() -> None:
 @pytest.mark.parametrize(
     ("unexpected", "said"),
     [
-        pytest.param(Message(Value([1], {partition(0): 2}, NOON)), "not Value: it stands first", id="a batch"),
+        pytest.param(
+            Message(Value([1], {partition(0): 2}, NOON)),
+            "not Value: it stands first.* make SynchronizedStrategyFactory the outermost factory",
+            id="a batch",
+        ),
         pytest.param(Message(SimpleNamespace(offset=2)), "not SimpleNamespace: it stands first", id="no partition"),  # type: ignore[arg-type]
         pytest.param(
             Message(SimpleNamespace(partition=partition(0))),  # type: ignore[arg-type]

@@ -7,7 +7,13 @@ import random
 from typing import Any
 
 import pytest
-from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, KafkaError, Message
+from confluent_kafka import (
+    TIMESTAMP_CREATE_TIME,
+    TIMESTAMP_LOG_APPEND_TIME,
+    TIMESTAMP_NOT_AVAILABLE,
+    KafkaError,
+    Message,
+)
 
 from arroyo_sync.leaders.commit_log import batch_decoder as batch
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
@@ -212,3 +218,109 @@ def test_a_batch_full_of_unreadable_records_takes_no_quadratic_time(monkeypatch:
     messages = [record(index, b"e:%d:g" % (index % 100), b"{" if index > 100 else b"1") for index in range(2_000)]
     assert len(decoder().decode(messages).reports) == 100
     assert next(looked_at) <= 2_000
+
+
+# What is kept.
+
+
+def test_an_alias_of_a_key_is_refused_and_moves_nothing() -> None:
+    """Were it read, the batch's last word would depend on which of the two keys came first."""
+    made = decoder()
+    decoded = made.decode([record(1, b"e:7:g", b"10"), record(2, b"e:007:g", b"1000"), record(3, b"e:7:g", b"500")])
+    assert [(each.key, each.offset) for each in decoded.reports] == [(("e", 7), 500)]
+    assert dict(made.malformed) == {"key": 1}
+
+
+def test_reports_of_the_followed_topic_alone_are_kept() -> None:
+    """Those of others are counted, all of them, and aren't parsed."""
+    made = decoder()
+    messages = [record(1, b"other:0:g", b"{"), record(2, b"events:0:g", b"5"), record(3, b"other:0:g", b"{")]
+    assert len(decoder().decode(messages).reports) == 1
+    made.follow("events")
+    assert [each.key for each in made.decode(messages).reports] == [("events", 0)]
+    assert (made.other_topics, dict(made.malformed), made.read) == (2, {}, 3)
+    assert list(made._known) == [b"events:0:g"]
+
+
+def test_a_key_that_was_known_is_looked_at_again_when_the_topic_becomes_known() -> None:
+    """It may be of another one."""
+    made = decoder()
+    messages = [record(1, b"other:0:g", b"5")]
+    assert len(made.decode(messages).reports) == 1
+    made.follow("events")
+    assert made.decode(messages).reports == []
+
+
+@pytest.mark.parametrize("topic", ["events", None], ids=["the topic is known", "no topic is known"])
+def test_so_many_partitions_are_kept_and_no_more(
+    topic: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others are counted, and named once a minute. Kept ones stay so."""
+    monkeypatch.setattr(batch, "MAX_PARTITIONS", 3)
+    monkeypatch.setattr(batch, "KNOWN_KEYS", 2)
+    made = decoder()
+    if topic is not None:
+        made.follow(topic)
+    messages = [record(partition, b"events:%d:g" % partition, b"5") for partition in range(10)]
+    for rounds in (1, 2):
+        assert [each.key[1] for each in made.decode(messages).reports] == [0, 1, 2]
+        assert made.other_topics == rounds * 7
+    (line,) = caplog.messages
+    assert "reports of group 'g' about more than 3 partitions are dropped, such as events[3]" in line
+    assert made.is_incomplete is (topic is None)
+
+
+def test_what_was_dropped_before_the_topic_was_known_may_have_been_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the log must be read again then, once."""
+    monkeypatch.setattr(batch, "MAX_PARTITIONS", 3)
+    made = decoder()
+    made.decode([record(index, b"t%d:0:g" % index, b"5") for index in range(3)])
+    assert not made.is_incomplete
+    made.decode([record(3, b"events:0:g", b"5")])
+    assert made.is_incomplete
+    made.follow("events")
+    assert not made.is_incomplete
+    assert len(made.decode([record(3, b"events:0:g", b"5")]).reports) == 1
+
+
+def test_a_timestamp_from_the_future_is_counted_logged_and_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    """By that of the record before it; it is the newest that was read neither."""
+    made = BatchDecoder("log", GROUPS, Clock(), lambda: 2.0)
+    future = (TIMESTAMP_CREATE_TIME, 10**15)
+    messages = [record(1, b"e:0:g", b"5", (TIMESTAMP_CREATE_TIME, 1_000)), record(2, b"e:1:g", b"6", future)]
+    assert [each.timestamp_ms for each in made.decode(messages).reports] == [1_000, 1_000]
+    made.decode([record(3, b"e:1:g", b"7", future)])
+    assert (made.from_the_future, made.newest_timestamp_ms) == (2, 1_000)
+    (line,) = caplog.messages
+    assert "log[3]: the record of e[1] of group 'g' at offset 2 has a timestamp from the future" in line
+
+
+@pytest.mark.parametrize(
+    ("log_partitions", "kind", "lines"),
+    [(1, TIMESTAMP_CREATE_TIME, 0), (2, TIMESTAMP_CREATE_TIME, 1), (2, TIMESTAMP_LOG_APPEND_TIME, 0)],
+)
+def test_writers_clocks_are_warned_about_once_where_they_decide(
+    log_partitions: int, kind: int, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With one partition nothing is compared, and the broker's clock is one clock."""
+    made = decoder()
+    for offset in range(3):
+        made.decode([record(offset, b"e:0:g", b"5", (kind, 1_000))])
+        made.check_timestamps(log_partitions)
+    assert len(caplog.messages) == lines
+    assert all("Set the topic's message.timestamp.type to LogAppendTime" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("time", [b"1e308", b"-1.5", b"1e12"])
+def test_a_time_that_cannot_be_one_is_left_out_of_the_report(time: bytes) -> None:
+    """The offset counts all the same: the time is for metrics alone, which can't take it."""
+    value = b'{"offset": 6, "orig_message_ts": %s, "received_p99": null}' % time
+    (report,) = decoder().decode([record(12, b"events:0:g", value)]).reports
+    assert (report.offset, report.orig_message_ts) == (6, None)
+
+
+def test_it_notes_who_publishes() -> None:
+    """Whether it is followed or not."""
+    made = decoder()
+    made.decode([record(1, b"events:0:g", b"5"), record(2, b"events:0:other", b"5"), record(3, b"x", b"5")])
+    assert set(made.contents.groups) == {"g", "other"}

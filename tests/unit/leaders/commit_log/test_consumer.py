@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from arroyo.types import Topic
-from confluent_kafka import KafkaError
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message
 
 from arroyo_sync.core.errors import ConfigurationError, NotReady, SourceDied
 from arroyo_sync.core.source import NOTHING_UNVERIFIED, HighWatermarks, RemoteOffsetSource, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders import offset_source as source_module
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_report import CommitReport
@@ -23,6 +24,7 @@ from tests.support.fakes import Clock
 
 CONFIGURATION = {"bootstrap.servers": "127.0.0.1:1"}
 TIMEOUT_SECONDS = 30.0
+KEY = ("events", 0)
 
 
 def commit_log_consumer(**changes: Any) -> CommitLogConsumer:
@@ -61,8 +63,8 @@ def test_settings_that_cannot_work_are_refused_in_words(make: Make, changes: dic
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({"topic": Topic("")}, "the topic's name is empty", id="empty topic"),
-        pytest.param({"topic": Topic("a:b")}, "holds ':'", id="colon in the topic"),
+        pytest.param({"topic": Topic("")}, "topic.name='': a topic's name is 1 to 249", id="empty topic"),
+        pytest.param({"topic": Topic("a:b")}, "topic.name='a:b': a topic's name is 1 to 249", id="colon in the topic"),
         pytest.param({"topic": "log"}, "give an arroyo.types.Topic", id="a text for the topic"),
         pytest.param({"start": "latest"}, 'must be "all" or "recent"', id="another start"),
         pytest.param({"lookback_seconds": -1.0}, "must be more than 0 seconds", id="a look ahead"),
@@ -166,6 +168,7 @@ class Stub(OffsetSource):
         pytest.param(ZeroDivisionError("a mistake"), "a mistake", id="an exception"),
         pytest.param(SystemExit("leave"), "leave", id="an exit"),
         pytest.param(None, "returned though nothing stopped it", id="a return"),
+        pytest.param(MemoryError(), "MemoryError", id="an error without words"),
     ],
 )
 def test_however_a_thread_ends_the_source_is_dead_for_good(error: BaseException | None, message: str) -> None:
@@ -189,6 +192,31 @@ def test_however_a_thread_ends_the_source_is_dead_for_good(error: BaseException 
         source.check()
 
 
+@pytest.mark.parametrize("startable", [0, 1])
+def test_a_thread_that_cannot_start_is_the_end_of_the_source(startable: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so at the next check, and can be stopped; the thread that did start ends."""
+    source = Stub()
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def start_some(thread: threading.Thread) -> None:
+        if len(started) == startable:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    manager = SynchronizedPartitionStateManager()
+    source.start(manager)
+    source.start(manager)
+    with pytest.raises(SourceDied, match="a stub has ended, nothing more is released: can't start new thread"):
+        source.check()
+    source.may_end.set()
+    source.stop(TIMEOUT_SECONDS)
+    assert len(started) == startable
+    assert not any(thread.is_alive() for thread in started)
+
+
 def test_a_source_serves_one_gate() -> None:
     """Shared, each gate would take the other's moves."""
     source = Stub()
@@ -206,6 +234,7 @@ def test_what_is_in_doubt_wakes_the_gate() -> None:
     source._offsets.attach(manager)
     source._manager = manager
     source.assign({("events", 0): 0}, None)
+    source._offsets.apply_answers({KEY: PartitionRange(0, 0)}, source._offsets.begin_question([KEY]), {})
     source.publish(5)
     assert dict(source.unverified) == {("events", 0): 5}
     source._set_ready(True)
@@ -226,8 +255,8 @@ class Cached:
         return self.end
 
 
-def test_the_followers_client_is_asked_on_its_thread_only_and_seldom() -> None:
-    """When the gate looks at the source, and something is in doubt; for at most a hundredth of its time."""
+def test_the_followers_client_is_asked_only_when_the_gate_says_so_and_seldom() -> None:
+    """Which it does on the processor's thread; for at most a hundredth of its time. A check, on any, doesn't."""
     clock = Clock()
     source = Stub(clock=clock)
     manager = SynchronizedPartitionStateManager()
@@ -235,28 +264,24 @@ def test_the_followers_client_is_asked_on_its_thread_only_and_seldom() -> None:
     source._manager = manager
     source._set_ready(True)
     watermarks = Cached()
-    source.assign({("events", 0): 0}, watermarks)
-    source.check()
-    assert len(watermarks.askers) == 1, "at the assignment; nothing is in doubt"
+    source.assign({KEY: 0}, watermarks)
+    source._offsets.apply_answers({KEY: PartitionRange(0, 0)}, source._offsets.begin_question([KEY]), {})
+    assert len(watermarks.askers) == 1, "at the assignment"
     source.publish(5)
     watermarks.end = 10
-
-    elsewhere = threading.Thread(target=source.check)
-    elsewhere.start()
-    elsewhere.join(TIMEOUT_SECONDS)
+    source.check()
     assert manager.cell("events", 0).remote is None
 
     clock.seconds_a_read = 1e-3
-    source.check()
+    source.refresh_known_ends()
     assert manager.cell("events", 0).remote == 5
     source.publish(20)
-    source.check()
-    source.check()
+    source.refresh_known_ends()
+    source.refresh_known_ends()
     assert len(watermarks.askers) == 2, "asking took a millisecond, so not again for a tenth of a second"
     clock.now += 0.1
-    source.check()
+    source.refresh_known_ends()
     assert len(watermarks.askers) == 3
-    assert set(watermarks.askers) == {threading.get_ident()}
 
 
 def test_a_group_that_never_reports_is_warned_about_by_name(
@@ -313,3 +338,86 @@ def test_errors_that_librdkafka_rides_out_are_logged_once_a_minute_and_kind(
         clock.now += 60.0
         on_error(KafkaError(KafkaError._TRANSPORT, "connection refused"))
         assert len(caplog.records) == 3
+
+
+def test_silence_says_who_does_publish(caplog: pytest.LogCaptureFixture) -> None:
+    """A wrong name is seen at once beside the right ones."""
+    clock = Clock()
+    source = commit_log_consumer(groups={"typo"}, clock=clock)
+    source._offsets.attach(SynchronizedPartitionStateManager())
+    source._set_ready(True)
+    source._decoder.decode(
+        [Message("log", 0, 0, b"events:0:writers", b"5", None, None, (TIMESTAMP_LOG_APPEND_TIME, 1))]
+    )
+    clock.now += source_module.SILENCE_SECONDS
+    source._warn_of_silence()
+    (line,) = caplog.messages
+    assert line.startswith(
+        "commit log log: group 'typo' has published nothing at all (groups seen: 'writers'; of topics: 'events'). "
+    )
+    assert source.statistics().groups_seen == ("writers",)
+
+
+def test_many_silent_partitions_make_one_short_line(caplog: pytest.LogCaptureFixture) -> None:
+    """The first ten, and how many more there are."""
+    clock = Clock()
+    source = Stub(("a",), clock)
+    source._offsets.attach(SynchronizedPartitionStateManager())
+    source._set_ready(True)
+    source.assign({("events", partition): 0 for partition in range(1_000)}, None)
+    source.publish(5, ("events", 0), "a")
+    clock.now += source_module.SILENCE_SECONDS
+    source._warn_of_silence()
+    (line,) = caplog.messages
+    assert "of events[1], events[2]," in line
+    assert "events[10] and 989 more partitions. " in line
+
+
+def test_rewinds_are_counted_all_and_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """What the minute leaves over is logged by the checks."""
+    clock = Clock()
+    source = Stub(clock=clock)
+    source._offsets.attach(SynchronizedPartitionStateManager())
+    source._set_ready(True)
+    for offset in (9, 6, 9, 6, 9, 3):
+        source.publish(offset)
+    assert source._rewinds == 3
+    assert [line.partition(".")[0] for line in caplog.messages] == ["events[0]: group 'g' went back from 9 to 6"]
+    clock.now += 60
+    source._periodic_checks()
+    assert caplog.messages[1].startswith("Group 'g' went back 2 times, in 1 partitions, the furthest in events[0]")
+
+
+def test_reports_of_other_partitions_wake_nobody() -> None:
+    """Also while something of an assigned one waits to be verified."""
+    source = Stub()
+    manager = SynchronizedPartitionStateManager()
+    source._offsets.attach(manager)
+    source._manager = manager
+    source._set_ready(True)
+    source.assign({("events", 0): 0}, None)
+    source.publish(5)
+    assert source.unverified
+    version = manager.version
+    for partition in range(1, 100):
+        source.publish(5, ("events", partition))
+    assert manager.version == version
+
+
+@pytest.mark.parametrize("how", ["subscribed", "assigned"])
+def test_the_topic_is_learnt_from_the_subscription_or_the_first_assignment(how: str) -> None:
+    """Reports of no other are kept from then on."""
+    source = commit_log_consumer()
+    if how == "subscribed":
+        source.subscribe("events")
+    else:
+        source.assign({("events", 3): 0}, None)
+    assert source._reader._wanted_data_topic == "events"
+
+
+def test_a_topic_with_more_partitions_than_are_kept_is_refused() -> None:
+    """In words, rather than that the gate stays shut."""
+    source = commit_log_consumer()
+    source.assign({("events", 2**15 - 1): 0}, None)
+    with pytest.raises(ConfigurationError, match=r"events\[32768\]: a topic of more than 32768 partitions"):
+        source.assign({("events", 2**15): 0}, None)

@@ -20,11 +20,20 @@ from confluent_kafka.admin import PartitionMetadata, TopicMetadata
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.leaders.commit_log import batch_decoder
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.log_topic import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, TopicIdentity
-from arroyo_sync.leaders.commit_log.reader import MISSING_SECONDS, PROGRESS_SECONDS, CommitLogReader, ReaderSettings
+from arroyo_sync.leaders.commit_log.reader import (
+    BATCH,
+    BATCH_BYTES,
+    MISSING_SECONDS,
+    PROGRESS_SECONDS,
+    CommitLogReader,
+    ReaderSettings,
+)
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from tests.support.assigned import read_without_end
 from tests.support.fakes import Clock
 
 TOPIC = "log"
@@ -118,6 +127,7 @@ class Fixture:
         self.manager = SynchronizedPartitionStateManager()
         self.offsets = LeaderOffsets(["g"])
         self.offsets.attach(self.manager)
+        read_without_end(self.offsets, *[("events", partition) for partition in range(4)])
         self.ready: list[bool] = []
         self.stopping = Event()
         settings = ReaderSettings(
@@ -135,6 +145,7 @@ class Fixture:
             BatchDecoder(TOPIC, ["g"], self.clock),
             self.apply,
             self.offsets.forget_log_partition,
+            self.offsets.retain_topic,
             self.set_ready,
             self.stopping,
         )
@@ -173,7 +184,7 @@ class Fixture:
         self.reader._step(self.consumer, cast(TopicIdentity, self.identity))
 
     def remote(self, partition: int = 0) -> int | None:
-        return self.offsets.remote(("events", partition))
+        return self.manager.cell("events", partition).remote
 
 
 def record(log_offset: int, offset: int, partition: int = 0, log_partition: int = 0) -> Message:
@@ -383,3 +394,93 @@ def test_progress_and_lag_are_told_now_and_then(caplog: pytest.LogCaptureFixture
     fixture.clock.now += 1
     fixture.step()
     assert fixture.reader.lag == 0
+
+
+def test_a_replay_whose_partitions_are_unknown_says_what_it_waits_for(caplog: pytest.LogCaptureFixture) -> None:
+    """Of no partitions nothing is replayed, and not all."""
+    caplog.set_level("INFO")
+    fixture = Fixture()
+    fixture.client.offsets_error = KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+    fixture.run(1)
+    fixture.clock.now += PROGRESS_SECONDS
+    fixture.step()
+    assert caplog.messages[-1].startswith("Commit log log: not replayed yet, it waits for the ends of partitions [0]")
+
+
+def test_fewer_records_are_taken_at_once_when_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the size of the first one, and of those of the batch before."""
+    fixture = Fixture()
+    fixture.client.ends = {0: 100}
+    fixture.run(1)
+    taken: list[int] = []
+    consume = fixture.client.consume
+
+    def count(count: int, timeout: float) -> list[Message]:
+        taken.append(count)
+        return consume(count, timeout)
+
+    monkeypatch.setattr(fixture.client, "consume", count)
+    large = Message(TOPIC, 0, 3, b"k" * 400_000, b"v" * 400_000, None, None, (TIMESTAMP_CREATE_TIME, 1))
+    for messages in ([record(0, 7)], [record(1, 7)], [large], [record(4, 7)], [record(5, 7)]):
+        fixture.step(*messages)
+    assert taken == [BATCH, BATCH, BATCH_BYTES // 800_000, BATCH_BYTES // 800_001, BATCH]
+
+
+def test_what_was_read_of_other_topics_is_dropped_once_the_topic_is_known() -> None:
+    """And nothing is read again, since nothing of it was left out."""
+    fixture = Fixture()
+    fixture.client.ends = {0: 2}
+    fixture.run(1)
+    other = Message(TOPIC, 0, 1, b"other:0:g", b"5", None, None, (TIMESTAMP_CREATE_TIME, 1))
+    fixture.step(record(0, 7), other)
+    assert set(fixture.offsets._table.keys()) == {("events", 0), ("other", 0)}
+    fixture.reader.follow("events")
+    fixture.step(other)
+    assert set(fixture.offsets._table.keys()) == {("events", 0)}
+    assert (fixture.remote(), fixture.ready) == (7, [True])
+
+
+def test_the_log_is_read_again_if_reports_of_the_topic_may_have_been_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up partitions before it had used up the room."""
+    monkeypatch.setattr(batch_decoder, "MAX_PARTITIONS", 2)
+    fixture = Fixture()
+    fixture.client.ends = {0: 3}
+    fixture.run(1)
+    others = [
+        Message(TOPIC, 0, index, b"other:%d:g" % index, b"5", None, None, (TIMESTAMP_CREATE_TIME, 1))
+        for index in range(2)
+    ]
+    fixture.step(*others, record(2, 7))
+    assert (fixture.remote(), fixture.ready) == (None, [True])
+    fixture.reader.follow("events")
+    fixture.step()
+    assert fixture.ready == [True, False]
+    fixture.step()
+    fixture.step(*others, record(2, 7))
+    assert (fixture.remote(), fixture.ready) == (7, [True, False, True])
+    assert fixture.offsets.published().keys() == {("events", 0)}
+
+
+def test_a_follower_that_turns_to_another_topic_has_the_log_read_again() -> None:
+    """Of that topic nothing was kept."""
+    fixture = Fixture()
+    fixture.reader.follow("other")
+    fixture.client.ends = {0: 1}
+    fixture.run(1)
+    fixture.step(record(0, 7))
+    assert (fixture.remote(), fixture.ready) == (None, [True])
+    fixture.reader.follow("events")
+    fixture.step()
+    fixture.step()
+    fixture.step(record(0, 7))
+    assert (fixture.remote(), fixture.ready) == (7, [True, False, True])
+
+
+def test_a_topic_that_is_no_commit_log_is_called_so_when_it_was_read(caplog: pytest.LogCaptureFixture) -> None:
+    """Though it has fewer than a thousand records."""
+    fixture = Fixture()
+    fixture.client.ends = {0: 20}
+    fixture.run(1)
+    fixture.step(*[Message(TOPIC, 0, each, b"k", b"v", None, None, (TIMESTAMP_CREATE_TIME, 1)) for each in range(20)])
+    assert fixture.ready == [True]
+    assert any("Topic log is no commit log: none of the first 20 records" in line for line in caplog.messages)

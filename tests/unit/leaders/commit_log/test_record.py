@@ -103,11 +103,11 @@ Headers = list[tuple[str, bytes | None]]
             id="colons in group",
         ),
         pytest.param(
-            "события:0:группа".encode(),
+            "events:0:группа".encode(),
             b"0",
             None,
-            CommitRecord("события", 0, "группа", 0),
-            id="not ASCII",
+            CommitRecord("events", 0, "группа", 0),
+            id="a group that isn't ASCII",
         ),
         pytest.param(
             b"e:2147483647:g",
@@ -149,6 +149,16 @@ def test_every_form_that_was_ever_written_is_read(
         pytest.param("events:٣:g".encode(), VALUE, None, SkipReason.KEY, id="partition in Arabic digits"),
         pytest.param(b"events:3:\xff", VALUE, None, SkipReason.KEY, id="group isn't UTF-8"),
         pytest.param(b"\xff:3:g", VALUE, None, SkipReason.KEY, id="topic isn't UTF-8"),
+        pytest.param("события:0:g".encode(), VALUE, None, SkipReason.KEY, id="topic isn't ASCII"),
+        pytest.param(b"a b:0:g", VALUE, None, SkipReason.KEY, id="blank in the topic"),
+        pytest.param(b"a\n:0:g", VALUE, None, SkipReason.KEY, id="line feed in the topic"),
+        pytest.param(b"e" * 250 + b":0:g", VALUE, None, SkipReason.KEY, id="topic of 250 characters"),
+        pytest.param(b"events:007:g", VALUE, None, SkipReason.KEY, id="leading zeros"),
+        pytest.param(b"events:00:g", VALUE, None, SkipReason.KEY, id="two zeros"),
+        pytest.param(b"events:+7:g", VALUE, None, SkipReason.KEY, id="plus sign"),
+        pytest.param(b"events:7_0:g", VALUE, None, SkipReason.KEY, id="underscore in the partition"),
+        pytest.param(b"events: 7:g", VALUE, None, SkipReason.KEY, id="blank before the partition"),
+        pytest.param(b"events:7\n:g", VALUE, None, SkipReason.KEY, id="line feed after the partition"),
         pytest.param(b"x" * 2**20, VALUE, None, SkipReason.KEY, id="a megabyte of key"),
         pytest.param(KEY, b"", None, SkipReason.VALUE, id="empty value"),
         pytest.param(KEY, b"\xff\xfe{", None, SkipReason.VALUE, id="value isn't UTF-8"),
@@ -241,7 +251,7 @@ def test_decode_gives_back_what_was_encoded() -> None:
     source = random.Random(1)
     for _ in range(2_000):
         record = CommitRecord(
-            source.choice(["events", "a.b_c-d", "ü"]),
+            source.choice(["events", "a.b_c-d", "e" * 249]),
             source.randrange(2**31),
             source.choice(["g", "a:b", "::", "группа"]),
             source.choice([0, 1, 2**53 + 1, 2**63 - 1, source.randrange(2**63)]),
@@ -339,6 +349,7 @@ def accepted(decoded: CommitRecord | Tombstone | Skipped) -> Accepted | None:
     )
 
 
+_ODD_KEYS = [b"events:007:g", b"events:00:g", "événements:0:g".encode(), b"e" * 250 + b":0:g", b"events:2147483648:g"]
 _KEYS = [b"%s:%d:%s" % (topic, n, group) for topic in (b"events", b"t") for n in range(8) for group in (b"g", b"a:b")]
 _NUMBERS = [b"0", b"-1", b"-2", b"-1000", b"-7", b"9223372036854775807", b"9223372036854775808", b"1.0", b"1e3"]
 _ODD = [*_NUMBERS, b"NaN", b"-Infinity", b"1e999", b"null", b"true", b'"5"', b"[]", b"{}", b'"\\ud800"', b"007"]
@@ -374,7 +385,7 @@ def generated_records(source: random.Random, count: int) -> Iterator[tuple[bytes
             if kind < 0.80:
                 value, headers = b"1", [("orig_message_ts", mutated(source, choice(_HEADER_TIMES)))]
             if kind > 0.90:
-                key = mutated(source, choice(_KEYS))
+                key = mutated(source, choice(_KEYS)) if kind < 0.94 else choice(_ODD_KEYS)
         else:
             key = source.randbytes(number(5)) or None
             value = source.randbytes(number(6))

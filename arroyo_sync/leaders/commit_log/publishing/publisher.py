@@ -17,13 +17,13 @@ Where a partition starts
     Arroyo makes the step anew in each rebalance, and its mapping doesn't tell a new partition from one that was
     retained. What a partition starts from is found by what the step before left of it:
 
-    - *Nothing*: it is newly assigned, since a step has every partition that its consumer has. The mapping holds what
+    - *No trace*: it is newly assigned, since a step has every partition that its consumer has. The mapping holds what
       the group has committed, or where ``auto.offset.reset`` begins. That is committed, then published.
     - *The same offset*: whether it was retained or not, that is what the group has committed.
-    - *Another offset*: either it was retained (KIP-848), and the mapping holds Arroyo's position, past work that isn't
-      committed; or all partitions were revoked, somebody else had this one meanwhile, and the mapping holds what they
-      have committed. Arroyo tells a strategy of neither. So the brokers are asked what the group has committed, and
-      until they answer or the pipeline commits, nothing of it is published or committed.
+    - *Another offset, or none yet*: either it was retained (KIP-848), and the mapping holds Arroyo's position, past
+      work that isn't committed; or all partitions were revoked, somebody else had this one meanwhile, and the mapping
+      holds what they have committed. Arroyo tells a strategy of neither. So the brokers are asked what the group has
+      committed, and until they answer or the pipeline commits, nothing of it is published or committed.
 
 What a follower sees
     - *A leader dies between its commit and its report*: the report comes late. Whoever gets the partition next reports
@@ -34,8 +34,8 @@ What a follower sees
       the remote offset goes back, until the second one's next report, at most a heartbeat later.
 
 Failures
-    See `ReportWriter` for what can't be delivered. What ``commit`` raises at the start of an assignment is logged, and
-    the commit is tried again once a second; in ``submit`` it comes out, as from ``CommitOffsets``.
+    See `ReportWriter` for what can't be delivered. What ``commit`` raises for the start of an assignment is logged, and
+    it is tried again once a second; what it raises for messages comes out, as from ``CommitOffsets``.
 """
 
 from __future__ import annotations
@@ -54,16 +54,17 @@ from arroyo.types import Commit, Message, Partition, Topic
 from arroyo_sync.core.checks import (
     check_callable,
     check_group,
-    check_instance,
-    check_mapping,
+    check_positions,
+    check_producer,
     check_seconds,
     check_topic,
 )
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka.client_settings import check_configuration
-from arroyo_sync.leaders.commit_log.publish_queue import PublishQueue, QueuedPartition
-from arroyo_sync.leaders.commit_log.report_writer import SECONDS_BETWEEN_LOGS, ReportWriter
-from arroyo_sync.leaders.commit_log.start_questions import StartQuestions
+from arroyo_sync.kafka.redaction import keep_secrets
+from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue, QueuedPartition
+from arroyo_sync.leaders.commit_log.publishing.report_writer import SECONDS_BETWEEN_LOGS, ReportWriter
+from arroyo_sync.leaders.commit_log.publishing.start_questions import StartQuestions
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,8 @@ class CommitLogPublisher:
         data_configuration: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        check_instance("producer", producer, Producer)
+        keep_secrets()  # before anything can fail with settings in its variables
+        check_producer("producer", producer)
         check_topic("topic", topic)
         check_group("group", group)
         check_seconds("interval", interval)
@@ -120,8 +122,7 @@ class CommitLogPublisher:
         if data_configuration is None:
             data_configuration = _settings_of(producer)
         else:
-            check_mapping("data_configuration", data_configuration, "librdkafka settings")
-            check_configuration(data_configuration, "data_configuration")
+            check_configuration("data_configuration", data_configuration)
         self.dropped_timestamps = 0
         """How many times of `received_timestamps` weren't finite numbers. Written by the processor's thread."""
         self._group = group
@@ -145,7 +146,7 @@ class CommitLogPublisher:
         It commits where the new partitions start, which blocks as long as Arroyo's commit does, and publishes that.
         """
         check_callable("commit", commit, "the function that Arroyo hands to create_with_partitions")
-        check_mapping("partitions", partitions, "partitions to offsets, as Arroyo hands it to create_with_partitions")
+        check_positions("partitions", partitions)
         previous = self._step
         if previous is not None and not previous.has_ended:
             # Its partitions may still be somebody's: they are remembered, so the brokers decide where they start.
@@ -164,6 +165,7 @@ class CommitLogPublisher:
             known = self._queue.partitions.get(partition)
             if known is None:
                 starts[partition] = offset
+                self._queue.add(partition)
             elif known.is_unclear or known.newest is None or known.newest[0] != offset:
                 self._queue.mark_unclear(known)
                 in_question.append(partition)
@@ -212,6 +214,8 @@ class PublishStep(CommitOffsets):
         self._starts = dict(starts)
         """Offsets that are still to be committed."""
         self._starts_due_at = -math.inf
+        self._only_starts = True
+        """Whether nothing but `starts` was passed to ``commit`` while they are still to be committed."""
         self._writer.begin()
         self._commit_starts()
 
@@ -238,6 +242,7 @@ class PublishStep(CommitOffsets):
             if received or not queued.pending:
                 self._writer.report(queued, received)
         if self._starts:
+            self._only_starts = False
             for partition in message.committable:
                 self._starts.pop(partition, None)
 
@@ -267,7 +272,13 @@ class PublishStep(CommitOffsets):
         Blocks for at most ``timeout`` seconds after the commit, and never for more than one: a commit log that can't be
         written holds up no rebalance. What wasn't confirmed in time is logged; it may still arrive.
         """
-        super().join(timeout)
+        try:
+            super().join(timeout)
+        except Exception as error:
+            if not self._starts or not self._only_starts:
+                raise
+            # Nothing of the pipeline's own was to be committed. A member that was missed may not commit.
+            self._log_unable_to_start(error)
         if not self.has_ended:
             self._writer.finish(timeout)
             self._end()
@@ -283,17 +294,20 @@ class PublishStep(CommitOffsets):
             # Not raised: it would end the processor, out of the assignment, for partitions that may be idle. Arroyo
             # commits what it has staged with the first message, and what it raises then comes out.
             self._starts_due_at = now + COMMIT_RETRY_SECONDS
-            if self._publisher._throttle.should_log("start"):
-                logger.warning(
-                    "Group %s can't commit where it starts, it is tried again: %s: %s",
-                    self._publisher._group,
-                    type(error).__name__,
-                    error,
-                )
+            self._log_unable_to_start(error)
             return
         starts, self._starts = self._starts, {}
         for partition, offset in starts.items():
             self._publish(self._writer.add(partition), offset)
+
+    def _log_unable_to_start(self, error: Exception) -> None:
+        if self._publisher._throttle.should_log("start"):
+            logger.warning(
+                "Group %s can't commit where it starts, it is tried again while it has the partitions: %s: %s",
+                self._publisher._group,
+                type(error).__name__,
+                error,
+            )
 
     def _take_answers(self, questions: StartQuestions) -> None:
         for partition, offset in questions.take_committed().items():
@@ -334,6 +348,7 @@ class PublishCommitLog(PublishStep):
         received_timestamps: ReceivedTimestamps | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        keep_secrets()
         check_callable("commit", commit, "the function that Arroyo hands to create_with_partitions")
         publisher = CommitLogPublisher(
             producer,

@@ -144,10 +144,16 @@ class PublishQueue:
         """What was silent for a heartbeat is to be published again."""
         if now < self.heartbeat_due_at:
             return
+        next_due_at = now + self._heartbeat
         for queued in self.partitions.values():
-            if self._is_at_rest(queued) and now - queued.handed_over_at >= self._heartbeat:
+            if queued.newest is None or queued.pending or queued.is_unclear:
+                continue
+            if not queued.is_in_flight and now - queued.handed_over_at >= self._heartbeat:
                 self.mark_pending(queued)
-        self.heartbeat_due_at = now + self._heartbeat / 10
+            else:
+                next_due_at = min(next_due_at, queued.handed_over_at + self._heartbeat)
+        # Not sooner than this, which bounds how often all partitions are gone through.
+        self.heartbeat_due_at = max(next_due_at, now + self._heartbeat / 100)
 
     def mark_all(self) -> None:
         """Every partition is to be published now, whatever the interval."""
@@ -226,9 +232,6 @@ class PublishQueue:
             queued.received.clear()
             queued.last_p99 = times[int(len(times) * 0.99)]
         return DueReport(queued, offset, queued.last_seconds, queued.last_p99)
-
-    def _is_at_rest(self, queued: QueuedPartition) -> bool:
-        return queued.newest is not None and not (queued.pending or queued.is_in_flight or queued.is_unclear)
 
     def _due_at(self, queued: QueuedPartition, now: float) -> float:
         """Not sooner than a tenth of an interval, which bounds how often all that is waiting is gone through."""

@@ -1,0 +1,111 @@
+"""Logs that leader groups published lower offsets than before: at most one line a minute for each group.
+
+A leader that is restarted goes back a little, and one that publishes from several threads does so out of order. Either
+is made good by its next reports, so one line says how much there was of it, and which was the worst.
+
+Threads: any thread may call anything; one lock guards all.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from arroyo_sync.core.state import PartitionKey
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 60.0
+
+_MEANING = (
+    "After a restart that is normal, and so is a little of it where reports are published from several threads. What "
+    "lies in between waits until it is committed again"
+)
+
+
+class Rewind(NamedTuple):
+    """A group published a lower offset than before."""
+
+    key: PartitionKey
+    group: str
+    previous: int
+    offset: int
+
+
+class RewindLog:
+    """The rewinds that aren't logged yet, by group.
+
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._pending: dict[str, _Pending] = {}
+        self._last_logged: dict[str, float] = {}
+
+    def add(self, rewinds: Iterable[Rewind]) -> None:
+        """Log them now, or with others once a minute has passed since the group's last line."""
+        with self._lock:
+            for rewind in rewinds:
+                pending = self._pending.get(rewind.group)
+                if pending is None:
+                    pending = self._pending[rewind.group] = _Pending(rewind)
+                pending.add(rewind)
+        self.log_due()
+
+    def log_due(self) -> None:
+        """Log what has waited for long enough. To be called now and then."""
+        with self._lock:
+            if not self._pending:
+                return
+            now = self._clock()
+            due = [
+                group
+                for group in self._pending
+                if group not in self._last_logged or now - self._last_logged[group] >= INTERVAL_SECONDS
+            ]
+            logged = [self._pending.pop(group) for group in due]
+            self._last_logged.update(dict.fromkeys(due, now))
+        for each in logged:
+            each.log()
+
+
+class _Pending:
+    """Rewinds of one group."""
+
+    def __init__(self, first: Rewind) -> None:
+        self._count = 0
+        self._partitions: set[PartitionKey] = set()
+        self._worst = first
+
+    def add(self, rewind: Rewind) -> None:
+        self._count += 1
+        self._partitions.add(rewind.key)
+        if rewind.previous - rewind.offset > self._worst.previous - self._worst.offset:
+            self._worst = rewind
+
+    def log(self) -> None:
+        worst = self._worst
+        if self._count == 1:
+            logger.warning(
+                "%s[%d]: group %r went back from %d to %d. %s",
+                *worst.key,
+                worst.group,
+                worst.previous,
+                worst.offset,
+                _MEANING,
+            )
+        else:
+            logger.warning(
+                "Group %r went back %d times, in %d partitions, the furthest in %s[%d] from %d to %d. %s",
+                worst.group,
+                self._count,
+                len(self._partitions),
+                *worst.key,
+                worst.previous,
+                worst.offset,
+                _MEANING,
+            )

@@ -1,0 +1,150 @@
+"""The schedule of a leader's reports, with times that are given."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from arroyo.types import Partition, Topic
+
+from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue, QueuedPartition
+
+EVENTS = [Partition(Topic("events"), index) for index in range(3)]
+INTERVAL, HEARTBEAT = 10.0, 100.0
+
+
+@pytest.fixture
+def queue() -> PublishQueue:
+    return PublishQueue(INTERVAL, HEARTBEAT)
+
+
+def commit(queue: PublishQueue, index: int, offset: int) -> QueuedPartition:
+    queued = queue.add(EVENTS[index])
+    queued.newest = (offset, None)
+    queue.mark_pending(queued)
+    return queued
+
+
+def take(queue: PublishQueue, now: float, *, delivered: bool = True) -> list[tuple[int, int]]:
+    """What is due, each handed over to a producer that delivers it at once, or never."""
+    reports = queue.update(now)[1]
+    for report in reports:
+        delivery: Future[Any] = Future()
+        if delivered:
+            delivery.set_result(None)
+        queue.handed_over(report.queued, delivery)
+    return [(report.queued.partition.index, report.offset) for report in reports]
+
+
+def test_a_first_commit_is_due_at_once_and_the_next_one_after_an_interval(queue: PublishQueue) -> None:
+    """And the newest of those in between is taken."""
+    commit(queue, 0, 1)
+    assert take(queue, 0.0) == [(0, 1)]
+    commit(queue, 0, 2)
+    commit(queue, 0, 3)
+    assert take(queue, 9.9) == []
+    assert take(queue, 10.0) == [(0, 3)]
+
+
+def test_what_is_in_flight_is_not_overtaken(queue: PublishQueue) -> None:
+    """From when a record is taken, also before the producer has it, until its delivery has ended."""
+    queued = commit(queue, 0, 1)
+    (report,) = queue.update(0.0)[1]
+    commit(queue, 0, 2)
+    assert queue.update(50.0) == ([], [])
+    delivery: Future[Any] = Future()
+    queue.handed_over(report.queued, delivery)
+    assert queue.update(60.0) == ([], [])
+    delivery.set_result(None)
+    outcomes, (report,) = queue.update(70.0)
+    assert [(outcome.queued, outcome.error) for outcome in outcomes] == [(queued, None)]
+    assert report.offset == 2
+
+
+def test_what_failed_is_due_again_after_an_interval_with_the_newest_offset(queue: PublishQueue) -> None:
+    """Whether the producer refused it or its delivery failed."""
+    queued = commit(queue, 0, 1)
+    (report,) = queue.update(0.0)[1]
+    delivery: Future[Any] = Future()
+    queue.handed_over(report.queued, delivery)
+    error = RuntimeError("broker gone")
+    delivery.set_exception(error)
+    assert queue.update(20.0) == ([(queued, error)], [])
+    queued.newest = (2, None)
+    assert queue.update(29.9) == ([], [])
+    (report,) = queue.update(30.0)[1]
+    assert report.offset == 2
+    queue.failed(queued, 31.0)
+    assert queue.update(40.9) == ([], [])
+    assert take(queue, 41.0) == [(0, 2)]
+
+
+def test_what_can_never_be_published_is_not_due_again(queue: PublishQueue) -> None:
+    """Until something else is committed."""
+    queued = commit(queue, 0, 1)
+    queue.update(0.0)
+    queue.give_up(queued)
+    assert queue.update(1000.0) == ([], [])
+    assert list(queue.waiting) == []
+    commit(queue, 0, 2)
+    assert take(queue, 1000.0) == [(0, 2)]
+
+
+def test_what_is_silent_for_a_heartbeat_is_due_again(queue: PublishQueue) -> None:
+    """Each partition by itself; one of which nothing is known isn't."""
+    commit(queue, 0, 1)
+    assert take(queue, 0.0) == [(0, 1)]
+    commit(queue, 1, 5)
+    assert take(queue, 60.0) == [(1, 5)]
+    queue.add(EVENTS[2])
+    queue.mark_heartbeats(99.0)
+    assert take(queue, 99.0) == []
+    queue.mark_heartbeats(100.0)
+    assert take(queue, 100.0) == [(0, 1)]
+
+
+def test_what_is_unclear_is_never_due(queue: PublishQueue) -> None:
+    """Not as a retry, not as a heartbeat, not at the end, until something of it is committed."""
+    queued = commit(queue, 0, 1)
+    queue.update(0.0)
+    queue.mark_unclear(queued)
+    queue.failed(queued, 1.0)
+    queue.mark_heartbeats(1000.0)
+    queue.mark_all()
+    assert queue.update(1000.0) == ([], [])
+    commit(queue, 0, 7)
+    assert take(queue, 1000.0) == [(0, 7)]
+
+
+def test_at_the_end_all_are_due_whatever_the_interval(queue: PublishQueue) -> None:
+    """One whose record is in flight, after that."""
+    commit(queue, 0, 1)
+    assert take(queue, 0.0) == [(0, 1)]
+    commit(queue, 1, 5)
+    assert take(queue, 0.0, delivered=False) == [(1, 5)]
+    queue.mark_all()
+    assert take(queue, 0.0) == [(0, 1)]
+    assert [queued.partition.index for queued in queue.waiting] == [1, 0]
+
+
+def test_partitions_that_are_gone_are_forgotten(queue: PublishQueue) -> None:
+    """With what they had to publish."""
+    commit(queue, 0, 1)
+    kept = commit(queue, 1, 5)
+    queue.keep_only([EVENTS[1], EVENTS[2]])
+    assert queue.partitions == {EVENTS[1]: kept}
+    assert take(queue, 0.0) == [(1, 5)]
+
+
+def test_it_says_when_something_is_due_next(queue: PublishQueue) -> None:
+    """So that nobody goes through all of it in vain; at most ten times an interval while a record is in flight."""
+    assert queue.due_at == float("inf")
+    commit(queue, 0, 1)
+    assert take(queue, 0.0, delivered=False) == [(0, 1)]
+    assert queue.due_at == 10.0
+    commit(queue, 0, 2)
+    queue.update(5.0)
+    assert queue.due_at == 10.0
+    queue.update(10.0)
+    assert queue.due_at == 11.0

@@ -1,0 +1,473 @@
+"""`CommitLogPublisher` over several assignments: what each step starts from, and what it reports."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import pytest
+from arroyo.backends.kafka import KafkaPayload
+from arroyo.backends.kafka.commit import CommitCodec
+from arroyo.types import BrokerValue, Message
+from confluent_kafka import KafkaError
+
+from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.leaders.commit_log.publishing import start_questions
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishStep
+from tests.support.leader import COMMIT_LOG, EVENTS, NAIVE_UTC, Clock, Commits, ScriptedProducer, make_future
+from tests.support.threads import PATIENCE_SECONDS
+
+NO_ANSWER = KafkaError(KafkaError._TIMED_OUT)
+
+
+class ScriptedAsker:
+    """The brokers of the data topic: they answer when they are told to."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, str | KafkaError] = {"events": "topic-id"}
+        self.commits: dict[PartitionKey, int | KafkaError | None] = {}
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.is_asked = threading.Event()
+        self.is_stopped = threading.Event()
+        self.asked: list[Collection[PartitionKey]] = []
+
+    def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
+        return {topic: self.ids[topic] for topic in topics}
+
+    def committed(
+        self, group: str, partitions: Collection[PartitionKey], timeout: float
+    ) -> dict[PartitionKey, int | KafkaError | None]:
+        assert group == "writers"
+        self.asked.append(partitions)
+        answers = {key: self.commits[key] for key in partitions}
+        self.is_asked.set()
+        assert self.may_answer.wait(PATIENCE_SECONDS)
+        return answers
+
+    def stop(self, timeout: float) -> None:
+        self.is_stopped.set()
+
+
+class Leader:
+    """A publisher and what Arroyo and the brokers are to it."""
+
+    def __init__(self, asker: ScriptedAsker, *, can_ask: bool = True, **options: Any) -> None:
+        self.clock = Clock()
+        self.commits = Commits()
+        self.asker = asker
+        self.producer = ScriptedProducer(self.commits, make_future)
+        self.producer.delivers_at_once = True
+        options = {"interval": 10.0, "heartbeat": 100.0, "clock": self.clock, **options}
+        if can_ask:
+            options["data_configuration"] = {"bootstrap.servers": "nowhere:1"}
+        self.publisher = CommitLogPublisher(self.producer, COMMIT_LOG, "writers", **options)
+        self.steps: list[PublishStep] = []
+
+    def assign(self, positions: Mapping[int, int]) -> None:
+        """Arroyo makes the step anew; the mapping is its consumer's."""
+        partitions = {EVENTS[index]: offset for index, offset in positions.items()}
+        self.steps.append(self.publisher.step(self.commits, partitions))
+
+    @property
+    def step(self) -> PublishStep:
+        return self.steps[-1]
+
+    def commit(self, partition: int, next_offset: int) -> None:
+        self.step.submit(Message(BrokerValue(b"", EVENTS[partition], next_offset - 1, NAIVE_UTC)))
+
+    def after(self, seconds: float) -> list[tuple[int, int]]:
+        """What `poll` publishes when so much time has gone by."""
+        self.clock.now += seconds
+        self.step.poll()
+        return self.producer.take()
+
+    def end(self) -> list[tuple[int, int]]:
+        """What is published at the end of an assignment."""
+        self.step.close()
+        self.step.join(10.0)
+        return sorted(self.producer.take())
+
+    def wait_for_answer(self) -> None:
+        """Until the brokers have answered whatever was asked."""
+        assert self.asker.is_stopped.wait(PATIENCE_SECONDS)
+        self.asker.is_stopped.clear()
+
+
+@pytest.fixture
+def asker(monkeypatch: pytest.MonkeyPatch) -> ScriptedAsker:
+    asker = ScriptedAsker()
+    monkeypatch.setattr(start_questions, "Asker", lambda configuration, on_error: asker)
+    monkeypatch.setattr(start_questions, "RETRY_SECONDS", 0.001)
+    return asker
+
+
+@pytest.fixture
+def make_leader(asker: ScriptedAsker) -> Iterator[Callable[..., Leader]]:
+    leaders: list[Leader] = []
+
+    def make(**options: Any) -> Leader:
+        leaders.append(Leader(asker, **options))
+        return leaders[-1]
+
+    yield make
+    asker.may_answer.set()
+    for leader in leaders:
+        for step in leader.steps:
+            step.terminate()
+
+
+def headers(payload: KafkaPayload) -> dict[str, bytes]:
+    return dict(payload.headers)
+
+
+def test_a_new_partition_is_committed_where_it_starts_and_then_reported(make_leader: Callable[..., Leader]) -> None:
+    """So an idle one is never silent: after a restart, at the first roll-out, in place of another member."""
+    leader = make_leader()
+    leader.assign({0: 10, 1: 0})
+    assert leader.commits.calls == [({EVENTS[0]: 10, EVENTS[1]: 0}, True)]
+    assert leader.producer.take() == [(0, 10), (1, 0)]
+    assert leader.after(99.0) == []
+    assert sorted(leader.after(1.0)) == [(0, 10), (1, 0)]
+
+
+def test_where_it_starts_is_not_published_unless_it_was_committed(
+    make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What commit raises doesn't end the assignment; it is logged, and tried again once a second."""
+    leader = make_leader()
+    leader.commits.error = RuntimeError("no coordinator")
+    leader.assign({0: 10})
+    assert "writers" in caplog.text
+    assert "RuntimeError: no coordinator" in caplog.text
+    assert leader.after(1.0) == []
+    leader.commits.error = None
+    assert leader.after(0.5) == []
+    assert leader.after(0.5) == [(0, 10)]
+    assert leader.commits.calls == [({EVENTS[0]: 10}, True)]
+    leader.after(1.0)
+    assert leader.commits.calls[1:] == [({}, False)], "from then on Arroyo commits, by its policy"
+
+
+def test_a_start_that_could_not_be_committed_does_not_undo_a_later_commit(make_leader: Callable[..., Leader]) -> None:
+    """The message's offset is committed, and the start's no more; another partition's start still is."""
+    leader = make_leader()
+    leader.commits.error = RuntimeError("no coordinator")
+    leader.assign({0: 10, 1: 20})
+    leader.commits.error = None
+    leader.commit(0, 11)
+    assert leader.producer.take() == [(0, 11)]
+    assert leader.after(1.0) == [(1, 20)]
+    assert leader.commits.history == {EVENTS[0]: [11], EVENTS[1]: [20]}
+
+
+def test_a_start_that_could_not_be_committed_ends_no_pipeline(make_leader: Callable[..., Leader]) -> None:
+    """A member that was missed may not commit; Arroyo tries so once more at the end of an assignment."""
+    leader = make_leader(can_ask=False)
+    leader.commits.error = RuntimeError("unknown member")
+    leader.assign({0: 10})
+    assert leader.end() == []
+    leader.commits.error = None
+    leader.assign({0: 17})
+    assert leader.commits.calls == [], "it may have been retained"
+    leader.commit(0, 11)
+    assert leader.producer.take() == [(0, 11)]
+
+
+def test_what_commit_raises_for_messages_comes_out_at_the_end(make_leader: Callable[..., Leader]) -> None:
+    """Also while a start is still to be committed."""
+    leader = make_leader(can_ask=False)
+    leader.commits.error = RuntimeError("unknown member")
+    leader.assign({0: 10, 1: 10})
+    leader.commits.error = None
+    leader.commit(0, 11)
+    leader.commits.error = RuntimeError("unknown member")
+    with pytest.raises(RuntimeError, match="unknown member"):
+        leader.end()
+
+
+def test_a_retained_partition_goes_on_with_what_was_last_committed(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """KIP-848: the mapping is past the work in flight, so it is neither committed nor published."""
+    leader = make_leader()
+    leader.assign({0: 0, 1: 0})
+    leader.commit(0, 10)
+    leader.after(10.0)
+    assert leader.end() == [(0, 10), (1, 0)]
+    asker.commits["events", 0] = 10
+    leader.wait_for_answer()
+    leader.assign({0: 17})
+    leader.wait_for_answer()
+    assert leader.after(10.0) == [(0, 10)]
+    assert leader.commits.history == {EVENTS[0]: [0, 10], EVENTS[1]: [0]}
+    assert leader.after(99.0) == []
+    assert leader.after(1.0) == [(0, 10)], "the heartbeat"
+
+
+def test_a_retained_partition_without_work_in_flight_needs_no_question(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """It is where the mapping says, and isn't committed again."""
+    leader = make_leader()
+    leader.assign({0: 0})
+    leader.commit(0, 10)
+    leader.after(10.0)
+    leader.end()
+    leader.assign({0: 10, 1: 5})
+    assert leader.producer.take() == [(1, 5)]
+    assert leader.commits.history == {EVENTS[0]: [0, 10], EVENTS[1]: [5]}
+    assert (0, 10) in leader.after(100.0)
+    assert asker.asked == []
+
+
+def test_a_partition_that_was_elsewhere_starts_from_the_mapping(make_leader: Callable[..., Leader]) -> None:
+    """A at 10, B to 20, back to A, idle: a step in between didn't have it."""
+    leader = make_leader(can_ask=False)
+    leader.assign({0: 10, 1: 0})
+    leader.end()
+    leader.assign({1: 0})
+    leader.end()
+    leader.assign({0: 20, 1: 0})
+    assert leader.producer.take() == [(0, 20)]
+    assert leader.commits.history[EVENTS[0]] == [10, 20]
+
+
+def test_an_only_partition_that_was_elsewhere_starts_from_what_the_group_has_committed(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """A full revoke makes no step in between, so the brokers are asked; nothing is committed meanwhile."""
+    leader = make_leader()
+    leader.assign({0: 10})
+    leader.end()
+    leader.wait_for_answer()
+    asker.commits["events", 0] = 20
+    leader.commits.by_others[EVENTS[0]] = [20]
+    leader.assign({0: 20})
+    leader.wait_for_answer()
+    assert leader.after(10.0) == [(0, 20)]
+    assert leader.commits.history[EVENTS[0]] == [10]
+
+
+def test_what_is_in_question_is_silent_until_it_is_answered_or_committed(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """An answer that fails is asked for again; one that comes after a commit is late."""
+    leader = make_leader()
+    leader.assign({0: 10, 1: 10})
+    leader.end()
+    leader.wait_for_answer()
+    asker.may_answer.clear()
+    asker.commits = {("events", 0): NO_ANSWER, ("events", 1): 20}
+    leader.commits.by_others[EVENTS[0]] = [20]
+    leader.assign({0: 20, 1: 20})
+    assert asker.is_asked.wait(PATIENCE_SECONDS)
+    assert leader.after(1000.0) == []
+    leader.commit(1, 21)
+    assert leader.producer.take() == [(1, 21)]
+    asker.commits["events", 0] = 20
+    asker.may_answer.set()
+    leader.wait_for_answer()
+    assert len(asker.asked) == 2
+    assert leader.after(1.0) == [(0, 20)]
+    assert leader.commits.history == {EVENTS[0]: [10], EVENTS[1]: [10, 21]}
+    assert leader.end() == [(0, 20), (1, 21)]
+
+
+def test_an_answer_to_an_earlier_assignments_question_counts_no_more(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """Somebody else may have committed since."""
+    leader = make_leader()
+    leader.assign({0: 10})
+    leader.end()
+    leader.wait_for_answer()
+    asker.may_answer.clear()
+    asker.commits["events", 0] = 20
+    leader.assign({0: 20})
+    assert asker.is_asked.wait(PATIENCE_SECONDS)
+    leader.end()
+    asker.commits["events", 0] = 30
+    leader.commits.by_others[EVENTS[0]] = [30]
+    leader.assign({0: 30})
+    asker.may_answer.set()
+    leader.wait_for_answer()
+    assert leader.after(10.0) == [(0, 30)]
+
+
+def test_a_group_that_has_committed_nothing_is_not_reported(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """Its commits were deleted, or have expired: the first commit tells."""
+    leader = make_leader()
+    leader.assign({0: 10})
+    leader.end()
+    leader.wait_for_answer()
+    asker.commits["events", 0] = None
+    leader.assign({0: 20})
+    leader.wait_for_answer()
+    assert leader.after(1000.0) == []
+    leader.commit(0, 21)
+    assert leader.producer.take() == [(0, 21)]
+
+
+def test_a_step_that_is_made_before_the_last_one_has_ended_is_warned_about(
+    make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two processors, or a step that doesn't join the next: nothing that might be retained is committed."""
+    leader = make_leader(can_ask=False)
+    leader.assign({0: 10})
+    leader.assign({0: 17, 1: 0})
+    assert "a CommitLogPublisher for each StreamProcessor" in caplog.text
+    assert leader.steps[0].has_ended
+    assert leader.commits.history == {EVENTS[0]: [10], EVENTS[1]: [0]}
+    assert leader.producer.take() == [(0, 10), (1, 0)]
+
+
+def test_reports_carry_the_topics_id_once_it_is_known(make_leader: Callable[..., Leader], asker: ScriptedAsker) -> None:
+    """As the process first saw it: a topic that is created anew under a living leader has another one."""
+    leader = make_leader()
+    leader.assign({0: 10})
+    leader.wait_for_answer()
+    asker.ids["events"] = "another-id"
+    leader.commit(0, 11)
+    leader.after(10.0)
+    leader.end()
+    leader.assign({1: 0})
+    assert headers(leader.producer.payloads[-1]) == {"topic_id": b"topic-id"}
+    assert headers(leader.producer.payloads[-2]) == {"topic_id": b"topic-id"}
+    commit = CommitCodec().decode(leader.producer.payloads[-2])
+    assert (commit.group, commit.partition, commit.offset) == ("writers", EVENTS[0], 11), "Arroyo's codec reads it"
+
+
+def test_without_an_answer_reports_carry_no_id_and_that_is_said(
+    make_leader: Callable[..., Leader],
+    asker: ScriptedAsker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An answer that comes after a minute may be another topic's, so nobody asks any longer."""
+    monkeypatch.setattr(start_questions, "ID_SECONDS", 0.0)
+    asker.ids["events"] = NO_ANSWER
+    leader = make_leader()
+    leader.assign({0: 10})
+    leader.wait_for_answer()
+    leader.end()
+    assert [headers(each) for each in leader.producer.payloads] == [{}, {}]
+    assert "The id of topic events can't be asked" in caplog.text
+
+
+def test_without_a_way_to_ask_nobody_is_asked(make_leader: Callable[..., Leader]) -> None:
+    """A producer that doesn't tell its settings, and no other settings: no thread, no id."""
+    before = threading.active_count()
+    leader = make_leader(can_ask=False)
+    leader.assign({})
+    assert threading.active_count() == before
+    leader.assign({0: 10})
+    assert headers(leader.producer.payloads[-1]) == {}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf], ids=str)
+def test_times_that_are_none_are_dropped_and_counted(
+    bad: float, make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The report goes out, with the other times' percentile."""
+    leader = make_leader(received_timestamps=lambda message: [5.0, bad])
+    leader.assign({0: 0})
+    leader.producer.take()
+    leader.commit(0, 1)
+    assert leader.after(10.0) == [(0, 1)]
+    assert leader.publisher.dropped_timestamps == 1
+    assert leader.publisher.failed_deliveries == 0
+    assert CommitCodec().decode(leader.producer.payloads[-1]).received_p99 == 5.0
+    assert "dropped (1 so far)" in caplog.text
+
+
+def test_received_timestamps_that_fails_ends_nothing(
+    make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The message was committed; that must be reported."""
+
+    def fail(message: Message[Any]) -> list[float]:
+        raise LookupError("no such field")
+
+    leader = make_leader(received_timestamps=fail)
+    leader.assign({0: 0})
+    leader.producer.take()
+    leader.commit(0, 1)
+    assert leader.after(10.0) == [(0, 1)]
+    assert "LookupError: no such field" in caplog.text
+
+
+def test_neither_a_log_handler_nor_the_producer_is_called_under_the_lock(make_leader: Callable[..., Leader]) -> None:
+    """Both may be anybody's code, which may wait for another thread that reports."""
+    leader = make_leader()
+    lock = leader.publisher._writer._lock
+    seen: list[bool] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(lock.locked())
+
+    logger = logging.getLogger("arroyo_sync.leaders.commit_log")
+    handler = Handler()
+    logger.addHandler(handler)
+    leader.producer.on_produce = lambda: seen.append(lock.locked())
+    try:
+        leader.assign({0: 0})
+        leader.producer.refuses = BufferError("queue full")
+        leader.commit(0, 1)
+        leader.after(10.0)
+        leader.producer.delivers_at_once = False
+        leader.producer.refuses = None
+        leader.after(10.0)
+        leader.producer.fail(RuntimeError("broker gone"))
+        leader.clock.now += 60.0
+        leader.after(10.0)
+        leader.producer.deliver()
+        leader.after(10.0)
+        leader.step.join(0.0)
+    finally:
+        logger.removeHandler(handler)
+    assert len(seen) >= 5
+    assert not any(seen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        pytest.param({"producer": None}, "producer=None", id="no producer"),
+        pytest.param({"data_configuration": "x"}, "data_configuration='x'", id="no mapping"),
+        pytest.param({"data_configuration": {}}, "data_configuration names no brokers", id="no brokers"),
+    ],
+)
+def test_bad_settings_are_refused(arguments: dict[str, Any], complaint: str) -> None:
+    """Each with one line that names the setting."""
+    keywords = {
+        "producer": ScriptedProducer(Commits(), make_future),
+        "topic": COMMIT_LOG,
+        "group": "writers",
+        **arguments,
+    }
+    with pytest.raises(ConfigurationError, match=complaint):
+        CommitLogPublisher(**keywords)
+
+
+@pytest.mark.parametrize(
+    ("commit", "partitions", "complaint"),
+    [
+        pytest.param(None, {}, "commit=None", id="no commit"),
+        pytest.param(Commits(), None, "partitions=None", id="no partitions"),
+        pytest.param(Commits(), [EVENTS[0]], "partitions=<list>", id="a list"),
+    ],
+)
+def test_a_step_needs_what_arroyo_gives(
+    commit: Any, partitions: Any, complaint: str, make_leader: Callable[..., Leader]
+) -> None:
+    """Swapped or forgotten arguments are named."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        make_leader().publisher.step(commit, partitions)

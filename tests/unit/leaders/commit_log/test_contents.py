@@ -1,0 +1,77 @@
+"""What a commit log holds, for whoever gave a wrong name."""
+
+from __future__ import annotations
+
+import pytest
+
+from arroyo_sync.leaders.commit_log.contents import (
+    JUDGED_RECORDS,
+    LEAST_RECORDS,
+    MAX_NAME_LENGTH,
+    MAX_NAMES,
+    LogContents,
+)
+
+FOREIGN = b"a user's key"
+
+
+@pytest.fixture
+def contents() -> LogContents:
+    return LogContents("log")
+
+
+def test_it_names_who_publishes_of_what(contents: LogContents) -> None:
+    """Each once, in order; what is no key has no names."""
+    assert str(contents) == "no group publishes on it"
+    contents.update([b"events:0:writers", b"events:1:writers", b"other:0:a:b", FOREIGN, None])
+    assert str(contents) == "groups seen: 'a:b', 'writers'; of topics: 'events', 'other'"
+
+
+def test_names_are_few_and_short_whatever_is_written(contents: LogContents) -> None:
+    """Thousands of made-up groups leave a line a line."""
+    for index in range(1_000):
+        contents.update([b"events:0:%d" % index + b"x" * 1_000, b"t%d:0:g" % index])
+    assert len(contents.groups) == MAX_NAMES
+    assert all(len(group) <= MAX_NAME_LENGTH for group in contents.groups)
+    assert "and maybe more" in str(contents)
+    assert len(str(contents)) < 10_000
+
+
+def test_a_topic_without_any_commit_record_is_called_no_commit_log(
+    contents: LogContents, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, after a thousand records."""
+    contents.judge([FOREIGN] * (JUDGED_RECORDS - 1))
+    assert (caplog.messages, contents.is_foreign) == ([], False)
+    contents.judge([None] * 10)
+    contents.judge([FOREIGN] * 10_000)
+    contents.conclude()
+    (line,) = caplog.messages
+    assert line.startswith("Topic log is no commit log: none of the first 1,000 records is a commit record")
+    assert contents.is_foreign
+
+
+@pytest.mark.parametrize("before", [0, JUDGED_RECORDS - 1])
+def test_one_commit_record_makes_it_a_commit_log(
+    contents: LogContents, before: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of any group, followed or not, however strange the others are."""
+    contents.judge([FOREIGN] * before)
+    contents.judge([b"events:0:anyone"])
+    contents.judge([FOREIGN] * 10_000)
+    assert (caplog.messages, contents.is_foreign) == ([], False)
+
+
+def test_a_short_topic_is_called_so_when_it_was_read(contents: LogContents, caplog: pytest.LogCaptureFixture) -> None:
+    """Ten records are enough for that, one may be a slip; and the first commit record takes it back."""
+    contents.judge([FOREIGN] * (LEAST_RECORDS - 1))
+    contents.conclude()
+    assert not contents.is_foreign
+    contents.judge([FOREIGN])
+    contents.conclude()
+    contents.conclude()
+    assert contents.is_foreign
+    assert len(caplog.messages) == 1
+    assert "none of the first 10 records" in caplog.messages[0]
+    contents.judge([b"events:0:g"])
+    assert not contents.is_foreign
