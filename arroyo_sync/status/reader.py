@@ -4,6 +4,7 @@ Guarantees
     - What it shows of one partition fits together: the follower's commits are asked for first, the leaders' offsets
       next, and the ends last, so that an offset is never past the next one because it was asked for earlier.
     - Every call to the brokers has a time limit.
+    - A broker that is down costs its own partitions, or groups, an answer; the snapshot says so of each, and why.
 
 Threads: one, besides those of the `CommitLogConsumer` that reads the commit log.
 """
@@ -19,20 +20,23 @@ from arroyo.types import Topic
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.checks import check_group, check_topic_name
-from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError, TopicMissing
+from arroyo_sync.core.errors import ConfigurationError, TopicMissing
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.asker import Asker, PartitionRange
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
-from arroyo_sync.kafka.committed_offsets import CommittedOffsets
-from arroyo_sync.kafka.errors import is_fatal, is_fatal_for_reading
+from arroyo_sync.kafka.committed_offsets import Commits
+from arroyo_sync.kafka.errors import ClientErrors, is_fatal_for_reading, no_broker_answered
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, ask_spans, list_partitions
+from arroyo_sync.leaders.commit_log.log_topic import list_partitions
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot, in_order
 from arroyo_sync.status.commit_log import LogScan
 
 ASK_TIMEOUT_SECONDS = 1.0
 FETCH_TIMEOUT_SECONDS = 3.0
 RETRY_SECONDS = 0.1
+ANSWER_SECONDS = 5.0
+"""How long the others' answers wait for a broker that doesn't answer."""
 STOP_TIMEOUT_SECONDS = 5.0
 
 FETCH_SETTINGS = {
@@ -76,13 +80,13 @@ class StatusReader:
         self.timeout = query.timeout
         """Seconds for each of: connecting, reading the commit log."""
         self._wall_clock = wall_clock
-        self._error: KafkaError | None = None
+        self._errors = ClientErrors()
         self._commit_log = self._make_commit_log()
         try:
-            self._consumer = Consumer({**reader_settings(query.settings, self._on_error), **FETCH_SETTINGS})
+            self._consumer = Consumer({**reader_settings(query.settings, self._errors.add), **FETCH_SETTINGS})
         except KafkaException as error:
             raise ConfigurationError(f"librdkafka refuses the settings: {error.args[0].str()}") from error
-        self._committed = CommittedOffsets(query.settings, self._on_error)
+        self._asker = Asker(query.settings, self._errors.add)
         self._manager = SynchronizedPartitionStateManager()  # the source wants one; nobody looks at it
 
     def __enter__(self) -> StatusReader:
@@ -95,7 +99,7 @@ class StatusReader:
         """Close the clients."""
         if self._commit_log is not None:
             self._commit_log.stop(STOP_TIMEOUT_SECONDS)
-        self._committed.close()
+        self._asker.stop(STOP_TIMEOUT_SECONDS)
         self._consumer.close()
 
     def read(self) -> Snapshot:
@@ -113,17 +117,17 @@ class StatusReader:
             self._commit_log.start(self._manager)
             self._commit_log.wait_until_ready(self.timeout)
         keys = [(self._query.topic, index) for index in indexes]
-        follower, leaders = self._ask_commits(keys)
+        commits = self._ask_commits(keys)
         published = None if self._commit_log is None else self._commit_log.published()
-        spans = ask_spans(self._consumer, self._query.topic, indexes, self.timeout)
+        ranges = self._asker.ranges(keys, min(self.timeout, ANSWER_SECONDS))
+        self._raise_unless_some_answered(list(ranges.values()))
         now = self._wall_clock()
         partitions = (
             self._partition(
                 key,
-                follower.get(key),
-                {group: commits.get(key) for group, commits in leaders.items()},
+                {group: answers[key] for group, answers in commits.items()},
                 None if published is None else published.get(key, {}),
-                spans[key[1]],
+                ranges[key],
                 now,
             )
             for key in keys
@@ -183,10 +187,6 @@ class StatusReader:
             connect_timeout=query.timeout,
         )
 
-    def _on_error(self, error: KafkaError) -> None:
-        if self._error is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause
-            self._error = error
-
     def _connect(self) -> list[int]:
         """The data topic's partitions, once a broker answers."""
         deadline = time.monotonic() + self.timeout
@@ -195,66 +195,80 @@ class StatusReader:
             try:
                 partitions = list_partitions(self._consumer, self._query.topic, ASK_TIMEOUT_SECONDS)
             except KafkaException as error:
-                self._consumer.poll(0)  # for `_on_error`, which is told more than we are
-                reason: KafkaError = self._error or error.args[0]
-                if is_fatal(reason):
-                    raise KafkaException(reason) from None
+                self._consumer.poll(0)  # for `ClientErrors`, which are told more than we are
+                self._errors.raise_fatal(error)
                 if time.monotonic() >= deadline:
-                    raise BrokersUnreachable(
-                        f"no broker of {servers} answered within {self.timeout:g} s: {reason.str()}"
-                    ) from None
+                    reason = self._errors.reason(error.args[0])
+                    raise no_broker_answered(self._query.settings, self.timeout, reason) from None
                 continue
             if not partitions:
                 raise TopicMissing(f"topic {self._query.topic!r} doesn't exist at {servers}: is the name right?")
             return partitions
 
-    def _ask_commits(
-        self, keys: list[PartitionKey]
-    ) -> tuple[Mapping[PartitionKey, int], dict[str, Mapping[PartitionKey, int]]]:
-        """What the follower, and each leader group, has committed on the broker."""
-        groups = {self._query.follower_group, *self._query.leader_groups}
-        commits = {group: self._ask_commits_of(group, keys) for group in groups}
-        return commits[self._query.follower_group], {group: commits[group] for group in self._query.leader_groups}
+    def _ask_commits(self, keys: list[PartitionKey]) -> dict[str, Commits]:
+        """What the follower, and each leader group, has committed on the broker.
 
-    def _ask_commits_of(self, group: str, keys: list[PartitionKey]) -> Mapping[PartitionKey, int]:
-        deadline = time.monotonic() + self.timeout
+        :raises KafkaException: the brokers don't permit it.
+        """
+        groups = {self._query.follower_group, *self._query.leader_groups}
+        return {group: self._ask_commits_of(group, keys) for group in groups}
+
+    def _ask_commits_of(self, group: str, keys: list[PartitionKey]) -> Commits:
+        deadline = time.monotonic() + min(self.timeout, ANSWER_SECONDS)
         while True:
-            try:
-                return self._committed.ask(group, keys, self.timeout)
-            except KafkaException as error:
-                if is_fatal_for_reading(error.args[0]) or time.monotonic() >= deadline:
-                    raise
+            commits = self._asker.committed(group, keys, max(ASK_TIMEOUT_SECONDS, deadline - time.monotonic()))
+            errors = [each for each in commits.values() if isinstance(each, KafkaError)]
+            for error in errors:
+                if is_fatal_for_reading(error):
+                    raise KafkaException(error)
+            if not errors or time.monotonic() >= deadline:
+                return commits
             time.sleep(RETRY_SECONDS)
+
+    def _raise_unless_some_answered(self, answers: Collection[PartitionRange | KafkaError]) -> None:
+        errors = [each for each in answers if isinstance(each, KafkaError)]
+        for error in errors:
+            if is_fatal_for_reading(error):
+                raise KafkaException(error)
+        if errors and len(errors) == len(answers):
+            raise no_broker_answered(self._query.settings, min(self.timeout, ANSWER_SECONDS), errors[0])
 
     def _partition(
         self,
         key: PartitionKey,
-        follower_offset: int | None,
-        commits: Mapping[str, int | None],
+        commits: Mapping[str, int | KafkaError | None],
         published: Mapping[str, LeaderOffset] | None,
-        span: OffsetRange,
+        found: PartitionRange | KafkaError,
         now: float,
     ) -> PartitionSnapshot:
+        errors = [f"group {group}: {each.str()}" for group, each in commits.items() if isinstance(each, KafkaError)]
+        if isinstance(found, KafkaError):
+            errors.append(found.str())
+        end = None if isinstance(found, KafkaError) else found.end
+        committed = {group: None if isinstance(each, KafkaError) else each for group, each in commits.items()}
         leaders = []
-        for group, committed in sorted(commits.items()):
+        for group in sorted(self._query.leader_groups):
             said = None if published is None else published.get(group)
             if said is None and not (self._commit_log is not None and self._query.reads_all):
                 # Nothing was published, or not lately: what it has committed counts.
-                said = LeaderOffset(committed, -1, 0.0)
-            leaders.append(_leader(group, said, committed, span.end, now))
+                said = LeaderOffset(committed[group], -1, 0.0)
+            leaders.append(_leader(group, said, committed[group], end, now))
         offsets = [None if leader.is_rejected else leader.published_offset for leader in leaders]
         known = [offset for offset in offsets if offset is not None]
         return PartitionSnapshot(
             *key,
-            local_offset=follower_offset,
+            local_offset=committed[self._query.follower_group],
             remote_offset=min(known) if known and len(known) == len(offsets) else None,
-            low_watermark=span.start,
-            high_watermark=span.end,
+            low_watermark=None if isinstance(found, KafkaError) else found.begin,
+            high_watermark=end,
             leaders=tuple(leaders),
+            error="; ".join(errors) or None,
         )
 
 
-def _leader(group: str, said: LeaderOffset | None, committed: int | None, end: int, now: float) -> LeaderSnapshot:
+def _leader(
+    group: str, said: LeaderOffset | None, committed: int | None, end: int | None, now: float
+) -> LeaderSnapshot:
     if said is None or said.offset is None:
         return LeaderSnapshot(group, committed_offset=committed, has_reported=said is not None)
     published_at = said.timestamp_ms / 1000 if said.timestamp_ms >= 0 else None
@@ -264,6 +278,6 @@ def _leader(group: str, said: LeaderOffset | None, committed: int | None, end: i
         published_at=published_at,
         age_seconds=None if published_at is None else max(0.0, now - published_at),
         committed_offset=committed,
-        is_rejected=said.offset > end,
+        is_rejected=end is not None and said.offset > end,
         has_reported=True,
     )
