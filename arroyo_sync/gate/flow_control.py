@@ -1,9 +1,9 @@
 """A consumer around the user's: it wakes the processor for the gate, pauses full partitions, seeks back in a rebalance.
 
 Guarantees
-    - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), or for 0.1 s
-      while no message that could arrive would be handed on, and returns as soon as a remote offset moves. While it holds
-      nothing, it polls as the inner consumer would.
+    - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), or for 0.1 s while
+      any message that could come would be held too, and returns as soon as a remote offset moves. While it holds nothing,
+      it polls as the inner consumer would.
     - The positions that an assignment begins at are committed before the gate exists; see `StartPositions`.
     - Partitions that are retained in a rebalance (KIP-848) are read again from the last offset that was staged for
       them, so nothing that the old gate held, and nothing that the processor carried, is lost. The processor is told of
@@ -45,8 +45,8 @@ OnRevoke = Callable[[Sequence[Partition]], None]
 
 
 FIRST_WAIT_SECONDS = 0.00025
-"""How long the first wait is after a message that was not held. A message that arrives doesn't end a wait, so they begin
-short and double, up to the slice: a consumer that ran dry for a fetch's round trip, beside a held partition, loses little.
+"""How long the first wait is after a message that was not held. What arrives doesn't end a wait, so they begin short and
+double, up to the slice: a consumer that ran dry for a fetch's round trip, beside a partition that is held, loses little.
 After a message that was held there is no hurry: the next one would most likely be held as well."""
 
 CLOSED_WAIT_SECONDS = 0.020
