@@ -33,7 +33,7 @@ from runner import (
     seconds,
 )
 
-from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync import SynchronizedStrategyFactory
 
 Batch = ValuesBatch[KafkaPayload]
 

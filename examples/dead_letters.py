@@ -33,8 +33,7 @@ from runner import (
     run_processor,
 )
 
-from arroyo_sync.gate.factory import SynchronizedStrategyFactory
-from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync import HoldLimits, SynchronizedStrategyFactory
 
 LIMITS = HoldLimits(messages=5_000, resume_messages=1_000)
 IN_FLIGHT = 1_000

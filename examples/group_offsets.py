@@ -29,8 +29,7 @@ from runner import (
     seconds,
 )
 
-from arroyo_sync.gate.factory import SynchronizedStrategyFactory
-from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
+from arroyo_sync import GroupOffsetsSource, SynchronizedStrategyFactory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,7 +35,7 @@ from runner import (
     wait_for_brokers,
 )
 
-from arroyo_sync.leaders.commit_log.publisher import CommitLogPublisher
+from arroyo_sync import CommitLogPublisher
 
 
 class LeaderFactory(ProcessingStrategyFactory[KafkaPayload]):

@@ -37,8 +37,9 @@ from runner import (
     run_processor,
 )
 
-from arroyo_sync.gate.factory import SynchronizedStrategyFactory
-from arroyo_sync.observe.metrics import METRICS_BY_NAME
+from arroyo_sync import METRICS, SynchronizedStrategyFactory
+
+UNITS = {metric.name: metric.unit for metric in METRICS}
 
 
 class TerminalMetrics(Metrics):
@@ -64,11 +65,7 @@ class TerminalMetrics(Metrics):
         """Name, tags, value and unit of each series of this package; Arroyo sends its own metrics here too."""
         with self._lock:
             values = sorted(self._values.items())
-        return [
-            (name, tags, f"{value:,.10g}", METRICS_BY_NAME[name].unit)
-            for (name, tags), value in values
-            if name in METRICS_BY_NAME
-        ]
+        return [(name, tags, f"{value:,.10g}", UNITS[name]) for (name, tags), value in values if name in UNITS]
 
 
 def _series(name: str, tags: Tags | None) -> tuple[str, str]:

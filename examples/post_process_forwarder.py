@@ -35,8 +35,7 @@ from runner import (
     shutdown_signals,
 )
 
-from arroyo_sync.gate.factory import SynchronizedStrategyFactory
-from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory
 
 
 class ForwarderFactory(ProcessingStrategyFactory[KafkaPayload]):

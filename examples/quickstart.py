@@ -26,8 +26,7 @@ from demo.view import Picture, Row, View, open_view, print_summary
 from rich.console import Console
 from rich.logging import RichHandler
 
-from arroyo_sync.core.state import Offsets, SynchronizedPartitionState
-from arroyo_sync.gate.interpreter import tune_interpreter
+from arroyo_sync import Offsets, SynchronizedPartitionState, tune_interpreter
 
 FAST, SLOW = "fast-writer", "slow-writer"
 FAST_SECONDS, SLOW_SECONDS = 0.05, 0.25

@@ -23,10 +23,7 @@ from arroyo.utils.retries import RetryException
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from arroyo_sync.core.errors import ArroyoSyncError, BrokersUnreachable
-from arroyo_sync.core.log_throttle import LogThrottle
-from arroyo_sync.gate.interpreter import tune_interpreter
-from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync import ArroyoSyncError, BrokersUnreachable, CommitLogConsumer, tune_interpreter
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +41,7 @@ TOLD_IN_ONE_LINE = (ArroyoSyncError, ConsumerError, KafkaException, RetryExcepti
 # librdkafka writes a line for every attempt to connect. What goes wrong comes to `_log_error` as well.
 QUIET = {"log_level": 2}
 
-_once_a_minute = LogThrottle(60.0, time.monotonic)
+_last_logged: dict[object, float] = {}
 
 
 def add_consumer_flags(parser: argparse.ArgumentParser) -> None:
@@ -260,7 +257,7 @@ def wait_for_brokers(settings: Mapping[str, Any], shutdown: Shutdown) -> bool:
         with suppress(KafkaException):
             admin.list_topics(timeout=1.0)
             return True
-        if not shutdown.is_requested and _once_a_minute.should_log("no broker"):
+        if not shutdown.is_requested and _once_a_minute("no broker"):
             logger.warning("No broker of %s answers yet", settings["bootstrap.servers"])
         if time.monotonic() > gives_up_at:
             raise BrokersUnreachable(
@@ -307,8 +304,17 @@ def _in_words(error: Exception) -> str:
 
 def _log_error(error: KafkaError) -> None:
     """librdkafka tells of each attempt that fails; once a minute for each kind is enough."""
-    if _once_a_minute.should_log(error.code()):
+    if _once_a_minute(error.code()):
         logger.warning("Kafka: %s. It is tried again", error.str())
+
+
+def _once_a_minute(subject: object) -> bool:
+    """Whether to log this now: not if it was logged within a minute."""
+    now = time.monotonic()
+    if now - _last_logged.get(subject, float("-inf")) < 60.0:
+        return False
+    _last_logged[subject] = now
+    return True
 
 
 def positive_int(text: str) -> int:

@@ -32,8 +32,7 @@ from runner import (
     run_processor,
 )
 
-from arroyo_sync.gate.factory import SynchronizedStrategyFactory
-from arroyo_sync.observe.snapshot import Snapshot
+from arroyo_sync import Snapshot, SynchronizedStrategyFactory
 
 
 def waits(snapshot: Snapshot) -> list[str]:

@@ -1,9 +1,10 @@
 """A consumer around the user's: it wakes the processor for the gate, pauses full partitions, seeks back in a rebalance.
 
 Guarantees
-    - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), or for 0.1 s while
-      any message that could come would be held too, and returns as soon as a remote offset moves. While it holds nothing,
+    - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), or for 0.1 s
+      while all that could come would be held too, and returns as soon as a remote offset moves. While it holds nothing,
       it polls as the inner consumer would.
+    - Once the data topic was deleted and created again, nothing of it is committed but where to begin; see `NewTopic`.
     - The positions that an assignment begins at are committed before the gate exists; see `StartPositions`.
     - Partitions that are retained in a rebalance (KIP-848) are read again from the last offset that was staged for
       them, so nothing that the old gate held, and nothing that the processor carried, is lost. The processor is told of
@@ -33,6 +34,7 @@ from arroyo_sync.core.checks import check_callable, check_consumer, check_instan
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.drain import Drain
+from arroyo_sync.gate.new_topic import NewTopic
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.pauses import Pauses
 from arroyo_sync.gate.start_positions import StartPositions
@@ -45,8 +47,8 @@ OnRevoke = Callable[[Sequence[Partition]], None]
 
 
 FIRST_WAIT_SECONDS = 0.00025
-"""How long the first wait is after a message that was not held. What arrives doesn't end a wait, so they begin short and
-double, up to the slice: a consumer that ran dry for a fetch's round trip, beside a partition that is held, loses little.
+"""How long the first wait is after a message that was not held. What arrives doesn't end a wait, so waits begin short
+and double, up to the slice: a consumer that ran dry for a fetch's round trip, beside a held partition, loses little.
 After a message that was held there is no hurry: the next one would most likely be held as well."""
 
 CLOSED_WAIT_SECONDS = 0.020
@@ -120,6 +122,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         # index, since it is written once a message and Arroyo's Partition is slow to hash.
         self._resume_offsets: dict[int, int] = {}
         self._start = StartPositions(inner, clock)
+        self._new_topic = NewTopic(inner, manager)
         # Partitions that `tell` leaves out; see `_hiding`.
         self._hidden: Collection[Partition] = ()
         self.empty_polls = 0
@@ -258,8 +261,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._inner_stage_offsets(offsets)
 
     def commit_offsets(self) -> Mapping[Partition, int] | None:
-        """Commit the staged offsets."""
-        return self._inner.commit_offsets()
+        """Commit the staged offsets; nothing, once the topic was created again."""
+        return None if self._new_topic.is_there else self._inner.commit_offsets()
 
     def tell(self) -> Mapping[Partition, int]:
         """The inner consumer's positions: past what the gate holds."""
@@ -353,6 +356,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         """Close the inner consumer, then stop the source."""
         if self._before_close is not None:
             self._before_close()
+        self._new_topic.commit_beginnings()
         try:
             self._inner.close(timeout)
         finally:

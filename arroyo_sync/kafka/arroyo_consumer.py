@@ -21,7 +21,8 @@ import confluent_kafka
 from arroyo.backends.abstract import Consumer
 from arroyo.backends.kafka import KafkaConsumer
 from arroyo.processing.processor import StreamProcessor
-from confluent_kafka import KafkaError, KafkaException
+from arroyo.types import Partition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.log_throttle import LogThrottle
 
@@ -32,6 +33,7 @@ PRIVATE_ATTRIBUTES = (
     "_KafkaConsumer__is_kip848",
     "_KafkaConsumer__group_id",
     "_KafkaConsumer__use_auto_commit",
+    "_KafkaConsumer__resolve_partition_starting_offset",
 )
 """Of ``KafkaConsumer``, as Python mangles their names."""
 
@@ -87,6 +89,30 @@ def commit_staged(consumer: Consumer[Any]) -> None:
             raise KafkaException(result.error)
 
 
+def resets_to_end(consumer: object) -> bool | None:
+    """Whether ``auto.offset.reset`` is ``latest``."""
+    resolve = _private(consumer, PRIVATE_ATTRIBUTES[4])
+    return None if resolve is None else str(getattr(resolve, "__name__", "")).endswith("_latest")
+
+
+def reset_offset(consumer: Consumer[Any], partition: Partition, timeout: float) -> int:
+    """Where ``auto.offset.reset`` says that a partition without a commit begins; with ``error``, at its beginning.
+
+    Blocks for at most ``timeout`` seconds. On the consumer's own thread.
+
+    :raises KafkaException: the broker didn't answer.
+    :raises LookupError: this isn't Arroyo's ``KafkaConsumer``.
+    """
+    client = client_of(consumer)
+    if client is None:
+        raise LookupError(f"{type(consumer).__name__} has no client to ask")
+    ends = client.get_watermark_offsets(TopicPartition(partition.topic.name, partition.index), timeout=timeout)
+    if ends is None:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    begin, end = ends
+    return int(end if resets_to_end(consumer) else begin)
+
+
 def consumer_behind(commit: object) -> object | None:
     """The consumer of the processor whose ``commit`` this is; ``None`` if somebody has wrapped it."""
     return _of_processor(commit, PROCESSOR_ATTRIBUTES[0])
@@ -115,3 +141,31 @@ def _private(owner: object, name: str) -> object:
                 attribute,
             )
         return None
+
+
+class KafkaWatermarks:
+    """`HighWatermarks` from a consumer's own handle.
+
+    Threads: a confluent-kafka consumer lets in one thread at a time (since 2.16: others wait, and one that polls
+    without end may keep them waiting for ever). So this is for the thread that polls the consumer.
+
+    :param consumer: the handle. It is never closed from here.
+    """
+
+    def __init__(self, consumer: confluent_kafka.Consumer) -> None:
+        self._consumer = consumer
+        self._is_closed = False
+
+    def cached(self, topic: str, partition: int) -> int | None:
+        """The end offset in the last fetch response, ``None`` before the first one or when closed. Never blocks."""
+        if self._is_closed:
+            return None
+        try:
+            ends = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+        except (KafkaException, RuntimeError):  # the latter: the client was closed
+            return None
+        return ends[1] if ends is not None and ends[1] >= 0 else None
+
+    def close(self) -> None:
+        """Leave the client alone from now on: it is about to be closed."""
+        self._is_closed = True

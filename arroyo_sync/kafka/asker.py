@@ -36,6 +36,9 @@ from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.kafka.cluster_client import ClusterClient, OnOffsets, call, no_answer, stopped
 from arroyo_sync.kafka.committed_offsets import GroupCommits
 
+LATE_ANSWER_SECONDS = 5.0
+"""How long a broker may take that nobody waits for: what it tells late is there for the next time."""
+
 GRACE_SECONDS = 1.0
 """How much longer than its timeout a blocking question waits. librdkafka ends each by then, if only with an error."""
 
@@ -49,15 +52,16 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class FirstMessage(NamedTuple):
-    """The first message of a partition that isn't empty."""
+class PartitionRange(NamedTuple):
+    """What is there of a partition."""
 
-    begin_offset: int
-    """Where the partition begins. The first message may lie beyond, for one if the topic is compacted."""
-    offset: int | None
-    """The first message that has a timestamp; ``None``: no message has one."""
-    timestamp_ms: int | None
-    """When it was written (with ``CreateTime``: when its writer says that it was), Unix milliseconds."""
+    begin: int
+    """The first offset that is there, or would be if the partition is empty."""
+    end: int
+    """The offset after the last message: the high watermark."""
+    first_timestamp_ms: int | None = None
+    """When the first message was written (with ``CreateTime``: when its writer says that it was), Unix milliseconds.
+    ``None``: there is no message, or none has a timestamp."""
 
 
 class Asker:
@@ -113,13 +117,11 @@ class Asker:
             timeout,
         )
 
-    def first_messages(
+    def ranges(
         self, partitions: Collection[PartitionKey], timeout: float
-    ) -> dict[PartitionKey, FirstMessage | KafkaError | None]:
-        """The partitions' first messages; ``None``: the partition is empty."""
-        return self._wait(
-            partitions, lambda on_answer: self.ask_first_messages(partitions, timeout, on_answer), timeout
-        )
+    ) -> dict[PartitionKey, PartitionRange | KafkaError]:
+        """Where the partitions begin and end, and when their first messages were written."""
+        return self._wait(partitions, lambda on_answer: self.ask_ranges(partitions, timeout, on_answer), timeout)
 
     def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
         """The ids that the topics were given when they were created."""
@@ -132,6 +134,13 @@ class Asker:
         )
         described = answers[topic]
         return described if isinstance(described, KafkaError) else sorted(each.id for each in described.partitions)
+
+    def reach(self, timeout: float) -> None:
+        """Return if a broker answers at all. Blocks likewise.
+
+        :raises KafkaException: none did.
+        """
+        self._client.reach(timeout)
 
     def committed(
         self, group: str, partitions: Collection[PartitionKey], timeout: float
@@ -153,16 +162,46 @@ class Asker:
         self._client.poll()
         self._client.ask_offsets(partitions, [_LATEST], timeout, _each(_offset, on_answer))
 
-    def ask_first_messages(
+    def ask_ranges(
         self,
         partitions: Collection[PartitionKey],
         timeout: float,
-        on_answer: Callable[[Mapping[PartitionKey, FirstMessage | KafkaError | None]], None],
+        on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
     ) -> None:
-        """Ask for the partitions' first messages; each broker's answer comes when it has one."""
+        """Ask what is there of the partitions; each broker's answer comes when it has one."""
         self._client.poll()
+        # The end last: a partition that was empty and got its first messages meanwhile shows none with a timestamp.
         specs = [_EARLIEST, OffsetSpec.for_timestamp(0), _LATEST]
-        self._client.ask_offsets(partitions, specs, timeout, _each(_first_message, on_answer))
+        self._client.ask_offsets(partitions, specs, timeout, _each(_range, on_answer))
+
+    def ask_topic_ends(
+        self,
+        topic: str,
+        timeout: float,
+        on_answer: Callable[[Mapping[int, int | KafkaError]], None],
+    ) -> None:
+        """Ask where all partitions of the topic end. The callback is called once; not at all, if nobody tells which
+        partitions there are."""
+        self._client.poll()
+
+        def ask_ends(described: Mapping[str, TopicDescription | KafkaError]) -> None:
+            description = described[topic]
+            if isinstance(description, KafkaError):
+                return
+            keys = [(topic, each.id) for each in description.partitions]
+            ends: dict[int, int | KafkaError] = {}
+            lock = threading.Lock()
+
+            def collect(answers: Mapping[PartitionKey, int | KafkaError]) -> None:
+                with lock:
+                    ends.update((partition, end) for (_, partition), end in answers.items())
+                    if len(ends) < len(keys):
+                        return
+                on_answer(ends)
+
+            self._client.ask_offsets(keys, [_LATEST], timeout / 2, _each(_offset, collect))
+
+        self._client.describe([topic], timeout / 2, ask_ends)
 
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
@@ -232,6 +271,38 @@ class Asker:
         return {subject: answers.get(subject, no_answer()) for subject in subjects}
 
 
+class LastEndOffsets:
+    """Asks the brokers where partitions end, and keeps what each said last.
+
+    Threads: any may ask. What is kept is written by the asker's threads, under the lock.
+    """
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+        self._changed = threading.Condition()
+        self._offsets: dict[PartitionKey, int] = {}
+
+    def ask(self, partitions: Collection[PartitionKey], timeout: float) -> dict[PartitionKey, int]:
+        """Where the partitions end now, or where they ended when their broker answered last.
+
+        Blocks until all brokers have answered, for at most ``timeout`` seconds. Partitions of which no broker ever told
+        are missing, and those that aren't among these ones are forgotten.
+        """
+        pending = set(partitions)
+
+        def on_answer(answers: Mapping[PartitionKey, int | KafkaError]) -> None:
+            with self._changed:
+                pending.difference_update(answers)
+                self._offsets.update((key, end) for key, end in answers.items() if isinstance(end, int))
+                self._changed.notify_all()
+
+        self._asker.ask_end_offsets(partitions, max(timeout, LATE_ANSWER_SECONDS), on_answer)
+        with self._changed:
+            self._changed.wait_for(lambda: not pending, timeout)
+            self._offsets = {key: self._offsets[key] for key in partitions if key in self._offsets}
+            return dict(self._offsets)
+
+
 def _each(
     read: Callable[[Sequence[ListOffsetsResultInfo]], V], on_answer: Callable[[Mapping[PartitionKey, Any]], None]
 ) -> OnOffsets:
@@ -258,15 +329,11 @@ def _found_offset(infos: Sequence[ListOffsetsResultInfo]) -> int | None:
     return infos[0].offset if infos[0].offset >= 0 else None
 
 
-def _first_message(infos: Sequence[ListOffsetsResultInfo]) -> FirstMessage | KafkaError | None:
+def _range(infos: Sequence[ListOffsetsResultInfo]) -> PartitionRange | KafkaError:
     begin, first, end = infos
     if begin.offset < 0 or end.offset < 0:
         return no_answer()
-    if begin.offset >= end.offset:
-        return None
-    if first.offset < 0:
-        return FirstMessage(begin.offset, None, None)
-    return FirstMessage(begin.offset, first.offset, first.timestamp)
+    return PartitionRange(begin.offset, end.offset, first.timestamp if first.offset >= 0 else None)
 
 
 def _id_of(described: TopicDescription | KafkaError) -> str | KafkaError:

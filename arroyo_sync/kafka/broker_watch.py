@@ -40,36 +40,39 @@ class BrokerWatch:
         self._told: set[PartitionKey] = set()
 
     def update(self, answers: Mapping[PartitionKey, KafkaError | None]) -> None:
-        """Take in what one broker's answer was about, with the error of each partition that got none."""
+        """Take in one broker's answer: its partitions, with the errors of those that can't be told of."""
         now = self._clock()
         with self._lock:
             failed = {key: error for key, error in answers.items() if error is not None}
-            since = {key: self._unanswered.setdefault(key, now) for key in failed}
+            for key in failed:
+                self._unanswered.setdefault(key, now)
             due = [
                 key
                 for key, error in failed.items()
-                if is_fatal_for_reading(error) or now - since[key] >= PATIENCE_SECONDS
+                if key not in self._told
+                and (is_fatal_for_reading(error) or now - self._unanswered[key] >= PATIENCE_SECONDS)
             ]
-            told = [key for key in answers if key not in failed and key in self._told]
-            seconds = max((now - self._unanswered[key] for key in told), default=0.0)
-            for key in answers.keys() - failed.keys():
+            # Partitions that come and go all the time are told of once a minute.
+            if due and self._throttle.should_log(frozenset(due)):
+                self._told.update(due)
+                self._log_failure(due, failed[due[0]])
+            answered = answers.keys() - failed.keys()
+            told = answered & self._told
+            if told:
+                seconds = now - min(self._unanswered[key] for key in told)
+                logger.warning("The brokers answer again about %s, after %.0f s", _named(told), seconds)
+            self._told -= told
+            for key in answered:
                 self._unanswered.pop(key, None)
-            self._told.difference_update(told)
-            self._told.update(due)
-        if due:
-            self._log_failure(due, failed[due[0]])
-        if told:
-            logger.warning("The brokers answer again about %s, after %.0f s", _named(told), seconds)
 
     def _log_failure(self, keys: Collection[PartitionKey], error: KafkaError) -> None:
-        if self._throttle.should_log((error.code(), frozenset(topic for topic, _ in keys))):
-            logger.warning(
-                "The brokers don't answer about %s, so what was published of them can't be checked: %s. "
-                "They are asked again, and other partitions go on%s",
-                _named(keys),
-                error.str(),
-                f". {self._advice}" if self._advice and error.code() in TOPIC_IS_GONE else "",
-            )
+        logger.warning(
+            "The brokers don't answer about %s, so what is published of them can't be checked: %s. They are asked "
+            "again, and other partitions go on%s",
+            _named(keys),
+            error.str(),
+            f". {self._advice}" if self._advice and error.code() in TOPIC_IS_GONE else "",
+        )
 
 
 def _named(keys: Collection[PartitionKey]) -> str:

@@ -69,6 +69,13 @@ _CONSUMER_SETTINGS = _MEMBERSHIP_SETTINGS | {
 # us as well, and is logged by us.
 _QUIET = {"log_level": 2}
 
+_QUESTION_DEFAULTS = {
+    **_QUIET,
+    # A broker that stands still keeps its connections. librdkafka asks it again and again, also for what any broker
+    # could tell, until a request has taken as long as this (a minute by default) and the connection is closed.
+    "socket.timeout.ms": 3_000,
+}
+
 _READER_DEFAULTS = {
     **_QUIET,
     # A fetch that finds nothing is answered after this. New partitions join the next fetch.
@@ -153,12 +160,18 @@ def reader_settings(configuration: Mapping[str, Any], on_error: Callable[[KafkaE
 
 def query_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """For a consumer that reads nothing and only asks for offsets; its ``poll`` is never called."""
-    return {**_QUIET, **_own(configuration, _MEMBERSHIP_SETTINGS | _EVENT_SETTINGS), **_apart()}
+    return {
+        **_QUESTION_DEFAULTS,
+        **_own(configuration, _MEMBERSHIP_SETTINGS | _EVENT_SETTINGS),
+        **_apart(),
+        # Else a transaction that hangs hides what the group has committed before.
+        "isolation.level": "read_uncommitted",
+    }
 
 
 def admin_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """For an administrator's client; its ``poll`` is never called."""
-    return {**_QUIET, **_own(configuration, _CONSUMER_SETTINGS | _EVENT_SETTINGS)}
+    return {**_QUESTION_DEFAULTS, **_own(configuration, _CONSUMER_SETTINGS | _EVENT_SETTINGS)}
 
 
 def metadata_refresh_seconds(configuration: Mapping[str, Any]) -> float:

@@ -5,8 +5,9 @@ answered or is given up (tried: with one broker of three killed, the others' ans
 own, and after the timeout in a common one).
 
 Threads
-    Any thread may call anything; nothing blocks but `ClusterClient.stop`. Callbacks run on the client's own thread, or
-    on the caller's for what is known at once. They must be quick and may not call what blocks.
+    Any thread may call anything; nothing blocks but `ClusterClient.reach` and `ClusterClient.stop`. Callbacks run on
+    the client's own thread, or on the caller's for what is known at once. They must be quick and may not call what
+    blocks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 LEADERS_SECONDS = 5.0
 """After how long the leaders of a topic's partitions are asked for again, beside the next question."""
+
+ANY_TOPIC = "__consumer_offsets"
+"""Asked for where any broker's answer will do. It needn't exist."""
 
 Offset = ListOffsetsResultInfo | KafkaError
 OnOffsets = Callable[[Mapping[PartitionKey, Sequence[Offset] | KafkaError]], None]
@@ -69,7 +74,8 @@ class ClusterClient:
         self._changed = threading.Condition()
         self._admin: AdminClient | None = None
         self._is_stopped = False
-        self._in_flight = 0
+        # The questions that aren't answered yet; the values answer them with an error.
+        self._in_flight: dict[object, Callable[[], None]] = {}
         self._topics: dict[str, _Topic] = {}
         # Topics of which a partition got no answer: who leads it now?
         self._outdated: set[str] = set()
@@ -111,6 +117,22 @@ class ClusterClient:
 
         self._describe(names, timeout / 2, settle)
 
+    def reach(self, timeout: float) -> None:
+        """Block until a broker answers, for at most ``timeout`` seconds.
+
+        :raises KafkaException: none did.
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
+        question = object()
+        admin = self._begin_question(question, lambda: None)
+        if admin is None:
+            raise KafkaException(stopped())
+        try:
+            admin.list_topics(ANY_TOPIC, timeout=timeout)
+        finally:
+            admin.poll(timeout / 10)  # for `on_error`, which may have several to hear
+            self._end_question(question)
+
     def poll(self) -> None:
         """Let ``on_error`` be told of what has happened. Doesn't block."""
         with self._changed:
@@ -125,24 +147,28 @@ class ClusterClient:
         """
         with self._changed:
             self._is_stopped = True
-            self._changed.wait_for(lambda: self._in_flight == 0, timeout)
+            self._changed.wait_for(lambda: not self._in_flight, timeout)
+            unanswered, self._in_flight = self._in_flight, {}
             # Let go of on this thread, since a client can't be destroyed on its own.
             admin, self._admin = self._admin, None
         del admin
+        for give_up in unanswered.values():
+            give_up()
 
     def _describe(self, names: Sequence[str], timeout: float, on_answer: OnDescribed) -> None:
         """Ask the broker that counts as the controller for now."""
-        admin = self._begin_question()
+        question = object()
+        give_up = partial(call, on_answer, dict.fromkeys(names, stopped()))
+        admin = self._begin_question(question, give_up)
         if admin is None:
-            call(on_answer, dict.fromkeys(names, stopped()))
+            give_up()
             return
         found: dict[str, TopicDescription | KafkaError] = {}
 
         def settle(topic: str, answer: TopicDescription | KafkaError) -> None:
             found[topic] = answer
             self._learn(topic, answer)
-            if len(found) == len(futures):
-                self._end_question()
+            if len(found) == len(futures) and self._end_question(question):
                 call(on_answer, found)
 
         futures: Mapping[str, Future[TopicDescription]]
@@ -156,7 +182,8 @@ class ClusterClient:
         librdkafka sends `describe` to the broker that it takes for the controller. While that one is down it doesn't
         look for another by itself.
         """
-        admin = self._begin_question()
+        question = object()
+        admin = self._begin_question(question, lambda: None)
         if admin is None:
             then()
             return
@@ -172,8 +199,8 @@ class ClusterClient:
                 logger.debug("No broker tells who leads %s: %s", names, error)
             finally:
                 then()
-                admin = None  # it isn't to be destroyed here
-                self._end_question()
+                admin = None
+                self._end_question(question)
 
         threading.Thread(target=run, name="arroyo-sync brokers", daemon=True).start()
 
@@ -199,9 +226,11 @@ class ClusterClient:
         on_answer: OnOffsets,
     ) -> None:
         """One request for each spec, all at once. The answers are told together."""
-        admin = self._begin_question()
+        question = object()
+        give_up = partial(call, on_answer, dict.fromkeys(keys, stopped()))
+        admin = self._begin_question(question, give_up)
         if admin is None:
-            call(on_answer, dict.fromkeys(keys, stopped()))
+            give_up()
             return
         found: dict[PartitionKey, list[Offset]] = {key: [no_answer()] * len(specs) for key in keys}
         pending = len(keys) * len(specs)
@@ -214,9 +243,9 @@ class ClusterClient:
                 pending -= 1
                 if pending:
                     return
-            self._end_question()
-            self._note_answered(found)
-            call(on_answer, found)
+            if self._end_question(question):
+                self._note_answered(found)
+                call(on_answer, found)
 
         for index, spec in enumerate(specs):
             futures: Mapping[TopicPartition, Future[ListOffsetsResultInfo]]
@@ -290,21 +319,24 @@ class ClusterClient:
         with self._changed:
             self._outdated.update(topic for (topic, _), error in errors.items() if error is not None)
 
-    def _begin_question(self) -> AdminClient | None:
-        """The client, for a question that is in flight until `_end_question`; ``None`` once stopped. Takes the lock."""
+    def _begin_question(self, question: object, give_up: Callable[[], None]) -> AdminClient | None:
+        """The client, for a question that is in flight until `_end_question`; ``None`` once stopped. Takes the lock.
+
+        :param give_up: called if it isn't answered before the client is closed.
+        """
         with self._changed:
             if self._is_stopped:
                 return None
             if self._admin is None:
                 self._admin = make_client(AdminClient, self._settings)
-            self._in_flight += 1
+            self._in_flight[question] = give_up
             return self._admin
 
-    def _end_question(self) -> None:
-        """Takes the lock."""
+    def _end_question(self, question: object) -> bool:
+        """Whether it was in flight until now: else it was given up. Takes the lock."""
         with self._changed:
-            self._in_flight -= 1
             self._changed.notify_all()
+            return self._in_flight.pop(question, None) is not None
 
 
 def no_answer() -> KafkaError:

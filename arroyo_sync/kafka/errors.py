@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from confluent_kafka import KafkaError
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from arroyo_sync.core.errors import BrokersUnreachable
+from arroyo_sync.kafka.client_settings import servers_of
 
 ENDS = frozenset(
     {
@@ -84,8 +90,39 @@ def is_fatal_for_reading(error: KafkaError) -> bool:
     return is_fatal(error) or not (error.retriable() or error.code() in _TRANSIENT or error.code() in _RETRIABLE)
 
 
-def more_telling(last: KafkaError | None, error: KafkaError) -> KafkaError:
-    """Of two errors in a row, the one to show: that all brokers are down only follows from what came before."""
-    if last is not None and error.code() == KafkaError._ALL_BROKERS_DOWN:
-        return last
-    return error
+class ClientErrors:
+    """Collects what clients tell of by the way, in their ``error_cb``, rather than in answer to a call.
+
+    Threads: written by those that poll the clients, read by any.
+    """
+
+    def __init__(self) -> None:
+        self.fatal: KafkaError | None = None
+        """The first that can't be ridden out. Others follow from it."""
+        self._last: KafkaError | None = None
+
+    def add(self, error: KafkaError) -> None:
+        """Take in what a client tells."""
+        if self._last is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause
+            self._last = error
+        if self.fatal is None and is_fatal(error):
+            self.fatal = error
+
+    def reason(self, error: KafkaError) -> KafkaError:
+        """Why a call failed with ``error``: what a client told meanwhile says more than that the time was over."""
+        return self._last or error
+
+    def raise_fatal(self, error: KafkaException | None = None) -> None:
+        """Return if all that was told can be ridden out, and so can ``error``, with which a call failed.
+
+        :raises KafkaException: what can't.
+        """
+        if self.fatal is not None:
+            raise KafkaException(self.fatal) from error
+        if error is not None and is_fatal(error.args[0]):
+            raise error
+
+
+def no_broker_answered(configuration: Mapping[str, Any], seconds: float, reason: KafkaError) -> BrokersUnreachable:
+    """The error of a start at which no broker could be reached."""
+    return BrokersUnreachable(f"no broker of {servers_of(configuration)} answered within {seconds:g} s: {reason.str()}")

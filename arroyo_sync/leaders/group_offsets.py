@@ -10,6 +10,8 @@ costs the brokers a request a group. Everything else is the same: see `OffsetSou
 
 Failures
     Brokers that don't answer are logged and asked again; what the groups had committed before stays in force meanwhile.
+    A group whose coordinator is down delays no other group. The last stable commit counts: a transaction of the leader
+    that hangs hides nothing.
     Failed authentication and missing permission end the source, and so does a start at which no broker answers in time.
 """
 
@@ -18,18 +20,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.checks import check_seconds
-from arroyo_sync.core.errors import BrokersUnreachable
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import servers_of
-from arroyo_sync.kafka.committed_offsets import CommittedOffsets
-from arroyo_sync.kafka.errors import is_fatal, more_telling
+from arroyo_sync.kafka.committed_offsets import Commits
+from arroyo_sync.kafka.errors import is_fatal, no_broker_answered
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.offset_source import OffsetSource
 
@@ -70,11 +72,20 @@ class GroupOffsetsSource(OffsetSource):
         # before a partition's offsets are forgotten; read by the reading thread under the lock of `LeaderOffsets`.
         self._assigned: dict[PartitionKey, int] = {}
         self._assignments = 0
+        # Answers that aren't taken in yet: the group, the partitions that were asked, and what came. Guarded by
+        # `_changed`; written by the threads that ask.
+        self._unread: list[tuple[str, Mapping[PartitionKey, int], Commits]] = []
         # The reading thread's.
         self._answers = 0
         self._known: set[tuple[PartitionKey, str]] = set()
-        self._last_error: KafkaError | None = None
-        self._end: KafkaError | None = None
+        # Of each group: when to ask it again, and the number of the assignment that it was asked about.
+        self._due_at = dict.fromkeys(self._offsets.groups, 0.0)
+        self._asked = dict.fromkeys(self._offsets.groups, 0)
+        self._waits_for: set[str] = set()
+        # The groups of which the log says that they can't be asked.
+        self._unanswered: set[str] = set()
+        # Why no broker has answered yet; read by any thread.
+        self._reason: KafkaError | None = None
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
         super().assign(positions, watermarks)
@@ -103,73 +114,76 @@ class GroupOffsetsSource(OffsetSource):
         )
 
     def _missing(self) -> str:
-        reason = f" ({self._last_error.str()})" if self._last_error is not None else ""
+        reason = f" ({self._reason.str()})" if self._reason is not None else ""
         return f"it waits for an answer of {servers_of(self._configuration)}{reason}"
 
-    def _on_error(self, error: KafkaError) -> None:
-        """Told by librdkafka out of ``poll``."""
-        self._last_error = more_telling(self._last_error, error)
-        if is_fatal(error):
-            self._end = self._end or error  # others follow it: that all brokers are down, for one
-        elif self._throttle.should_log(error.code()):
+    def _on_data_error(self, error: KafkaError) -> None:
+        super()._on_data_error(error)
+        if not is_fatal(error) and self._throttle.should_log(error.code()):
             logger.warning("%s: %s. It is tried again", self.name, error.str())
 
     def _read(self) -> None:
-        committed = CommittedOffsets(self._configuration, self._on_error)
-        try:
-            self._reach(committed)
-            while not self._stopping.is_set():
-                with self._changed:
-                    asked = dict(self._assigned)
-                    assignments = self._assignments
-                if asked:
-                    for group in self._offsets.groups:
-                        if not self._stopping.is_set():
-                            self._ask(committed, group, asked)
-                with self._changed:
-                    self._changed.wait_for(
-                        lambda before=assignments: self._assignments != before or self._stopping.is_set(),  # type: ignore[misc]
-                        self._interval_seconds,
-                    )
-        finally:
-            committed.close()
+        self._reach()
+        while not self._stopping.is_set():
+            with self._changed:
+                asked, assignments = dict(self._assigned), self._assignments
+                answers, self._unread = self._unread, []
+            for answer in answers:
+                self._take(*answer)
+            wait_seconds = self._ask_groups(asked, assignments)
+            with self._changed:
+                self._changed.wait_for(
+                    lambda before=assignments: self._unread or self._assignments != before or self._stopping.is_set(),  # type: ignore[misc]
+                    wait_seconds,
+                )
 
-    def _reach(self, committed: CommittedOffsets) -> None:
+    def _reach(self) -> None:
         """Block until a broker answers, which makes the source ready, or until it is to stop."""
         deadline = self._clock() + self._connect_timeout
         while not self._stopping.is_set():
             try:
-                committed.reach(self._offsets.groups[0], REACH_TIMEOUT_SECONDS)
+                self._asker.reach(REACH_TIMEOUT_SECONDS)
             except KafkaException as error:
-                self._raise_what_ends(error)
+                self._data_errors.raise_fatal(error)
+                self._reason = self._data_errors.reason(error.args[0])
                 if self._clock() < deadline:
                     continue
-                reason = (self._last_error or error.args[0]).str()
-                servers = servers_of(self._configuration)
-                raise BrokersUnreachable(
-                    f"no broker of {servers} answered within {self._connect_timeout:g} s: {reason}"
-                ) from error
+                raise no_broker_answered(self._configuration, self._connect_timeout, self._reason) from error
             self._set_ready(True)
             return
 
-    def _ask(self, committed: CommittedOffsets, group: str, asked: Mapping[PartitionKey, int]) -> None:
-        """Ask what a group has committed, and take it in."""
-        try:
-            offsets = committed.ask(group, asked, TIMEOUT_SECONDS)
-        except KafkaException as error:
-            self._raise_what_ends(error)
-            if self._throttle.should_log((group, error.args[0].code())):
-                logger.warning(
-                    "%s: can't ask what group %r has committed: %s. It is tried again",
-                    self.name,
-                    group,
-                    error.args[0].str(),
-                )
-            return
-        self._answers += 1
-        reports = []
-        for key in asked:
-            offset = offsets.get(key)
+    def _ask_groups(self, asked: Mapping[PartitionKey, int], assignments: int) -> float:
+        """Ask each group that is due and has answered its last question.
+
+        :returns: in how many seconds the next one is due.
+        """
+        now = self._clock()
+        for group in self._offsets.groups if asked else ():
+            if group in self._waits_for or (now < self._due_at[group] and self._asked[group] == assignments):
+                continue
+            self._waits_for.add(group)
+            self._asked[group] = assignments
+            self._due_at[group] = now + self._interval_seconds
+            self._asker.ask_committed(group, asked, TIMEOUT_SECONDS, partial(self._hear, group, asked))
+        due_at = [self._due_at[group] for group in self._offsets.groups if group not in self._waits_for]
+        return max(0.0, min(due_at) - now) if due_at and asked else TIMEOUT_SECONDS
+
+    def _hear(self, group: str, asked: Mapping[PartitionKey, int], answer: Commits) -> None:
+        """Called by the asker, on any thread, once for each question."""
+        with self._changed:
+            self._unread.append((group, asked, answer))
+            self._changed.notify_all()
+
+    def _take(self, group: str, asked: Mapping[PartitionKey, int], answer: Commits) -> None:
+        """Take in what a group has committed. Where that couldn't be told, what was known stays."""
+        self._waits_for.discard(group)
+        reports: list[CommitReport] = []
+        errors = [each for each in answer.values() if isinstance(each, KafkaError)]
+        if len(errors) < len(answer):
+            self._answers += 1
+        for key, offset in answer.items():
+            if isinstance(offset, KafkaError):
+                continue
             if offset is not None:
                 self._known.add((key, group))
             elif (key, group) in self._known:
@@ -177,11 +191,20 @@ class GroupOffsetsSource(OffsetSource):
             else:
                 continue
             reports.append(CommitReport(key, group, offset, -1, 0, self._answers))
+        for error in errors:
+            self._data_errors.raise_fatal(KafkaException(error))
+        if errors:
+            if self._throttle.should_log((group, errors[0].code())):
+                self._unanswered.add(group)
+                logger.warning(
+                    "%s: can't ask what group %r has committed of %d partitions: %s. It is tried again",
+                    self.name,
+                    group,
+                    len(errors),
+                    errors[0].str(),
+                )
+        elif group in self._unanswered:
+            self._unanswered.discard(group)
+            logger.warning("%s: group %r can be asked again what it has committed", self.name, group)
         # What was assigned anew meanwhile is asked about again: this answer may be older than that.
         self._apply(reports, lambda report: self._assigned.get(report.key) == asked[report.key])
-
-    def _raise_what_ends(self, error: KafkaException) -> None:
-        if self._end is not None:
-            raise KafkaException(self._end) from error
-        if is_fatal(error.args[0]):
-            raise error

@@ -139,7 +139,7 @@ RECORDS_SKIPPED = MetricDef(
     Kind.COUNTER,
     "record",
     ("reason",),
-    "Records that tell this follower nothing: `other_group`, or `logical_offset` (-1 and the like).",
+    "Records that this follower has no use for: `other_group`, or `logical_offset` (-1 and the like).",
 )
 RECORDS_MALFORMED = MetricDef(
     "arroyo_sync.commit_log.malformed",

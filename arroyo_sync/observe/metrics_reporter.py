@@ -69,7 +69,7 @@ class GateCounts(NamedTuple):
 
 
 class MetricsReporter:
-    """Turns snapshots into numbers. Remembers what it sent, since counters and timings tell only what is new.
+    """Turns snapshots into numbers. Remembers what it sent, since counters and timings are sent only what is new.
 
     Not thread-safe.
 

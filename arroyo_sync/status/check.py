@@ -1,26 +1,36 @@
 """The verdict on a follower, from outside: is it all right, does it stand still, or can't it be told?
 
-From outside nobody has watched, so the first look can't know what moved. It takes the age of the oldest message that
-waits in each partition. If one is old enough for a stall, a second look shows whether its partition moves after all:
-one that works through an old backlog does. The rules of a wait are those of `stalls.py`.
+The rules are those of `observe/verdict.py`. From outside nobody has watched, so the first look can prove little: that a
+leader has stood still since its last report. Where that isn't enough, a second look shows whether anything moves.
 
 Pure, but for `StatusCheck.check_once`, which asks the reader and blocks as it does.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Protocol
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.observe.snapshot import PartitionSnapshot, Snapshot
-from arroyo_sync.observe.stalls import Stall, Wait, is_waiting, next_wait, stall_of
+from arroyo_sync.observe.grade import Grade, Verdict, worst
+from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.stalls import Stall, WaitsFor
+from arroyo_sync.observe.verdict import (
+    NO_WAITS,
+    WAITING_AFTER_SECONDS,
+    Limits,
+    Waits,
+    evaluate,
+    groups_without_report,
+    proven_since,
+)
 
 MAX_FETCHED = 100
-"""Of how many partitions the oldest waiting message is fetched, those with the longest lag first."""
+"""Of how many partitions the first waiting message is fetched, those with the longest lag first."""
 
 
 class ExitStatus(IntEnum):
@@ -37,21 +47,33 @@ class Status:
     """One look, and what it means."""
 
     snapshot: Snapshot
-    stalls: tuple[Stall, ...] = ()
-    """What stands still, longest first."""
+    verdicts: tuple[Verdict, ...] = ()
+    """One for each partition, the worst first."""
     doubts: tuple[str, ...] = ()
-    """Why it can't be told."""
+    """Why it can't be told, as far as it concerns more than a partition."""
+
+    @property
+    def stalls(self) -> tuple[Stall, ...]:
+        """What stands still, longest first."""
+        return tuple(verdict.stall for verdict in self.verdicts if verdict.grade is Grade.STALLED)
+
+    @property
+    def grade(self) -> Grade:
+        """The worst."""
+        grade = worst(self.verdicts)
+        return Grade.UNKNOWN if self.doubts and grade is not Grade.STALLED else grade
 
     @property
     def exit_status(self) -> ExitStatus:
-        if self.stalls:
+        if self.grade is Grade.STALLED:
             return ExitStatus.STALLED
-        return ExitStatus.UNKNOWN if self.doubts else ExitStatus.GOING_ON
+        return ExitStatus.UNKNOWN if self.grade is Grade.UNKNOWN else ExitStatus.GOING_ON
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON takes it."""
         return {
             "status": self.exit_status.name.lower(),
+            "grade": self.grade.value,
             "stalls": [
                 {
                     "topic": stall.topic,
@@ -64,6 +86,21 @@ class Status:
                 }
                 for stall in self.stalls
             ],
+            "verdicts": [
+                {
+                    "topic": verdict.topic,
+                    "partition": verdict.partition,
+                    "grade": verdict.grade.value,
+                    "waits_for": None if verdict.waits_for is None else verdict.waits_for.value,
+                    "group": verdict.group,
+                    "group_offset": verdict.group_offset,
+                    "behind": verdict.behind,
+                    "behind_is_exact": verdict.is_exact,
+                    "waiting_seconds": verdict.waiting_seconds,
+                    "reason": verdict.reason,
+                }
+                for verdict in self.verdicts
+            ],
             "doubts": list(self.doubts),
             **self.snapshot.to_json(),
         }
@@ -73,7 +110,8 @@ class Reader(Protocol):
     """What is asked of `StatusReader`."""
 
     def read(self) -> Snapshot: ...
-    def written_at(self, positions: Mapping[PartitionKey, int]) -> Mapping[PartitionKey, float]: ...
+    def find_messages(self, positions: Mapping[PartitionKey, int]) -> Mapping[PartitionKey, NextMessage]: ...
+    def groups_on_log(self) -> Collection[str]: ...
 
 
 class StatusCheck:
@@ -95,48 +133,89 @@ class StatusCheck:
     ) -> None:
         self._reader = reader
         self._follower_group = follower_group
-        self._stalled_after = stalled_after
+        self._first_limits = Limits(stalled_after, min(WAITING_AFTER_SECONDS, stalled_after))
+        # What didn't move from one look to the next waits.
+        self._limits = Limits(stalled_after, min(WAITING_AFTER_SECONDS, look_again, stalled_after))
         self._look_again = look_again
         self._sleep = sleep
-        self._waits: dict[PartitionKey, Wait] | None = None
+        self._waits: Waits | None = None
+        # The first waiting messages that were found, each with the end that was known then.
+        self._found: dict[PartitionKey, tuple[NextMessage, int | None]] = {}
+
+    def use(self, reader: Reader) -> None:
+        """Ask this reader from now on; what was seen before counts as ever."""
+        self._reader = reader
 
     def check_once(self) -> Status:
         """Look now. Blocks, also for ``look_again`` seconds at the first time, if something may stand still."""
-        snapshot = self._reader.read()
+        snapshot = self._read()
         if self._waits is None:
-            self._waits = self._first_waits(snapshot)
-            if any(snapshot.taken_at - wait.since >= self._stalled_after for wait in self._waits.values()):
-                self._sleep(self._look_again)
-                snapshot = self._reader.read()
-        now = snapshot.taken_at
-        seen = {partition.key: _with_position(partition) for partition in snapshot.partitions}
-        waits = {key: next_wait(self._waits.get(key), partition, now) for key, partition in seen.items()}
-        self._waits = {key: wait for key, wait in waits.items() if wait is not None}
-        stalls = [
-            stall_of(seen[key], now - wait.since)
-            for key, wait in self._waits.items()
-            if now - wait.since >= self._stalled_after
-        ]
-        stalls.sort(key=lambda stall: -stall.waiting_seconds)
-        return Status(snapshot, tuple(stalls), tuple(self._doubts(snapshot)))
+            seen = {each.key: proven_since(each, snapshot.taken_at) for each in snapshot.partitions}
+            proven = {key: since for key, since in seen.items() if since is not None}
+            verdicts, self._waits = evaluate(snapshot, NO_WAITS, snapshot.taken_at, self._first_limits, proven)
+            if not any(_may_stand_still(verdict) for verdict in verdicts):
+                return Status(snapshot, tuple(verdicts), tuple(self._doubts(snapshot)))
+            self._sleep(self._look_again)
+            snapshot = self._read()
+        verdicts, self._waits = evaluate(snapshot, self._waits, snapshot.taken_at, self._limits)
+        return Status(snapshot, tuple(verdicts), tuple(self._doubts(snapshot)))
 
-    def _first_waits(self, snapshot: Snapshot) -> dict[PartitionKey, Wait]:
-        waiting = [_with_position(partition) for partition in snapshot.partitions if is_waiting(partition)]
-        waiting.sort(key=lambda partition: -(partition.gated_lag or 0) - (partition.released_lag or 0))
-        positions = {each.key: each.local_offset for each in waiting[:MAX_FETCHED] if each.local_offset is not None}
-        since = self._reader.written_at(positions) if positions else {}
-        waits = {each.key: next_wait(None, each, since[each.key]) for each in waiting if each.key in since}
-        return {key: wait for key, wait in waits.items() if wait is not None}
+    def _read(self) -> Snapshot:
+        snapshot = self._reader.read()
+        lagging = [each for each in snapshot.partitions if _lag(each) and not self._is_known(each)]
+        lagging.sort(key=_lag, reverse=True)
+        positions = {each.key: each.position for each in lagging[:MAX_FETCHED] if each.position is not None}
+        if positions:
+            ends = {each.key: each.high_watermark for each in snapshot.partitions}
+            found = self._reader.find_messages(positions)
+            self._found.update({key: (message, ends[key]) for key, message in found.items()})
+        partitions = [
+            replace(each, next_message=self._found[each.key][0]) if _lag(each) and self._is_known(each) else each
+            for each in snapshot.partitions
+        ]
+        return replace(snapshot, partitions=tuple(partitions))
+
+    def _is_known(self, partition: PartitionSnapshot) -> bool:
+        """Whether what was found before still holds: nothing new was written, and it isn't passed yet."""
+        if partition.key not in self._found or partition.position is None:
+            return False
+        message, end = self._found[partition.key]
+        if message.offset is None:
+            return end == partition.high_watermark
+        return message.offset >= partition.position
 
     def _doubts(self, snapshot: Snapshot) -> list[str]:
-        if snapshot.partitions and all(each.local_offset is None for each in snapshot.partitions):
-            topic = snapshot.partitions[0].topic
-            return [
+        doubts = []
+        topic = snapshot.partitions[0].topic if snapshot.partitions else ""
+        if snapshot.partitions and all(
+            each.local_offset is None and each.error is None for each in snapshot.partitions
+        ):
+            doubts.append(
                 f"group {self._follower_group!r} has committed nothing of {topic}: is its name right, and has it run?"
-            ]
-        return []
+            )
+        silent = sorted(groups_without_report(snapshot))
+        if silent:
+            names = sorted(self._reader.groups_on_log())
+            doubts += [_never_reported(group, names) for group in silent]
+        return doubts
 
 
-def _with_position(partition: PartitionSnapshot) -> PartitionSnapshot:
-    """Where nothing is committed, the follower will begin at the first message, as far as can be told."""
-    return replace(partition, local_offset=partition.position)
+def _never_reported(group: str, names: Collection[str]) -> str:
+    said = f"group {group!r} has never reported of this topic"
+    if re.search(r"[,;\s]", group):
+        return f"{said}: are these several groups? Give --leader-group for each"
+    if not names:
+        return f"{said}, and no other has: is its name right, and does it publish?"
+    return f"{said}: is its name right? These have: {', '.join(map(repr, names))}"
+
+
+def _may_stand_still(verdict: Verdict) -> bool:
+    """Whether a second look is wanted: something waits, and the first look doesn't show a leader that reports."""
+    if verdict.waits_for is None or verdict.grade is Grade.UNKNOWN:
+        return False
+    is_fresh = verdict.waiting_seconds is not None and 0 < verdict.waiting_seconds < WAITING_AFTER_SECONDS
+    return verdict.waits_for is WaitsFor.FOLLOWER or not is_fresh or verdict.grade is Grade.STALLED
+
+
+def _lag(partition: PartitionSnapshot) -> int:
+    return (partition.gated_lag or 0) + (partition.released_lag or 0)

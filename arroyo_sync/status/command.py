@@ -1,179 +1,299 @@
-"""The command line: ``arroyo-sync status``, or ``python -m arroyo_sync status``."""
+"""The command line: ``arroyo-sync``, or ``python -m arroyo_sync``.
+
+Guarantees
+    - The exit status is 1 for nothing but what stands still. Whatever else keeps the command from telling is 2, and one
+      line on standard error; the traceback comes with ``--debug`` alone.
+    - No password is in what it says.
+"""
 
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from shutil import get_terminal_size
+from types import ModuleType
 
 from confluent_kafka import KafkaException
 
 from arroyo_sync.core.errors import ArroyoSyncError, SourceDied
-from arroyo_sync.kafka.redaction import without_secrets
-from arroyo_sync.status.check import ExitStatus, Status, StatusCheck
+from arroyo_sync.kafka.redaction import keep_secrets, without_secrets
+from arroyo_sync.status.arguments import check_names, commit_log_settings_of, parser, settings_of
+from arroyo_sync.status.check import ExitStatus, StatusCheck
+from arroyo_sync.status.commit_log import Filter, LogRecord, LogScan, groups_of, last_of, record_line
+from arroyo_sync.status.members import Member, MembersQuestion
 from arroyo_sync.status.reader import StatusQuery, StatusReader
-from arroyo_sync.status.settings import ENVIRONMENT_PREFIX, flag_settings, kafka_settings
+from arroyo_sync.status.watch import Seen, Watch
 
-if TYPE_CHECKING:
-    from rich.console import Console
+INTERRUPTED = 130
+WATCH_TIMEOUT_SECONDS = 5.0
+"""For the brokers' answers, once there was one: a watch that waits longer shows nothing new meanwhile."""
+MEMBERS_INTERVAL_SECONDS = 30.0
 
-FILE_COLUMNS = 200
-"""How wide the table may be where there is no terminal."""
+Members = dict[str, tuple[Member, ...] | str]
 
-EPILOG = f"""\
-exit status: 0 if nothing stands still, 1 if something does, 2 if it can't be told (brokers unreachable, access refused,
-a topic missing, the follower has committed nothing, a wrong argument).
 
-settings: flags count over the environment, which counts over --config. A password never goes on the command line: put
-it into the file, or into the environment, where sasl.password is called {ENVIRONMENT_PREFIX}SASL_PASSWORD, and so on.
-
-It only reads: it joins no group, commits nothing and creates nothing.
-"""
+class OutputFailed(Exception):
+    """What was to be said can't be written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status."""
-    options = _parser().parse_args(arguments)
-    logging.getLogger("arroyo_sync").addHandler(logging.NullHandler())  # what goes wrong is told once, at the end
+    keep_secrets()  # before anything can fail with settings in its variables
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding doesn't
+    try:
+        options = parser().parse_args(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    # What goes wrong is told once, at the end.
+    logging.getLogger("arroyo_sync").addHandler(logging.NullHandler())
     settings: Mapping[str, str] = {}
     try:
-        settings = _settings(options.config, options.X, options.bootstrap_servers)
-        query = _query(options, settings)
-        console = None if options.json else _console()
-        with StatusReader(query) as reader:
-            check = StatusCheck(reader, query.follower_group, options.stalled_after, options.look_again)
-            return _watch(check, query, options.watch, console)
-    except KafkaException as error:
-        return _fail(error.args[0].str(), settings)
-    except SourceDied as error:
-        return _fail(str(error.__cause__ or error), settings)
-    except ArroyoSyncError as error:
-        return _fail(str(error), settings)
+        settings = settings_of(options, os.environ)
+        run = {"status": _status, "groups": _groups, "tail": _tail}[options.command]
+        return run(options, settings)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+    except BrokenPipeError:
+        _leave_output()  # nobody reads on
+        return int(ExitStatus.GOING_ON)
+    except OutputFailed as failed:
+        _leave_output()
+        return _fail(f"the output can't be written: {failed}", settings)
+    except Exception as error:
+        if options.debug:
+            traceback.print_exc()
+        return _fail(_describe(error), settings)
 
 
-def _watch(check: StatusCheck, query: StatusQuery, interval: float | None, console: Console | None) -> int:
-    status = check.check_once()
-    _show(status, query, console)
-    while interval is not None:
-        time.sleep(interval)
-        status = check.check_once()
-        if console is not None and console.is_terminal:
-            console.clear()
-        _show(status, query, console)
-    return int(status.exit_status)
-
-
-def _show(status: Status, query: StatusQuery, console: Console | None) -> None:
-    if console is None:
-        print(json.dumps(status.to_json()), flush=True)
-        return
-    from arroyo_sync.status.table import print_status
-
-    print_status(console, status, follower_group=query.follower_group, uses_commit_log=query.commit_log is not None)
-
-
-def _console() -> Console:
-    try:
-        from rich.console import Console
-    except ImportError:
-        raise ArroyoSyncError(
-            "the table needs rich: pip install 'arroyo-sync[status]', or use --json, which needs nothing more"
-        ) from None
-    return Console(width=None if sys.stdout.isatty() else FILE_COLUMNS)
-
-
-def _fail(reason: str, settings: Mapping[str, str]) -> int:
-    print(f"arroyo-sync: {without_secrets(reason, settings)}", file=sys.stderr)
-    return int(ExitStatus.UNKNOWN)
-
-
-def _settings(files: Sequence[Path], pairs: Sequence[str], bootstrap_servers: str | None) -> dict[str, str]:
-    flags: dict[str, str | None] = {**flag_settings(pairs), "bootstrap.servers": bootstrap_servers}
-    return kafka_settings(files, os.environ, flags)
-
-
-def _query(options: argparse.Namespace, settings: Mapping[str, str]) -> StatusQuery:
-    commit_log_settings = None
-    if options.commit_log_config or options.commit_log_bootstrap_servers:
-        # Another cluster has other credentials: those of the environment are the data cluster's.
-        flags = {"bootstrap.servers": options.commit_log_bootstrap_servers}
-        commit_log_settings = kafka_settings(options.commit_log_config, {}, flags)
-    return StatusQuery(
+def _status(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
+    check_names(options)
+    query = StatusQuery(
         topic=options.topic,
         follower_group=options.follower_group,
         leader_groups=tuple(options.leader_group),
         settings=settings,
         commit_log=options.commit_log,
-        commit_log_settings=commit_log_settings,
+        commit_log_settings=commit_log_settings_of(options),
         reads_all=not options.recent,
         timeout=options.timeout,
     )
+    show = _show_json if options.json else _table_shower(options, query)
+    reader = StatusReader(query)
+    members: _MembersOf | None = None
+    in_watch = replace(query, timeout=min(query.timeout, WATCH_TIMEOUT_SECONDS))
+    check = StatusCheck(reader, query.follower_group, options.stalled_after, options.look_again)
+    watch = Watch(check, reader, lambda: StatusReader(in_watch), lambda error: _redacted(_describe(error), settings))
+    try:
+        members = None if options.no_members else _MembersOf(query)
+        for seen in watch.looks(options.watch):
+            show(seen, {} if members is None else members.answer(is_last=options.watch is None))
+            reader.timeout = in_watch.timeout
+    except BrokenPipeError:
+        _leave_output()  # nobody reads on; the exit status still tells
+    except KeyboardInterrupt:
+        if watch.last is None or options.watch is None:
+            raise
+    finally:
+        if members is not None:
+            members.close()
+        watch.close()
+    return INTERRUPTED if watch.last is None else int(watch.last.exit_status)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="arroyo-sync")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    status = commands.add_parser(
-        "status",
-        help="show how a follower and its leaders stand",
-        description="Show how a follower and its leaders stand, partition by partition, and whom it waits for.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = status.add_argument
-    add("--topic", required=True, metavar="NAME", help="the data topic")
-    add("--follower-group", "--consumer-group", required=True, metavar="NAME", help="the follower's consumer group")
-    add(
-        "--leader-group",
-        "--synchronize-commit-group",
-        action="append",
-        required=True,
-        metavar="NAME",
-        help="a leader group; may be given more than once",
-    )
-    add(
-        "--commit-log",
-        "--synchronize-commit-log-topic",
-        metavar="NAME",
-        help="the topic on which the leaders publish; without it, what they commit on the broker counts",
-    )
-    add("--bootstrap-servers", metavar="HOST:PORT,...", help="brokers of the cluster")
-    add("--config", action="append", default=[], type=Path, metavar="FILE", help="librdkafka settings, name=value")
-    add("-X", action="append", default=[], metavar="NAME=VALUE", help="one librdkafka setting, not a secret")
-    add("--commit-log-bootstrap-servers", metavar="HOST:PORT,...", help="if the commit log is on another cluster")
-    add("--commit-log-config", action="append", default=[], type=Path, metavar="FILE", help="settings of that cluster")
-    add("--recent", action="store_true", help="read only the commit log's last ten minutes, and the leaders' commits")
-    add("--stalled-after", type=_seconds, default=300.0, metavar="SECONDS", help="without progress (default 300)")
-    add(
-        "--look-again",
-        type=_seconds,
-        default=5.0,
-        metavar="SECONDS",
-        help="look a second time after this, before something is called stalled (default 5)",
-    )
-    add("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="for the brokers' answers (default 30)")
-    add("--json", action="store_true", help="one line of JSON for each look, instead of the table")
-    add(
-        "--watch",
-        nargs="?",
-        type=_seconds,
-        const=2.0,
-        metavar="SECONDS",
-        help="look again and again, by default every 2 s, until interrupted",
-    )
-    return parser
+class _MembersOf:
+    """Who is in the groups, asked beside everything else, and again now and then."""
+
+    def __init__(self, query: StatusQuery) -> None:
+        self._query = query
+        self._known: Members = {}
+        self._question: MembersQuestion | None = None
+        self._asked_at = 0.0
+        self._ask()
+
+    def answer(self, *, is_last: bool) -> Members:
+        """What is known. Waits for it if this is the last time that it is wanted."""
+        if self._question is not None and (is_last or self._question.has_answer):
+            self._known = self._question.answer()
+            self._question = None
+        elif self._question is None and time.monotonic() - self._asked_at >= MEMBERS_INTERVAL_SECONDS:
+            self._ask()
+        return self._known
+
+    def close(self) -> None:
+        if self._question is not None:
+            self._question.close()
+
+    def _ask(self) -> None:
+        groups = {self._query.follower_group, *self._query.leader_groups}
+        timeout = min(self._query.timeout, WATCH_TIMEOUT_SECONDS)
+        self._question = MembersQuestion(self._query.settings, groups, self._query.topic, timeout)
+        self._asked_at = time.monotonic()
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"more than 0 seconds, not {text}")
-    return seconds
+def _groups(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
+    with LogScan(settings, options.commit_log, options.timeout) as scan:
+        found = groups_of(scan.read_to_end())
+    if options.json:
+        return _lines(json.dumps(each.to_json()) for each in found)
+    now = time.time()
+    summary, _ = _tables()
+    lines = [f"No group reports on {options.commit_log}."] if not found else []
+    for each in found:
+        rate = "" if each.records_a_second is None else f", {each.records_a_second:.2g} a second"
+        newest = (
+            "at an unknown time" if each.newest_at is None else f"{summary.age(max(0.0, now - each.newest_at))} ago"
+        )
+        lines.append(f"{summary.shown_name(each.group)}  {summary.shown_name(each.topic)}  partitions ")
+        lines[-1] += f"{summary.ranges(each.partitions)}  {each.records} records{rate}, newest {newest}"
+    return _lines(lines)
+
+
+def _tail(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
+    wanted = Filter(options.group, options.topic, options.partition)
+
+    def line(record: LogRecord) -> str:
+        return json.dumps(record.to_json()) if options.json else _tables()[0].safe(record_line(record))
+
+    with LogScan(settings, options.commit_log, options.timeout) as scan:
+        _lines(line(each) for each in last_of(scan.read_to_end(), wanted, options.records or None))
+        if options.follow:
+            with suppress(KeyboardInterrupt):
+                for record in scan.follow():
+                    if wanted.takes(record):
+                        _write(line(record) + "\n")
+    return 0
+
+
+def _show_json(seen: Seen, members: Members) -> None:
+    status = seen.status.to_json()
+    status["members"] = {
+        group: each
+        if isinstance(each, str)
+        else [{"client_id": one.client_id, "host": one.host, "partitions": list(one.partitions)} for one in each]
+        for group, each in members.items()
+    }
+    if seen.blind_since is not None:
+        status["status"], status["grade"] = ExitStatus.UNKNOWN.name.lower(), "unknown"
+        status["blind_since"], status["blind_reason"] = seen.blind_since, seen.blind_reason
+    _write(json.dumps(status) + "\n")
+
+
+def _table_shower(options: argparse.Namespace, query: StatusQuery) -> Callable[[Seen, Members], None]:
+    summary, table = _tables()
+    is_terminal = _is_terminal()
+    redraws = is_terminal and options.watch is not None and os.environ.get("TERM", "dumb") != "dumb"
+    view = summary.View(
+        query.follower_group,
+        uses_commit_log=query.commit_log is not None,
+        partitions=options.partition,
+        grades=options.verdict,
+        max_rows=summary.SHOWN_PARTITIONS if is_terminal and not options.all else None,
+        is_wide=options.wide or not is_terminal,
+        shows_legend=options.watch is None,
+    )
+    drawn = False
+
+    def show(seen: Seen, members: Members) -> None:
+        nonlocal drawn
+        size = get_terminal_size()
+        width = max(size.columns, table.MIN_COLUMNS)
+        blind = None
+        if seen.blind_since is not None:
+            at = time.strftime("%H:%M:%S UTC", time.gmtime(seen.blind_since))
+            blind = f"since {at} ({max(0.0, time.time() - seen.blind_since):.0f} s): {seen.blind_reason}"
+        lines = table.status_lines(seen.status, replace(view, notes=seen.notes, blind=blind), width, members)
+        text = table.rendered(lines, is_terminal=is_terminal)
+        if not redraws:
+            _write(text + "\n")
+            return
+        fitting = text.splitlines()[: max(1, size.lines - 1)]
+        _write(("\x1b[H" if drawn else "\x1b[2J\x1b[H") + "".join(f"{each}\x1b[K\n" for each in fitting) + "\x1b[J")
+        drawn = True
+
+    return show
+
+
+def _tables() -> tuple[ModuleType, ModuleType]:
+    """The modules that need rich, imported when they are needed: the summary and the table."""
+    try:
+        import rich.console  # noqa: F401 - said of rich itself, whatever was imported before
+
+        from arroyo_sync.status import summary, table
+    except ImportError:
+        raise ArroyoSyncError(
+            "the table needs rich: pip install 'arroyo-sync[status]', or use --json, which needs nothing more"
+        ) from None
+    return summary, table
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _lines(lines: Iterable[str]) -> int:
+    for line in lines:
+        _write(line + "\n")
+    return int(ExitStatus.GOING_ON)
+
+
+def _write(text: str) -> None:
+    """Write it now.
+
+    :raises BrokenPipeError: nobody reads on.
+    :raises OutputFailed: it can't be written for another reason.
+    """
+    if sys.stdout is None:
+        raise OutputFailed("standard output is closed")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputFailed(error.strerror or str(error)) from None
+    except ValueError as error:  # it was closed
+        raise OutputFailed(str(error)) from None
+
+
+def _leave_output() -> None:
+    """What is still buffered can't be written either: Python would say so at the end, and change the exit status."""
+    with suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
+
+
+def _describe(error: Exception) -> str:
+    """What went wrong, in words."""
+    if isinstance(error, KafkaException) and error.args and hasattr(error.args[0], "str"):
+        return str(error.args[0].str())
+    if isinstance(error, SourceDied):
+        cause = error.__cause__
+        return _describe(cause) if isinstance(cause, Exception) else str(error)
+    if isinstance(error, ArroyoSyncError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"too many open files: {error}"
+    return f"{type(error).__name__}: {error} (--debug shows where)"
+
+
+def _redacted(text: str, settings: Mapping[str, str]) -> str:
+    return " ".join(without_secrets(text, settings).splitlines())
+
+
+def _fail(reason: str, settings: Mapping[str, str]) -> int:
+    with suppress(OSError):  # if nobody can be told, the exit status says it
+        print(f"arroyo-sync: {_redacted(reason, settings)}", file=sys.stderr)
+    return int(ExitStatus.UNKNOWN)

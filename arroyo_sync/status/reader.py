@@ -11,12 +11,12 @@ Threads: one, besides those of the `CommitLogConsumer` that reads the commit log
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from arroyo.types import Topic
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.checks import check_group, check_topic_name
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError, TopicMissing
@@ -27,12 +27,20 @@ from arroyo_sync.kafka.committed_offsets import CommittedOffsets
 from arroyo_sync.kafka.errors import is_fatal, is_fatal_for_reading
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, ask_spans, list_partitions
-from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot, in_order
+from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot, in_order
+from arroyo_sync.status.commit_log import LogScan
 
 ASK_TIMEOUT_SECONDS = 1.0
 FETCH_TIMEOUT_SECONDS = 3.0
 RETRY_SECONDS = 0.1
 STOP_TIMEOUT_SECONDS = 5.0
+
+FETCH_SETTINGS = {
+    "auto.offset.reset": "earliest",
+    # One message of each partition is wanted; a broker sends at least one, however large.
+    "max.partition.fetch.bytes": 65_536,
+    "queued.min.messages": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,13 @@ class StatusReader:
         check_topic_name("topic", query.topic)
         check_group("follower_group", query.follower_group)
         self._query = query
+        self.timeout = query.timeout
+        """Seconds for each of: connecting, reading the commit log."""
         self._wall_clock = wall_clock
         self._error: KafkaError | None = None
         self._commit_log = self._make_commit_log()
         try:
-            self._consumer = Consumer(
-                {**reader_settings(query.settings, self._on_error), "auto.offset.reset": "earliest"}
-            )
+            self._consumer = Consumer({**reader_settings(query.settings, self._on_error), **FETCH_SETTINGS})
         except KafkaException as error:
             raise ConfigurationError(f"librdkafka refuses the settings: {error.args[0].str()}") from error
         self._committed = CommittedOffsets(query.settings, self._on_error)
@@ -81,6 +89,10 @@ class StatusReader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the clients."""
         if self._commit_log is not None:
             self._commit_log.stop(STOP_TIMEOUT_SECONDS)
         self._committed.close()
@@ -99,11 +111,11 @@ class StatusReader:
         if self._commit_log is not None:
             self._commit_log.subscribe(self._query.topic)
             self._commit_log.start(self._manager)
-            self._commit_log.wait_until_ready(self._query.timeout)
+            self._commit_log.wait_until_ready(self.timeout)
         keys = [(self._query.topic, index) for index in indexes]
         follower, leaders = self._ask_commits(keys)
         published = None if self._commit_log is None else self._commit_log.published()
-        spans = ask_spans(self._consumer, self._query.topic, indexes, self._query.timeout)
+        spans = ask_spans(self._consumer, self._query.topic, indexes, self.timeout)
         now = self._wall_clock()
         partitions = (
             self._partition(
@@ -119,13 +131,13 @@ class StatusReader:
         source = None if self._commit_log is None else self._commit_log.statistics()
         return Snapshot(taken_at=now, partitions=in_order(partitions), source=source)
 
-    def written_at(self, positions: Mapping[PartitionKey, int]) -> dict[PartitionKey, float]:
-        """When the message at each position was written, Unix seconds. Blocks for at most three seconds.
+    def find_messages(self, positions: Mapping[PartitionKey, int]) -> dict[PartitionKey, NextMessage]:
+        """The first message at or past each position. Blocks for at most three seconds.
 
-        A position from which no message came in time is missing: there may be none, but a transaction's marker.
+        A partition that didn't answer in time is missing.
         """
         wanted = dict(positions)
-        found: dict[PartitionKey, float] = {}
+        found: dict[PartitionKey, NextMessage] = {}
         self._consumer.assign([TopicPartition(*key, offset) for key, offset in wanted.items()])
         deadline = time.monotonic() + FETCH_TIMEOUT_SECONDS
         while wanted and time.monotonic() < deadline:
@@ -138,10 +150,23 @@ class StatusReader:
             if wanted.pop(key, None) is None:
                 continue
             self._consumer.incremental_unassign([TopicPartition(*key)])
-            if error is None:
-                found[key] = message.timestamp()[1] / 1000
+            if error is not None:
+                found[key] = NextMessage(None)
+                continue
+            kind, timestamp_ms = message.timestamp()
+            written_at = timestamp_ms / 1000 if kind != TIMESTAMP_NOT_AVAILABLE and timestamp_ms > 0 else None
+            found[key] = NextMessage(message.offset(), written_at)
         self._consumer.unassign()
         return found
+
+    def groups_on_log(self) -> Collection[str]:
+        """The groups that have reported on the commit log of the data topic; none if there is no commit log."""
+        if self._query.commit_log is None:
+            return ()
+        settings = self._query.commit_log_settings or self._query.settings
+        with LogScan(settings, self._query.commit_log, self.timeout) as scan:
+            records = scan.read_to_end()
+            return {each.group for each in records if each.topic == self._query.topic and each.group is not None}
 
     def _make_commit_log(self) -> CommitLogConsumer | None:
         query = self._query
@@ -164,7 +189,7 @@ class StatusReader:
 
     def _connect(self) -> list[int]:
         """The data topic's partitions, once a broker answers."""
-        deadline = time.monotonic() + self._query.timeout
+        deadline = time.monotonic() + self.timeout
         servers = servers_of(self._query.settings)
         while True:
             try:
@@ -176,7 +201,7 @@ class StatusReader:
                     raise KafkaException(reason) from None
                 if time.monotonic() >= deadline:
                     raise BrokersUnreachable(
-                        f"no broker of {servers} answered within {self._query.timeout:g} s: {reason.str()}"
+                        f"no broker of {servers} answered within {self.timeout:g} s: {reason.str()}"
                     ) from None
                 continue
             if not partitions:
@@ -192,10 +217,10 @@ class StatusReader:
         return commits[self._query.follower_group], {group: commits[group] for group in self._query.leader_groups}
 
     def _ask_commits_of(self, group: str, keys: list[PartitionKey]) -> Mapping[PartitionKey, int]:
-        deadline = time.monotonic() + self._query.timeout
+        deadline = time.monotonic() + self.timeout
         while True:
             try:
-                return self._committed.ask(group, keys, self._query.timeout)
+                return self._committed.ask(group, keys, self.timeout)
             except KafkaException as error:
                 if is_fatal_for_reading(error.args[0]) or time.monotonic() >= deadline:
                     raise
@@ -231,7 +256,7 @@ class StatusReader:
 
 def _leader(group: str, said: LeaderOffset | None, committed: int | None, end: int, now: float) -> LeaderSnapshot:
     if said is None or said.offset is None:
-        return LeaderSnapshot(group, committed_offset=committed)
+        return LeaderSnapshot(group, committed_offset=committed, has_reported=said is not None)
     published_at = said.timestamp_ms / 1000 if said.timestamp_ms >= 0 else None
     return LeaderSnapshot(
         group,
@@ -240,4 +265,5 @@ def _leader(group: str, said: LeaderOffset | None, committed: int | None, end: i
         age_seconds=None if published_at is None else max(0.0, now - published_at),
         committed_offset=committed,
         is_rejected=said.offset > end,
+        has_reported=True,
     )

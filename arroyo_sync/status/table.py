@@ -1,177 +1,266 @@
-"""The status as a table for people, by rich.
+"""The status for people: a summary, a table that fits the terminal, and details of the worst partitions.
+
+Guarantees
+    - No line is wider than the given width, which is at least `MIN_COLUMNS`, and no number is ever cut: a column that
+      has no room is left out, and what it would have said of the worst partitions stands below the table.
+    - Names are shown as they are, without anything that a terminal would obey, and shortened where they are long.
 
 Threads: none. It only makes what is to be printed.
 """
 
 from __future__ import annotations
 
-import time
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
-from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
-from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.observe.stalls import Stall
-from arroyo_sync.status.check import ExitStatus, Status
+from arroyo_sync.observe.grade import Grade, Verdict
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot
+from arroyo_sync.observe.stalls import WaitsFor
+from arroyo_sync.status.check import Status
+from arroyo_sync.status.summary import (
+    GAP,
+    GRADE_STYLES,
+    NONE,
+    Members,
+    View,
+    age,
+    number,
+    safe,
+    shown_name,
+    summary_lines,
+    wrapped,
+)
 
-WIDE_COLUMNS = 120
-
-UNKNOWN = "?"
-NONE = "-"
-
-STATE_STYLES = {
-    SynchronizedPartitionState.UNKNOWN: "red",
-    SynchronizedPartitionState.LOCAL_BEHIND: "yellow",
-    SynchronizedPartitionState.SYNCHRONIZED: "green",
-    SynchronizedPartitionState.REMOTE_BEHIND: "magenta",
-}
+MIN_COLUMNS = 80
+MAX_COLUMNS = 100_000
+DETAILED_PARTITIONS = 5
+WAITS_FOR_COLUMNS = 12
+"""The least room for whom a partition waits."""
 
 LEGEND = (
-    "Every offset is the next one: a group at 42 has done everything up to 41; a topic that ends at 42 holds up to 41.",
-    "published: what the leader announced on the commit log, and how long ago; this counts. committed: its commit on "
-    "the broker, which comes up to a second later, by its commit policy.",
-    "remote: the lowest published offset; messages below it are released. local: what the follower has committed.",
-    "gated lag: messages that wait for a leader. slow lag: released messages that wait for the follower.",
+    "Every offset is the next one: a group at 42 has done everything up to 41; a topic that ends at 42 holds "
+    "up to 41. published: what a leader reported last on the commit log, and how long ago; this counts. "
+    "committed: its commit on the broker, which comes up to a second later, by its commit policy. remote: the "
+    "lowest published offset; messages below it are released. follower: what the follower has committed. "
+    "since: for how long no progress was seen, or none can have been made. waiting: messages; ~ if some of "
+    "these offsets may hold none. written: how long ago the first waiting message was written, by its "
+    "timestamp."
 )
-LEGEND_WITHOUT_COMMIT_LOG = (
-    LEGEND[0],
-    "committed: the leader's commit on the broker; remote: the lowest of them; messages below it are released.",
-    "local: what the follower has committed.",
-    LEGEND[3],
+LEGEND_WITHOUT_COMMIT_LOG = LEGEND.replace(
+    "published: what a leader reported last on the commit log, and how long ago; this counts. committed: its commit on "
+    "the broker, which comes up to a second later, by its commit policy. remote: the lowest published offset",
+    "committed: the leader's commit on the broker. remote: the lowest of them",
 )
 
 
-def status_table(
-    status: Status, *, follower_group: str, uses_commit_log: bool, is_narrow: bool = False
-) -> RenderableType:
-    """A table of all partitions, what stands still, and the legend.
+def status_lines(status: Status, view: View, width: int, members: Members | None = None) -> list[Text]:
+    """What is printed, line by line.
 
-    :param is_narrow: leave out what can best be missed: low watermarks, states, and what leaders committed beside what
-        they published.
+    :param width: columns; ``view.is_wide`` goes beyond it.
     """
-    snapshot = status.snapshot
-    groups = [leader.group for leader in snapshot.partitions[0].leaders] if snapshot.partitions else []
-    topic = snapshot.partitions[0].topic if snapshot.partitions else ""
-    title = Text(f"{topic}, followed by {follower_group}", style="bold")
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("partition", justify="right", no_wrap=True)
-    for name in ("high",) if is_narrow else ("low", "high"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for group in groups:
-        what = "\ncommitted"
-        if uses_commit_log:
-            what = "\npublished, age" if is_narrow else "published, age,\ncommitted"
-        table.add_column(f"{group}\n{what}", justify="right", no_wrap=True)
-    for name in ("remote", "local", *([] if is_narrow else ["state"]), "gated\nlag", "slow\nlag"):
-        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
-    table.add_column("waits for", overflow="fold")
-    stalls = {(stall.topic, stall.partition): stall for stall in status.stalls}
-    leaders = _leader_cells(snapshot, shows_age=uses_commit_log, shows_commit=uses_commit_log and not is_narrow)
-    for partition in snapshot.partitions:
-        table.add_row(*_row(partition, leaders[partition.key], stalls.get(partition.key), is_narrow))
-    legend = LEGEND if uses_commit_log else LEGEND_WITHOUT_COMMIT_LOG
-    return Group(title, Text(), table, Text(), *_verdict(status), *(Text(line, style="dim") for line in legend))
+    members = members or {}
+    wanted = [each for each in status.verdicts if _is_wanted(each, view)]
+    shown = wanted if view.max_rows is None else wanted[: view.max_rows]
+    lines = [*summary_lines(status, view, width, members), Text()]
+    rows, has_groups = _table(status, shown, view, width, members)
+    lines += rows
+    left_out = len(status.verdicts) - len(shown)
+    if not shown:
+        lines.append(Text(f"No partition is shown, {left_out} are left out: --all shows them", "dim"))
+    elif left_out:
+        lines.append(Text(f"{left_out} more partitions are left out: --all shows them", "dim"))
+    lines += _details(status, shown, view, width, members, has_groups)
+    if view.shows_legend:
+        legend = LEGEND if view.uses_commit_log else LEGEND_WITHOUT_COMMIT_LOG
+        lines += [Text(), *wrapped(legend, width, "dim", indent="")]
+    return lines
 
 
-def print_status(console: Console, status: Status, *, follower_group: str, uses_commit_log: bool) -> None:
-    """Print the table."""
-    is_narrow = console.width < WIDE_COLUMNS
-    console.print(
-        status_table(status, follower_group=follower_group, uses_commit_log=uses_commit_log, is_narrow=is_narrow)
+def rendered(lines: Sequence[Text], *, is_terminal: bool) -> str:
+    """As a terminal takes it; without colours where there is none."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=is_terminal, width=MAX_COLUMNS, highlight=False)
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    return file.getvalue().rstrip("\n")
+
+
+# The table.
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    cells: Sequence[str]
+    styles: Sequence[str]
+    is_left: bool = False
+
+    @property
+    def width(self) -> int:
+        return max([len(self.name), *map(len, self.cells)])
+
+    def text(self, row: int, width: int) -> Text:
+        cell = self.cells[row]
+        return Text(f"{cell:<{width}}" if self.is_left else f"{cell:>{width}}", self.styles[row])
+
+
+def _table(
+    status: Status, shown: Sequence[Verdict], view: View, width: int, members: Members
+) -> tuple[list[Text], bool]:
+    """The lines, and whether the groups' offsets are among the columns."""
+    if not shown:
+        return [], False
+    partitions = {each.key: each for each in status.snapshot.partitions}
+    rows = [(each, partitions[each.key]) for each in shown]
+    columns = _first_columns(rows)
+    whom = [_whom(verdict, members) for verdict in shown]
+    offsets, by_group = _offset_columns(rows), _group_columns(rows, view)
+    written = _column("written", [age(each.lag_seconds(status.snapshot.taken_at)) for _, each in rows])
+    optional = [written, *offsets[:3], *by_group, *offsets[3:]]
+    room = width - WAITS_FOR_COLUMNS - len(GAP) - _width(columns)
+    for column in optional:
+        needed = column.width + len(GAP)
+        if view.is_wide or needed <= room:
+            columns.append(column)
+            room -= needed
+        elif column in by_group:
+            break
+    has_groups = bool(by_group) and all(each in columns for each in by_group)
+    left = MAX_COLUMNS if view.is_wide else max(WAITS_FOR_COLUMNS, width - _width(columns) - len(GAP))
+    styles = ["" if verdict.grade is Grade.OK else GRADE_STYLES[verdict.grade] for verdict in shown]
+    last = _Column("waits for", [shown_name(each, left) for each in whom], styles, is_left=True)
+    columns.append(last)
+    widths = [column.width for column in columns]
+    header = GAP.join(
+        f"{each.name:<{wide}}" if each.is_left else f"{each.name:>{wide}}"
+        for each, wide in zip(columns, widths, strict=True)
     )
+    lines = [Text(header.rstrip(), "dim")]
+    for row in range(len(rows)):
+        line = Text(GAP).join([each.text(row, wide) for each, wide in zip(columns, widths, strict=True)])
+        line.rstrip()
+        lines.append(line)
+    return lines, has_groups
 
 
-def _leader_cells(snapshot: Snapshot, *, shows_age: bool, shows_commit: bool) -> dict[PartitionKey, list[Text]]:
-    """One cell for each leader, its parts below one another."""
-    cells: dict[PartitionKey, list[Text]] = {partition.key: [] for partition in snapshot.partitions}
-    for column in zip(*(partition.leaders for partition in snapshot.partitions), strict=True):
-        ages = [_age(leader.age_seconds) for leader in column]
-        commits = [_number(leader.committed_offset, NONE) for leader in column]
-        age_width, commit_width = max(map(len, ages)), max(map(len, commits))
-        for partition, leader, age, commit in zip(snapshot.partitions, column, ages, commits, strict=True):
-            cell = _published(leader)
-            if shows_age:
-                cell.append(f"  {age:>{age_width}}", style="dim")
-            if shows_commit:
-                cell.append(f"  {commit:>{commit_width}}", style="dim")
-            cells[partition.key].append(cell)
-    return cells
+_Rows = Sequence[tuple[Verdict, PartitionSnapshot]]
 
 
-def _row(
-    partition: PartitionSnapshot, leaders: list[Text], stall: Stall | None, is_narrow: bool
-) -> list[RenderableType]:
-    state = partition.state
+def _column(name: str, cells: Sequence[str], style: str = "") -> _Column:
+    return _Column(name, cells, [style] * len(cells))
+
+
+def _width(columns: Sequence[_Column]) -> int:
+    return sum(each.width for each in columns) + len(GAP) * max(0, len(columns) - 1)
+
+
+def _first_columns(rows: _Rows) -> list[_Column]:
+    grades = [verdict.grade for verdict, _ in rows]
     return [
-        str(partition.partition),
-        *([] if is_narrow else [_number(partition.low_watermark)]),
-        _number(partition.high_watermark),
-        *leaders,
-        _number(partition.remote_offset),
-        _number(partition.local_offset, NONE),
-        *([] if is_narrow else [Text(state.name, style=STATE_STYLES[state])]),
-        _lag(partition.gated_lag),
-        _lag(partition.released_lag),
-        _waits_for(partition, stall),
+        _column("part", [str(partition.partition) for _, partition in rows]),
+        _Column("verdict", [grade.value for grade in grades], [GRADE_STYLES[grade] for grade in grades], is_left=True),
+        _column("since", [age(verdict.waiting_seconds) for verdict, _ in rows]),
+        _column("waiting", [f"{'' if verdict.is_exact else '~'}{verdict.behind}" for verdict, _ in rows]),
     ]
 
 
-def _verdict(status: Status) -> list[Text]:
-    at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(status.snapshot.taken_at))
-    if status.stalls:
-        lines = [
-            Text(f"{at}  stalled: {len(status.stalls)} of {len(status.snapshot.partitions)} partitions", "bold red")
-        ]
-        return lines + [Text(f"  {stall}", style="red") for stall in status.stalls[:5]]
-    if status.exit_status is ExitStatus.UNKNOWN:
-        return [Text(f"{at}  can't tell: {doubt}", style="bold yellow") for doubt in status.doubts]
-    return [Text(f"{at}  nothing stands still", style="bold green")]
+def _offset_columns(rows: _Rows) -> list[_Column]:
+    return [
+        _column("follower", [number(each.local_offset, NONE) for _, each in rows]),
+        _column("remote", [number(each.remote_offset) for _, each in rows]),
+        _column("end", [number(each.high_watermark) for _, each in rows]),
+        _column("begin", [number(each.low_watermark) for _, each in rows]),
+        _Column("state", [each.state.name for _, each in rows], [""] * len(rows), is_left=True),
+    ]
 
 
-def _waits_for(partition: PartitionSnapshot, stall: Stall | None) -> Text:
-    style = "" if stall is None else "bold red"
-    blocked_by = partition.blocked_by
-    if partition.state is SynchronizedPartitionState.LOCAL_BEHIND and partition.released_lag:
-        return Text("the follower", style=style)
-    if blocked_by is None:
-        return Text("")
-    if blocked_by.published_offset is None:
-        return Text(f"{blocked_by.group} (silent)", style=style or "yellow")
-    if blocked_by.is_rejected:
-        return Text(f"{blocked_by.group} (past the end)", style=style or "yellow")
-    return Text(blocked_by.group, style=style)
+def _group_columns(rows: _Rows, view: View) -> list[_Column]:
+    columns = []
+    groups = [leader.group for leader in rows[0][1].leaders]
+    for place, group in enumerate(groups):
+        leaders = [partition.leaders[place] for _, partition in rows]
+        cells = [number(leader.published_offset, NONE) for leader in leaders]
+        if view.uses_commit_log:
+            ages = [age(leader.age_seconds) for leader in leaders]
+            wide = max(map(len, ages))
+            cells = [f"{cell} {each:>{wide}}" for cell, each in zip(cells, ages, strict=True)]
+        if view.uses_commit_log and view.is_wide:
+            cells = [
+                f"{cell} {number(leader.committed_offset, NONE)}" for cell, leader in zip(cells, leaders, strict=True)
+            ]
+        columns.append(_column(shown_name(group, max(9, *map(len, cells))), cells))
+    return columns
 
 
-def _published(leader: LeaderSnapshot) -> Text:
-    if leader.published_offset is None:
-        return Text(NONE, style="yellow")
-    return Text(str(leader.published_offset), style="red" if leader.is_rejected else "")
+def _whom(verdict: Verdict, members: Members) -> str:
+    if verdict.grade is Grade.UNKNOWN or verdict.waits_for is None:
+        return "" if verdict.grade is Grade.OK else verdict.reason
+    if verdict.waits_for is WaitsFor.FOLLOWER:
+        return "the follower"
+    if verdict.group is None:
+        return "the source" if verdict.remote_offset is None else "the leaders"
+    if verdict.group_offset is not None and verdict.remote_offset is None:
+        return f"{verdict.group} (past the end)"
+    if verdict.group_offset is None:
+        return f"{verdict.group} (no report)"
+    return f"{verdict.group}{_member_of(verdict, members)}"
 
 
-def _number(value: int | None, missing: str = UNKNOWN) -> str:
-    return missing if value is None else str(value)
+def _member_of(verdict: Verdict, members: Members) -> str:
+    """Which of the group's members has the partition, if that is worth saying."""
+    of_group = members.get(verdict.group or "")
+    if verdict.grade is Grade.OK or of_group is None or isinstance(of_group, str):
+        return ""
+    if not of_group:
+        return " (no members)"
+    owners = [each for each in of_group if verdict.partition in each.partitions]
+    return f" ({owners[0].client_id}@{owners[0].host})" if owners else " (no member has it)"
 
 
-def _lag(value: int | None) -> Text:
-    if value is None:
-        return Text(UNKNOWN)
-    return Text(str(value), style="" if value else "dim")
+# Below the table.
 
 
-def _age(seconds: float | None) -> str:
-    """Two digits or so: ages are for looking at.
+def _details(
+    status: Status, shown: Sequence[Verdict], view: View, width: int, members: Members, has_groups: bool
+) -> list[Text]:
+    partitions = {each.key: each for each in status.snapshot.partitions}
+    lines: list[Text] = []
+    for verdict in [each for each in shown if each.grade is not Grade.OK or view.partitions][:DETAILED_PARTITIONS]:
+        partition = partitions[verdict.key]
+        style = GRADE_STYLES[verdict.grade]
+        said = f"{shown_name(verdict.topic)}[{verdict.partition}] {verdict.grade.value}"
+        if verdict.waits_for is None or verdict.grade is Grade.UNKNOWN:
+            said += f": {safe(verdict.reason)}" if verdict.reason else ""
+        else:
+            said += f" for {age(verdict.waiting_seconds)}: {safe(verdict.clause)}{safe(_member_of(verdict, members))}"
+            said += f". {safe(verdict.reason)}" if verdict.reason else ""
+        lines += wrapped(said, width, style)
+        if not has_groups:
+            ends = f"    {number(partition.low_watermark)} to {number(partition.high_watermark)}; "
+            ends += f"follower {number(partition.local_offset, NONE)}, remote {number(partition.remote_offset)}"
+            lines += wrapped(ends, width, "dim", indent="    ")
+            for leader in partition.leaders:
+                lines += wrapped(f"    {_of_leader(leader, view)}", width, "dim", indent="      ")
+    return [Text(), *lines] if lines else []
 
-    >>> [_age(each) for each in (None, 0.04, 4.25, 65.0, 7200.0, 200_000.0)]
-    ['-', '0.0 s', '4.2 s', '65 s', '2.0 h', '2.3 d']
-    """
-    if seconds is None:
-        return NONE
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    for unit, length in (("s", 1), ("min", 60), ("h", 3600)):
-        if seconds < length * 120:
-            return f"{seconds / length:.0f} {unit}" if length < 3600 else f"{seconds / length:.1f} h"
-    return f"{seconds / 86_400:.1f} d"
+
+def _of_leader(leader: LeaderSnapshot, view: View) -> str:
+    said = f"{shown_name(leader.group)}: "
+    if not view.uses_commit_log:
+        return f"{said}committed {number(leader.published_offset, 'nothing')}"
+    said += f"published {number(leader.published_offset, 'nothing')}"
+    if leader.age_seconds is not None:
+        said += f" {age(leader.age_seconds)} ago"
+    if leader.is_rejected:
+        said += ", which is past the end"
+    return f"{said}, committed {number(leader.committed_offset, 'nothing')}"
+
+
+def _is_wanted(verdict: Verdict, view: View) -> bool:
+    return (view.partitions is None or verdict.partition in view.partitions) and (
+        view.grades is None or verdict.grade in view.grades
+    )

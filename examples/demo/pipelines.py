@@ -22,9 +22,7 @@ from arroyo.types import BrokerValue, Commit, FilteredPayload, Message, Partitio
 from confluent_kafka import KafkaError, Producer
 from confluent_kafka import Message as DeliveredMessage
 
-from arroyo_sync.gate.factory import SynchronizedStrategyFactory
-from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.leaders.commit_log.publisher import CommitLogPublisher
+from arroyo_sync import CommitLogConsumer, CommitLogPublisher, SynchronizedStrategyFactory
 from demo.broker import Stage
 from demo.journal import Journal, Publication, Release
 

@@ -11,7 +11,8 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from arroyo_sync.core.errors import BrokersUnreachable, NotReady, SourceDied
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
-from arroyo_sync.kafka.committed_offsets import CommittedOffsets
+from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.committed_offsets import Commits
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
@@ -138,15 +139,19 @@ def test_only_assigned_partitions_are_asked_about_and_others_are_forgotten(
 ) -> None:
     """At once when they are assigned, however long the interval, and again when they are assigned again."""
     asked: list[list[PartitionKey]] = []
-    ask = CommittedOffsets.ask
+    ask = Asker.ask_committed
 
     def record(
-        self: CommittedOffsets, group: str, partitions: Collection[PartitionKey], timeout: float
-    ) -> dict[PartitionKey, int]:
+        self: Asker,
+        group: str,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Commits], None],
+    ) -> None:
         asked.append(list(partitions))
-        return ask(self, group, partitions, timeout)
+        ask(self, group, partitions, timeout, on_answer)
 
-    monkeypatch.setattr(CommittedOffsets, "ask", record)
+    monkeypatch.setattr(Asker, "ask_committed", record)
     field.commit(field.fast, 50, partition=0)
     field.commit(field.fast, 60, partition=1)
     source = field.source(field.fast, interval_seconds=3_600.0)
@@ -172,21 +177,27 @@ def test_an_answer_from_before_an_assignment_is_not_taken_in(field: Field, monke
     field.commit(field.fast, 50)
     source = field.source(field.fast)
     key = (field.topic, 0)
-    ask = CommittedOffsets.ask
+    ask = Asker.ask_committed
     is_first = True
 
     def ask_and_assign(
-        self: CommittedOffsets, group: str, partitions: Collection[PartitionKey], timeout: float
-    ) -> dict[PartitionKey, int]:
-        nonlocal is_first
-        answer = ask(self, group, partitions, timeout)
-        if is_first:
-            is_first = False
-            field.commit(field.fast, 30)
-            source.assign({key: 0}, None)
-        return answer
+        self: Asker,
+        group: str,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Commits], None],
+    ) -> None:
+        def assign_before(answer: Commits) -> None:
+            nonlocal is_first
+            if is_first:
+                is_first = False
+                field.commit(field.fast, 30)
+                source.assign({key: 0}, None)
+            on_answer(answer)
 
-    monkeypatch.setattr(CommittedOffsets, "ask", ask_and_assign)
+        ask(self, group, partitions, timeout, assign_before)
+
+    monkeypatch.setattr(Asker, "ask_committed", ask_and_assign)
     with running(source) as remote:
         source.assign({key: 0}, None)
         remote.wait_for(30, topic=field.topic)

@@ -16,7 +16,8 @@ from confluent_kafka import Producer
 
 from arroyo_sync.core.errors import NotReady
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
-from arroyo_sync.kafka.committed_offsets import CommittedOffsets
+from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.committed_offsets import Commits
 from arroyo_sync.leaders.commit_log import reader as commit_log_reader
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import LOGICAL_OFFSETS
@@ -329,6 +330,7 @@ def test_a_position_that_is_gone_shuts_the_gate_until_its_partition_was_read_aga
     log.publish(20, partition=1, log_partition=1)
     settings = {"queued.min.messages": 1, "fetch.message.max.bytes": 100}  # so that little is fetched ahead
     with reading(kafka, topic, settings=settings) as (source, remote):
+        remote.assign(source, 1, reach=100)
         assert (remote[0], remote[1]) == (10, 20)
         # A reader that stands still while its next records are written and deleted.
         proceed = threading.Event()
@@ -364,6 +366,7 @@ def test_a_commit_log_that_is_created_again_is_read_from_its_beginning(
         log.publish(offset, partition=1)
     log.publish(1_000)
     with reading(kafka, log.topic) as (source, remote):
+        remote.assign(source, 0, reach=1_000)
         assert remote[0] == 1_000
         kafka.recreate_topic(log.topic)
         log.renew()
@@ -458,15 +461,23 @@ def test_a_recent_start_sees_a_leader_that_goes_back_while_its_commit_is_asked_f
     """Whether its record is read before or after the commit is taken: the lower offset counts in the end."""
     group, _ = field.groups
     field.kafka.commit_offsets(group, field.name, {0: 70, 1: 70})
-    ask = CommittedOffsets.ask
+    ask = Asker.ask_committed
 
-    def go_back(self: CommittedOffsets, group: str, partitions: Collection[PartitionKey], timeout: float) -> Any:
-        committed = ask(self, group, partitions, timeout)
-        field.log.publish(40, 0, group, field.name)
-        remote.wait_until(lambda: (field.name, 0) in source.published(), "the record to be read")
-        return committed
+    def go_back(
+        self: Asker,
+        group: str,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Commits], None],
+    ) -> None:
+        def answer_later(committed: Commits) -> None:
+            field.log.publish(40, 0, group, field.name)
+            remote.wait_until(lambda: (field.name, 0) in source.published(), "the record to be read")
+            on_answer(committed)
 
-    monkeypatch.setattr(CommittedOffsets, "ask", go_back)
+        ask(self, group, partitions, timeout, answer_later)
+
+    monkeypatch.setattr(Asker, "ask_committed", go_back)
     with reading(field.kafka, field.log.topic, group, start="recent") as (source, remote):
         source.assign(field.keys, None)
         remote.wait_for(40, 0, field.name)
@@ -499,7 +510,7 @@ def test_a_recent_start_asks_nothing_of_groups_that_published_lately(
 ) -> None:
     """A leader with heartbeats is known from the end of the log alone."""
     asked: list[object] = []
-    monkeypatch.setattr(CommittedOffsets, "ask", lambda self, *arguments: asked.append(arguments))
+    monkeypatch.setattr(Asker, "ask_committed", lambda self, *arguments: asked.append(arguments))
     group, _ = field.groups
     for partition in range(8):
         field.write(partition, partition, group, 10)

@@ -14,8 +14,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
 from arroyo_sync.kafka.asker import Asker
-from arroyo_sync.kafka.end_offsets import KafkaWatermarks
 from arroyo_sync.leaders import verifier
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.reading import TIMEOUT_SECONDS, CommitLog, reading

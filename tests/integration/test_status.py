@@ -147,7 +147,7 @@ def test_the_lags_and_who_is_waited_for(world: World) -> None:
         ("LOCAL_BEHIND", 50, 50, 10, world.indexers),
         ("UNKNOWN", None, 90, 0, world.indexers),
     ]
-    assert exit_status == 0  # everything is younger than five minutes
+    assert exit_status == 0  # nothing has stood still for five minutes
     (writers,) = (each for each in told["partitions"][1]["leaders"] if each["group"] == world.writers)
     assert 0 <= writers["age_seconds"] < TIMEOUT_SECONDS
 
@@ -249,7 +249,7 @@ def test_watch_looks_again_and_again_until_it_is_interrupted(world: World) -> No
                     break
             process.send_signal(signal.SIGINT)
             process.stdout.read()
-            assert process.wait(TIMEOUT_SECONDS) == 130
+            assert process.wait(TIMEOUT_SECONDS) in (0, 2)  # the last look's
         finally:
             process.kill()
 

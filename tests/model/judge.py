@@ -315,8 +315,11 @@ class Judge:
     # The state manager.
 
     def state_changed(self, partition: int, previous: object, state: object, offsets: tuple[int | None, ...]) -> None:
-        if previous is not self.states.get(partition):
-            self.violation("State", f"p{partition}: from {previous}, but was {self.states.get(partition)}")
+        before = self.states.get(partition)
+        if previous is None and getattr(before, "name", None) == "UNKNOWN":
+            before = None  # it wasn't assigned meanwhile, so it had left the manager
+        if previous is not before:
+            self.violation("State", f"p{partition}: from {previous}, but was {before}")
         if state is previous or getattr(state, "name", None) != state_of(*offsets):
             self.violation("State", f"p{partition}: to {state} with {offsets}")
         self.states[partition] = state

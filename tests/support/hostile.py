@@ -169,7 +169,7 @@ IN_SETTINGS = {
     "'s names": ("configuration", lambda value: {**SETTINGS, value: "x"}, kinds("text")),
 }
 IN_GROUPS = {"'s names": ("groups", lambda value: [value], kinds("text"))}
-IN_TOPIC = {".name": ("topic", lambda value: Topic(value), kinds("text"))}  # type: ignore[arg-type]
+IN_TOPIC = {".name": ("topic", lambda value: Topic(value), kinds("text"))}
 
 
 def named(argument: str, inner: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.integration.cluster.waiting import wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+README = Path(__file__).parents[2] / "README.md"
 SECONDS = 60.0
 
 

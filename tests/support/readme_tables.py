@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.observe.metrics import METRICS
-from arroyo_sync.status.command import _parser
-
-README = Path(__file__).parents[2] / "README.md"
+from arroyo_sync.status.arguments import parser
 
 
 def metrics_table() -> str:
@@ -31,7 +28,7 @@ def factory_defaults() -> dict[str, object]:
 
 def status_flags() -> str:
     """Every flag of ``arroyo-sync status``, as its help has it."""
-    commands = next(each for each in _parser()._actions if isinstance(each, argparse._SubParsersAction))
+    commands = next(each for each in parser()._actions if isinstance(each, argparse._SubParsersAction))
     rows = [
         (", ".join(f"`{flag}`" for flag in each.option_strings), each.help or "")
         for each in commands.choices["status"]._actions

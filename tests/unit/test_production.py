@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from arroyo_sync.observe.metrics import METRICS, Kind, MetricDef
-from tests.support.programs import EXAMPLES
-from tests.support.readme_tables import README, factory_defaults
+from tests.support.programs import EXAMPLES, README
+from tests.support.readme_tables import factory_defaults
 
 PRODUCTION = EXAMPLES / "production"
 sys.path.insert(0, str(PRODUCTION))

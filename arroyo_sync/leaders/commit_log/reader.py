@@ -22,22 +22,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from threading import Event
 from typing import Any, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
+from arroyo_sync.core.errors import CommitLogMissing
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.client_settings import metadata_refresh_seconds, servers_of
 from arroyo_sync.kafka.errors import (
     POSITION_IS_GONE,
     TOPIC_IS_GONE,
+    ClientErrors,
     is_fatal,
     is_fatal_for_reading,
-    more_telling,
+    no_broker_answered,
 )
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
@@ -51,7 +52,7 @@ BATCH = 10_000
 """How many records are taken at once, if so many are there: about ten milliseconds of work."""
 BATCH_BYTES = 16_000_000
 """How many bytes of them: fewer are taken if they are large."""
-SAMPLED = 16
+SAMPLED = 64
 """Of so many records of a batch, one is measured."""
 POLL_SECONDS = 0.1
 ASK_TIMEOUT_SECONDS = 1.0
@@ -69,7 +70,7 @@ class ReaderSettings:
     """See `CommitLogConsumer`."""
 
     topic: str
-    configuration: Mapping[str, Any]
+    configuration: Mapping[str, Any] = field(repr=False)
     start: Literal["all", "recent"]
     lookback_seconds: float
     wait_for_topic: bool
@@ -110,8 +111,7 @@ class CommitLogReader:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, settings.clock)
         self._reads_all = settings.start == "all"
         self._must_read_all = Event()
-        self._last_error: KafkaError | None = None
-        self._end: KafkaError | None = None
+        self._errors = ClientErrors()
         self.lag: int | None = None
         """How many offsets are still to be read, as far as the client knew a moment ago. Any thread may read it."""
         self._lag_at = 0.0
@@ -128,10 +128,8 @@ class CommitLogReader:
 
     def on_error(self, error: KafkaError) -> None:
         """Told by librdkafka, out of ``poll``, of an error that isn't about one partition."""
-        self._last_error = more_telling(self._last_error, error)
-        if is_fatal(error):
-            self._end = self._end or error  # others follow it: that all brokers are down, for one
-        elif self._throttle.should_log(error.code()):
+        self._errors.add(error)
+        if not is_fatal(error) and self._throttle.should_log(error.code()):
             logger.warning("Commit log %s: %s. It is tried again", self._topic, error.str())
 
     def run(self, consumer: Consumer, identity: TopicIdentity) -> None:
@@ -176,7 +174,7 @@ class CommitLogReader:
         first = consumer.poll(POLL_SECONDS)
         if first is not None:
             self._process(consumer, identity, [first, *consumer.consume(self._batch_size(first), 0)])
-        self._raise_what_ends()
+        self._errors.raise_fatal()
         if self._must_read_all.is_set():
             self._must_read_all.clear()
             self._forget(consumer, list(self._partitions.positions))
@@ -199,10 +197,6 @@ class CommitLogReader:
             lag += max(0, ends[1] - position)
         return lag
 
-    def _raise_what_ends(self) -> None:
-        if self._end is not None:
-            raise KafkaException(self._end)
-
     # Finding partitions.
 
     def _wait_for_topic(self, consumer: Consumer) -> list[int]:
@@ -216,16 +210,12 @@ class CommitLogReader:
                 partitions = list_partitions(consumer, self._topic, ASK_TIMEOUT_SECONDS)
             except KafkaException as error:
                 consumer.poll(POLL_SECONDS)  # for `on_error`
-                self._raise_what_ends()
-                if is_fatal(error.args[0]):
-                    raise
-                reason = (self._last_error or error.args[0]).str()
-                self._waits_for = f"an answer of {servers}: {reason}"
+                self._errors.raise_fatal(error)
+                reason = self._errors.reason(error.args[0])
+                self._waits_for = f"an answer of {servers}: {reason.str()}"
                 if self._clock() < deadline:
                     continue
-                raise BrokersUnreachable(
-                    f"no broker of {servers} answered within {settings.connect_timeout:g} s: {reason}"
-                ) from error
+                raise no_broker_answered(settings.configuration, settings.connect_timeout, reason) from error
             if partitions:
                 return partitions
             missing_answers += 1

@@ -15,23 +15,25 @@ Why this is safe
     - Timestamps that are wrong only move S. Wherever it lies up to E, the two points above hold.
 
     They need that C is the leaders' own: read from the cluster where they commit, under the names that they publish.
-    Only the user knows that, so the default is to read all. If nothing can be seen of a group, all is read, too.
+    Only the user knows that, so the default is to read all. If a group has committed nothing at all that can be seen,
+    all is read, too. If it has, a partition without a commit is unknown until the group publishes something of it.
 
-Threads: for the checking thread, which it blocks for at most `TIMEOUT_SECONDS` a group.
+Threads: for the checking thread. Nothing blocks; answers come on the asker's threads, and wake the checking one.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.client_settings import servers_of
-from arroyo_sync.kafka.committed_offsets import CommittedOffsets
+from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.committed_offsets import Commits
 from arroyo_sync.kafka.errors import is_fatal
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 
@@ -45,8 +47,10 @@ class RecentStart:
     """Step (3): fills in the commits of groups of which the end of the commit log says nothing.
 
     :param topic: the commit log, for log lines.
-    :param data_configuration: librdkafka settings of the cluster where the groups commit.
+    :param asker: asks the cluster where the groups commit.
+    :param servers: that cluster's, for log lines.
     :param read_all: called if nothing can be seen of a group's commits: the whole commit log is to be read instead.
+    :param wake: called when an answer has come, so that `step` is called.
     :param clock: monotonic seconds.
     """
 
@@ -54,77 +58,98 @@ class RecentStart:
         self,
         topic: str,
         offsets: LeaderOffsets,
-        data_configuration: Mapping[str, Any],
+        asker: Asker,
+        servers: str,
         read_all: Callable[[], None],
+        wake: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         self._topic = topic
         self._offsets = offsets
-        self._data_configuration = data_configuration
+        self._asker = asker
+        self._servers = servers
         self._read_all = read_all
+        self._wake = wake
         self._clock = clock
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
-        self._committed = CommittedOffsets(data_configuration, self._on_error)
-        self._end: KafkaError | None = None
+        # Written by the threads that ask, emptied by the checking one; a deque takes both.
+        self._answers: deque[tuple[str, Commits]] = deque()
+        # The checking thread's.
         self._is_over = False
+        self._waits_for: set[str] = set()
+        self._retry_at: dict[str, float] = {}
+        self._with_commits: set[str] = set()
         # A group is asked once about each partition: what it commits later, it publishes.
         self._asked: set[tuple[str, PartitionKey]] = set()
 
     def step(self) -> float:
-        """Ask what is to be asked.
+        """Take in the answers that have come, and ask what is to be asked.
 
         :returns: in how many seconds it wants to be called again at the latest.
         :raises KafkaException: an error that can't be ridden out.
         """
+        while self._answers and not self._is_over:
+            self._take(*self._answers.popleft())
         if self._is_over:
             return float("inf")
         again_seconds = float("inf")
         for group in self._offsets.groups:
+            if group in self._waits_for:
+                continue
             partitions = [
                 key for key in self._offsets.partitions_without_report(group) if (group, key) not in self._asked
             ]
             if not partitions:
                 continue
-            try:
-                committed = self._committed.ask(group, partitions, TIMEOUT_SECONDS)
-            except KafkaException as error:
-                self._raise_what_ends(error)
-                if self._throttle.should_log(group):
-                    logger.warning(
-                        "Commit log %s: can't ask what group %r has committed: %s. It is tried again",
-                        self._topic,
-                        group,
-                        error.args[0].str(),
-                    )
-                again_seconds = RETRY_SECONDS
+            seconds = self._retry_at.get(group, 0.0) - self._clock()
+            if seconds > 0:
+                again_seconds = min(again_seconds, seconds)
                 continue
-            if not committed:
-                self._is_over = True
-                logger.warning(
-                    "Commit log %s is read from its beginning, since group %r has no commits at %s",
-                    self._topic,
-                    group,
-                    servers_of(self._data_configuration),
-                )
-                self._read_all()
-                break
-            self._asked.update((group, key) for key in partitions)
+            self._waits_for.add(group)
+            self._asker.ask_committed(group, partitions, TIMEOUT_SECONDS, partial(self._hear, group))
+        if self._answers:  # some are known at once
+            return min(again_seconds, self.step())
+        return again_seconds
+
+    def _hear(self, group: str, answer: Commits) -> None:
+        """Called by the asker, on any thread, once for each question."""
+        self._answers.append((group, answer))
+        self._wake()
+
+    def _take(self, group: str, answer: Commits) -> None:
+        self._waits_for.discard(group)
+        errors = [each for each in answer.values() if isinstance(each, KafkaError)]
+        committed = {key: offset for key, offset in answer.items() if isinstance(offset, int)}
+        if committed:
+            self._with_commits.add(group)
             filled = self._offsets.seed_from_committed(
                 [(key, group, offset) for key, offset in committed.items()], self._clock()
             )
             logger.info("Commit log %s: took what group %r has committed of %d partitions", self._topic, group, filled)
-        return again_seconds
+        if errors:
+            self._asked.update((group, key) for key in committed)
+            self._retry(group, errors)
+        elif group in self._with_commits:
+            self._asked.update((group, key) for key in answer)
+        else:
+            self._is_over = True
+            logger.warning(
+                "Commit log %s is read from its beginning, since group %r has no commits at %s",
+                self._topic,
+                group,
+                self._servers,
+            )
+            self._read_all()
 
-    def close(self) -> None:
-        """Close the clients."""
-        self._committed.close()
-
-    def _on_error(self, error: KafkaError) -> None:
-        if is_fatal(error):
-            self._end = self._end or error
-
-    def _raise_what_ends(self, error: KafkaException) -> None:
-        if self._end is not None:
-            raise KafkaException(self._end) from error
-        if is_fatal(error.args[0]):
-            raise error
+    def _retry(self, group: str, errors: Sequence[KafkaError]) -> None:
+        for error in errors:
+            if is_fatal(error):
+                raise KafkaException(error)
+        self._retry_at[group] = self._clock() + RETRY_SECONDS
+        if self._throttle.should_log(group):
+            logger.warning(
+                "Commit log %s: can't ask what group %r has committed: %s. It is tried again",
+                self._topic,
+                group,
+                errors[0].str(),
+            )

@@ -20,7 +20,7 @@ from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import SynchronizedStrategy
-from arroyo_sync.kafka.end_offsets import KafkaWatermarks
+from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
 from arroyo_sync.testing import ManualSource
 from tests.support.fakes import EVENTS, ScriptedConsumer, ScriptedStep, message, partition
 from tests.support.harness import CarefulSource, NotedSource
@@ -145,6 +145,10 @@ def test_a_source_that_was_written_before_topics_were_told_goes_on_as_it_is() ->
 
         def start(self, manager: object) -> None: ...
         def check(self) -> None: ...
+        def stop(self, timeout: float) -> None: ...
+        def assign(self, positions: object, watermarks: object) -> None: ...
+        def revoke(self, partitions: object) -> None: ...
+        def received(self, topic: str, partition: int, next_offset: int) -> None: ...
 
     older: Any = OlderSource()
     flow = make_factory(older).flow_control(ScriptedConsumer())

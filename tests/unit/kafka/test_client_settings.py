@@ -67,7 +67,12 @@ def test_a_client_that_is_never_polled_has_nothing_to_tell(make: Any) -> None:
 
 def test_an_administrators_client_has_no_consumers_settings() -> None:
     """It would warn of each."""
-    assert admin_settings(ARROYO).keys() == {"log_level", "bootstrap.servers", "sasl.password"}
+    assert admin_settings(ARROYO).keys() == {
+        "log_level",
+        "socket.timeout.ms",
+        "bootstrap.servers",
+        "sasl.password",
+    }
 
 
 @pytest.mark.parametrize(
@@ -86,3 +91,15 @@ def test_brokers_must_be_named() -> None:
     for configuration in ({"bootstrap.servers": "a"}, {"metadata.broker.list": "a"}, {"test.mock.num.brokers": 1}):
         check_configuration("configuration", configuration)
         assert servers_of(configuration)
+
+
+@pytest.mark.parametrize("make", [query_settings, admin_settings])
+def test_a_broker_that_stands_still_is_given_up_soon_unless_the_user_says_otherwise(make: Any) -> None:
+    """Whoever only asks has other brokers to ask."""
+    assert make(ARROYO)["socket.timeout.ms"] == 3_000
+    assert make({**ARROYO, "socket.timeout.ms": 60_000})["socket.timeout.ms"] == 60_000
+
+
+def test_whoever_asks_for_commits_sees_those_from_before_a_transaction_that_hangs() -> None:
+    """Whatever the user's consumer reads."""
+    assert query_settings({**ARROYO, "isolation.level": "read_committed"})["isolation.level"] == "read_uncommitted"

@@ -9,8 +9,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.asker import Asker
-from arroyo_sync.kafka.end_offsets import KafkaWatermarks, LastEndOffsets
+from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
+from arroyo_sync.kafka.asker import Asker, LastEndOffsets
 
 FIRST, SECOND = ("events", 0), ("events", 1)
 

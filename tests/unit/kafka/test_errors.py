@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.kafka.errors import POSITION_IS_GONE, TOPIC_IS_GONE, is_fatal, is_fatal_for_reading, more_telling
+from arroyo_sync.kafka.errors import POSITION_IS_GONE, TOPIC_IS_GONE, ClientErrors, is_fatal, is_fatal_for_reading
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,29 @@ def test_that_all_brokers_are_down_does_not_hide_why() -> None:
     """Older librdkafkas tell it last, after the error of the one broker that there is."""
     cause = KafkaError(KafkaError._SSL, "certificate verify failed")
     consequence = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
-    assert more_telling(cause, consequence) is cause
-    assert more_telling(consequence, cause) is cause
-    assert more_telling(None, consequence) is consequence
+    timeout = KafkaError(KafkaError._TIMED_OUT, "the time is over")
+    errors = ClientErrors()
+    assert errors.reason(timeout) is timeout
+    for error, reason in ((consequence, consequence), (cause, cause), (consequence, cause)):
+        errors.add(error)
+        assert errors.reason(timeout) is reason
+
+
+def test_the_first_error_that_can_not_be_ridden_out_is_raised() -> None:
+    """Others follow from it. It wins over the error of the call that it spoiled, which counts by itself otherwise."""
+    first, second = KafkaError(KafkaError._AUTHENTICATION, "wrong"), KafkaError(KafkaError._AUTHENTICATION, "again")
+    refused = KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+    timeout = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    errors = ClientErrors()
+    errors.add(KafkaError(KafkaError._TRANSPORT))
+    errors.raise_fatal()
+    errors.raise_fatal(timeout)
+    with pytest.raises(KafkaException) as raised:
+        errors.raise_fatal(refused)
+    assert raised.value is refused
+    errors.add(first)
+    errors.add(second)
+    with pytest.raises(KafkaException) as raised:
+        errors.raise_fatal(timeout)
+    assert raised.value.args == (first,)
+    assert raised.value.__cause__ is timeout

@@ -17,8 +17,7 @@ from arroyo_sync.observe.metrics import METRICS, REFUSED_VALUES, Kind
 from arroyo_sync.observe.metrics_reporter import MetricsReporter, send
 from tests.support.every_metric import report_everything
 from tests.support.metrics_backend import MAY_HAVE_A_GROUP, RecordingMetrics
-from tests.support.programs import EXAMPLES
-from tests.support.readme_tables import README
+from tests.support.programs import EXAMPLES, README
 
 sys.path.insert(0, str(EXAMPLES / "production"))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import replace
 
 import pytest
@@ -201,7 +202,7 @@ def test_refusals_are_one_line_a_minute(caplog: pytest.LogCaptureFixture) -> Non
         now += 1.0
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.message.startswith("The metrics backend refused arroyo_sync.remote_offset and 11 other metrics;")
+    assert re.match(r"The metrics backend refused arroyo_sync.remote_offset and \d+ other metrics;", record.message)
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "no arroyo_sync.remote_offset here"
     reporter.report(SNAPSHOT)

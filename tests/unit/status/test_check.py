@@ -1,33 +1,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.grade import Grade
+from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.status.check import MAX_FETCHED, ExitStatus, Status, StatusCheck
 
 NOW = 10_000.0
 STALLED_AFTER = 300.0
 LOOK_AGAIN = 5.0
+OLD = 1000.0
 
 
 def partition(
-    local: int | None, remote: int | None, high: int = 100, index: int = 0, group_offset: int | None = None
+    local: int | None,
+    remote: int | None,
+    high: int = 100,
+    index: int = 0,
+    *,
+    low: int = 0,
+    group: str = "writers",
+    report_age: float = OLD,
 ) -> PartitionSnapshot:
-    leader = LeaderSnapshot("writers", remote if group_offset is None else group_offset)
-    return PartitionSnapshot("events", index, local, remote, 0, high, (leader,))
+    leader = LeaderSnapshot(group, remote, published_at=None if remote is None else NOW - report_age)
+    return PartitionSnapshot("events", index, local, remote, low, high, (leader,))
 
 
 class Brokers:
-    """What is read, look after look, and how old the messages at the positions are."""
+    """What is read, look after look, and the message at each position, by partition: its offset and its age."""
 
-    def __init__(self, *looks: list[PartitionSnapshot], ages: Mapping[int, float] | None = None) -> None:
+    def __init__(
+        self,
+        *looks: list[PartitionSnapshot],
+        ages: Mapping[int, float | None] | None = None,
+        names: Collection[str] = (),
+    ) -> None:
         self.looks = list(looks)
-        self.ages = {0: 1000.0} if ages is None else ages
+        self.ages = {0: OLD, 1: OLD} if ages is None else ages
+        self.names = names
         self.now = NOW
         self.slept: list[float] = []
         self.asked: list[Mapping[PartitionKey, int]] = []
@@ -37,59 +52,82 @@ class Brokers:
         looked = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
         return Snapshot(self.now, tuple(looked))
 
-    def written_at(self, positions: Mapping[PartitionKey, int]) -> Mapping[PartitionKey, float]:
+    def find_messages(self, positions: Mapping[PartitionKey, int]) -> Mapping[PartitionKey, NextMessage]:
         self.asked.append(positions)
-        return {key: NOW - self.ages[key[1]] for key in positions if key[1] in self.ages}
+        found = {}
+        for key, position in positions.items():
+            if key[1] in self.ages:
+                age = self.ages[key[1]]
+                found[key] = NextMessage(None) if age is None else NextMessage(position, NOW - age)
+        return found
+
+    def groups_on_log(self) -> Collection[str]:
+        return self.names
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now += seconds
 
 
+OK, WAITING, STALLED, UNKNOWN = Grade.OK, Grade.WAITING, Grade.STALLED, Grade.UNKNOWN
+
+
 @pytest.mark.parametrize(
-    ("looks", "exit_status", "waits_for"),
+    ("looks", "exit_status", "grade", "waits_for"),
     [
-        pytest.param([[partition(100, 100)]], 0, None, id="nothing waits"),
-        pytest.param([[partition(50, 50)]], 1, WaitsFor.LEADER, id="the leader doesn't move between two looks"),
-        pytest.param([[partition(50, 80)]], 1, WaitsFor.FOLLOWER, id="the follower doesn't move between two looks"),
-        pytest.param([[partition(50, None)]], 1, WaitsFor.LEADER, id="a leader never published, and messages are old"),
-        pytest.param([[partition(50, 50)], [partition(50, 60)]], 0, None, id="the leader works through its backlog"),
-        pytest.param([[partition(50, 80)], [partition(60, 80)]], 0, None, id="the follower works through its backlog"),
-        pytest.param([[partition(50, 80)], [partition(50, 90)]], 1, WaitsFor.FOLLOWER, id="only the leader moves"),
-        pytest.param([[partition(99, 99)]], 0, None, id="a transaction's marker is no message"),
+        pytest.param([[partition(100, 100)]], 0, OK, None, id="nothing waits"),
+        pytest.param([[partition(50, 50)]], 1, STALLED, WaitsFor.LEADER, id="the leader's last report is old"),
+        pytest.param([[partition(50, 50, report_age=60)]], 0, WAITING, WaitsFor.LEADER, id="not so old yet"),
+        pytest.param([[partition(50, 50, report_age=4)]], 0, OK, WaitsFor.LEADER, id="a busy leader reports"),
+        pytest.param([[partition(50, 80)]], 0, WAITING, WaitsFor.FOLLOWER, id="the follower doesn't move in two looks"),
         pytest.param(
-            [[partition(None, 80), partition(5, 5, 5, 1)]], 1, WaitsFor.FOLLOWER, id="one was never committed"
+            [[partition(50, 80)], [partition(60, 80)]], 0, OK, WaitsFor.FOLLOWER, id="a healthy follower's commit lags"
         ),
-        pytest.param([[partition(None, 80)]], 1, WaitsFor.FOLLOWER, id="nothing was ever committed, messages are old"),
+        pytest.param([[partition(50, 50)], [partition(50, 60)]], 0, OK, WaitsFor.FOLLOWER, id="the leader works"),
+        pytest.param([[partition(None, 80)]], 2, UNKNOWN, WaitsFor.FOLLOWER, id="nothing was ever committed"),
+        pytest.param([[partition(50, None)]], 2, UNKNOWN, WaitsFor.LEADER, id="the leader never reported"),
+        pytest.param([[partition(100, None)]], 2, UNKNOWN, None, id="the leader never reported, and all is done"),
+        pytest.param([[partition(5, 50, low=20)]], 1, STALLED, None, id="committed below the log's beginning"),
+        pytest.param([[partition(500, 50)]], 1, STALLED, None, id="committed beyond the log's end"),
+        pytest.param(
+            [[partition(50, 50), partition(100, None, 100, 1)]], 1, STALLED, WaitsFor.LEADER, id="a stall is worse"
+        ),
     ],
 )
-def test_the_verdict(looks: list[list[PartitionSnapshot]], exit_status: int, waits_for: WaitsFor | None) -> None:
-    """The message at the position is old enough: a second look tells."""
+def test_the_verdict(
+    looks: list[list[PartitionSnapshot]], exit_status: int, grade: Grade, waits_for: WaitsFor | None
+) -> None:
+    """From the first look and, where it can't tell, a second one."""
     status = Brokers(*looks).check.check_once()
-    assert status.exit_status == exit_status
-    assert [stall.waits_for for stall in status.stalls] == ([] if waits_for is None else [waits_for])
+    assert (status.exit_status, status.grade) == (exit_status, grade)
+    assert status.verdicts[0].waits_for == waits_for
 
 
-def test_young_messages_are_no_stall_and_need_no_second_look() -> None:
-    """The leader just hasn't got there yet."""
-    brokers = Brokers([partition(50, 50)], ages={0: 299.0})
+@pytest.mark.parametrize(
+    ("ages", "grade", "seconds"),
+    [
+        pytest.param({0: 20.0}, STALLED, 25.0, id="younger than the report"),
+        pytest.param({0: 249_380_884.0}, STALLED, 1005.0, id="mirrored"),
+        pytest.param({0: -3600.0}, STALLED, 1005.0, id="from the future"),
+        pytest.param({}, STALLED, 1005.0, id="not told"),
+        pytest.param({0: None}, OK, None, id="there is none: markers, aborted messages, compacted"),
+    ],
+)
+def test_a_wait_is_never_as_old_as_a_message_says(
+    ages: Mapping[int, float | None], grade: Grade, seconds: float | None
+) -> None:
+    """It is as old as the leader's last report, and younger if the message came later."""
+    brokers = Brokers([partition(50, 50)], ages=ages)
+    brokers.check = StatusCheck(brokers, "forwarder", 10.0, LOOK_AGAIN, brokers.sleep)
+    (verdict,) = brokers.check.check_once().verdicts
+    assert (verdict.grade, verdict.waiting_seconds) == (grade, seconds)
+
+
+def test_a_leader_that_reports_needs_no_second_look() -> None:
+    """It just hasn't got there yet."""
+    brokers = Brokers([partition(50, 50, report_age=4.0)])
     assert brokers.check.check_once().exit_status is ExitStatus.GOING_ON
     assert brokers.slept == []
-
-
-def test_a_stall_is_as_old_as_its_oldest_message() -> None:
-    """As of the second look."""
-    brokers = Brokers([partition(50, 50)])
-    (stall,) = brokers.check.check_once().stalls
-    assert stall.waiting_seconds == 1000.0 + LOOK_AGAIN
-    assert brokers.slept == [LOOK_AGAIN]
-    assert (stall.group, stall.group_offset, stall.behind) == ("writers", 50, 50)
-
-
-def test_a_position_with_no_message_does_not_wait() -> None:
-    """What lies there is a transaction's marker, or was compacted away."""
-    brokers = Brokers([partition(50, 50)], ages={})
-    assert brokers.check.check_once().exit_status is ExitStatus.GOING_ON
 
 
 def test_of_many_partitions_only_some_messages_are_fetched_those_of_the_longest_lag_first() -> None:
@@ -98,6 +136,22 @@ def test_of_many_partitions_only_some_messages_are_fetched_those_of_the_longest_
     brokers = Brokers([partition(50, 50, 100 + index, index) for index in range(count)], ages={})
     brokers.check.check_once()
     assert {key[1] for key in brokers.asked[0]} == set(range(50, count))
+
+
+def test_what_was_found_is_not_looked_for_again_until_it_is_passed() -> None:
+    """A watch fetches no message twice."""
+    brokers = Brokers([partition(50, 50)], [partition(50, 50)], [partition(60, 60)])
+    brokers.check.check_once()
+    brokers.check.check_once()
+    assert brokers.asked == [{("events", 0): 50}, {("events", 0): 60}]
+
+
+def test_that_nothing_is_there_is_looked_at_again_when_something_is_written() -> None:
+    """Where an aborted message lay, the next one may be a real one behind it."""
+    brokers = Brokers([partition(50, 50, 60)], [partition(50, 50, 60)], [partition(50, 50, 70)], ages={0: None})
+    for _ in range(3):
+        brokers.check.check_once()
+    assert len(brokers.asked) == 2
 
 
 def test_watching_needs_no_second_look_later_on() -> None:
@@ -121,6 +175,22 @@ def test_a_follower_that_has_committed_nothing_can_not_be_told() -> None:
     assert status.doubts == ("group 'forwarder' has committed nothing of events: is its name right, and has it run?",)
 
 
+@pytest.mark.parametrize(
+    ("group", "names", "says"),
+    [
+        ("typo", ["writers", "indexers"], "is its name right? These have: 'indexers', 'writers'"),
+        ("typo", [], "and no other has: is its name right, and does it publish?"),
+        ("writers,indexers", ["writers"], "are these several groups? Give --leader-group for each"),
+    ],
+)
+def test_a_group_that_never_reported_is_said_with_those_that_did(group: str, names: list[str], says: str) -> None:
+    """What is configured can't be right."""
+    status = Brokers([partition(100, None, group=group)], names=names).check.check_once()
+    (doubt,) = status.doubts
+    assert doubt.startswith(f"group {group!r} has never reported of this topic")
+    assert doubt.endswith(says)
+
+
 def test_the_exit_statuses_are_those_that_are_documented() -> None:
     """They are an interface: 0 all right, 1 stalled, 2 can't tell."""
     assert [(each.name, each.value) for each in ExitStatus] == [("GOING_ON", 0), ("STALLED", 1), ("UNKNOWN", 2)]
@@ -130,7 +200,7 @@ def test_json_tells_the_verdict_and_everything_it_rests_on() -> None:
     """For scripts."""
     status = Brokers([partition(50, 50), partition(None, 0, 0, 1)]).check.check_once()
     told = json.loads(json.dumps(status.to_json()))
-    assert told["status"] == "stalled"
+    assert (told["status"], told["grade"]) == ("stalled", "stalled")
     assert told["stalls"] == [
         {
             "topic": "events",
@@ -141,6 +211,10 @@ def test_json_tells_the_verdict_and_everything_it_rests_on() -> None:
             "behind": 50,
             "waiting_seconds": 1005.0,
         }
+    ]
+    assert [(each["partition"], each["grade"], each["behind_is_exact"]) for each in told["verdicts"]] == [
+        (0, "stalled", False),
+        (1, "ok", True),
     ]
     assert [each["gated_lag"] for each in told["partitions"]] == [50, 0]
     assert Status(Snapshot(NOW, ())).to_json()["status"] == "going_on"

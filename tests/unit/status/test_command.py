@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+import arroyo_sync
 from arroyo_sync.core.errors import ArroyoSyncError
 from arroyo_sync.status.command import main
 
@@ -37,26 +40,39 @@ def test_a_missing_argument_is_exit_status_2(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param([], "names no brokers: give it 'bootstrap.servers'", id="no brokers"),
+        pytest.param([], "no brokers: give --bootstrap-servers", id="no brokers"),
+        pytest.param(
+            ["--bootstrap-servers", "127.0.0.1:1", "--commit-log-bootstrap-servers", ""],
+            "no broker of 127.0.0.1:1",
+            id="an empty flag is none",
+        ),
+        pytest.param(["-X", "error_cb=print"], "error_cb: it takes a function", id="a callback as text"),
+        pytest.param(["-X", "client.id=\udcff"], "setting client.id isn't UTF-8", id="a setting that isn't UTF-8"),
+        pytest.param(
+            ["--bootstrap-servers", "127.0.0.1:1", "--leader-group", "forwarder"],
+            "--leader-group forwarder is the --follower-group too",
+            id="the follower's own group as leader",
+        ),
+        pytest.param(
+            ["--bootstrap-servers", "127.0.0.1:1", "--commit-log", "events"],
+            "--commit-log events is the --topic too",
+            id="the data topic as commit log",
+        ),
         pytest.param(["--bootstrap-servers", "127.0.0.1:1", "-X", "nonsense=1"], '"nonsense"', id="unknown setting"),
         pytest.param(["-X", "nonsense"], "-X takes name=value", id="no setting"),
         pytest.param(["--config", "/nowhere"], "/nowhere: No such file", id="no file"),
         pytest.param(
-            ["--bootstrap-servers", "127.0.0.1:1", "--timeout", "0.1"],
+            ["--bootstrap-servers", "127.0.0.1:1"],
             "no broker of 127.0.0.1:1 answered within 0.1 s",
             id="no broker",
         ),
-        pytest.param(
-            ["--bootstrap-servers", "127.0.0.1:1", "--commit-log", "a:b"], "a:b", id="an impossible commit log"
-        ),
-        pytest.param(["--bootstrap-servers", "127.0.0.1:1", "--topic", ""], "the topic's name is empty", id="no topic"),
     ],
 )
 def test_what_keeps_it_from_telling_is_one_line_and_exit_status_2(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On standard error, without a traceback."""
-    assert main([*REQUIRED, *arguments]) == 2
+    assert main([*REQUIRED, "--timeout", "0.1", *arguments]) == 2
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith("arroyo-sync: ")
@@ -84,7 +100,7 @@ def test_a_password_that_an_error_quotes_is_filtered(
     """Whoever made the error."""
 
     def fail(query: object) -> None:
-        raise ArroyoSyncError("can't log in with hunter2")
+        raise ArroyoSyncError("can't log in\nwith hunter2")
 
     monkeypatch.setattr("arroyo_sync.status.command.StatusReader", fail)
     monkeypatch.setenv("ARROYO_SYNC_KAFKA_SASL_PASSWORD", "hunter2")
@@ -104,9 +120,119 @@ def test_without_rich_it_says_what_to_install(
 
 
 @pytest.mark.parametrize("flag", ["--timeout", "--watch", "--stalled-after", "--look-again"])
-def test_times_are_more_than_0(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """An argument like any other."""
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("0", "more than 0 seconds and up to"),
+        ("-1", "more than 0 seconds and up to"),
+        ("inf", "more than 0 seconds and up to"),
+        ("nan", "more than 0 seconds and up to"),
+        ("1e300", "more than 0 seconds and up to"),
+        ("abc", "'abc' is no number of seconds"),
+    ],
+)
+def test_times_are_more_than_0_and_finite(flag: str, value: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An argument like any other, in words."""
+    assert refused([*REQUIRED, f"{flag}={value}"], capsys).endswith(
+        f"{value}\n" if "is no" not in says else f"{says}\n"
+    )
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said of arguments that are refused, with exit status 2."""
     with pytest.raises(SystemExit) as raised:
-        main([*REQUIRED, flag, "0"])
+        main(arguments)
     assert raised.value.code == 2
-    assert "more than 0 seconds" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--topic", ""], "'' can't be a topic"),
+        (["--topic", "t" * 5000], "(5000 characters) can't be a topic: it has 1 to 249"),
+        (["--commit-log", "a:b"], "'a:b' can't be a topic"),
+        (["--topic", "\udcff"], "can't be a topic"),
+        (["--leader-group", "\udcff"], "can't be a group: the name isn't UTF-8"),
+        (["--leader-group", "a\0b"], "can't be a group: the name holds a zero byte"),
+        (["--follower-group", ""], "the group's name is empty"),
+        (["--follower-group", "g" * 40_000], "(40000 characters) can't be a group"),
+        (["--verdict", "ill"], "'ill' is no grade: give some of stalled, unknown, waiting, ok"),
+        (["--partition", "-1"], "'-1' is no partition"),
+    ],
+)
+def test_names_that_can_not_be_are_refused_before_a_client_gets_them(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """librdkafka ends the process for some of them."""
+    assert says in refused([*REQUIRED, *arguments], capsys)
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the installer knows it."""
+    with pytest.raises(SystemExit) as raised:
+        main(["--version"])
+    assert raised.value.code == 0
+    assert capsys.readouterr().out == f"arroyo-sync {version('arroyo-sync')}\n"
+    assert arroyo_sync.__version__ == version("arroyo-sync")
+
+
+def broken(query: object) -> None:
+    raise RuntimeError("a fault of ours")
+
+
+def test_a_fault_of_ours_is_one_line_and_exit_status_2_and_debug_shows_where(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 means that something stands still, and nothing else."""
+    monkeypatch.setattr("arroyo_sync.status.command.StatusReader", broken)
+    arguments = [*REQUIRED, "--bootstrap-servers", "127.0.0.1:1", "--json", "--no-members"]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == "arroyo-sync: RuntimeError: a fault of ours (--debug shows where)\n"
+    assert main([*arguments, "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+PROGRAM = """\
+import sys
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.status import command
+
+class Reader:
+    timeout = 1.0
+    def __init__(self, query): pass
+    def read(self):
+        leader = LeaderSnapshot("writers", 100)
+        each = [PartitionSnapshot("events", index, 100, 100, 0, 100, (leader,)) for index in range(3000)]
+        return Snapshot(0.0, tuple(each))
+    def groups_on_log(self): return ()
+    def close(self): pass
+
+command.StatusReader = Reader
+sys.exit(command.main())
+"""
+"""The command with a reader that needs no brokers, and much to say."""
+
+OUTPUTS = {
+    "a closed pipe": ("| true", 0, ""),
+    "a full disk": ("> /dev/full", 2, "arroyo-sync: the output can't be written: No space left on device\n"),
+    "a closed output": (">&-", 2, "arroyo-sync: the output can't be written: standard output is closed\n"),
+    "no output at all": (">&- 2>&-", 2, ""),
+}
+
+
+@pytest.mark.parametrize("more", ["", "--json", "--watch 0.01"], ids=["table", "json", "watch"])
+@pytest.mark.parametrize(("redirection", "exit_status", "says"), OUTPUTS.values(), ids=OUTPUTS)
+def test_an_output_that_fails_is_no_traceback_and_not_exit_status_1(
+    tmp_path: Path, more: str, redirection: str, exit_status: int, says: str
+) -> None:
+    """Whoever reads, or doesn't: a pipe that is closed leaves the verdict as it is."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    flags = " ".join([*REQUIRED, "--no-members", "--bootstrap-servers 127.0.0.1:1", more])
+    script = f"set -o pipefail; {sys.executable} {program} {flags} {redirection}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(arroyo_sync.__file__).parents[1])}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, env=environment)
+    assert (done.returncode, done.stderr) == (exit_status, says)

@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import cast
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.committed_offsets import CommittedOffsets
+from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.committed_offsets import Commits
 from arroyo_sync.leaders.commit_log.recent_start import RETRY_SECONDS, RecentStart
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from tests.support.assigned import read_without_end
 from tests.support.fakes import Clock
 
 FIRST, SECOND = ("events", 0), ("events", 1)
 
 
 class Fixture:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.manager = SynchronizedPartitionStateManager()
         self.offsets = LeaderOffsets(["a", "b"])
         self.offsets.attach(self.manager)
-        self.commits: dict[str, dict[PartitionKey, int] | KafkaException] = {}
+        self.commits: dict[str, dict[PartitionKey, int | KafkaError] | KafkaError | None] = {}
+        """Per group what it has committed, why none of it can be told, or ``None``: it doesn't answer yet."""
         self.questions: list[tuple[str, list[PartitionKey]]] = []
-        self.read_all = 0
-        monkeypatch.setattr(CommittedOffsets, "ask", lambda _, *arguments: self.ask(*arguments))
-        configuration = {"bootstrap.servers": "data:9092"}
-        self.recent = RecentStart("log", self.offsets, configuration, self.begin_again, Clock())
+        self.waiting: dict[str, Callable[[], None]] = {}
+        self.read_all = self.woken = 0
+        self.clock = Clock()
+        asker = cast(Asker, self)
+        self.recent = RecentStart("log", self.offsets, asker, "data:9092", self.begin_again, self.wake, self.clock)
 
     def begin_again(self) -> None:
         self.read_all += 1
 
-    def ask(self, group: str, partitions: Collection[PartitionKey], timeout: float) -> dict[PartitionKey, int]:
+    def wake(self) -> None:
+        self.woken += 1
+
+    def ask_committed(
+        self, group: str, partitions: Collection[PartitionKey], timeout: float, on_answer: Callable[[Commits], None]
+    ) -> None:
         self.questions.append((group, list(partitions)))
-        answer = self.commits[group]
-        if isinstance(answer, KafkaException):
-            raise answer
-        return {key: offset for key, offset in answer.items() if key in partitions}
+
+        def answer() -> None:
+            commits = self.commits[group]
+            assert commits is not None
+            if isinstance(commits, KafkaError):
+                on_answer(dict.fromkeys(partitions, commits))
+            else:
+                on_answer({key: commits.get(key) for key in partitions})
+
+        if self.commits[group] is None:
+            self.waiting[group] = answer
+        else:
+            answer()
 
     def publish(self, offset: int | None, key: PartitionKey, group: str) -> None:
         self.offsets.apply([CommitReport(key, group, offset, 0, 0, 0)], 0.0)
@@ -47,8 +66,8 @@ class Fixture:
 
 
 @pytest.fixture
-def fixture(monkeypatch: pytest.MonkeyPatch) -> Fixture:
-    return Fixture(monkeypatch)
+def fixture() -> Fixture:
+    return Fixture()
 
 
 def test_only_groups_that_said_nothing_of_an_assigned_partition_are_asked(fixture: Fixture) -> None:
@@ -57,13 +76,12 @@ def test_only_groups_that_said_nothing_of_an_assigned_partition_are_asked(fixtur
     fixture.publish(5, FIRST, "a")
     fixture.publish(None, SECOND, "a")
     fixture.publish(5, ("events", 7), "b")
-    fixture.offsets.assign({FIRST: None, SECOND: None})
+    read_without_end(fixture.offsets, FIRST, SECOND)
     assert fixture.recent.step() == float("inf")
     assert fixture.questions == [], "the replay isn't over"
     fixture.offsets.enable()
     assert fixture.recent.step() == float("inf")
     assert fixture.questions == [("b", [FIRST, SECOND])]
-    fixture.offsets.received(FIRST, 100)
     assert (fixture.remote(FIRST), fixture.remote(SECOND)) == (5, None)
 
 
@@ -71,14 +89,14 @@ def test_each_partition_is_asked_about_once(fixture: Fixture) -> None:
     """A group without a commit there will publish what it commits."""
     fixture.commits = {"a": {FIRST: 10}, "b": {FIRST: 10}}
     fixture.offsets.enable()
-    fixture.offsets.assign({FIRST: None, SECOND: None})
+    read_without_end(fixture.offsets, FIRST, SECOND)
     for _ in range(3):
         fixture.recent.step()
     assert fixture.questions == [("a", [FIRST, SECOND]), ("b", [FIRST, SECOND])]
     third = ("events", 2)
     fixture.commits["a"] = {third: 5}
     fixture.commits["b"] = {third: 5}
-    fixture.offsets.assign({third: None})
+    read_without_end(fixture.offsets, third)
     fixture.recent.step()
     assert fixture.questions[2:] == [("a", [third]), ("b", [third])]
     assert fixture.read_all == 0
@@ -88,42 +106,81 @@ def test_a_group_without_any_commit_has_all_read_instead(fixture: Fixture, caplo
     """Once, and nothing is asked any more."""
     fixture.commits = {"a": {}, "b": {FIRST: 10}}
     fixture.offsets.enable()
-    fixture.offsets.assign({FIRST: None})
+    read_without_end(fixture.offsets, FIRST)
     for _ in range(2):
         assert fixture.recent.step() == float("inf")
-    assert (fixture.read_all, fixture.questions) == (1, [("a", [FIRST])])
+    assert (fixture.read_all, fixture.questions) == (1, [("a", [FIRST]), ("b", [FIRST])])
     assert "Commit log log is read from its beginning, since group 'a' has no commits at data:9092" in caplog.text
 
 
 def test_brokers_that_do_not_answer_are_asked_again(fixture: Fixture, caplog: pytest.LogCaptureFixture) -> None:
     """Soon; the other groups are asked meanwhile."""
-    fixture.commits = {"a": KafkaException(KafkaError(KafkaError._TIMED_OUT)), "b": {FIRST: 10}}
+    fixture.commits = {"a": KafkaError(KafkaError._TIMED_OUT), "b": {FIRST: 10}}
     fixture.offsets.enable()
-    fixture.offsets.assign({FIRST: None})
+    read_without_end(fixture.offsets, FIRST)
     for _ in range(2):
         assert fixture.recent.step() == RETRY_SECONDS
-    assert len(caplog.records) == 1
+        assert fixture.recent.step() == RETRY_SECONDS
+        fixture.clock.now += RETRY_SECONDS
+    assert fixture.questions == [("a", [FIRST]), ("b", [FIRST]), ("a", [FIRST])]
+    assert len([each for each in caplog.records if "can't ask" in each.getMessage()]) == 1
     fixture.commits["a"] = {FIRST: 7}
     assert fixture.recent.step() == float("inf")
-    fixture.offsets.received(FIRST, 100)
     assert fixture.remote(FIRST) == 7
     assert fixture.read_all == 0
 
 
 def test_a_missing_permission_ends_the_source(fixture: Fixture) -> None:
-    """Waiting doesn't mend it; nor a password that is refused, which librdkafka tells of by the way."""
-    fixture.commits = {"a": KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)), "b": {}}
+    """Waiting doesn't mend it."""
+    fixture.commits = {"a": KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), "b": {}}
     fixture.offsets.enable()
-    fixture.offsets.assign({FIRST: None})
+    read_without_end(fixture.offsets, FIRST)
     with pytest.raises(KafkaException):
         fixture.recent.step()
-    fixture.commits["a"] = KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    fixture.recent._on_error(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
-    with pytest.raises(KafkaException, match="wrong password"):
+
+
+def test_a_partition_without_a_commit_that_is_assigned_later_stays_unknown(fixture: Fixture) -> None:
+    """A group that has committed others is at the right cluster, so nothing is read again and all others go on."""
+    third = ("events", 2)
+    fixture.commits = {"a": {FIRST: 10, third: 5}, "b": {FIRST: 10, third: 5}}
+    fixture.offsets.enable()
+    for key in (FIRST, SECOND, third):
+        read_without_end(fixture.offsets, key)
         fixture.recent.step()
+    assert [fixture.remote(key) for key in (FIRST, SECOND, third)] == [10, None, 5]
+    assert fixture.read_all == 0
+    fixture.publish(7, SECOND, "a")
+    fixture.publish(8, SECOND, "b")
+    assert fixture.remote(SECOND) == 7
 
 
-def test_closing_closes_what_was_opened(fixture: Fixture) -> None:
-    """Nothing, here; it may be called again."""
-    fixture.recent.close()
-    fixture.recent.close()
+def test_a_group_that_does_not_answer_keeps_no_other_waiting(fixture: Fixture) -> None:
+    """Its coordinator may be down. It isn't asked twice meanwhile, and its answer wakes the one that takes it in."""
+    fixture.commits = {"a": None, "b": {FIRST: 10}}
+    fixture.offsets.enable()
+    read_without_end(fixture.offsets, FIRST)
+    for _ in range(3):
+        fixture.recent.step()
+    assert fixture.questions == [("a", [FIRST]), ("b", [FIRST])]
+    assert set(fixture.offsets.published()[FIRST]) == {"b"}
+    fixture.commits["a"] = {FIRST: 7}
+    woken = fixture.woken
+    fixture.waiting["a"]()
+    assert fixture.woken == woken + 1
+    fixture.recent.step()
+    assert fixture.remote(FIRST) == 7
+
+
+def test_one_partition_that_can_not_be_told_of_keeps_no_other_waiting(fixture: Fixture) -> None:
+    """It alone is asked about again, and that nothing was told of it doesn't mean that nothing is committed."""
+    fixture.commits = {"a": {FIRST: 10, SECOND: KafkaError(KafkaError._TIMED_OUT)}, "b": {FIRST: 20, SECOND: 20}}
+    fixture.offsets.enable()
+    read_without_end(fixture.offsets, FIRST, SECOND)
+    assert fixture.recent.step() == RETRY_SECONDS
+    assert fixture.remote(FIRST) == 10
+    fixture.clock.now += RETRY_SECONDS
+    fixture.commits["a"] = {SECOND: 15}
+    fixture.recent.step()
+    assert fixture.questions[2:] == [("a", [SECOND])]
+    assert fixture.remote(SECOND) == 15
+    assert fixture.read_all == 0

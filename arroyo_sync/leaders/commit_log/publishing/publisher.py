@@ -20,10 +20,10 @@ Where a partition starts
     - *No trace*: it is newly assigned, since a step has every partition that its consumer has. The mapping holds what
       the group has committed, or where ``auto.offset.reset`` begins. That is committed, then published.
     - *The same offset*: whether it was retained or not, that is what the group has committed.
-    - *Another offset, or none yet*: either it was retained (KIP-848), and the mapping holds Arroyo's position, past work that isn't
-      committed; or all partitions were revoked, somebody else had this one meanwhile, and the mapping holds what they
-      have committed. Arroyo tells a strategy of neither. So the brokers are asked what the group has committed, and
-      until they answer or the pipeline commits, nothing of it is published or committed.
+    - *Another offset, or none yet*: either it was retained (KIP-848), and the mapping holds Arroyo's position, past
+      work that isn't committed; or all partitions were revoked, somebody else had this one meanwhile, and the mapping
+      holds what they have committed. Arroyo tells a strategy of neither. So the brokers are asked what the group has
+      committed, and until they answer or the pipeline commits, nothing of it is published or committed.
 
 What a follower sees
     - *A leader dies between its commit and its report*: the report comes late. Whoever gets the partition next reports
@@ -61,9 +61,10 @@ from arroyo_sync.core.checks import (
 )
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka.client_settings import check_configuration
-from arroyo_sync.leaders.commit_log.publish_queue import PublishQueue, QueuedPartition
-from arroyo_sync.leaders.commit_log.report_writer import SECONDS_BETWEEN_LOGS, ReportWriter
-from arroyo_sync.leaders.commit_log.start_questions import StartQuestions
+from arroyo_sync.kafka.redaction import keep_secrets
+from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue, QueuedPartition
+from arroyo_sync.leaders.commit_log.publishing.report_writer import SECONDS_BETWEEN_LOGS, ReportWriter
+from arroyo_sync.leaders.commit_log.publishing.start_questions import StartQuestions
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class CommitLogPublisher:
         data_configuration: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        keep_secrets()  # before anything can fail with settings in its variables
         check_producer("producer", producer)
         check_topic("topic", topic)
         check_group("group", group)
@@ -346,6 +348,7 @@ class PublishCommitLog(PublishStep):
         received_timestamps: ReceivedTimestamps | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        keep_secrets()
         check_callable("commit", commit, "the function that Arroyo hands to create_with_partitions")
         publisher = CommitLogPublisher(
             producer,

@@ -1,0 +1,289 @@
+"""The command line's arguments: what may be given, and what can't be right. Messages name flags.
+
+Pure. Threads: none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.observe.grade import Grade
+from arroyo_sync.status.settings import ENVIRONMENT_PREFIX, flag_settings, kafka_settings
+
+MAX_SECONDS = 86_400.0
+MAX_STALLED_AFTER_SECONDS = 366 * 86_400.0
+MAX_TOPIC_CHARACTERS = 249
+MAX_GROUP_BYTES = 32_767
+"""Kafka's strings have 16-bit lengths."""
+
+SETTINGS_EPILOG = f"""\
+settings: flags count over the environment, which counts over --config. A password never goes on the command line: put
+it into the file, or into the environment, where sasl.password is called {ENVIRONMENT_PREFIX}SASL_PASSWORD, and so on.
+
+It only reads: it joins no group, commits nothing and creates nothing.
+"""
+EPILOG = f"""\
+exit status: 0 if nothing stands still, 1 if something does, 2 if it can't be told (brokers unreachable, access refused,
+a topic missing, the follower has committed nothing, a leader group that has never reported, a wrong argument).
+
+{SETTINGS_EPILOG}"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command."""
+    whole = argparse.ArgumentParser(prog="arroyo-sync")
+    whole.add_argument("--version", action="version", version=f"arroyo-sync {package_version()}")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    _add_status(commands)
+    groups = _command(commands, "groups", "show which groups report on a commit log, of what, and how long ago")
+    _add_log(groups)
+    tail = _command(commands, "tail", "show a commit log's records, decoded, one a line")
+    _add_log(tail)
+    add = tail.add_argument
+    add("--group", action="append", type=_group, metavar="NAME", help="only this group's; may be given more than once")
+    add("--topic", type=_topic, metavar="NAME", help="only of this data topic")
+    add("--partition", action="append", type=_index, metavar="N", help="only of this partition of it; likewise")
+    add("-n", "--records", type=_count, default=10, metavar="N", help="the last so many (default 10); 0: all")
+    add("-f", "--follow", action="store_true", help="and what is written from now on, until interrupted")
+    return whole
+
+
+def package_version() -> str:
+    """The installed version of this package."""
+    try:
+        return version("arroyo-sync")
+    except PackageNotFoundError:  # run from its source
+        return "unknown"
+
+
+def settings_of(options: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, str]:
+    """librdkafka's settings for the cluster of the data topic, or of the commit log if there is no other.
+
+    :raises ConfigurationError: one can't be.
+    """
+    flags: dict[str, str | None] = {**flag_settings(options.X), "bootstrap.servers": options.bootstrap_servers}
+    settings = checked(kafka_settings(options.config, environment, flags))
+    if not settings.get("bootstrap.servers") and not settings.get("metadata.broker.list"):
+        raise ConfigurationError("no brokers: give --bootstrap-servers, or bootstrap.servers in a --config file")
+    return settings
+
+
+def commit_log_settings_of(options: argparse.Namespace) -> dict[str, str] | None:
+    """Those of the commit log's cluster, if it is another one.
+
+    :raises ConfigurationError: one can't be.
+    """
+    if not options.commit_log_config and not options.commit_log_bootstrap_servers:
+        return None
+    # Another cluster has other credentials: those of the environment are the data cluster's.
+    flags = {"bootstrap.servers": options.commit_log_bootstrap_servers}
+    settings = checked(kafka_settings(options.commit_log_config, {}, flags))
+    if not settings.get("bootstrap.servers") and not settings.get("metadata.broker.list"):
+        raise ConfigurationError("no brokers of the commit log: give --commit-log-bootstrap-servers")
+    return settings
+
+
+def checked(settings: dict[str, str]) -> dict[str, str]:
+    """The same, if librdkafka's clients can take them as text.
+
+    :raises ConfigurationError: one wants a function, or can't be written in UTF-8.
+    """
+    for name, value in settings.items():
+        if name.endswith("_cb") or name in ("logger", "on_commit", "on_delivery"):
+            raise ConfigurationError(f"setting {name}: it takes a function, which can't be given as text: leave it out")
+        _check_text(f"setting {name}", name + value)
+    return settings
+
+
+def check_names(options: argparse.Namespace) -> None:
+    """Return if the names of a status can be right together.
+
+    :raises ConfigurationError: they can't; the message names the flags.
+    """
+    if options.follower_group in options.leader_group:
+        raise ConfigurationError(
+            f"--leader-group {options.follower_group} is the --follower-group too: a follower doesn't wait for itself"
+        )
+    if options.commit_log == options.topic and commit_log_settings_of(options) is None:
+        raise ConfigurationError(
+            f"--commit-log {options.commit_log} is the --topic too: give the topic on which the leaders publish"
+        )
+
+
+def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "show how a follower and its leaders stand, partition by partition, and whom it waits for"
+    status = _command(commands, "status", about, EPILOG)
+    add = status.add_argument
+    add("--topic", required=True, type=_topic, metavar="NAME", help="the data topic")
+    add(
+        "--follower-group",
+        "--consumer-group",
+        required=True,
+        type=_group,
+        metavar="NAME",
+        help="the follower's consumer group",
+    )
+    add(
+        "--leader-group",
+        "--synchronize-commit-group",
+        action="append",
+        required=True,
+        type=_group,
+        metavar="NAME",
+        help="a leader group; may be given more than once",
+    )
+    add(
+        "--commit-log",
+        "--synchronize-commit-log-topic",
+        type=_topic,
+        metavar="NAME",
+        help="the topic on which the leaders publish; without it, what they commit on the broker counts",
+    )
+    add("--commit-log-bootstrap-servers", metavar="HOST:PORT,...", help="if the commit log is on another cluster")
+    add("--commit-log-config", action="append", default=[], type=Path, metavar="FILE", help="settings of that cluster")
+    add("--recent", action="store_true", help="read only the commit log's last ten minutes, and the leaders' commits")
+    add(
+        "--stalled-after",
+        type=_long,
+        default=300.0,
+        metavar="SECONDS",
+        help="without progress (default 300)",
+    )
+    add(
+        "--look-again",
+        type=_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="look a second time after this, where the first look can't tell whether anything moves (default 5)",
+    )
+    add("--partition", action="append", type=_index, metavar="N", help="show this one; may be given more than once")
+    add(
+        "--verdict",
+        type=_grades,
+        metavar="GRADE,...",
+        help=f"show those of these grades: {', '.join(grade.value for grade in Grade)}",
+    )
+    add("--all", action="store_true", help="show every partition, not only the worst")
+    add("--wide", action="store_true", help="show every column, however wide the terminal is")
+    add("--no-members", action="store_true", help="don't ask who is in the groups")
+    add("--json", action="store_true", help="one line of JSON for each look, instead of the table")
+    add(
+        "--watch",
+        nargs="?",
+        type=_seconds,
+        const=2.0,
+        metavar="SECONDS",
+        help="look again and again, by default every 2 s, until interrupted; ends with the last look's exit status",
+    )
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    about: str,
+    epilog: str = SETTINGS_EPILOG,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = command.add_argument
+    add("--bootstrap-servers", metavar="HOST:PORT,...", help="brokers of the cluster")
+    add("--config", action="append", default=[], type=Path, metavar="FILE", help="librdkafka settings, name=value")
+    add("-X", action="append", default=[], metavar="NAME=VALUE", help="one librdkafka setting, not a secret")
+    add("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="for the brokers' answers (default 30)")
+    add("--debug", action="store_true", help="with the traceback of what goes wrong")
+    return command
+
+
+def _add_log(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--commit-log", required=True, type=_topic, metavar="NAME", help="the topic on which the leaders publish")
+    add("--json", action="store_true", help="a line of JSON for each")
+
+
+def _seconds(text: str) -> float:
+    return _seconds_up_to(text, MAX_SECONDS)
+
+
+def _long(text: str) -> float:
+    return _seconds_up_to(text, MAX_STALLED_AFTER_SECONDS)
+
+
+def _seconds_up_to(text: str, most: float) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+    if math.isnan(seconds) or not 0 < seconds <= most:
+        raise argparse.ArgumentTypeError(f"more than 0 seconds and up to {most:g}, not {text}")
+    return seconds
+
+
+def _index(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no partition: give its number")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of records")
+    return int(text)
+
+
+def _grades(text: str) -> frozenset[Grade]:
+    known = {grade.value: grade for grade in Grade}
+    names = [each.strip().lower() for each in text.split(",")]
+    unknown = [each for each in names if each not in known]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no grade: give some of {', '.join(known)}")
+    return frozenset(known[each] for each in names)
+
+
+def _topic(text: str) -> str:
+    if not re.fullmatch(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC_CHARACTERS}}}", text):
+        raise argparse.ArgumentTypeError(
+            f"{_shown(text)} can't be a topic: it has 1 to {MAX_TOPIC_CHARACTERS} of the characters a-z A-Z 0-9 . _ -"
+        )
+    return text
+
+
+def _group(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the group's name is empty")
+    try:
+        _check_text("the name", text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(f"{_shown(text)} can't be a group: {error}") from None
+    if len(text.encode()) > MAX_GROUP_BYTES:
+        raise argparse.ArgumentTypeError(f"{_shown(text)} can't be a group: it has more than {MAX_GROUP_BYTES} bytes")
+    return text
+
+
+def _check_text(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{what} isn't UTF-8") from None
+    if "\0" in text:
+        raise ConfigurationError(f"{what} holds a zero byte")
+
+
+def _shown(text: str) -> str:
+    """Not at its full length.
+
+    >>> _shown("a" * 100)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...' (100 characters)"
+    """
+    safe = text.encode(errors="backslashreplace").decode()
+    return repr(safe) if len(safe) <= 60 else f"'{safe[:40]}...' ({len(text)} characters)"

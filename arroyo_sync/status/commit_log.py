@@ -1,0 +1,263 @@
+"""Reads a commit log record by record, for people: ``arroyo-sync groups`` and ``arroyo-sync tail``.
+
+Every record is shown, also those that a follower refuses. It is in no group and commits nothing.
+
+Threads: for one thread. Every call to the brokers has a time limit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import Any
+
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from arroyo_sync.core.errors import BrokersUnreachable, TopicMissing
+from arroyo_sync.kafka.client_settings import check_configuration, make_client, reader_settings, servers_of
+from arroyo_sync.kafka.errors import is_fatal
+from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, ask_spans, list_partitions
+from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id
+
+ASK_TIMEOUT_SECONDS = 1.0
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """One record of the commit log."""
+
+    log_partition: int
+    log_offset: int
+    timestamp_ms: int | None
+    """When it was written, Unix milliseconds."""
+    topic: str | None = None
+    partition: int | None = None
+    group: str | None = None
+    offset: int | None = None
+    """The *next* offset that the group would read. ``None``: unknown again (a tombstone), or the record is refused."""
+    orig_message_ts: float | None = None
+    received_p99: float | None = None
+    topic_id: str | None = None
+    refused: str | None = None
+    """Why a follower takes nothing from it: `SkipReason`, and what is wrong."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class LogScan:
+    """Use it in a ``with`` statement.
+
+    :param timeout: seconds to connect, and without any record, while the end isn't reached.
+    :raises ConfigurationError: no brokers, or librdkafka refuses a setting.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], topic: str, timeout: float) -> None:
+        check_configuration("the settings", settings)
+        self._servers = servers_of(settings)
+        self._topic = topic
+        self._timeout = timeout
+        self._error: KafkaError | None = None
+        self._consumer = make_client(Consumer, reader_settings(settings, self._on_error))
+        self._spans: dict[int, OffsetRange] = {}
+
+    def __enter__(self) -> LogScan:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._consumer.close()
+
+    def read_to_end(self) -> Iterator[LogRecord]:
+        """Every record up to where the log ended at the start, each partition's in their order.
+
+        :raises BrokersUnreachable: no broker answered, or nothing came, in time.
+        :raises TopicMissing: there is no such topic.
+        :raises KafkaException: the brokers refuse to tell.
+        """
+        self._spans = self._connect()
+        left = {partition: span for partition, span in self._spans.items() if span.start < span.end}
+        self._consumer.assign([TopicPartition(self._topic, each, span.start) for each, span in left.items()])
+        deadline = time.monotonic() + self._timeout
+        while left:
+            message = self._poll()
+            if message is None:
+                if time.monotonic() >= deadline:
+                    raise BrokersUnreachable(
+                        f"{self._topic}: nothing came for {self._timeout:g} s from {self._servers}"
+                    )
+                continue
+            deadline = time.monotonic() + self._timeout
+            partition, offset = message.partition() or 0, message.offset() or 0
+            span = left.get(partition)
+            is_record = message.error() is None
+            if span is not None and offset + (1 if is_record else 0) >= span.end:
+                del left[partition]
+            if is_record and (span is None or offset < span.end):
+                yield record_of(message)
+
+    def follow(self) -> Iterator[LogRecord]:
+        """After `read_to_end`: what is written from then on, without end. Brokers that are away are waited for."""
+        self._consumer.assign([TopicPartition(self._topic, each, span.end) for each, span in self._spans.items()])
+        while True:
+            message = self._poll()
+            if message is not None and message.error() is None:
+                yield record_of(message)
+
+    def _poll(self) -> Message | None:
+        message = self._consumer.poll(POLL_SECONDS)
+        error = None if message is None else message.error()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            if is_fatal(error):
+                raise KafkaException(error)
+            return None
+        return message
+
+    def _connect(self) -> dict[int, OffsetRange]:
+        deadline = time.monotonic() + self._timeout
+        while (spans := self._try_to_connect(deadline)) is None:
+            pass
+        return spans
+
+    def _try_to_connect(self, deadline: float) -> dict[int, OffsetRange] | None:
+        try:
+            partitions = list_partitions(self._consumer, self._topic, ASK_TIMEOUT_SECONDS)
+            if not partitions:
+                raise TopicMissing(f"topic {self._topic!r} doesn't exist at {self._servers}: is the name right?")
+            return ask_spans(self._consumer, self._topic, partitions, self._timeout)
+        except KafkaException as error:
+            self._consumer.poll(0)  # for `_on_error`
+            reason: KafkaError = self._error or error.args[0]
+            if is_fatal(reason):
+                raise KafkaException(reason) from None
+            if time.monotonic() >= deadline:
+                raise BrokersUnreachable(
+                    f"no broker of {self._servers} answered within {self._timeout:g} s: {reason.str()}"
+                ) from None
+            return None
+
+    def _on_error(self, error: KafkaError) -> None:
+        if self._error is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause
+            self._error = error
+
+
+def record_of(message: Message) -> LogRecord:
+    """What a record says, or why it is refused. Raises for no record."""
+    kind, timestamp_ms = message.timestamp()
+    place = message.partition() or 0, message.offset() or 0, None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms
+    pairs: Any = message.headers() or ()  # a list of pairs; what can be *given* is more
+    headers: list[tuple[str, bytes | None]] = [(name, _bytes(value)) for name, value in pairs]
+    decoded = decode(_bytes(message.key()), _bytes(message.value()), headers)
+    if isinstance(decoded, Skipped):
+        return LogRecord(*place, refused=f"{decoded.reason.value}: {decoded.detail}")
+    if isinstance(decoded, CommitRecord):
+        return LogRecord(
+            *place,
+            decoded.topic,
+            decoded.partition,
+            decoded.group,
+            decoded.offset,
+            decoded.orig_message_ts,
+            decoded.received_p99,
+            decode_topic_id(headers),
+        )
+    return LogRecord(*place, decoded.key.topic, decoded.key.partition, decoded.key.group)
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which records are wanted. ``None``: any."""
+
+    groups: Collection[str] | None = None
+    topic: str | None = None
+    partitions: Collection[int] | None = None
+    """Of the data topic."""
+
+    def takes(self, record: LogRecord) -> bool:
+        """Whether it is one of them. A refused record of an unreadable key is, unless something is asked for."""
+        return (
+            (self.groups is None or record.group in self.groups)
+            and (self.topic is None or record.topic == self.topic)
+            and (self.partitions is None or record.partition in self.partitions)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOnLog:
+    """What one group reports of one topic."""
+
+    group: str
+    topic: str
+    partitions: tuple[int, ...]
+    records: int
+    newest_at: float | None
+    """When the newest report was written, Unix seconds."""
+    records_a_second: float | None
+    """From the first to the last record that is still there; of a compacted log that is too few."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def groups_of(records: Iterable[LogRecord]) -> list[GroupOnLog]:
+    """Which groups report on a commit log, by topic and name. Refused records count for nobody."""
+    partitions: dict[tuple[str, str], set[int]] = defaultdict(set)
+    times: dict[tuple[str, str], list[float]] = defaultdict(list)
+    counts: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        if record.topic is None or record.group is None or record.partition is None:
+            continue
+        key = record.topic, record.group
+        partitions[key].add(record.partition)
+        counts[key] += 1
+        if record.timestamp_ms is not None:
+            seconds = record.timestamp_ms / 1000
+            first, last = (times[key] or [seconds, seconds])[:2]
+            times[key] = [min(first, seconds), max(last, seconds)]
+    found = []
+    for key in sorted(partitions):
+        of_key = times.get(key, [])
+        lasted = of_key[1] - of_key[0] if of_key else 0.0
+        rate = (counts[key] - 1) / lasted if lasted > 0 else None
+        newest_at = of_key[1] if of_key else None
+        found.append(GroupOnLog(key[1], key[0], tuple(sorted(partitions[key])), counts[key], newest_at, rate))
+    return found
+
+
+def last_of(records: Iterable[LogRecord], filter: Filter, count: int | None) -> list[LogRecord]:
+    """The last so many that are wanted, in the order in which they were written; ``None``: all."""
+    kept = deque((each for each in records if filter.takes(each)), maxlen=count)
+    return sorted(kept, key=lambda each: (each.timestamp_ms or 0, each.log_partition, each.log_offset))
+
+
+def record_line(record: LogRecord) -> str:
+    """One line for people. Names in it may hold anything."""
+    at = "no time" if record.timestamp_ms is None else utc(record.timestamp_ms / 1000)
+    line = f"{at}  {record.log_partition}@{record.log_offset}  "
+    if record.refused is not None:
+        return f"{line}refused, {record.refused}"
+    line += f"{record.topic}[{record.partition}]  {record.group}  "
+    if record.offset is None:
+        return f"{line}tombstone: its offset is unknown again"
+    written = "" if record.orig_message_ts is None else f"  message of {utc(record.orig_message_ts)}"
+    return f"{line}{record.offset}{written}"
+
+
+def utc(seconds: float) -> str:
+    """A time of day with its date, or the number where there is no such date.
+
+    >>> utc(1700000000.25), utc(9e20)
+    ('2023-11-14 22:13:20.250', '9e+20')
+    """
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat(" ", "milliseconds").removesuffix("+00:00")
+    except (ValueError, OverflowError, OSError):
+        return repr(seconds)

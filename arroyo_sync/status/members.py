@@ -1,0 +1,134 @@
+"""Who is in a consumer group: the members' client ids, hosts and partitions.
+
+Only a group's coordinator knows, and librdkafka's administrator client may abort the whole process when a coordinator
+goes away during the question (librdkafka issue 4605). So a process of its own asks: an abort, a hang or an error costs
+this answer alone. The settings go through its standard input, since they may hold passwords.
+
+Run as ``python -m arroyo_sync.status.members``: it reads ``{"settings": {...}, "groups": [...], "topic": ...,
+"timeout": ...}`` and writes one line, ``{group: [member, ...] or "why not"}``.
+
+Threads: none of its own.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from arroyo_sync.kafka.client_settings import admin_settings
+
+SECONDS_TO_START = 5.0
+"""What a process takes to begin, on a busy machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of a group, as its coordinator knows it."""
+
+    client_id: str
+    host: str
+    partitions: tuple[int, ...] = ()
+    """Of the data topic."""
+
+
+class MembersQuestion:
+    """A question to a process of its own. Begin it, do something else, and take the answer.
+
+    :param settings: librdkafka's, of the cluster where the groups are.
+    :param timeout: seconds for the brokers' answer.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], groups: Collection[str], topic: str, timeout: float) -> None:
+        self._groups = sorted(groups)
+        self._deadline = time.monotonic() + timeout + SECONDS_TO_START
+        question = {"settings": dict(settings), "groups": self._groups, "topic": topic, "timeout": timeout}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the command, which ends this one
+        )
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(question).encode())
+            self._process.stdin.close()
+        except OSError:  # it has ended already; `answer` says so
+            pass
+        self._process.stdin = None
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether `answer` wouldn't block."""
+        return self._process.poll() is not None
+
+    def answer(self) -> dict[str, tuple[Member, ...] | str]:
+        """By group its members, or why they can't be told. Blocks until the timeout at most."""
+        try:
+            output, _ = self._process.communicate(timeout=max(0.0, self._deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return dict.fromkeys(self._groups, "the brokers didn't answer in time")
+        finally:
+            self.close()
+        if self._process.returncode:
+            return dict.fromkeys(self._groups, f"the process that asked ended with {self._process.returncode}")
+        try:
+            return {group: _read(said) for group, said in json.loads(output).items()}
+        except (ValueError, TypeError, AttributeError):
+            return dict.fromkeys(self._groups, "the answer can't be read")
+
+    def close(self) -> None:
+        """End the process, if it still runs."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def _read(said: str | Sequence[Mapping[str, Any]]) -> tuple[Member, ...] | str:
+    if isinstance(said, str):
+        return said
+    return tuple(Member(each["client_id"], each["host"], tuple(each["partitions"])) for each in said)
+
+
+def describe(
+    settings: Mapping[str, Any], groups: Sequence[str], topic: str, timeout: float
+) -> dict[str, list[dict[str, Any]] | str]:
+    """The members of each group. May abort the process."""
+    futures = AdminClient(admin_settings(settings)).describe_consumer_groups(list(groups), request_timeout=timeout)
+    answers: dict[str, list[dict[str, Any]] | str] = {}
+    for group, future in futures.items():
+        try:
+            described = future.result(timeout)
+        except KafkaException as error:
+            answers[group] = error.args[0].str()
+            continue
+        except concurrent.futures.TimeoutError:
+            answers[group] = "the brokers didn't answer in time"
+            continue
+        members = []
+        for each in described.members:
+            assigned = [] if each.assignment is None else each.assignment.topic_partitions
+            partitions = tuple(sorted(one.partition for one in assigned if one.topic == topic))
+            members.append(asdict(Member(each.client_id, each.host.lstrip("/"), partitions)))
+        answers[group] = sorted(members, key=lambda member: (member["partitions"], member["client_id"]))
+    return answers
+
+
+def main() -> None:
+    question = json.load(sys.stdin)
+    print(json.dumps(describe(question["settings"], question["groups"], question["topic"], question["timeout"])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,280 @@
+"""Questions to real brokers, of which some are down: what each tells costs no other its answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka import broker_watch
+from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.errors import TOPIC_IS_GONE
+from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.broker import Broker
+from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.reading import QUICK, TIMEOUT_SECONDS
+from tests.integration.cluster.waiting import wait_until
+
+Names = Callable[..., str]
+Answers = dict[PartitionKey, object]
+
+QUESTION_SECONDS = 20.0
+"""The timeout of a question that a broker never answers: whoever waits for it is seen to wait."""
+
+
+@contextmanager
+def asking(kafka: Kafka) -> Iterator[Asker]:
+    """An asker, which leaves no thread behind."""
+    asker = Asker({"bootstrap.servers": kafka.bootstrap_servers, **QUICK}, lambda error: None)
+    try:
+        yield asker
+    finally:
+        asker.stop(TIMEOUT_SECONDS)
+        wait_until(lambda: not own_threads(), TIMEOUT_SECONDS, lambda: f"{own_threads()} to end")
+
+
+def own_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("arroyo-sync")]
+
+
+def write(kafka: Kafka, topic: str, partitions: int, count: int, timestamp_ms: int = 0) -> None:
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, **QUICK})
+    for partition in range(partitions):
+        for _ in range(count):
+            producer.produce(topic, b"x", partition=partition, timestamp=timestamp_ms)
+    assert producer.flush(TIMEOUT_SECONDS) == 0
+
+
+def test_partitions_tell_where_they_begin_and_end_and_when_their_first_message_was_written(
+    kafka: Kafka, topic_name: Names
+) -> None:
+    """Each for itself: an empty one, one whose head was deleted, one that isn't there, and a topic that isn't."""
+    topic, missing = topic_name("events"), topic_name("missing")
+    written_at = int(time.time() * 1000) - 60_000
+    kafka.create_topic(topic, 3)
+    write(kafka, topic, 2, 5, timestamp_ms=written_at)
+    kafka.delete_records(topic, {1: 2})
+    keys = [(topic, 0), (topic, 1), (topic, 2)]
+    with asking(kafka) as asker:
+        assert asker.partitions_of(topic, TIMEOUT_SECONDS) == [0, 1, 2]
+        assert asker.begin_offsets(keys, TIMEOUT_SECONDS) == {keys[0]: 0, keys[1]: 2, keys[2]: 0}
+        assert asker.ranges(keys, TIMEOUT_SECONDS) == {
+            keys[0]: (0, 5, written_at),
+            keys[1]: (2, 5, written_at),
+            keys[2]: (0, 0, None),
+        }
+        assert asker.offsets_for_time(keys[:2], written_at, TIMEOUT_SECONDS) == {keys[0]: 0, keys[1]: 2}
+        assert asker.offsets_for_time(keys[:2], written_at + 1, TIMEOUT_SECONDS) == {keys[0]: None, keys[1]: None}
+        ends = asker.end_offsets([keys[0], (topic, 7), (missing, 0)], TIMEOUT_SECONDS)
+        assert ends[keys[0]] == 5
+        for key in ((topic, 7), (missing, 0)):
+            error = ends[key]
+            assert isinstance(error, KafkaError)
+            assert error.code() in TOPIC_IS_GONE
+    assert missing not in kafka.admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+
+
+def test_a_topic_that_is_created_anew_has_another_id(kafka: Kafka, topic_name: Names) -> None:
+    """And one that doesn't exist has none."""
+    topic, missing = topic_name("events"), topic_name("missing")
+    kafka.create_topic(topic)
+    with asking(kafka) as asker:
+        first = asker.topic_ids([topic, missing], TIMEOUT_SECONDS)
+        assert isinstance(first[topic], str)
+        assert isinstance(first[missing], KafkaError)
+        assert asker.topic_ids([topic], TIMEOUT_SECONDS) == {topic: first[topic]}
+        kafka.recreate_topic(topic)
+        second = asker.topic_ids([topic], TIMEOUT_SECONDS)[topic]
+        assert isinstance(second, str)
+        assert second != first[topic]
+
+
+def test_once_stopped_every_question_is_answered_with_an_error(kafka: Kafka, topic_name: Names) -> None:
+    """At once, and no client or thread is made; stopping again does nothing."""
+    topic = topic_name("events")
+    kafka.create_topic(topic)
+    key = (topic, 0)
+    with asking(kafka) as asker:
+        assert asker.end_offsets([key], TIMEOUT_SECONDS) == {key: 0}
+        assert asker.committed("g", [key], TIMEOUT_SECONDS) == {key: None}
+        assert own_threads() == ["arroyo-sync commits of g"]
+        asker.stop(TIMEOUT_SECONDS)
+        asker.stop(TIMEOUT_SECONDS)
+        answers = [
+            asker.end_offsets([key], TIMEOUT_SECONDS)[key],
+            asker.committed("g", [key], TIMEOUT_SECONDS)[key],
+            asker.committed("other", [key], TIMEOUT_SECONDS)[key],
+            asker.topic_ids([topic], TIMEOUT_SECONDS)[topic],
+        ]
+        assert [each.code() for each in answers if isinstance(each, KafkaError)] == [KafkaError._DESTROY] * 4
+
+
+class Cluster:
+    """Three brokers, each of which alone leads two of six partitions."""
+
+    def __init__(self, kafka: KafkaCluster) -> None:
+        self.kafka = kafka
+        self.topic = "events"
+        self.keys = [(self.topic, partition) for partition in range(6)]
+        kafka.create_topic(self.topic, 6, replication=1)
+        write(kafka, self.topic, 6, 5)
+
+    def led_by(self, broker: Broker) -> set[PartitionKey]:
+        topic = self.kafka.admin.list_topics(self.topic, timeout=TIMEOUT_SECONDS).topics[self.topic]
+        return {(self.topic, each.id) for each in topic.partitions.values() if each.leader == broker.node_id}
+
+
+@pytest.fixture
+def cluster(kafka_cluster: Callable[..., KafkaCluster]) -> Cluster:
+    return Cluster(kafka_cluster(brokers=3, min_insync_replicas=1))
+
+
+class Heard:
+    """Collects answers."""
+
+    def __init__(self) -> None:
+        self.answers: Answers = {}
+
+    def __call__(self, answers: Mapping[PartitionKey, object]) -> None:
+        self.answers = {**self.answers, **answers}
+
+    def wait_for(self, keys: set[PartitionKey]) -> None:
+        wait_until(lambda: self.answers.keys() >= keys, TIMEOUT_SECONDS, lambda: f"answers of {keys}: {self.answers}")
+
+
+@pytest.mark.parametrize("how", ["paused", "killed"])
+def test_the_living_brokers_answers_do_not_wait_for_one_that_is_down(
+    cluster: Cluster, how: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the three it is, for one of them counts as the controller; one line each says that it is so.
+
+    They come though the question about the dead broker's partitions is still open.
+    """
+    monkeypatch.setattr(broker_watch, "PATIENCE_SECONDS", 0.0)
+    with asking(cluster.kafka) as asker:
+        assert set(asker.end_offsets(cluster.keys, TIMEOUT_SECONDS).values()) == {5}
+        for broker in cluster.kafka.brokers:
+            lost = cluster.led_by(broker)
+            caplog.clear()
+            broker.pause() if how == "paused" else broker.kill()
+            first = Heard()
+            asker.ask_end_offsets(cluster.keys, QUESTION_SECONDS, first)
+            first.wait_for(set(cluster.keys) - lost)
+            assert first.answers == dict.fromkeys(set(cluster.keys) - lost, 5)
+            failures = asker.end_offsets(cluster.keys, 0.5)
+            assert {key for key, end in failures.items() if isinstance(end, KafkaError)} == lost
+            # A paused one is asked until its connection is closed, after `socket.timeout.ms`.
+            wait_until(
+                lambda: isinstance(asker.topic_ids([cluster.topic], 2.0)[cluster.topic], str),
+                TIMEOUT_SECONDS,
+                "the topic's id",
+            )
+            broker.resume() if how == "paused" else broker.start()
+            cluster.kafka.wait_until_ready()
+            wait_until(
+                lambda: set(asker.end_offsets(cluster.keys, TIMEOUT_SECONDS).values()) == {5},
+                TIMEOUT_SECONDS,
+                "all to answer",
+            )
+            named = ", ".join(f"{topic}[{partition}]" for topic, partition in sorted(lost))
+            lines = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+            away, back = lines
+            assert away.startswith(f"The brokers don't answer about {named}, so ")
+            assert back.startswith(f"The brokers answer again about {named}, after ")
+
+
+def test_a_broker_that_is_paused_can_not_keep_the_asker_from_being_stopped(cluster: Cluster) -> None:
+    """The question that it has is answered with an error, soon, and no thread is left."""
+    broker = cluster.kafka.brokers[0]
+    heard = Heard()
+    asker = Asker({"bootstrap.servers": cluster.kafka.bootstrap_servers, **QUICK}, lambda error: None)
+    asker.end_offsets(cluster.keys, TIMEOUT_SECONDS)
+    asker.committed("g", cluster.keys, TIMEOUT_SECONDS)
+    broker.pause()
+    try:
+        asker.ask_end_offsets(cluster.keys, 1_000.0, heard)
+        asker.stop(0.5)
+        heard.wait_for(set(cluster.keys))
+        wait_until(lambda: not own_threads(), TIMEOUT_SECONDS, lambda: f"{own_threads()} to end")
+    finally:
+        broker.resume()
+
+
+def test_a_coordinator_that_is_down_keeps_no_other_group_waiting(kafka_cluster: Callable[..., KafkaCluster]) -> None:
+    """Each group has a consumer and a thread of its own; that broker's groups get an error."""
+    kafka = kafka_cluster(brokers=3, min_insync_replicas=1, properties={"offsets.topic.replication.factor": "1"})
+    kafka.create_topic("events")
+    groups = group_for_each_broker(kafka)
+    for number, group in groups.items():
+        kafka.commit_offsets(group, "events", {0: number})
+    key = ("events", 0)
+    dead, *living = kafka.brokers
+    with asking(kafka) as asker:
+        for number, group in groups.items():
+            assert asker.committed(group, [key], TIMEOUT_SECONDS) == {key: number}
+        dead.kill()
+        of_dead = Heard()
+        asker.ask_committed(groups[dead.node_id], [key], 5.0, of_dead)
+        for broker in living:
+            assert asker.committed(groups[broker.node_id], [key], TIMEOUT_SECONDS) == {key: broker.node_id}
+        assert of_dead.answers == {}, "it is still waited for"
+        of_dead.wait_for({key})
+        assert isinstance(of_dead.answers[key], KafkaError)
+
+
+def group_for_each_broker(kafka: KafkaCluster) -> dict[int, str]:
+    """Groups whose coordinators are these brokers: the leader of a group's partition of ``__consumer_offsets``."""
+    kafka.commit_offsets("makes the topic", "events", {0: 0})
+    topic = kafka.admin.list_topics("__consumer_offsets", timeout=TIMEOUT_SECONDS).topics["__consumer_offsets"]
+    found: dict[int, str] = {}
+    for number in range(1_000):
+        group = f"group-{number}"
+        found.setdefault(topic.partitions[java_hash(group) % len(topic.partitions)].leader, group)
+        if len(found) == len(kafka.brokers):
+            return found
+    raise AssertionError(f"no group for each broker: {found}")
+
+
+def java_hash(text: str) -> int:
+    """As Kafka finds a group's partition: ``Utils.abs(groupId.hashCode)``."""
+    value = 0
+    for character in text:
+        value = (31 * value + ord(character)) & 0xFFFFFFFF
+    return value & 0x7FFFFFFF
+
+
+def test_a_group_tells_what_it_committed_before_a_transaction_that_hangs(kafka: Kafka, topic_name: Names) -> None:
+    """Of the partitions that the transaction is about, and of the others."""
+    topic, group = topic_name("events"), topic_name("group")
+    kafka.create_topic(topic, 3)
+    kafka.commit_offsets(group, topic, {0: 5, 1: 7})
+    keys = [(topic, partition) for partition in range(3)]
+    with hanging_commit(kafka, group, {(topic, 0): 9}, topic_name("transaction")), asking(kafka) as asker:
+        assert asker.committed(group, keys, TIMEOUT_SECONDS) == {keys[0]: 5, keys[1]: 7, keys[2]: None}
+
+
+@contextmanager
+def hanging_commit(
+    kafka: Kafka, group: str, offsets: Mapping[PartitionKey, int], transactional_id: str
+) -> Iterator[None]:
+    """Offsets that a transaction commits, which doesn't end."""
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": group})
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": transactional_id})
+    producer.init_transactions(TIMEOUT_SECONDS)
+    producer.begin_transaction()
+    producer.send_offsets_to_transaction(
+        [TopicPartition(*key, offset) for key, offset in offsets.items()],
+        consumer.consumer_group_metadata(),
+        TIMEOUT_SECONDS,
+    )
+    try:
+        yield
+    finally:
+        producer.abort_transaction(TIMEOUT_SECONDS)
+        consumer.close()

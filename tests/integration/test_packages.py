@@ -1,0 +1,113 @@
+"""The packages as a stranger gets them: built, checked, installed into an empty environment, and tried there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.packages
+
+ROOT = Path(__file__).parents[2]
+MINUTES = 60.0
+
+PIPELINE = """
+from datetime import datetime
+from pathlib import Path
+
+from arroyo import Message, Topic
+from arroyo.types import BrokerValue, Partition
+
+import arroyo_sync
+from arroyo_sync import SynchronizedPartitionStateManager, SynchronizedStrategy
+from arroyo_sync.sentry import SentryMetrics
+from arroyo_sync.testing import ManualSource, RecordingStep
+
+partition = Partition(Topic("events"), 0)
+manager, source, step = SynchronizedPartitionStateManager(), ManualSource(), RecordingStep()
+source.start(manager)
+gate = SynchronizedStrategy(step, manager, source, {partition: 0})
+for offset in range(3):
+    gate.submit(Message(BrokerValue(b"", partition, offset, datetime.now())))
+source.set_remote_offset("events", 0, 2)
+gate.poll()
+print(arroyo_sync.__version__, len(step.messages), Path(arroyo_sync.__file__).parent)
+"""
+
+
+def run(*command: str | Path, folder: Path) -> str:
+    """What it writes; no path of this process's leads it to other sources."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=10 * MINUTES)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def modules(folder: Path) -> set[str]:
+    """The Python files in it."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with wheel and sdist, the wheel made from the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, folder=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (wheel,) = built.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def sdist(built: Path) -> Path:
+    """Unpacked."""
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(built / "sdist", filter="data")
+    (root,) = (built / "sdist").iterdir()
+    return root
+
+
+def test_the_package_index_takes_them(built: Path) -> None:
+    """By twine's own check of the metadata and of how the README is shown."""
+    run(sys.executable, "-m", "twine", "check", "--strict", *built.glob("arroyo_sync-*"), folder=built)
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    """Every module of every folder, and the mark that it is typed."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert names == {f"arroyo_sync/{name}" for name in [*modules(ROOT / "arroyo_sync"), "py.typed"]}
+
+
+def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    """A pipeline with the testing kit, and the command."""
+    run(sys.executable, "-m", "venv", tmp_path / "venv", folder=tmp_path)
+    bin_folder = tmp_path / "venv" / "bin"
+    run(bin_folder / "pip", "install", "--quiet", "--disable-pip-version-check", wheel, folder=tmp_path)
+    # -I: what is imported is what was installed.
+    version, released, folder = run(bin_folder / "python", "-I", "-c", PIPELINE, folder=tmp_path).split()
+    assert version == wheel.name.split("-")[1]
+    assert released == "2"
+    assert Path(folder).is_relative_to(tmp_path / "venv")
+    assert "status" in run(bin_folder / "arroyo-sync", "--help", folder=tmp_path)
+
+
+def test_the_sdist_holds_tests_and_examples_which_work_from_there(sdist: Path) -> None:
+    """Whoever packages it for a distribution runs the tests; here the fast ones of two folders do."""
+    for folder in ("arroyo_sync", "examples", "tests"):
+        assert modules(sdist / folder) == modules(ROOT / folder) != set()
+    production = {path.name for path in (ROOT / "examples" / "production").iterdir() if path.is_file()}
+    assert production <= {path.name for path in (sdist / "examples" / "production").iterdir()}
+    assert (sdist / "CHANGELOG.md").exists()
+    tests = ["tests/unit/core", "tests/unit/observe", "tests/unit/test_rooms.py"]
+    assert " passed" in run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, folder=sdist)

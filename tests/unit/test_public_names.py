@@ -1,0 +1,68 @@
+"""What a user imports is in ``arroyo_sync``, ``arroyo_sync.testing`` and ``arroyo_sync.sentry``, and all of it is."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import arroyo_sync
+from arroyo_sync.core import errors
+from tests.support.programs import EXAMPLES, README
+
+PUBLIC = {"arroyo_sync", "arroyo_sync.testing", "arroyo_sync.sentry"}
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """Every file of the examples, and every Python block of the README."""
+    for path in sorted(EXAMPLES.rglob("*.py")):
+        yield str(path.relative_to(EXAMPLES)), path.read_text()
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.M | re.S)):
+        yield f"README block {number}", block
+
+
+def imports(source: str) -> set[str]:
+    """The modules of this package that are imported, wherever in the file."""
+    modules = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            modules.add(node.module)
+        elif isinstance(node, ast.Import):
+            modules |= {name.name for name in node.names}
+    return {module for module in modules if module.split(".")[0] == "arroyo_sync"}
+
+
+@pytest.mark.parametrize("source", [pytest.param(source, id=name) for name, source in sources()])
+def test_examples_and_readme_import_public_names_alone(source: str) -> None:
+    """So whoever copies them isn't bound to how the package is built inside."""
+    assert imports(source) <= PUBLIC
+
+
+def test_an_import_from_inside_is_found() -> None:
+    """Also in a function, and without ``from``."""
+    source = "def late():\n    from arroyo_sync.core.state import Offsets\n    import arroyo_sync.gate.factory\n"
+    assert imports(source) == {"arroyo_sync.core.state", "arroyo_sync.gate.factory"}
+
+
+def test_every_error_can_be_caught_by_a_public_name() -> None:
+    """Each class of ``core/errors.py``."""
+    names = {
+        name for name, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__
+    }
+    assert names <= set(arroyo_sync.__all__)
+
+
+@pytest.mark.parametrize("name", arroyo_sync.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    """And says what it is for, if it is ours to say."""
+    value = getattr(arroyo_sync, name)
+    if inspect.isclass(value) or inspect.isfunction(value):
+        assert value.__doc__
+
+
+def test_the_version_is_a_version() -> None:
+    """That of the installed package; the test of the packages compares it with the file's name."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+([a-z]+\d+)?(\.dev\d+)?", arroyo_sync.__version__)
