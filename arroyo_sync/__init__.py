@@ -76,6 +76,7 @@ __all__ = [
     "SynchronizedStrategy",
     "SynchronizedStrategyFactory",
     "TopicMissing",
+    "TopicRecreated",
     "UnexpectedMessage",
     "WaitsFor",
     "__version__",
