@@ -89,5 +89,22 @@ class TopicMissing(ArroyoSyncError, LookupError):
     """The data topic doesn't exist."""
 
 
+class TopicRecreated(ArroyoSyncError, RuntimeError):
+    """The data topic was deleted and created again while the follower was running, so the follower ends.
+
+    Nothing more is released or committed. With the flow control, the follower's group begins on the new topic where
+    ``auto.offset.reset`` says, so a restart reads it all.
+    """
+
+    def __init__(self, topic: str, previous_id: str, topic_id: str) -> None:
+        self.topic = topic
+        self.previous_id = previous_id
+        self.topic_id = topic_id
+        super().__init__(
+            f"topic {topic!r} was deleted and created again (its id was {previous_id} and is {topic_id}). "
+            "Restart the follower, and every leader that was running meanwhile"
+        )
+
+
 class CommitLogMissing(ArroyoSyncError, LookupError):
     """The commit-log topic doesn't exist, or not any more."""

@@ -44,9 +44,11 @@ class RemoteOffsetSource(Protocol):
 
     @property
     def unverified(self) -> Mapping[PartitionKey, int]:
-        """Per assigned partition, the lowest published offset that isn't proven to exist. Live; empty when all is well.
+        """Per assigned partition with a published offset that isn't verified yet: how far the partition must reach for
+        one to be verified. Live; empty when all is well.
 
-        The gate looks at it once a message, and calls `received` when a message proves such an offset.
+        The gate looks at it once a message, and calls `received` when a message reaches that far. A source that adds to
+        it afterwards calls ``manager.wake`` with these partitions, so that the gate looks at what it has received.
         """
         return NOTHING_UNVERIFIED
 
@@ -75,14 +77,14 @@ class RemoteOffsetSource(Protocol):
         return
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
-        """KnownEnd begins anew for these partitions, which the follower reads from these positions on.
+        """Trust begins anew for these partitions, which the follower reads from these positions on.
 
         Called on the processor's thread at an assignment and when the follower's position moved back, before anything
-        of them is released. When it returns, the manager holds no remote offset of them that isn't proven. Never
+        of them is released. When it returns, the manager holds no remote offset of them that isn't verified. Never
         blocks.
 
         :param watermarks: what the follower's own client has cached. It is used only on this thread, here and in
-            `check`; a client lets in one thread at a time.
+            `refresh_known_ends`; a client lets in one thread at a time.
         """
         return
 
@@ -91,7 +93,12 @@ class RemoteOffsetSource(Protocol):
         return
 
     def received(self, topic: str, partition: int, next_offset: int) -> None:
-        """The follower has received every message below ``next_offset``, so offsets up to it are proven."""
+        """The follower has received the message below ``next_offset``: the partition reaches that far."""
+        return
+
+    def refresh_known_ends(self) -> None:
+        """The follower's own client may have fetched further ends. Called on the processor's thread when the gate reads
+        remote offsets while something is `unverified`. Never blocks."""
         return
 
 
@@ -131,7 +138,7 @@ class SourceStatistics:
     rewinds: int = 0
     """How often a group published a lower offset than before."""
     impossible: int = 0
-    """Published offsets that lay beyond the end of their partition."""
+    """Published offsets that were rejected: beyond the end of their partition, or of an earlier topic of its name."""
     unverified: int = 0
     """Assigned partitions with a published offset that waits for proof, now."""
     lag: int | None = None

@@ -110,8 +110,8 @@ class _PartitionsView(Mapping[PartitionKey, tuple[SynchronizedPartitionState, Of
         return state, offsets
 
     def __iter__(self) -> Iterator[PartitionKey]:
-        # CPython makes the list in one step, though another thread may add a cell; none is ever taken away.
-        return iter([key for key in list(self._cells) if self._cells[key].current[0] is not None])
+        # CPython makes the list in one step, though another thread may add or remove a cell.
+        return iter([key for key, cell in list(self._cells.items()) if cell.current[0] is not None])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -147,7 +147,7 @@ class SynchronizedPartitionStateManager:
         self._delivery = threading.Lock()
         self._lock = threading.RLock()
         self._moved_condition = threading.Condition(self._lock)
-        # Written under the lock, by both threads; a key is added and never taken away.
+        # Written under the lock, by both threads. A key is taken away by `remove` alone.
         self._cells: dict[PartitionKey, PartitionCell] = {}
         # Keys whose remote offset moved since the last `take_moved`. Filled and emptied under the lock.
         self._moved: set[PartitionKey] = set()
@@ -248,9 +248,13 @@ class SynchronizedPartitionStateManager:
             finally:
                 self._delivery.release()
 
-    def wake(self) -> None:
-        """End every `wait_for_move` though no offset moved, so that the gate looks at its source again."""
+    def wake(self, partitions: Iterable[PartitionKey] = ()) -> None:
+        """End every `wait_for_move` though no offset moved, so that the gate asks its source again.
+
+        :param partitions: what the gate is to look at as if their remote offsets had moved.
+        """
         with self._lock:
+            self._moved.update(partitions)
             self.version += 1
             self._moved_condition.notify_all()
 
@@ -259,6 +263,11 @@ class SynchronizedPartitionStateManager:
         with self._lock:
             self._failure = self._failure or error
             self.wake()
+
+    @property
+    def failure(self) -> Exception | None:
+        """What `fail` was given. Any thread may read it."""
+        return self._failure
 
     def check(self) -> None:
         """Return if nobody has called `fail`. Never blocks.
@@ -276,6 +285,20 @@ class SynchronizedPartitionStateManager:
         with self._lock:
             # Nothing but `wake` notifies, so one wait is enough, and leaves little to run once it is over.
             return self.version != version or self._moved_condition.wait(timeout) or self.version != version
+
+    def remove(self, partitions: Iterable[PartitionKey]) -> None:
+        """Forget these partitions: the follower doesn't read them any more. Both their offsets become unknown first.
+
+        For a caller that may hold a lock of its own: it calls `deliver` once it holds none.
+        """
+        with self._lock:
+            keys = [key for key in partitions if key in self._cells]
+            self.store_remote_offsets([(key, None) for key in keys])
+            for key in keys:
+                cell = self._cells.pop(key)
+                if cell.current[0] is not None:
+                    self._store(cell, _NO_OFFSETS)
+            self._moved.difference_update(keys)
 
     def take_moved(self) -> set[PartitionKey]:
         """The partitions whose remote offset moved since the last call. For the gate alone: it empties the set."""

@@ -96,6 +96,7 @@ class PartitionBuffer:
         "cell",
         "limits",
         "expected",
+        "position",
         "pass_through_below",
         "held",
         "held_bytes",
@@ -110,7 +111,10 @@ class PartitionBuffer:
         self.cell = cell
         self.limits = limits
         self.expected = position
-        """The offset after the last message received, or the position that the assignment began at."""
+        """The offset of the message that comes next: after the last one received, or `position`."""
+        self.position = position
+        """Where reading began: at the assignment, or after the last seek. `expected` has been received if it is past
+        this."""
         self.pass_through_below = 0
         """Messages below this offset are forwarded at once: the remote offset as `refresh_remote_offset` read it last,
         while nothing is held or carried; else 0, which no message is below."""
@@ -132,6 +136,11 @@ class PartitionBuffer:
         """Note, or forget, that the processor carries this message; until then nothing passes through."""
         self.carried = offset
         self.refresh_remote_offset()
+
+    def note_received(self) -> None:
+        """Let the source know of the last message received."""
+        if self.expected != self.position:
+            self.cell.received = self.expected
 
     def record_release(self, now: float) -> None:
         """The oldest message was released now. Called once each time that the buffer opens, not once a message."""

@@ -3,8 +3,8 @@
 Guarantees
     - What is held is bounded, in messages and in bytes a partition.
     - A partition's messages leave its buffer in offset order, except one that an exception names.
-    - What a partition received is reported before unverified offsets are looked for, so no published offset waits for
-      a proof that is there already.
+    - What a partition received is noted before unverified offsets are looked for, and again when the source says that
+      there are some. So none waits for a message that is there already.
 
 Threads
     All methods are called by the processor's thread. Other threads may iterate over the buffers and read
@@ -95,6 +95,8 @@ class PartitionBuffers:
         # since messages come in long runs of one partition.
         self._unreported: set[PartitionBuffer] = set()
         self._report_at = clock()
+        # Every buffer that is open is among them, and others that were a moment ago; see `has_open`.
+        self._maybe_open = set(self._all.values())
 
         manager.take_moved()  # they were moved for another gate
         for buffer in self._all.values():
@@ -124,6 +126,7 @@ class PartitionBuffers:
         if offset != buffer.expected:
             if offset == buffer.carried:
                 buffer.set_carried(None)
+                self._maybe_open.add(buffer)
                 return
             self._skip_or_go_back(buffer, offset)
         if buffer.is_full and buffer.is_at_limit:
@@ -136,7 +139,7 @@ class PartitionBuffers:
         self.received(buffer, offset)
 
     def received(self, buffer: PartitionBuffer, offset: int) -> None:
-        """Note that the message at ``offset`` was taken, and let it verify a published offset that waits for proof."""
+        """Note that the message at ``offset`` was taken, and let it verify a published offset that is pending."""
         buffer.expected = buffer.cell.received = offset + 1
         if buffer is not self.last_forwarded:
             self.note_progress(buffer)
@@ -155,6 +158,8 @@ class PartitionBuffers:
         was_full = buffer.is_full
         buffer.remove(index)
         self.held_messages -= 1
+        if not buffer.held:
+            self._maybe_open.add(buffer)
         if was_full and not buffer.is_full:
             self.pause_changes[buffer.partition] = False
 
@@ -193,6 +198,20 @@ class PartitionBuffers:
 
     # What the flow control asks.
 
+    def has_open(self) -> bool:
+        """Whether the next message of some partition would be handed on as it comes. Cheap however many there are."""
+        while self._maybe_open:
+            buffer = next(iter(self._maybe_open))
+            if buffer.expected < buffer.pass_through_below:
+                return True
+            self._maybe_open.remove(buffer)
+        return False
+
+    def is_newest_held(self, index: int, offset: int) -> bool:
+        """Whether this message is the last one that its partition holds."""
+        buffer = self.by_index.get(index)
+        return buffer is not None and bool(buffer.held) and buffer.held[-1].offset == offset
+
     def take_pause_changes(self) -> Mapping[Partition, bool]:
         """Which partitions to pause (True: full) and to resume (False: drained) since the last call."""
         changes, self.pause_changes = self.pause_changes, {}
@@ -207,7 +226,7 @@ class PartitionBuffers:
         """Write the local offsets that moved to the manager, which is spared one lock a message."""
         if self.by_index and self.last_forwarded is not None:
             for buffer in self._unreported:
-                buffer.cell.received = buffer.expected
+                buffer.note_received()
             self._manager.set_local_offsets([(buffer.key, buffer.local_offset) for buffer in self._unreported])
             self._unreported.clear()
             self.last_forwarded = None
@@ -246,13 +265,16 @@ class PartitionBuffers:
         version = self._manager.version
         self._manager.check()
         self._source.check()
-        if self._source.unverified:
-            for unreported in self._unreported:
-                self._verify(unreported)
+        has_unverified = bool(self._source.unverified)
+        if has_unverified:
+            self._source.refresh_known_ends()
         for topic, index in self._manager.take_moved():
             buffer = self._all.get(index)
             if buffer is not None and buffer.key[0] == topic:
+                if has_unverified:
+                    self._verify(buffer)
                 buffer.refresh_remote_offset()
+                self._maybe_open.add(buffer)
                 if buffer.is_released:
                     if buffer not in self.released:
                         buffer.record_release(self._clock())
@@ -264,10 +286,10 @@ class PartitionBuffers:
 
     def _verify(self, buffer: PartitionBuffer) -> None:
         """What the partition has received verifies what leaders published below."""
-        buffer.cell.received = buffer.expected
-        lowest = self._source.unverified.get(buffer.key)
-        if lowest is not None and lowest <= buffer.expected:
-            self._source.received(*buffer.key, buffer.expected)
+        buffer.note_received()
+        received, lowest = buffer.cell.received, self._source.unverified.get(buffer.key)
+        if received is not None and lowest is not None and lowest <= received:
+            self._source.received(*buffer.key, received)
 
     def _skip_or_go_back(self, buffer: PartitionBuffer, offset: int) -> None:
         """The message to be held is not the next one."""
@@ -277,7 +299,7 @@ class PartitionBuffers:
             self.on_start_elsewhere(buffer.partition, offset)
 
     def _move_position(self, buffer: PartitionBuffer, offset: int) -> None:
-        """The partition is read from ``offset`` on. If that is further back, every remote offset needs proof again."""
+        """The partition is read from ``offset`` on. If that is further back, trust in it begins anew."""
         self.report_local_offsets()  # else what was received would be reported later, as if it had come again
         while buffer.held and buffer.held[-1].offset >= offset:
             self.remove(buffer, len(buffer.held) - 1)
@@ -285,5 +307,6 @@ class PartitionBuffers:
             logger.info("%s[%d]: reading again from %d, back from %d", *buffer.key, offset, buffer.expected)
             buffer.cell.received = None
             self._source.assign({buffer.key: offset}, self._watermarks)
-        buffer.expected = offset
+        buffer.position = buffer.expected = offset
+        self._maybe_open.add(buffer)
         self._manager.set_local_offset(*buffer.key, buffer.local_offset)

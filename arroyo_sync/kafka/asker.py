@@ -59,7 +59,7 @@ class PartitionRange(NamedTuple):
     """The first offset that is there, or would be if the partition is empty."""
     end: int
     """The offset after the last message: the high watermark."""
-    first_timestamp_ms: int | None
+    first_timestamp_ms: int | None = None
     """When the first message was written (with ``CreateTime``: when its writer says that it was), Unix milliseconds.
     ``None``: there is no message, or none has a timestamp."""
 
@@ -170,8 +170,38 @@ class Asker:
     ) -> None:
         """Ask what is there of the partitions; each broker's answer comes when it has one."""
         self._client.poll()
+        # The end last: a partition that was empty and got its first messages meanwhile shows none with a timestamp.
         specs = [_EARLIEST, OffsetSpec.for_timestamp(0), _LATEST]
         self._client.ask_offsets(partitions, specs, timeout, _each(_range, on_answer))
+
+    def ask_topic_ends(
+        self,
+        topic: str,
+        timeout: float,
+        on_answer: Callable[[Mapping[int, int | KafkaError]], None],
+    ) -> None:
+        """Ask where all partitions of the topic end. The callback is called once; not at all, if nobody tells which
+        partitions there are."""
+        self._client.poll()
+
+        def ask_ends(described: Mapping[str, TopicDescription | KafkaError]) -> None:
+            description = described[topic]
+            if isinstance(description, KafkaError):
+                return
+            keys = [(topic, each.id) for each in description.partitions]
+            ends: dict[int, int | KafkaError] = {}
+            lock = threading.Lock()
+
+            def collect(answers: Mapping[PartitionKey, int | KafkaError]) -> None:
+                with lock:
+                    ends.update((partition, end) for (_, partition), end in answers.items())
+                    if len(ends) < len(keys):
+                        return
+                on_answer(ends)
+
+            self._client.ask_offsets(keys, [_LATEST], timeout / 2, _each(_offset, collect))
+
+        self._client.describe([topic], timeout / 2, ask_ends)
 
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]

@@ -1,24 +1,26 @@
-"""What each leader group published of each partition, what of it is proven, and the remote offset that follows.
+"""What each leader group published of each partition, what of it is verified, and the remote offset that follows.
 
 Pure: no Kafka, no thread, no clock.
 
 Guarantees
-    1. A partition's remote offset is the minimum over all leader groups of the offset *in force*, and unknown while
-       any group has none. Nothing is known until `enable` was called, nor after `disable`.
+    1. An assigned partition's remote offset is the minimum over all leader groups of the offset *in force*, and unknown
+       while any group has none. Nothing is known until `enable` was called, nor after `disable`.
     2. What a group published is a function of the last record of each commit-log partition, not of the order in which
        those partitions were read: the one with the latest broker timestamp counts, on a tie the lowest offset.
-    3. The manager has remote offsets of assigned partitions alone. What is published of any other is kept, wakes
-       nobody, and is in force for `remote` at once, since it gates nothing.
-    4. For an assigned one, a published offset comes into force only when it is *proven*: the broker's partition, since
-       the assignment, was seen to reach that far (the follower received a message just below, its client fetched such
-       an end, or the broker was asked). Until then the last proven one stays in force. `assign` makes
-       everything unverified.
-    5. An offset below the proven one (a rewind) is in force at once.
-    6. An offset that a later answer of the broker refutes makes the group unknown there until it publishes again. The
-       refuted offset never comes into force by itself: a recreated topic may grow past it.
-    7. Whatever moves is written to the manager before the lock is released, so the manager never falls back behind a
+    3. Only assigned partitions are written to the manager. Of the others it is kept what was published, no more.
+    4. A published offset comes into force only when it is *verified*; `arroyo_sync.leaders.verification` has the
+       rules. Until then the last verified one stays in force. `assign` begins anew: nothing is verified before the
+       brokers have answered a question that was sent afterwards.
+    5. An offset below the verified one (a rewind) is in force at once.
+    6. An offset that is rejected makes the group unknown there until it publishes again. It never comes into force by
+       itself: a topic that was created again may grow past it.
+    7. An answer below what was known *before its question was sent* lowers the known end, and trust begins anew: the
+       log was truncated. What was received since the question counts.
+    8. Whatever moves is written to the manager before the lock is released, so the manager never falls back behind a
        later decision; at most `CHUNK` partitions under one lock, about a millisecond. The manager's callback is called
        once it is released.
+    9. Where a message that the gate receives could verify an offset, `unverified` says so before the gate is woken to
+       look there. So such a message is seen, whichever comes first.
 
 Threads
     Any thread may call anything; one lock guards all. A signal handler, which may have interrupted the thread that
@@ -28,86 +30,64 @@ Threads
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Question, Rejection, Truncation
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
-from arroyo_sync.leaders.published_offset import KnownEnd, PublishedOffset
+from arroyo_sync.leaders.offset_table import OffsetTable, chunks
+from arroyo_sync.leaders.published_offset import PublishedOffset
 from arroyo_sync.leaders.rewinds import Rewind
-
-CHUNK = 100
-"""How many partitions are handled under one lock: at about 5 us each, half a millisecond."""
+from arroyo_sync.leaders.verification import SUSPECT, KnownEnd, TopicId
 
 READ_WAIT_SECONDS = 0.05
 """For how long a snapshot waits for the lock, which is held for about a millisecond. It is held for longer only if the
 snapshot is a signal handler's that interrupted its holder, or one whom its holder waits for."""
 
-T = TypeVar("T")
-
-
-class OffsetBeyondEnd(NamedTuple):
-    """A group published an offset beyond the partition's end."""
-
-    key: PartitionKey
-    group: str
-    offset: int
-    end: int
-
 
 class LeaderOffsets:
     """The published offsets of all leader groups in all partitions; writes remote offsets.
 
-    :param groups: the leader groups; a record of any other may not be applied.
+    :param groups: the leader groups; a report of any other may not be applied.
     """
 
     def __init__(self, groups: Iterable[str]) -> None:
-        self.groups = tuple(sorted(set(groups)))
-        self._index = {group: index for index, group in enumerate(self.groups)}
         self._lock = threading.Lock()
         self._delivered = _Delivered(self)
         # All below: written by any thread, under the lock.
+        self._table = OffsetTable(groups)
+        self._assigned = AssignedPartitions(self._table)
         self._manager: SynchronizedPartitionStateManager | None = None
         self._enabled = False
-        # Per partition, one slot a group. A key is added and never taken away, except by `forget`.
-        self._published: dict[PartitionKey, list[PublishedOffset | None]] = {}
-        self._known_ends: dict[PartitionKey, KnownEnd] = {}
-        self._unverified: dict[PartitionKey, int] = {}
-        self._epoch = 0
-        self.unverified: Mapping[PartitionKey, int] = MappingProxyType(self._unverified)
-        """Per assigned partition, the lowest published offset in doubt. Live; may be read without the lock."""
+        self._rejections: list[Rejection] = []
+        self.groups = self._table.groups
+        self.unverified = self._assigned.unverified
+        """Per assigned partition with a pending offset: which end would verify one, `MAX_OFFSET` if none would. Live;
+        may be read without the lock."""
 
     @property
     def epoch(self) -> int:
-        """Grows with every doubt. Note it before the broker is asked: the answer judges what was in doubt by then."""
-        with self._lock:
-            return self._epoch
-
-    def unverified_partitions(self) -> list[PartitionKey]:
-        """Those to be verified. None until `enable`: what a replay passes over isn't worth a question."""
-        with self._lock:
-            return list(self._unverified) if self._enabled else []
+        """Grows with every report of an assigned partition that counts."""
+        return self._assigned.epoch
 
     def attach(self, manager: SynchronizedPartitionStateManager) -> None:
         """Where remote offsets go, and where the gate notes what it received."""
         with self._lock:
             self._manager = manager
-            for key, known_end in self._known_ends.items():
+            for key, known_end in self._assigned.known_ends.items():
                 known_end.cell = manager.cell(*key)
 
     def enable(self) -> None:
         """Everything that was published before now is known: write all remote offsets."""
-        with self._lock:
-            self._enabled = True
-        self._rewrite_all()
+        self._switch(True)
 
     def disable(self) -> None:
         """What is known can't be trusted for now: every remote offset becomes unknown, until `enable`."""
-        with self._lock:
-            self._enabled = False
-        self._rewrite_all()
+        self._switch(False)
+
+    # What the groups publish.
 
     def apply(
         self, reports: Sequence[CommitReport], now: float, is_current: Callable[[CommitReport], bool] | None = None
@@ -116,36 +96,25 @@ class LeaderOffsets:
 
         :param now: seconds of a monotonic clock.
         :param is_current: whether a report still counts, asked under the lock: after an `assign`, `revoke` or `forget`.
-        :returns: the rewinds among them, once open: what lies in the past of a replay is no news.
+        :returns: the rewinds among them, once enabled: what lies in the past of a replay is no news.
         """
         rewinds: list[Rewind] = []
-        for chunk in _chunks(reports):
+        for chunk in chunks(reports):
             with self._delivered, self._lock:
-                touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
+                touched: set[PartitionKey] = set()
                 for report in chunk:
                     if is_current is not None and not is_current(report):
                         continue
-                    key, group = report.key, report.group
-                    published_offsets = self._published.get(key)
-                    if published_offsets is None:
-                        published_offsets = self._published[key] = [None] * len(self.groups)
-                    index = self._index[group]
-                    published_offset = published_offsets[index]
-                    if published_offset is None:
-                        published_offset = published_offsets[index] = PublishedOffset(report, now)
-                        previous = None
-                    else:
-                        previous = published_offset.latest
-                        published_offset.update(report, now)
+                    published_offset, previous = self._table.take(report, now)
                     latest = published_offset.latest
-                    if latest is previous:
+                    if latest is previous or (published_offset.is_rejected and _is_repeated(previous, latest)):
                         continue
-                    self._check(key, published_offset)
-                    touched[key] = published_offsets
+                    self._assigned.check(report.key, published_offset)
+                    touched.add(report.key)
                     if previous is None or previous.offset is None or latest.offset is None or not self._enabled:
                         continue
                     if latest.offset < previous.offset:
-                        rewinds.append(Rewind(key, group, previous.offset, latest.offset))
+                        rewinds.append(Rewind(report.key, report.group, previous.offset, latest.offset))
                 self._settle(touched)
         return rewinds
 
@@ -155,128 +124,159 @@ class LeaderOffsets:
         :returns: how many were taken.
         """
         filled = 0
-        for chunk in _chunks(offsets):
+        for chunk in chunks(offsets):
             with self._delivered, self._lock:
-                touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
+                touched: set[PartitionKey] = set()
                 for key, group, offset in chunk:
-                    published_offsets = self._published.setdefault(key, [None] * len(self.groups))
-                    index = self._index[group]
-                    if published_offsets[index] is not None:
-                        continue
-                    report = CommitReport(key, group, offset, -1, FROM_BROKER, -1)
-                    published_offset = published_offsets[index] = PublishedOffset(report, now)
-                    self._check(key, published_offset)
-                    touched[key] = published_offsets
-                    filled += 1
+                    if self._table.slot(key, group) is None:
+                        report = CommitReport(key, group, offset, -1, FROM_BROKER, -1)
+                        self._assigned.check(key, self._table.take(report, now).published_offset)
+                        touched.add(key)
+                        filled += 1
                 self._settle(touched)
         return filled
 
     def forget_log_partition(self, log_partition: int) -> None:
         """Drop all that was read from one commit-log partition, which will be read again from its beginning."""
-        with self._lock:
-            keys = list(self._published)
-        for chunk in _chunks(keys):
-            with self._delivered, self._lock:
-                touched: dict[PartitionKey, list[PublishedOffset | None]] = {}
-                for key in chunk:
-                    published_offsets = self._published.get(key, [])
-                    for index, published_offset in enumerate(published_offsets):
-                        if published_offset is None:
-                            continue
-                        latest = published_offset.latest
-                        if published_offset.forget(log_partition):
-                            published_offsets[index] = None
-                        elif published_offset.latest is not latest:
-                            # Only then: what was refuted stays so.
-                            self._check(key, published_offset)
-                    touched[key] = published_offsets
-                self._settle(touched)
+
+        def forget(key: PartitionKey) -> None:
+            # Only where another report counts now: what was rejected stays so.
+            for published_offset in self._table.forget_log_partition(key, log_partition):
+                self._assigned.check(key, published_offset)
+
+        self._for_each(self._keys(self._table.keys), forget)
 
     def forget(self, keys: Iterable[PartitionKey]) -> None:
-        """Drop all that is known of these partitions: their remote offsets become unknown."""
-        for chunk in _chunks(list(keys)):
-            with self._delivered, self._lock:
-                self._settle({key: [] for key in chunk if self._published.pop(key, None) is not None})
+        """Drop all that was published of these partitions: their remote offsets become unknown."""
+        self._for_each(list(keys), self._table.drop)
+
+    def retain_topic(self, topic: str) -> None:
+        """Drop all that was published of other topics. On the thread that applies reports."""
+        self.forget([key for key in self._keys(self._table.keys) if key[0] != topic])
+
+    # What the follower reads.
 
     def assign(self, cached_ends: Mapping[PartitionKey, int | None]) -> None:
-        """The follower reads these partitions from now on: nothing of them is proven any more (guarantee 4).
+        """The follower reads these partitions from now on: nothing of them is verified any more (guarantee 4).
 
         :param cached_ends: the partitions, with the ends that the follower's client has cached by now.
         """
-        for chunk in _chunks(list(cached_ends.items())):
-            with self._delivered, self._lock:
-                self._epoch += 1
-                for key, cached_end in chunk:
-                    known_end = self._known_ends[key] = KnownEnd(self._epoch, cached_end)
-                    if self._manager is not None:
-                        known_end.cell = self._manager.cell(*key)
-                        known_end.cell.received = None  # on the thread that writes it
-                    for published_offset in self._published.get(key, ()):
-                        if published_offset is not None and not published_offset.rejected:
-                            published_offset.uncheck()
-                            self._check(key, published_offset)
-                self._settle({key: self._published.get(key, []) for key, _ in chunk})
+
+        def assign(key: PartitionKey) -> None:
+            cell = None
+            if self._manager is not None:
+                cell = self._manager.cell(*key)
+                cell.received = None  # on the thread that writes it
+            self._assigned.begin_trust(key, KnownEnd(cell, cached_before=cached_ends[key]))
+
+        self._for_each(list(cached_ends), assign)
 
     def revoke(self, keys: Iterable[PartitionKey]) -> None:
-        """The follower doesn't read these partitions any more: the manager has no remote offset of them."""
-        for chunk in _chunks(list(keys)):
+        """The follower doesn't read these partitions any more: they leave the manager."""
+        for chunk in chunks(list(keys)):
             with self._delivered, self._lock:
                 for key in chunk:
-                    self._known_ends.pop(key, None)
-                    for published_offset in self._published.get(key, ()):
-                        if published_offset is not None:
-                            published_offset.uncheck()
-                    self._unverified.pop(key, None)
-                self._write([(key, None) for key in chunk])
+                    self._assigned.end_trust(key)
+                if self._manager is not None:
+                    self._manager.remove(chunk)
 
     def received(self, key: PartitionKey, next_offset: int) -> None:
         """The follower received the message below ``next_offset``: the partition reaches that far."""
         with self._delivered, self._lock:
-            self._verify(key, next_offset)
+            if self._assigned.reach(key, next_offset):
+                self._settle([key])
 
     def cached(self, ends: Mapping[PartitionKey, int | None]) -> None:
         """What the follower's client has cached as the partitions' ends.
 
-        An end counts if it isn't the one that was cached at the assignment, so that it was fetched since.
+        An end counts if it isn't the one that was cached when trust began, so that it was fetched since.
         """
-        for chunk in _chunks(list(ends.items())):
+        for chunk in chunks(list(ends.items())):
             with self._delivered, self._lock:
                 for key, end in chunk:
-                    known_end = self._known_ends.get(key)
-                    if known_end is not None and end is not None and end != known_end.cached_end:
-                        self._verify(key, end)
-
-    def apply_end_offsets(self, ends: Mapping[PartitionKey, int], asked: int) -> list[OffsetBeyondEnd]:
-        """The broker's answer: where the partitions end. It proves what lies below, and refutes what lies beyond.
-
-        :param asked: `number` as it was before the question was sent. What was published, and what was assigned, since
-            then isn't judged: it may be younger than the answer.
-        :returns: what was refuted.
-        """
-        rejected: list[OffsetBeyondEnd] = []
-        for chunk in _chunks(list(ends.items())):
-            with self._delivered, self._lock:
-                for key, end in chunk:
-                    known_end = self._known_ends.get(key)
-                    if known_end is None or known_end.epoch > asked:
+                    known_end = self._assigned.known_ends.get(key)
+                    if known_end is None or end is None:
                         continue
-                    self._verify(key, end)
-                    published_offsets = self._published.get(key, [])
-                    for group, published_offset in zip(self.groups, published_offsets, strict=False):
-                        offset = None if published_offset is None else published_offset.reject(asked)
-                        if offset is not None:
-                            rejected.append(OffsetBeyondEnd(key, group, offset, end))
-                    self._settle({key: published_offsets})
-        return rejected
+                    if self._assigned.reach(key, known_end.fetched(end)):
+                        self._settle([key])
 
-    def retain_topic(self, topic: str) -> None:
-        """Drop all that is known of other topics. On the thread that applies reports."""
-        self.forget([key for key in list(self._published) if key[0] != topic])
+    # What the brokers are asked.
 
-    def remote(self, key: PartitionKey) -> int | None:
-        """The remote offset that follows now, be the partition assigned or not."""
+    def assigned(self) -> list[PartitionKey]:
+        """The assigned partitions. None until `enable`: what a replay passes over isn't worth a question."""
+        return self._keys(lambda: self._assigned.known_ends if self._enabled else ())
+
+    def topics(self) -> set[str]:
+        """Of what topics partitions are assigned."""
         with self._lock:
-            return self._remote(key, self._published.get(key, ()))
+            return {topic for topic, _ in self._assigned.known_ends}
+
+    def unanswered(self) -> list[PartitionKey]:
+        """Those of them that the brokers haven't answered about since trust began."""
+        return self._keys(lambda: self._assigned.unanswered if self._enabled else ())
+
+    def unverified_partitions(self) -> list[PartitionKey]:
+        """Those of them with a pending offset."""
+        return self._keys(lambda: self.unverified if self._enabled else ())
+
+    def suspects(self) -> dict[str, dict[PartitionKey, int]]:
+        """Per group the partitions where its own commit would lift the suspicion, and from which offset on."""
+        found: dict[str, dict[PartitionKey, int]] = {}
+        for chunk in chunks(self._keys(lambda: self._assigned.suspect if self._enabled else ())):
+            with self._lock:
+                for key in chunk:
+                    for group, each in self._table.filled(key):
+                        if each.verdict is SUSPECT and each.latest.offset is not None:
+                            found.setdefault(group, {})[key] = each.latest.offset
+        return found
+
+    def begin_question(self, keys: Collection[PartitionKey]) -> Question:
+        """To be called before the brokers are asked about these partitions, and given with the answers."""
+        with self._lock:
+            epoch = self._assigned.epoch
+        known: dict[PartitionKey, tuple[int, int | None]] = {}
+        for chunk in chunks(list(keys)):
+            with self._lock:
+                for key in chunk:
+                    if (each := self._assigned.known(key)) is not None:
+                        known[key] = each
+        return Question(epoch, known)
+
+    def apply_answers(
+        self, answers: Mapping[PartitionKey, PartitionRange], question: Question, log_ends: Mapping[int, int] | None
+    ) -> list[Truncation]:
+        """What the brokers answered. It verifies what lies below the end, and rejects what can't be.
+
+        :param log_ends: where the commit log's partitions ended between the question's beginning and its being sent.
+            ``None``: that wasn't asked, so the answer can't be the first one since trust began.
+        """
+        truncations: list[Truncation] = []
+
+        def apply(key: PartitionKey) -> None:
+            truncation = self._assigned.apply_answer(key, answers[key], question, log_ends)
+            if truncation is not None:
+                truncations.append(truncation)
+
+        self._for_each(list(answers), apply)
+        return truncations
+
+    def apply_committed(self, group: str, committed: Mapping[PartitionKey, int | None], question: Question) -> None:
+        """What the group itself has committed on the brokers: a suspicion up to there is lifted."""
+        self._for_each(
+            list(committed), lambda key: self._assigned.apply_committed(key, group, committed[key], question)
+        )
+
+    def set_topic_id(self, topic: str, topic_id: TopicId) -> None:
+        """The data topic's id is known: reports with another one are rejected."""
+        self._for_each(self._keys(lambda: self._assigned.set_topic_id(topic, topic_id)), self._assigned.judge)
+
+    def take_rejections(self) -> list[Rejection]:
+        """What was rejected since the last call, each report once. Nothing of what a replay passes over."""
+        with self._lock:
+            rejections, self._rejections = self._rejections, []
+        return rejections
+
+    # For people.
 
     def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
         """What every group published last of each assigned partition, as a snapshot; of all while none is assigned.
@@ -285,22 +285,10 @@ class LeaderOffsets:
         """
         snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
         is_free = True
-        known = list(self._known_ends or self._published)  # which CPython makes in one step
-        for chunk in _chunks([key for key in known if key in self._published]):
+        for chunk in chunks(list(self._assigned.known_ends) or self._table.keys()):  # CPython makes each in one step
             is_free = is_free and self._lock.acquire(timeout=READ_WAIT_SECONDS)
             try:
-                for key in chunk:
-                    snapshot[key] = {
-                        group: LeaderOffset(
-                            published_offset.latest.offset,
-                            published_offset.latest.timestamp_ms,
-                            published_offset.heard_at_seconds,
-                            published_offset.latest.orig_message_ts,
-                            published_offset.rejected,
-                        )
-                        for group, published_offset in zip(self.groups, self._published.get(key, []), strict=False)
-                        if published_offset is not None
-                    }
+                snapshot.update((key, self._table.snapshot(key)) for key in chunk if self._table.row(key))
             finally:
                 if is_free:
                     self._lock.release()
@@ -308,110 +296,59 @@ class LeaderOffsets:
 
     def partitions_without_report(self, group: str) -> list[PartitionKey]:
         """The assigned partitions without any record of the group, not even a tombstone. None until `enable`."""
-        return self._assigned_where(group, lambda published_offset: published_offset is None) if self._enabled else []
+        return self._assigned_where(group, lambda each: each is None) if self._enabled else []
 
     def partitions_unknown(self, group: str) -> list[PartitionKey]:
         """The assigned partitions of which the group is unknown, since it has published nothing."""
-        return self._assigned_where(
-            group, lambda published_offset: published_offset is None or published_offset.latest.offset is None
-        )
-
-    def _assigned_where(self, group: str, is_so: Callable[[PublishedOffset | None], bool]) -> list[PartitionKey]:
-        index = self._index[group]
-        found: list[PartitionKey] = []
-        with self._lock:
-            keys = list(self._known_ends)
-        for chunk in _chunks(keys):
-            with self._lock:
-                rows = [(key, self._published.get(key)) for key in chunk]
-                found += [key for key, row in rows if is_so(None if row is None else row[index])]
-        return sorted(found)
+        return self._assigned_where(group, lambda each: each is None or each.latest.offset is None)
 
     def has_reported(self, group: str) -> bool:
         """Whether the group has published anything."""
         with self._lock:
-            return any(
-                published_offsets[self._index[group]] is not None for published_offsets in self._published.values()
-            )
+            return self._table.has_reported(group)
 
-    # From here on: with the lock held.
+    def _assigned_where(self, group: str, is_so: Callable[[PublishedOffset | None], bool]) -> list[PartitionKey]:
+        found: list[PartitionKey] = []
+        for chunk in chunks(self._keys(lambda: self._assigned.known_ends)):
+            with self._lock:
+                found += [key for key in chunk if is_so(self._table.slot(key, group))]
+        return sorted(found)
 
-    def _check(self, key: PartitionKey, published_offset: PublishedOffset) -> None:
-        known_end = self._known_ends.get(key)
-        if known_end is not None:
-            self._epoch += 1
-            known_end.refresh()  # mostly the follower has received what was published, and nothing needs to be asked
-        published_offset.check(known_end, self._epoch)
+    # Chunk by chunk, each under the lock.
 
-    def _verify(self, key: PartitionKey, end: int) -> None:
-        known_end = self._known_ends.get(key)
-        if known_end is None or end <= known_end.end:
-            return
-        known_end.end = end
-        lowest = self._unverified.get(key)
-        if lowest is None or lowest > end:
-            return
-        published_offsets = self._published.get(key, [])
-        for published_offset in published_offsets:
-            if published_offset is not None:
-                published_offset.verify(end)
-        self._settle({key: published_offsets})
-
-    def _settle(self, touched: Mapping[PartitionKey, Sequence[PublishedOffset | None]]) -> None:
-        """Bring `unverified` and the manager up to date with these partitions."""
-        assigned = [key for key in touched if key in self._known_ends]
-        for key in assigned:
-            self._update_unverified(key, touched[key])
-        self._write([(key, self._remote(key, touched[key])) for key in assigned])
-
-    def _write(self, remotes: Sequence[tuple[PartitionKey, int | None]]) -> None:
-        if self._manager is not None and remotes:
-            self._manager.store_remote_offsets(remotes)
-
-    def _update_unverified(self, key: PartitionKey, published_offsets: Sequence[PublishedOffset | None]) -> None:
-        known_end = self._known_ends.get(key)
-        while True:
-            lowest: int | None = None
-            for published_offset in published_offsets:
-                if (
-                    published_offset is not None
-                    and published_offset.pending is not None
-                    and (lowest is None or published_offset.pending < lowest)
-                ):
-                    lowest = published_offset.pending
-            if known_end is None or lowest is None:
-                self._unverified.pop(key, None)
-                return
-            self._unverified[key] = lowest
-            # The gate writes what it received, then looks for doubts; here it is the other way about. So a message that
-            # proves an offset is seen on one of the two sides, whichever comes first.
-            known_end.refresh()
-            if known_end.end < lowest:
-                return
-            for published_offset in published_offsets:
-                if published_offset is not None:
-                    published_offset.verify(known_end.end)
-
-    def _remote(self, key: PartitionKey, published_offsets: Sequence[PublishedOffset | None]) -> int | None:
-        if not self._enabled or not published_offsets:
-            return None
-        is_assigned = key in self._known_ends
-        remote: int | None = None
-        for published_offset in published_offsets:
-            in_force = None if published_offset is None else published_offset.in_force(is_assigned)
-            if in_force is None:
-                return None
-            if remote is None or in_force < remote:
-                remote = in_force
-        return remote
-
-    def _rewrite_all(self) -> None:
-        """Takes the lock itself, chunk by chunk."""
+    def _keys(self, keys: Callable[[], Iterable[PartitionKey]]) -> list[PartitionKey]:
         with self._lock:
-            keys = list(self._known_ends)
-        for chunk in _chunks(keys):
+            return list(keys())
+
+    def _for_each(self, keys: Sequence[PartitionKey], change: Callable[[PartitionKey], object]) -> None:
+        for chunk in chunks(keys):
             with self._delivered, self._lock:
-                self._settle({key: self._published.get(key, []) for key in chunk})
+                for key in chunk:
+                    change(key)
+                self._settle(chunk)
+
+    def _switch(self, enabled: bool) -> None:
+        with self._lock:
+            self._enabled = enabled
+        self._for_each(self._keys(lambda: self._assigned.known_ends), lambda key: None)
+
+    def _settle(self, keys: Iterable[PartitionKey]) -> None:
+        """Bring `unverified`, the rejections and the manager up to date with these partitions. With the lock held."""
+        remote_offsets: list[tuple[PartitionKey, int | None]] = []
+        newly_unverified: list[PartitionKey] = []
+        for key in keys:
+            if key not in self._assigned.known_ends:
+                continue
+            remote_offset, is_newly_unverified = self._assigned.survey(key)
+            remote_offsets.append((key, remote_offset if self._enabled else None))
+            if is_newly_unverified:
+                newly_unverified.append(key)
+            if self._enabled:
+                self._rejections += self._assigned.take_rejections(key)
+        if self._manager is not None and remote_offsets:
+            self._manager.store_remote_offsets(remote_offsets)
+            if newly_unverified:
+                self._manager.wake(newly_unverified)
 
 
 class _Delivered:
@@ -429,5 +366,10 @@ class _Delivered:
             manager.deliver()
 
 
-def _chunks(items: Sequence[T]) -> Sequence[Sequence[T]]:
-    return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+def _is_repeated(previous: CommitReport | None, latest: CommitReport) -> bool:
+    """Whether the brokers were merely asked again for what the group has committed: that is no other report."""
+    return (
+        previous is not None
+        and previous.log_partition == latest.log_partition == FROM_BROKER
+        and previous.offset == latest.offset
+    )

@@ -8,8 +8,11 @@ Guarantees
 
 Threads
     The *reading* thread (`OffsetSource._read`, a subclass's) brings in what the leaders published. The *checking*
-    thread asks the broker about offsets in doubt (`Verifier`) and looks for silent groups. The processor's thread calls
-    `assign`, `revoke`, `received` and `check`. All else may be called by any thread.
+    thread asks the brokers about pending offsets (`Verifier`) and looks for silent groups. The processor's thread alone
+    calls `assign`, `revoke`, `received` and `refresh_known_ends`. All else may be called by any thread.
+
+Failures
+    A data topic that was deleted and created again makes the manager fail with `TopicRecreated`, so the gate raises it.
 """
 
 from __future__ import annotations
@@ -24,17 +27,18 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.checks import check_callable, check_groups, check_seconds
-from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied
+from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied, TopicRecreated
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.asker import Asker, LastEndOffsets
 from arroyo_sync.kafka.client_settings import check_configuration
 from arroyo_sync.kafka.errors import ClientErrors
+from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.rewinds import RewindLog
-from arroyo_sync.leaders.verifier import Verifier
+from arroyo_sync.leaders.verifier import OnLogEnds, Verifier
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +71,7 @@ class OffsetSource(ABC):
         data_configuration: Mapping[str, Any] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        keep_secrets()  # before anything can fail with settings in its variables
         check_groups("groups", groups)
         check_configuration("configuration", configuration)
         if data_configuration is not None:
@@ -85,7 +90,7 @@ class OffsetSource(ABC):
             clock=clock,
         )
         self._ends = LastEndOffsets(self._asker)
-        self._verifier = Verifier(self._offsets, self._asker, clock)
+        self._verifier = Verifier(self._offsets, self._asker, self._ask_log_ends, clock)
         self._stopping = threading.Event()
         # Guards what follows, and is notified when any of it changes. Read without it.
         self._changed = threading.Condition()
@@ -101,9 +106,8 @@ class OffsetSource(ABC):
         # The reading thread's.
         self._rewinds = 0
         self._rewind_log = RewindLog(clock)
-        # The processor's thread's: its own client, who it is, and when that client may be asked again.
+        # The processor's thread's: its own client, and when that may be asked again.
         self._watermarks: HighWatermarks | None = None
-        self._processor: int | None = None
         self._cache_at = 0.0
 
     # The gate's side: the contract of `RemoteOffsetSource`, whose docs hold here.
@@ -139,8 +143,6 @@ class OffsetSource(ABC):
         death = self.death()
         if death is not None:
             raise death
-        if self.unverified:
-            self._verify_from_cache()
 
     def stop(self, timeout: float) -> None:
         """End the threads, which close their clients. If they don't within ``timeout`` seconds, log and return."""
@@ -162,7 +164,6 @@ class OffsetSource(ABC):
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
         self._watermarks = watermarks
-        self._processor = threading.get_ident()
         self._offsets.assign({key: watermarks.cached(*key) if watermarks is not None else None for key in positions})
         self._verifier.assign(positions)
         self._verifier.wake()
@@ -174,13 +175,26 @@ class OffsetSource(ABC):
     def received(self, topic: str, partition: int, next_offset: int) -> None:
         self._offsets.received((topic, partition), next_offset)
 
+    def refresh_known_ends(self) -> None:
+        """Take the ends that the follower's own client knows of all it fetched: on the processor's thread alone.
+
+        It spends at most a hundredth of that thread's time.
+        """
+        watermarks = self._watermarks
+        began = self._clock()
+        if watermarks is None or began < self._cache_at:
+            return
+        self._offsets.cached({key: watermarks.cached(*key) for key in self._offsets.unverified_partitions()})
+        ended = self._clock()
+        self._cache_at = ended + 100 * (ended - began)
+
     # For people. All of this but `wait_until_ready` may be called at any time, also by a signal handler.
 
     def death(self) -> SourceDied | None:
         """What `check` raises, if the source has ended."""
         error = self._error
         if error is not None:
-            death = SourceDied(f"{self.name} has ended, nothing more is released: {error}")
+            death = SourceDied(f"{self.name} has ended, nothing more is released: {_reason(error)}")
             death.__cause__ = error
             return death
         if self._stopping.is_set():
@@ -236,6 +250,10 @@ class OffsetSource(ABC):
     def _missing(self) -> str:
         """What must still happen before it is ready."""
 
+    def _ask_log_ends(self, timeout: float, on_log_ends: OnLogEnds) -> None:
+        """Where the log of commit reports ends, if there is one; see `Verifier`."""
+        on_log_ends({})
+
     def _set_ready(self, is_ready: bool) -> None:
         """Open or shut the gate. Opening comes after everything was applied, shutting before anything is forgotten."""
         if is_ready:
@@ -248,22 +266,8 @@ class OffsetSource(ABC):
             self._offsets.disable()
         self._verifier.wake()
 
-    def _verify_from_cache(self) -> None:
-        """Prove what the follower's own client can prove: it learns the partitions' ends with everything it fetches.
-
-        The gate's thread alone may ask it, so this is done when the gate looks at the source, which a doubt makes it do
-        (see `_apply`). It spends at most a hundredth of that thread's time.
-        """
-        watermarks = self._watermarks
-        began = self._clock()
-        if watermarks is None or threading.get_ident() != self._processor or began < self._cache_at:
-            return
-        self._offsets.cached({key: watermarks.cached(*key) for key in self._offsets.unverified_partitions()})
-        ended = self._clock()
-        self._cache_at = ended + 100 * (ended - began)
-
     def _apply(self, reports: Sequence[CommitReport], is_current: Callable[[CommitReport], bool] | None = None) -> None:
-        """Take in what the groups published, log rewinds, and see that what is unverified is checked."""
+        """Take in what the groups published, log rewinds, and see that what is pending is checked."""
         epoch = self._offsets.epoch
         rewinds = self._offsets.apply(reports, self._clock(), is_current)
         if rewinds:
@@ -293,6 +297,11 @@ class OffsetSource(ABC):
         if not is_first:
             logger.debug("%s: %s while it ended", self.name, error)
             return
+        assert self._manager is not None
+        if isinstance(error, TopicRecreated):
+            # Before anything else is released: the gate raises it, and the flow control commits nothing more.
+            self._manager.fail(error)
+            self._offsets.disable()
         is_expected = isinstance(error, ArroyoSyncError)
         logger.error(
             "%s has ended, nothing more is released: %s",
@@ -302,7 +311,6 @@ class OffsetSource(ABC):
             extra={TOLD_BY_MONITOR: True},
         )
         self._verifier.stop()
-        assert self._manager is not None
         self._manager.wake()
 
     def _check(self) -> None:

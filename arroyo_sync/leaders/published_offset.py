@@ -1,57 +1,68 @@
-"""One leader group's offset of one partition: what it published, and how much of that is proven to exist.
+"""One leader group's offset of one partition: the newest of its commit reports, and whether that is verified.
 
-    heard  ──check──>  proven    it lies within the partition, as far as that is known to reach: in force
-              │
-              └─────>  in doubt  it lies beyond: the offset proven before stays in force
-                         ├──prove──>   proven
-                         └──refute──>  refuted: none is in force until the group publishes again
+`arroyo_sync.leaders.verification` has the rules. What follows from a verdict for the gate:
+
+    VERIFIED    the offset is in force
+    PENDING     what was verified before stays in force, unless the new offset is lower
+    REJECTED    nothing is in force until the group publishes again
 
 Pure, and not thread-safe: `LeaderOffsets` guards every use with its lock.
 """
 
 from __future__ import annotations
 
-from arroyo_sync.core.state import PartitionCell
+from arroyo_sync.core.state import MAX_OFFSET
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
-
-
-class KnownEnd:
-    """How far an assigned partition is known to reach, since it was assigned."""
-
-    __slots__ = ("end", "cell", "epoch", "cached_end")
-
-    def __init__(self, epoch: int, cached_end: int | None) -> None:
-        self.end = 0
-        # Where the gate notes what it received.
-        self.cell: PartitionCell | None = None
-        self.epoch = epoch
-        # What the follower's client had cached when the partition was assigned. It may be of an earlier topic of the
-        # same name; another value was fetched since.
-        self.cached_end = cached_end
-
-    def refresh(self) -> None:
-        """It reaches at least as far as the gate has received."""
-        received = None if self.cell is None else self.cell.received
-        if received is not None and received > self.end:
-            self.end = received
+from arroyo_sync.leaders.verification import (
+    IMPOSSIBLE,
+    NOT_REACHED,
+    UNANSWERED,
+    VERIFIED,
+    KnownEnd,
+    TopicId,
+    Verdict,
+    Verification,
+    verify,
+)
 
 
 class PublishedOffset:
     """What one group published of one partition."""
 
-    __slots__ = ("latest", "latest_by_log_partition", "heard_at_seconds", "verified", "pending", "epoch", "rejected")
+    __slots__ = (
+        "latest",
+        "latest_by_log_partition",
+        "heard_at_seconds",
+        "epoch",
+        "verdict",
+        "in_force",
+        "lowest_unreached",
+        "committed",
+        "is_told",
+    )
 
     def __init__(self, latest: CommitReport, heard_at_seconds: float) -> None:
         self.latest = latest
         # The last report of every commit-log partition, once there are two (the log was expanded).
         self.latest_by_log_partition: dict[int, CommitReport] | None = None
         self.heard_at_seconds = heard_at_seconds
-        # These count only while the partition is assigned. `doubted` is the lowest offset that was published since one
-        # was proven: once it is proven it comes into force, though newer ones are in doubt. `number` dates the newest.
-        self.verified: int | None = None
-        self.pending: int | None = None
         self.epoch = 0
-        self.rejected = False
+        """When `latest` was taken in."""
+        # From here on: what counts only while the partition is assigned, except that a rejection stays.
+        self.verdict = UNANSWERED
+        """On `latest`."""
+        self.in_force: int | None = None
+        """The offset that counts for the gate."""
+        self.lowest_unreached: int | None = None
+        """While `latest` waits for the partition to be known to reach it: the lowest offset that was published since
+        one was verified. It comes into force though newer ones are pending, else a follower that is a little behind
+        would wait for the newest for ever."""
+        self.committed: int | None = None
+        """What the group itself has committed on the brokers, if that was asked since trust began."""
+        self.is_told = False
+        """Whether the rejection of `latest` was noted for the log."""
+
+    # Which report counts.
 
     def update(self, report: CommitReport, now: float) -> None:
         """Take the report in, and choose which one counts: a function of the last one of each commit-log partition.
@@ -80,51 +91,93 @@ class PublishedOffset:
             self.latest = max(self.latest_by_log_partition.values(), key=_precedence)
         return not self.latest_by_log_partition
 
-    def check(self, known_end: KnownEnd | None, epoch: int) -> None:
-        """Begin to check the newest report; ``number`` dates the doubt. No trust: the partition isn't assigned."""
-        self.rejected = False
+    # Whether it is verified.
+
+    @property
+    def is_rejected(self) -> bool:
+        return self.verdict.verification is Verification.REJECTED
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether an offset waits to be verified."""
+        return self.latest.offset is not None and self.verdict.verification is Verification.PENDING
+
+    @property
+    def lowest_pending(self) -> int | None:
+        """The lowest offset that the partition needs only reach to be verified; `MAX_OFFSET`: pending otherwise."""
+        if not self.is_pending:
+            return None
+        return MAX_OFFSET if self.lowest_unreached is None else self.lowest_unreached
+
+    def check(self, known_end: KnownEnd | None, topic_id: TopicId | None, epoch: int) -> None:
+        """`latest` is another report. Without a known end the partition isn't assigned, so nothing is verified."""
+        self.epoch = epoch
+        self.verdict = UNANSWERED
+        self.is_told = False
+        if known_end is None:
+            self.in_force = self.lowest_unreached = None
+        else:
+            self.judge(known_end, topic_id)
+
+    def begin_anew(self) -> None:
+        """Trust in the partition begins anew: nothing is verified any more. What was rejected stays so."""
+        self.in_force = self.lowest_unreached = self.committed = None
+        if not self.is_rejected:
+            self.verdict = UNANSWERED
+
+    def judge(self, known_end: KnownEnd, topic_id: TopicId | None) -> None:
+        """Apply the rules to `latest` by what is known now. What was rejected stays so."""
         offset = self.latest.offset
-        if known_end is None or offset is None:
-            self.verified = self.pending = None
-        elif offset <= known_end.end:
-            self.verified, self.pending = offset, None
-        else:
-            self.epoch = epoch
-            self.pending = offset if self.pending is None else min(offset, self.pending)
-
-    def uncheck(self) -> None:
-        """Nothing is proven any more. What was refuted stays so."""
-        self.verified = self.pending = None
-
-    def verify(self, end: int) -> None:
-        """The partition reaches to ``end``."""
-        if self.pending is None or self.latest.offset is None or self.pending > end:
+        if offset is None:
+            self.in_force = self.lowest_unreached = None
             return
-        if self.latest.offset <= end:
-            self.verified, self.pending = self.latest.offset, None
+        if self.is_rejected:
+            return
+        verdict = verify(self.latest, known_end, topic_id, epoch=self.epoch, committed=self.committed)
+        self._decide(verdict, offset)
+        if verdict is NOT_REACHED:
+            self.reach(known_end.end)
+
+    def reach(self, end: int) -> None:
+        """The partition is known to reach to ``end``."""
+        offset = self.latest.offset
+        if self.verdict is not NOT_REACHED or offset is None or self.lowest_unreached is None:
+            return
+        if offset <= end:
+            self._decide(VERIFIED, offset)
+        elif self.lowest_unreached <= end:
+            self.in_force, self.lowest_unreached = self.lowest_unreached, offset
+
+    def reject_unreached(self, asked: int) -> None:
+        """The partition was asked where it ends: what it doesn't reach and isn't younger than the question can't be."""
+        offset = self.latest.offset
+        if self.verdict is not NOT_REACHED or offset is None:
+            return
+        if self.epoch <= asked:
+            self._decide(IMPOSSIBLE, offset)
         else:
-            self.verified, self.pending = self.pending, self.latest.offset
+            # The newest offset is younger; the older ones, of which the lowest was one, may not be.
+            self.lowest_unreached = offset
 
-    def reject(self, asked: int) -> int | None:
-        """All that is in doubt and not younger than ``asked`` is impossible.
+    def reject_beyond(self, end: int, asked: int) -> None:
+        """The partition was asked where it ends, and was truncated to ``end``."""
+        offset = self.latest.offset
+        if offset is not None and offset > end and self.epoch <= asked and not self.is_rejected:
+            self._decide(IMPOSSIBLE, offset)
 
-        :returns: the newest offset, if it is refuted.
-        """
-        if self.pending is None or self.latest.offset is None:
-            return None
-        if self.epoch > asked:
-            # The newest offset is younger than the answer; the older ones, of which `doubted` was one, may be refuted.
-            self.pending = self.latest.offset
-            return None
-        self.verified = self.pending = None
-        self.rejected = True
-        return self.latest.offset
-
-    def in_force(self, is_assigned: bool) -> int | None:
-        """The offset that counts for the gate."""
-        if self.rejected:
-            return None
-        return self.verified if is_assigned else self.latest.offset
+    def _decide(self, verdict: Verdict, offset: int) -> None:
+        self.verdict = verdict
+        if verdict is VERIFIED:
+            self.in_force, self.lowest_unreached = offset, None
+        elif verdict.verification is Verification.REJECTED:
+            self.in_force = self.lowest_unreached = None
+        else:
+            if self.in_force is not None and offset < self.in_force:
+                self.in_force = offset
+            if verdict is not NOT_REACHED:
+                self.lowest_unreached = None
+            elif self.lowest_unreached is None or offset < self.lowest_unreached:
+                self.lowest_unreached = offset
 
 
 def _precedence(report: CommitReport) -> tuple[int, float]:

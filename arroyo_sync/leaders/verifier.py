@@ -1,13 +1,23 @@
-"""Asks the broker whether offsets that leaders published can exist, when nothing else has proven them.
+"""Asks the brokers what `LeaderOffsets` needs to know of the data topic, and applies the answers.
+
+It asks
+    - what each partition's beginning, first message and end are: at once when trust in it began, and before that where
+      the commit log ends, by which later reports are told from earlier ones; once in `INTERVAL_SECONDS` while an offset
+      is pending there; and every `REFRESH_SECONDS` of all assigned partitions, which finds a log that was truncated;
+    - once in `INTERVAL_SECONDS` for the data topic's id: it tells whether the topic was deleted and created again;
+    - once in `INTERVAL_SECONDS` what a group has committed, while a report of it is suspect.
 
 Guarantees
-    - A partition is asked about at most once in `INTERVAL_SECONDS`, but at once after it was assigned; all that want to
-      be asked about are in one request for each broker, and each broker's answer counts when it comes.
-    - While the follower keeps up, nothing is asked: the messages it receives prove what is published.
+    - All partitions that are due are in one request for each broker, and each broker's answer counts when it comes.
+    - While the follower keeps up, nothing but the id and the refresh is asked: the messages it receives verify what is
+      published.
 
 Threads
     `run` has a thread to itself, which applies the answers. Everything else may be called by any thread and never
-    blocks.
+    blocks. The answers come on threads of the asker.
+
+Failures
+    What isn't answered is asked again. A data topic with another id ends `run` with `TopicRecreated`.
 """
 
 from __future__ import annotations
@@ -15,50 +25,94 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
+from typing import Protocol, TypeVar
 
 from confluent_kafka import KafkaError
 
+from arroyo_sync.core.errors import TopicRecreated
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.asker import Asker
-from arroyo_sync.leaders.leader_offsets import LeaderOffsets, OffsetBeyondEnd
+from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.leaders.assigned_partitions import Question, Rejection, Truncation
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.verification import Reason, TopicId
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 1.0
+REFRESH_SECONDS = 30.0
 QUERY_TIMEOUT_SECONDS = 1.0
+
+NO_TOPIC_IDS = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.TOPIC_AUTHORIZATION_FAILED})
+"""Errors that say that the id can't be asked for: the brokers are too old, or don't permit it."""
+
+T = TypeVar("T")
+
+OnLogEnds = Callable[[Mapping[int, int]], None]
+
+
+class Brokers(Protocol):
+    """What is asked, of the data topic's cluster. A callback gets each subject once, in one or several calls."""
+
+    def ask_ranges(
+        self,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
+    ) -> None: ...
+    def ask_topic_ids(
+        self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
+    ) -> None: ...
+    def ask_committed(
+        self,
+        group: str,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, int | KafkaError | None]], None],
+    ) -> None: ...
 
 
 class Verifier:
-    """Proves and refutes what is in doubt in a `LeaderOffsets`.
+    """Verifies and rejects what is pending in a `LeaderOffsets`.
 
-    :param asker: asks the brokers of the data topic's cluster.
+    :param brokers: of the data topic's cluster.
+    :param ask_log_ends: asks where the commit log's partitions end; `LOG_END_UNKNOWN` for those that don't answer. It
+        is given the time it has, in seconds, and calls back once; not at all, if the log can't be asked about.
     :param clock: monotonic seconds.
     """
 
     def __init__(
         self,
         offsets: LeaderOffsets,
-        asker: Asker,
+        brokers: Brokers,
+        ask_log_ends: Callable[[float, OnLogEnds], None],
         clock: Callable[[], float],
     ) -> None:
         self._offsets = offsets
-        self._asker = asker
+        self._brokers = brokers
+        self._ask_log_ends = ask_log_ends
         self._clock = clock
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self.impossible = 0
-        """How many published offsets were refuted. Written by `run`'s thread."""
+        """How many published offsets were rejected. Written by `run`'s thread."""
+        self._topic_ids: dict[str, str] = {}
+        """Of `run`'s thread: each topic's id as it was first told."""
+        self._committed_at: dict[str, float] = {}
+        """Of `run`'s thread: when the groups with a suspect report were asked what they have committed."""
         self._condition = threading.Condition()
         # Guarded by the condition.
         self._is_woken = False
         self._is_stopped = False
         self._asked_at: dict[PartitionKey, float] = {}
-        # Answers that aren't applied yet, each with the epoch before its question.
-        self._answers: list[tuple[Mapping[PartitionKey, int], int]] = []
+        self._refreshed_at = clock()
+        self._watched_at = float("-inf")
+        self._answers: list[Callable[[], None]] = []
+        """What is to be done with answers that have come."""
 
     def assign(self, keys: Collection[PartitionKey]) -> None:
         """These may be asked about at once, since trust in them begins anew."""
         with self._condition:
+            self._watched_at = float("-inf")
             for key in keys:
                 self._asked_at.pop(key, None)
 
@@ -69,7 +123,7 @@ class Verifier:
                 self._asked_at.pop(key, None)
 
     def wake(self) -> None:
-        """Something may be in doubt."""
+        """Something may be pending."""
         with self._condition:
             self._is_woken = True
             self._condition.notify_all()
@@ -84,6 +138,7 @@ class Verifier:
         """Until `stop`: ask what is to be asked. Call ``periodic_checks`` when woken, and as often as that says.
 
         :param periodic_checks: returns in how many seconds it wants to be called again at the latest.
+        :raises TopicRecreated: the data topic has another id than before.
         """
         while not self._is_stopped:
             wait_seconds = min(self.ask(), periodic_checks())
@@ -92,50 +147,156 @@ class Verifier:
                 self._is_woken = False
 
     def ask(self) -> float:
-        """Apply the answers that have come, and ask about every partition that is due.
+        """Apply the answers that have come, and ask what is due.
 
-        :returns: in how many seconds the next one is due.
+        :returns: in how many seconds something is due again.
+        :raises TopicRecreated: see `run`.
         """
         self._apply_answers()
-        # Before all else: what is published or assigned after this isn't judged by this answer.
-        asked = self._offsets.epoch
-        unverified_partitions = self._offsets.unverified_partitions()
         now = self._clock()
+        next_at = self._ask_due(now)
+        topics = self._offsets.topics()
         with self._condition:
-            due_at = {
-                key: self._asked_at.get(key, now - INTERVAL_SECONDS) + INTERVAL_SECONDS for key in unverified_partitions
-            }
-            due = [key for key, at in due_at.items() if at <= now]
-            for key in due:
-                self._asked_at[key] = now
-                due_at[key] = now + INTERVAL_SECONDS
-        if due:
-            self._asker.ask_end_offsets(due, QUERY_TIMEOUT_SECONDS, lambda answers: self._answer(answers, asked))
+            is_due = bool(topics) and now >= self._watched_at + INTERVAL_SECONDS
+            if is_due:
+                self._watched_at = now
+        if is_due:
+            self._brokers.ask_topic_ids(topics, QUERY_TIMEOUT_SECONDS, self._later(self._check_ids))
+        if topics:
+            next_at = min(next_at, self._watched_at + INTERVAL_SECONDS, self._refreshed_at + REFRESH_SECONDS)
+        self._apply_answers()
+        suspects = self._offsets.suspects()
+        self._committed_at = {group: at for group, at in self._committed_at.items() if group in suspects}
+        for group, offsets in suspects.items():
+            if now >= self._committed_at.get(group, float("-inf")) + INTERVAL_SECONDS:
+                self._committed_at[group] = now
+                self._ask_committed(group, offsets)
+        if suspects:
+            next_at = min(next_at, now + INTERVAL_SECONDS)
             self._apply_answers()
-        return min((at - now for at in due_at.values()), default=float("inf"))
+        for rejection in self._offsets.take_rejections():
+            self._log_rejection(rejection)
+        return max(0.0, next_at - now)
 
-    def _answer(self, answers: Mapping[PartitionKey, int | KafkaError], asked: int) -> None:
-        """Called by the asker, on any thread."""
-        ends = {key: end for key, end in answers.items() if isinstance(end, int)}
+    def _ask_due(self, now: float) -> float:
+        """Ask about the partitions that are due. Returns when another one is."""
+        unanswered = set(self._offsets.unanswered())
+        wanted = unanswered.union(self._offsets.unverified_partitions())
         with self._condition:
-            self._answers.append((ends, asked))
-        self.wake()
+            if now >= self._refreshed_at + REFRESH_SECONDS:
+                self._refreshed_at = now
+                due = set(self._offsets.assigned())
+            else:
+                due = {key for key in wanted if now >= self._asked_at.get(key, float("-inf")) + INTERVAL_SECONDS}
+            self._asked_at.update(dict.fromkeys(due, now))
+            next_at = min((self._asked_at[key] + INTERVAL_SECONDS for key in wanted), default=float("inf"))
+        first, others = due & unanswered, due - unanswered
+        if first:
+            # Before all else: what is published or assigned after this isn't judged by this answer.
+            question = self._offsets.begin_question(first)
+            self._ask_log_ends(
+                QUERY_TIMEOUT_SECONDS, lambda log_ends: self._ask_ranges(sorted(first), question, log_ends)
+            )
+        if others:
+            self._ask_ranges(sorted(others), self._offsets.begin_question(others), None)
+        return next_at
+
+    def _ask_ranges(
+        self, keys: Collection[PartitionKey], question: Question, log_ends: Mapping[int, int] | None
+    ) -> None:
+        def apply(answers: Mapping[PartitionKey, PartitionRange | KafkaError]) -> None:
+            ranges = {key: each for key, each in answers.items() if not isinstance(each, KafkaError)}
+            for truncation in self._offsets.apply_answers(ranges, question, log_ends):
+                self._log_truncation(truncation)
+                self.assign([truncation.key])
+
+        self._brokers.ask_ranges(keys, QUERY_TIMEOUT_SECONDS, self._later(apply))
+
+    def _ask_committed(self, group: str, offsets: Mapping[PartitionKey, int]) -> None:
+        question = self._offsets.begin_question(offsets)
+
+        def apply(answers: Mapping[PartitionKey, int | KafkaError | None]) -> None:
+            self._offsets.apply_committed(
+                group, {key: None if isinstance(each, KafkaError) else each for key, each in answers.items()}, question
+            )
+            still_suspect = self._offsets.suspects().get(group, {})
+            self._log_suspects(group, {key: still_suspect[key] for key in answers if key in still_suspect})
+
+        self._brokers.ask_committed(group, list(offsets), QUERY_TIMEOUT_SECONDS, self._later(apply))
+
+    def _check_ids(self, answers: Mapping[str, str | KafkaError]) -> None:
+        for topic, answer in answers.items():
+            known = self._topic_ids.get(topic)
+            if isinstance(answer, str):
+                if known is not None and known != answer:
+                    raise TopicRecreated(topic, known, answer)
+                self._topic_ids[topic] = answer
+                self._offsets.set_topic_id(topic, TopicId(answer))
+            elif known is None and answer.code() in NO_TOPIC_IDS:
+                self._offsets.set_topic_id(topic, TopicId(None))
+
+    # Answers.
+
+    def _later(self, apply: Callable[[T], None]) -> Callable[[T], None]:
+        """``apply``, on `run`'s thread."""
+
+        def on_answer(answers: T) -> None:
+            with self._condition:
+                self._answers.append(lambda: apply(answers))
+            self.wake()
+
+        return on_answer
 
     def _apply_answers(self) -> None:
-        with self._condition:
-            answers, self._answers = self._answers, []
-        for ends, asked in answers:
-            for rejected in self._offsets.apply_end_offsets(ends, asked):
-                self._tell(rejected)
+        while True:
+            with self._condition:
+                answers, self._answers = self._answers, []
+            if not answers:
+                return
+            for apply in answers:
+                apply()
 
-    def _tell(self, rejected: OffsetBeyondEnd) -> None:
+    # The log.
+
+    def _log_rejection(self, rejection: Rejection) -> None:
         self.impossible += 1
-        if self._throttle.should_log((rejected.key, rejected.group)):
+        if not self._throttle.should_log((rejection.key, rejection.group, rejection.reason)):
+            return
+        if rejection.reason is Reason.EARLIER_TOPIC:
+            logger.error(
+                "%s[%d]: group %r published offset %d of an earlier topic of that name: its report carries another "
+                "topic id. Restart that leader. The group counts as unknown there until it publishes of this topic",
+                *rejection.key,
+                rejection.group,
+                rejection.offset,
+            )
+        else:
             logger.error(
                 "%s[%d]: group %r published offset %d, but the partition ends at %d. Was the topic deleted and created "
                 "again under an old commit log? The group counts as unknown there until it publishes a possible offset",
-                *rejected.key,
-                rejected.group,
-                rejected.offset,
-                rejected.end,
+                *rejection.key,
+                rejection.group,
+                rejection.offset,
+                rejection.end,
             )
+
+    def _log_suspects(self, group: str, offsets: Mapping[PartitionKey, int]) -> None:
+        for key, offset in offsets.items():
+            if self._throttle.should_log((key, group, "suspect")):
+                logger.error(
+                    "%s[%d]: group %r published offset %d before the first message that is there was written, and "
+                    "hasn't committed that far on the brokers: it speaks of an earlier topic of that name. The group "
+                    "counts as unknown there until it publishes again, or its commit reaches that far",
+                    *key,
+                    group,
+                    offset,
+                )
+
+    def _log_truncation(self, truncation: Truncation) -> None:
+        logger.error(
+            "%s[%d]: ends at %d, though it reached to %d before: it was truncated, as by an unclean election. What its "
+            "leaders published is verified anew",
+            *truncation.key,
+            truncation.end,
+            truncation.previous_end,
+        )

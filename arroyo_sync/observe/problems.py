@@ -90,7 +90,8 @@ def find_problems(
         return [_long_replay(snapshot, replaying_seconds)]
     rejected = _rejected(snapshot)
     explained = {(problem.topic, problem.group) for problem in rejected}
-    silent = groups_without_report(snapshot)
+    # Before the replay is over, what a group has published may not have been read yet.
+    silent = [] if snapshot.source is not None and not snapshot.source.ready else groups_without_report(snapshot)
     by_kind: dict[ProblemKind, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         if (verdict.topic, verdict.group) in explained:

@@ -26,7 +26,7 @@ from types import ModuleType
 from confluent_kafka import KafkaException
 
 from arroyo_sync.core.errors import ArroyoSyncError, SourceDied
-from arroyo_sync.kafka.redaction import without_secrets
+from arroyo_sync.kafka.redaction import keep_secrets, without_secrets
 from arroyo_sync.status.arguments import check_names, commit_log_settings_of, parser, settings_of
 from arroyo_sync.status.check import ExitStatus, StatusCheck
 from arroyo_sync.status.commit_log import Filter, LogRecord, LogScan, groups_of, last_of, record_line
@@ -48,6 +48,7 @@ class OutputFailed(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status."""
+    keep_secrets()  # before anything can fail with settings in its variables
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding doesn't

@@ -16,8 +16,11 @@ from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.pauses import Pauses
 from arroyo_sync.gate.strategy import SynchronizedStrategy
+from arroyo_sync.leaders.assigned_partitions import AssignedPartitions
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.published_offset import KnownEnd, PublishedOffset
+from arroyo_sync.leaders.offset_table import OffsetTable
+from arroyo_sync.leaders.published_offset import PublishedOffset
+from arroyo_sync.leaders.verification import KnownEnd
 from tests.model.scripted import PARTITIONS, TOPIC
 from tests.model.world import World
 
@@ -25,13 +28,15 @@ COVERED: dict[type, str] = {
     SynchronizedStrategy: "buffers drain _passes_through",
     PartitionBuffers: "_all by_index released opened _unreported last_forwarded pause_changes _report_at seen_version",
     Drain: "was_rejected needs_poll poll_at",
-    PartitionBuffer: "expected pass_through_below held is_full carried",
+    PartitionBuffer: "expected position pass_through_below held is_full carried",
     PartitionCell: "remote received current",
     SynchronizedPartitionStateManager: "_moved version _cells",
     FlowControlledConsumer: "_buffers _drain _pauses _resume_offsets",
     Pauses: "_outside _full _outside_before_all is_all_paused",
-    LeaderOffsets: "_published _known_ends _enabled",
-    PublishedOffset: "latest verified pending rejected",
+    LeaderOffsets: "_table _assigned _enabled",
+    OffsetTable: "_rows",
+    AssignedPartitions: "known_ends",
+    PublishedOffset: "latest verdict in_force lowest_unreached",
     KnownEnd: "end",
 }
 """What is in the fingerprint."""
@@ -39,18 +44,21 @@ COVERED: dict[type, str] = {
 LEFT_OUT: dict[type, str] = {
     SynchronizedStrategy: "_next_step _next_submit _next_poll _manager _clock _is_next_closed _has_deadline _deadline",
     PartitionBuffers: "_manager _source _report_interval_seconds _watermarks _clock held_messages on_start_elsewhere "
-    "_positions",
+    "_positions _maybe_open",
     Drain: "_next_submit _next_poll _manager _buffers _slice_seconds _poll_interval_seconds _clock",
     PartitionBuffer: "cell partition key limits held_bytes release",
     PartitionCell: "key",
     SynchronizedPartitionStateManager: "_callback callback_errors _throttle _undelivered "
     "_delivery _lock _moved_condition _failure partitions wait_for_move",
     FlowControlledConsumer: "_inner _inner_poll _manager _check_source _slice_seconds _wait_seconds "
-    "_rejected_wait_seconds _before_close _after_close _on_subscribe _inner_stage_offsets _start _hidden empty_polls",
+    "_closed_wait_seconds _last _rejected_wait_seconds _before_close _after_close _on_subscribe _inner_stage_offsets "
+    "_start _new_topic _hidden empty_polls",
     Pauses: "_inner pauses resumes",
-    LeaderOffsets: "groups _index _lock _delivered _manager _unverified _epoch unverified",
-    PublishedOffset: "latest_by_log_partition heard_at_seconds epoch",
-    KnownEnd: "cell epoch cached_end",
+    LeaderOffsets: "groups _lock _delivered _manager _rejections unverified",
+    OffsetTable: "groups _index",
+    AssignedPartitions: "_table _topic_ids _unverified epoch unverified unanswered suspect",
+    PublishedOffset: "latest_by_log_partition heard_at_seconds epoch committed is_told",
+    KnownEnd: "cell epoch received_before cached_before is_lowered answer log_ends",
 }
 """What never changes, or follows from the others, or is the same between two actions, or counts or dates something."""
 
@@ -106,10 +114,9 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
         message.offset if message is not None and message.partition == partition else None,
     ]
     leaders = world.source.leaders
-    claims = leaders._published.get(key, ())
-    parts.append(tuple(sorted(hash(c and (c.latest.offset, c.verified, c.pending, c.rejected)) for c in claims)))
-    trust = leaders._known_ends.get(key)
-    parts.append(trust and trust.end)
+    parts.append(tuple(sorted(hash(each and _of_slot(each)) for each in leaders._table.row(key))))
+    known_end = leaders._assigned.known_ends.get(key)
+    parts.append(known_end and known_end.end)
     cell = world.manager._cells.get(key)
     parts.append(cell and (cell.remote, cell.received, cell.current))
     parts.append(key in world.manager._moved)
@@ -124,7 +131,7 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
         released = list(buffers.released)
         parts.append(
             (
-                (buffer.expected, buffer.pass_through_below, buffer.is_full, buffer.carried),
+                (buffer.expected, buffer.position, buffer.pass_through_below, buffer.is_full, buffer.carried),
                 *(held.offset for held in buffer.held),
             )
         )
@@ -135,3 +142,7 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
         if world.step.last is not None and world.step.last[0] == partition:
             parts.append(world.step.last[1])
     return hash(tuple(parts))
+
+
+def _of_slot(slot: PublishedOffset) -> object:
+    return slot.latest.offset, hash(slot.verdict), slot.in_force, slot.lowest_unreached

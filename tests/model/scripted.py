@@ -18,6 +18,7 @@ from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from tests.model.judge import Judge
@@ -341,8 +342,8 @@ class ModelSource(RemoteOffsetSource):
 
     def judge(self, ends: Mapping[int, int]) -> None:
         """The broker's answer, to a question just sent."""
-        number = self.leaders.epoch
-        self.leaders.apply_end_offsets({(TOPIC.name, index): end for index, end in ends.items()}, number)
+        answers = {(TOPIC.name, index): PartitionRange(0, end) for index, end in ends.items()}
+        self.leaders.apply_answers(answers, self.leaders.begin_question(answers), {})
 
     def die(self) -> None:
         self.cause = RuntimeError("died")
@@ -354,6 +355,10 @@ class ModelSource(RemoteOffsetSource):
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
         self.leaders.assign(dict.fromkeys(positions))
+        # What the first answer says of older reports is explored in `tests.model.leaders`; here there are none.
+        for key in positions:
+            self.leaders._assigned.known_ends[key].take_first_answer(PartitionRange(0, 0), {})
+        self.leaders._for_each(list(positions), self.leaders._assigned.judge)
 
     def revoke(self, partitions: Collection[PartitionKey]) -> None:
         self.leaders.revoke(partitions)

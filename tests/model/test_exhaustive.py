@@ -57,7 +57,8 @@ def test_the_fingerprint_knows_every_attribute() -> None:
     instances = [
         *(gate, gate.buffers, gate.drain, gate.buffers._all[0], world.manager.cell(*key), world.manager),
         *(world.flow, world.flow._pauses),
-        *(leader_offsets, leader_offsets._published[key][0], leader_offsets._known_ends[key]),
+        *(leader_offsets, leader_offsets._table, leader_offsets._assigned),
+        *(leader_offsets._table.slot(key, "a"), leader_offsets._assigned.known_ends[key]),
     ]
     assert [type(each) for each in instances] == list(COVERED)
     for each in instances:

@@ -11,6 +11,7 @@ from arroyo.types import BrokerValue, Message, Partition, Topic
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.strategy import SynchronizedStrategy
+from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.testing import ManualSource, RecordingStep
@@ -77,7 +78,8 @@ def test_what_was_refuted_stays_so_when_another_commit_log_partition_is_read_aga
     leaders.enable()
     leaders.assign({key: None})
     leaders.apply([CommitReport(key, "a", 7, 0, 0, 0)], 0.0)
-    assert leaders.apply_end_offsets({key: 3}, leaders.epoch) != []
+    leaders.apply_answers({key: PartitionRange(0, 3)}, leaders.begin_question([key]), {})
+    assert leaders.take_rejections() != []
 
     leaders.forget_log_partition(1)
     leaders.received(key, 7)

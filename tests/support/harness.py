@@ -35,6 +35,7 @@ class NotedSource(ManualSource):
         """``("assign", {key: position}, watermarks)``, ``("revoke", {keys})``, ``("received", key, next_offset)``."""
         self.starts = 0
         self.checks = 0
+        self.refreshes = 0
         self.stop_timeouts: list[float] = []
 
     @property
@@ -61,6 +62,9 @@ class NotedSource(ManualSource):
 
     def received(self, topic: str, partition: int, next_offset: int) -> None:
         self.calls.append(("received", (topic, partition), next_offset))
+
+    def refresh_known_ends(self) -> None:
+        self.refreshes += 1
 
 
 class CarefulSource(NotedSource):

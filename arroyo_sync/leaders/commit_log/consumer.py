@@ -10,19 +10,22 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from arroyo.types import Topic
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaError
 from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.core.checks import check_callable, check_choice, check_flag, check_seconds, check_topic
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.client_settings import admin_settings, make_client, reader_settings, servers_of
 from arroyo_sync.leaders.commit_log.batch_decoder import MAX_PARTITIONS, BatchDecoder
 from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.offset_source import OffsetSource
+from arroyo_sync.leaders.verification import LOG_END_UNKNOWN
+from arroyo_sync.leaders.verifier import OnLogEnds
 
 
 class CommitLogConsumer(OffsetSource):
@@ -73,6 +76,10 @@ class CommitLogConsumer(OffsetSource):
         self.name = f"commit log {topic.name}"
         self._topic = topic.name
         self._decoder = BatchDecoder(topic.name, self.groups, clock, wall_clock)
+        # Puts the questions to the commit log's cluster, which mostly is the data topic's, too.
+        self._log_asker = self._asker
+        if data_configuration is not None:
+            self._log_asker = Asker(self._configuration, _ignore, clock=clock)
         settings = ReaderSettings(
             topic=topic.name,
             configuration=self._configuration,
@@ -105,6 +112,11 @@ class CommitLogConsumer(OffsetSource):
             if start == "recent"
             else None
         )
+
+    def stop(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        super().stop(timeout)
+        self._log_asker.stop(max(0.0, deadline - time.monotonic()))
 
     def subscribe(self, topic: str) -> None:
         self._reader.follow(topic)
@@ -144,6 +156,14 @@ class CommitLogConsumer(OffsetSource):
     def _missing(self) -> str:
         return self._reader.missing()
 
+    def _ask_log_ends(self, timeout: float, on_log_ends: OnLogEnds) -> None:
+        def known(ends: Mapping[int, int | KafkaError]) -> None:
+            on_log_ends(
+                {partition: end if isinstance(end, int) else LOG_END_UNKNOWN for partition, end in ends.items()}
+            )
+
+        self._log_asker.ask_topic_ends(self._topic, timeout, known)
+
     def _seen(self) -> str:
         return f" ({self._decoder.contents})"
 
@@ -159,3 +179,7 @@ class CommitLogConsumer(OffsetSource):
     def _periodic_checks(self) -> float:
         seconds = super()._periodic_checks()
         return seconds if self._recent_start is None else min(seconds, self._recent_start.step())
+
+
+def _ignore(error: KafkaError) -> None:
+    """What is wrong with the commit log's cluster, the reader finds out by itself."""

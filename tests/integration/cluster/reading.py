@@ -11,10 +11,12 @@ from arroyo.types import Topic
 from confluent_kafka import KafkaException, Message, Producer
 
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from arroyo_sync.leaders.offset_source import OffsetSource
 from tests.integration.cluster.admin import Kafka
+from tests.support.assigned import unassigned_remote
 
 TIMEOUT_SECONDS = 30.0
 EVENTS = "events"
@@ -92,27 +94,30 @@ class Remote:
         self.history: list[tuple[PartitionKey, int | None]] = []
         self.source: OffsetSource | None = None
         self.manager = SynchronizedPartitionStateManager()
-        set_remote_offsets = self.manager.set_remote_offsets
+        store = self.manager.store_remote_offsets
 
         def record(offsets: Any) -> None:
             items = list(offsets)
             self.history += items
-            set_remote_offsets(items)
+            store(items)
 
-        self.manager.set_remote_offsets = record  # type: ignore[method-assign]
+        self.manager.store_remote_offsets = record  # type: ignore[method-assign]
 
     def __getitem__(self, partition: int) -> int | None:
         return self.of((EVENTS, partition))
 
     def of(self, key: PartitionKey) -> int | None:
         """What the manager has; of a partition that isn't assigned, what it would have."""
-        remote = self.manager.cell(*key).remote
-        return remote if remote is not None or self.source is None else self.source._offsets.remote(key)
+        if self.source is None or key in self.manager.partitions:
+            return self.manager.cell(*key).remote
+        return unassigned_remote(self.source._offsets, key)
 
     def assign(self, source: OffsetSource, partition: int, reach: int) -> None:
-        """As the gate does for a partition of which it then receives all messages below `reach`."""
-        source.assign({(EVENTS, partition): 0}, None)
-        self.receive(EVENTS, partition, reach, source)
+        """As the gate does; and the brokers, which have no such topic, answer that it reaches so far."""
+        key = (EVENTS, partition)
+        source.assign({key: 0}, None)
+        answers = {key: PartitionRange(0, reach)}
+        source._offsets.apply_answers(answers, source._offsets.begin_question(answers), {})
 
     def receive(self, topic: str, partition: int, next_offset: int, source: OffsetSource) -> None:
         """As the gate does for a message."""

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from arroyo_sync.core.state import Offsets, StateAndOffsets, SynchronizedPartitionStateManager
+from arroyo_sync.core.state import Offsets, PartitionKey, StateAndOffsets, SynchronizedPartitionStateManager
 from arroyo_sync.testing import ManualSource
 from tests.model.judge import state_of
 from tests.support.threads import PATIENCE_SECONDS, in_threads, switch_interval
@@ -29,7 +29,7 @@ class WithoutLock(SynchronizedPartitionStateManager):
         super().__init__(callback)
         self._lock = nullcontext()  # type: ignore[assignment]
 
-    def wake(self) -> None:
+    def wake(self, partitions: Iterable[PartitionKey] = ()) -> None:
         self.version += 1
 
 

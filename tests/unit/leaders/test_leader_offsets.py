@@ -7,15 +7,19 @@ import random
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
-from arroyo_sync.core.state import PartitionCell, PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.core.state import MAX_OFFSET, PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.leaders.assigned_partitions import Question, Rejection
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
-from arroyo_sync.leaders.leader_offsets import CHUNK, LeaderOffsets, OffsetBeyondEnd
+from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.offset_table import CHUNK
 from arroyo_sync.leaders.rewinds import Rewind
+from arroyo_sync.leaders.verification import Reason
+from tests.support.assigned import read_without_end
 
 KEY = ("events", 0)
 OTHER = ("events", 1)
@@ -48,17 +52,34 @@ class Fixture:
         return self.offsets.apply([report], NOW)
 
     def remote(self, key: PartitionKey = KEY) -> int | None:
-        """What the gate sees; of a partition that it doesn't read, what it would see."""
-        remote = self.offsets.remote(key)
-        assert self.manager.cell(*key).remote == (remote if key in self.offsets._known_ends else None)
-        return remote
+        return self.manager.cell(*key).remote
 
     def assign(self, *keys: PartitionKey, cached: int | None = None) -> None:
+        """The follower reads the partitions. Of those without a report the brokers answer at once that they're empty,
+        which says nothing of what is published later."""
         self.offsets.assign(dict.fromkeys(keys, cached))
+        published = self.offsets.published()
+        self.answer({key: PartitionRange(0, 0) for key in keys if key not in published})
 
-    def ask(self, end: int, key: PartitionKey = KEY) -> list[OffsetBeyondEnd]:
-        """The broker is asked now, and answers at once."""
-        return self.offsets.apply_end_offsets({key: end}, self.offsets.epoch)
+    def answer(self, answers: Mapping[PartitionKey, PartitionRange], log_ends: Mapping[int, int] = {}) -> None:
+        """The brokers are asked now, and answer at once."""
+        self.offsets.apply_answers(answers, self.offsets.begin_question(answers), log_ends)
+
+    def ask(self, end: int, key: PartitionKey = KEY) -> list[Rejection]:
+        """The broker is asked now where the partition ends, and answers at once."""
+        return self.answer_to(self.offsets.begin_question([key]), end, key)
+
+    def answer_to(self, question: Question, end: int, key: PartitionKey = KEY) -> list[Rejection]:
+        """The broker answers a question that was put before."""
+        self.offsets.apply_answers({key: PartitionRange(0, end)}, question, {})
+        return self.offsets.take_rejections()
+
+
+def reading(*groups: str, is_open: bool = True) -> Fixture:
+    """The follower reads both partitions, which are known to reach as far as any test goes."""
+    fixture = Fixture(*groups, is_open=is_open)
+    read_without_end(fixture.offsets, KEY, OTHER)
+    return fixture
 
 
 # The remote offset.
@@ -66,7 +87,7 @@ class Fixture:
 
 def test_the_slowest_leader_counts() -> None:
     """The remote offset is the minimum over all groups."""
-    fixture = Fixture("a", "b", "c")
+    fixture = reading("a", "b", "c")
     for group, offset in (("a", 30), ("b", 10), ("c", 20)):
         fixture.publish(offset, group)
     assert fixture.remote() == 10
@@ -76,7 +97,7 @@ def test_the_slowest_leader_counts() -> None:
 
 def test_a_group_that_published_nothing_keeps_the_remote_offset_unknown() -> None:
     """Unknown is neither zero nor infinity."""
-    fixture = Fixture("a", "b")
+    fixture = reading("a", "b")
     fixture.publish(30, "a")
     assert fixture.remote() is None
     fixture.publish(0, "b")
@@ -85,7 +106,7 @@ def test_a_group_that_published_nothing_keeps_the_remote_offset_unknown() -> Non
 
 def test_a_tombstone_makes_the_group_unknown_until_it_publishes_again() -> None:
     """In the partition that it names, and nowhere else."""
-    fixture = Fixture("a", "b")
+    fixture = reading("a", "b")
     for key in (KEY, OTHER):
         fixture.publish(30, "a", key)
         fixture.publish(40, "b", key)
@@ -97,7 +118,7 @@ def test_a_tombstone_makes_the_group_unknown_until_it_publishes_again() -> None:
 
 def test_nothing_is_known_before_everything_was_replayed() -> None:
     """`open` writes what was applied before, `shut` takes it back."""
-    fixture = Fixture(is_open=False)
+    fixture = reading(is_open=False)
     fixture.publish(30)
     assert fixture.remote() is None
     fixture.offsets.enable()
@@ -112,7 +133,7 @@ def test_nothing_is_known_before_everything_was_replayed() -> None:
 
 def test_a_rewind_is_obeyed_and_told_once() -> None:
     """A lower offset counts at once. During a replay it is no news."""
-    fixture = Fixture(is_open=False)
+    fixture = reading(is_open=False)
     assert fixture.publish(30) == fixture.publish(20) == []
     fixture.offsets.enable()
     assert fixture.publish(5) == [Rewind(KEY, "g", 20, 5)]
@@ -122,7 +143,7 @@ def test_a_rewind_is_obeyed_and_told_once() -> None:
 
 def test_a_committed_offset_fills_in_only_for_what_was_never_published() -> None:
     """And any record takes its place, be it lower, older or without a timestamp."""
-    fixture = Fixture(is_open=False)
+    fixture = reading(is_open=False)
     fixture.publish(10)
     filled = fixture.offsets.seed_from_committed([(KEY, "g", 99), (OTHER, "g", 50)], NOW)
     fixture.offsets.enable()
@@ -133,7 +154,7 @@ def test_a_committed_offset_fills_in_only_for_what_was_never_published() -> None
 
 def test_a_rewind_below_a_committed_offset_that_filled_in_is_told() -> None:
     """The group has gone back behind what it had committed before."""
-    fixture = Fixture()
+    fixture = reading()
     fixture.offsets.seed_from_committed([(KEY, "g", 50)], NOW)
     assert fixture.publish(40) == [Rewind(KEY, "g", 50, 40)]
 
@@ -195,7 +216,7 @@ def interleavings(reports: Sequence[CommitReport]) -> Iterator[tuple[CommitRepor
 def test_a_key_in_two_partitions_counts_the_same_in_every_order_of_reading(name: str) -> None:
     """The last record of each partition counts, of those the latest, on a tie the lowest."""
     for order in interleavings(REPORTS[name]):
-        fixture = Fixture()
+        fixture = reading()
         for each in order:
             fixture.offsets.apply([each], NOW)
         assert fixture.remote() == EXPECTED[name], order
@@ -203,7 +224,7 @@ def test_a_key_in_two_partitions_counts_the_same_in_every_order_of_reading(name:
 
 def test_what_a_forgotten_partition_said_no_longer_counts() -> None:
     """What the others said does, and is told to nobody as a rewind."""
-    fixture = Fixture("g")
+    fixture = reading("g")
     fixture.publish(10, log_partition=0)
     fixture.publish(20, log_partition=1)
     fixture.publish(30, key=OTHER, log_partition=1)
@@ -220,7 +241,7 @@ def test_within_a_log_partition_the_later_log_offset_counts_in_whatever_order_th
     """Also the same record twice, and with another commit-log partition beside."""
     reports = [report(10, 5, 0, 0), report(1000, 9, 0, 1), report(500, 7, 0, 2)]
     for order in itertools.permutations([*reports, reports[0]]):
-        fixture = Fixture()
+        fixture = reading()
         if log_partitions == 2:
             fixture.offsets.apply([report(3, 1, 1, 50)], NOW)
         fixture.offsets.apply(order, NOW)
@@ -238,10 +259,10 @@ def test_the_manager_has_the_remote_offsets_of_assigned_partitions_alone() -> No
     fixture.publish(100, key=OTHER)
     assert (list(fixture.manager.partitions), fixture.manager.version) == ([KEY], version)
     fixture.assign(OTHER)
-    fixture.offsets.received(OTHER, 100)
+    fixture.ask(100, OTHER)
     assert fixture.manager.partitions[OTHER][1].remote == 100
     fixture.offsets.revoke([OTHER])
-    assert fixture.manager.partitions[OTHER][1].remote is None
+    assert OTHER not in fixture.manager.partitions
     version = fixture.manager.version
     fixture.publish(101, key=OTHER)
     assert fixture.manager.version == version
@@ -263,29 +284,31 @@ def test_other_topics_can_be_dropped() -> None:
     fixture.publish(100)
     fixture.publish(100, key=("other", 0))
     fixture.offsets.retain_topic("events")
-    assert fixture.remote() == 100
     assert list(fixture.offsets.published()) == [KEY]
 
 
 # Proof.
 
 
-def test_an_unassigned_partition_needs_no_proof() -> None:
-    """It gates nothing."""
+def test_a_partition_that_is_not_assigned_is_not_in_the_manager() -> None:
+    """What was published of it is kept for when it is."""
     fixture = Fixture()
     fixture.publish(1_000_000)
+    assert dict(fixture.manager.partitions) == {}
+    assert (fixture.manager.version, fixture.offsets.unverified_partitions()) == (0, [])
+    fixture.offsets.assign({KEY: None})
+    assert fixture.ask(1_000_000) == []
     assert fixture.remote() == 1_000_000
-    assert not fixture.offsets.unverified
 
 
 def test_nothing_is_proven_when_a_partition_is_assigned() -> None:
     """When `assign` returns, the manager holds no remote offset of it; other partitions keep theirs."""
-    fixture = Fixture()
+    fixture = reading()
     fixture.publish(100)
     fixture.publish(100, key=OTHER)
     fixture.assign(KEY)
     assert (fixture.remote(), fixture.remote(OTHER)) == (None, 100)
-    assert dict(fixture.offsets.unverified) == {KEY: 100}
+    assert dict(fixture.offsets.unverified) == {KEY: MAX_OFFSET}, "no message that is received can verify it"
     assert fixture.offsets.unverified_partitions() == [KEY]
 
 
@@ -382,7 +405,7 @@ def test_an_impossible_offset_makes_its_group_unknown_and_no_other() -> None:
     fixture.publish(1000, "a")
     fixture.publish(5, "b")
     fixture.assign(KEY)
-    assert fixture.ask(10) == [OffsetBeyondEnd(KEY, "a", 1000, 10)]
+    assert fixture.ask(10) == [Rejection(KEY, "a", 1000, Reason.BEYOND_END, 10)]
     assert (fixture.remote(), dict(fixture.offsets.unverified)) == (None, {})
     fixture.publish(7, "a")
     assert fixture.remote() == 5
@@ -420,9 +443,9 @@ def test_an_answer_judges_only_what_was_published_before_the_question() -> None:
     """The partition may have grown since, and the leader with it."""
     fixture = Fixture()
     fixture.assign(KEY)
-    asked = fixture.offsets.epoch
+    question = fixture.offsets.begin_question([KEY])
     fixture.publish(100)
-    assert fixture.offsets.apply_end_offsets({KEY: 90}, asked) == []
+    assert fixture.answer_to(question, 90) == []
     assert dict(fixture.offsets.unverified) == {KEY: 100}
     assert fixture.ask(100) == []
     assert fixture.remote() == 100
@@ -433,9 +456,9 @@ def test_an_answer_refutes_the_older_of_two_and_leaves_the_younger_in_doubt() ->
     fixture = Fixture()
     fixture.assign(KEY)
     fixture.publish(100)
-    asked = fixture.offsets.epoch
+    question = fixture.offsets.begin_question([KEY])
     fixture.publish(110)
-    assert fixture.offsets.apply_end_offsets({KEY: 90}, asked) == []
+    assert fixture.answer_to(question, 90) == []
     fixture.offsets.received(KEY, 105)
     assert (fixture.remote(), dict(fixture.offsets.unverified)) == (None, {KEY: 110})
 
@@ -445,9 +468,9 @@ def test_an_answer_proves_the_older_of_two() -> None:
     fixture = Fixture()
     fixture.assign(KEY)
     fixture.publish(100)
-    asked = fixture.offsets.epoch
+    question = fixture.offsets.begin_question([KEY])
     fixture.publish(110)
-    fixture.offsets.apply_end_offsets({KEY: 105}, asked)
+    fixture.answer_to(question, 105)
     assert (fixture.remote(), dict(fixture.offsets.unverified)) == (100, {KEY: 110})
 
 
@@ -455,9 +478,9 @@ def test_an_answer_to_a_question_from_before_the_assignment_is_ignored() -> None
     """It may be about the topic that was there before."""
     fixture = Fixture()
     fixture.publish(100)
-    asked = fixture.offsets.epoch
+    question = fixture.offsets.begin_question([KEY])
     fixture.assign(KEY)
-    assert fixture.offsets.apply_end_offsets({KEY: 100}, asked) == []
+    assert fixture.answer_to(question, 100) == []
     assert fixture.remote() is None
 
 
@@ -480,7 +503,8 @@ def test_revoking_ends_all_doubt() -> None:
     fixture.assign(KEY)
     fixture.publish(100)
     fixture.offsets.revoke([KEY])
-    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (100, {})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (None, {})
+    assert dict(fixture.manager.partitions) == {}
 
 
 def test_nothing_is_asked_about_before_the_replay_is_over() -> None:
@@ -500,41 +524,26 @@ def test_an_assignment_before_the_start_counts_too() -> None:
     manager = SynchronizedPartitionStateManager()
     offsets.attach(manager)
     offsets.enable()
+    offsets.apply_answers({KEY: PartitionRange(0, 0)}, offsets.begin_question([KEY]), {})
     manager.cell(*KEY).received = 10
     offsets.apply([CommitReport(KEY, "g", 10, 0, 0, 0)], NOW)
     assert manager.cell(*KEY).remote == 10
 
 
-class InterruptedCell:
-    """The gate receives a message at the very moment when its cell is read: just after that, or just before."""
-
-    def __init__(self, fixture: Fixture, is_before: bool) -> None:
-        self._fixture = fixture
-        self._is_before = is_before
-        self._received: int | None = None
-        self.proves = False
-
-    @property
-    def received(self) -> int | None:
-        before = self._received
-        if self._received is None:
-            # As in the gate: first the note, then the look.
-            self._received = 100
-            self.proves = self._fixture.offsets.unverified.get(KEY, 101) <= 100
-        return self._received if self._is_before else before
-
-
-@pytest.mark.parametrize("is_before", [True, False])
-def test_a_message_that_proves_an_offset_is_seen_whichever_comes_first(is_before: bool) -> None:
-    """The gate notes what it received, then looks for doubts; here it is the reverse. One of them sees it."""
+def test_the_gate_is_told_where_a_message_could_verify_an_offset() -> None:
+    """After `unverified` says so, and under the manager's next version: so the gate sees what it has received by then,
+    and sees what it receives later by itself."""
     fixture = Fixture()
     fixture.assign(KEY)
-    cell = InterruptedCell(fixture, is_before)
-    fixture.offsets._known_ends[KEY].cell = cast(PartitionCell, cell)
+    fixture.manager.take_moved()
+    version = fixture.manager.version
+    seen: list[int | None] = []
+    wake = fixture.manager.wake
+    fixture.manager.wake = lambda keys=(): (seen.append(fixture.offsets.unverified.get(KEY)), wake(keys))  # type: ignore[assignment,func-returns-value]
     fixture.publish(100)
-    if cell.proves:
-        fixture.offsets.received(KEY, 100)  # the gate waits for the lock until then
-    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (100, {})
+    assert seen[-1] == 100
+    assert fixture.manager.version > version
+    assert fixture.manager.take_moved() == {KEY}
 
 
 def test_a_later_decision_is_never_overwritten_by_an_earlier_one() -> None:
@@ -604,7 +613,7 @@ def test_state_for_ten_thousand_partitions_and_ten_groups_fits_in_50_mb() -> Non
         offsets.attach(manager)
         offsets.enable()
         keys = [("events", partition) for partition in range(10_000)]
-        offsets.assign(dict.fromkeys(keys))
+        read_without_end(offsets, *keys)
         for partition, key in enumerate(keys):
             position = 10**9 + partition * 10
             offsets.apply(
@@ -633,7 +642,7 @@ def test_state_for_ten_thousand_partitions_and_ten_groups_fits_in_50_mb() -> Non
 def test_an_offset_that_moves_touches_one_partition_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in partitions written to the manager, so that no clock is needed."""
     fixture = Fixture()
-    fixture.assign(*[("events", partition) for partition in range(300)])
+    fixture.offsets.assign({("events", partition): None for partition in range(300)})
     for partition in range(300):
         fixture.publish(10, key=("events", partition))
     written: list[PartitionKey] = []
@@ -660,7 +669,7 @@ def test_no_lock_is_held_for_more_than_a_chunk_of_partitions(monkeypatch: pytest
 
     monkeypatch.setattr(fixture.manager, "store_remote_offsets", count)
     keys = [("events", partition) for partition in range(500)]
-    fixture.assign(*keys)
+    fixture.offsets.assign(dict.fromkeys(keys))
     fixture.offsets.apply([CommitReport(key, "g", 10, 1, 0, 1) for key in keys], NOW)
     fixture.offsets.enable()
     fixture.offsets.disable()
@@ -703,5 +712,5 @@ def test_a_committed_offset_stands_in_for_no_commit_log_partition() -> None:
     fixture = Fixture()
     fixture.offsets.seed_from_committed([(KEY, "g", 5)], NOW)
     fixture.offsets.forget_log_partition(0)
-    assert fixture.remote() == 5
+    assert fixture.offsets.published()[KEY]["g"].offset == 5
     assert FROM_BROKER < 0

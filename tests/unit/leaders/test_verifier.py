@@ -1,146 +1,206 @@
-"""When the broker is asked where partitions end, and what its answers do."""
+"""When the brokers are asked about the data topic, and what their answers do."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
-from typing import cast
 
 import pytest
 from confluent_kafka import KafkaError
 
+from arroyo_sync.core.errors import TopicRecreated
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.verifier import INTERVAL_SECONDS, Verifier
+from arroyo_sync.leaders.verifier import INTERVAL_SECONDS, REFRESH_SECONDS, OnLogEnds, Verifier
 from tests.support.fakes import Clock
 
 FIRST, SECOND = ("events", 0), ("events", 1)
 TIMEOUT_SECONDS = 30.0
+NO_ANSWER = KafkaError(KafkaError._TIMED_OUT)
 
 
-class Broker:
-    """Answers where partitions end, as far as it knows."""
+class Brokers:
+    """Answer what they know, each subject by itself, and at once."""
 
     def __init__(self) -> None:
-        self.ends: dict[PartitionKey, int] = {}
+        self.ranges: dict[PartitionKey, PartitionRange] = {}
+        self.topic_id: str | KafkaError = NO_ANSWER
+        self.committed: dict[tuple[str, PartitionKey], int | None] = {}
+        self.log_ends: dict[int, int] = {}
         self.questions: list[set[PartitionKey]] = []
+        self.questions_about_ids = 0
+        self.questions_about_commits: list[tuple[str, set[PartitionKey]]] = []
+        self.before_answer: Callable[[], None] = lambda: None
         self.asked = threading.Event()
 
-    def ask_end_offsets(
+    def ask_log_ends(self, timeout: float, on_log_ends: OnLogEnds) -> None:
+        on_log_ends(self.log_ends)
+
+    def ask_ranges(
         self,
         partitions: Collection[PartitionKey],
         timeout: float,
-        on_answer: Callable[[Mapping[PartitionKey, int | KafkaError]], None],
+        on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
     ) -> None:
         self.questions.append(set(partitions))
+        self.before_answer()
         self.asked.set()
         for key in partitions:  # each by a broker of its own
-            on_answer({key: self.ends.get(key, KafkaError(KafkaError._TIMED_OUT))})
+            on_answer({key: self.ranges.get(key, NO_ANSWER)})
+
+    def ask_topic_ids(
+        self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
+    ) -> None:
+        self.questions_about_ids += 1
+        on_answer(dict.fromkeys(topics, self.topic_id))
+
+    def ask_committed(
+        self,
+        group: str,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, int | KafkaError | None]], None],
+    ) -> None:
+        self.questions_about_commits.append((group, set(partitions)))
+        on_answer({key: self.committed.get((group, key), NO_ANSWER) for key in partitions})
 
 
 class Fixture:
     def __init__(self) -> None:
         self.clock = Clock()
-        self.broker = Broker()
+        self.brokers = Brokers()
         self.manager = SynchronizedPartitionStateManager()
         self.offsets = LeaderOffsets(["g"])
         self.offsets.attach(self.manager)
         self.offsets.enable()
-        self.verifier = Verifier(self.offsets, cast(Asker, self.broker), self.clock)
+        self.verifier = Verifier(self.offsets, self.brokers, self.brokers.ask_log_ends, self.clock)
+        self._log_offsets = itertools.count()
 
     def assign(self, *keys: PartitionKey) -> None:
         self.offsets.assign(dict.fromkeys(keys))
         self.verifier.assign(keys)
 
-    def publish(self, offset: int, key: PartitionKey = FIRST) -> None:
-        self.offsets.apply([CommitReport(key, "g", offset, 0, 0, 0)], 0.0)
+    def ends(self, **ends: int) -> None:
+        """Where the first and the second partition end."""
+        self.brokers.ranges = {
+            {"first": FIRST, "second": SECOND}[name]: PartitionRange(0, end) for name, end in ends.items()
+        }
+
+    def read(self, *keys: PartitionKey) -> None:
+        """The partitions are assigned, and empty so far."""
+        self.assign(*keys)
+        self.brokers.ranges = dict.fromkeys(keys, PartitionRange(0, 0))
+        self.verifier.ask()
+        self.brokers.questions.clear()
+        self.brokers.questions_about_ids = 0
+        self.clock.now += INTERVAL_SECONDS
+
+    def publish(
+        self, offset: int, key: PartitionKey = FIRST, timestamp_ms: int = 0, topic_id: str | None = None
+    ) -> None:
+        report = CommitReport(key, "g", offset, timestamp_ms, 0, next(self._log_offsets), None, topic_id)
+        self.offsets.apply([report], 0.0)
 
     def remote(self, key: PartitionKey = FIRST) -> int | None:
         return self.manager.cell(*key).remote
 
 
-def test_nothing_in_doubt_asks_nothing() -> None:
-    """However often it is called."""
+def test_a_follower_that_keeps_up_asks_for_nothing_but_the_id() -> None:
+    """Once a second; the partitions once, at the assignment."""
     fixture = Fixture()
     fixture.assign(FIRST)
-    assert fixture.verifier.ask() == float("inf")
-    assert fixture.broker.questions == []
+    fixture.ends(first=0)
+    fixture.verifier.ask()
+    assert fixture.brokers.questions == [{FIRST}]
+    for _ in range(5):
+        fixture.clock.now += INTERVAL_SECONDS
+        assert fixture.verifier.ask() == INTERVAL_SECONDS
+    assert fixture.brokers.questions == [{FIRST}]
+    assert fixture.brokers.questions_about_ids == 6
 
 
-def test_all_partitions_in_doubt_are_in_one_question() -> None:
-    """And those that the broker can't tell of are asked about again."""
+def test_nothing_is_asked_while_nothing_is_assigned() -> None:
+    """However often it is called."""
     fixture = Fixture()
-    fixture.assign(FIRST, SECOND)
+    fixture.publish(5)
+    assert fixture.verifier.ask() == float("inf")
+    assert (fixture.brokers.questions, fixture.brokers.questions_about_ids) == ([], 0)
+
+
+def test_all_assigned_partitions_are_asked_about_now_and_then() -> None:
+    """In one question, also without a pending offset: a log may have been truncated."""
+    fixture = Fixture()
+    fixture.read(FIRST, SECOND)
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.verifier.ask()
+    assert fixture.brokers.questions == [{FIRST, SECOND}]
+
+
+def test_all_partitions_with_a_pending_offset_are_in_one_question() -> None:
+    """And those that the brokers can't tell of are asked about again."""
+    fixture = Fixture()
+    fixture.read(FIRST, SECOND)
     fixture.publish(5, FIRST)
     fixture.publish(6, SECOND)
-    fixture.broker.ends = {FIRST: 10}
+    fixture.ends(first=10)
     assert fixture.verifier.ask() == INTERVAL_SECONDS
-    assert fixture.broker.questions == [{FIRST, SECOND}]
+    assert fixture.brokers.questions == [{FIRST, SECOND}]
     assert (fixture.remote(FIRST), fixture.remote(SECOND)) == (5, None)
     fixture.clock.now += INTERVAL_SECONDS
-    fixture.broker.ends = {SECOND: 10}
+    fixture.ends(second=10)
     fixture.verifier.ask()
-    assert fixture.broker.questions[1:] == [{SECOND}]
+    assert fixture.brokers.questions[1:] == [{SECOND}]
     assert fixture.remote(SECOND) == 6
 
 
 def test_a_partition_is_asked_about_once_a_second() -> None:
     """It says when it wants to be called again; other partitions needn't wait for that one."""
     fixture = Fixture()
-    fixture.assign(FIRST, SECOND)
-    fixture.broker.ends = {FIRST: 5, SECOND: 5}
+    fixture.read(FIRST, SECOND)
+    fixture.ends(first=5, second=5)
     fixture.publish(5, FIRST)
     fixture.verifier.ask()
     fixture.clock.now += 0.25
-    fixture.broker.ends = {FIRST: 9, SECOND: 9}
+    fixture.ends(first=9, second=9)
     fixture.publish(9, FIRST)
     assert fixture.verifier.ask() == INTERVAL_SECONDS - 0.25
     fixture.publish(9, SECOND)
     assert fixture.verifier.ask() == INTERVAL_SECONDS - 0.25
-    assert fixture.broker.questions == [{FIRST}, {SECOND}]
+    assert fixture.brokers.questions == [{FIRST}, {SECOND}]
     fixture.clock.now += INTERVAL_SECONDS - 0.25
     fixture.verifier.ask()
-    assert fixture.broker.questions == [{FIRST}, {SECOND}, {FIRST}]
+    assert fixture.brokers.questions == [{FIRST}, {SECOND}, {FIRST}]
     assert (fixture.remote(FIRST), fixture.remote(SECOND)) == (9, 9)
 
 
 def test_a_partition_that_is_assigned_anew_is_asked_about_at_once() -> None:
     """Nothing is released before."""
     fixture = Fixture()
-    fixture.broker.ends = {FIRST: 5}
+    fixture.ends(first=5)
     fixture.assign(FIRST)
     fixture.publish(5)
     fixture.verifier.ask()
     fixture.assign(FIRST)
     assert fixture.remote() is None
     fixture.verifier.ask()
-    assert len(fixture.broker.questions) == 2
+    assert len(fixture.brokers.questions) == 2
     assert fixture.remote() == 5
     fixture.verifier.revoke([FIRST])
     fixture.verifier.ask()
-    assert len(fixture.broker.questions) == 2
+    assert len(fixture.brokers.questions) == 2
 
 
 def test_an_answer_judges_only_what_was_published_before_the_question() -> None:
     """What a leader publishes while the broker thinks may lie beyond its answer, and is true."""
     fixture = Fixture()
-    fixture.assign(FIRST)
+    fixture.read(FIRST)
     fixture.publish(5)
-    ask = fixture.broker.ask_end_offsets
-
-    def publish_meanwhile(
-        partitions: Collection[PartitionKey],
-        timeout: float,
-        on_answer: Callable[[Mapping[PartitionKey, int | KafkaError]], None],
-    ) -> None:
-        fixture.publish(8)
-        ask(partitions, timeout, on_answer)
-
-    fixture.broker.ask_end_offsets = publish_meanwhile  # type: ignore[method-assign]
-    fixture.broker.ends = {FIRST: 6}
+    fixture.brokers.before_answer = lambda: fixture.publish(8)
+    fixture.ends(first=6)
     fixture.verifier.ask()
     assert (fixture.remote(), fixture.verifier.impossible) == (5, 0)
     assert dict(fixture.offsets.unverified) == {FIRST: 8}
@@ -149,7 +209,7 @@ def test_an_answer_judges_only_what_was_published_before_the_question() -> None:
 def test_an_impossible_offset_is_counted_each_time_and_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     """A heartbeat repeats it every few seconds."""
     fixture = Fixture()
-    fixture.broker.ends = {FIRST: 6}
+    fixture.ends(first=6)
     fixture.assign(FIRST)
     for _ in range(3):
         fixture.publish(1_000)
@@ -162,23 +222,146 @@ def test_an_impossible_offset_is_counted_each_time_and_logged_once_a_minute(capl
     assert line.getMessage().startswith("events[0]: group 'g' published offset 1000, but the partition ends at 6.")
 
 
-def test_the_thread_asks_when_it_is_woken() -> None:
-    """It calls the periodic_checks, too, and ends when it is told to."""
+# A data topic that was deleted and created again.
+
+
+def test_another_topic_id_ends_it() -> None:
+    """With an error that names the topic and both ids."""
     fixture = Fixture()
-    fixture.broker.ends = {FIRST: 5}
+    fixture.read(FIRST)
+    fixture.brokers.topic_id = "one"
+    fixture.verifier.ask()
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.brokers.topic_id = "two"
+    with pytest.raises(TopicRecreated, match=r"'events' was deleted and created again .* was one and is two"):
+        fixture.verifier.ask()
+
+
+@pytest.mark.parametrize("code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._TIMED_OUT])
+def test_a_topic_that_is_away_for_a_while_is_still_the_same(code: int) -> None:
+    """Only another id says that it isn't."""
+    fixture = Fixture()
+    fixture.read(FIRST)
+    for answer in ("one", KafkaError(code), "one"):
+        fixture.brokers.topic_id = answer
+        fixture.verifier.ask()
+        fixture.clock.now += INTERVAL_SECONDS
+
+
+def test_a_report_of_another_topic_id_is_rejected_and_told_with_its_group(caplog: pytest.LogCaptureFixture) -> None:
+    """However far the new topic reaches. One with the topic's own id counts."""
+    fixture = Fixture()
+    fixture.brokers.topic_id = "two"
+    fixture.ends(first=900)
     fixture.assign(FIRST)
+    fixture.publish(423, topic_id="one")
+    fixture.verifier.ask()
+    assert (fixture.remote(), fixture.verifier.impossible) == (None, 1)
+    (line,) = caplog.records
+    assert line.levelno == logging.ERROR
+    assert line.getMessage().startswith(
+        "events[0]: group 'g' published offset 423 of an earlier topic of that name: its report carries another topic"
+    )
+    fixture.publish(7, topic_id="two")
+    assert fixture.remote() == 7
+
+
+@pytest.mark.parametrize("code", [KafkaError._UNSUPPORTED_FEATURE, KafkaError.TOPIC_AUTHORIZATION_FAILED])
+def test_a_topic_whose_id_cannot_be_asked_is_followed_without(code: int) -> None:
+    """What its reports carry says nothing then."""
+    fixture = Fixture()
+    fixture.brokers.topic_id = KafkaError(code)
+    fixture.ends(first=900)
+    fixture.assign(FIRST)
+    fixture.verifier.ask()
+    fixture.publish(423, topic_id="one")
+    assert fixture.remote() == 423
+
+
+def test_a_suspect_report_is_told_and_lifted_by_the_groups_own_commit(caplog: pytest.LogCaptureFixture) -> None:
+    """Which is asked for once a second, while the suspicion stands and no longer."""
+    fixture = Fixture()
+    fixture.brokers.log_ends = {0: 10}
+    fixture.brokers.ranges = {FIRST: PartitionRange(0, 900, first_timestamp_ms=5_000)}
+    fixture.assign(FIRST)
+    fixture.publish(423, timestamp_ms=4_999)
+    fixture.verifier.ask()
+    for committed in (NO_ANSWER, None, 422):
+        fixture.clock.now += INTERVAL_SECONDS
+        if not isinstance(committed, KafkaError):
+            fixture.brokers.committed["g", FIRST] = committed
+        fixture.verifier.ask()
+        assert fixture.remote() is None
+    (line,) = caplog.records
+    assert line.getMessage().startswith(
+        "events[0]: group 'g' published offset 423 before the first message that is there was written"
+    )
+    fixture.brokers.committed["g", FIRST] = 423
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert fixture.remote() == 423
+    asked = len(fixture.brokers.questions_about_commits)
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert fixture.brokers.questions_about_commits == [("g", {FIRST})] * asked
+    assert fixture.verifier.impossible == 0
+
+
+def test_a_groups_commit_is_not_asked_for_without_suspicion() -> None:
+    """A leader that commits elsewhere, or whose commits have expired, is followed as ever."""
+    fixture = Fixture()
+    fixture.brokers.log_ends = {0: 10}
+    fixture.brokers.ranges = {FIRST: PartitionRange(0, 900, first_timestamp_ms=5_000)}
+    fixture.assign(FIRST)
+    fixture.publish(423, timestamp_ms=5_000)
+    fixture.verifier.ask()
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert fixture.remote() == 423
+    assert fixture.brokers.questions_about_commits == []
+
+
+def test_a_truncated_partition_is_told_and_asked_about_again_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is released of it before it has been answered."""
+    fixture = Fixture()
+    fixture.ends(first=100)
+    fixture.assign(FIRST)
+    fixture.publish(50)
+    fixture.verifier.ask()
+    assert fixture.remote() == 50
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.ends(first=60)
+    fixture.verifier.ask()
+    assert fixture.remote() is None
+    assert [each.getMessage()[:50] for each in caplog.records] == ["events[0]: ends at 60, though it reached to 100 be"]
+    fixture.verifier.ask()
+    assert fixture.remote() == 50
+
+
+# Its thread.
+
+
+def test_the_thread_asks_when_it_is_woken() -> None:
+    """It calls the periodic checks, too, and ends when it is told to."""
+    fixture = Fixture()
+    fixture.ends(first=5)
+    fixture.read(FIRST)
+    fixture.ends(first=5)
+    fixture.brokers.asked.clear()
     periodic_checks = threading.Semaphore(0)
 
-    def keep_house() -> float:
+    def check() -> float:
         periodic_checks.release()
         return 3_600.0
 
-    thread = threading.Thread(target=fixture.verifier.run, args=(keep_house,))
+    thread = threading.Thread(target=fixture.verifier.run, args=(check,))
     thread.start()
     assert periodic_checks.acquire(timeout=TIMEOUT_SECONDS)
     fixture.publish(5)
     fixture.verifier.wake()
-    assert fixture.broker.asked.wait(TIMEOUT_SECONDS)
+    assert fixture.brokers.asked.wait(TIMEOUT_SECONDS)
     assert periodic_checks.acquire(timeout=TIMEOUT_SECONDS)
     assert fixture.remote() == 5
     fixture.verifier.stop()

@@ -84,10 +84,37 @@ def test_what_went_straight_through_proves_a_doubted_offset_too() -> None:
     harness.release(0, 9)
     harness.submit(0, 0, 1, 2)
     harness.source.doubted = {("events", 0): 3}
-    harness.manager.wake()
+    harness.manager.wake([("events", 0)])
     harness.gate.poll()
     assert harness.source.calls == [("received", ("events", 0), 3)]
     assert in_the_cell == [3]
+
+
+def test_an_offset_that_was_sought_is_not_received() -> None:
+    """Only the message that comes there shows that the partition reaches that far."""
+    harness = GateHarness()
+    harness.hold(0, 0, 1)
+    cell = harness.manager.cell("events", 0)
+    harness.gate.buffers.seek(partition(0), 900)
+    harness.source.doubted = {("events", 0): 900}
+    harness.manager.wake([("events", 0)])
+    harness.gate.poll()
+    harness.gate.buffers.report_local_offsets()
+    assert (harness.source.calls, cell.received) == ([], 2)
+    harness.hold(0, 900)
+    assert harness.source.calls == [("received", ("events", 0), 901)]
+
+
+def test_the_followers_client_is_asked_when_something_is_unverified() -> None:
+    """On the processor's thread, when the gate reads remote offsets; and never without need."""
+    harness = GateHarness()
+    harness.manager.wake()
+    harness.gate.poll()
+    assert harness.source.refreshes == 0
+    harness.source.doubted = {("events", 0): 3}
+    harness.manager.wake()
+    harness.gate.poll()
+    assert harness.source.refreshes == 1
 
 
 def test_the_cell_says_how_far_the_partition_was_received() -> None:

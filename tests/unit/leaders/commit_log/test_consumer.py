@@ -14,6 +14,7 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message
 from arroyo_sync.core.errors import ConfigurationError, NotReady, SourceDied
 from arroyo_sync.core.source import NOTHING_UNVERIFIED, HighWatermarks, RemoteOffsetSource, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders import offset_source as source_module
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_report import CommitReport
@@ -23,6 +24,7 @@ from tests.support.fakes import Clock
 
 CONFIGURATION = {"bootstrap.servers": "127.0.0.1:1"}
 TIMEOUT_SECONDS = 30.0
+KEY = ("events", 0)
 
 
 def commit_log_consumer(**changes: Any) -> CommitLogConsumer:
@@ -61,8 +63,8 @@ def test_settings_that_cannot_work_are_refused_in_words(make: Make, changes: dic
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({"topic": Topic("")}, "the topic's name is empty", id="empty topic"),
-        pytest.param({"topic": Topic("a:b")}, "holds ':'", id="colon in the topic"),
+        pytest.param({"topic": Topic("")}, "topic.name='': a topic's name is 1 to 249", id="empty topic"),
+        pytest.param({"topic": Topic("a:b")}, "topic.name='a:b': a topic's name is 1 to 249", id="colon in the topic"),
         pytest.param({"topic": "log"}, "give an arroyo.types.Topic", id="a text for the topic"),
         pytest.param({"start": "latest"}, 'must be "all" or "recent"', id="another start"),
         pytest.param({"lookback_seconds": -1.0}, "must be more than 0 seconds", id="a look ahead"),
@@ -232,6 +234,7 @@ def test_what_is_in_doubt_wakes_the_gate() -> None:
     source._offsets.attach(manager)
     source._manager = manager
     source.assign({("events", 0): 0}, None)
+    source._offsets.apply_answers({KEY: PartitionRange(0, 0)}, source._offsets.begin_question([KEY]), {})
     source.publish(5)
     assert dict(source.unverified) == {("events", 0): 5}
     source._set_ready(True)
@@ -252,8 +255,8 @@ class Cached:
         return self.end
 
 
-def test_the_followers_client_is_asked_on_its_thread_only_and_seldom() -> None:
-    """When the gate looks at the source, and something is in doubt; for at most a hundredth of its time."""
+def test_the_followers_client_is_asked_only_when_the_gate_says_so_and_seldom() -> None:
+    """Which it does on the processor's thread; for at most a hundredth of its time. A check, on any, doesn't."""
     clock = Clock()
     source = Stub(clock=clock)
     manager = SynchronizedPartitionStateManager()
@@ -261,28 +264,24 @@ def test_the_followers_client_is_asked_on_its_thread_only_and_seldom() -> None:
     source._manager = manager
     source._set_ready(True)
     watermarks = Cached()
-    source.assign({("events", 0): 0}, watermarks)
-    source.check()
-    assert len(watermarks.askers) == 1, "at the assignment; nothing is in doubt"
+    source.assign({KEY: 0}, watermarks)
+    source._offsets.apply_answers({KEY: PartitionRange(0, 0)}, source._offsets.begin_question([KEY]), {})
+    assert len(watermarks.askers) == 1, "at the assignment"
     source.publish(5)
     watermarks.end = 10
-
-    elsewhere = threading.Thread(target=source.check)
-    elsewhere.start()
-    elsewhere.join(TIMEOUT_SECONDS)
+    source.check()
     assert manager.cell("events", 0).remote is None
 
     clock.seconds_a_read = 1e-3
-    source.check()
+    source.refresh_known_ends()
     assert manager.cell("events", 0).remote == 5
     source.publish(20)
-    source.check()
-    source.check()
+    source.refresh_known_ends()
+    source.refresh_known_ends()
     assert len(watermarks.askers) == 2, "asking took a millisecond, so not again for a tenth of a second"
     clock.now += 0.1
-    source.check()
+    source.refresh_known_ends()
     assert len(watermarks.askers) == 3
-    assert set(watermarks.askers) == {threading.get_ident()}
 
 
 def test_a_group_that_never_reports_is_warned_about_by_name(

@@ -14,6 +14,7 @@ from arroyo_sync.kafka.committed_offsets import Commits
 from arroyo_sync.leaders.commit_log.recent_start import RETRY_SECONDS, RecentStart
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from tests.support.assigned import read_without_end
 from tests.support.fakes import Clock
 
 FIRST, SECOND = ("events", 0), ("events", 1)
@@ -75,13 +76,12 @@ def test_only_groups_that_said_nothing_of_an_assigned_partition_are_asked(fixtur
     fixture.publish(5, FIRST, "a")
     fixture.publish(None, SECOND, "a")
     fixture.publish(5, ("events", 7), "b")
-    fixture.offsets.assign({FIRST: None, SECOND: None})
+    read_without_end(fixture.offsets, FIRST, SECOND)
     assert fixture.recent.step() == float("inf")
     assert fixture.questions == [], "the replay isn't over"
     fixture.offsets.enable()
     assert fixture.recent.step() == float("inf")
     assert fixture.questions == [("b", [FIRST, SECOND])]
-    fixture.offsets.received(FIRST, 100)
     assert (fixture.remote(FIRST), fixture.remote(SECOND)) == (5, None)
 
 
@@ -89,14 +89,14 @@ def test_each_partition_is_asked_about_once(fixture: Fixture) -> None:
     """A group without a commit there will publish what it commits."""
     fixture.commits = {"a": {FIRST: 10}, "b": {FIRST: 10}}
     fixture.offsets.enable()
-    fixture.offsets.assign({FIRST: None, SECOND: None})
+    read_without_end(fixture.offsets, FIRST, SECOND)
     for _ in range(3):
         fixture.recent.step()
     assert fixture.questions == [("a", [FIRST, SECOND]), ("b", [FIRST, SECOND])]
     third = ("events", 2)
     fixture.commits["a"] = {third: 5}
     fixture.commits["b"] = {third: 5}
-    fixture.offsets.assign({third: None})
+    read_without_end(fixture.offsets, third)
     fixture.recent.step()
     assert fixture.questions[2:] == [("a", [third]), ("b", [third])]
     assert fixture.read_all == 0
@@ -106,7 +106,7 @@ def test_a_group_without_any_commit_has_all_read_instead(fixture: Fixture, caplo
     """Once, and nothing is asked any more."""
     fixture.commits = {"a": {}, "b": {FIRST: 10}}
     fixture.offsets.enable()
-    fixture.offsets.assign({FIRST: None})
+    read_without_end(fixture.offsets, FIRST)
     for _ in range(2):
         assert fixture.recent.step() == float("inf")
     assert (fixture.read_all, fixture.questions) == (1, [("a", [FIRST]), ("b", [FIRST])])
@@ -117,7 +117,7 @@ def test_brokers_that_do_not_answer_are_asked_again(fixture: Fixture, caplog: py
     """Soon; the other groups are asked meanwhile."""
     fixture.commits = {"a": KafkaError(KafkaError._TIMED_OUT), "b": {FIRST: 10}}
     fixture.offsets.enable()
-    fixture.offsets.assign({FIRST: None})
+    read_without_end(fixture.offsets, FIRST)
     for _ in range(2):
         assert fixture.recent.step() == RETRY_SECONDS
         assert fixture.recent.step() == RETRY_SECONDS
@@ -126,7 +126,6 @@ def test_brokers_that_do_not_answer_are_asked_again(fixture: Fixture, caplog: py
     assert len([each for each in caplog.records if "can't ask" in each.getMessage()]) == 1
     fixture.commits["a"] = {FIRST: 7}
     assert fixture.recent.step() == float("inf")
-    fixture.offsets.received(FIRST, 100)
     assert fixture.remote(FIRST) == 7
     assert fixture.read_all == 0
 
@@ -135,7 +134,7 @@ def test_a_missing_permission_ends_the_source(fixture: Fixture) -> None:
     """Waiting doesn't mend it."""
     fixture.commits = {"a": KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), "b": {}}
     fixture.offsets.enable()
-    fixture.offsets.assign({FIRST: None})
+    read_without_end(fixture.offsets, FIRST)
     with pytest.raises(KafkaException):
         fixture.recent.step()
 
@@ -146,14 +145,12 @@ def test_a_partition_without_a_commit_that_is_assigned_later_stays_unknown(fixtu
     fixture.commits = {"a": {FIRST: 10, third: 5}, "b": {FIRST: 10, third: 5}}
     fixture.offsets.enable()
     for key in (FIRST, SECOND, third):
-        fixture.offsets.assign({key: None})
+        read_without_end(fixture.offsets, key)
         fixture.recent.step()
-        fixture.offsets.received(key, 100)
     assert [fixture.remote(key) for key in (FIRST, SECOND, third)] == [10, None, 5]
     assert fixture.read_all == 0
     fixture.publish(7, SECOND, "a")
     fixture.publish(8, SECOND, "b")
-    fixture.offsets.received(SECOND, 100)
     assert fixture.remote(SECOND) == 7
 
 
@@ -161,7 +158,7 @@ def test_a_group_that_does_not_answer_keeps_no_other_waiting(fixture: Fixture) -
     """Its coordinator may be down. It isn't asked twice meanwhile, and its answer wakes the one that takes it in."""
     fixture.commits = {"a": None, "b": {FIRST: 10}}
     fixture.offsets.enable()
-    fixture.offsets.assign({FIRST: None})
+    read_without_end(fixture.offsets, FIRST)
     for _ in range(3):
         fixture.recent.step()
     assert fixture.questions == [("a", [FIRST]), ("b", [FIRST])]
@@ -171,7 +168,6 @@ def test_a_group_that_does_not_answer_keeps_no_other_waiting(fixture: Fixture) -
     fixture.waiting["a"]()
     assert fixture.woken == woken + 1
     fixture.recent.step()
-    fixture.offsets.received(FIRST, 100)
     assert fixture.remote(FIRST) == 7
 
 
@@ -179,14 +175,12 @@ def test_one_partition_that_can_not_be_told_of_keeps_no_other_waiting(fixture: F
     """It alone is asked about again, and that nothing was told of it doesn't mean that nothing is committed."""
     fixture.commits = {"a": {FIRST: 10, SECOND: KafkaError(KafkaError._TIMED_OUT)}, "b": {FIRST: 20, SECOND: 20}}
     fixture.offsets.enable()
-    fixture.offsets.assign({FIRST: None, SECOND: None})
+    read_without_end(fixture.offsets, FIRST, SECOND)
     assert fixture.recent.step() == RETRY_SECONDS
-    fixture.offsets.received(FIRST, 100)
     assert fixture.remote(FIRST) == 10
     fixture.clock.now += RETRY_SECONDS
     fixture.commits["a"] = {SECOND: 15}
     fixture.recent.step()
     assert fixture.questions[2:] == [("a", [SECOND])]
-    fixture.offsets.received(SECOND, 100)
     assert fixture.remote(SECOND) == 15
     assert fixture.read_all == 0

@@ -1,0 +1,208 @@
+"""The partitions that the follower reads: what is known of each, and what of the published offsets that verifies.
+
+Not thread-safe: `LeaderOffsets` guards every use with its lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from arroyo_sync.core.state import MAX_OFFSET, PartitionKey
+from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.leaders.offset_table import OffsetTable
+from arroyo_sync.leaders.published_offset import PublishedOffset
+from arroyo_sync.leaders.verification import SUSPECT, KnownEnd, Reason, TopicId
+
+
+class Rejection(NamedTuple):
+    """A group published an offset that can't be true of the partition."""
+
+    key: PartitionKey
+    group: str
+    offset: int
+    reason: Reason
+    end: int
+    """How far the partition is known to reach."""
+
+
+class Truncation(NamedTuple):
+    """A partition ends before an offset that it was known to reach."""
+
+    key: PartitionKey
+    previous_end: int
+    end: int
+
+
+class Question(NamedTuple):
+    """What was known just before the brokers were asked. The answer judges nothing that is younger."""
+
+    epoch: int
+    known: Mapping[PartitionKey, tuple[int, int | None]]
+    """How far each partition was known to reach, and what the gate had received of it."""
+
+
+class Survey(NamedTuple):
+    """What follows for a partition from what its groups published."""
+
+    remote_offset: int | None
+    is_newly_unverified: bool
+    """Whether `AssignedPartitions.unverified` has another offset of it."""
+
+
+class AssignedPartitions:
+    """The known ends of the assigned partitions, which are its keys.
+
+    :param table: what the groups published.
+    """
+
+    def __init__(self, table: OffsetTable) -> None:
+        self._table = table
+        self._topic_ids: dict[str, TopicId] = {}
+        self._unverified: dict[PartitionKey, int] = {}
+        self.epoch = 0
+        """Grows with every report of an assigned partition and every trust that begins."""
+        self.known_ends: dict[PartitionKey, KnownEnd] = {}
+        # These follow from the known ends and the table, and are kept to spare a search.
+        self.unverified: Mapping[PartitionKey, int] = MappingProxyType(self._unverified)
+        """The partitions with a pending offset: which end would verify one; `MAX_OFFSET`: none would."""
+        self.unanswered: set[PartitionKey] = set()
+        """The partitions that the brokers haven't answered about since trust began."""
+        self.suspect: set[PartitionKey] = set()
+        """The partitions with a suspect report."""
+
+    def begin_trust(self, key: PartitionKey, known_end: KnownEnd) -> None:
+        """Nothing of the partition is verified any more. What was rejected stays so."""
+        self.epoch += 1
+        known_end.epoch = self.epoch
+        self.known_ends[key] = known_end
+        self.unanswered.add(key)
+        for _, published_offset in self._table.filled(key):
+            published_offset.begin_anew()
+            published_offset.judge(known_end, self._topic_ids.get(key[0]))
+
+    def end_trust(self, key: PartitionKey) -> None:
+        """The partition is no longer assigned."""
+        self.known_ends.pop(key, None)
+        self._unverified.pop(key, None)
+        self.unanswered.discard(key)
+        self.suspect.discard(key)
+        for _, published_offset in self._table.filled(key):
+            published_offset.begin_anew()
+
+    def check(self, key: PartitionKey, published_offset: PublishedOffset) -> None:
+        """Another report counts now."""
+        known_end = self.known_ends.get(key)
+        if known_end is not None:
+            self.epoch += 1
+            known_end.refresh()  # mostly the follower has received what was published, and nothing needs to be asked
+        published_offset.check(known_end, self._topic_ids.get(key[0]), self.epoch)
+
+    def reach(self, key: PartitionKey, end: int) -> bool:
+        """The partition is known to reach to ``end``. Returns whether that may have verified something."""
+        known_end = self.known_ends.get(key)
+        if known_end is None or end <= known_end.end:
+            return False
+        known_end.end = end
+        lowest = self._unverified.get(key)
+        if lowest is None or lowest > end:
+            return False
+        for _, published_offset in self._table.filled(key):
+            published_offset.reach(end)
+        return True
+
+    def known(self, key: PartitionKey) -> tuple[int, int | None] | None:
+        """How far the partition is known to reach, and what the gate has received of it."""
+        known_end = self.known_ends.get(key)
+        if known_end is None:
+            return None
+        known_end.refresh()
+        return known_end.end, known_end.received
+
+    def apply_answer(
+        self, key: PartitionKey, answer: PartitionRange, question: Question, log_ends: Mapping[int, int] | None
+    ) -> Truncation | None:
+        """See `LeaderOffsets.apply_answers`."""
+        known_end = self.known_ends.get(key)
+        if known_end is None or known_end.epoch > question.epoch or key not in question.known:
+            return None
+        if answer.end < question.known[key][0]:
+            return self._lower(key, known_end, answer.end, question)
+        known_end.refresh()
+        known_end.end = max(known_end.end, answer.end)
+        if log_ends is not None and known_end.take_first_answer(answer, log_ends):
+            self.unanswered.discard(key)
+        for _, published_offset in self._table.filled(key):
+            published_offset.judge(known_end, self._topic_ids.get(key[0]))
+            published_offset.reject_unreached(question.epoch)
+        return None
+
+    def apply_committed(self, key: PartitionKey, group: str, committed: int | None, question: Question) -> None:
+        """See `LeaderOffsets.apply_committed`."""
+        known_end = self.known_ends.get(key)
+        published_offset = self._table.slot(key, group)
+        if known_end is not None and known_end.epoch <= question.epoch and published_offset is not None:
+            published_offset.committed = committed
+            published_offset.judge(known_end, self._topic_ids.get(key[0]))
+
+    def set_topic_id(self, topic: str, topic_id: TopicId) -> list[PartitionKey]:
+        """Returns the partitions that are to be judged anew."""
+        if self._topic_ids.get(topic) == topic_id:
+            return []
+        self._topic_ids[topic] = topic_id
+        return [key for key in self.known_ends if key[0] == topic]
+
+    def judge(self, key: PartitionKey) -> None:
+        """Apply the rules to what is published of the partition by what is known now."""
+        known_end = self.known_ends.get(key)
+        if known_end is not None:
+            for _, published_offset in self._table.filled(key):
+                published_offset.judge(known_end, self._topic_ids.get(key[0]))
+
+    def survey(self, key: PartitionKey) -> Survey:
+        """What follows for the partition, after anything of it has changed."""
+        row = self._table.row(key)
+        remote_offset: int | None = MAX_OFFSET if row else None
+        lowest: int | None = None
+        is_suspect = False
+        for each in row:
+            if each is None:
+                remote_offset = None
+                continue
+            in_force, pending = each.in_force, each.lowest_pending
+            if in_force is None:
+                remote_offset = None
+            elif remote_offset is not None and in_force < remote_offset:
+                remote_offset = in_force
+            if pending is not None:
+                lowest = pending if lowest is None or pending < lowest else lowest
+                is_suspect = is_suspect or each.verdict is SUSPECT
+        (self.suspect.add if is_suspect else self.suspect.discard)(key)
+        if lowest is None:
+            self._unverified.pop(key, None)
+            return Survey(remote_offset, False)
+        is_newly_unverified = self._unverified.get(key) != lowest
+        self._unverified[key] = lowest
+        return Survey(remote_offset, is_newly_unverified)
+
+    def take_rejections(self, key: PartitionKey) -> list[Rejection]:
+        """What of the partition is rejected, each report once."""
+        rejections: list[Rejection] = []
+        for group, each in self._table.filled(key):
+            if each.is_rejected and not each.is_told and each.latest.offset is not None:
+                each.is_told = True
+                reason = each.verdict.reason or Reason.BEYOND_END
+                rejections.append(Rejection(key, group, each.latest.offset, reason, self.known_ends[key].end))
+        return rejections
+
+    def _lower(self, key: PartitionKey, known_end: KnownEnd, end: int, question: Question) -> Truncation:
+        """The partition was truncated: what lies beyond is rejected, all else is to be verified anew."""
+        previous_end, received_before = question.known[key]
+        for _, published_offset in self._table.filled(key):
+            published_offset.reject_beyond(end, question.epoch)
+        received = known_end.received
+        if received is not None and received != received_before:
+            end = max(end, received)
+        self.begin_trust(key, known_end.lowered(end))
+        return Truncation(key, previous_end, end)

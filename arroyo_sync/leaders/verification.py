@@ -1,0 +1,170 @@
+"""Whether a commit report can be true of the partition: what is known of that (`KnownEnd`), and the rules (`verify`).
+
+    PENDING ──────> VERIFIED    it is of this topic, and the partition reaches that far: it counts for the gate
+       │
+       └──────────> REJECTED    it can't be true: the group is unknown until it publishes again
+
+A report is of this topic unless something speaks against it: its topic id, or, where it carries none, that it was
+written before the first message that is there.
+
+Pure: no question to a broker, no thread, no clock. `LeaderOffsets` guards every use of a `KnownEnd` with its lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import NamedTuple
+
+from arroyo_sync.core.state import MAX_OFFSET, PartitionCell
+from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
+
+LOG_END_UNKNOWN = MAX_OFFSET
+"""In place of the end of a commit-log partition that couldn't be asked about: all its records count as older."""
+
+NO_LOG_ENDS: Mapping[int, int] = {}
+
+
+class KnownEnd:
+    """How far an assigned partition is known to reach, and what else the brokers told of it.
+
+    It knows two things by itself: `end`, which the processor's thread (by `cell`) and every answer move; and what the
+    first answer since trust began said, by which reports from before are judged.
+    """
+
+    __slots__ = ("end", "cell", "epoch", "received_before", "cached_before", "is_lowered", "answer", "log_ends")
+
+    def __init__(self, cell: PartitionCell | None = None, *, cached_before: int | None = None, end: int = 0) -> None:
+        self.end = end
+        self.epoch = 0
+        """Dates the beginning of trust: what was published or asked at a lower epoch is older."""
+        self.cell = cell
+        """Where the gate notes what it received."""
+        # What the gate had received, and what the follower's client had cached as the end, when trust began. Either may
+        # be of an earlier topic, or of a log that was truncated since; another value is younger.
+        self.received_before = None if cell is None else cell.received
+        self.cached_before = cached_before
+        self.is_lowered = False
+        """Whether trust began anew since an answer lowered the end: what the client has cached may be from before."""
+        self.answer: PartitionRange | None = None
+        """The first answer to a question that was sent since trust began."""
+        self.log_ends = NO_LOG_ENDS
+        """Where the commit log's partitions ended between the beginning of trust and that question: what lies below
+        was written before the answer."""
+
+    @property
+    def received(self) -> int | None:
+        """What the gate has received in this assignment."""
+        return None if self.cell is None else self.cell.received
+
+    def refresh(self) -> None:
+        """It reaches at least as far as the gate has received since trust began."""
+        received = self.received
+        if received is not None and received > self.end and received != self.received_before:
+            self.end = received
+
+    def fetched(self, cached_end: int) -> int:
+        """How far the follower's client shows it to reach: not at all by the value from before trust began."""
+        return 0 if self.is_lowered or cached_end == self.cached_before else cached_end
+
+    def lowered(self, end: int) -> KnownEnd:
+        """What is known once trust begins anew, since the partition was truncated."""
+        known_end = KnownEnd(self.cell, end=end)
+        known_end.is_lowered = True
+        return known_end
+
+    def take_first_answer(self, answer: PartitionRange, log_ends: Mapping[int, int]) -> bool:
+        """Keep the answer, if it is the first one, or the one before was incomplete. Returns whether it is complete."""
+        if self.answer is None or LOG_END_UNKNOWN in self.log_ends.values():
+            self.answer, self.log_ends = answer, log_ends
+        return LOG_END_UNKNOWN not in self.log_ends.values()
+
+    def is_older_than_answer(self, log_partition: int, log_offset: int) -> bool:
+        """Whether a record at this place of the commit log was written before the first answer was asked for.
+
+        A commit-log partition that was added since has only younger ones.
+        """
+        return log_offset < self.log_ends.get(log_partition, 0)
+
+
+class Verification(Enum):
+    """Whether a published offset counts for the gate."""
+
+    VERIFIED = "verified"
+    PENDING = "pending"
+    """Not yet: see the `Reason`."""
+    REJECTED = "rejected"
+    """Never, whatever comes: only another report of the group can count."""
+
+
+class Reason(Enum):
+    """Why a published offset is pending or rejected."""
+
+    UNANSWERED = "the brokers haven't answered yet"
+    BEYOND_END = "beyond the partition's end"
+    EARLIER_TOPIC = "of an earlier topic of the same name"
+
+
+class Verdict(NamedTuple):
+    verification: Verification
+    reason: Reason | None = None
+
+
+class TopicId(NamedTuple):
+    """The data topic's id, once the brokers were asked for it."""
+
+    value: str | None
+    """``None``: they know no ids, or don't tell."""
+
+
+VERIFIED = Verdict(Verification.VERIFIED)
+UNANSWERED = Verdict(Verification.PENDING, Reason.UNANSWERED)
+NOT_REACHED = Verdict(Verification.PENDING, Reason.BEYOND_END)
+SUSPECT = Verdict(Verification.PENDING, Reason.EARLIER_TOPIC)
+IMPOSSIBLE = Verdict(Verification.REJECTED, Reason.BEYOND_END)
+OF_EARLIER_TOPIC = Verdict(Verification.REJECTED, Reason.EARLIER_TOPIC)
+
+
+def verify(
+    report: CommitReport, known_end: KnownEnd, topic_id: TopicId | None, *, epoch: int, committed: int | None
+) -> Verdict:
+    """What the report is worth, by what is known now.
+
+    :param topic_id: ``None``: not asked for yet.
+    :param epoch: when the report was taken in, to be held against `KnownEnd.epoch`.
+    :param committed: the group's own commit on the brokers, if it was asked for since trust began.
+    """
+    offset = report.offset
+    assert offset is not None, "a group that is unknown has nothing to verify"
+    carries_id = report.topic_id is not None
+    if carries_id and topic_id is None:
+        return UNANSWERED
+    if carries_id and topic_id is not None and topic_id.value not in (None, report.topic_id):
+        return OF_EARLIER_TOPIC
+    if known_end.answer is None:
+        return UNANSWERED
+    is_older = _is_older(report, known_end, epoch)
+    if is_older and offset > known_end.answer.end:
+        return IMPOSSIBLE  # by the same answer, so it doesn't wait until a new topic has outgrown it
+    is_of_this_topic = carries_id and topic_id is not None and topic_id.value is not None
+    is_lifted = committed is not None and committed >= offset
+    if is_older and not is_of_this_topic and not is_lifted and _is_suspect(report, known_end, offset):
+        return SUSPECT
+    return VERIFIED if offset <= known_end.end else NOT_REACHED
+
+
+def _is_older(report: CommitReport, known_end: KnownEnd, epoch: int) -> bool:
+    """Whether it was written before the answer was asked for. A group's commit was, if it was taken before trust
+    began."""
+    if report.log_partition == FROM_BROKER:
+        return epoch < known_end.epoch
+    return known_end.is_older_than_answer(report.log_partition, report.log_offset)
+
+
+def _is_suspect(report: CommitReport, known_end: KnownEnd, offset: int) -> bool:
+    """Whether the partition's beginning speaks against an older report: it tells of messages that weren't there."""
+    answer = known_end.answer
+    if answer is None or offset <= answer.begin:
+        return False
+    return answer.first_timestamp_ms is None or report.timestamp_ms < answer.first_timestamp_ms
