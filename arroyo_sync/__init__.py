@@ -17,6 +17,7 @@ from arroyo_sync.core.errors import (
     SourceDied,
     StepRejectedInPoll,
     TopicMissing,
+    TopicRecreated,
     UnexpectedMessage,
 )
 from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource, SourceStatistics
@@ -75,8 +76,8 @@ __all__ = [
     "SynchronizedPartitionStateManager",
     "SynchronizedStrategy",
     "SynchronizedStrategyFactory",
-    "TopicRecreated",
     "TopicMissing",
+    "TopicRecreated",
     "UnexpectedMessage",
     "WaitsFor",
     "__version__",
