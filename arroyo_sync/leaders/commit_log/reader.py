@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from threading import Event
 from typing import Any, Literal
@@ -70,7 +70,7 @@ class ReaderSettings:
     """See `CommitLogConsumer`."""
 
     topic: str
-    configuration: Mapping[str, Any]
+    configuration: Mapping[str, Any] = field(repr=False)
     start: Literal["all", "recent"]
     lookback_seconds: float
     wait_for_topic: bool
