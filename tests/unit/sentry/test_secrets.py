@@ -47,8 +47,8 @@ REFUSED: dict[str, Callable[[dict[str, str]], object]] = {
     "PublishCommitLog": lambda settings: PublishCommitLog(settings, local_producer(), Topic("log"), "w"),  # type: ignore[arg-type]
     "SynchronizedStrategyFactory": lambda settings: SynchronizedStrategyFactory(
         Steps(),
-        settings,
-        monitor_interval=None,  # type: ignore[arg-type]
+        settings,  # type: ignore[arg-type]
+        monitor_interval=None,
     ),
 }
 
