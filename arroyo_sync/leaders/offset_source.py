@@ -121,6 +121,7 @@ class OffsetSource(ABC):
 
         :raises ConfigurationError: it was started for another manager.
         """
+        failure: Exception | None = None
         with self._changed:
             if self._manager is not None or self._stopping.is_set():
                 if manager is not self._manager and self._manager is not None:
@@ -135,9 +136,11 @@ class OffsetSource(ABC):
                 try:
                     thread.start()
                 except Exception as error:  # the machine has no more threads, or no more memory
-                    self._die(error)
-                    return
+                    failure = error
+                    break
                 self._threads.append(thread)
+        if failure is not None:
+            self._die(failure)
 
     def check(self) -> None:
         death = self.death()
