@@ -233,7 +233,7 @@ def check_mapping(argument: str, value: object, what: str) -> None:
 
 def check_positions(argument: str, value: object) -> None:
     """A mapping of partitions to offsets, as Arroyo hands it to ``create_with_partitions``."""
-    check_mapping(argument, value, "partitions to offsets")
+    check_mapping(argument, value, "partitions to offsets, as Arroyo hands it to create_with_partitions")
     assert isinstance(value, Mapping)
     for partition, offset in value.items():
         check_instance(f"{argument}'s keys", partition, Partition)

@@ -40,12 +40,13 @@ from arroyo_sync.kafka.arroyo_consumer import (
     is_kip848,
     outermost_factory,
 )
+from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.observe.grade import Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts
 from arroyo_sync.observe.monitor import Monitor, OnStall
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall
-from arroyo_sync.sentry.events import capture_problem, keep_secrets, tell_ends_once
+from arroyo_sync.sentry.events import capture_problem, tell_ends_once
 from arroyo_sync.sentry.spans import ProcessSpans
 
 logger = logging.getLogger(__name__)

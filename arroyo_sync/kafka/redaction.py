@@ -1,66 +1,153 @@
 """Keeps secrets out of whatever people read: logs, errors, output and Sentry events.
 
-Pure. Any thread may call anything.
+A secret is known by its name: a setting of librdkafka, of Java's clients, of this package, or of the user's own.
+It is found wherever a name stands beside a value: in mappings, in pairs, in lists of arguments, and in texts that show
+one of these, such as the ``repr`` of an object or a URL. What is found once too often costs a reader little.
+
+Threads: any may call anything.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from sentry_sdk.scope import add_global_event_processor, global_event_processors
+from sentry_sdk.types import Event, Hint
 
 FILTERED = "[Filtered]"
 """What stands in the place of a secret; Sentry's own word for it."""
 
-_SECRET_NAME = re.compile(
-    r"password|passphrase|secret|jaas|credential|private[._]key|oauthbearer\.config|ssl[._]key(\.pem)?$", re.IGNORECASE
-)
-_PLACE_NAME = re.compile(r"[._](location|file|path)$", re.IGNORECASE)
+MAX_DEPTH = 40
+"""How deeply nested values are gone through. Sentry's SDK cuts off what is nested more than a few times."""
 
-# A setting inside a text that shows a whole dictionary: 'sasl.password': 'hunter2'.
-_SHOWN_SETTING = re.compile(
-    r"""(?P<name>(?P<quote>['"])[\w.\-]*(?:password|passphrase|secret|jaas|private[._]key|oauthbearer\.config|ssl[._]key)"""
-    r"""[\w.\-]*(?P=quote)\s*[:=]\s*)(?P<value>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""",
-    re.IGNORECASE,
+_SECRET = (
+    r"(?:passw|passwd|passphrase|passcode|secret|jaas|credential|private[._-]?key|api[._-]?key|access[._-]?key"
+    r"|oauthbearer\.config|ssl[._](?:keystore[._])?key(?![._](?:location|file|path))|authorization)"
+)
+# These are parts of harmless names too, and count only at the end of one: max_tokens, compass, pwd.
+_SECRET_END = r"(?:token|pwd|(?<![a-z])pass)"
+_SECRET_NAME = re.compile(rf"{_SECRET}|{_SECRET_END}$", re.IGNORECASE)
+# Where a secret is to be found, or what is said about it, is none.
+_ABOUT = re.compile(r"[._-](?:location|file|path|url|uri|type|algorithm|ms|seconds|size|class|name)$", re.IGNORECASE)
+
+_IN_NAME = r"[\w.\-]"
+_MAX_NAME = 60
+_QUOTED = r"'(?:[^'\\]|\\.)*(?:'|\Z)|\"(?:[^\"\\]|\\.)*(?:\"|\Z)"
+# From the word in a name on: password=hunter2, password = "hunter2", passwd', b'hunter2'. A name in quotes, which are
+# escaped within another repr, may have a comma behind it: ('sasl.password', 'hunter2'). Every repetition that may fail
+# has a limit, so that the search takes no longer than the text is long.
+_NAMED = re.compile(
+    rf"(?P<name>(?:{_SECRET}|{_SECRET_END}(?!{_IN_NAME})){_IN_NAME}{{0,{_MAX_NAME}}})"
+    r"(?P<between>(?:\\{0,8}['\"]\s{0,9}[:=,]|\s{0,9}[:=])\s{0,9}(?:[bu](?=['\"]))?)"
+    rf"(?P<value>(?P<escaped>\\+['\"]).*?(?:(?P=escaped)|\Z)|{_QUOTED}|[^\s,;&)\]}}'\"\[({{]+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_BEFORE = re.compile(rf"{_IN_NAME}{{0,{_MAX_NAME}}}\Z")
+# Authorization: Bearer hunter2.
+_SCHEME = re.compile(r"\b(?P<before>(?:Bearer|Basic)\s{1,9})(?P<value>[\w+/=.~\-]{6,})")
+_URL = re.compile(
+    r"(?P<before>\b[a-z][a-z0-9+.\-]{0,20}://[^\s/:@'\"]{0,100}:)(?P<value>[^\s'\"]{1,200})(?=@)", re.IGNORECASE
 )
 
 
 def is_secret(name: str) -> bool:
-    """Whether a setting of this name (librdkafka's, Java's, ours) holds a secret, not where one is to be found."""
-    return bool(_SECRET_NAME.search(name)) and not _PLACE_NAME.search(name)
+    """Whether a setting of this name holds a secret, not where one is to be found.
 
-
-def redacted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, to be shown.
-
-    >>> redacted({"sasl.username": "me", "sasl.password": "hunter2"})
-    {'sasl.username': 'me', 'sasl.password': '[Filtered]'}
+    >>> is_secret("sasl.password"), is_secret("ssl.key.location"), is_secret("group.id")
+    (True, False, False)
     """
-    return {name: FILTERED if is_secret(name) else value for name, value in settings.items()}
+    return _SECRET_NAME.search(name) is not None and _ABOUT.search(name) is None
 
 
 def without_secrets(text: str, settings: Mapping[str, Any]) -> str:
-    """The text without any of the secrets that are among the settings."""
-    secrets = {str(value) for name, value in settings.items() if is_secret(name) and value}
+    """The text without any of the secrets that are among the settings, and without those that it names itself."""
+    secrets = {_text(value) for name, value in settings.items() if is_secret(name) and value}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, FILTERED)
-    return text
+    return _filter_text(text)
 
 
 def without_secret_settings(value: Any) -> Any:
-    """A copy of nested lists and dictionaries in which no secret setting shows, by its name, also inside of texts."""
+    """A copy of nested mappings, lists and tuples in which no secret shows, by its name, also inside of texts."""
+    return _filter(value, MAX_DEPTH)
+
+
+def keep_secrets() -> None:
+    """See that no event that Sentry's SDK sends shows a password that stands in Kafka settings.
+
+    The SDK sends the local variables of a traceback, and filters them by whole names such as ``password``: a setting
+    named ``sasl.password`` would go out. Called by whatever takes settings, before anything can fail. Called again, it
+    does nothing. It may be called before or after the SDK is initialised.
+    """
+    if _filter_event not in global_event_processors:
+        add_global_event_processor(_filter_event)
+
+
+def _filter_event(event: Event, hint: Hint) -> Event:
+    filtered: Event = without_secret_settings(dict(event))
+    return filtered
+
+
+def _filter(value: Any, depth: int) -> Any:
     if isinstance(value, str):
-        return _SHOWN_SETTING.sub(_filter_value, value)
-    if type(value) is dict:
+        return _filter_text(value)
+    if isinstance(value, (bytes, bytearray)):
+        return _filter_text(value.decode("latin-1")).encode("latin-1")
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if depth == 0:
+        return FILTERED
+    if isinstance(value, dict):
         return {
-            name: FILTERED if isinstance(name, str) and is_secret(name) and each else without_secret_settings(each)
+            name: FILTERED if _names_secret(name) and _is_given(each) else _filter(each, depth - 1)
             for name, each in value.items()
         }
-    if type(value) is list:
-        return [without_secret_settings(each) for each in value]
-    return value
+    items = _filter_items(value, depth - 1)
+    return items if isinstance(value, list) else tuple(items)
 
 
-def _filter_value(match: re.Match[str]) -> str:
-    quote = match["value"][0]
-    return f"{match['name']}{quote}{FILTERED}{quote}"
+def _filter_items(items: Sequence[Any], depth: int) -> list[Any]:
+    """What follows the name of a secret is one: in a pair, and in a list of a command's arguments."""
+    return [
+        FILTERED if index > 0 and _names_secret(items[index - 1]) and _is_given(each) else _filter(each, depth)
+        for index, each in enumerate(items)
+    ]
+
+
+def _names_secret(name: object) -> bool:
+    """Whether it is the name of a secret and nothing more, also as the ``repr`` that the SDK makes of a text."""
+    if isinstance(name, (bytes, bytearray)):
+        name = name.decode("latin-1")
+    if not isinstance(name, str) or len(name) > 200:
+        return False
+    bare = (
+        name.removeprefix("b").strip("'\"").lstrip("-") if name[:2] in ("b'", 'b"') else name.strip("'\"").lstrip("-")
+    )
+    return re.fullmatch(r"[\w.\-]+", bare) is not None and is_secret(bare)
+
+
+def _is_given(value: object) -> bool:
+    """Whether there is a secret: to show that there is none helps whoever looks for the mistake."""
+    return value not in (None, "", b"", "None", "''", '""', True, False)
+
+
+def _filter_text(text: str) -> str:
+    text = _URL.sub(rf"\g<before>{FILTERED}", text)
+    text = _SCHEME.sub(rf"\g<before>{FILTERED}", text)
+    return _NAMED.sub(_filter_named, text)
+
+
+def _filter_named(match: re.Match[str]) -> str:
+    text, value, start = match.string, match["value"], match.start()
+    before = _BEFORE.search(text[max(0, start - _MAX_NAME) : start])
+    name = (before[0] if before is not None else "") + match["name"]
+    if not is_secret(name) or value in ("None", "True", "False", "null", "''", '""', FILTERED):
+        return match[0]
+    quote = match["escaped"] or (value[0] if value[0] in "'\"" else "")
+    return f"{match['name']}{match['between']}{quote}{FILTERED}{quote}"
+
+
+def _text(value: object) -> str:
+    return bytes(value).decode("latin-1") if isinstance(value, (bytes, bytearray)) else str(value)

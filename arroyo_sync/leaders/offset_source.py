@@ -34,6 +34,7 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManag
 from arroyo_sync.kafka.asker import Asker, LastEndOffsets
 from arroyo_sync.kafka.client_settings import check_configuration
 from arroyo_sync.kafka.errors import ClientErrors
+from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.rewinds import RewindLog
@@ -70,6 +71,7 @@ class OffsetSource(ABC):
         data_configuration: Mapping[str, Any] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        keep_secrets()  # before anything can fail with settings in its variables
         check_groups("groups", groups)
         check_configuration("configuration", configuration)
         if data_configuration is not None:

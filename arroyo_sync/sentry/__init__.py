@@ -3,7 +3,8 @@
 May import: core, kafka, observe.
 """
 
-from arroyo_sync.sentry.events import capture_problem, keep_secrets
+from arroyo_sync.kafka.redaction import keep_secrets
+from arroyo_sync.sentry.events import capture_problem
 from arroyo_sync.sentry.metrics import SentryMetrics
 from arroyo_sync.sentry.spans import ProcessSpans, PublishSpans
 

@@ -16,7 +16,6 @@ from sentry_sdk.types import Event, Hint
 from arroyo_sync.core.checks import check_instance
 from arroyo_sync.core.errors import FollowerStalled, SourceDied
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
-from arroyo_sync.kafka.redaction import without_secret_settings
 from arroyo_sync.observe.problems import Problem
 from arroyo_sync.observe.snapshot import Snapshot
 
@@ -52,17 +51,6 @@ def capture_problem(problem: Problem, snapshot: Snapshot) -> None:
     sentry_sdk.capture_event(event)
 
 
-def keep_secrets() -> None:
-    """See that no event shows a password that stands in Kafka settings.
-
-    The SDK sends the local variables of a traceback, and filters them by whole names such as ``password``: a setting
-    named ``sasl.password`` would go out. Called by the factory; call it in a leader's process yourself. Called again,
-    it does nothing. It may be called before or after the SDK is initialised.
-    """
-    if _filter_secrets not in global_event_processors:
-        add_global_event_processor(_filter_secrets)
-
-
 def tell_ends_once() -> None:
     """See that the end of a follower (its source died, or ``on_stall="raise"``) is one event: `capture_problem`'s.
 
@@ -82,13 +70,6 @@ def _drop_repeated_ends(event: Event, hint: Hint) -> Event | None:
         if getattr(record, TOLD_BY_MONITOR, False):
             return None
     return None if any(isinstance(error, (SourceDied, FollowerStalled)) for error in errors) else event
-
-
-def _filter_secrets(event: Event, hint: Hint) -> Event:
-    for name in ("exception", "threads", "breadcrumbs", "extra", "contexts", "logentry", "message"):
-        if name in event:
-            event[name] = without_secret_settings(event[name])
-    return event
 
 
 def _context(problem: Problem, snapshot: Snapshot) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from types import ModuleType
 from confluent_kafka import KafkaException
 
 from arroyo_sync.core.errors import ArroyoSyncError, SourceDied
-from arroyo_sync.kafka.redaction import without_secrets
+from arroyo_sync.kafka.redaction import keep_secrets, without_secrets
 from arroyo_sync.status.arguments import check_names, commit_log_settings_of, parser, settings_of
 from arroyo_sync.status.check import ExitStatus, StatusCheck
 from arroyo_sync.status.commit_log import Filter, LogRecord, LogScan, groups_of, last_of, record_line
@@ -48,6 +48,7 @@ class OutputFailed(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status."""
+    keep_secrets()  # before anything can fail with settings in its variables
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding doesn't
@@ -193,7 +194,7 @@ def _table_shower(options: argparse.Namespace, query: StatusQuery) -> Callable[[
     summary, table = _tables()
     is_terminal = _is_terminal()
     redraws = is_terminal and options.watch is not None and os.environ.get("TERM", "dumb") != "dumb"
-    view = summary.View(
+    base = summary.View(
         query.follower_group,
         uses_commit_log=query.commit_log is not None,
         partitions=options.partition,
@@ -212,7 +213,8 @@ def _table_shower(options: argparse.Namespace, query: StatusQuery) -> Callable[[
         if seen.blind_since is not None:
             at = time.strftime("%H:%M:%S UTC", time.gmtime(seen.blind_since))
             blind = f"since {at} ({max(0.0, time.time() - seen.blind_since):.0f} s): {seen.blind_reason}"
-        lines = table.status_lines(seen.status, replace(view, notes=seen.notes, blind=blind), width, members)
+        view = replace(base, notes=seen.notes, blind=blind, screen_lines=size.lines if is_terminal else None)
+        lines = table.status_lines(seen.status, view, width, members)
         text = table.rendered(lines, is_terminal=is_terminal)
         if not redraws:
             _write(text + "\n")

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from threading import Event
 from typing import Any, Literal
@@ -52,7 +52,7 @@ BATCH = 10_000
 """How many records are taken at once, if so many are there: about ten milliseconds of work."""
 BATCH_BYTES = 16_000_000
 """How many bytes of them: fewer are taken if they are large."""
-SAMPLED = 16
+SAMPLED = 64
 """Of so many records of a batch, one is measured."""
 POLL_SECONDS = 0.1
 ASK_TIMEOUT_SECONDS = 1.0
@@ -70,7 +70,7 @@ class ReaderSettings:
     """See `CommitLogConsumer`."""
 
     topic: str
-    configuration: Mapping[str, Any]
+    configuration: Mapping[str, Any] = field(repr=False)
     start: Literal["all", "recent"]
     lookback_seconds: float
     wait_for_topic: bool

@@ -284,8 +284,8 @@ def test_without_spans_there_is_no_step_for_them(make: Callable[..., World]) -> 
         ({"stalled_after": 0}, "stalled_after=0: must be more than 0 seconds"),
         ({"stalled_after": float("nan")}, "stalled_after=nan: must be more than 0 seconds"),
         ({"monitor_interval": -1}, "monitor_interval=-1: must be more than 0 seconds"),
-        ({"sentry_spans": 0}, "the sample rate of spans is above 0 and up to 1, not 0"),
-        ({"on_stall": "explode"}, "on_stall='explode': give \"raise\", something to call, or nothing"),
+        ({"sentry_spans": 0}, "sentry_spans=0: must be above 0 and up to 1"),
+        ({"on_stall": "explode"}, "on_stall='explode': must be \"raise\", something to call with a Stall, or None"),
     ],
 )
 def test_an_impossible_setting_is_an_error_that_says_so(keywords: dict[str, Any], says: str) -> None:

@@ -15,7 +15,8 @@ from arroyo_sync.observe.metrics import GATED_LAG, PAUSES, RELEASE_LATENCY
 from arroyo_sync.observe.metrics_reporter import send
 from arroyo_sync.observe.problems import Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.sentry.events import SHOWN_PARTITIONS, capture_problem, keep_secrets, tell_ends_once
+from arroyo_sync.sentry import keep_secrets
+from arroyo_sync.sentry.events import SHOWN_PARTITIONS, capture_problem, tell_ends_once
 from arroyo_sync.sentry.metrics import SentryMetrics
 from tests.support.sentry_transport import CatchingTransport, sentry
 

@@ -63,8 +63,8 @@ def test_settings_that_cannot_work_are_refused_in_words(make: Make, changes: dic
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({"topic": Topic("")}, "the topic's name is empty", id="empty topic"),
-        pytest.param({"topic": Topic("a:b")}, "holds ':'", id="colon in the topic"),
+        pytest.param({"topic": Topic("")}, "topic.name='': a topic's name is 1 to 249", id="empty topic"),
+        pytest.param({"topic": Topic("a:b")}, "topic.name='a:b': a topic's name is 1 to 249", id="colon in the topic"),
         pytest.param({"topic": "log"}, "give an arroyo.types.Topic", id="a text for the topic"),
         pytest.param({"start": "latest"}, 'must be "all" or "recent"', id="another start"),
         pytest.param({"lookback_seconds": -1.0}, "must be more than 0 seconds", id="a look ahead"),

@@ -61,9 +61,10 @@ from arroyo_sync.core.checks import (
 )
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka.client_settings import check_configuration
-from arroyo_sync.leaders.commit_log.publish_queue import PublishQueue, QueuedPartition
-from arroyo_sync.leaders.commit_log.report_writer import SECONDS_BETWEEN_LOGS, ReportWriter
-from arroyo_sync.leaders.commit_log.start_questions import StartQuestions
+from arroyo_sync.kafka.redaction import keep_secrets
+from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue, QueuedPartition
+from arroyo_sync.leaders.commit_log.publishing.report_writer import SECONDS_BETWEEN_LOGS, ReportWriter
+from arroyo_sync.leaders.commit_log.publishing.start_questions import StartQuestions
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class CommitLogPublisher:
         data_configuration: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        keep_secrets()  # before anything can fail with settings in its variables
         check_producer("producer", producer)
         check_topic("topic", topic)
         check_group("group", group)
@@ -346,6 +348,7 @@ class PublishCommitLog(PublishStep):
         received_timestamps: ReceivedTimestamps | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        keep_secrets()
         check_callable("commit", commit, "the function that Arroyo hands to create_with_partitions")
         publisher = CommitLogPublisher(
             producer,
