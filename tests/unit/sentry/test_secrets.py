@@ -39,6 +39,9 @@ REFUSED: dict[str, Callable[[dict[str, str]], object]] = {
     "CommitLogConsumer: brokers": lambda settings: CommitLogConsumer(
         {**settings, "bootstrap.servers": ""}, topic=Topic("log"), groups=["w"]
     ),
+    "CommitLogConsumer: a password that is no text": lambda settings: CommitLogConsumer(
+        {**settings, "sasl.password": [settings["sasl.password"]]}, topic=Topic("log"), groups=["w"]
+    ),
     "CommitLogConsumer: groups": lambda settings: CommitLogConsumer(settings, topic=Topic("log"), groups=[]),
     "GroupOffsetsSource": lambda settings: GroupOffsetsSource(settings, groups=[]),
     "CommitLogPublisher": lambda settings: CommitLogPublisher(
@@ -47,8 +50,8 @@ REFUSED: dict[str, Callable[[dict[str, str]], object]] = {
     "PublishCommitLog": lambda settings: PublishCommitLog(settings, local_producer(), Topic("log"), "w"),  # type: ignore[arg-type]
     "SynchronizedStrategyFactory": lambda settings: SynchronizedStrategyFactory(
         Steps(),
-        settings,
-        monitor_interval=None,  # type: ignore[arg-type]
+        settings,  # type: ignore[arg-type]
+        monitor_interval=None,
     ),
 }
 
