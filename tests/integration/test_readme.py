@@ -93,7 +93,7 @@ step = LeaderFactory().create_with_partitions(lambda offsets, force=False: None,
 step.submit(Message(BrokerValue(b"", Partition(Topic("events"), 0), 41, datetime(2026, 1, 1))))
 step.close()
 step.join(10)
-producer.close().result(10)
+producer.close().result(60)
 """
     )
     output = process.communicate(timeout=60)[0]

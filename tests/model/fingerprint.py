@@ -51,7 +51,7 @@ LEFT_OUT: dict[type, str] = {
     PartitionBuffer: "cell partition key limits held_bytes release",
     PartitionCell: "key",
     SynchronizedPartitionStateManager: "_callback callback_errors _throttle _undelivered "
-    "_delivery _lock _moved_condition _failure partitions wait_for_move",
+    "_delivery _lock _moved_condition _failure source_logs_rewinds partitions wait_for_move",
     FlowControlledConsumer: "_inner _inner_poll _manager _check_source _waits _rejected_wait_seconds _before_close "
     "_after_close _on_subscribe _inner_stage_offsets _start _new_topic _resume_offsets empty_polls",
     Rebalances: "_inner _pauses _start _hidden",
