@@ -17,6 +17,7 @@ from arroyo_sync.core.errors import (
     SourceDied,
     StepRejectedInPoll,
     TopicMissing,
+    TopicRecreated,
     UnexpectedMessage,
 )
 from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource, SourceStatistics
@@ -28,7 +29,7 @@ from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.leaders.commit_log.publisher import CommitLogPublisher, PublishCommitLog
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishCommitLog
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.observe.healthcheck import HealthcheckUnlessStalled
 from arroyo_sync.observe.metrics import METRICS, MetricDef
@@ -76,6 +77,7 @@ __all__ = [
     "SynchronizedStrategy",
     "SynchronizedStrategyFactory",
     "TopicMissing",
+    "TopicRecreated",
     "UnexpectedMessage",
     "WaitsFor",
     "__version__",

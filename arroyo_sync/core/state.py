@@ -276,6 +276,11 @@ class SynchronizedPartitionStateManager:
             self._failure = self._failure or error
             self.wake()
 
+    @property
+    def failure(self) -> Exception | None:
+        """What `fail` was given. Any thread may read it."""
+        return self._failure
+
     def check(self) -> None:
         """Return if nobody has called `fail`. Never blocks.
 

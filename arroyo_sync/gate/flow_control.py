@@ -1,8 +1,10 @@
 """A consumer around the user's: it wakes the processor for the gate, pauses full partitions, seeks back in a rebalance.
 
 Guarantees
-    - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), and returns as
-      soon as a remote offset moves. While it holds nothing, it polls as the inner consumer would.
+    - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), or for 0.1 s
+      while no message that could arrive would be handed on, and returns as soon as a remote offset moves. While it
+      holds nothing, it polls as the inner consumer would.
+    - Once the data topic was deleted and created again, nothing of it is committed but where to begin; see `NewTopic`.
     - The positions that an assignment begins at are committed before the gate exists; see `StartPositions`.
     - Partitions that are retained in a rebalance (KIP-848) are read again from the last offset that was staged for
       them, so nothing that the old gate held, and nothing that the processor carried, is lost. The processor is told of
@@ -32,6 +34,7 @@ from arroyo_sync.core.checks import check_callable, check_consumer, check_instan
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.drain import Drain
+from arroyo_sync.gate.new_topic import NewTopic
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.pauses import Pauses
 from arroyo_sync.gate.start_positions import StartPositions
@@ -44,8 +47,17 @@ OnRevoke = Callable[[Sequence[Partition]], None]
 
 
 FIRST_WAIT_SECONDS = 0.00025
-"""How long the first wait after a message is. A wait doesn't end when a message arrives, so the waits begin short and
-double, up to the slice: a consumer that ran dry for a fetch's round trip, while one partition is held, loses little."""
+"""How long the first wait is after a message that was not held. A message that arrives doesn't end a wait, so they
+begin short and double, up to the slice: a consumer that ran dry for a fetch's round trip, beside a held partition,
+loses little. After a message that was held there is no hurry: the next one would most likely be held as well."""
+
+CLOSED_WAIT_SECONDS = 0.020
+"""How long the first wait after a message is while every partition is closed: whatever arrives would only be held. A
+remote offset that moves ends the wait, and so does a published offset that waits for a message to verify it."""
+
+CLOSED_IDLE_WAIT_SECONDS = 0.100
+"""Up to how long these waits double while no message comes either. Each is a turn for the next step, which Arroyo would
+poll once a second then."""
 
 
 class Gate(Protocol):
@@ -103,11 +115,14 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._buffers: PartitionBuffers | None = None
         self._drain: Drain | None = None
         self._wait_seconds = FIRST_WAIT_SECONDS
+        self._closed_wait_seconds = CLOSED_WAIT_SECONDS
+        self._last: BrokerValue[TPayload] | None = None  # the last message, if there was no wait since
         self._pauses = Pauses(inner)
         # Per partition index the offset to go back to: the last one staged, or the one the assignment began at. By
         # index, since it is written once a message and Arroyo's Partition is slow to hash.
         self._resume_offsets: dict[int, int] = {}
         self._start = StartPositions(inner, clock)
+        self._new_topic = NewTopic(inner, manager)
         # Partitions that `tell` leaves out; see `_hiding`.
         self._hidden: Collection[Partition] = ()
         self.empty_polls = 0
@@ -148,7 +163,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
                 if message is None:
                     return None
         if message is not None:
-            self._wait_seconds = FIRST_WAIT_SECONDS
+            self._last = message
             if not is_all_paused:
                 return message
             # The processor polls for a rebalance alone while it has paused everything. A message that comes in the same
@@ -160,12 +175,25 @@ class FlowControlledConsumer(Consumer[TPayload]):
         elif buffers.released:
             return None
         else:
-            wait_seconds = min(self._wait_seconds, self._slice_seconds)
-            self._wait_seconds = 2 * wait_seconds
+            wait_seconds = self._next_wait_seconds(buffers)
         if timeout is not None and timeout < wait_seconds:
             wait_seconds = timeout
         self._manager.wait_for_move(buffers.seen_version, wait_seconds)
         return None
+
+    def _next_wait_seconds(self, buffers: PartitionBuffers) -> float:
+        """For how long to wait at most for a remote offset to move, before the inner consumer is polled again."""
+        last, self._last = self._last, None
+        if not buffers.has_open():
+            closed_wait_seconds = self._closed_wait_seconds if last is None else CLOSED_WAIT_SECONDS
+            self._closed_wait_seconds = min(2 * closed_wait_seconds, CLOSED_IDLE_WAIT_SECONDS)
+            return max(self._slice_seconds, closed_wait_seconds)
+        if last is not None:
+            is_held = buffers.is_newest_held(last.partition.index, last.offset)
+            self._wait_seconds = self._slice_seconds if is_held else FIRST_WAIT_SECONDS
+        wait_seconds = min(self._wait_seconds, self._slice_seconds)
+        self._wait_seconds = 2 * wait_seconds
+        return wait_seconds
 
     def _poll_unassigned(self, timeout: float | None) -> BrokerValue[TPayload] | None:
         try:
@@ -233,8 +261,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._inner_stage_offsets(offsets)
 
     def commit_offsets(self) -> Mapping[Partition, int] | None:
-        """Commit the staged offsets."""
-        return self._inner.commit_offsets()
+        """Commit the staged offsets; nothing, once the topic was created again."""
+        return None if self._new_topic.is_there else self._inner.commit_offsets()
 
     def tell(self) -> Mapping[Partition, int]:
         """The inner consumer's positions: past what the gate holds."""
@@ -328,6 +356,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         """Close the inner consumer, then stop the source."""
         if self._before_close is not None:
             self._before_close()
+        self._new_topic.commit_beginnings()
         try:
             self._inner.close(timeout)
         finally:

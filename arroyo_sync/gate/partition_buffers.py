@@ -95,6 +95,8 @@ class PartitionBuffers:
         # since messages come in long runs of one partition.
         self._unreported: set[PartitionBuffer] = set()
         self._report_at = clock()
+        # Every buffer that is open is among them, and others that were a moment ago; see `has_open`.
+        self._maybe_open = set(self._all.values())
 
         manager.take_moved()  # they were moved for another gate
         for buffer in self._all.values():
@@ -124,6 +126,7 @@ class PartitionBuffers:
         if offset != buffer.expected:
             if offset == buffer.carried:
                 buffer.set_carried(None)
+                self._maybe_open.add(buffer)
                 return
             self._skip_or_go_back(buffer, offset)
         if buffer.is_full and buffer.is_at_limit:
@@ -155,6 +158,8 @@ class PartitionBuffers:
         was_full = buffer.is_full
         buffer.remove(index)
         self.held_messages -= 1
+        if not buffer.held:
+            self._maybe_open.add(buffer)
         if was_full and not buffer.is_full:
             self.pause_changes[buffer.partition] = False
 
@@ -192,6 +197,20 @@ class PartitionBuffers:
         self._source.revoke(keys)
 
     # What the flow control asks.
+
+    def has_open(self) -> bool:
+        """Whether the next message of some partition would be handed on as it comes. Cheap however many there are."""
+        while self._maybe_open:
+            buffer = next(iter(self._maybe_open))
+            if buffer.expected < buffer.pass_through_below:
+                return True
+            self._maybe_open.remove(buffer)
+        return False
+
+    def is_newest_held(self, index: int, offset: int) -> bool:
+        """Whether this message is the last one that its partition holds."""
+        buffer = self.by_index.get(index)
+        return buffer is not None and bool(buffer.held) and buffer.held[-1].offset == offset
 
     def take_pause_changes(self) -> Mapping[Partition, bool]:
         """Which partitions to pause (True: full) and to resume (False: drained) since the last call."""
@@ -255,6 +274,7 @@ class PartitionBuffers:
                 if has_unverified:
                     self._verify(buffer)
                 buffer.refresh_remote_offset()
+                self._maybe_open.add(buffer)
                 if buffer.is_released:
                     if buffer not in self.released:
                         buffer.record_release(self._clock())
@@ -288,4 +308,5 @@ class PartitionBuffers:
             buffer.cell.received = None
             self._source.assign({buffer.key: offset}, self._watermarks)
         buffer.position = buffer.expected = offset
+        self._maybe_open.add(buffer)
         self._manager.set_local_offset(*buffer.key, buffer.local_offset)

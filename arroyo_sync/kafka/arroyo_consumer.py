@@ -21,6 +21,7 @@ import confluent_kafka
 from arroyo.backends.abstract import Consumer
 from arroyo.backends.kafka import KafkaConsumer
 from arroyo.processing.processor import StreamProcessor
+from arroyo.types import Partition
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.log_throttle import LogThrottle
@@ -32,6 +33,7 @@ PRIVATE_ATTRIBUTES = (
     "_KafkaConsumer__is_kip848",
     "_KafkaConsumer__group_id",
     "_KafkaConsumer__use_auto_commit",
+    "_KafkaConsumer__resolve_partition_starting_offset",
 )
 """Of ``KafkaConsumer``, as Python mangles their names."""
 
@@ -85,6 +87,30 @@ def commit_staged(consumer: Consumer[Any]) -> None:
     for result in results or ():
         if result.error is not None:
             raise KafkaException(result.error)
+
+
+def resets_to_end(consumer: object) -> bool | None:
+    """Whether ``auto.offset.reset`` is ``latest``."""
+    resolve = _private(consumer, PRIVATE_ATTRIBUTES[4])
+    return None if resolve is None else str(getattr(resolve, "__name__", "")).endswith("_latest")
+
+
+def reset_offset(consumer: Consumer[Any], partition: Partition, timeout: float) -> int:
+    """Where ``auto.offset.reset`` says that a partition without a commit begins; with ``error``, at its beginning.
+
+    Blocks for at most ``timeout`` seconds. On the consumer's own thread.
+
+    :raises KafkaException: the broker didn't answer.
+    :raises LookupError: this isn't Arroyo's ``KafkaConsumer``.
+    """
+    client = client_of(consumer)
+    if client is None:
+        raise LookupError(f"{type(consumer).__name__} has no client to ask")
+    ends = client.get_watermark_offsets(TopicPartition(partition.topic.name, partition.index), timeout=timeout)
+    if ends is None:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    begin, end = ends
+    return int(end if resets_to_end(consumer) else begin)
 
 
 def consumer_behind(commit: object) -> object | None:

@@ -1,8 +1,8 @@
 """Keeps secrets out of whatever people read: logs, errors, output and Sentry events.
 
-A secret is known by its name, which is a setting of librdkafka, of Java's clients, of this package, or of the user's
-own. It is found wherever a name stands beside a value: in mappings, in pairs, in lists of arguments, and in texts that
-show one of these, such as the ``repr`` of an object or a URL. What is found once too often costs a reader little.
+A secret is known by its name: a setting of librdkafka, of Java's clients, of this package, or of the user's own.
+It is found wherever a name stands beside a value: in mappings, in pairs, in lists of arguments, and in texts that show
+one of these, such as the ``repr`` of an object or a URL. What is found once too often costs a reader little.
 
 Threads: any may call anything.
 """

@@ -129,6 +129,7 @@ class ProblemReporter:
         """These are the problems that there are now."""
         active = {problem.cause: problem for problem in problems}
         concerned = {cause[1:] for cause in active}
+        assigned = {partition.partition for partition in snapshot.partitions}
         told: dict[Cause, Problem] = {}
         for cause, problem in active.items():
             if self._throttle.should_log(cause):
@@ -143,7 +144,8 @@ class ProblemReporter:
         for cause, problem in self._told.items():
             has_become_a_stall = problem.kind is ProblemKind.WAITING and cause[1:] in concerned
             if cause not in active and not has_become_a_stall:
-                logger.warning("Over: %s", problem.message)
+                is_elsewhere = problem.partitions and not assigned.intersection(problem.partitions)
+                logger.warning("%s: %s", "No longer assigned here" if is_elsewhere else "Over", problem.message)
         self._told = told
 
 

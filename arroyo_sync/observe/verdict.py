@@ -28,6 +28,9 @@ that it waits for. The rules, of which the first that fits decides:
     12. It waits for a group that has never reported at all: UNKNOWN.
     13. The wait has lasted for `Limits.waiting_after`: WAITING, else OK.
 
+A partition that is taken away, and comes back within `Limits.stalled_after` as it was, goes on waiting: a rebalance is
+no progress.
+
 Offsets that hold no message (a transaction's markers, aborted messages, gaps of compaction) don't wait, as far as it
 can be told. From inside, what was received and is buffered waits, and nothing else waits for a leader. From outside, a
 partition whose first waiting message was looked for (`PartitionSnapshot.next_message`) waits if there is one; if nobody
@@ -68,11 +71,13 @@ class Wait:
     """One partition's wait, as of the last snapshot."""
 
     since: float
+    seen_at: float
+    """When the partition was last seen."""
     local_offset: int
     highest_remote: int
     """The highest remote offset in this wait, -1 if it was never known."""
     end: int | None = None
-    """Where the partition ended when the wait began."""
+    """Where the partition ended when the wait began, or when that was known first."""
     empty_polls: int | None = None
     """What `Snapshot.empty_polls` was at the last snapshot."""
     idle_at: float | None = None
@@ -92,12 +97,15 @@ def evaluate(
 ) -> tuple[list[Verdict], Waits]:
     """The verdicts at this snapshot, the worst and longest first, and the waits to give with the next one.
 
-    :param waits: what the last call returned; `NO_WAITS` at first. Partitions that aren't in it are forgotten.
+    :param waits: what the last call returned; `NO_WAITS` at first.
     :param now: seconds, of the clock that all calls share.
     :param proven: per partition, since when it is proven that a wait makes no progress, by that clock.
     """
     never_reported = groups_without_report(snapshot)
-    going_on: dict[PartitionKey, Wait] = {}
+    shown = {partition.key for partition in snapshot.partitions}
+    going_on = {
+        key: wait for key, wait in waits.items() if key not in shown and now - wait.seen_at < limits.stalled_after
+    }
     verdicts: list[Verdict] = []
     for partition in snapshot.partitions:
         verdict = _before_any_wait(snapshot, partition, never_reported)
@@ -150,13 +158,14 @@ def next_wait(
     local, end = partition.position or 0, partition.high_watermark
     remote = -1 if partition.remote_offset is None else partition.remote_offset
     if previous is None:
-        return Wait(min(now, proven), local, remote, end, empty_polls)
+        return Wait(min(now, proven), now, local, remote, end, empty_polls)
     was_open = local < previous.highest_remote
     if local != previous.local_offset or (remote > previous.highest_remote and not was_open):
-        return Wait(now, local, remote, end, empty_polls)
+        return Wait(now, now, local, remote, end, empty_polls)
     is_idle = empty_polls is not None and previous.empty_polls is not None and empty_polls > previous.empty_polls
     idle_at = now if is_idle else previous.idle_at
-    return Wait(previous.since, local, max(remote, previous.highest_remote), previous.end, empty_polls, idle_at)
+    first_end = end if previous.end is None else previous.end
+    return Wait(previous.since, now, local, max(remote, previous.highest_remote), first_end, empty_polls, idle_at)
 
 
 def proven_since(partition: PartitionSnapshot, taken_at: float) -> float | None:

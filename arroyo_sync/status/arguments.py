@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import textwrap
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.observe.grade import Grade
+from arroyo_sync.status.check import LEGEND
 from arroyo_sync.status.settings import ENVIRONMENT_PREFIX, flag_settings, kafka_settings
 
 MAX_SECONDS = 86_400.0
@@ -31,6 +33,8 @@ It only reads: it joins no group, commits nothing and creates nothing.
 EPILOG = f"""\
 exit status: 0 if nothing stands still, 1 if something does, 2 if it can't be told (brokers unreachable, access refused,
 a topic missing, the follower has committed nothing, a leader group that has never reported, a wrong argument).
+
+{textwrap.fill(f"columns: {LEGEND}", 118)}
 
 {SETTINGS_EPILOG}"""
 

@@ -32,6 +32,21 @@ from arroyo_sync.observe.verdict import (
 MAX_FETCHED = 100
 """Of how many partitions the first waiting message is fetched, those with the longest lag first."""
 
+LEGEND = (
+    "Every offset is the next one: a group at 42 has done everything up to 41; a topic that ends at 42 holds "
+    "up to 41. published: what a leader reported last on the commit log, and how long ago; this counts. "
+    "committed: its commit on the broker, which comes up to a second later, by its commit policy. remote: the "
+    "lowest published offset; messages below it are released. follower: what the follower has committed. "
+    "since: for how long no progress was seen, or none can have been made. waiting: messages; ~ if some of "
+    "these offsets may hold none. written: how long ago the first waiting message was written, by its "
+    "timestamp."
+)
+LEGEND_WITHOUT_COMMIT_LOG = LEGEND.replace(
+    "published: what a leader reported last on the commit log, and how long ago; this counts. committed: its commit on "
+    "the broker, which comes up to a second later, by its commit policy. remote: the lowest published offset",
+    "committed: the leader's commit on the broker. remote: the lowest of them",
+)
+
 
 class ExitStatus(IntEnum):
     """What the command ends with, so that it serves as a check."""

@@ -194,7 +194,7 @@ def _table_shower(options: argparse.Namespace, query: StatusQuery) -> Callable[[
     summary, table = _tables()
     is_terminal = _is_terminal()
     redraws = is_terminal and options.watch is not None and os.environ.get("TERM", "dumb") != "dumb"
-    view = summary.View(
+    base = summary.View(
         query.follower_group,
         uses_commit_log=query.commit_log is not None,
         partitions=options.partition,
@@ -213,7 +213,8 @@ def _table_shower(options: argparse.Namespace, query: StatusQuery) -> Callable[[
         if seen.blind_since is not None:
             at = time.strftime("%H:%M:%S UTC", time.gmtime(seen.blind_since))
             blind = f"since {at} ({max(0.0, time.time() - seen.blind_since):.0f} s): {seen.blind_reason}"
-        lines = table.status_lines(seen.status, replace(view, notes=seen.notes, blind=blind), width, members)
+        view = replace(base, notes=seen.notes, blind=blind, screen_lines=size.lines if is_terminal else None)
+        lines = table.status_lines(seen.status, view, width, members)
         text = table.rendered(lines, is_terminal=is_terminal)
         if not redraws:
             _write(text + "\n")

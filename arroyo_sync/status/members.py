@@ -105,7 +105,8 @@ def describe(
     settings: Mapping[str, Any], groups: Sequence[str], topic: str, timeout: float
 ) -> dict[str, list[dict[str, Any]] | str]:
     """The members of each group. May abort the process."""
-    futures = AdminClient(admin_settings(settings)).describe_consumer_groups(list(groups), request_timeout=timeout)
+    admin = AdminClient(admin_settings(settings))  # held, since its end would leave the futures unanswered
+    futures = admin.describe_consumer_groups(list(groups), request_timeout=timeout)
     answers: dict[str, list[dict[str, Any]] | str] = {}
     for group, future in futures.items():
         try:

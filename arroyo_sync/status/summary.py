@@ -46,6 +46,9 @@ class View:
     is_wide: bool = False
     """Whether every column is shown, however wide that is."""
     shows_legend: bool = True
+    """Whether the columns are explained, if there is room for it."""
+    screen_lines: int | None = None
+    """How many lines the screen has. ``None``: it is none."""
     notes: Sequence[str] = field(default_factory=tuple)
     """Lines below the summary: rates, and what changed."""
     blind: str | None = None

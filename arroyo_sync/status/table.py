@@ -20,7 +20,7 @@ from rich.text import Text
 from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot
 from arroyo_sync.observe.stalls import WaitsFor
-from arroyo_sync.status.check import Status
+from arroyo_sync.status.check import LEGEND, LEGEND_WITHOUT_COMMIT_LOG, Status
 from arroyo_sync.status.summary import (
     GAP,
     GRADE_STYLES,
@@ -38,23 +38,11 @@ from arroyo_sync.status.summary import (
 MIN_COLUMNS = 80
 MAX_COLUMNS = 100_000
 DETAILED_PARTITIONS = 5
+"""So many are explained below the table: the worst of each cause."""
 WAITS_FOR_COLUMNS = 12
 """The least room for whom a partition waits."""
-
-LEGEND = (
-    "Every offset is the next one: a group at 42 has done everything up to 41; a topic that ends at 42 holds "
-    "up to 41. published: what a leader reported last on the commit log, and how long ago; this counts. "
-    "committed: its commit on the broker, which comes up to a second later, by its commit policy. remote: the "
-    "lowest published offset; messages below it are released. follower: what the follower has committed. "
-    "since: for how long no progress was seen, or none can have been made. waiting: messages; ~ if some of "
-    "these offsets may hold none. written: how long ago the first waiting message was written, by its "
-    "timestamp."
-)
-LEGEND_WITHOUT_COMMIT_LOG = LEGEND.replace(
-    "published: what a leader reported last on the commit log, and how long ago; this counts. committed: its commit on "
-    "the broker, which comes up to a second later, by its commit policy. remote: the lowest published offset",
-    "committed: the leader's commit on the broker. remote: the lowest of them",
-)
+MOST_WAITS_FOR_COLUMNS = 32
+"""So much room it gets before further columns get any."""
 
 
 def status_lines(status: Status, view: View, width: int, members: Members | None = None) -> list[Text]:
@@ -75,8 +63,9 @@ def status_lines(status: Status, view: View, width: int, members: Members | None
         lines.append(Text(f"{left_out} more partitions are left out: --all shows them", "dim"))
     lines += _details(status, shown, view, width, members, has_groups)
     if view.shows_legend:
-        legend = LEGEND if view.uses_commit_log else LEGEND_WITHOUT_COMMIT_LOG
-        lines += [Text(), *wrapped(legend, width, "dim", indent="")]
+        legend = wrapped(LEGEND if view.uses_commit_log else LEGEND_WITHOUT_COMMIT_LOG, width, "dim", indent="")
+        is_too_long = view.screen_lines is not None and len(lines) + len(legend) + 2 > view.screen_lines
+        lines += [Text(), *([Text("--help says what the columns mean", "dim")] if is_too_long else legend)]
     return lines
 
 
@@ -121,7 +110,8 @@ def _table(
     offsets, by_group = _offset_columns(rows), _group_columns(rows, view)
     written = _column("written", [age(each.lag_seconds(status.snapshot.taken_at)) for _, each in rows])
     optional = [written, *offsets[:3], *by_group, *offsets[3:]]
-    room = width - WAITS_FOR_COLUMNS - len(GAP) - _width(columns)
+    wanted = min(max(map(len, whom)), MOST_WAITS_FOR_COLUMNS, width - _width(columns) - len(GAP))
+    room = width - max(WAITS_FOR_COLUMNS, wanted) - len(GAP) - _width(columns)
     for column in optional:
         needed = column.width + len(GAP)
         if view.is_wide or needed <= room:
@@ -197,8 +187,10 @@ def _group_columns(rows: _Rows, view: View) -> list[_Column]:
 
 
 def _whom(verdict: Verdict, members: Members) -> str:
-    if verdict.grade is Grade.UNKNOWN or verdict.waits_for is None:
+    if verdict.waits_for is None:
         return "" if verdict.grade is Grade.OK else verdict.reason
+    if verdict.grade is Grade.UNKNOWN:
+        return f"{verdict.group} (never reported)"
     if verdict.waits_for is WaitsFor.FOLLOWER:
         return "the follower"
     if verdict.group is None:
@@ -229,7 +221,7 @@ def _details(
 ) -> list[Text]:
     partitions = {each.key: each for each in status.snapshot.partitions}
     lines: list[Text] = []
-    for verdict in [each for each in shown if each.grade is not Grade.OK or view.partitions][:DETAILED_PARTITIONS]:
+    for verdict in _worst_of_each_cause(shown, view)[:DETAILED_PARTITIONS]:
         partition = partitions[verdict.key]
         style = GRADE_STYLES[verdict.grade]
         said = f"{shown_name(verdict.topic)}[{verdict.partition}] {verdict.grade.value}"
@@ -246,6 +238,17 @@ def _details(
             for leader in partition.leaders:
                 lines += wrapped(f"    {_of_leader(leader, view)}", width, "dim", indent="      ")
     return [Text(), *lines] if lines else []
+
+
+def _worst_of_each_cause(shown: Sequence[Verdict], view: View) -> list[Verdict]:
+    """What is worth a sentence: partitions that wait for the same group are one cause, unless they were asked for."""
+    if view.partitions:
+        return list(shown)
+    worst: dict[object, Verdict] = {}
+    for verdict in shown:
+        if verdict.grade is not Grade.OK:
+            worst.setdefault((verdict.grade, verdict.waits_for, verdict.group, verdict.reason), verdict)
+    return list(worst.values())
 
 
 def _of_leader(leader: LeaderSnapshot, view: View) -> str:

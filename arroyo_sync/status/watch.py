@@ -98,7 +98,7 @@ class Watch:
             self.close()
             since = before.blind_since if before.blind_since is not None else before.status.snapshot.taken_at
             if before.blind_since is None:
-                self._note_change(f"blind: {self._describe(error)}")
+                self._note_change("blind: the brokers don't answer")
             return Seen(before.status, self._notes(None), since, self._describe(error))
         if before.blind_since is not None:
             self._note_change(f"the brokers answer again, after {self._wall_clock() - before.blind_since:.0f} s")

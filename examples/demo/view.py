@@ -45,6 +45,13 @@ class Row:
     is_stopped: bool
     """Its leader stands still."""
 
+    def waits_for(self, groups: Sequence[str]) -> str | None:
+        """The leader group that held messages wait for: the one that has published least. ``None``: none wait."""
+        if not self.held or (self.remote is not None and self.local is not None and self.local < self.remote):
+            return None
+        published = zip(groups, self.published, strict=True)
+        return min(published, key=lambda each: -1 if each[1] is None else each[1], default=(None, None))[0]
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -92,9 +99,11 @@ class _PlainView:
         leaders = "  ".join(
             f"{group} {_number(offset):>5}" for group, offset in zip(self._groups, row.published, strict=True)
         )
+        group = row.waits_for(self._groups)
         return (
             f"         partition {row.partition:<2}  high watermark {row.high_watermark:>5}  {leaders}  "
-            f"remote {_number(row.remote):>5}  local {_number(row.local):>5}  held {row.held:>4}  {row.state}"
+            f"remote {_number(row.remote):>5}  local {_number(row.local):>5}  held {row.held:>4}  "
+            f"{row.state if group is None else f'waits for {group}'}"
         )
 
 
@@ -132,16 +141,16 @@ class _LiveView:
     def _table(self, picture: Picture) -> Table:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
         is_wide = self._console.width >= WIDE_COLUMNS
-        table.add_column("parti-\ntion", justify="right")
-        table.add_column("high\nwatermark", justify="right")
+        table.add_column("parti-\ntion", justify="right", no_wrap=True)
+        table.add_column("high\nwatermark", justify="right", no_wrap=True)
         for group in self._groups:
-            table.add_column(group.replace("-", "-\n", 1), justify="right")
-        table.add_column("remote\noffset", justify="right")
-        table.add_column("local\noffset", justify="right")
-        table.add_column("\nheld", justify="right")
+            table.add_column(group.replace("-", "-\n", 1), justify="right", no_wrap=True)
+        table.add_column("remote\noffset", justify="right", no_wrap=True)
+        table.add_column("local\noffset", justify="right", no_wrap=True)
+        table.add_column("\nheld", justify="right", no_wrap=True)
         if is_wide:
             table.add_column("", width=BAR_COLUMNS)
-        table.add_column("\nstate", width=13)
+        table.add_column("state, or\nwaits for", min_width=13)
         self._most_held = max([self._most_held, *(row.held for row in picture.rows)])
         for row in picture.rows:
             bar = [self._bar(row)] if is_wide else []
@@ -153,9 +162,16 @@ class _LiveView:
                 Text(_number(row.local), style="bold"),
                 Text(f"{row.held:,}", style="yellow" if row.is_stopped else ""),
                 *bar,
-                Text(row.state, style=STATE_STYLES.get(row.state, "")),
+                self._state(row),
             )
         return table
+
+    def _state(self, row: Row) -> Text:
+        """Or for whom it waits: "synchronized" alone would look well beside held messages."""
+        group = row.waits_for(self._groups)
+        if group is None:
+            return Text(row.state, style=STATE_STYLES.get(row.state, ""))
+        return Text(group, style="bold yellow" if row.is_stopped else "yellow")
 
     def _published(self, row: Row, offset: int | None) -> Text:
         """The slowest leader's offset stands out: it is the one that counts."""

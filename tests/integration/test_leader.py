@@ -13,7 +13,7 @@ from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Partition, Topic
 
-from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.followers import consumer_settings, produce_numbered
@@ -165,7 +165,7 @@ def test_records_that_are_refused_are_retried_until_they_are_taken(
     warnings = [
         each.getMessage()
         for each in caplog.records
-        if each.name == "arroyo_sync.leaders.commit_log.report_writer" and each.levelno >= 30
+        if each.name == "arroyo_sync.leaders.commit_log.publishing.report_writer" and each.levelno >= 30
     ]
     assert len(warnings) == 1
     assert "MSG_SIZE_TOO_LARGE" in warnings[0]

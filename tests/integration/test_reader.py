@@ -330,6 +330,7 @@ def test_a_position_that_is_gone_shuts_the_gate_until_its_partition_was_read_aga
     log.publish(20, partition=1, log_partition=1)
     settings = {"queued.min.messages": 1, "fetch.message.max.bytes": 100}  # so that little is fetched ahead
     with reading(kafka, topic, settings=settings) as (source, remote):
+        remote.assign(source, 1, reach=100)
         assert (remote[0], remote[1]) == (10, 20)
         # A reader that stands still while its next records are written and deleted.
         proceed = threading.Event()
@@ -365,6 +366,7 @@ def test_a_commit_log_that_is_created_again_is_read_from_its_beginning(
         log.publish(offset, partition=1)
     log.publish(1_000)
     with reading(kafka, log.topic) as (source, remote):
+        remote.assign(source, 0, reach=1_000)
         assert remote[0] == 1_000
         kafka.recreate_topic(log.topic)
         log.renew()

@@ -112,7 +112,7 @@ def test_a_leader_that_is_told_to_stop_ends_cleanly_with_all_published(
     follower = block_with("StreamProcessor(consumer")
     config = follower[follower.index("config = {") : follower.index("commit_log =")]
     config = config.replace("post-process-forwarder", "snuba-consumers")
-    factory, processor = block_with("PublishCommitLog(commit"), block_with("LeaderFactory(), join_timeout")
+    factory, processor = block_with("CommitLogPublisher("), block_with("LeaderFactory(), join_timeout")
     process = run("from arroyo import Topic\n" + factory + config + processor)
 
     def has_committed() -> bool:

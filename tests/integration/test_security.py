@@ -26,7 +26,7 @@ from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.kafka import error_callbacks as access
 from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
 from tests.conftest import _require_java_and_maven
 from tests.integration.cluster.certificates import Authority, Certificate
 from tests.integration.cluster.cluster import KafkaCluster

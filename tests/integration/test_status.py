@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
 
 from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.followers import produce_numbered
 from tests.integration.cluster.jars import fetch, java
+from tests.integration.cluster.waiting import wait_until
 
 PARTITIONS = 3
 TIMEOUT_SECONDS = 120.0
@@ -37,11 +39,12 @@ class World:
         kafka.create_topic(self.commit_log, 2, {"cleanup.policy": "compact,delete"})
         produce_numbered(kafka.bootstrap_servers, self.topic, range(PARTITIONS), 100)
 
-    def publish(self, group: str, offsets: Mapping[int, int]) -> None:
+    def publish(self, group: str, offsets: Mapping[int, int], age_seconds: float = 0.0) -> None:
         producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "linger.ms": 0, "log_level": 0})
         for partition, offset in offsets.items():
             key, value = encode(CommitRecord(self.topic, partition, group, offset, time.time()))
-            producer.produce(self.commit_log, value, key)
+            written_at = time.time() - age_seconds
+            producer.produce(self.commit_log, value, key, timestamp=round(written_at * 1000))
         assert producer.flush(30) == 0
 
     def arguments(self, *more: str, with_commit_log: bool = True) -> list[str]:
@@ -255,14 +258,179 @@ def test_watch_looks_again_and_again_until_it_is_interrupted(world: World) -> No
 
 
 def test_the_table_shows_the_same(world: World) -> None:
-    """For people, with the legend."""
+    """For people, whole, with the legend."""
     world.kafka.commit_offsets(world.follower, world.topic, {1: 40})
     world.publish(world.writers, {1: 60})
     world.publish(world.indexers, {1: 50})
     done = subprocess.run(world.arguments(), capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     assert done.returncode == 0, done.stderr
     rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert any(
-        re.fullmatch(r"1 0 100 50 \S+ s - 60 \S+ s - 50 40 LOCAL_BEHIND 50 10 the follower", row) for row in rows
-    )
+    row = r"1 waiting \S+ (s|min) ~10 \S+ (s|min) 40 50 100 50 \S+ s - 60 \S+ s - 0 LOCAL_BEHIND the follower"
+    assert any(re.fullmatch(row, each) for each in rows), done.stdout
     assert any("Every offset is the next one" in row for row in rows)
+
+
+def grades(told: Mapping[str, Any]) -> dict[int, str]:
+    return {each["partition"]: each["grade"] for each in told["verdicts"]}
+
+
+def test_a_leader_that_stopped_is_told_at_the_next_look(world: World) -> None:
+    """It waits since its last report, whatever producers wrote as their messages' time; then it stands still."""
+    done = dict.fromkeys(range(PARTITIONS), 100)
+    world.kafka.commit_offsets(world.follower, world.topic, done)
+    for group in (world.writers, world.indexers):
+        world.publish(group, done, age_seconds=40)
+    long_ago, in_the_future = 1, round(time.time() * 1000) + 1_800_000  # brokers take an hour
+    producer = Producer({"bootstrap.servers": world.kafka.bootstrap_servers, "log_level": 0})
+    producer.produce(world.topic, b"late", partition=1, timestamp=long_ago)
+    producer.produce(world.topic, b"late", partition=2, timestamp=in_the_future)
+    assert producer.flush(30) == 0
+    exit_status, told = world.status("--look-again", "0.5")
+    assert (exit_status, grades(told)) == (0, {0: "ok", 1: "waiting", 2: "waiting"})
+    for verdict in told["verdicts"][:2]:
+        assert 40 <= verdict["waiting_seconds"] < 40 + TIMEOUT_SECONDS
+        assert (verdict["waits_for"], verdict["behind"], verdict["behind_is_exact"]) == ("leader", 1, True)
+        assert verdict["group"] in (world.writers, world.indexers)
+    exit_status, told = world.status("--look-again", "0.5", "--stalled-after", "30")
+    assert (exit_status, grades(told)) == (1, {0: "ok", 1: "stalled", 2: "stalled"})
+
+
+def test_offsets_that_hold_no_message_do_not_wait(world: World) -> None:
+    """Two interleaved transactions of a message each; a message and twenty aborted ones; a marker."""
+    name = f"{world.topic}-transactions"
+    world.kafka.create_topic(name, PARTITIONS)
+    settings = {"bootstrap.servers": world.kafka.bootstrap_servers, "log_level": 0}
+    first, second = (Producer({**settings, "transactional.id": f"{name}-{each}"}) for each in range(2))
+    for producer in (first, second):
+        producer.init_transactions(60)
+        producer.begin_transaction()
+        producer.produce(name, b"one", partition=0)
+        assert producer.flush(30) == 0
+    first.produce(name, b"one", partition=2)
+    for producer in (first, second):
+        producer.commit_transaction(60)
+    for aborts in (False, True):
+        first.begin_transaction()
+        for _ in range(20 if aborts else 1):
+            first.produce(name, b"one", partition=1)
+        first.flush(30)
+        if aborts:
+            first.abort_transaction(60)
+        else:
+            first.commit_transaction(60)
+    world.topic = name
+    received = {0: 2, 1: 1, 2: 1}
+    world.kafka.commit_offsets(world.follower, name, received)
+    world.publish(world.writers, received)
+    world.publish(world.indexers, received)
+    exit_status, told = world.status(*SOON)
+    assert [each["high_watermark"] for each in told["partitions"]] == [4, 23, 2]
+    assert (exit_status, grades(told)) == (0, {0: "ok", 1: "ok", 2: "ok"})
+
+
+def test_what_can_not_be_right_is_exit_status_2_and_says_what_is_there(world: World) -> None:
+    """A group that never reported, several groups in one flag, and names that are each other's."""
+    done = dict.fromkeys(range(PARTITIONS), 100)
+    world.kafka.commit_offsets(world.follower, world.topic, done)
+    world.publish(world.writers, done)
+    world.publish(world.indexers, done)
+    exit_status, told = world.status("--leader-group", "typo")
+    names = ", ".join(repr(each) for each in sorted((world.writers, world.indexers)))
+    assert (exit_status, set(grades(told).values())) == (2, {"unknown"})
+    assert told["doubts"] == [f"group 'typo' has never reported of this topic: is its name right? These have: {names}"]
+    exit_status, told = world.status("--leader-group", "a,b")
+    assert exit_status == 2
+    assert told["doubts"][0].endswith("are these several groups? Give --leader-group for each")
+    for flag, name in (("--leader-group", world.follower), ("--commit-log", world.topic)):
+        wrong = subprocess.run(
+            world.arguments("--json", flag, name), capture_output=True, text=True, timeout=TIMEOUT_SECONDS
+        )
+        assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+
+
+def test_a_follower_that_can_not_start_is_exit_status_1_with_its_reason(world: World) -> None:
+    """Its offset was deleted, or was never there."""
+    world.kafka.delete_records(world.topic, {0: 50})
+    world.kafka.commit_offsets(world.follower, world.topic, {0: 20, 1: 500, 2: 100})
+    for group in (world.writers, world.indexers):
+        world.publish(group, dict.fromkeys(range(PARTITIONS), 100))
+    exit_status, told = world.status()
+    assert (exit_status, grades(told)) == (1, {0: "stalled", 1: "stalled", 2: "ok"})
+    reasons = {each["partition"]: each["reason"] for each in told["verdicts"]}
+    assert "has committed 20, and the partition begins at 50" in reasons[0]
+    assert "has committed 500, and the partition ends at 100" in reasons[1]
+
+
+def test_the_members_of_the_groups_are_shown(world: World) -> None:
+    """With client id, host and partitions; a group without members is said to have none."""
+    settings = {"bootstrap.servers": world.kafka.bootstrap_servers, "group.id": world.writers, "client.id": "writer-7"}
+    member = Consumer({**settings, "auto.offset.reset": "earliest", "log_level": 0})
+    try:
+        member.subscribe([world.topic])
+        wait_until(lambda: member.poll(0.1) is not None, 60, "the member has partitions")
+        _, told = world.status()
+    finally:
+        member.close()
+    assert told["members"][world.writers] == [
+        {"client_id": "writer-7", "host": "127.0.0.1", "partitions": list(range(PARTITIONS))}
+    ]
+    assert told["members"][world.indexers] == []
+
+
+def test_groups_and_tail_show_the_commit_log(world: World) -> None:
+    """Each group with its partitions; each record, also one that is refused, with the reason."""
+    world.publish(world.writers, {0: 10, 2: 30})
+    world.publish(world.indexers, {1: 20})
+    producer = Producer({"bootstrap.servers": world.kafka.bootstrap_servers, "log_level": 0})
+    producer.produce(world.commit_log, b"nonsense", b"no key")
+    assert producer.flush(30) == 0
+
+    def lines(*arguments: str) -> list[dict[str, Any]]:
+        command = [sys.executable, "-m", "arroyo_sync", *arguments, "--json", "--commit-log", world.commit_log]
+        command += ["--bootstrap-servers", world.kafka.bootstrap_servers]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+        assert (done.returncode, done.stderr) == (0, "")
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    found = {each["group"]: (each["topic"], each["partitions"], each["records"]) for each in lines("groups")}
+    assert found == {world.writers: (world.topic, [0, 2], 2), world.indexers: (world.topic, [1], 1)}
+    records = lines("tail")
+    assert {(each["group"], each["partition"], each["offset"]) for each in records} == {
+        (world.writers, 0, 10),
+        (world.writers, 2, 30),
+        (world.indexers, 1, 20),
+        (None, None, None),
+    }
+    assert [each["refused"] for each in records if each["group"] is None] == [
+        "key: not topic:partition:group: b'no key'"
+    ]
+    assert [each["offset"] for each in lines("tail", "--group", world.writers, "--partition", "2")] == [30]
+
+
+def test_a_watch_goes_on_when_its_broker_goes_away_and_comes_back(
+    kafka_cluster: Callable[..., KafkaCluster], topic_name: Callable[..., str]
+) -> None:
+    """It says since when it is blind, sees again, and ends with the last look's exit status."""
+    cluster = kafka_cluster()
+    world = World(cluster, topic_name)
+    done = dict.fromkeys(range(PARTITIONS), 100)
+    world.kafka.commit_offsets(world.follower, world.topic, done)
+    world.publish(world.writers, done)
+    world.publish(world.indexers, done)
+    command = world.arguments("--json", "--watch", "0.1", "--timeout", "60", "--no-members")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            looks = (json.loads(line) for line in process.stdout)
+            assert next(looks)["status"] == "going_on"
+            cluster.brokers[0].kill()
+            blind = next(each for each in looks if "blind_since" in each)
+            assert (blind["status"], blind["grade"]) == ("unknown", "unknown")
+            assert "answered" in blind["blind_reason"]
+            cluster.brokers[0].start()
+            assert next(each for each in looks if "blind_since" not in each)["status"] == "going_on"
+            process.send_signal(signal.SIGINT)
+            process.stdout.read()
+            assert process.wait(TIMEOUT_SECONDS) == 0
+        finally:
+            process.kill()

@@ -44,14 +44,15 @@ COVERED: dict[type, str] = {
 LEFT_OUT: dict[type, str] = {
     SynchronizedStrategy: "_next_step _next_submit _next_poll _manager _clock _is_next_closed _has_deadline _deadline",
     PartitionBuffers: "_manager _source _report_interval_seconds _watermarks _clock held_messages on_start_elsewhere "
-    "_positions",
+    "_positions _maybe_open",
     Drain: "_next_submit _next_poll _manager _buffers _slice_seconds _poll_interval_seconds _clock",
     PartitionBuffer: "cell partition key limits held_bytes release",
     PartitionCell: "key",
     SynchronizedPartitionStateManager: "_callback callback_errors _throttle _undelivered "
     "_delivery _lock _moved_condition _failure partitions wait_for_move",
     FlowControlledConsumer: "_inner _inner_poll _manager _check_source _slice_seconds _wait_seconds "
-    "_rejected_wait_seconds _before_close _after_close _on_subscribe _inner_stage_offsets _start _hidden empty_polls",
+    "_closed_wait_seconds _last _rejected_wait_seconds _before_close _after_close _on_subscribe _inner_stage_offsets "
+    "_start _new_topic _hidden empty_polls",
     Pauses: "_inner pauses resumes",
     LeaderOffsets: "groups _lock _delivered _manager _rejections unverified",
     OffsetTable: "groups _index",

@@ -18,7 +18,7 @@ from arroyo.types import BrokerValue, Commit, Message, Partition
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
-from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.gate.partition_buffer import MESSAGE_OVERHEAD_BYTES, HoldLimits
 from tests.model.judge import Judge
 from tests.model.scripted import (
     PARTITIONS,
@@ -38,10 +38,10 @@ processor_module: Any = arroyo.processing.processor
 
 
 def limits_in_messages(limits: HoldLimits) -> tuple[int, int]:
-    """The limit and the low mark that count: the model's messages weigh 500 bytes each."""
+    """The limit and the low mark that count: the model's messages have no payload."""
     return (
-        min(limits.messages, -(-limits.bytes // 500)),
-        min(limits.resume_messages, limits.resume_bytes // 500),
+        min(limits.messages, -(-limits.bytes // MESSAGE_OVERHEAD_BYTES)),
+        min(limits.resume_messages, limits.resume_bytes // MESSAGE_OVERHEAD_BYTES),
     )
 
 

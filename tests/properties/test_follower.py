@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.gate.partition_buffer import MESSAGE_OVERHEAD_BYTES, HoldLimits
 from tests.model.scripted import ANSWERS, PARTITIONS, CommitAlways
 from tests.model.world import World, models
 
@@ -41,7 +41,7 @@ def some_limits(draw: st.DrawFn) -> HoldLimits:
     resume = draw(st.integers(0, messages - 1))
     if draw(st.booleans()):
         return HoldLimits(messages=messages, resume_messages=resume)
-    return HoldLimits(bytes=500 * messages, resume_bytes=500 * resume)
+    return HoldLimits(bytes=MESSAGE_OVERHEAD_BYTES * messages, resume_bytes=MESSAGE_OVERHEAD_BYTES * resume)
 
 
 class Follower(RuleBasedStateMachine):
@@ -192,6 +192,22 @@ class Follower(RuleBasedStateMachine):
         offset = min(offset, world.brokers.ends[partition])
         world.judge.user_sought(partition, offset)
         world.flow.seek({PARTITIONS[partition]: offset})
+
+    @precondition(lambda self: self.world.flow is not None)
+    @rule(partition=some_partition, distance=st.integers(-3, 3), answer=some_answer)
+    def user_seeks_while_the_processor_carries(self, partition: int, distance: int, answer: str) -> None:
+        """The next step has rejected a message; then the seek goes to it, or near it, or before what is held."""
+        partition %= self.world.partitions
+        self.leaders_move(partition, 1)
+        self._turn(partition, "accept")
+        self._turn(None, "accept")
+        self.leaders_move(partition, 3)
+        self._turn(partition, "reject")
+        carried = self.world.carried
+        if carried is not None and carried.partition.index == partition:
+            self.user_seeks(partition, max(0, carried.offset + distance))
+        self._turn(None, answer)
+        self._turn(partition, "accept")
 
     @rule(kind=st.sampled_from(["crash", "death", "shutdown"]), answer=some_answer, is_lost=st.booleans())
     def end(self, kind: str, answer: str, is_lost: bool) -> None:

@@ -14,7 +14,7 @@ from arroyo.backends.abstract import Producer, ProducerFuture
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import BrokerValue, Message, Partition, Topic
 
-from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
 
 COMMIT_LOG = Topic("commit-log")
 EVENTS = [Partition(Topic("events"), index) for index in range(3)]

@@ -227,19 +227,45 @@ def test_partitions_are_named_in_words(indexes: list[int], words: str) -> None:
     assert partitions(indexes) == words
 
 
+def rows(text: str) -> list[str]:
+    return [" ".join(line.replace("│", "").split()) for line in text.splitlines() if re.match(r"│? +\d+ +\d", line)]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        pytest.param(Row(0, 500, [500, 366], 366, 366, 134, "synchronized", True), "slow-writer", id="waits"),
+        pytest.param(Row(0, 500, [500, None], None, 0, 134, "unknown", True), "slow-writer", id="never reported"),
+        pytest.param(Row(0, 500, [500, 500], 500, 500, 0, "synchronized", False), "synchronized", id="done"),
+        pytest.param(Row(0, 500, [500, 480], 480, 400, 80, "local behind", False), "local behind", id="released"),
+    ],
+)
+def test_the_live_table_says_for_whom_held_messages_wait(row: Row, says: str) -> None:
+    """A green "synchronized" beside 134 held messages would look well."""
+    terminal = io.StringIO()
+    console = Console(file=terminal, force_terminal=True, width=80, height=30, color_system=None)
+    with open_view(console, ["fast-writer", "slow-writer"]) as view:
+        view.show(Picture(3.0, 10.0, 400, 390, "", [row]))
+    (line,) = rows(re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", terminal.getvalue()))[:1]
+    assert line.endswith(says)
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_live_table_fits_the_terminal(width: int) -> None:
     """All of a partition's numbers are in one line, no line is wider than the terminal, and no word is cut."""
     terminal = io.StringIO()
     console = Console(file=terminal, force_terminal=True, width=width, height=30, color_system=None)
     row = Row(7, 123_456, [123_455, 123_450], 123_450, 123_449, 1_006, "remote behind", is_stopped=True)
+    waiting = Row(8, 123_456, [123_455, 123_450], 123_450, 123_450, 1_006, "synchronized", is_stopped=True)
     with open_view(console, ["fast-writer", "slow-writer"]) as view:
-        view.show(Picture(3.0, 10.0, 400, 390, "slow-writer/1 stands still: partitions 0-7 must wait", [row]))
+        view.show(Picture(3.0, 10.0, 400, 390, "slow-writer/1 stands still: partitions 0-7 must wait", [row, waiting]))
     lines = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", terminal.getvalue()).splitlines()
     assert max(map(len, lines)) <= width
     line = next(line for line in lines if "123,456" in line)
     for text in ("7", "123,455", "123,450", "123,449", "1,006", "remote behind"):
         assert text in line
+    assert any(line.rstrip(" │").endswith("slow-writer") for line in lines)
+    assert "watermark" in "".join(lines)
 
 
 # The leader and the forwarder.
@@ -308,7 +334,7 @@ def test_wrong_flags_are_refused(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        pytest.param(["--synchronize-commit-log-topic", "a:b"], "holds ':'", id="colon in the commit log"),
+        pytest.param(["--synchronize-commit-log-topic", "a:b"], "topic.name='a:b'", id="colon in the commit log"),
         pytest.param(["--synchronize-commit-log-topic", ""], "topic", id="empty commit log"),
         pytest.param(["--bootstrap-servers", ""], "names no brokers", id="no brokers"),
     ],

@@ -21,7 +21,7 @@ MAX_NAMES = 20
 """How many names are kept, of groups and of topics each."""
 MAX_NAME_LENGTH = 100
 KEYS_PER_BATCH = 100
-"""How many keys of a batch are looked at for names: about a tenth of a millisecond."""
+"""How many keys of a batch are looked at for names: at most a tenth of a millisecond."""
 
 
 class LogContents:
@@ -33,6 +33,9 @@ class LogContents:
     def __init__(self, name: str) -> None:
         self._name = name
         self._topics: dict[str, None] = {}
+        # As they stand in keys: mostly all are known.
+        self._known_groups: set[bytes] = set()
+        self._known_topics: set[bytes] = set()
         self._judged = 0
         self.groups: tuple[str, ...] = ()
         """The first groups that were seen, whether they are followed or not. Replaced whole."""
@@ -45,15 +48,22 @@ class LogContents:
         if len(self.groups) >= MAX_NAMES and len(self._topics) >= MAX_NAMES:
             return
         for key, _ in zip(keys, range(KEYS_PER_BATCH), strict=False):
-            try:
-                commit_key = decode_key(key)
-            except MalformedRecord:
-                continue
-            group, topic = commit_key.group[:MAX_NAME_LENGTH], commit_key.topic[:MAX_NAME_LENGTH]
-            if group not in self.groups and len(self.groups) < MAX_NAMES:
-                self.groups = (*self.groups, group)
-            if len(self._topics) < MAX_NAMES:
-                self._topics[topic] = None
+            topic, _, rest = (key or b"").partition(b":")
+            if topic not in self._known_topics or rest.partition(b":")[2] not in self._known_groups:
+                self._add(key)
+
+    def _add(self, key: bytes | None) -> None:
+        try:
+            commit_key = decode_key(key)
+        except MalformedRecord:
+            return
+        group, topic = commit_key.group[:MAX_NAME_LENGTH], commit_key.topic[:MAX_NAME_LENGTH]
+        if group not in self.groups and len(self.groups) < MAX_NAMES:
+            self.groups = (*self.groups, group)
+            self._known_groups.add(group.encode())
+        if topic not in self._topics and len(self._topics) < MAX_NAMES:
+            self._topics[topic] = None
+            self._known_topics.add(topic.encode())
 
     def judge(self, keys: Iterable[bytes | None]) -> None:
         """Look for a commit record among the first records of the log, and say so if there is none."""

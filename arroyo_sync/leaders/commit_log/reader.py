@@ -52,7 +52,7 @@ BATCH = 10_000
 """How many records are taken at once, if so many are there: about ten milliseconds of work."""
 BATCH_BYTES = 16_000_000
 """How many bytes of them: fewer are taken if they are large."""
-SAMPLED = 16
+SAMPLED = 64
 """Of so many records of a batch, one is measured."""
 POLL_SECONDS = 0.1
 ASK_TIMEOUT_SECONDS = 1.0

@@ -133,8 +133,19 @@ class Kafka:
     def committed_offsets(self, group: str, name: str) -> dict[int, int]:
         """Per partition of the topic, the offset that a group has committed; partitions without one are missing."""
         partitions = [TopicPartition(name, partition) for partition in self.watermarks(name)]
+        committed: list[TopicPartition] = []
+
+        def is_answered() -> bool:
+            try:
+                committed[:] = consumer.committed(partitions, timeout=TIMEOUT_SECONDS)
+            except KafkaException as exception:
+                if exception.args[0].code() in _COORDINATOR_IS_NOT_READY:
+                    return False
+                raise
+            return True
+
         with self._as_group(group) as consumer:
-            committed = consumer.committed(partitions, timeout=TIMEOUT_SECONDS)
+            wait_until(is_answered, TIMEOUT_SECONDS, f"the coordinator of {group}")
         return {each.partition: each.offset for each in committed if each.error is None and each.offset >= 0}
 
     def commit_offsets(self, group: str, name: str, offsets: Mapping[int, int]) -> None:

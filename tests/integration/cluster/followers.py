@@ -15,6 +15,7 @@ from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 from confluent_kafka import Producer
 
+from arroyo_sync.core.source import RemoteOffsetSource
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.testing import ManualSource
@@ -95,6 +96,7 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
         limits: HoldLimits | None = None,
         slice_seconds: float = 0.005,
         dlq_policy: DlqPolicy[KafkaPayload] | None = None,
+        source: RemoteOffsetSource | None = None,
     ) -> None:
         self.deliveries: list[list[tuple[int, int]]] = []
         """Per assignment, partition and offset of every message that came through the gate, in the order of arrival."""
@@ -108,7 +110,10 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
         """What that step was joined with, once an assignment."""
         self.error: BaseException | None = None
         self.source = ManualSource()
-        self.factory = SynchronizedStrategyFactory(self, self.source, limits=limits, slice_seconds=slice_seconds)
+        """Moves the gate by hand, unless another ``source`` was given."""
+        self.factory = SynchronizedStrategyFactory(
+            self, source or self.source, limits=limits, slice_seconds=slice_seconds
+        )
         consumer = KafkaConsumer(settings)
         self.flow = self.factory.flow_control(consumer) if wrapped else None
         self.processor = StreamProcessor(self.flow or consumer, Topic(topic), self.factory, dlq_policy=dlq_policy)
@@ -136,6 +141,12 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
     def release(self, partitions: Iterable[int], remote_offset: int) -> None:
         for partition in partitions:
             self.source.set_remote_offset(self._topic, partition, remote_offset)
+
+    def wait_until_ended(self, timeout: float = 60) -> BaseException | None:
+        """What the processor died of."""
+        self._thread.join(timeout)
+        assert not self._thread.is_alive(), "the processor did not end"
+        return self.error
 
     @property
     def received(self) -> list[tuple[int, int]]:

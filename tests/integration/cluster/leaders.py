@@ -16,7 +16,7 @@ from arroyo.processing.strategies.abstract import ProcessingStrategy, Processing
 from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from arroyo_sync.leaders.commit_log.publisher import CommitLogPublisher
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
 from tests.integration.cluster.waiting import wait_until
 
 SECONDS = 60.0

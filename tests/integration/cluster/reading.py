@@ -94,14 +94,14 @@ class Remote:
         self.history: list[tuple[PartitionKey, int | None]] = []
         self.source: OffsetSource | None = None
         self.manager = SynchronizedPartitionStateManager()
-        set_remote_offsets = self.manager.set_remote_offsets
+        store = self.manager.store_remote_offsets
 
         def record(offsets: Any) -> None:
             items = list(offsets)
             self.history += items
-            set_remote_offsets(items)
+            store(items)
 
-        self.manager.set_remote_offsets = record  # type: ignore[method-assign]
+        self.manager.store_remote_offsets = record  # type: ignore[method-assign]
 
     def __getitem__(self, partition: int) -> int | None:
         return self.of((EVENTS, partition))

@@ -183,8 +183,8 @@ def test_what_one_commit_releases_is_handed_on_without_going_back_to_the_consume
     assert len(follower.consumer.polls) <= 2
 
 
-def test_holding_costs_one_poll_a_slice(waits: list[float]) -> None:
-    """While something is held each step of the processor waits once, soon for a whole slice: no busy loop."""
+def test_holding_costs_one_poll_a_wait(waits: list[float]) -> None:
+    """While something is held each step of the processor waits once, soon for a tenth of a second: no busy loop."""
     follower = Follower()
     follower.run_until_held()
     for _ in range(5):
@@ -195,9 +195,9 @@ def test_holding_costs_one_poll_a_slice(waits: list[float]) -> None:
         for _ in range(100):
             follower.processor._run_once()
 
-    assert waits == [0.005] * 100
+    assert waits == [0.1] * 100
     assert follower.consumer.polls == [0.0] * 100
-    assert sum(calls.values()) <= 3 * 100, calls
+    assert sum(calls.values()) <= 5 * 100, calls
 
 
 def test_a_pause_is_worth_a_whole_band(waits: list[float]) -> None:

@@ -25,6 +25,7 @@ QUESTIONS = (
     arroyo_consumer.is_kip848,
     arroyo_consumer.group_of,
     arroyo_consumer.uses_auto_commit,
+    arroyo_consumer.resets_to_end,
 )
 CONFIGURATION: dict[str, Any] = {
     "test.mock.num.brokers": 1,
@@ -49,6 +50,29 @@ def test_the_installed_arroyo_has_them_all(consumer: KafkaConsumer) -> None:
     assert arroyo_consumer.is_kip848(consumer) is False
     assert arroyo_consumer.group_of(consumer) == "follower"
     assert arroyo_consumer.uses_auto_commit(consumer) is False
+    assert arroyo_consumer.resets_to_end(consumer) is False
+
+
+@pytest.mark.parametrize(
+    ("auto_offset_reset", "offset"), [("earliest", 3), ("latest", 9), ("error", 3), ("smallest", 3), ("largest", 9)]
+)
+def test_where_a_partition_without_a_commit_begins(
+    monkeypatch: pytest.MonkeyPatch, auto_offset_reset: str, offset: int
+) -> None:
+    """By the setting that Arroyo keeps to itself."""
+    consumer = KafkaConsumer({**CONFIGURATION, "auto.offset.reset": auto_offset_reset})
+    client = SimpleNamespace(get_watermark_offsets=lambda partition, timeout: (3, 9))
+    monkeypatch.setattr(arroyo_consumer, "client_of", lambda consumer: client)
+    try:
+        assert arroyo_consumer.reset_offset(consumer, Partition(EVENTS, 0), 1.0) == offset
+    finally:
+        consumer.close()
+
+
+def test_where_another_consumer_would_begin_is_not_known() -> None:
+    """Nothing is made up."""
+    with pytest.raises(LookupError, match="ScriptedConsumer has no client"):
+        arroyo_consumer.reset_offset(ScriptedConsumer(), Partition(EVENTS, 0), 1.0)
 
 
 def test_a_consumer_of_the_new_protocol_is_known() -> None:
@@ -61,7 +85,7 @@ def test_a_consumer_of_the_new_protocol_is_known() -> None:
 
 
 def test_another_consumer_answers_nothing_and_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    assert [ask(object()) for ask in QUESTIONS] == [None, None, None, None]
+    assert [ask(object()) for ask in QUESTIONS] == [None] * len(QUESTIONS)
     assert (arroyo_consumer.consumer_behind(print), arroyo_consumer.outermost_factory(print)) == (None, None)
     assert caplog.records == []
 

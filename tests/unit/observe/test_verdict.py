@@ -313,12 +313,22 @@ def test_a_wait_begins_when_it_is_proven_to_have_begun() -> None:
     assert verdict_at_last([Look(400, 50, 50), Look(405, 50, 60)], proven=50.0).waiting_seconds == 0.0
 
 
-def test_a_partition_that_is_not_seen_is_forgotten() -> None:
-    """A partition that was revoked and comes back begins its wait anew."""
+@pytest.mark.parametrize(
+    ("back_at", "local", "seconds"),
+    [
+        pytest.param(290, 50, 290, id="as it was"),
+        pytest.param(290, 60, 0, id="somebody else has moved it"),
+        pytest.param(600, 50, 0, id="after a long time"),
+    ],
+)
+def test_a_rebalance_is_no_progress(back_at: float, local: int, seconds: float) -> None:
+    """A partition that is revoked and comes back goes on waiting, else a group that flaps would hide every stall."""
     _, waits = evaluate(snapshot(Look(0, 50, 50)), NO_WAITS, 0, LIMITS)
-    _, waits = evaluate(Snapshot(200.0, ()), waits, 200, LIMITS)
-    (verdict,), waits = evaluate(snapshot(Look(310, 50, 50)), waits, 310, LIMITS)
-    assert verdict.waiting_seconds == 0
+    for at in (200.0, back_at - 1):
+        verdicts, waits = evaluate(Snapshot(at, ()), waits, at, LIMITS)
+        assert verdicts == []
+    (verdict,), waits = evaluate(snapshot(Look(back_at, local, local)), waits, back_at, LIMITS)
+    assert verdict.waiting_seconds == seconds
 
 
 SLOW = LeaderSnapshot("slow", published_offset=50)

@@ -58,7 +58,7 @@ def test_a_row_for_each_partition_the_worst_first() -> None:
     assert header == "part verdict since waiting written follower remote end indexers writers begin state waits for"
     assert rows(lines) == [
         "1 stalled 5 min ~400 - 600 600 1000 900 4.2 s 600 2.0 h 7 SYNCHRONIZED writers",
-        "2 unknown 1.0 s ~993 - - ? 1000 900 4.2 s - - 7 UNKNOWN it has never reported",
+        "2 unknown 1.0 s ~993 - - ? 1000 900 4.2 s - - 7 UNKNOWN writers (never reported)",
         "3 waiting 20 s 1 - 1000 ? 1001 900 4.2 s 5000 65 s 7 UNKNOWN writers (past the end)",
         "0 ok 0.5 s ~200 9.0 s 400 600 1000 900 4.2 s 600 2.0 h 7 LOCAL_BEHIND the follower",
     ]
@@ -67,7 +67,7 @@ def test_a_row_for_each_partition_the_worst_first() -> None:
 def test_at_80_columns_what_has_no_room_stands_below_for_the_worst() -> None:
     """No offset of a group is lost."""
     lines = shown(width=80)
-    assert rows(lines)[0] == "1 stalled 5 min ~400 - 600 600 1000 writers"
+    assert rows(lines)[0] == "1 stalled 5 min ~400 - 600 1000 writers"
     assert "events[1] stalled for 5 min: up to 400 messages wait for group 'writers', which" in lines
     assert "indexers: published 900 4.2 s ago, committed 890" in lines
     assert "writers: published 600 2.0 h ago, committed nothing" in lines
@@ -147,6 +147,15 @@ def test_the_legend_explains_the_next_offset_and_the_brokers_delay() -> None:
     text = " ".join(shown())
     assert "Every offset is the next one: a group at 42 has done everything up to 41" in text
     assert "comes up to a second later, by its commit policy" in text
+
+
+def test_the_legend_gives_way_to_what_it_explains() -> None:
+    """On a screen that is too low for both."""
+    assert len(shown(view=replace(VIEW, screen_lines=60), width=80)) > 35
+    lines = shown(view=replace(VIEW, screen_lines=35), width=80)
+    assert len(lines) <= 35
+    assert lines[-1] == "--help says what the columns mean"
+    assert lines[0] == "events, followed by forwarder"
 
 
 def test_names_are_shown_without_what_a_terminal_would_obey() -> None:

@@ -68,17 +68,74 @@ def test_progress_while_something_is_held_no_poll_blocks_in_the_consumer() -> No
     pipeline = holding(0, slice_seconds=0.004)
     assert pipeline.flow.poll(1.0) is None
     assert pipeline.consumer.polls == [0.0]
-    assert pipeline.waits == [0.00025]
+    assert pipeline.waits == [0.020]
+
+
+def open_beside_a_held_one(**settings: Any) -> Pipeline:
+    """Partition 0 is held, and the next messages of partition 1 are released already."""
+    pipeline = holding(0, **settings)
+    pipeline.release(1, 100)
+    pipeline.run()
+    pipeline.consumer.polls.clear()
+    pipeline.waits.clear()
+    return pipeline
 
 
 def test_independence_waits_begin_short_after_a_message_and_double_up_to_a_slice() -> None:
     """A message doesn't end a wait: where messages stream in beside one that is held, a dry moment costs little."""
-    pipeline = holding(0, slice_seconds=0.003)
-    pipeline.run(6)
+    pipeline = open_beside_a_held_one(slice_seconds=0.003)
+    pipeline.produce(1, [0])
+    pipeline.run_until(lambda: len(pipeline.waits) == 6)
     assert pipeline.waits == [0.00025, 0.0005, 0.001, 0.002, 0.003, 0.003]
-    pipeline.produce(0, [1])
-    pipeline.run(3)
+    pipeline.produce(1, [1])
+    pipeline.run_until(lambda: len(pipeline.waits) == 8)
     assert pipeline.waits[6:] == [0.00025, 0.0005]
+
+
+def test_independence_no_wait_is_longer_than_a_slice_while_a_partition_is_open() -> None:
+    """However long none of its messages comes: behind a transaction's marker or a gap it is open for ever."""
+    pipeline = open_beside_a_held_one(slice_seconds=0.003)
+    pipeline.run(50)
+    assert max(pipeline.waits) == 0.003
+
+
+def test_after_a_message_that_was_held_the_wait_is_a_slice_at_once() -> None:
+    """The next one would most likely be held as well, and its remote offset ends the wait."""
+    pipeline = open_beside_a_held_one(slice_seconds=0.003)
+    pipeline.produce(1, [0])
+    pipeline.run_until(lambda: len(pipeline.waits) == 1)
+    pipeline.produce(0, [1])
+    pipeline.run_until(lambda: len(pipeline.waits) == 2)
+    assert pipeline.waits == [0.00025, 0.003]
+
+
+def test_while_every_partition_is_closed_the_waits_are_longer() -> None:
+    """Whatever comes is held; from 20 ms after a message they double up to a tenth of a second."""
+    pipeline = holding(0)
+    pipeline.run(5)
+    assert pipeline.waits == [0.020, 0.040, 0.080, 0.1, 0.1]
+    pipeline.produce(1, [0])
+    pipeline.run(3)
+    assert pipeline.waits[5:] == [0.020, 0.040]
+    assert pipeline.held(1) == 1
+
+
+@pytest.mark.parametrize("how", ["its remote offset moves", "what it held goes through", "a seek back"])
+def test_independence_a_partition_that_opens_brings_the_waits_back_to_a_slice(how: str) -> None:
+    """By whatever it opens, partition 0 being held all the time."""
+    pipeline = holding(0, 1)
+    pipeline.produce(1, [0] if how != "its remote offset moves" else [])
+    if how == "a seek back":
+        pipeline.release(1, 1)
+    pipeline.run_until(lambda: pipeline.waits[-2:] == [0.1, 0.1])
+    if how == "a seek back":
+        pipeline.consumer.pause([partition(1)])  # else it is read again at once, and the partition closed again
+        pipeline.flow.seek({partition(1): 0})
+    else:
+        pipeline.release(1, 5)
+    pipeline.waits.clear()
+    pipeline.run_until(lambda: len(pipeline.waits) == 9)
+    assert max(pipeline.waits[1:]) <= 0.005  # the first one ends at once, since a remote offset has moved
 
 
 def test_a_wait_is_no_longer_than_the_poll_that_was_asked_for() -> None:
@@ -91,7 +148,7 @@ def test_a_wait_is_no_longer_than_the_poll_that_was_asked_for() -> None:
 
 def test_holding_is_no_busy_loop() -> None:
     """While nothing moves and nothing comes, every round of the processor waits once, soon for a whole slice."""
-    pipeline = holding(0, slice_seconds=0.005)
+    pipeline = open_beside_a_held_one(slice_seconds=0.005)
     pipeline.run(50)
     assert pipeline.waits[5:] == [0.005] * 45
     assert pipeline.consumer.polls == [0.0] * 50
@@ -115,8 +172,10 @@ def test_nothing_but_a_move_ends_a_wait() -> None:
 
 
 def test_by_default_it_waits_5_ms_at_most_and_10_ms_after_a_rejection() -> None:
-    """For whoever makes one without the factory."""
-    harness = GateHarness()
+    """For whoever makes one without the factory. Another partition is open."""
+    harness = GateHarness({0: 0, 1: 0})
+    harness.release(1, 1)
+    harness.gate.poll()
     flow = FlowControlledConsumer(ScriptedConsumer(), harness.manager, lambda: None)
     flow.attach(harness.gate)
     waits: list[float] = []

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.backends.kafka.commit import CommitCodec
-from arroyo.types import BrokerValue, Message, Partition
+from arroyo.types import BrokerValue, Message
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.leaders.commit_log import start_questions
-from arroyo_sync.leaders.commit_log.publisher import CommitLogPublisher, PublishStep
+from arroyo_sync.leaders.commit_log.publishing import start_questions
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishStep
 from tests.support.leader import COMMIT_LOG, EVENTS, NAIVE_UTC, Clock, Commits, ScriptedProducer, make_future
 from tests.support.threads import PATIENCE_SECONDS
 
@@ -458,9 +458,16 @@ def test_bad_settings_are_refused(arguments: dict[str, Any], complaint: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("commit", "partitions"), [(None, {}), (Commits(), None), (Commits(), [Partition])], ids=["commit", "none", "list"]
+    ("commit", "partitions", "complaint"),
+    [
+        pytest.param(None, {}, "commit=None", id="no commit"),
+        pytest.param(Commits(), None, "partitions=None", id="no partitions"),
+        pytest.param(Commits(), [EVENTS[0]], "partitions=<list>", id="a list"),
+    ],
 )
-def test_a_step_needs_what_arroyo_gives(commit: Any, partitions: Any, make_leader: Callable[..., Leader]) -> None:
+def test_a_step_needs_what_arroyo_gives(
+    commit: Any, partitions: Any, complaint: str, make_leader: Callable[..., Leader]
+) -> None:
     """Swapped or forgotten arguments are named."""
-    with pytest.raises(ConfigurationError, match="create_with_partitions"):
+    with pytest.raises(ConfigurationError, match=complaint):
         make_leader().publisher.step(commit, partitions)

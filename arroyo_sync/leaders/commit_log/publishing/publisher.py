@@ -62,9 +62,9 @@ from arroyo_sync.core.checks import (
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka.client_settings import check_configuration
 from arroyo_sync.kafka.redaction import keep_secrets
-from arroyo_sync.leaders.commit_log.publish_queue import PublishQueue, QueuedPartition
-from arroyo_sync.leaders.commit_log.report_writer import SECONDS_BETWEEN_LOGS, ReportWriter
-from arroyo_sync.leaders.commit_log.start_questions import StartQuestions
+from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue, QueuedPartition
+from arroyo_sync.leaders.commit_log.publishing.report_writer import SECONDS_BETWEEN_LOGS, ReportWriter
+from arroyo_sync.leaders.commit_log.publishing.start_questions import StartQuestions
 
 logger = logging.getLogger(__name__)
 

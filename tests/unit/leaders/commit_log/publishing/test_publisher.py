@@ -20,8 +20,8 @@ from arroyo.types import FILTERED_PAYLOAD, BaseValue, BrokerValue, Message, Part
 from arroyo.utils import metrics
 
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.leaders.commit_log.publish_queue import MAX_RECEIVED_TIMES
-from arroyo_sync.leaders.commit_log.publisher import PublishCommitLog
+from arroyo_sync.leaders.commit_log.publishing.publish_queue import MAX_RECEIVED_TIMES
+from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
 from tests.support.leader import (
     COMMIT_LOG,
     EVENTS,
@@ -226,7 +226,7 @@ def test_a_refused_record_is_a_failed_delivery(leader: Leader, error: Exception)
 
 def test_failures_are_logged_once_a_minute_and_their_end_once(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
     """A broken commit log is said, not shouted: with partition, group, topic and cause, and when it works again."""
-    caplog.set_level(logging.INFO, "arroyo_sync.leaders.commit_log.report_writer")
+    caplog.set_level(logging.INFO, "arroyo_sync.leaders.commit_log.publishing.report_writer")
     leader.producer.refuses = BufferError("queue full")
     leader.commit(0, 1)
     for _ in range(11):

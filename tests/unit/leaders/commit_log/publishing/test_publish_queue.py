@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from arroyo.types import Partition, Topic
 
-from arroyo_sync.leaders.commit_log.publish_queue import PublishQueue, QueuedPartition
+from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue, QueuedPartition
 
 EVENTS = [Partition(Topic("events"), index) for index in range(3)]
 INTERVAL, HEARTBEAT = 10.0, 100.0

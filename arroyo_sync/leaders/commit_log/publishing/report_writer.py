@@ -30,7 +30,7 @@ from arroyo.types import Partition, Topic
 
 from arroyo_sync.core.errors import MalformedRecord
 from arroyo_sync.core.log_throttle import LogThrottle
-from arroyo_sync.leaders.commit_log.publish_queue import DueReport, Outcome, PublishQueue, QueuedPartition
+from arroyo_sync.leaders.commit_log.publishing.publish_queue import DueReport, Outcome, PublishQueue, QueuedPartition
 from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord, encode
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,81 @@
+"""What is left to do when the data topic was deleted and created again: the group begins at the new topic's beginning.
+
+A living consumer reads on in the middle of the new topic without a word, and what it commits there would make a restart
+skip all that lies before. The source notices, and makes the manager fail with `TopicRecreated`.
+
+Guarantees
+    - From then on nothing is committed but where ``auto.offset.reset`` says on the new topic (with ``error``: its
+      beginning), of the partitions that this consumer has, before it is closed.
+    - That takes `TIMEOUT_SECONDS` at most, and raises nothing.
+
+Threads: the processor's thread calls everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from arroyo.backends.abstract import Consumer
+from arroyo.types import Partition
+
+from arroyo_sync.core.errors import TopicRecreated
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.kafka.arroyo_consumer import commit_staged, reset_offset
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS = 15.0
+QUERY_TIMEOUT_SECONDS = 5.0
+
+
+class NewTopic:
+    """Knows whether the topic was created again, and commits where to begin on the new one.
+
+    :param inner: Arroyo's consumer.
+    """
+
+    def __init__(self, inner: Consumer[Any], manager: SynchronizedPartitionStateManager) -> None:
+        self._inner = inner
+        self._manager = manager
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the topic that is read isn't the one that was assigned, so that nothing may be committed."""
+        return isinstance(self._manager.failure, TopicRecreated)
+
+    def commit_beginnings(self) -> None:
+        """Commit where the assigned partitions begin on the new topic, if there is one."""
+        if not self.is_there:
+            return
+        pending = list(self._inner.tell())
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        error: Exception | None = None
+        while pending and time.monotonic() < deadline:
+            try:
+                beginnings = {partition: self._beginning(partition) for partition in pending}
+                self._inner.stage_offsets(beginnings)
+                commit_staged(self._inner)
+            except Exception as exc:
+                error = exc
+                continue
+            logger.warning("The group begins on the new topic at %s", _named(beginnings))
+            return
+        if pending:
+            logger.error(
+                "Couldn't commit where the group begins on the new topic: %s. Its commits of %s are of the earlier "
+                "one: reset them before you restart, or messages are skipped",
+                error,
+                ", ".join(f"{each.topic.name}[{each.index}]" for each in pending),
+            )
+
+    def _beginning(self, partition: Partition) -> int:
+        return reset_offset(self._inner, partition, QUERY_TIMEOUT_SECONDS)
+
+
+def _named(offsets: dict[Partition, int]) -> str:
+    return ", ".join(
+        f"{each.topic.name}[{each.index}]: {offset}"
+        for each, offset in sorted(offsets.items(), key=lambda item: item[0].index)
+    )

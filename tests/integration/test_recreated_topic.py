@@ -1,0 +1,194 @@
+"""A data topic that is deleted and created again, on a real Kafka: old reports release nothing of the new one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from arroyo.types import Topic
+from confluent_kafka import TopicCollection
+
+from arroyo_sync.core.errors import TopicRecreated
+from arroyo_sync.core.source import RemoteOffsetSource
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord, encode
+from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
+from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.followers import PROTOCOLS, Follower, consumer_settings, produce_numbered
+from tests.integration.cluster.reading import QUICK, CommitLog
+from tests.integration.cluster.waiting import wait_until
+
+TIMEOUT_SECONDS = 60.0
+LEADER = "writers"
+
+Names = Callable[..., str]
+
+
+class World:
+    """A data topic of one partition, its commit log, and followers of one group after the other."""
+
+    def __init__(self, kafka: Kafka, names: Names) -> None:
+        self.kafka = kafka
+        self.topic, self.group, log = names("events"), names("follower"), names("commit-log")
+        kafka.create_topic(self.topic)
+        kafka.create_topic(log)
+        self.log = CommitLog(kafka, log)
+
+    @property
+    def topic_id(self) -> str:
+        described = self.kafka.admin.describe_topics(TopicCollection([self.topic]))[self.topic].result(TIMEOUT_SECONDS)
+        return str(described.topic_id)
+
+    def produce(self, count: int) -> None:
+        produce_numbered(self.kafka.bootstrap_servers, self.topic, [0], count)
+
+    def recreate(self) -> None:
+        self.kafka.recreate_topic(self.topic)
+
+    def report(self, offset: int, topic_id: str | None = None) -> None:
+        """As a leader does; one of ours names the topic's id."""
+        key, value = encode(CommitRecord(self.topic, 0, LEADER, offset, 0.0))
+        headers = [] if topic_id is None else [(TOPIC_ID_HEADER, topic_id.encode())]
+        self.log.write(key, value, headers=headers)
+        self.log.flush()
+
+    def source(self, start: Any = "all") -> CommitLogConsumer:
+        configuration = {"bootstrap.servers": self.kafka.bootstrap_servers, **QUICK}
+        return CommitLogConsumer(configuration, topic=Topic(self.log.topic), groups={LEADER}, start=start)
+
+    @contextmanager
+    def follower(self, protocol: str = "eager", source: RemoteOffsetSource | None = None) -> Iterator[Follower]:
+        settings: Mapping[str, Any] = consumer_settings(self.kafka.bootstrap_servers, self.group, protocol)
+        follower = Follower(settings, self.topic, source=source or self.source())
+        follower.start()
+        try:
+            yield follower
+        finally:
+            follower.processor.signal_shutdown()
+            follower.wait_until_ended()
+
+    def offsets(self, follower: Follower) -> list[int]:
+        return [offset for _, offset in follower.received]
+
+
+@pytest.fixture
+def world(kafka: Kafka, topic_name: Names) -> World:
+    return World(kafka, topic_name)
+
+
+def told(caplog: pytest.LogCaptureFixture, *parts: str) -> bool:
+    """Whether a line that a person must act on names the leader group and these."""
+    lines = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+    return any(all(part in line for part in (repr(LEADER), *parts)) for line in lines)
+
+
+@pytest.mark.parametrize("start", ["all", "recent"])
+@pytest.mark.parametrize("has_id", [True, False], ids=["with the topic's id", "without an id"])
+def test_a_follower_that_is_restarted_first_releases_nothing_of_the_new_topic(
+    world: World, caplog: pytest.LogCaptureFixture, has_id: bool, start: str
+) -> None:
+    """However far it has grown: the reports are of the earlier one, which a line says. It goes on with the leader."""
+    world.produce(423)
+    world.report(423, world.topic_id if has_id else None)
+    world.recreate()
+    world.produce(791)
+    with world.follower(source=world.source(start)) as follower:
+        wait_until(lambda: told(caplog, "423", "earlier topic"), TIMEOUT_SECONDS, "a line that names the group")
+        assert follower.received == []
+        world.report(100, world.topic_id if has_id else None)
+        follower.wait_until_received(100, TIMEOUT_SECONDS)
+        world.report(791, world.topic_id if has_id else None)
+        follower.wait_until_received(791, TIMEOUT_SECONDS)
+        assert world.offsets(follower) == list(range(791))
+
+
+def test_a_leader_that_lives_through_it_is_told_from_one_that_reads_the_new_topic(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its heartbeat repeats what it had committed of the earlier topic, or commits one more: both carry the old id."""
+    earlier = world.topic_id
+    world.produce(423)
+    world.report(423, earlier)
+    world.recreate()
+    world.produce(900)
+    with world.follower() as follower:
+        for offset in (423, 424):
+            world.report(offset, earlier)
+            wait_until(
+                lambda: told(caplog, "another topic id") and follower.factory.snapshot().source.impossible >= 1,  # type: ignore[union-attr]
+                TIMEOUT_SECONDS,
+                "the report to be rejected",
+            )
+        assert follower.received == []
+        world.report(900, world.topic_id)
+        follower.wait_until_received(900, TIMEOUT_SECONDS)
+        assert world.offsets(follower) == list(range(900))
+
+
+def test_reports_are_not_outgrown_by_a_topic_that_is_empty_at_first(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was beyond the end when the follower started stays so."""
+    world.produce(423)
+    world.report(423)
+    world.recreate()
+    with world.follower() as follower:
+        wait_until(lambda: told(caplog, "423", "ends at 0"), TIMEOUT_SECONDS, "a line that names the group")
+        world.produce(900)
+        wait_until(lambda: follower.held == 900, TIMEOUT_SECONDS, "all messages to be held")
+        assert follower.received == []
+        world.report(500)
+        follower.wait_until_received(500, TIMEOUT_SECONDS)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_living_follower_ends_and_begins_at_the_new_topics_beginning(world: World, protocol: str) -> None:
+    """It would read on in the middle. Restarted, it gets every message of the new topic."""
+    world.produce(423)
+    world.report(423, world.topic_id)
+    with world.follower(protocol) as follower:
+        follower.wait_until_received(423, TIMEOUT_SECONDS)
+        wait_until(
+            lambda: world.kafka.committed_offsets(world.group, world.topic) == {0: 423}, TIMEOUT_SECONDS, "its commit"
+        )
+        world.recreate()
+        world.produce(900)
+        error = follower.wait_until_ended()
+        assert isinstance(error, TopicRecreated), error
+        assert error.topic_id == world.topic_id
+        assert len(follower.received) == 423
+    assert world.kafka.committed_offsets(world.group, world.topic) == {0: 0}
+    world.report(900, world.topic_id)
+    with world.follower(protocol) as follower:
+        follower.wait_until_received(900, TIMEOUT_SECONDS)
+        assert world.offsets(follower) == list(range(900))
+
+
+def test_group_offsets_of_the_earlier_topic_release_nothing(world: World) -> None:
+    """A deleted topic takes its groups' commits with it; what a leader commits on the new one counts."""
+    configuration = {"bootstrap.servers": world.kafka.bootstrap_servers, **QUICK}
+    world.produce(423)
+    world.kafka.commit_offsets(LEADER, world.topic, {0: 423})
+    world.recreate()
+    world.produce(900)
+    with world.follower(source=GroupOffsetsSource(configuration, groups={LEADER})) as follower:
+        wait_until(lambda: follower.held == 900, TIMEOUT_SECONDS, "all messages to be held")
+        assert follower.received == []
+        world.kafka.commit_offsets(LEADER, world.topic, {0: 7})
+        follower.wait_until_received(7, TIMEOUT_SECONDS)
+        assert world.offsets(follower) == list(range(7))
+
+
+def test_a_suspect_report_is_lifted_by_the_groups_own_commit(world: World) -> None:
+    """A topic whose timestamps aren't the time of writing looks like a new one. The group's commit shows it isn't."""
+    world.report(50)
+    world.produce(100)  # after the report, as the timestamps of mirrored messages would say
+    with world.follower() as follower:
+        wait_until(lambda: follower.held == 100, TIMEOUT_SECONDS, "all messages to be held")
+        assert follower.received == []
+        world.kafka.commit_offsets(LEADER, world.topic, {0: 50})
+        follower.wait_until_received(50, TIMEOUT_SECONDS)
+        assert world.offsets(follower) == list(range(50))

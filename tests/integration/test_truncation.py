@@ -1,0 +1,112 @@
+"""A data topic that is truncated by an unclean election, on three real brokers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import Producer
+
+from arroyo_sync.leaders import verifier
+from tests.integration.cluster.broker import Broker
+from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.reading import CommitLog, reading
+from tests.integration.cluster.waiting import wait_until
+
+TIMEOUT_SECONDS = 120.0
+TOPIC = "events"
+KEY = (TOPIC, 0)
+
+
+def grow(kafka: KafkaCluster, count: int) -> None:
+    """Each message acknowledged by the leader alone."""
+    producer = Producer(
+        {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "acks": 1,
+            "linger.ms": 0,
+            "reconnect.backoff.max.ms": 200,
+            "topic.metadata.refresh.interval.ms": 500,
+        }
+    )
+    for _ in range(count):
+        producer.produce(TOPIC, b"x", partition=0)
+    assert producer.flush(TIMEOUT_SECONDS) == 0
+
+
+class Replicas:
+    """Who leads the data topic's partition, and who follows."""
+
+    def __init__(self, kafka: KafkaCluster) -> None:
+        self._kafka = kafka
+
+    def _partition(self) -> tuple[int, set[int], set[int]]:
+        partition = self._kafka.admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions[0]
+        return partition.leader, set(partition.isrs), set(partition.replicas)
+
+    @property
+    def leader(self) -> Broker:
+        return self._broker(self._partition()[0])
+
+    @property
+    def other(self) -> Broker:
+        leader, _, replicas = self._partition()
+        (other,) = replicas - {leader}
+        return self._broker(other)
+
+    def wait_for(self, leader: Broker, in_sync: set[int]) -> None:
+        wait_until(
+            lambda: self._partition()[:2] == (leader.node_id, in_sync),
+            TIMEOUT_SECONDS,
+            lambda: f"broker {leader.node_id} to lead, {in_sync} in sync: {self._partition()}",
+        )
+
+    def _broker(self, node_id: int) -> Broker:
+        return next(each for each in self._kafka.brokers if each.node_id == node_id)
+
+
+def test_what_an_unclean_election_took_away_is_not_released_again_without_its_leader(
+    kafka_cluster: Callable[..., KafkaCluster], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader was at 100; the partition ends at 60 and grows by 40 that it never saw. Its next report counts."""
+    monkeypatch.setattr(verifier, "REFRESH_SECONDS", 2.0)
+    kafka = kafka_cluster(3, min_insync_replicas=1)
+    settings = {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
+    kafka.create_topic(TOPIC, config=settings, replication=2)
+    kafka.create_topic("commit-log")
+    log = CommitLog(kafka, "commit-log")
+    grow(kafka, 60)
+    kafka.wait_until_in_sync()
+    replicas = Replicas(kafka)
+    first, second = replicas.leader, replicas.other
+    second.kill()
+    replicas.wait_for(first, {first.node_id})
+    grow(kafka, 40)
+    with reading(kafka, log.topic) as (source, remote):
+        source.assign({KEY: 0}, None)
+        remote.receive(TOPIC, 0, 30, source)
+        log.publish(100, topic=TOPIC)
+        remote.wait_for(100, topic=TOPIC)
+        remote.history.clear()
+
+        first.kill()
+        second.start()
+        replicas.wait_for(second, {second.node_id})
+        wait_until(
+            lambda: any("ends at 60, though it reached to 100" in each.getMessage() for each in caplog.records),
+            TIMEOUT_SECONDS,
+            "the truncation to be told",
+        )
+        grow(kafka, 40)
+        asked = len(caplog.records)
+        wait_until(lambda: kafka.watermarks(TOPIC)[0] == (0, 100), TIMEOUT_SECONDS, "the partition to be as long again")
+        remote.receive(TOPIC, 0, 100, source)
+        assert remote.of(KEY) is None, "though it reaches that far again"
+        assert {offset for key, offset in remote.history if key == KEY} == {None}
+        assert source.statistics().impossible == 1
+        log.publish(60, topic=TOPIC)
+        remote.wait_for(60, topic=TOPIC)
+        log.publish(95, topic=TOPIC)
+        remote.wait_for(95, topic=TOPIC)
+        assert not [each for each in caplog.records[asked:] if each.levelno >= logging.ERROR]

@@ -1,0 +1,109 @@
+"""What the flow control does once the data topic was deleted and created again."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from arroyo.types import Partition
+
+from arroyo_sync.core.errors import TopicRecreated
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate import new_topic
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from tests.support.fakes import EVENTS, ScriptedConsumer, partition
+
+RECREATED = TopicRecreated("events", "one", "two")
+
+
+class Flow:
+    """A flow control around a scripted consumer that has two partitions."""
+
+    def __init__(self) -> None:
+        self.inner = ScriptedConsumer()
+        self.inner.committed = {0: 423, 1: 10}
+        self.manager = SynchronizedPartitionStateManager()
+        self.flow: FlowControlledConsumer[Any] = FlowControlledConsumer(self.inner, self.manager, lambda: None)
+        self.flow.subscribe([EVENTS])
+        self.inner.assign(0, 1)
+
+
+@pytest.fixture
+def flow() -> Flow:
+    return Flow()
+
+
+@pytest.fixture
+def beginnings(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int | Exception]]:
+    """Where each partition begins on the new topic, one answer a question."""
+    answers: dict[int, list[int | Exception]] = {0: [0], 1: [5]}
+
+    def reset_offset(consumer: object, partition: Partition, timeout: float) -> int:
+        answer = answers[partition.index].pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(new_topic, "reset_offset", reset_offset)
+    return answers
+
+
+def test_nothing_staged_is_committed_any_more(flow: Flow, beginnings: object) -> None:
+    """It is of a topic that isn't there."""
+    flow.flow.stage_offsets({partition(0): 430})
+    flow.manager.fail(RECREATED)
+    assert flow.flow.commit_offsets() is None
+    assert flow.inner.committed == {0: 423, 1: 10}
+
+
+def test_where_the_new_topic_begins_is_committed_before_the_consumer_is_closed(
+    flow: Flow, beginnings: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In place of what was staged."""
+    caplog.set_level(logging.WARNING)
+    flow.flow.stage_offsets({partition(0): 430})
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert (flow.inner.committed, flow.inner.is_closed) == ({0: 0, 1: 5}, True)
+    assert [each.getMessage() for each in caplog.records] == [
+        "The group begins on the new topic at events[0]: 0, events[1]: 5"
+    ]
+
+
+@pytest.mark.parametrize("failure", [None, RuntimeError("another")])
+def test_a_consumer_whose_topic_is_the_same_commits_nothing_when_it_is_closed(
+    flow: Flow, beginnings: object, failure: Exception | None
+) -> None:
+    """However it ends."""
+    if failure is not None:
+        flow.manager.fail(failure)
+    flow.flow.stage_offsets({partition(0): 430})
+    flow.flow.commit_offsets()
+    flow.flow.close()
+    assert flow.inner.committed == {0: 430, 1: 10}
+
+
+def test_a_question_that_fails_is_asked_again(flow: Flow, beginnings: dict[int, list[int | Exception]]) -> None:
+    """The leaders of a topic that was just created may not be known yet."""
+    beginnings[0].insert(0, RuntimeError("no leader"))
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert flow.inner.committed == {0: 0, 1: 5}
+
+
+def test_what_can_not_be_committed_is_told_and_the_consumer_closed(
+    flow: Flow,
+    beginnings: dict[int, list[int | Exception]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A person must reset the group's offsets."""
+    monkeypatch.setattr(new_topic, "TIMEOUT_SECONDS", 0.05)
+    beginnings[0] = [RuntimeError("no broker")] * 100_000
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert flow.inner.is_closed
+    (line,) = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+    assert "no broker" in line
+    assert "reset them before you restart" in line
