@@ -165,6 +165,8 @@ class SynchronizedPartitionStateManager:
         self._moved: set[PartitionKey] = set()
         # Written once, under the lock; read by the processor's thread without it.
         self._failure: Exception | None = None
+        self.source_logs_rewinds = False
+        """Whether the source itself logs that a leader went back. Written by the source at its start."""
         self.version = 0
         """Grows whenever a remote offset moves or `wake` is called. Written under the lock, read without."""
         self.partitions: Mapping[PartitionKey, tuple[SynchronizedPartitionState, Offsets]] = _PartitionsView(
@@ -338,6 +340,8 @@ class SynchronizedPartitionStateManager:
 
     def _deliver(self, event: _Change | _StepBack) -> None:
         if isinstance(event, _StepBack):
+            if event.side == "remote" and self.source_logs_rewinds:
+                return
             logger.info("%s[%d]: %s offset moved back from %d to %d", *event.key, *event[1:])
             return
         try:

@@ -121,7 +121,6 @@ class OffsetSource(ABC):
 
         :raises ConfigurationError: it was started for another manager.
         """
-        failure: Exception | None = None
         with self._changed:
             if self._manager is not None or self._stopping.is_set():
                 if manager is not self._manager and self._manager is not None:
@@ -129,18 +128,17 @@ class OffsetSource(ABC):
                 return
             self._manager = manager
             self._offsets.attach(manager)
-            for what, run in (("reader", self._read), ("checks", self._check)):
-                thread = threading.Thread(
-                    target=self._run, args=(run,), name=f"arroyo-sync {what}: {self.name}", daemon=True
-                )
-                try:
+            try:
+                for what, run in (("reader", self._read), ("checks", self._check)):
+                    thread = threading.Thread(
+                        target=self._run, args=(run,), name=f"arroyo-sync {what}: {self.name}", daemon=True
+                    )
                     thread.start()
-                except Exception as error:  # the machine has no more threads, or no more memory
-                    failure = error
-                    break
-                self._threads.append(thread)
-        if failure is not None:
-            self._die(failure)
+                    self._threads.append(thread)
+                return
+            except Exception as error:  # the machine has no more threads, or no more memory
+                cause = error
+        self._die(cause)
 
     def check(self) -> None:
         death = self.death()

@@ -170,16 +170,16 @@ def test_the_callback_for_state_changes_may_take_a_snapshot() -> None:
 
 
 def test_a_log_handler_may_take_a_snapshot() -> None:
-    """For whatever is logged: here, that the remote offset and the group's went back."""
+    """For whatever is logged: here, that the group's offset and the local one went back."""
     lines: set[str] = set()
-    expected = "events[0]: remote offset moved back from 5 to 3"
+    expected = "events[0]: group 'writers' went back from 5 to 3. "
     is_released, has_logged = threading.Event(), threading.Event()
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             factory.snapshot()
             lines.add(record.getMessage())
-            if record.getMessage() == expected:
+            if record.getMessage().startswith(expected):
                 has_logged.set()
 
     def changed(topic: str, index: int, previous: object, current: Any) -> None:
@@ -198,10 +198,12 @@ def test_a_log_handler_may_take_a_snapshot() -> None:
             assert is_released.wait(PATIENCE_SECONDS)
             source.publish(3)
             assert has_logged.wait(PATIENCE_SECONDS)
+            factory.manager.set_local_offset("events", 0, 5)
+            within_patience(lambda: factory.manager.set_local_offset("events", 0, 3))
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-    assert len(lines) > 1
+    assert "events[0]: local offset moved back from 5 to 3" in lines
 
 
 def test_a_signal_handler_may_take_a_snapshot_at_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
