@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import KafkaError, Producer
 
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka import broker_watch
@@ -18,6 +18,7 @@ from arroyo_sync.kafka.errors import TOPIC_IS_GONE
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.broker import Broker
 from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.coordinators import group_coordinated_by
 from tests.integration.cluster.reading import QUICK, TIMEOUT_SECONDS
 from tests.integration.cluster.waiting import wait_until
 
@@ -210,7 +211,8 @@ def test_a_coordinator_that_is_down_keeps_no_other_group_waiting(kafka_cluster: 
     """Each group has a consumer and a thread of its own; that broker's groups get an error."""
     kafka = kafka_cluster(brokers=3, min_insync_replicas=1, properties={"offsets.topic.replication.factor": "1"})
     kafka.create_topic("events")
-    groups = group_for_each_broker(kafka)
+    kafka.commit_offsets("makes the topic", "events", {0: 0})
+    groups = {each.node_id: group_coordinated_by(kafka, each.node_id) for each in kafka.brokers}
     for number, group in groups.items():
         kafka.commit_offsets(group, "events", {0: number})
     key = ("events", 0)
@@ -226,55 +228,3 @@ def test_a_coordinator_that_is_down_keeps_no_other_group_waiting(kafka_cluster: 
         assert of_dead.answers == {}, "it is still waited for"
         of_dead.wait_for({key})
         assert isinstance(of_dead.answers[key], KafkaError)
-
-
-def group_for_each_broker(kafka: KafkaCluster) -> dict[int, str]:
-    """Groups whose coordinators are these brokers: the leader of a group's partition of ``__consumer_offsets``."""
-    kafka.commit_offsets("makes the topic", "events", {0: 0})
-    topic = kafka.admin.list_topics("__consumer_offsets", timeout=TIMEOUT_SECONDS).topics["__consumer_offsets"]
-    found: dict[int, str] = {}
-    for number in range(1_000):
-        group = f"group-{number}"
-        found.setdefault(topic.partitions[java_hash(group) % len(topic.partitions)].leader, group)
-        if len(found) == len(kafka.brokers):
-            return found
-    raise AssertionError(f"no group for each broker: {found}")
-
-
-def java_hash(text: str) -> int:
-    """As Kafka finds a group's partition: ``Utils.abs(groupId.hashCode)``."""
-    value = 0
-    for character in text:
-        value = (31 * value + ord(character)) & 0xFFFFFFFF
-    return value & 0x7FFFFFFF
-
-
-def test_a_group_tells_what_it_committed_before_a_transaction_that_hangs(kafka: Kafka, topic_name: Names) -> None:
-    """Of the partitions that the transaction is about, and of the others."""
-    topic, group = topic_name("events"), topic_name("group")
-    kafka.create_topic(topic, 3)
-    kafka.commit_offsets(group, topic, {0: 5, 1: 7})
-    keys = [(topic, partition) for partition in range(3)]
-    with hanging_commit(kafka, group, {(topic, 0): 9}, topic_name("transaction")), asking(kafka) as asker:
-        assert asker.committed(group, keys, TIMEOUT_SECONDS) == {keys[0]: 5, keys[1]: 7, keys[2]: None}
-
-
-@contextmanager
-def hanging_commit(
-    kafka: Kafka, group: str, offsets: Mapping[PartitionKey, int], transactional_id: str
-) -> Iterator[None]:
-    """Offsets that a transaction commits, which doesn't end."""
-    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": group})
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": transactional_id})
-    producer.init_transactions(TIMEOUT_SECONDS)
-    producer.begin_transaction()
-    producer.send_offsets_to_transaction(
-        [TopicPartition(*key, offset) for key, offset in offsets.items()],
-        consumer.consumer_group_metadata(),
-        TIMEOUT_SECONDS,
-    )
-    try:
-        yield
-    finally:
-        producer.abort_transaction(TIMEOUT_SECONDS)
-        consumer.close()

@@ -1,0 +1,158 @@
+"""A follower of which a partition's broker is down, on a real cluster: the other partitions go on as before."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.processing.processor import StreamProcessor
+from arroyo.processing.strategies.abstract import ProcessingStrategy
+from arroyo.processing.strategies.commit import CommitOffsets
+from arroyo.types import Commit, Partition, Topic
+from confluent_kafka import Consumer
+
+from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
+from arroyo_sync.leaders.offset_source import OffsetSource
+from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.coordinators import group_coordinated_by
+from tests.integration.cluster.followers import consumer_settings, produce_numbered
+from tests.integration.cluster.reading import QUICK, CommitLog, running
+from tests.integration.cluster.running import LastStep, Running
+from tests.integration.cluster.waiting import wait_until
+
+TOPIC, LOG = "events", "commit-log"
+BACKLOG = 20_000
+HELD = 2_000
+
+
+class World:
+    """Three brokers, a data topic of which each partition has one replica, and a commit log on all brokers."""
+
+    def __init__(self, kafka: KafkaCluster) -> None:
+        self.kafka = kafka
+        kafka.create_topic(TOPIC, 3, replication=1)
+        kafka.create_topic(LOG)
+        self.log = CommitLog(kafka, LOG)
+        kafka.commit_offsets("makes the topic of commits", TOPIC, {0: 0})
+        topic = kafka.admin.list_topics(TOPIC, timeout=30).topics[TOPIC]
+        self.dead, other = (kafka.brokers[topic.partitions[partition].leader - 1] for partition in (0, 1))
+        self.living = {each.id for each in topic.partitions.values() if each.leader != self.dead.node_id}
+        # Arroyo itself ends if the coordinator of its own group goes away for a moment.
+        self.group, self.leader = (
+            group_coordinated_by(kafka, other.node_id, prefix) for prefix in ("forwarder", "writers")
+        )
+        produce_numbered(kafka.bootstrap_servers, TOPIC, range(3), 10)
+        for partition in range(3):
+            self.leader_commits(partition, 10)
+        # Arroyo itself asks the broker of a partition that has no commit where it begins.
+        kafka.commit_offsets(self.group, TOPIC, dict.fromkeys(range(3), 0))
+
+    def leader_commits(self, partition: int, offset: int) -> None:
+        self.log.publish(offset, partition, self.leader, TOPIC)
+        self.kafka.commit_offsets(self.leader, TOPIC, {partition: offset})
+
+    def source(self, kind: str) -> OffsetSource:
+        settings = {"bootstrap.servers": self.kafka.bootstrap_servers, **QUICK}
+        if kind == "group offsets":
+            return GroupOffsetsSource(settings, groups={self.leader})
+        return CommitLogConsumer(settings, topic=Topic(LOG), groups={self.leader}, start="recent")
+
+    @contextmanager
+    def follower(self, kind: str) -> Iterator[Follower]:
+        """It holds less than the backlog, so that not all of that is proven by being received."""
+        last = Follower(CommitOffsets)
+        limits = HoldLimits(messages=HELD, resume_messages=HELD // 2)
+        last.gate = SynchronizedStrategyFactory(last, self.source(kind), limits=limits)
+        settings = consumer_settings(self.kafka.bootstrap_servers, self.group, "eager")
+        consumer = KafkaConsumer({**settings, **QUICK, "session.timeout.ms": 45_000})
+        with Running(StreamProcessor(last.gate.flow_control(consumer), Topic(TOPIC), last.gate)):
+            yield last
+
+    @contextmanager
+    def another_member(self) -> Iterator[None]:
+        """Of the follower's group, for another topic: a rebalance that leaves the follower all its partitions."""
+        self.kafka.create_topic("other")
+        settings = consumer_settings(self.kafka.bootstrap_servers, self.group, "eager")
+        consumer = Consumer({**settings, **QUICK, "session.timeout.ms": 45_000})
+        consumer.subscribe(["other"])
+
+        def is_assigned() -> bool:
+            consumer.poll(0.1)
+            return consumer.assignment() != []
+
+        try:
+            wait_until(is_assigned, 60, "the other member to have its partition")
+            yield
+        finally:
+            consumer.close()
+
+
+class Follower(LastStep):
+    """What comes out of the gate, and how often the partitions were assigned."""
+
+    gate: SynchronizedStrategyFactory[Any]
+    assignments = 0
+
+    def create_with_partitions(
+        self, commit: Commit, partitions: Mapping[Partition, int]
+    ) -> ProcessingStrategy[KafkaPayload]:
+        self.assignments += 1
+        return super().create_with_partitions(commit, partitions)
+
+
+@pytest.mark.parametrize("kind", ["commit log", "group offsets"])
+def test_a_partition_whose_broker_is_down_holds_up_no_other_after_a_rebalance(
+    kafka_cluster: Callable[..., KafkaCluster], kind: str
+) -> None:
+    """They have a backlog that the leader has committed. The broker stays away all the while."""
+    kafka = kafka_cluster(brokers=3, min_insync_replicas=1)
+    world = World(kafka)
+    assert world.living == {1, 2}
+    expected = {(partition, offset) for partition in world.living for offset in range(10, 10 + BACKLOG)}
+    with world.follower(kind) as follower:
+        wait_until(lambda: len(follower.received) == 30, 60, "the follower to read")
+        world.dead.kill()
+        for partition in world.living:
+            produce_numbered(kafka.bootstrap_servers, TOPIC, [partition], BACKLOG)
+        wait_until(
+            lambda: all(follower.gate.held.get((TOPIC, partition), 0) >= HELD for partition in world.living),
+            60,
+            lambda: f"as much to be held as may be: {follower.gate.held}",
+        )
+        assignments = follower.assignments
+        with world.another_member():
+            wait_until(lambda: follower.assignments > assignments, 60, "the follower to be assigned anew")
+            for partition in world.living:
+                world.leader_commits(partition, 10 + BACKLOG)
+            committed_at = time.monotonic()
+            wait_until(lambda: expected <= {*follower.received}, 60, lambda: f"{len(follower.received)} messages")
+            print(f"{len(expected)} messages came {time.monotonic() - committed_at:.1f} s after the leader's commit")
+            assert not world.dead.is_serving
+    threads = [each.name for each in threading.enumerate() if each.name.startswith("arroyo-sync")]
+    assert threads == []
+
+
+@pytest.mark.parametrize("kind", ["commit log", "group offsets"])
+def test_what_was_published_is_verified_partition_by_partition(
+    kafka_cluster: Callable[..., KafkaCluster], kind: str
+) -> None:
+    """Where nothing but the brokers can tell whether it is possible; and of the dead one's once it is back."""
+    world = World(kafka_cluster(brokers=3, min_insync_replicas=1))
+    source = world.source(kind)
+    with running(source) as remote:
+        world.dead.kill()
+        source.assign({(TOPIC, partition): 10 for partition in range(3)}, None)
+        for partition in world.living:
+            remote.wait_for(10, partition, TOPIC)
+        assert remote.of((TOPIC, 0)) is None
+        assert not world.dead.is_serving
+        world.dead.start()
+        remote.wait_for(10, 0, TOPIC)
