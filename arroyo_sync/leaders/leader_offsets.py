@@ -76,6 +76,7 @@ class LeaderOffsets:
         """Where remote offsets go, and where the gate notes what it received."""
         with self._lock:
             self._manager = manager
+            manager.source_logs_rewinds = True  # see `RewindLog`
             for key, known_end in self._assigned.known_ends.items():
                 known_end.cell = manager.cell(*key)
 

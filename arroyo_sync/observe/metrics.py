@@ -161,7 +161,7 @@ IMPOSSIBLE_OFFSETS = MetricDef(
     Kind.COUNTER,
     "offset",
     (),
-    "Published offsets beyond the end of their partition, which were refused.",
+    "Published offsets that were rejected: beyond the end of their partition, or of an earlier topic of that name.",
 )
 UNVERIFIED = MetricDef(
     "arroyo_sync.unverified",

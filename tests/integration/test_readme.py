@@ -93,7 +93,7 @@ step = LeaderFactory().create_with_partitions(lambda offsets, force=False: None,
 step.submit(Message(BrokerValue(b"", Partition(Topic("events"), 0), 41, datetime(2026, 1, 1))))
 step.close()
 step.join(10)
-producer.close().result(10)
+producer.close().result(60)
 """
     )
     output = process.communicate(timeout=60)[0]
@@ -112,6 +112,7 @@ def test_a_leader_that_is_told_to_stop_ends_cleanly_with_all_published(
     follower = block_with("StreamProcessor(consumer")
     config = follower[follower.index("config = {") : follower.index("commit_log =")]
     config = config.replace("post-process-forwarder", "snuba-consumers")
+    config += 'config |= {"enable.auto.commit": False, "enable.auto.offset.store": False}\n'
     factory, processor = block_with("CommitLogPublisher("), block_with("LeaderFactory(), join_timeout")
     process = run("from arroyo import Topic\n" + factory + config + processor)
 

@@ -429,6 +429,11 @@ TARGETS: Mapping[str, Target] = {
 """Everything that a user constructs or calls with arguments of their own, by its public name."""
 
 MADE_BY_THE_PACKAGE = {
+    "METRICS",
+    "MetricDef",
+    "SourceStatistics",
+    "WaitsFor",
+    "__version__",
     "LeaderSnapshot",
     "PartitionSnapshot",
     "Snapshot",

@@ -714,3 +714,15 @@ def test_a_committed_offset_stands_in_for_no_commit_log_partition() -> None:
     fixture.offsets.forget_log_partition(0)
     assert fixture.offsets.published()[KEY]["g"].offset == 5
     assert FROM_BROKER < 0
+
+
+def test_a_rewind_is_not_logged_by_the_manager_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    """Who publishes lower offsets all the time would fill the log, though the source says so once a minute."""
+    caplog.set_level("DEBUG")
+    fixture = Fixture()
+    fixture.assign(KEY)
+    fixture.offsets.received(KEY, 100)
+    for offset in (10, 5, 10, 5):
+        fixture.publish(offset)
+    assert fixture.remote() == 5
+    assert caplog.messages == []
