@@ -17,6 +17,7 @@ from arroyo_sync.core.errors import (
     SourceDied,
     StepRejectedInPoll,
     TopicMissing,
+    TopicRecreated,
     UnexpectedMessage,
 )
 from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource, SourceStatistics

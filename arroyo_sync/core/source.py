@@ -112,7 +112,9 @@ class LeaderOffset(NamedTuple):
     orig_message_ts: float | None = None
     """When the message before ``offset`` was written, Unix seconds, if the record says so."""
     rejected: bool = False
-    """Whether the broker has refuted the offset: the partition doesn't reach that far."""
+    """Whether the offset can't be true of the partition, so that the group counts as unknown there."""
+    rejected_because: str | None = None
+    """Why, to follow "which is"."""
 
 
 @dataclass(frozen=True, slots=True)

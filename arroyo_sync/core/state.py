@@ -27,7 +27,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from enum import Enum
 from typing import NamedTuple
 
@@ -110,14 +110,26 @@ class _PartitionsView(Mapping[PartitionKey, tuple[SynchronizedPartitionState, Of
         return state, offsets
 
     def __iter__(self) -> Iterator[PartitionKey]:
-        # CPython makes the list in one step, though another thread may add or remove a cell.
-        return iter([key for key, cell in list(self._cells.items()) if cell.current[0] is not None])
+        return iter(self._now())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._now())
+
+    def items(self) -> ItemsView[PartitionKey, tuple[SynchronizedPartitionState, Offsets]]:
+        return self._now().items()
+
+    def values(self) -> ValuesView[tuple[SynchronizedPartitionState, Offsets]]:
+        return self._now().values()
 
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return repr(self._now())
+
+    def _now(self) -> dict[PartitionKey, tuple[SynchronizedPartitionState, Offsets]]:
+        """A copy, whatever other threads add and remove meanwhile."""
+        # CPython makes the list in one step.
+        cells = [self._cells.get(key) for key in list(self._cells)]
+        current = [(cell.key, *cell.current) for cell in cells if cell is not None]
+        return {key: (state, offsets) for key, state, offsets in current if state is not None}
 
 
 def ignore_state_change(topic: str, partition: int, previous: StateAndOffsets, current: StateAndOffsets) -> None:
@@ -153,6 +165,8 @@ class SynchronizedPartitionStateManager:
         self._moved: set[PartitionKey] = set()
         # Written once, under the lock; read by the processor's thread without it.
         self._failure: Exception | None = None
+        self.source_logs_rewinds = False
+        """Whether the source itself logs that a leader went back. Written by the source at its start."""
         self.version = 0
         """Grows whenever a remote offset moves or `wake` is called. Written under the lock, read without."""
         self.partitions: Mapping[PartitionKey, tuple[SynchronizedPartitionState, Offsets]] = _PartitionsView(
@@ -326,6 +340,8 @@ class SynchronizedPartitionStateManager:
 
     def _deliver(self, event: _Change | _StepBack) -> None:
         if isinstance(event, _StepBack):
+            if event.side == "remote" and self.source_logs_rewinds:
+                return
             logger.info("%s[%d]: %s offset moved back from %d to %d", *event.key, *event[1:])
             return
         try:

@@ -1,4 +1,4 @@
 """The follower's process: the factory, the strategy, its partition buffers, the flow control.
 
-May import: core, kafka, observe, sentry.
+May import: core, kafka, observe, sentry, gate.consumer.
 """

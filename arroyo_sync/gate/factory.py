@@ -10,7 +10,7 @@ import logging
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from arroyo.backends.abstract import Consumer
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
@@ -28,6 +28,7 @@ from arroyo_sync.core.checks import (
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.source import EndOffsetsSource, RemoteOffsetSource, check_source
 from arroyo_sync.core.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
+from arroyo_sync.gate.data_consumer import make_data_consumer
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.follower_snapshot import take_snapshot
 from arroyo_sync.gate.partition_buffer import HoldLimits
@@ -60,8 +61,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     One source, one factory, one consumer, one processor::
 
         factory = SynchronizedStrategyFactory(ForwarderFactory(), commit_log)
-        consumer = factory.flow_control(KafkaConsumer(config))
-        StreamProcessor(consumer, Topic("events"), factory).run()
+        StreamProcessor(factory.consumer(config), Topic("events"), factory).run()
 
     :param factory: makes the strategy that gets the released messages.
     :param source: tells how far the leaders have committed. Started by the first poll or assignment, stopped when the
@@ -157,8 +157,18 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
                 "this source already belongs to another SynchronizedStrategyFactory: make one source for each factory"
             )
 
+    def consumer(self, configuration: Mapping[str, Any]) -> FlowControlledConsumer[TPayload]:
+        """The consumer to give to the StreamProcessor: Arroyo's ``KafkaConsumer`` with the flow control around it.
+
+        :param configuration: librdkafka's settings and Arroyo's, ``bootstrap.servers`` and ``group.id`` at least. Where
+            it is silent, the consumer gets what suits the gate; see `data_consumer_settings`.
+        :raises ConfigurationError: the settings can't be right, or as `flow_control`.
+        """
+        # Its payloads are KafkaPayload, as those of any factory that is given a consumer of Kafka.
+        return self.flow_control(cast("Consumer[TPayload]", make_data_consumer(configuration)))
+
     def flow_control(self, consumer: Consumer[TPayload]) -> FlowControlledConsumer[TPayload]:
-        """The consumer to give to the StreamProcessor, around yours.
+        """The consumer to give to the StreamProcessor, around yours, if `consumer` doesn't serve.
 
         :raises ConfigurationError: called a second time, or the consumer's group is one of the leader groups.
         """

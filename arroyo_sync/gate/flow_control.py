@@ -2,28 +2,22 @@
 
 Guarantees
     - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), or for 0.1 s
-      while no message that could arrive would be handed on, and returns as soon as a remote offset moves. While it
-      holds nothing, it polls as the inner consumer would.
+      while all that could come would be held too, and returns as soon as a remote offset moves. While it holds nothing,
+      it polls as the inner consumer would.
     - Once the data topic was deleted and created again, nothing of it is committed but where to begin; see `NewTopic`.
-    - The positions that an assignment begins at are committed before the gate exists; see `StartPositions`.
-    - Partitions that are retained in a rebalance (KIP-848) are read again from the last offset that was staged for
-      them, so nothing that the old gate held, and nothing that the processor carried, is lost. The processor is told of
-      such a rebalance as of an eager one, everything revoked and then assigned: else it would keep what it buffered
-      for the dead-letter queue, and buffer it once more as it is read again.
+    - Nothing is lost in a rebalance; see `Rebalances`.
 
 Threads
     The processor's thread calls everything, rebalance callbacks included, which run inside `poll`.
 
 Sources
-    ``arroyo/processing/processor.py`` (it polls for a second, and empties its dead-letter buffer for revoked partitions
-    alone), ``arroyo/backends/kafka/consumer.py``, both of 2.48.
+    ``arroyo/processing/processor.py`` (it polls for a second), ``arroyo/backends/kafka/consumer.py``, both of 2.48.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from arroyo.backends.abstract import Consumer
@@ -33,31 +27,16 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.checks import check_callable, check_consumer, check_instance, check_seconds
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.consumer.new_topic import NewTopic
+from arroyo_sync.gate.consumer.pauses import Pauses
+from arroyo_sync.gate.consumer.rebalances import OnAssign, OnRevoke, Rebalances
+from arroyo_sync.gate.consumer.start_positions import StartPositions
+from arroyo_sync.gate.consumer.waits import Waits
 from arroyo_sync.gate.drain import Drain
-from arroyo_sync.gate.new_topic import NewTopic
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
-from arroyo_sync.gate.pauses import Pauses
-from arroyo_sync.gate.start_positions import StartPositions
 from arroyo_sync.kafka.arroyo_consumer import is_kip848
 
 TPayload = TypeVar("TPayload")
-
-OnAssign = Callable[[Mapping[Partition, int]], None]
-OnRevoke = Callable[[Sequence[Partition]], None]
-
-
-FIRST_WAIT_SECONDS = 0.00025
-"""How long the first wait is after a message that was not held. A message that arrives doesn't end a wait, so they
-begin short and double, up to the slice: a consumer that ran dry for a fetch's round trip, beside a held partition,
-loses little. After a message that was held there is no hurry: the next one would most likely be held as well."""
-
-CLOSED_WAIT_SECONDS = 0.020
-"""How long the first wait after a message is while every partition is closed: whatever arrives would only be held. A
-remote offset that moves ends the wait, and so does a published offset that waits for a message to verify it."""
-
-CLOSED_IDLE_WAIT_SECONDS = 0.100
-"""Up to how long these waits double while no message comes either. Each is a turn for the next step, which Arroyo would
-poll once a second then."""
 
 
 class Gate(Protocol):
@@ -106,7 +85,6 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._inner_poll = inner.poll
         self._manager = manager
         self._check_source = check_source
-        self._slice_seconds = slice_seconds
         self._rejected_wait_seconds = rejected_wait_seconds
         self._before_close = before_close
         self._after_close = after_close
@@ -114,17 +92,12 @@ class FlowControlledConsumer(Consumer[TPayload]):
         # The current gate's; None while nothing is assigned.
         self._buffers: PartitionBuffers | None = None
         self._drain: Drain | None = None
-        self._wait_seconds = FIRST_WAIT_SECONDS
-        self._closed_wait_seconds = CLOSED_WAIT_SECONDS
-        self._last: BrokerValue[TPayload] | None = None  # the last message, if there was no wait since
+        self._waits = Waits(slice_seconds)
         self._pauses = Pauses(inner)
-        # Per partition index the offset to go back to: the last one staged, or the one the assignment began at. By
-        # index, since it is written once a message and Arroyo's Partition is slow to hash.
-        self._resume_offsets: dict[int, int] = {}
         self._start = StartPositions(inner, clock)
         self._new_topic = NewTopic(inner, manager)
-        # Partitions that `tell` leaves out; see `_hiding`.
-        self._hidden: Collection[Partition] = ()
+        self._rebalances = Rebalances(inner, self._pauses, self._start)
+        self._resume_offsets = self._rebalances.resume_offsets
         self.empty_polls = 0
         """How often the inner consumer had no message. Written by the processor's thread, read by any: it tells a
         follower that is given nothing from one that hangs."""
@@ -155,7 +128,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
             self.empty_polls += 1
             if drain.needs_poll or self._drain is not drain:  # or there was a rebalance, and all is another gate's now
                 return None
-            if self._start.is_pending:
+            if self._start.is_pending and not self._new_topic.is_there:
                 self._start.commit_if_due()
             if not buffers.held_messages:
                 buffers.report_local_offsets()
@@ -163,7 +136,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
                 if message is None:
                     return None
         if message is not None:
-            self._last = message
+            self._waits.last_message = message
             if not is_all_paused:
                 return message
             # The processor polls for a rebalance alone while it has paused everything. A message that comes in the same
@@ -175,25 +148,11 @@ class FlowControlledConsumer(Consumer[TPayload]):
         elif buffers.released:
             return None
         else:
-            wait_seconds = self._next_wait_seconds(buffers)
+            wait_seconds = self._waits.next_seconds(buffers)
         if timeout is not None and timeout < wait_seconds:
             wait_seconds = timeout
         self._manager.wait_for_move(buffers.seen_version, wait_seconds)
         return None
-
-    def _next_wait_seconds(self, buffers: PartitionBuffers) -> float:
-        """For how long to wait at most for a remote offset to move, before the inner consumer is polled again."""
-        last, self._last = self._last, None
-        if not buffers.has_open():
-            closed_wait_seconds = self._closed_wait_seconds if last is None else CLOSED_WAIT_SECONDS
-            self._closed_wait_seconds = min(2 * closed_wait_seconds, CLOSED_IDLE_WAIT_SECONDS)
-            return max(self._slice_seconds, closed_wait_seconds)
-        if last is not None:
-            is_held = buffers.is_newest_held(last.partition.index, last.offset)
-            self._wait_seconds = self._slice_seconds if is_held else FIRST_WAIT_SECONDS
-        wait_seconds = min(self._wait_seconds, self._slice_seconds)
-        self._wait_seconds = 2 * wait_seconds
-        return wait_seconds
 
     def _poll_unassigned(self, timeout: float | None) -> BrokerValue[TPayload] | None:
         try:
@@ -243,8 +202,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         before = dict(self._inner.tell())
         self._inner.seek(offsets)
         for partition, offset in offsets.items():
-            # What is held from here on lies below the last offset staged: a rebuild must not begin behind it.
-            self._resume_offsets[partition.index] = min(offset, self._resume_offsets.get(partition.index, offset))
+            self._rebalances.sought(partition, offset)
             if self._buffers is None:
                 continue
             carried = self._buffers.carried_offset(partition, before[partition])
@@ -266,8 +224,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
 
     def tell(self) -> Mapping[Partition, int]:
         """The inner consumer's positions: past what the gate holds."""
-        tell = self._inner.tell()
-        return {each: tell[each] for each in tell if each not in self._hidden} if self._hidden else tell
+        return self._rebalances.tell()
 
     # Rebalances.
 
@@ -282,70 +239,15 @@ class FlowControlledConsumer(Consumer[TPayload]):
             raise ConfigurationError(f"the gate takes one topic, not {[topic.name for topic in topics]}")
         if self._on_subscribe is not None and not topics[0].name.startswith("^"):  # librdkafka's sign of a pattern
             self._on_subscribe(topics[0].name)
-
-        def assigned(offsets: Mapping[Partition, int]) -> None:
-            self._pauses.forget(offsets)
-            for partition, offset in offsets.items():
-                self._resume_offsets[partition.index] = offset
-            self._start.commit(offsets)
-            retained = [each for each in self._inner.tell() if each not in offsets]
-            if retained and on_revoke is not None:
-                with self._hiding(offsets):
-                    on_revoke(retained)
-            retained_offsets = self._rewind(retained)
-            if on_assign is not None:
-                on_assign({**retained_offsets, **offsets})
-
-        def revoked(partitions: Sequence[Partition]) -> None:
-            self._pauses.forget(partitions)
-            gone = set(partitions)
-            retained = [each for each in self._inner.tell() if each not in gone]
-            if on_revoke is not None:
-                on_revoke([*partitions, *retained])
-            self._start.forget(partitions)
-            for partition in partitions:
-                self._resume_offsets.pop(partition.index, None)
-            if not retained:
-                self._buffers = self._drain = None
-                return
-            retained_offsets = self._rewind(retained)
-            if on_assign is not None:
-                with self._hiding(gone):
-                    on_assign(retained_offsets)
-
-        self._inner.subscribe(topics, on_assign=assigned, on_revoke=revoked)
-
-    @contextmanager
-    def _hiding(self, partitions: Collection[Partition]) -> Iterator[None]:
-        """Within, `tell` leaves these out, which the inner consumer has already, or still."""
-        self._hidden = partitions
-        try:
-            yield
-        finally:
-            self._hidden = ()
-
-    def _rewind(self, retained: Collection[Partition]) -> Mapping[Partition, int]:
-        """Seek retained partitions back, and lift the pauses of the old gate and of the processor, before a new gate.
-
-        :returns: the offsets that their messages will begin at.
-        """
-        tell = self._inner.tell()
-        back = {each: min(tell[each], self._resume_offsets.get(each.index, tell[each])) for each in retained}
-        moved = {each: offset for each, offset in back.items() if offset != tell[each]}
-        if moved:
-            self._inner.seek(moved)
-        self._pauses.begin_anew(retained)
-        return back
+        self._rebalances.subscribe(topics, on_assign, on_revoke, self._detach)
 
     def attach(self, gate: Gate) -> None:
         """Serve this gate from now on."""
         self._buffers, self._drain = gate.buffers, gate.drain
-        gate.buffers.on_start_elsewhere = self._begin_elsewhere
+        gate.buffers.on_start_elsewhere = self._rebalances.begin_elsewhere
 
-    def _begin_elsewhere(self, partition: Partition, offset: int) -> None:
-        """The first message of the assignment is held, and lies past the position that it was to begin at."""
-        self._resume_offsets[partition.index] = offset
-        self._start.stage({partition: offset})
+    def _detach(self) -> None:
+        self._buffers = self._drain = None
 
     # The rest is the inner consumer's.
 

@@ -112,6 +112,7 @@ def _leader(group: str, said: LeaderOffset | None, has_reported: bool, now: floa
         record_latency_ms=_milliseconds_between(published_at, heard_at),
         message_latency_ms=_milliseconds_between(said.orig_message_ts, heard_at),
         is_rejected=said.rejected,
+        rejected_because=said.rejected_because if said.rejected else None,
         has_reported=True,
     )
 

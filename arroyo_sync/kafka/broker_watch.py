@@ -53,17 +53,19 @@ class BrokerWatch:
                 and (is_fatal_for_reading(error) or now - self._unanswered[key] >= PATIENCE_SECONDS)
             ]
             # Partitions that come and go all the time are told of once a minute.
-            if due and self._throttle.should_log(frozenset(due)):
+            is_told = bool(due) and self._throttle.should_log(frozenset(due))
+            if is_told:
                 self._told.update(due)
-                self._log_failure(due, failed[due[0]])
             answered = answers.keys() - failed.keys()
             told = answered & self._told
-            if told:
-                seconds = now - min(self._unanswered[key] for key in told)
-                logger.warning("The brokers answer again about %s, after %.0f s", _named(told), seconds)
+            since = min((self._unanswered[key] for key in told), default=now)
             self._told -= told
             for key in answered:
                 self._unanswered.pop(key, None)
+        if is_told:
+            self._log_failure(due, failed[due[0]])
+        if told:
+            logger.warning("The brokers answer again about %s, after %.0f s", _named(told), now - since)
 
     def _log_failure(self, keys: Collection[PartitionKey], error: KafkaError) -> None:
         logger.warning(

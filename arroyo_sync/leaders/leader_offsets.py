@@ -76,6 +76,7 @@ class LeaderOffsets:
         """Where remote offsets go, and where the gate notes what it received."""
         with self._lock:
             self._manager = manager
+            manager.source_logs_rewinds = True  # see `RewindLog`
             for key, known_end in self._assigned.known_ends.items():
                 known_end.cell = manager.cell(*key)
 
@@ -209,7 +210,7 @@ class LeaderOffsets:
     def topics(self) -> set[str]:
         """Of what topics partitions are assigned."""
         with self._lock:
-            return {topic for topic, _ in self._assigned.known_ends}
+            return {topic for topic, count in self._assigned.topics.items() if count}
 
     def unanswered(self) -> list[PartitionKey]:
         """Those of them that the brokers haven't answered about since trust began."""

@@ -128,16 +128,17 @@ class OffsetSource(ABC):
                 return
             self._manager = manager
             self._offsets.attach(manager)
-            for what, run in (("reader", self._read), ("checks", self._check)):
-                thread = threading.Thread(
-                    target=self._run, args=(run,), name=f"arroyo-sync {what}: {self.name}", daemon=True
-                )
-                try:
+            try:
+                for what, run in (("reader", self._read), ("checks", self._check)):
+                    thread = threading.Thread(
+                        target=self._run, args=(run,), name=f"arroyo-sync {what}: {self.name}", daemon=True
+                    )
                     thread.start()
-                except Exception as error:  # the machine has no more threads, or no more memory
-                    self._die(error)
-                    return
-                self._threads.append(thread)
+                    self._threads.append(thread)
+                return
+            except Exception as error:  # the machine has no more threads, or no more memory
+                cause = error
+        self._die(cause)
 
     def check(self) -> None:
         death = self.death()

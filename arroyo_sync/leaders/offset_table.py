@@ -12,6 +12,7 @@ from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.published_offset import PublishedOffset
+from arroyo_sync.leaders.verification import SUSPECT
 
 Row = Sequence[PublishedOffset | None]
 
@@ -104,7 +105,8 @@ class OffsetTable:
                 each.latest.timestamp_ms,
                 each.heard_at_seconds,
                 each.latest.orig_message_ts,
-                each.is_rejected,
+                each.is_rejected or each.verdict is SUSPECT,
+                each.verdict.reason.value if each.verdict.reason is not None else None,
             )
             for group, each in self.filled(key)
         }

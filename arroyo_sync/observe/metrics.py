@@ -139,7 +139,8 @@ RECORDS_SKIPPED = MetricDef(
     Kind.COUNTER,
     "record",
     ("reason",),
-    "Records that this follower has no use for: `other_group`, or `logical_offset` (-1 and the like).",
+    "Records that this follower has no use for: `other_group`, `other_topic` (or more partitions than are kept), or "
+    "`logical_offset` (-1 and the like).",
 )
 RECORDS_MALFORMED = MetricDef(
     "arroyo_sync.commit_log.malformed",
@@ -161,7 +162,7 @@ IMPOSSIBLE_OFFSETS = MetricDef(
     Kind.COUNTER,
     "offset",
     (),
-    "Published offsets beyond the end of their partition, which were refused.",
+    "Published offsets that were rejected: beyond the end of their partition, or of an earlier topic of that name.",
 )
 UNVERIFIED = MetricDef(
     "arroyo_sync.unverified",

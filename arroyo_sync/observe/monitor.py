@@ -142,10 +142,15 @@ class Monitor:
         if self._reporter.is_wanted:
             self._reporter.report(
                 snapshot,
-                stalled=_count(verdicts, Grade.STALLED),
-                waiting=_count(verdicts, Grade.WAITING),
+                stalled=_count([each for each in verdicts if each.grade is Grade.STALLED]),
+                waiting=_count([each for each in verdicts if self._waits_long(each)]),
                 gate=self._gate_counts(),
             )
+
+    def _waits_long(self, verdict: Verdict) -> bool:
+        """Whether it waits for long enough to be counted; also for a group of which it isn't known if it is right."""
+        is_long = (verdict.waiting_seconds or 0.0) >= self._limits.waiting_after
+        return verdict.grade is Grade.WAITING or (verdict.grade is Grade.UNKNOWN and is_long)
 
     def _replaying_seconds(self, snapshot: Snapshot, now: float) -> float:
         """For how long the source hasn't been ready."""
@@ -174,8 +179,7 @@ class Monitor:
                     logger.exception("on_stall raised; the follower goes on")
 
 
-def _count(verdicts: Sequence[Verdict], grade: Grade) -> tuple[int, int]:
-    """How many partitions have this grade because of a leader, and because of the follower."""
-    of_grade = [verdict for verdict in verdicts if verdict.grade is grade]
-    for_leader = sum(verdict.waits_for is WaitsFor.LEADER for verdict in of_grade)
-    return for_leader, len(of_grade) - for_leader
+def _count(verdicts: Sequence[Verdict]) -> tuple[int, int]:
+    """How many are because of a leader, and because of the follower."""
+    for_leader = sum(verdict.waits_for is WaitsFor.LEADER for verdict in verdicts)
+    return for_leader, len(verdicts) - for_leader

@@ -42,7 +42,9 @@ class LeaderSnapshot:
     committed_offset: int | None = None
     """What it has committed on the broker, which lags by the commit policy. ``None``: nothing, or it wasn't asked."""
     is_rejected: bool = False
-    """Whether the broker has refuted what it announced: the partition doesn't reach that far."""
+    """Whether what it announced can't be true of the partition: that is beyond its end, or of an earlier topic."""
+    rejected_because: str | None = None
+    """Why it can't, to follow "which is"; ``None``: it isn't rejected, or the partition ends before."""
     has_reported: bool = False
     """Whether it has announced anything at all, of whatever partition of the topic."""
 

@@ -1,18 +1,21 @@
 """Reads from the brokers how a follower and its leaders stand. It joins no group and writes nothing.
 
 Guarantees
-    - What it shows of one partition fits together: the follower's commits are asked for first, the leaders' offsets
-      next, and the ends last, so that an offset is never past the next one because it was asked for earlier.
+    - What it shows of one partition fits together: commits are asked for first, then what leaders published is read,
+      and the ends last, so that an offset is never past the next one because it was asked for earlier.
+    - Answers are partial: a broker that is down costs its own partitions an answer, and a group's coordinator that
+      group. `PartitionSnapshot.error` says so.
     - Every call to the brokers has a time limit.
-    - A broker that is down costs its own partitions, or groups, an answer; the snapshot says so of each, and why.
 
-Threads: one, besides those of the `CommitLogConsumer` that reads the commit log.
+Threads: one calls it. Groups are asked side by side, on threads that end with the answer; the `CommitLogConsumer` that
+reads the commit log has its own.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +28,6 @@ from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.asker import Asker, PartitionRange
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
-from arroyo_sync.kafka.committed_offsets import Commits
 from arroyo_sync.kafka.errors import ClientErrors, is_fatal_for_reading, no_broker_answered
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.log_topic import list_partitions
@@ -35,8 +37,8 @@ from arroyo_sync.status.commit_log import LogScan
 ASK_TIMEOUT_SECONDS = 1.0
 FETCH_TIMEOUT_SECONDS = 3.0
 RETRY_SECONDS = 0.1
-ANSWER_SECONDS = 5.0
-"""How long the others' answers wait for a broker that doesn't answer."""
+PARTIAL_TIMEOUT_SECONDS = 10.0
+"""For an answer that may be missing: the others are shown without it."""
 STOP_TIMEOUT_SECONDS = 5.0
 
 FETCH_SETTINGS = {
@@ -119,13 +121,12 @@ class StatusReader:
         keys = [(self._query.topic, index) for index in indexes]
         commits = self._ask_commits(keys)
         published = None if self._commit_log is None else self._commit_log.published()
-        ranges = self._asker.ranges(keys, min(self.timeout, ANSWER_SECONDS))
-        self._raise_unless_some_answered(list(ranges.values()))
+        ranges = self._asker.ranges(keys, min(self.timeout, PARTIAL_TIMEOUT_SECONDS))
         now = self._wall_clock()
         partitions = (
             self._partition(
                 key,
-                {group: answers[key] for group, answers in commits.items()},
+                {group: of_group[key] for group, of_group in commits.items()},
                 None if published is None else published.get(key, {}),
                 ranges[key],
                 now,
@@ -195,7 +196,7 @@ class StatusReader:
             try:
                 partitions = list_partitions(self._consumer, self._query.topic, ASK_TIMEOUT_SECONDS)
             except KafkaException as error:
-                self._consumer.poll(0)  # for `ClientErrors`, which are told more than we are
+                self._consumer.poll(0)  # the client tells more by the way than its answer does
                 self._errors.raise_fatal(error)
                 if time.monotonic() >= deadline:
                     reason = self._errors.reason(error.args[0])
@@ -205,61 +206,60 @@ class StatusReader:
                 raise TopicMissing(f"topic {self._query.topic!r} doesn't exist at {servers}: is the name right?")
             return partitions
 
-    def _ask_commits(self, keys: list[PartitionKey]) -> dict[str, Commits]:
-        """What the follower, and each leader group, has committed on the broker.
+    def _ask_commits(self, keys: list[PartitionKey]) -> dict[str, Mapping[PartitionKey, int | KafkaError | None]]:
+        """What each group has committed on the brokers, the follower's among them."""
+        groups = sorted({self._query.follower_group, *self._query.leader_groups})
+        with ThreadPoolExecutor(len(groups), "arroyo-sync status") as pool:
+            answers = list(pool.map(lambda group: self._ask_commits_of(group, keys), groups))
+        return dict(zip(groups, answers, strict=True))
 
-        :raises KafkaException: the brokers don't permit it.
+    def _ask_commits_of(self, group: str, keys: list[PartitionKey]) -> Mapping[PartitionKey, int | KafkaError | None]:
+        """Blocks until there is an answer for each, or for the timeout.
+
+        :raises KafkaException: the brokers refuse to tell.
         """
-        groups = {self._query.follower_group, *self._query.leader_groups}
-        return {group: self._ask_commits_of(group, keys) for group in groups}
-
-    def _ask_commits_of(self, group: str, keys: list[PartitionKey]) -> Commits:
-        deadline = time.monotonic() + min(self.timeout, ANSWER_SECONDS)
+        deadline = time.monotonic() + min(self.timeout, PARTIAL_TIMEOUT_SECONDS)
         while True:
-            commits = self._asker.committed(group, keys, max(ASK_TIMEOUT_SECONDS, deadline - time.monotonic()))
-            errors = [each for each in commits.values() if isinstance(each, KafkaError)]
-            for error in errors:
-                if is_fatal_for_reading(error):
-                    raise KafkaException(error)
+            answers = self._asker.committed(group, keys, max(RETRY_SECONDS, deadline - time.monotonic()))
+            errors = [each for each in answers.values() if isinstance(each, KafkaError)]
+            refusals = [error for error in errors if is_fatal_for_reading(error)]
+            if refusals:
+                raise KafkaException(refusals[0])
             if not errors or time.monotonic() >= deadline:
-                return commits
+                return answers
             time.sleep(RETRY_SECONDS)
-
-    def _raise_unless_some_answered(self, answers: Collection[PartitionRange | KafkaError]) -> None:
-        errors = [each for each in answers if isinstance(each, KafkaError)]
-        for error in errors:
-            if is_fatal_for_reading(error):
-                raise KafkaException(error)
-        if errors and len(errors) == len(answers):
-            raise no_broker_answered(self._query.settings, min(self.timeout, ANSWER_SECONDS), errors[0])
 
     def _partition(
         self,
         key: PartitionKey,
         commits: Mapping[str, int | KafkaError | None],
         published: Mapping[str, LeaderOffset] | None,
-        found: PartitionRange | KafkaError,
+        range: PartitionRange | KafkaError,
         now: float,
     ) -> PartitionSnapshot:
-        errors = [f"group {group}: {each.str()}" for group, each in commits.items() if isinstance(each, KafkaError)]
-        if isinstance(found, KafkaError):
-            errors.append(found.str())
-        end = None if isinstance(found, KafkaError) else found.end
-        committed = {group: None if isinstance(each, KafkaError) else each for group, each in commits.items()}
         leaders = []
+        errors = [] if isinstance(range, PartitionRange) else [f"where it ends: {range.str()}"]
+        end = range.end if isinstance(range, PartitionRange) else None
         for group in sorted(self._query.leader_groups):
+            commit = commits[group]
+            committed = None if isinstance(commit, KafkaError) else commit
             said = None if published is None else published.get(group)
             if said is None and not (self._commit_log is not None and self._query.reads_all):
                 # Nothing was published, or not lately: what it has committed counts.
-                said = LeaderOffset(committed[group], -1, 0.0)
-            leaders.append(_leader(group, said, committed[group], end, now))
+                said = LeaderOffset(committed, -1, 0.0)
+                if isinstance(commit, KafkaError):
+                    errors.append(f"what group {group!r} has committed: {commit.str()}")
+            leaders.append(_leader(group, said, committed, end, now))
         offsets = [None if leader.is_rejected else leader.published_offset for leader in leaders]
         known = [offset for offset in offsets if offset is not None]
+        local = commits[self._query.follower_group]
+        if isinstance(local, KafkaError):
+            errors.append(f"what group {self._query.follower_group!r} has committed: {local.str()}")
         return PartitionSnapshot(
             *key,
-            local_offset=committed[self._query.follower_group],
+            local_offset=None if isinstance(local, KafkaError) else local,
             remote_offset=min(known) if known and len(known) == len(offsets) else None,
-            low_watermark=None if isinstance(found, KafkaError) else found.begin,
+            low_watermark=range.begin if isinstance(range, PartitionRange) else None,
             high_watermark=end,
             leaders=tuple(leaders),
             error="; ".join(errors) or None,

@@ -106,7 +106,7 @@ def _table(
     partitions = {each.key: each for each in status.snapshot.partitions}
     rows = [(each, partitions[each.key]) for each in shown]
     columns = _first_columns(rows)
-    whom = [_whom(verdict, members) for verdict in shown]
+    whom = [_whom(verdict, view, members) for verdict in shown]
     offsets, by_group = _offset_columns(rows), _group_columns(rows, view)
     written = _column("written", [age(each.lag_seconds(status.snapshot.taken_at)) for _, each in rows])
     optional = [written, *offsets[:3], *by_group, *offsets[3:]]
@@ -186,25 +186,26 @@ def _group_columns(rows: _Rows, view: View) -> list[_Column]:
     return columns
 
 
-def _whom(verdict: Verdict, members: Members) -> str:
+def _whom(verdict: Verdict, view: View, members: Members) -> str:
     if verdict.waits_for is None:
         return "" if verdict.grade is Grade.OK else verdict.reason
     if verdict.grade is Grade.UNKNOWN:
         return f"{verdict.group} (never reported)"
     if verdict.waits_for is WaitsFor.FOLLOWER:
-        return "the follower"
+        return f"the follower{_member_of(verdict, view, members)}"
     if verdict.group is None:
         return "the source" if verdict.remote_offset is None else "the leaders"
     if verdict.group_offset is not None and verdict.remote_offset is None:
         return f"{verdict.group} (past the end)"
     if verdict.group_offset is None:
         return f"{verdict.group} (no report)"
-    return f"{verdict.group}{_member_of(verdict, members)}"
+    return f"{verdict.group}{_member_of(verdict, view, members)}"
 
 
-def _member_of(verdict: Verdict, members: Members) -> str:
+def _member_of(verdict: Verdict, view: View, members: Members) -> str:
     """Which of the group's members has the partition, if that is worth saying."""
-    of_group = members.get(verdict.group or "")
+    group = view.follower_group if verdict.waits_for is WaitsFor.FOLLOWER else verdict.group
+    of_group = members.get(group or "")
     if verdict.grade is Grade.OK or of_group is None or isinstance(of_group, str):
         return ""
     if not of_group:
@@ -228,7 +229,9 @@ def _details(
         if verdict.waits_for is None or verdict.grade is Grade.UNKNOWN:
             said += f": {safe(verdict.reason)}" if verdict.reason else ""
         else:
-            said += f" for {age(verdict.waiting_seconds)}: {safe(verdict.clause)}{safe(_member_of(verdict, members))}"
+            said += (
+                f" for {age(verdict.waiting_seconds)}: {safe(verdict.clause)}{safe(_member_of(verdict, view, members))}"
+            )
             said += f". {safe(verdict.reason)}" if verdict.reason else ""
         lines += wrapped(said, width, style)
         if not has_groups:

@@ -400,7 +400,7 @@ class Field:
         kafka.create_topic(name, 8)
         data = Producer({"bootstrap.servers": kafka.bootstrap_servers})
         for index in range(8_000):
-            data.produce(name, b"x", partition=index % 8)
+            data.produce(name, b"x", partition=index % 8, timestamp=aged(7_200))  # before anything was published of it
         assert data.flush(TIMEOUT_SECONDS) == 0
 
     def write(self, offset: int, partition: int, group: str, age_seconds: float) -> None:

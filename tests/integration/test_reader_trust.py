@@ -9,13 +9,19 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 
 import pytest
+from arroyo.backends.kafka import KafkaPayload
+from arroyo.types import BrokerValue, Message, Partition, Topic
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from arroyo_sync.core.errors import SourceDied, TopicRecreated
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
-from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.asker import Asker, PartitionRange
 from arroyo_sync.leaders import verifier
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.reading import TIMEOUT_SECONDS, CommitLog, reading
@@ -68,21 +74,22 @@ def log(kafka: Kafka, topic_name: Names) -> CommitLog:
 
 @pytest.fixture
 def questions(monkeypatch: pytest.MonkeyPatch) -> dict[PartitionKey, list[float]]:
-    """When the broker was asked about each partition."""
+    """When the broker was asked about each partition; not without need."""
     asked: dict[PartitionKey, list[float]] = defaultdict(list)
-    ask = Asker.ask_end_offsets
+    ask = Asker.ask_ranges
 
     def record(
         self: Asker,
         partitions: Collection[PartitionKey],
         timeout: float,
-        on_answer: Callable[[Mapping[PartitionKey, int | KafkaError]], None],
+        on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
     ) -> None:
         for key in partitions:
             asked[key].append(time.monotonic())
         ask(self, partitions, timeout, on_answer)
 
-    monkeypatch.setattr(Asker, "ask_end_offsets", record)
+    monkeypatch.setattr(Asker, "ask_ranges", record)
+    monkeypatch.setattr(verifier, "REFRESH_SECONDS", 3_600.0)
     return asked
 
 
@@ -114,10 +121,10 @@ def test_a_data_topic_created_again_before_the_follower_starts_keeps_the_gate_sh
     assert line.getMessage().startswith(f"{data.name}[0]: group 'a' published offset 100, but the partition ends at 5")
 
 
-def test_a_data_topic_created_again_while_the_follower_runs_keeps_the_gate_shut(
+def test_a_data_topic_created_again_while_the_follower_runs_ends_the_source(
     kafka: Kafka, data: DataTopic, log: CommitLog
 ) -> None:
-    """From when the follower's position moves back; what it received of the old topic proves nothing any more."""
+    """Nothing is in force any more, and the gate raises why."""
     data.grow(100)
     with reading(kafka, log.topic) as (source, remote):
         source.assign({data.key: 0}, None)
@@ -125,14 +132,12 @@ def test_a_data_topic_created_again_while_the_follower_runs_keeps_the_gate_shut(
         log.publish(100, topic=data.name)
         remote.wait_for(100, topic=data.name)
         data.recreate()
-        data.grow(5)
-        remote.history.clear()
-        source.assign({data.key: 0}, None)
-        remote.receive(*data.key, 5, source)
-        remote.wait_until(lambda: source.statistics().impossible == 1, "the broker to be asked")
-        assert {offset for key, offset in remote.history if key == data.key} == {None}
-        log.publish(5, topic=data.name)
-        remote.wait_for(5, topic=data.name)
+        wait_until(lambda: remote.manager.failure is not None, TIMEOUT_SECONDS, "the source to notice")
+        with pytest.raises(TopicRecreated, match=f"topic '{data.name}' was deleted and created again"):
+            remote.manager.check()
+        remote.wait_for(None, topic=data.name)
+        with pytest.raises(SourceDied):
+            source.check()
 
 
 def test_true_offsets_of_a_partition_that_was_just_assigned_count_at_once(
@@ -148,18 +153,20 @@ def test_true_offsets_of_a_partition_that_was_just_assigned_count_at_once(
         assert len(questions[data.key]) == 1
 
 
-def test_a_follower_that_tails_asks_nothing(
+def test_a_follower_that_tails_asks_once(
     kafka: Kafka, data: DataTopic, log: CommitLog, questions: dict[PartitionKey, list[float]]
 ) -> None:
-    """What it received proves what is published afterwards, and what it receives proves what was published before."""
+    """At the assignment. What it received verifies what is published afterwards, and what it receives verifies what was
+    published before."""
     with reading(kafka, log.topic) as (source, remote):
         source.assign({data.key: 0}, None)
+        remote.wait_until(lambda: not source._offsets.unanswered(), "the first answer")
         for offset in range(1, 51):
             data.grow(1)
             remote.receive(*data.key, offset, source)
             log.publish(offset, topic=data.name)
             remote.wait_for(offset, topic=data.name)
-    assert not questions
+    assert len(questions[data.key]) == 1
 
 
 def test_a_follower_that_lags_asks_at_most_once_a_second(
@@ -180,43 +187,74 @@ def test_a_follower_that_lags_asks_at_most_once_a_second(
         source.assign({data.key: 0}, None)
         thread.start()
         try:
-            wait_until(lambda: len(questions[data.key]) == 3, TIMEOUT_SECONDS, "three questions")
+            wait_until(lambda: len(questions[data.key]) == 4, TIMEOUT_SECONDS, "four questions")
             remote.wait_until(lambda: (remote.of(data.key) or 0) > 1, "what was asked about to be in force")
         finally:
             stop.set()
             thread.join(TIMEOUT_SECONDS)
         assert source.statistics().impossible == 0
-    times = questions[data.key]
+    times = questions[data.key][1:]  # the one at the assignment comes when the commit log's ends are known
     assert all(later - earlier >= 0.99 * verifier.INTERVAL_SECONDS for earlier, later in itertools.pairwise(times))
 
 
 def test_what_the_followers_own_client_has_fetched_proves_what_is_published(
     kafka: Kafka, data: DataTopic, log: CommitLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With no question asked: every fetch tells it where the partition ends."""
-    monkeypatch.setattr(verifier.Verifier, "ask", lambda self: 60.0)
-    data.grow(100)
-    log.publish(70, topic=data.name)
+    """With no further question: every fetch tells it where the partition ends."""
     with client(kafka) as consumer, reading(kafka, log.topic) as (source, remote):
         source.assign({data.key: 0}, KafkaWatermarks(consumer))
+        remote.wait_until(lambda: not source._offsets.unanswered(), "the first answer")
+        monkeypatch.setattr(verifier.Verifier, "ask", lambda self: 60.0)
+        data.grow(100)
+        log.publish(70, topic=data.name)
         consumer.assign([TopicPartition(data.name, 0, 0)])
-        source.check()
+        remote.wait_until(lambda: bool(source.unverified), "the record to be read")
+        source.refresh_known_ends()
         assert remote.of(data.key) is None, "nothing was fetched yet"
         assert consumer.poll(TIMEOUT_SECONDS) is not None
 
         def is_in_force(offset: int) -> bool:
-            source.check()  # which spends at most a hundredth of its time on this
+            source.refresh_known_ends()  # which spends at most a hundredth of its time on this
             return remote.of(data.key) == offset
 
-        remote.wait_until(lambda: is_in_force(70), "the follower's thread to look")
-        elsewhere = threading.Thread(target=source.check)
+        remote.wait_until(lambda: is_in_force(70), "the gate to read remote offsets")
         data.grow(100)
         log.publish(150, topic=data.name)
         remote.wait_until(lambda: bool(source.unverified), "the record to be read")
-        elsewhere.start()
-        elsewhere.join(TIMEOUT_SECONDS)
-        assert remote.of(data.key) == 70, "only the follower's own thread may ask its client"
-        remote.wait_until(lambda: is_in_force(150), "the follower's thread to look again")
+        remote.wait_until(lambda: is_in_force(150), "the gate to read them again")
+
+
+def test_a_sought_offset_lets_no_impossible_report_through(kafka: Kafka, data: DataTopic, log: CommitLog) -> None:
+    """The partition ends at 2, whatever the follower seeks."""
+    data.grow(2)
+    with reading(kafka, log.topic) as (source, remote):
+        source.assign({data.key: 0}, None)
+        partition = Partition(Topic(data.name), 0)
+        buffers = PartitionBuffers(
+            remote.manager,
+            source,
+            {partition: 0},
+            limits=HoldLimits(),
+            report_interval_seconds=0.0,
+            watermarks=None,
+            clock=time.monotonic,
+        )
+        for offset in range(2):
+            value = BrokerValue(KafkaPayload(None, b"x", []), partition, offset, datetime(2024, 1, 1))
+            buffers.hold(buffers.by_index[0], offset, Message(value))
+        log.publish(2, topic=data.name)
+        remote.wait_for(2, topic=data.name)
+        buffers.seek(partition, 900)
+        remote.history.clear()
+        log.publish(900, topic=data.name)
+
+        def is_rejected() -> bool:
+            buffers.refresh_remote_offsets()
+            buffers.report_local_offsets()
+            return source.statistics().impossible == 1
+
+        remote.wait_until(is_rejected, "the report to be rejected")
+        assert {offset for key, offset in remote.history if key == data.key} <= {2, None}
 
 
 def test_a_data_topic_that_is_not_where_it_is_asked_for_is_said_so(

@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from arroyo_sync.core.state import PartitionCell, SynchronizedPartitionStateManager
+from arroyo_sync.gate.consumer.pauses import Pauses
+from arroyo_sync.gate.consumer.rebalances import Rebalances
 from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
-from arroyo_sync.gate.pauses import Pauses
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.leaders.assigned_partitions import AssignedPartitions
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -31,7 +32,8 @@ COVERED: dict[type, str] = {
     PartitionBuffer: "expected position pass_through_below held is_full carried",
     PartitionCell: "remote received current",
     SynchronizedPartitionStateManager: "_moved version _cells",
-    FlowControlledConsumer: "_buffers _drain _pauses _resume_offsets",
+    FlowControlledConsumer: "_buffers _drain _pauses _rebalances",
+    Rebalances: "resume_offsets",
     Pauses: "_outside _full _outside_before_all is_all_paused",
     LeaderOffsets: "_table _assigned _enabled",
     OffsetTable: "_rows",
@@ -49,14 +51,14 @@ LEFT_OUT: dict[type, str] = {
     PartitionBuffer: "cell partition key limits held_bytes release",
     PartitionCell: "key",
     SynchronizedPartitionStateManager: "_callback callback_errors _throttle _undelivered "
-    "_delivery _lock _moved_condition _failure partitions wait_for_move",
-    FlowControlledConsumer: "_inner _inner_poll _manager _check_source _slice_seconds _wait_seconds "
-    "_closed_wait_seconds _last _rejected_wait_seconds _before_close _after_close _on_subscribe _inner_stage_offsets "
-    "_start _new_topic _hidden empty_polls",
+    "_delivery _lock _moved_condition _failure source_logs_rewinds partitions wait_for_move",
+    FlowControlledConsumer: "_inner _inner_poll _manager _check_source _waits _rejected_wait_seconds _before_close "
+    "_after_close _on_subscribe _inner_stage_offsets _start _new_topic _resume_offsets empty_polls",
+    Rebalances: "_inner _pauses _start _hidden",
     Pauses: "_inner pauses resumes",
     LeaderOffsets: "groups _lock _delivered _manager _rejections unverified",
     OffsetTable: "groups _index",
-    AssignedPartitions: "_table _topic_ids _unverified epoch unverified unanswered suspect",
+    AssignedPartitions: "_table _topic_ids _unverified epoch topics unverified unanswered suspect",
     PublishedOffset: "latest_by_log_partition heard_at_seconds epoch committed is_told",
     KnownEnd: "cell epoch received_before cached_before is_lowered answer log_ends",
 }
@@ -123,7 +125,9 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
     flow = world.flow
     if flow is not None:
         pauses = flow._pauses
-        parts.append((partition in pauses._outside, partition in pauses._full, flow._resume_offsets.get(index)))
+        parts.append(
+            (partition in pauses._outside, partition in pauses._full, flow._rebalances.resume_offsets.get(index))
+        )
         parts.append(pauses._outside_before_all is not None and partition in pauses._outside_before_all)
     if gate is not None and index in gate.buffers._all:
         buffers = gate.buffers

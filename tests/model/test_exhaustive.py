@@ -56,7 +56,7 @@ def test_the_fingerprint_knows_every_attribute() -> None:
     assert world.flow is not None
     instances = [
         *(gate, gate.buffers, gate.drain, gate.buffers._all[0], world.manager.cell(*key), world.manager),
-        *(world.flow, world.flow._pauses),
+        *(world.flow, world.flow._rebalances, world.flow._pauses),
         *(leader_offsets, leader_offsets._table, leader_offsets._assigned),
         *(leader_offsets._table.slot(key, "a"), leader_offsets._assigned.known_ends[key]),
     ]

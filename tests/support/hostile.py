@@ -243,6 +243,15 @@ TARGETS: Mapping[str, Target] = {
         lambda: {"consumer": local_consumer()},
         more={"consumer": {"a confluent client": lambda: ConfluentProducer({"log_level": 0})}},
     ),
+    "SynchronizedStrategyFactory.consumer": Target(
+        lambda **arguments: (
+            arroyo_sync.SynchronizedStrategyFactory(Steps(), ManualSource(), monitor_interval=None)
+            .consumer(**arguments)
+            .close()
+        ),
+        lambda: {"configuration": {**SETTINGS, "group.id": "follower"}},
+        more={"configuration": HOSTILE_SETTINGS},
+    ),
     "SynchronizedStrategy": Target(
         lambda **arguments: arroyo_sync.SynchronizedStrategy(**arguments),
         lambda: {
@@ -429,6 +438,11 @@ TARGETS: Mapping[str, Target] = {
 """Everything that a user constructs or calls with arguments of their own, by its public name."""
 
 MADE_BY_THE_PACKAGE = {
+    "METRICS",
+    "MetricDef",
+    "SourceStatistics",
+    "WaitsFor",
+    "__version__",
     "LeaderSnapshot",
     "PartitionSnapshot",
     "Snapshot",

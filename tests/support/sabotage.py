@@ -16,11 +16,12 @@ from arroyo.dlq import InvalidMessage
 
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.consumer.pauses import Pauses
+from arroyo_sync.gate.consumer.rebalances import Rebalances
 from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
-from arroyo_sync.gate.pauses import Pauses
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.leaders import published_offset as claim
 from arroyo_sync.leaders.commit_report import CommitReport
@@ -46,25 +47,25 @@ def _off_by_one() -> list[Patch]:
 
 def _forgets_a_partition() -> list[Patch]:
     """In a rebalance one of the retained partitions is neither sought back nor resumed."""
-    rewind = FlowControlledConsumer._rewind
+    rewind = Rebalances._rewind
 
-    def forgetful(flow: Any, retained: Collection[Any]) -> Mapping[Any, int]:
+    def forgetful(rebalances: Any, retained: Collection[Any]) -> Mapping[Any, int]:
         forgotten = max(retained, key=lambda partition: partition.index, default=None)
-        tell = {each: flow.tell()[each] for each in retained}
-        return {**tell, **rewind(flow, [each for each in retained if each != forgotten])}
+        tell = {each: rebalances.tell()[each] for each in retained}
+        return {**tell, **rewind(rebalances, [each for each in retained if each != forgotten])}
 
-    return [Patch(FlowControlledConsumer, "_rewind", forgetful)]
+    return [Patch(Rebalances, "_rewind", forgetful)]
 
 
 def _does_not_seek_back() -> list[Patch]:
     """When the strategy is rebuilt, reading goes on where the consumer stands: past what the old gate held."""
-    rewind = FlowControlledConsumer._rewind
+    rewind = Rebalances._rewind
 
-    def stays(flow: Any, retained: Collection[Any]) -> Mapping[Any, int]:
-        flow._resume_offsets.clear()
-        return rewind(flow, retained)
+    def stays(rebalances: Any, retained: Collection[Any]) -> Mapping[Any, int]:
+        rebalances.resume_offsets.clear()
+        return rewind(rebalances, retained)
 
-    return [Patch(FlowControlledConsumer, "_rewind", stays)]
+    return [Patch(Rebalances, "_rewind", stays)]
 
 
 def _drops_what_was_not_named() -> list[Patch]:

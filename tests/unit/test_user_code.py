@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from arroyo.backends.kafka import KafkaPayload
@@ -24,8 +25,9 @@ from arroyo.types import Commit, Partition
 
 import arroyo_sync
 from arroyo_sync import Snapshot, SynchronizedStrategyFactory
-from arroyo_sync.core.source import HighWatermarks, SourceStatistics
+from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.asker import Asker, PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.offset_source import OffsetSource
 from arroyo_sync.testing import RecordingStep
@@ -36,14 +38,22 @@ PACKAGE = Path(arroyo_sync.__file__).parent
 KEY = ("events", 0)
 
 
-class _Ends(HighWatermarks):
-    """A broker whose partitions end far away."""
+class _Brokers(Asker):
+    """Brokers whose partitions end far away, and which answer at once."""
 
-    def cached(self, topic: str, partition: int) -> int | None:
-        return None
+    def __init__(self, *arguments: object, **keywords: object) -> None:
+        pass
 
-    def query(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
-        return dict.fromkeys(partitions, 10**9)
+    def ask_ranges(
+        self, partitions: Collection[PartitionKey], timeout: float, on_answer: Callable[[Any], None]
+    ) -> None:
+        on_answer(dict.fromkeys(partitions, PartitionRange(0, 10**9, 0)))
+
+    def ask_topic_ids(self, topics: Collection[str], timeout: float, on_answer: Callable[[Any], None]) -> None:
+        on_answer(dict.fromkeys(topics, "its id"))
+
+    def stop(self, timeout: float) -> None:
+        pass
 
 
 class HandedSource(OffsetSource):
@@ -52,7 +62,8 @@ class HandedSource(OffsetSource):
     name = "handed"
 
     def __init__(self) -> None:
-        super().__init__({"bootstrap.servers": "127.0.0.1:1"}, ["writers"], None)
+        with patch("arroyo_sync.leaders.offset_source.Asker", _Brokers):
+            super().__init__({"bootstrap.servers": "127.0.0.1:1"}, ["writers"], None)
         self._reports: queue.SimpleQueue[CommitReport | None] = queue.SimpleQueue()
         self._count = 0
 
@@ -76,10 +87,6 @@ class HandedSource(OffsetSource):
 
     def _missing(self) -> str:
         return "nothing"
-
-    @contextmanager
-    def _own_watermarks(self) -> Iterator[HighWatermarks]:
-        yield _Ends()
 
 
 class _Steps(ProcessingStrategyFactory[KafkaPayload]):
@@ -163,15 +170,21 @@ def test_the_callback_for_state_changes_may_take_a_snapshot() -> None:
 
 
 def test_a_log_handler_may_take_a_snapshot() -> None:
-    """For whatever is logged: here, that a leader went back, and that the local offset did."""
-    lines: list[str] = []
-    has_logged = threading.Semaphore(0)
+    """For whatever is logged: here, that the group's offset and the local one went back."""
+    lines: set[str] = set()
+    expected = "events[0]: group 'writers' went back from 5 to 3. "
+    is_released, has_logged = threading.Event(), threading.Event()
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             factory.snapshot()
-            lines.append(record.getMessage())
-            has_logged.release()
+            lines.add(record.getMessage())
+            if record.getMessage().startswith(expected):
+                has_logged.set()
+
+    def changed(topic: str, index: int, previous: object, current: Any) -> None:
+        if current[1].remote is not None:
+            is_released.set()
 
     handler = Handler()
     logger = logging.getLogger("arroyo_sync")
@@ -179,22 +192,23 @@ def test_a_log_handler_may_take_a_snapshot() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     try:
-        with follower() as (factory, source):
+        with follower(on_state_change=changed) as (factory, source):
             within_patience(lambda: factory.create_with_partitions(no_commit, {partition(0): 0}))
-            has_logged.acquire(timeout=PATIENCE_SECONDS)  # that flow_control() was never called
-            source.publish(5, 7)  # of a partition that isn't assigned, so that it counts at once
-            source.publish(3, 7)
-            assert has_logged.acquire(timeout=PATIENCE_SECONDS)
-            assert has_logged.acquire(timeout=PATIENCE_SECONDS)
+            source.publish(5)
+            assert is_released.wait(PATIENCE_SECONDS)
+            source.publish(3)
+            assert has_logged.wait(PATIENCE_SECONDS)
+            factory.manager.set_local_offset("events", 0, 5)
+            within_patience(lambda: factory.manager.set_local_offset("events", 0, 3))
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-    assert "events[7]: group 'writers' went back from 5 to 3" in lines
-    assert "events[7]: remote offset moved back from 5 to 3" in lines
+    assert "events[0]: local offset moved back from 5 to 3" in lines
 
 
-def test_a_signal_handler_may_take_a_snapshot_at_every_line() -> None:
+def test_a_signal_handler_may_take_a_snapshot_at_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the main thread does just then, and whichever lock it holds: it is interrupted at each line of ours."""
+    monkeypatch.setattr("arroyo_sync.leaders.leader_offsets.READ_WAIT_SECONDS", 0.0005)  # it comes to that often
     snapshots: list[Snapshot] = []
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ Guarantees
     - What it keeps is bounded, whatever is written: of the followed topic, the partitions below `MAX_PARTITIONS`; while
       no topic is known, that many partitions of any.
     - Every record is counted once, except that of the records of one key only those up to the last one that can be read
-      are looked at: what was superseded unseen isn't counted as malformed.
+      are parsed: what was superseded unseen isn't counted as malformed.
 
 Not thread-safe: for the reading thread. The counts may be read by any.
 """
@@ -43,12 +43,11 @@ from arroyo_sync.leaders.commit_report import CommitReport
 
 logger = logging.getLogger(__name__)
 
-
 KNOWN_KEYS = 10_000
 """How many keys' parts are remembered, of about 500 bytes each: no topic's name has more than 249 characters."""
 
 MAX_PARTITIONS = 2**15
-"""Of how many partitions reports are kept. A cluster of Kafka has fewer in all, and each takes half a kilobyte."""
+"""Of how many partitions reports are kept: of more than any topic has, and they take 25 MB."""
 
 MAX_TIME_SECONDS = 1e11
 """A message isn't written later than this, in the year 5138. In milliseconds it is still a number to count with."""

@@ -127,7 +127,7 @@ class CommitLogReader:
         self._wanted_data_topic: str | None = None
 
     def on_error(self, error: KafkaError) -> None:
-        """Told by librdkafka, out of ``poll``, of an error that isn't about one partition."""
+        """Called by librdkafka, within ``poll``, for an error that isn't about one partition."""
         self._errors.add(error)
         if not is_fatal(error) and self._throttle.should_log(error.code()):
             logger.warning("Commit log %s: %s. It is tried again", self._topic, error.str())
@@ -140,7 +140,7 @@ class CommitLogReader:
         Blocks; each call to the brokers has a timeout of about a second.
 
         :param consumer: used by nobody else, and not closed from here. Its ``error_cb`` is `on_error`.
-        :raises KafkaException: an error that can't be ridden out.
+        :raises KafkaException: an error that trying again doesn't mend.
         :raises BrokersUnreachable: no broker answered at the start.
         :raises CommitLogMissing: the topic doesn't exist, or not any more.
         """
@@ -200,7 +200,7 @@ class CommitLogReader:
     # Finding partitions.
 
     def _wait_for_topic(self, consumer: Consumer) -> list[int]:
-        """Block until the brokers tell of the topic's partitions. None: it is to stop."""
+        """Block until a broker lists the topic's partitions. Empty: it is to stop."""
         settings = self._settings
         servers = servers_of(settings.configuration)
         deadline = self._clock() + settings.connect_timeout
@@ -255,7 +255,7 @@ class CommitLogReader:
             logger.info("Commit log %s: partitions %s were added", self._topic, added)
 
     def _assign_found(self, consumer: Consumer) -> None:
-        """Begin to read what was found, once the brokers tell where it begins and ends."""
+        """Begin to read what was found, once the brokers have said where it begins and ends."""
         self._assign_at = self._clock() + RETRY_SECONDS
         try:
             spans = ask_spans(consumer, self._topic, self._partitions.found, ASK_TIMEOUT_SECONDS)

@@ -207,3 +207,18 @@ def test_whoever_sees_a_new_version_sees_its_offset() -> None:
             break
     assert (0, None) in looks
     assert (1, None) not in looks
+
+
+def test_no_change_is_left_undelivered_whenever_another_one_comes() -> None:
+    """Another thread changes an offset before each line of a change: whoever comes second may leave its own to the
+    first, which must then not have looked for the last time.
+    """
+    for line in count(1):
+        told: list[int] = []
+        manager = SynchronizedPartitionStateManager(lambda topic, partition, *states, told=told: told.append(partition))
+        other = partial(manager.set_remote_offset, "events", 1, 1)
+        reached, _ = with_another_thread_before_line(line, other, partial(manager.set_remote_offset, *KEY, 1))
+        if not reached:
+            break
+        assert sorted(told) == [0, 1], f"left before line {line}"
+    assert line > 20

@@ -103,6 +103,8 @@ def test_a_silent_group_is_told_before_it_is_a_stall(follower: Follower, told: l
     assert told == []
     look_at(follower, monitor, WAITING_AFTER_SECONDS)
     assert [(problem.kind, problem.group) for problem in told] == [(ProblemKind.NEVER_REPORTED, "typo")]
+    for_leader = [value for value, tags in follower.backend.of("arroyo_sync.waiting") if tags["waits_for"] == "leader"]
+    assert for_leader == [0, 0, 1]
 
 
 def test_a_wait_is_told_in_the_log_and_counted_after_a_heartbeat_and_a_half(

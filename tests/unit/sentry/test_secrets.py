@@ -39,6 +39,9 @@ REFUSED: dict[str, Callable[[dict[str, str]], object]] = {
     "CommitLogConsumer: brokers": lambda settings: CommitLogConsumer(
         {**settings, "bootstrap.servers": ""}, topic=Topic("log"), groups=["w"]
     ),
+    "CommitLogConsumer: a password that is no text": lambda settings: CommitLogConsumer(
+        {**settings, "sasl.password": [settings["sasl.password"]]}, topic=Topic("log"), groups=["w"]
+    ),
     "CommitLogConsumer: groups": lambda settings: CommitLogConsumer(settings, topic=Topic("log"), groups=[]),
     "GroupOffsetsSource": lambda settings: GroupOffsetsSource(settings, groups=[]),
     "CommitLogPublisher": lambda settings: CommitLogPublisher(

@@ -17,6 +17,7 @@ from arroyo.dlq import InvalidMessage
 from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import BrokerValue, Message, Partition, Topic
 
+from arroyo_sync import CommitLogPublisher
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.sentry.spans import ProcessSpans, PublishSpans
 from arroyo_sync.testing import RecordingStep
@@ -220,6 +221,24 @@ def test_a_published_commit_is_a_span_and_stays_as_it_is(transport: CatchingTran
     assert data["messaging.destination.name"] == "commits"
     assert data["messaging.message.id"] == "events:3:writers"
     assert data["messaging.message.body.size"] == len(RECORD.value)
+
+
+def test_a_leaders_step_publishes_through_it(transport: CatchingTransport) -> None:
+    """Where an assignment starts, and each commit; and the publisher learns the producer's settings through it."""
+
+    class TellingProducer(FakeProducer):
+        def get_config(self) -> dict[str, Any]:
+            return {"bootstrap.servers": "127.0.0.1:1"}
+
+    producer = TellingProducer()
+    spans = PublishSpans(producer, 1.0)
+    assert spans.get_config() == producer.get_config()
+    assert PublishSpans(FakeProducer(), 1.0).get_config() == {}
+    publisher = CommitLogPublisher(PublishSpans(FakeProducer(), 1.0), Topic("commits"), "writers")
+    step = publisher.step(lambda offsets, force=False: None, {PARTITION: 41})
+    step.terminate()
+    (transaction,) = transport.transactions
+    assert transaction["contexts"]["trace"]["data"]["messaging.message.id"] == "events:3:writers"
 
 
 def test_a_published_commit_is_part_of_the_span_that_it_happens_in(transport: CatchingTransport) -> None:

@@ -99,6 +99,11 @@ def test_a_line_for_each_grade_and_for_each_group() -> None:
 def test_a_leader_without_members_is_said_where_it_is_waited_for() -> None:
     """Stopped, not slow."""
     assert rows(shown(members={"writers": []}))[0].endswith("writers (no members)")
+    slow = replace(VERDICTS[3], grade=Grade.WAITING)
+    status = replace(STATUS, verdicts=(slow,))
+    assert rows(shown(status, members={"forwarder": []}))[0].endswith("the follower (no members)")
+    member = Member("f-1", "10.0.0.3", (0,))
+    assert rows(shown(status, members={"forwarder": [member]}))[0].endswith("the follower (f-1@10.0.0.3)")
 
 
 def test_all_is_well_is_green_and_a_stall_is_not() -> None:

@@ -28,8 +28,9 @@ Where a partition starts
 What a follower sees
     - *A leader dies between its commit and its report*: the report comes late. Whoever gets the partition next reports
       it at its start.
-    - *A leader dies between its report and the broker's copy of the commit* (Arroyo commits once a second): the next
-      owner starts further back, and reports that. The gate is shut until the leader has come that far again.
+    - *A leader dies between its report and the broker's copy of the commit* (Arroyo commits once a second, and with
+      ``arroyo.enable.auto.commit`` librdkafka every five): the next owner starts further back, and reports that. The
+      gate is shut until the leader has come that far again.
     - *Two members have a partition in turn*: the first one's last record may arrive after the second one's first. Then
       the remote offset goes back, until the second one's next report, at most a heartbeat later.
 
@@ -143,7 +144,8 @@ class CommitLogPublisher:
     def step(self, commit: Commit, partitions: Mapping[Partition, int]) -> PublishStep:
         """The last step of the pipeline, for what ``create_with_partitions`` was called with.
 
-        It commits where the new partitions start, which blocks as long as Arroyo's commit does, and publishes that.
+        It commits where the new partitions start, which blocks as long as Arroyo's commit does, and publishes that. The
+        ``orig_message_ts`` of such a report is the wall clock's time, since the message before isn't known.
         """
         check_callable("commit", commit, "the function that Arroyo hands to create_with_partitions")
         check_positions("partitions", partitions)

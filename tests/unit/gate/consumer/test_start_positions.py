@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from arroyo_sync.gate.start_positions import RETRY_SECONDS, StartPositions
+from arroyo_sync.gate.consumer.start_positions import RETRY_SECONDS, StartPositions
 from tests.support.fakes import Clock, ScriptedConsumer, ScriptedStep, partition
 from tests.support.pipelines import Pipeline, both_protocols
 

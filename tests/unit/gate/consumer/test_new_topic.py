@@ -10,7 +10,7 @@ from arroyo.types import Partition
 
 from arroyo_sync.core.errors import TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.gate import new_topic
+from arroyo_sync.gate.consumer import new_topic
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from tests.support.fakes import EVENTS, ScriptedConsumer, partition
 

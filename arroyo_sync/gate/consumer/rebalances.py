@@ -1,0 +1,126 @@
+"""Rebalances as the processor sees them: every one as an eager one, retained partitions read again, starts committed.
+
+Guarantees
+    - The positions that an assignment begins at are committed before the gate exists; see `StartPositions`.
+    - Partitions that are retained (KIP-848) are read again from the last offset that was staged for them, so nothing
+      that the old gate held, and nothing that the processor carried, is lost.
+    - The processor is told that they were revoked, and then assigned. Else it would keep what it buffered of them for
+      the dead-letter queue, and buffer it once more as it is read again.
+
+Threads: the processor's thread calls everything; the callbacks run inside the consumer's poll.
+
+Source: ``arroyo/processing/processor.py`` of 2.48 empties its dead-letter buffer for revoked partitions alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from arroyo.backends.abstract import Consumer
+from arroyo.types import Partition, Topic
+
+from arroyo_sync.gate.consumer.pauses import Pauses
+from arroyo_sync.gate.consumer.start_positions import StartPositions
+
+OnAssign = Callable[[Mapping[Partition, int]], None]
+OnRevoke = Callable[[Sequence[Partition]], None]
+
+
+class Rebalances:
+    """Stands between the inner consumer's callbacks and the processor's.
+
+    :param inner: the user's consumer.
+    :param pauses: its pauses, of which those of the old gate and of the processor end with a rebuild.
+    """
+
+    def __init__(self, inner: Consumer[Any], pauses: Pauses, start: StartPositions) -> None:
+        self._inner = inner
+        self._pauses = pauses
+        self._start = start
+        self.resume_offsets: dict[int, int] = {}
+        """Per partition index the offset to go back to: the last one staged, or the one the assignment began at. By
+        index, since it is written once a message and Arroyo's Partition is slow to hash."""
+        self._hidden: Collection[Partition] = ()  # partitions that `tell` leaves out; see `_hiding`
+
+    def subscribe(
+        self,
+        topics: Sequence[Topic],
+        on_assign: OnAssign | None,
+        on_revoke: OnRevoke | None,
+        on_nothing_left: Callable[[], None],
+    ) -> None:
+        """Subscribe the inner consumer.
+
+        :param on_assign: the processor's, as ``on_revoke``.
+        :param on_nothing_left: called when no partition is assigned any more.
+        """
+
+        def assigned(offsets: Mapping[Partition, int]) -> None:
+            self._pauses.forget(offsets)
+            for partition, offset in offsets.items():
+                self.resume_offsets[partition.index] = offset
+            self._start.commit(offsets)
+            retained = [each for each in self._inner.tell() if each not in offsets]
+            if retained and on_revoke is not None:
+                with self._hiding(offsets):
+                    on_revoke(retained)
+            retained_offsets = self._rewind(retained)
+            if on_assign is not None:
+                on_assign({**retained_offsets, **offsets})
+
+        def revoked(partitions: Sequence[Partition]) -> None:
+            self._pauses.forget(partitions)
+            gone = set(partitions)
+            retained = [each for each in self._inner.tell() if each not in gone]
+            if on_revoke is not None:
+                on_revoke([*partitions, *retained])
+            self._start.forget(partitions)
+            for partition in partitions:
+                self.resume_offsets.pop(partition.index, None)
+            if not retained:
+                on_nothing_left()
+                return
+            retained_offsets = self._rewind(retained)
+            if on_assign is not None:
+                with self._hiding(gone):
+                    on_assign(retained_offsets)
+
+        self._inner.subscribe(topics, on_assign=assigned, on_revoke=revoked)
+
+    def tell(self) -> Mapping[Partition, int]:
+        """The inner consumer's positions, of the partitions that are assigned as far as the processor knows."""
+        tell = self._inner.tell()
+        return {each: tell[each] for each in tell if each not in self._hidden} if self._hidden else tell
+
+    def sought(self, partition: Partition, offset: int) -> None:
+        """The partition is read on from here. What is held since lies below the last offset staged."""
+        self.resume_offsets[partition.index] = min(offset, self.resume_offsets.get(partition.index, offset))
+
+    def begin_elsewhere(self, partition: Partition, offset: int) -> None:
+        """The first message of the assignment is held, and lies past the position that it was to begin at."""
+        self.resume_offsets[partition.index] = offset
+        self._start.stage({partition: offset})
+
+    @contextmanager
+    def _hiding(self, partitions: Collection[Partition]) -> Iterator[None]:
+        """Within, `tell` leaves these out, which the inner consumer has already, or still."""
+        self._hidden = partitions
+        try:
+            yield
+        finally:
+            self._hidden = ()
+
+    def _rewind(self, retained: Collection[Partition]) -> Mapping[Partition, int]:
+        """Seek retained partitions back, and lift the pauses of the old gate and of the processor, before a new gate.
+
+        :returns: the offsets that their messages will begin at.
+        """
+        tell = self._inner.tell()
+        back = {each: min(tell[each], self.resume_offsets.get(each.index, tell[each])) for each in retained}
+        moved = {each: offset for each, offset in back.items() if offset != tell[each]}
+        if moved:
+            self._inner.seek(moved)
+        self._pauses.begin_anew(retained)
+        return back

@@ -1,0 +1,88 @@
+"""Arroyo's consumer of the data topic, with the settings that the gate wants wherever the user's are silent.
+
+A pause makes librdkafka throw away what it had prefetched of the partition, and fetch it again: so it is to prefetch
+little, to refill that soon, and to get little with one response. ``README.md`` has the numbers.
+
+Threads: any; a consumer that was made connects at once, as librdkafka's clients do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from arroyo.backends.kafka import KafkaConsumer
+
+from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.kafka.client_settings import check_configuration, make_client
+from arroyo_sync.kafka.error_callbacks import raise_if_refused
+
+logger = logging.getLogger(__name__)
+
+
+class _Wanted(NamedTuple):
+    """A setting of librdkafka's."""
+
+    names: tuple[str, ...]
+    """Its name, and the others that it has."""
+    value: int
+    costly_above: int
+    cost: str
+
+
+WANTED = (
+    _Wanted(("queued.min.messages",), 1_000, 10_000, "a pause throws so many prefetched messages away"),
+    _Wanted(("fetch.queue.backoff.ms",), 10, 100, "a small prefetch queue is refilled no sooner than after this"),
+    _Wanted(
+        ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+        300_000,
+        2**20,
+        "a pause throws so much of one response away",
+    ),
+)
+
+
+def data_consumer_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The user's settings, and what the gate wants where they are silent. A costly value of the user's is logged."""
+    settings: dict[str, Any] = {name: value for name, value in configuration.items() if value is not None}
+    if not settings.get("arroyo.enable.auto.commit"):
+        settings.setdefault("enable.auto.commit", False)  # Arroyo's consumer asks for both
+        settings.setdefault("enable.auto.offset.store", False)
+    settings.setdefault("error_cb", raise_if_refused)
+    for wanted in WANTED:
+        given = [name for name in wanted.names if name in settings]
+        if not given:
+            settings[wanted.names[0]] = wanted.value
+        for name in given:
+            if _number(settings[name]) > wanted.costly_above:
+                logger.warning(
+                    "%s=%s costs a follower much: %s. Leave it out, and it is %d",
+                    name,
+                    settings[name],
+                    wanted.cost,
+                    wanted.value,
+                )
+    return settings
+
+
+def make_data_consumer(configuration: Mapping[str, Any]) -> KafkaConsumer:
+    """Arroyo's consumer with `data_consumer_settings`.
+
+    :raises ConfigurationError: the settings can't be right, or Arroyo or librdkafka refuses them.
+    """
+    check_configuration("configuration", configuration)
+    settings = data_consumer_settings(configuration)
+    try:
+        return make_client(KafkaConsumer, settings)
+    except ConfigurationError:
+        raise
+    except ValueError as exc:
+        raise ConfigurationError(f"Arroyo refuses the configuration: {exc}") from exc
+
+
+def _number(value: object) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        return 0.0  # librdkafka says what is wrong with it
