@@ -301,10 +301,7 @@ class SynchronizedPartitionStateManager:
             return self.version != version or self._moved_condition.wait(timeout) or self.version != version
 
     def remove(self, partitions: Iterable[PartitionKey]) -> None:
-        """Forget these partitions: the follower doesn't read them any more. Both their offsets become unknown first.
-
-        For a caller that may hold a lock of its own: it calls `deliver` once it holds none.
-        """
+        """Forget these partitions; their offsets become unknown. The caller calls `deliver` once it holds no lock."""
         with self._lock:
             keys = [key for key in partitions if key in self._cells]
             self.store_remote_offsets([(key, None) for key in keys])
