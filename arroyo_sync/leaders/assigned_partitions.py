@@ -5,6 +5,7 @@ Not thread-safe: `LeaderOffsets` guards every use with its lock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -65,6 +66,8 @@ class AssignedPartitions:
         """Grows with every report of an assigned partition and every trust that begins."""
         self.known_ends: dict[PartitionKey, KnownEnd] = {}
         # These follow from the known ends and the table, and are kept to spare a search.
+        self.topics: Counter[str] = Counter()
+        """How many partitions of each topic there are."""
         self.unverified: Mapping[PartitionKey, int] = MappingProxyType(self._unverified)
         """The partitions with a pending offset: which end would verify one; `MAX_OFFSET`: none would."""
         self.unanswered: set[PartitionKey] = set()
@@ -76,6 +79,8 @@ class AssignedPartitions:
         """Nothing of the partition is verified any more. What was rejected stays so."""
         self.epoch += 1
         known_end.epoch = self.epoch
+        if key not in self.known_ends:
+            self.topics[key[0]] += 1
         self.known_ends[key] = known_end
         self.unanswered.add(key)
         for _, published_offset in self._table.filled(key):
@@ -84,7 +89,8 @@ class AssignedPartitions:
 
     def end_trust(self, key: PartitionKey) -> None:
         """The partition is no longer assigned."""
-        self.known_ends.pop(key, None)
+        if self.known_ends.pop(key, None) is not None:
+            self.topics[key[0]] -= 1
         self._unverified.pop(key, None)
         self.unanswered.discard(key)
         self.suspect.discard(key)

@@ -210,7 +210,7 @@ class LeaderOffsets:
     def topics(self) -> set[str]:
         """Of what topics partitions are assigned."""
         with self._lock:
-            return {topic for topic, _ in self._assigned.known_ends}
+            return {topic for topic, count in self._assigned.topics.items() if count}
 
     def unanswered(self) -> list[PartitionKey]:
         """Those of them that the brokers haven't answered about since trust began."""

@@ -1,17 +1,21 @@
 """Reads from the brokers how a follower and its leaders stand. It joins no group and writes nothing.
 
 Guarantees
-    - What it shows of one partition fits together: the follower's commits are asked for first, the leaders' offsets
-      next, and the ends last, so that an offset is never past the next one because it was asked for earlier.
+    - What it shows of one partition fits together: commits are asked for first, then what leaders published is read,
+      and the ends last, so that an offset is never past the next one because it was asked for earlier.
+    - Answers are partial: a broker that is down costs its own partitions an answer, and a group's coordinator that
+      group. `PartitionSnapshot.error` says so.
     - Every call to the brokers has a time limit.
 
-Threads: one, besides those of the `CommitLogConsumer` that reads the commit log.
+Threads: one calls it. Groups are asked side by side, on threads that end with the answer; the `CommitLogConsumer` that
+reads the commit log has its own.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,17 +26,19 @@ from arroyo_sync.core.checks import check_group, check_topic_name
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError, TopicMissing
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.asker import Asker, PartitionRange
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
-from arroyo_sync.kafka.committed_offsets import CommittedOffsets
 from arroyo_sync.kafka.errors import is_fatal, is_fatal_for_reading
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, ask_spans, list_partitions
+from arroyo_sync.leaders.commit_log.log_topic import list_partitions
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot, in_order
 from arroyo_sync.status.commit_log import LogScan
 
 ASK_TIMEOUT_SECONDS = 1.0
 FETCH_TIMEOUT_SECONDS = 3.0
 RETRY_SECONDS = 0.1
+PARTIAL_TIMEOUT_SECONDS = 10.0
+"""For an answer that may be missing: the others are shown without it."""
 STOP_TIMEOUT_SECONDS = 5.0
 
 FETCH_SETTINGS = {
@@ -82,7 +88,7 @@ class StatusReader:
             self._consumer = Consumer({**reader_settings(query.settings, self._on_error), **FETCH_SETTINGS})
         except KafkaException as error:
             raise ConfigurationError(f"librdkafka refuses the settings: {error.args[0].str()}") from error
-        self._committed = CommittedOffsets(query.settings, self._on_error)
+        self._asker = Asker(query.settings, self._on_error)
         self._manager = SynchronizedPartitionStateManager()  # the source wants one; nobody looks at it
 
     def __enter__(self) -> StatusReader:
@@ -95,7 +101,7 @@ class StatusReader:
         """Close the clients."""
         if self._commit_log is not None:
             self._commit_log.stop(STOP_TIMEOUT_SECONDS)
-        self._committed.close()
+        self._asker.stop(STOP_TIMEOUT_SECONDS)
         self._consumer.close()
 
     def read(self) -> Snapshot:
@@ -113,17 +119,16 @@ class StatusReader:
             self._commit_log.start(self._manager)
             self._commit_log.wait_until_ready(self.timeout)
         keys = [(self._query.topic, index) for index in indexes]
-        follower, leaders = self._ask_commits(keys)
+        commits = self._ask_commits(keys)
         published = None if self._commit_log is None else self._commit_log.published()
-        spans = ask_spans(self._consumer, self._query.topic, indexes, self.timeout)
+        ranges = self._asker.ranges(keys, min(self.timeout, PARTIAL_TIMEOUT_SECONDS))
         now = self._wall_clock()
         partitions = (
             self._partition(
                 key,
-                follower.get(key),
-                {group: commits.get(key) for group, commits in leaders.items()},
+                {group: of_group[key] for group, of_group in commits.items()},
                 None if published is None else published.get(key, {}),
-                spans[key[1]],
+                ranges[key],
                 now,
             )
             for key in keys
@@ -208,53 +213,69 @@ class StatusReader:
                 raise TopicMissing(f"topic {self._query.topic!r} doesn't exist at {servers}: is the name right?")
             return partitions
 
-    def _ask_commits(
-        self, keys: list[PartitionKey]
-    ) -> tuple[Mapping[PartitionKey, int], dict[str, Mapping[PartitionKey, int]]]:
-        """What the follower, and each leader group, has committed on the broker."""
-        groups = {self._query.follower_group, *self._query.leader_groups}
-        commits = {group: self._ask_commits_of(group, keys) for group in groups}
-        return commits[self._query.follower_group], {group: commits[group] for group in self._query.leader_groups}
+    def _ask_commits(self, keys: list[PartitionKey]) -> dict[str, Mapping[PartitionKey, int | KafkaError | None]]:
+        """What each group has committed on the brokers, the follower's among them."""
+        groups = sorted({self._query.follower_group, *self._query.leader_groups})
+        with ThreadPoolExecutor(len(groups), "arroyo-sync status") as pool:
+            answers = list(pool.map(lambda group: self._ask_commits_of(group, keys), groups))
+        return dict(zip(groups, answers, strict=True))
 
-    def _ask_commits_of(self, group: str, keys: list[PartitionKey]) -> Mapping[PartitionKey, int]:
-        deadline = time.monotonic() + self.timeout
+    def _ask_commits_of(self, group: str, keys: list[PartitionKey]) -> Mapping[PartitionKey, int | KafkaError | None]:
+        """Blocks until there is an answer for each, or for the timeout.
+
+        :raises KafkaException: the brokers refuse to tell.
+        """
+        deadline = time.monotonic() + min(self.timeout, PARTIAL_TIMEOUT_SECONDS)
         while True:
-            try:
-                return self._committed.ask(group, keys, self.timeout)
-            except KafkaException as error:
-                if is_fatal_for_reading(error.args[0]) or time.monotonic() >= deadline:
-                    raise
+            answers = self._asker.committed(group, keys, max(RETRY_SECONDS, deadline - time.monotonic()))
+            errors = [each for each in answers.values() if isinstance(each, KafkaError)]
+            refusals = [error for error in errors if is_fatal_for_reading(error)]
+            if refusals:
+                raise KafkaException(refusals[0])
+            if not errors or time.monotonic() >= deadline:
+                return answers
             time.sleep(RETRY_SECONDS)
 
     def _partition(
         self,
         key: PartitionKey,
-        follower_offset: int | None,
-        commits: Mapping[str, int | None],
+        commits: Mapping[str, int | KafkaError | None],
         published: Mapping[str, LeaderOffset] | None,
-        span: OffsetRange,
+        range: PartitionRange | KafkaError,
         now: float,
     ) -> PartitionSnapshot:
         leaders = []
-        for group, committed in sorted(commits.items()):
+        errors = [] if isinstance(range, PartitionRange) else [f"where it ends: {range.str()}"]
+        end = range.end if isinstance(range, PartitionRange) else None
+        for group in sorted(self._query.leader_groups):
+            commit = commits[group]
+            committed = None if isinstance(commit, KafkaError) else commit
             said = None if published is None else published.get(group)
             if said is None and not (self._commit_log is not None and self._query.reads_all):
                 # Nothing was published, or not lately: what it has committed counts.
                 said = LeaderOffset(committed, -1, 0.0)
-            leaders.append(_leader(group, said, committed, span.end, now))
+                if isinstance(commit, KafkaError):
+                    errors.append(f"what group {group!r} has committed: {commit.str()}")
+            leaders.append(_leader(group, said, committed, end, now))
         offsets = [None if leader.is_rejected else leader.published_offset for leader in leaders]
         known = [offset for offset in offsets if offset is not None]
+        local = commits[self._query.follower_group]
+        if isinstance(local, KafkaError):
+            errors.append(f"what group {self._query.follower_group!r} has committed: {local.str()}")
         return PartitionSnapshot(
             *key,
-            local_offset=follower_offset,
+            local_offset=None if isinstance(local, KafkaError) else local,
             remote_offset=min(known) if known and len(known) == len(offsets) else None,
-            low_watermark=span.start,
-            high_watermark=span.end,
+            low_watermark=range.begin if isinstance(range, PartitionRange) else None,
+            high_watermark=end,
             leaders=tuple(leaders),
+            error="; ".join(errors) or None,
         )
 
 
-def _leader(group: str, said: LeaderOffset | None, committed: int | None, end: int, now: float) -> LeaderSnapshot:
+def _leader(
+    group: str, said: LeaderOffset | None, committed: int | None, end: int | None, now: float
+) -> LeaderSnapshot:
     if said is None or said.offset is None:
         return LeaderSnapshot(group, committed_offset=committed, has_reported=said is not None)
     published_at = said.timestamp_ms / 1000 if said.timestamp_ms >= 0 else None
@@ -264,6 +285,6 @@ def _leader(group: str, said: LeaderOffset | None, committed: int | None, end: i
         published_at=published_at,
         age_seconds=None if published_at is None else max(0.0, now - published_at),
         committed_offset=committed,
-        is_rejected=said.offset > end,
+        is_rejected=end is not None and said.offset > end,
         has_reported=True,
     )

@@ -155,4 +155,5 @@ def test_what_was_published_is_verified_partition_by_partition(
         assert remote.of((TOPIC, 0)) is None
         assert not world.dead.is_serving
         world.dead.start()
+        world.kafka.wait_until_ready()
         remote.wait_for(10, 0, TOPIC)
