@@ -5,7 +5,7 @@ Pure: no Kafka, no thread, no clock.
 Guarantees
     - A partition's state is a function of its two offsets and nothing else.
     - ``version`` grows with every remote offset that moves, and before a waiter is woken. A reader that notes the
-      version, then looks at the offsets, then waits for another version can't miss a move.
+      version, then reads the offsets, then waits for another version can't miss a move.
     - A state change calls the callback once, in the order of the changes, one call at a time, and with no lock of this
       package held. So the callback, like a log handler, may take a snapshot, wait for another thread or change an
       offset; a change that it makes is delivered after it has returned.
@@ -244,7 +244,7 @@ class SynchronizedPartitionStateManager:
     def wake(self, partitions: Iterable[PartitionKey] = ()) -> None:
         """End every `wait_for_move` though no offset moved, so that the gate asks its source again.
 
-        :param partitions: what the gate is to look at as if their remote offsets had moved.
+        :param partitions: what the gate is to read as if their remote offsets had moved.
         """
         with self._lock:
             self._moved.update(partitions)
