@@ -41,6 +41,7 @@ from arroyo_sync.kafka.arroyo_consumer import (
     is_kip848,
     outermost_factory,
 )
+from arroyo_sync.kafka.rebalance_protocol import refuse_old_brokers
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.observe.grade import Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts
@@ -162,10 +163,15 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
 
         :param configuration: librdkafka's settings and Arroyo's, ``bootstrap.servers`` and ``group.id`` at least. Where
             it is silent, the consumer gets what suits the gate; see `data_consumer_settings`.
+            With ``group.protocol=consumer`` the brokers are asked whether they know it; if they don't, the processor
+            ends with `ConfigurationError`.
         :raises ConfigurationError: the settings can't be right, or as `flow_control`.
         """
+        consumer = make_data_consumer(configuration)
+        if is_kip848(consumer):
+            refuse_old_brokers(configuration, self.manager.fail)
         # Its payloads are KafkaPayload, as those of any factory that is given a consumer of Kafka.
-        return self.flow_control(cast("Consumer[TPayload]", make_data_consumer(configuration)))
+        return self.flow_control(cast("Consumer[TPayload]", consumer))
 
     def flow_control(self, consumer: Consumer[TPayload]) -> FlowControlledConsumer[TPayload]:
         """The consumer to give to the StreamProcessor, around yours, if `consumer` doesn't serve.

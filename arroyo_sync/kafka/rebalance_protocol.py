@@ -3,18 +3,23 @@
 librdkafka doesn't tell: against an older broker such a consumer waits for ever, without an error or a log line (tried
 with librdkafka 2.14 on Kafka 3.6.2 and 3.9.1). So the broker's own settings are asked.
 
-Threads: it blocks, so it is called from a thread that may wait.
+Threads: `broker_without_kip848` blocks. `refuse_old_brokers` calls it on a daemon thread of its own, which ends with
+the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource
 
+from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.kafka.client_settings import admin_settings, make_client
+
+ASK_TIMEOUT_SECONDS = 10.0
 
 PROTOCOLS_SETTING = "group.coordinator.rebalance.protocols"
 """The rebalance protocols that a broker's coordinator serves; brokers have it since 3.7."""
@@ -64,3 +69,23 @@ def broker_without_kip848(configuration: Mapping[str, Any], timeout: float) -> s
         if lacks_kip848({name: entry.value for name, entry in settings.items()}):
             return resources[resource]
     return None
+
+
+def refuse_old_brokers(configuration: Mapping[str, Any], refuse: Callable[[ConfigurationError], object]) -> None:
+    """Ask whether all brokers know KIP-848, without waiting for the answer.
+
+    :param refuse: called with the error if one doesn't, on another thread.
+    """
+
+    def ask() -> None:
+        broker = broker_without_kip848(configuration, ASK_TIMEOUT_SECONDS)
+        if broker is not None:
+            refuse(
+                ConfigurationError(
+                    f"broker {broker} doesn't know group.protocol=consumer (KIP-848), and librdkafka would wait for "
+                    "ever: it needs Kafka 4.0 or later. Leave group.protocol out, or switch the protocol on "
+                    f"({PROTOCOLS_SETTING})"
+                )
+            )
+
+    threading.Thread(target=ask, name="arroyo-sync: do the brokers know KIP-848?", daemon=True).start()
