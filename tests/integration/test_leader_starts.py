@@ -153,6 +153,15 @@ def test_an_idle_leader_is_reported_after_a_restart_on_a_commit_log_that_was_cre
     scene.log().wait_for(scene.all_at(20))
 
 
+def test_an_idle_leader_that_lives_on_is_reported_on_a_commit_log_that_is_created_anew(scene: Scene) -> None:
+    """By its next heartbeat."""
+    scene.create(partitions=3, messages=20)
+    scene.leader()
+    scene.log().wait_for(scene.all_at(20))
+    scene.kafka.recreate_topic(scene.log_topic)
+    scene.log().wait_for(scene.all_at(20))
+
+
 def test_a_member_that_takes_over_idle_reports_what_its_predecessor_could_not(scene: Scene) -> None:
     """The predecessor committed, and its commit log was down: the commits on the broker tell."""
     scene.create(partitions=3, messages=20)
