@@ -1,4 +1,4 @@
-"""Whether something that may happen often should be logged now; and a mark for lines that are reported elsewhere too."""
+"""Whether something that may happen often should be logged now; and a mark for lines that are sent elsewhere too."""
 
 from __future__ import annotations
 

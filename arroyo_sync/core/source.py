@@ -177,7 +177,7 @@ class EndOffsetsSource(Protocol):
     """A source that can ask where the data topic's partitions end."""
 
     def end_offsets(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
-        """Where the partitions end, or ended when their brokers answered last. Those that no broker answered about are missing.
+        """Where the partitions end, or ended when their brokers answered last. Those without any answer are missing.
 
         Blocks until the brokers have answered, for at most ``timeout`` seconds. For one thread, which is not the
         processor's.
