@@ -5,6 +5,7 @@ Not thread-safe: `LeaderOffsets` guards every use with its lock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from arroyo_sync.core.state import MAX_OFFSET, PartitionKey
 from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.offset_table import OffsetTable
 from arroyo_sync.leaders.published_offset import PublishedOffset
-from arroyo_sync.leaders.verification import SUSPECT, KnownEnd, Reason, TopicId
+from arroyo_sync.leaders.verification import SUSPECT, VERIFIED, KnownEnd, Reason, TopicId
 
 
 class Rejection(NamedTuple):
@@ -49,6 +50,8 @@ class Survey(NamedTuple):
     remote_offset: int | None
     is_newly_unverified: bool
     """Whether `AssignedPartitions.unverified` has another offset of it."""
+    is_rejected: bool
+    """Whether an offset is rejected."""
 
 
 class AssignedPartitions:
@@ -65,6 +68,8 @@ class AssignedPartitions:
         """Grows with every report of an assigned partition and every trust that begins."""
         self.known_ends: dict[PartitionKey, KnownEnd] = {}
         # These follow from the known ends and the table, and are kept to spare a search.
+        self.topics: Counter[str] = Counter()
+        """How many partitions of each topic there are."""
         self.unverified: Mapping[PartitionKey, int] = MappingProxyType(self._unverified)
         """The partitions with a pending offset: which end would verify one; `MAX_OFFSET`: none would."""
         self.unanswered: set[PartitionKey] = set()
@@ -76,6 +81,8 @@ class AssignedPartitions:
         """Nothing of the partition is verified any more. What was rejected stays so."""
         self.epoch += 1
         known_end.epoch = self.epoch
+        if key not in self.known_ends:
+            self.topics[key[0]] += 1
         self.known_ends[key] = known_end
         self.unanswered.add(key)
         for _, published_offset in self._table.filled(key):
@@ -84,7 +91,8 @@ class AssignedPartitions:
 
     def end_trust(self, key: PartitionKey) -> None:
         """The partition is no longer assigned."""
-        self.known_ends.pop(key, None)
+        if self.known_ends.pop(key, None) is not None:
+            self.topics[key[0]] -= 1
         self._unverified.pop(key, None)
         self.unanswered.discard(key)
         self.suspect.discard(key)
@@ -165,26 +173,35 @@ class AssignedPartitions:
         row = self._table.row(key)
         remote_offset: int | None = MAX_OFFSET if row else None
         lowest: int | None = None
-        is_suspect = False
+        is_suspect = is_rejected = False
         for each in row:
             if each is None:
                 remote_offset = None
                 continue
-            in_force, pending = each.in_force, each.lowest_pending
+            in_force = each.in_force
             if in_force is None:
                 remote_offset = None
             elif remote_offset is not None and in_force < remote_offset:
                 remote_offset = in_force
-            if pending is not None:
-                lowest = pending if lowest is None or pending < lowest else lowest
-                is_suspect = is_suspect or each.verdict is SUSPECT
-        (self.suspect.add if is_suspect else self.suspect.discard)(key)
+            if each.verdict is VERIFIED:
+                continue
+            pending = each.lowest_pending
+            if pending is None:
+                is_rejected = is_rejected or each.is_rejected
+                continue
+            lowest = pending if lowest is None or pending < lowest else lowest
+            is_suspect = is_suspect or each.verdict is SUSPECT
+        if is_suspect:
+            self.suspect.add(key)
+        elif self.suspect:
+            self.suspect.discard(key)
         if lowest is None:
-            self._unverified.pop(key, None)
-            return Survey(remote_offset, False)
+            if self._unverified:
+                self._unverified.pop(key, None)
+            return Survey(remote_offset, False, is_rejected)
         is_newly_unverified = self._unverified.get(key) != lowest
         self._unverified[key] = lowest
-        return Survey(remote_offset, is_newly_unverified)
+        return Survey(remote_offset, is_newly_unverified, is_rejected)
 
     def take_rejections(self, key: PartitionKey) -> list[Rejection]:
         """What of the partition is rejected, each report once."""

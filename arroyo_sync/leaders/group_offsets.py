@@ -32,7 +32,7 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import servers_of
 from arroyo_sync.kafka.committed_offsets import Commits
 from arroyo_sync.kafka.errors import is_fatal, no_broker_answered
-from arroyo_sync.leaders.commit_report import CommitReport
+from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.offset_source import OffsetSource
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class GroupOffsetsSource(OffsetSource):
                 self._known.discard((key, group))
             else:
                 continue
-            reports.append(CommitReport(key, group, offset, -1, 0, self._answers))
+            reports.append(CommitReport(key, group, offset, -1, FROM_BROKER, self._answers))
         for error in errors:
             self._data_errors.raise_fatal(KafkaException(error))
         if errors:

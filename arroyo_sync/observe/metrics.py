@@ -139,7 +139,8 @@ RECORDS_SKIPPED = MetricDef(
     Kind.COUNTER,
     "record",
     ("reason",),
-    "Records that this follower has no use for: `other_group`, or `logical_offset` (-1 and the like).",
+    "Records that this follower has no use for: `other_group`, `other_topic` (or more partitions than are kept), or "
+    "`logical_offset` (-1 and the like).",
 )
 RECORDS_MALFORMED = MetricDef(
     "arroyo_sync.commit_log.malformed",

@@ -165,6 +165,7 @@ class MetricsReporter:
             self._send(backend, COMMIT_LOG_LAG, source.lag)
         self._count(backend, RECORDS_READ, source.read)
         self._count(backend, RECORDS_SKIPPED, source.other_groups, "other_group")
+        self._count(backend, RECORDS_SKIPPED, source.other_topics, "other_topic")
         self._count(backend, RECORDS_SKIPPED, source.logical, "logical_offset")
         for reason, count in source.malformed.items():
             self._count(backend, RECORDS_MALFORMED, count, reason)

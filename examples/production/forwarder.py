@@ -22,7 +22,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies import CommitOffsets, RunTask
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
@@ -31,7 +31,7 @@ from arroyo.types import Commit, Message, Partition, Topic
 from arroyo.utils.metrics import Metrics, Tags, configure_metrics
 from datadog.dogstatsd.base import DogStatsd
 
-from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory, raise_if_refused, tune_interpreter
+from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory, tune_interpreter
 
 logger = logging.getLogger("forwarder")
 
@@ -112,22 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = kafka_settings(os.environ)
     commit_log = CommitLogConsumer(settings, topic=Topic(options.commit_log_topic), groups=set(options.leader_group))
     factory = SynchronizedStrategyFactory(ForwarderFactory(options.healthcheck_file), commit_log)
-    consumer = KafkaConsumer(
-        {
-            **settings,
-            "error_cb": raise_if_refused,  # a wrong password ends the process, where Arroyo would retry in silence
-            "group.id": options.consumer_group,
-            "auto.offset.reset": "earliest",
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "queued.min.messages": 1000,
-            "fetch.queue.backoff.ms": 10,
-            "max.partition.fetch.bytes": 300_000,
-        }
-    )
-    processor = StreamProcessor(
-        factory.flow_control(consumer), Topic(options.topic), factory, join_timeout=options.join_timeout
-    )
+    consumer = factory.consumer({**settings, "group.id": options.consumer_group, "auto.offset.reset": "earliest"})
+    processor = StreamProcessor(consumer, Topic(options.topic), factory, join_timeout=options.join_timeout)
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: processor.signal_shutdown())
     processor.run()  # what ends it is raised, and the exit status is 1: Kubernetes starts it again

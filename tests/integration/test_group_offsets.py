@@ -123,10 +123,10 @@ def test_an_impossible_commit_never_opens_the_gate(field: Field, caplog: pytest.
 def test_messages_received_prove_commits(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they prove what is published on a commit log."""
     monkeypatch.setattr("arroyo_sync.leaders.verifier.Verifier.ask", lambda self: 60.0)
-    field.commit(field.fast, 50)
     source = field.source(field.fast)
     with running(source) as remote:
-        source.assign({(field.topic, 0): 0}, None)
+        remote.assign(source, 0, reach=0, topic=field.topic)
+        field.commit(field.fast, 50)
         remote.wait_until(lambda: bool(source.unverified), "the commit to be read")
         remote.receive(field.topic, 0, 49, source)
         assert remote.of((field.topic, 0)) is None

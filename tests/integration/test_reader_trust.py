@@ -9,12 +9,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 
 import pytest
+from arroyo.backends.kafka import KafkaPayload
+from arroyo.types import BrokerValue, Message, Partition, Topic
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from arroyo_sync.core.errors import SourceDied, TopicRecreated
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
 from arroyo_sync.kafka.asker import Asker, PartitionRange
 from arroyo_sync.leaders import verifier
@@ -217,6 +222,39 @@ def test_what_the_followers_own_client_has_fetched_proves_what_is_published(
         log.publish(150, topic=data.name)
         remote.wait_until(lambda: bool(source.unverified), "the record to be read")
         remote.wait_until(lambda: is_in_force(150), "the gate to read them again")
+
+
+def test_a_sought_offset_lets_no_impossible_report_through(kafka: Kafka, data: DataTopic, log: CommitLog) -> None:
+    """The partition ends at 2, whatever the follower seeks."""
+    data.grow(2)
+    with reading(kafka, log.topic) as (source, remote):
+        source.assign({data.key: 0}, None)
+        partition = Partition(Topic(data.name), 0)
+        buffers = PartitionBuffers(
+            remote.manager,
+            source,
+            {partition: 0},
+            limits=HoldLimits(),
+            report_interval_seconds=0.0,
+            watermarks=None,
+            clock=time.monotonic,
+        )
+        for offset in range(2):
+            value = BrokerValue(KafkaPayload(None, b"x", []), partition, offset, datetime(2024, 1, 1))
+            buffers.hold(buffers.by_index[0], offset, Message(value))
+        log.publish(2, topic=data.name)
+        remote.wait_for(2, topic=data.name)
+        buffers.seek(partition, 900)
+        remote.history.clear()
+        log.publish(900, topic=data.name)
+
+        def is_rejected() -> bool:
+            buffers.refresh_remote_offsets()
+            buffers.report_local_offsets()
+            return source.statistics().impossible == 1
+
+        remote.wait_until(is_rejected, "the report to be rejected")
+        assert {offset for key, offset in remote.history if key == data.key} <= {2, None}
 
 
 def test_a_data_topic_that_is_not_where_it_is_asked_for_is_said_so(

@@ -67,7 +67,7 @@ def test_the_six_lines_gate_a_follower(topics: Kafka, run: Callable[[str], subpr
     key, value = encode(CommitRecord("events", 0, "snuba-consumers", 1, 0.0, None))
     producer.produce("snuba-commit-log", value, key)
     producer.flush(30)
-    process = run(YOUR_OWN_FACTORY + block_with("StreamProcessor(consumer"))
+    process = run(YOUR_OWN_FACTORY + block_with("ForwarderFactory(), commit_log"))
     try:
         assert process.stdout is not None
         lines = iter(process.stdout)
@@ -109,12 +109,8 @@ def test_a_leader_that_is_told_to_stop_ends_cleanly_with_all_published(
     producer.produce("events", b"one more")
     producer.flush(30)
     end = topics.watermarks("events")[0][1]
-    follower = block_with("StreamProcessor(consumer")
-    config = follower[follower.index("config = {") : follower.index("commit_log =")]
-    config = config.replace("post-process-forwarder", "snuba-consumers")
-    config += 'config |= {"enable.auto.commit": False, "enable.auto.offset.store": False}\n'
     factory, processor = block_with("CommitLogPublisher("), block_with("LeaderFactory(), join_timeout")
-    process = run("from arroyo import Topic\n" + factory + config + processor)
+    process = run("from arroyo import Topic\n" + factory + processor)
 
     def has_committed() -> bool:
         return process.poll() is not None or topics.committed_offsets("snuba-consumers", "events") == {0: end}

@@ -27,6 +27,7 @@ STATISTICS = SourceStatistics(
     alive=True,
     read=100,
     other_groups=40,
+    other_topics=7,
     logical=1,
     tombstones=2,
     malformed={"key": 3, "offset": 4},

@@ -243,6 +243,15 @@ TARGETS: Mapping[str, Target] = {
         lambda: {"consumer": local_consumer()},
         more={"consumer": {"a confluent client": lambda: ConfluentProducer({"log_level": 0})}},
     ),
+    "SynchronizedStrategyFactory.consumer": Target(
+        lambda **arguments: (
+            arroyo_sync.SynchronizedStrategyFactory(Steps(), ManualSource(), monitor_interval=None)
+            .consumer(**arguments)
+            .close()
+        ),
+        lambda: {"configuration": {**SETTINGS, "group.id": "follower"}},
+        more={"configuration": HOSTILE_SETTINGS},
+    ),
     "SynchronizedStrategy": Target(
         lambda **arguments: arroyo_sync.SynchronizedStrategy(**arguments),
         lambda: {

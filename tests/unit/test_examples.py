@@ -334,7 +334,7 @@ def test_wrong_flags_are_refused(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        pytest.param(["--synchronize-commit-log-topic", "a:b"], "holds ':'", id="colon in the commit log"),
+        pytest.param(["--synchronize-commit-log-topic", "a:b"], "topic.name='a:b'", id="colon in the commit log"),
         pytest.param(["--synchronize-commit-log-topic", ""], "topic", id="empty commit log"),
         pytest.param(["--bootstrap-servers", ""], "names no brokers", id="no brokers"),
     ],

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
 
+from arroyo_sync.core.checks import is_topic_name
 from arroyo_sync.core.errors import MalformedRecord
 
 MAX_OFFSET = 2**63 - 1
@@ -47,7 +48,6 @@ MAX_TOPIC_ID_BYTES = 64
 """Kafka's take 22."""
 
 _KEY = re.compile(rb"([a-zA-Z0-9._-]{1,249}):(0|[1-9][0-9]{0,9}):(.+)", re.DOTALL)
-_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 _SHOWN_BYTES = 80
 # What Arroyo writes, and with no blanks Snuba's Rust consumer. What is released waits for its decoding, which takes a
@@ -164,7 +164,7 @@ def check_topic_name(topic: str) -> None:
             SkipReason.KEY.value,
             f"the topic's name {topic!r} holds ':', which separates the parts of a record's key, topic:partition:group",
         )
-    if _TOPIC_NAME.fullmatch(topic) is None:
+    if not is_topic_name(topic):
         raise MalformedRecord(
             SkipReason.KEY.value,
             f"the topic's name {topic[:_SHOWN_BYTES]!r} isn't 1 to 249 letters of ASCII, digits, '.', '_' and '-'",
@@ -196,7 +196,7 @@ def _wrong_in(key: bytes | None) -> str:
     parts = key.split(b":", 2)
     if len(parts) < 3 or not parts[0] or not parts[2]:
         return f"not topic:partition:group: {_shown(key)}"
-    if _TOPIC_NAME.fullmatch(parts[0].decode("latin-1")) is None:
+    if not is_topic_name(parts[0].decode("latin-1")):
         return f"no topic's name in {_shown(key)}"
     return f"no partition index in {_shown(key)}"
 

@@ -112,9 +112,9 @@ class Remote:
             return self.manager.cell(*key).remote
         return unassigned_remote(self.source._offsets, key)
 
-    def assign(self, source: OffsetSource, partition: int, reach: int) -> None:
-        """As the gate does; and the brokers, which have no such topic, answer that it reaches so far."""
-        key = (EVENTS, partition)
+    def assign(self, source: OffsetSource, partition: int, reach: int, topic: str = EVENTS) -> None:
+        """As the gate does; and in place of the brokers it is answered that the partition reaches so far."""
+        key = (topic, partition)
         source.assign({key: 0}, None)
         answers = {key: PartitionRange(0, reach)}
         source._offsets.apply_answers(answers, source._offsets.begin_question(answers), {})

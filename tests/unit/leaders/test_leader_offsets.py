@@ -13,12 +13,12 @@ import pytest
 
 from arroyo_sync.core.state import MAX_OFFSET, PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.asker import PartitionRange
-from arroyo_sync.leaders.assigned_partitions import Question, Rejection
+from arroyo_sync.leaders.assigned_partitions import Question, Rejection, Truncation
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.offset_table import CHUNK
 from arroyo_sync.leaders.rewinds import Rewind
-from arroyo_sync.leaders.verification import Reason
+from arroyo_sync.leaders.verification import Reason, TopicId
 from tests.support.assigned import read_without_end
 
 KEY = ("events", 0)
@@ -437,6 +437,92 @@ def test_the_same_impossible_offset_published_again_is_judged_again() -> None:
     assert (fixture.remote(), dict(fixture.offsets.unverified)) == (None, {KEY: 100})
     assert fixture.ask(100) == []
     assert fixture.remote() == 100
+
+
+def test_a_commit_that_is_merely_read_again_is_not_judged_again() -> None:
+    """Else a topic that was created again would grow past it. Another commit is."""
+    fixture = Fixture()
+    fixture.assign(KEY)
+
+    def commit(offset: int) -> None:
+        fixture.offsets.apply([CommitReport(KEY, "g", offset, -1, FROM_BROKER, next(fixture._positions))], NOW)
+
+    commit(100)
+    assert len(fixture.ask(95)) == 1
+    commit(100)
+    assert (fixture.ask(200), fixture.remote()) == ([], None)
+    commit(99)
+    assert fixture.remote() == 99
+
+
+def test_a_lower_answer_begins_trust_anew() -> None:
+    """What lies beyond is rejected, and the rest is verified by the next answer; only then is anything in force."""
+    fixture = Fixture("a", "b")
+    fixture.assign(KEY)
+    fixture.publish(50, "a")
+    fixture.publish(100, "b")
+    fixture.ask(100)
+    assert fixture.remote() == 50
+    question = fixture.offsets.begin_question([KEY])
+    assert fixture.offsets.apply_answers({KEY: PartitionRange(0, 60)}, question, {}) == [Truncation(KEY, 100, 60)]
+    assert fixture.offsets.take_rejections() == [Rejection(KEY, "b", 100, Reason.BEYOND_END, 60)]
+    assert (fixture.remote(), fixture.offsets.unanswered()) == (None, [KEY])
+    fixture.offsets.received(KEY, 120)
+    fixture.ask(130)
+    assert fixture.remote() is None, "the rejected one stays so, however far the partition has grown"
+    fixture.publish(55, "b")
+    assert fixture.remote() == 50
+
+
+def test_what_was_received_since_the_question_is_known_after_a_lower_answer() -> None:
+    """A busy partition must not flap. What was received before counts no more, nor does what the client had cached."""
+    fixture = Fixture()
+    fixture.assign(KEY, cached=7)
+    cell = fixture.manager.cell(*KEY)
+    cell.received = 100
+    question = fixture.offsets.begin_question([KEY])
+    cell.received = 105
+    (truncation,) = fixture.offsets.apply_answers({KEY: PartitionRange(0, 60)}, question, {})
+    assert truncation == Truncation(KEY, 100, 105)
+
+    fixture = Fixture()
+    fixture.assign(KEY, cached=7)
+    cell = fixture.manager.cell(*KEY)
+    cell.received = 100
+    fixture.answer({KEY: PartitionRange(0, 60)})
+    fixture.answer({KEY: PartitionRange(0, 60)})
+    fixture.publish(100)
+    fixture.offsets.cached({KEY: 100})
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (None, {KEY: 100})
+    cell.received = 101
+    fixture.offsets.received(KEY, 101)
+    assert fixture.remote() == 100
+
+
+def test_an_answer_that_is_lower_than_what_became_known_meanwhile_lowers_nothing() -> None:
+    """It is merely older."""
+    fixture = Fixture()
+    fixture.assign(KEY)
+    question = fixture.offsets.begin_question([KEY])
+    fixture.offsets.received(KEY, 100)
+    fixture.publish(100)
+    assert fixture.offsets.apply_answers({KEY: PartitionRange(0, 60)}, question, None) == []
+    assert fixture.remote() == 100
+
+
+def test_a_topic_id_that_becomes_known_judges_what_waited_for_it() -> None:
+    """In all partitions of that topic; each rejection is told once."""
+    fixture = reading()
+    for key in (KEY, OTHER):
+        reports = [CommitReport(key, "g", 5, 0, 0, next(fixture._positions), None, "one")]
+        fixture.offsets.apply(reports, NOW)
+    assert (fixture.remote(), fixture.remote(OTHER)) == (None, None)
+    fixture.offsets.set_topic_id("events", TopicId("one"))
+    assert (fixture.remote(), fixture.remote(OTHER)) == (5, 5)
+    fixture.offsets.apply([CommitReport(KEY, "g", 6, 0, 0, next(fixture._positions), None, "two")], NOW)
+    (rejection,) = fixture.offsets.take_rejections()
+    assert (rejection.offset, rejection.reason) == (6, Reason.EARLIER_TOPIC)
+    assert (fixture.remote(), fixture.offsets.take_rejections()) == (None, [])
 
 
 def test_an_answer_judges_only_what_was_published_before_the_question() -> None:

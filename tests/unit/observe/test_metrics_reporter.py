@@ -70,6 +70,7 @@ def test_counters_tell_what_is_new(reporter: MetricsReporter, backend: Recording
     ]
     assert backend.of("arroyo_sync.commit_log.skipped") == [
         (40, {"reason": "other_group"}),
+        (7, {"reason": "other_topic"}),
         (1, {"reason": "logical_offset"}),
     ]
     assert backend.of("arroyo_sync.commit_log.tombstones") == [(2, {})]
