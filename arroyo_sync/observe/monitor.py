@@ -3,12 +3,12 @@
 Guarantees
     - Nothing of this runs on the processor's or the source's thread, and none of them waits for it. It has no Kafka
       client: the source asks the brokers for it.
-    - Whatever a look raises (a metrics backend, the user's ``on_stall``) is logged, at most once a minute, and the next
-      look takes place all the same.
-    - `Monitor.stop` takes a last look, so that what ended the follower is told.
+    - Whatever a check raises (a metrics backend, the user's ``on_stall``) is logged, at most once a minute, and the
+      next check takes place all the same.
+    - `Monitor.stop` checks a last time, so that what ended the follower is reported.
 
 Threads
-    One daemon thread, begun by `Monitor.start`, looks once in ``interval`` seconds; the last look, in `Monitor.stop`,
+    One daemon thread, begun by `Monitor.start`, checks once in ``interval`` seconds; the last check, in `Monitor.stop`,
     is on the caller's.
 """
 
@@ -50,7 +50,7 @@ class Monitor:
     :param stalled_after: seconds without progress, while messages wait, that make a stall.
     :param on_stall: called once for each partition that begins to stand still, on the monitor's thread; or "raise", and
         the processor ends with `FollowerStalled`.
-    :param interval: seconds between two looks; ``None``: none are taken.
+    :param interval: seconds between two checks; ``None``: there are none.
     :param clock: monotonic seconds.
     """
 
@@ -88,18 +88,18 @@ class Monitor:
         """What stood still at the last check, longest first. Replaced whole; any thread may read it."""
         self._keys: tuple[PartitionKey, ...] = ()
         self.ends: Mapping[PartitionKey, int] = {}
-        """Where the partitions end, as of the last look. Replaced whole by the monitor's thread; any may read it."""
+        """Where the partitions end, as of the last check. Replaced whole by the monitor's thread; any may read it."""
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Begin to look. Called again, it does nothing. Called by the processor's thread alone."""
+        """Begin to check. Called again, it does nothing. Called by the processor's thread alone."""
         if self._thread is None and self._interval is not None:
             self._thread = threading.Thread(target=self._run, name="arroyo-sync monitor", daemon=True)
             self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Take a last look and end the thread, within ``timeout`` seconds unless the last look blocks."""
+        """Check a last time and end the thread, within ``timeout`` seconds unless that check blocks."""
         if self._thread is None or self._stopping.is_set():
             return
         self._stopping.set()
@@ -113,7 +113,7 @@ class Monitor:
             self._check()
         except Exception:
             if self._throttle.should_log("check"):
-                logger.exception("The monitor's look failed; it goes on")
+                logger.exception("The monitor's check failed; it goes on")
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval):
@@ -121,7 +121,7 @@ class Monitor:
             self.check_once()
 
     def refresh_ends(self) -> None:
-        """Ask where the partitions of the last look end. Blocks, for half a second at most. Never raises."""
+        """Ask where the partitions of the last check end. Blocks, for half a second at most. Never raises."""
         if self._ask_ends is None:
             return
         try:
