@@ -1,11 +1,11 @@
-"""Whether something that may happen often should be logged now; and a mark for lines that are told elsewhere too."""
+"""Whether something that may happen often should be logged now; and a mark for lines that are reported elsewhere too."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 
 LOG_INTERVAL_SECONDS = 60.0
-"""How often the same cause is told at most."""
+"""How often the same cause is logged at most."""
 
 MAX_SUBJECTS = 10_000
 

@@ -1,4 +1,4 @@
-"""Where remote offsets come from: the contract between a source and the gate, and what a source tells of itself.
+"""Where remote offsets come from: the contract between a source and the gate, and what a source reports of itself.
 
 Values and protocols alone: no Kafka client, no thread. `arroyo_sync.leaders` has the sources, `arroyo_sync.testing` one
 for tests.
@@ -36,10 +36,10 @@ def check_source(argument: str, value: object) -> None:
 
 
 class RemoteOffsetSource(Protocol):
-    """What opens the gate: it tells the state manager how far the leaders have committed.
+    """What opens the gate: it writes to the state manager how far the leaders have committed.
 
     Only `start`, `check` and `stop` must be written. A class that inherits from this one gets the rest, which is for
-    sources that can tell impossible offsets.
+    sources that recognize impossible offsets.
     """
 
     @property
@@ -47,8 +47,8 @@ class RemoteOffsetSource(Protocol):
         """Per assigned partition with a published offset that isn't verified yet: how far the partition must reach for
         one to be verified. Live; empty when all is well.
 
-        The gate looks at it once a message, and calls `received` when a message reaches that far. A source that adds to
-        it afterwards calls ``manager.wake`` with these partitions, so that the gate looks at what it has received.
+        The gate reads it once a message, and calls `received` when a message reaches that far. A source that adds to
+        it afterwards calls ``manager.wake`` with these partitions, so that the gate compares what it has received.
         """
         return NOTHING_UNVERIFIED
 
@@ -103,14 +103,14 @@ class RemoteOffsetSource(Protocol):
 
 
 class LeaderOffset(NamedTuple):
-    """What is known of one group in one partition, for people to look at."""
+    """What is known of one group in one partition, for people."""
 
     offset: int | None
     timestamp_ms: int
     heard_at_seconds: float
     """When its last record was read, on the clock that was given to `LeaderOffsets.apply`."""
     orig_message_ts: float | None = None
-    """When the message before ``offset`` was written, Unix seconds, if the record says so."""
+    """When the message before ``offset`` was written, Unix seconds, if the record holds it."""
     rejected: bool = False
     """Whether the offset can't be true of the partition, so that the group counts as unknown there."""
     rejected_because: str | None = None
@@ -159,7 +159,7 @@ class SourceStatistics:
 
 @runtime_checkable
 class ObservableSource(Protocol):
-    """A source that can say whom it follows, what it has done and what the leaders published.
+    """A source that reports whom it follows, what it has done and what the leaders published.
 
     All of it may be called at any time: by any thread, a callback, a log handler, or a signal handler that interrupted
     the source itself. So it waits for no lock without a limit, and never calls `RemoteOffsetSource.check`.
@@ -177,7 +177,7 @@ class EndOffsetsSource(Protocol):
     """A source that can ask where the data topic's partitions end."""
 
     def end_offsets(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
-        """Where the partitions end, or ended when their brokers answered last. Those that none told of are missing.
+        """Where the partitions end, or ended when their brokers answered last. Those that no broker answered about are missing.
 
         Blocks until the brokers have answered, for at most ``timeout`` seconds. For one thread, which is not the
         processor's.

@@ -1,11 +1,11 @@
 """What is known of every partition: its local and remote offset, and the state that follows from the two.
 
-No Kafka and no thread; the only clock is the one that keeps a failing callback from filling the log.
+Pure: no Kafka, no thread, no clock.
 
 Guarantees
     - A partition's state is a function of its two offsets and nothing else.
     - ``version`` grows with every remote offset that moves, and before a waiter is woken. A reader that notes the
-      version, then looks at the offsets, then waits for another version can't miss a move.
+      version, then reads the offsets, then waits for another version can't miss a move.
     - A state change calls the callback once, in the order of the changes, one call at a time, and with no lock of this
       package held. So the callback, like a log handler, may take a snapshot, wait for another thread or change an
       offset; a change that it makes is delivered after it has returned.
@@ -14,37 +14,25 @@ Threads
     The source's thread writes remote offsets, the processor's thread writes local ones; anyone may read. One lock
     guards all writes. ``PartitionCell.remote``, ``PartitionCell.current`` and ``version`` are single references that
     are replaced whole, so they are read without it, also by a signal handler that interrupts the thread that has it.
-    What changed is queued under the lock. Whoever changed something delivers the queue afterwards, unless another
-    thread is at it, which then delivers this too.
-
-Failures
-    What the callback raises is counted, logged at most once a minute, and changes nothing.
+    What changed is queued under the lock, and delivered after it; see `StateChanges`.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from enum import Enum
 from typing import NamedTuple
 
 from arroyo_sync.core.checks import check_callable, check_partition, check_topic_name, shown
 from arroyo_sync.core.errors import InvalidOffset, InvalidState, MessageNotReady
-from arroyo_sync.core.log_throttle import LogThrottle
-
-logger = logging.getLogger(__name__)
+from arroyo_sync.core.state_changes import StateChanges
 
 PartitionKey = tuple[str, int]
 """A topic's name and a partition's index."""
 
 MAX_OFFSET = 2**63 - 1
 """Kafka's offsets are signed 64-bit integers (protocol guide, type INT64)."""
-
-LOG_INTERVAL_SECONDS = 60.0
-"""How often a callback that raises is logged."""
 
 
 class Offsets(NamedTuple):
@@ -149,14 +137,9 @@ class SynchronizedPartitionStateManager:
         check_callable(
             "callback", callback, "something to call as callback(topic, partition, (state, offsets), (state, offsets))"
         )
-        self._callback = callback
-        self.callback_errors = 0
-        """How often the callback has raised. Written by whoever delivers, one at a time; any thread may read it."""
-        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
-        # What is to be delivered: appended to under the lock, taken from by whoever holds `_delivery`.
-        self._undelivered: deque[_Change | _StepBack] = deque()
-        # Held while a change is delivered. Nobody ever waits for it.
-        self._delivery = threading.Lock()
+        # Added to under the lock, delivered without it.
+        self._changes: StateChanges[StateAndOffsets] = StateChanges(callback)
+        self._has_listener = callback is not ignore_state_change
         self._lock = threading.RLock()
         self._moved_condition = threading.Condition(self._lock)
         # Written under the lock, by both threads. A key is taken away by `remove` alone.
@@ -173,6 +156,11 @@ class SynchronizedPartitionStateManager:
             self._cells
         )
         """``(topic, partition) -> (state, Offsets(local, remote))``, live and read-only; any thread may read it."""
+
+    @property
+    def callback_errors(self) -> int:
+        """How often the callback has raised. Any thread may read it."""
+        return self._changes.callback_errors
 
     @staticmethod
     def get_state_from_offsets(offsets: Offsets) -> SynchronizedPartitionState:
@@ -203,10 +191,10 @@ class SynchronizedPartitionStateManager:
                         continue
                     check_offset(key, local)
                     if local is not None and previous.local is not None and local < previous.local:
-                        self._undelivered.append(_StepBack(key, "local", previous.local, local))
+                        self._changes.add_step_back(key, "local", previous.local, local)
                     self._store(cell, Offsets(local, previous.remote))
         finally:
-            if self._undelivered:
+            if self._changes.undelivered:
                 self.deliver()
 
     def set_remote_offset(self, topic: str, partition: int, remote_offset: int | None) -> None:
@@ -224,7 +212,7 @@ class SynchronizedPartitionStateManager:
         try:
             self.store_remote_offsets(offsets)
         finally:
-            if self._undelivered:
+            if self._changes.undelivered:
                 self.deliver()
 
     def store_remote_offsets(self, offsets: Iterable[tuple[PartitionKey, int | None]]) -> None:
@@ -238,8 +226,9 @@ class SynchronizedPartitionStateManager:
                     if previous.remote == remote and cell.current[0] is not None:
                         continue
                     check_offset(key, remote)
-                    if remote is not None and previous.remote is not None and remote < previous.remote:
-                        self._undelivered.append(_StepBack(key, "remote", previous.remote, remote))
+                    is_logged = not self.source_logs_rewinds
+                    if remote is not None and previous.remote is not None and remote < previous.remote and is_logged:
+                        self._changes.add_step_back(key, "remote", previous.remote, remote)
                     moved = True
                     cell.remote = remote
                     self._moved.add(key)
@@ -249,23 +238,13 @@ class SynchronizedPartitionStateManager:
                     self.wake()
 
     def deliver(self) -> None:
-        """Call the callback for every change, and log every offset that moved back. With no lock held.
-
-        Returns at once while another thread delivers, or this one further up in its stack: that call goes on with what
-        was queued meanwhile.
-        """
-        # Looked at again after the release: what another thread queued just before, it left to this one.
-        while self._undelivered and self._delivery.acquire(blocking=False):
-            try:
-                while self._undelivered:
-                    self._deliver(self._undelivered.popleft())
-            finally:
-                self._delivery.release()
+        """Call the callback for every change, and log every offset that moved back. With no lock held."""
+        self._changes.deliver()
 
     def wake(self, partitions: Iterable[PartitionKey] = ()) -> None:
         """End every `wait_for_move` though no offset moved, so that the gate asks its source again.
 
-        :param partitions: what the gate is to look at as if their remote offsets had moved.
+        :param partitions: what the gate is to read as if their remote offsets had moved.
         """
         with self._lock:
             self._moved.update(partitions)
@@ -301,10 +280,7 @@ class SynchronizedPartitionStateManager:
             return self.version != version or self._moved_condition.wait(timeout) or self.version != version
 
     def remove(self, partitions: Iterable[PartitionKey]) -> None:
-        """Forget these partitions: the follower doesn't read them any more. Both their offsets become unknown first.
-
-        For a caller that may hold a lock of its own: it calls `deliver` once it holds none.
-        """
+        """Forget these partitions; their offsets become unknown. The caller calls `deliver` once it holds no lock."""
         with self._lock:
             keys = [key for key in partitions if key in self._cells]
             self.store_remote_offsets([(key, None) for key in keys])
@@ -338,22 +314,6 @@ class SynchronizedPartitionStateManager:
         if offset >= offsets.remote:
             raise MessageNotReady(topic, partition, offset, offsets.remote)
 
-    def _deliver(self, event: _Change | _StepBack) -> None:
-        if isinstance(event, _StepBack):
-            if event.side == "remote" and self.source_logs_rewinds:
-                return
-            logger.info("%s[%d]: %s offset moved back from %d to %d", *event.key, *event[1:])
-            return
-        try:
-            self._callback(*event.key, event.previous, event.current)
-        except Exception:
-            self.callback_errors += 1
-            if self._throttle.should_log("callback"):
-                logger.exception(
-                    "The callback for state changes raised (%d times so far); nothing else is changed by that",
-                    self.callback_errors,
-                )
-
     def _key(self, topic: str, partition: int) -> PartitionKey:
         if type(topic) is not str or type(partition) is not int or (topic, partition) not in self._cells:
             check_topic_name("topic", topic)
@@ -370,25 +330,8 @@ class SynchronizedPartitionStateManager:
         previous = cell.current
         state = self.get_state_from_offsets(offsets)
         cell.current = (state, offsets)
-        if state is not previous[0] and self._callback is not ignore_state_change:
-            self._undelivered.append(_Change(cell.key, previous, cell.current))
-
-
-class _Change(NamedTuple):
-    """A change of state, to be told the callback."""
-
-    key: PartitionKey
-    previous: StateAndOffsets
-    current: StateAndOffsets
-
-
-class _StepBack(NamedTuple):
-    """An offset that moved backwards, to be logged."""
-
-    key: PartitionKey
-    side: str
-    previous: int
-    offset: int
+        if self._has_listener and state is not previous[0]:
+            self._changes.add(cell.key, previous, cell.current)
 
 
 def check_offset(key: PartitionKey, offset: object) -> None:

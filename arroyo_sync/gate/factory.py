@@ -74,7 +74,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         is logged, counted, and sent to Sentry.
     :param on_stall: what else to do then, once for each partition: call this with the `Stall`, on the monitor's thread;
         or "raise": the processor ends with `FollowerStalled`.
-    :param monitor_interval: seconds between two looks of the monitor, so between two values of a metric. ``None``: no
+    :param monitor_interval: seconds between two checks of the monitor, so between two values of a metric. ``None``: no
         monitor, so no metrics, and stalls are not found.
     :param sentry_spans: the part of the released messages, above 0 and up to 1, that get a ``queue.process`` span in
         Sentry; see `ProcessSpans`. ``None``: none, and no step for it in the pipeline.
@@ -239,20 +239,20 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
 
     @property
     def held(self) -> Mapping[PartitionKey, int]:
-        """How many messages of each assigned partition are held or left over, at this moment."""
+        """How many messages of each assigned partition are buffered, at this moment."""
         gate = self._gate
         return {} if gate is None else {buffer.key: len(buffer.held) for buffer in gate.buffers}
 
     def snapshot(self) -> Snapshot:
         """How everything stands: offsets, lags, what is held, what each leader published, and whom it waits for.
 
-        Never blocks for long; any thread may call it. Where a partition ends is known as of the monitor's last look.
+        Never blocks for long; any thread may call it. Where a partition ends is known as of the monitor's last check.
         """
         return self._observe(self._monitor.ends)
 
     @property
     def stalls(self) -> Sequence[Stall]:
-        """What stood still at the monitor's last look, longest first. Any thread may read it."""
+        """What stood still at the monitor's last check, longest first. Any thread may read it."""
         return self._monitor.stalls
 
     @property
@@ -261,7 +261,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         return self._monitor.verdicts
 
     def _hold_seconds(self, partition: int, offset: int) -> float:
-        """For how long a message was held that the gate is handing on now. On the processor's thread."""
+        """For how long a message was held that the gate forwards now. On the processor's thread."""
         for buffer in () if self._gate is None else self._gate.buffers:
             if buffer.partition.index == partition and buffer.held and buffer.held[0].offset == offset:
                 return self._clock() - buffer.held[0].since

@@ -26,30 +26,30 @@ def take_snapshot(
 ) -> Snapshot:
     """A follower's partitions, and its source. Never blocks for long.
 
-    :param lines: of the gate.
+    :param buffers: of the gate.
     :param ends: where the partitions end, as far as it is known.
     :param now: seconds, of the clock that the gate and the source have.
     :param wall_now: Unix seconds.
     :param empty_polls: how often the follower's consumer had no message.
     """
-    told = source if isinstance(source, ObservableSource) else None
-    published = {} if told is None else told.published()
-    groups = () if told is None else sorted(told.groups)
+    observable = source if isinstance(source, ObservableSource) else None
+    published = {} if observable is None else observable.published()
+    groups = () if observable is None else sorted(observable.groups)
     reported = {group for of_partition in published.values() for group in of_partition}
     partitions = []
     for buffer in buffers:
-        # The manager's, not the line's own, which passes everything that is dropped when a gate is closed.
+        # The manager's, not the buffer's own, which passes everything that is dropped when a gate is closed.
         local_offset = buffer.cell.current[1].local
         if local_offset is None:
             continue  # revoked
-        said = published.get(buffer.key, {})
-        leaders = [_leader(group, said.get(group), group in reported, now, wall_now) for group in groups]
-        release = _release(buffer, said.values(), now, wall_now)
+        by_group = published.get(buffer.key, {})
+        leaders = [_leader(group, by_group.get(group), group in reported, now, wall_now) for group in groups]
+        release = _release(buffer, by_group.values(), now, wall_now)
         partitions.append(_partition(buffer, local_offset, ends.get(buffer.key), leaders, release, now))
     return Snapshot(
         taken_at=wall_now,
         partitions=in_order(partitions),
-        source=None if told is None else told.statistics(),
+        source=None if observable is None else observable.statistics(),
         source_error=_error_of(source),
         empty_polls=empty_polls,
     )
@@ -84,13 +84,13 @@ def _partition(
 
 
 def _release(
-    buffer: PartitionBuffer, said: Iterable[LeaderOffset], now: float, wall_now: float
+    buffer: PartitionBuffer, published: Iterable[LeaderOffset], now: float, wall_now: float
 ) -> ReleaseSnapshot | None:
     release, remote = buffer.release, buffer.cell.remote
     if release is None:
         return None
     # It was released by the record that moved the remote offset to where it is, unless that came later.
-    heard_at = max((each.heard_at_seconds for each in said if each.offset == remote), default=None)
+    heard_at = max((each.heard_at_seconds for each in published if each.offset == remote), default=None)
     latency_seconds = None
     if heard_at is not None and heard_at <= release.at:
         # A message that came after the record didn't wait for it, but for proof.
@@ -98,21 +98,21 @@ def _release(
     return ReleaseSnapshot(wall_now - (now - release.at), release.hold_seconds, latency_seconds)
 
 
-def _leader(group: str, said: LeaderOffset | None, has_reported: bool, now: float, wall_now: float) -> LeaderSnapshot:
-    if said is None:
+def _leader(group: str, leader: LeaderOffset | None, has_reported: bool, now: float, wall_now: float) -> LeaderSnapshot:
+    if leader is None:
         return LeaderSnapshot(group, has_reported=has_reported)
-    heard_seconds_ago = max(0.0, now - said.heard_at_seconds)
+    heard_seconds_ago = max(0.0, now - leader.heard_at_seconds)
     heard_at = wall_now - heard_seconds_ago
-    published_at = said.timestamp_ms / 1000 if said.timestamp_ms >= 0 else None
+    published_at = leader.timestamp_ms / 1000 if leader.timestamp_ms >= 0 else None
     return LeaderSnapshot(
         group,
-        published_offset=said.offset,
+        published_offset=leader.offset,
         published_at=published_at,
         age_seconds=heard_seconds_ago if published_at is None else max(0.0, wall_now - published_at),
         record_latency_ms=_milliseconds_between(published_at, heard_at),
-        message_latency_ms=_milliseconds_between(said.orig_message_ts, heard_at),
-        is_rejected=said.rejected,
-        rejected_because=said.rejected_because if said.rejected else None,
+        message_latency_ms=_milliseconds_between(leader.orig_message_ts, heard_at),
+        is_rejected=leader.rejected,
+        rejected_because=leader.rejected_because if leader.rejected else None,
         has_reported=True,
     )
 

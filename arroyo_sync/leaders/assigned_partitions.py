@@ -14,7 +14,7 @@ from arroyo_sync.core.state import MAX_OFFSET, PartitionKey
 from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.offset_table import OffsetTable
 from arroyo_sync.leaders.published_offset import PublishedOffset
-from arroyo_sync.leaders.verification import SUSPECT, KnownEnd, Reason, TopicId
+from arroyo_sync.leaders.verification import SUSPECT, VERIFIED, KnownEnd, Reason, TopicId
 
 
 class Rejection(NamedTuple):
@@ -50,6 +50,8 @@ class Survey(NamedTuple):
     remote_offset: int | None
     is_newly_unverified: bool
     """Whether `AssignedPartitions.unverified` has another offset of it."""
+    is_rejected: bool
+    """Whether an offset is rejected."""
 
 
 class AssignedPartitions:
@@ -171,26 +173,35 @@ class AssignedPartitions:
         row = self._table.row(key)
         remote_offset: int | None = MAX_OFFSET if row else None
         lowest: int | None = None
-        is_suspect = False
+        is_suspect = is_rejected = False
         for each in row:
             if each is None:
                 remote_offset = None
                 continue
-            in_force, pending = each.in_force, each.lowest_pending
+            in_force = each.in_force
             if in_force is None:
                 remote_offset = None
             elif remote_offset is not None and in_force < remote_offset:
                 remote_offset = in_force
-            if pending is not None:
-                lowest = pending if lowest is None or pending < lowest else lowest
-                is_suspect = is_suspect or each.verdict is SUSPECT
-        (self.suspect.add if is_suspect else self.suspect.discard)(key)
+            if each.verdict is VERIFIED:
+                continue
+            pending = each.lowest_pending
+            if pending is None:
+                is_rejected = is_rejected or each.is_rejected
+                continue
+            lowest = pending if lowest is None or pending < lowest else lowest
+            is_suspect = is_suspect or each.verdict is SUSPECT
+        if is_suspect:
+            self.suspect.add(key)
+        elif self.suspect:
+            self.suspect.discard(key)
         if lowest is None:
-            self._unverified.pop(key, None)
-            return Survey(remote_offset, False)
+            if self._unverified:
+                self._unverified.pop(key, None)
+            return Survey(remote_offset, False, is_rejected)
         is_newly_unverified = self._unverified.get(key) != lowest
         self._unverified[key] = lowest
-        return Survey(remote_offset, is_newly_unverified)
+        return Survey(remote_offset, is_newly_unverified, is_rejected)
 
     def take_rejections(self, key: PartitionKey) -> list[Rejection]:
         """What of the partition is rejected, each report once."""

@@ -340,11 +340,11 @@ class LeaderOffsets:
         for key in keys:
             if key not in self._assigned.known_ends:
                 continue
-            remote_offset, is_newly_unverified = self._assigned.survey(key)
+            remote_offset, is_newly_unverified, is_rejected = self._assigned.survey(key)
             remote_offsets.append((key, remote_offset if self._enabled else None))
             if is_newly_unverified:
                 newly_unverified.append(key)
-            if self._enabled:
+            if is_rejected and self._enabled:
                 self._rejections += self._assigned.take_rejections(key)
         if self._manager is not None and remote_offsets:
             self._manager.store_remote_offsets(remote_offsets)

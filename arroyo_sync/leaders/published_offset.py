@@ -16,6 +16,7 @@ from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.verification import (
     IMPOSSIBLE,
     NOT_REACHED,
+    OF_EARLIER_TOPIC,
     UNANSWERED,
     VERIFIED,
     KnownEnd,
@@ -95,7 +96,7 @@ class PublishedOffset:
 
     @property
     def is_rejected(self) -> bool:
-        return self.verdict.verification is Verification.REJECTED
+        return self.verdict is IMPOSSIBLE or self.verdict is OF_EARLIER_TOPIC
 
     @property
     def is_pending(self) -> bool:
@@ -169,7 +170,7 @@ class PublishedOffset:
         self.verdict = verdict
         if verdict is VERIFIED:
             self.in_force, self.lowest_unreached = offset, None
-        elif verdict.verification is Verification.REJECTED:
+        elif verdict is IMPOSSIBLE or verdict is OF_EARLIER_TOPIC:
             self.in_force = self.lowest_unreached = None
         else:
             if self.in_force is not None and offset < self.in_force:

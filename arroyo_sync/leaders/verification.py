@@ -60,7 +60,7 @@ class KnownEnd:
 
     def refresh(self) -> None:
         """It reaches at least as far as the gate has received since trust began."""
-        received = self.received
+        received = None if self.cell is None else self.cell.received  # called once a report: not by the property
         if received is not None and received > self.end and received != self.received_before:
             self.end = received
 
@@ -137,20 +137,22 @@ def verify(
     """
     offset = report.offset
     assert offset is not None, "a group that is unknown has nothing to verify"
-    carries_id = report.topic_id is not None
-    if carries_id and topic_id is None:
+    is_of_this_topic = False
+    if report.topic_id is not None:
+        if topic_id is None:
+            return UNANSWERED
+        if topic_id.value not in (None, report.topic_id):
+            return OF_EARLIER_TOPIC
+        is_of_this_topic = topic_id.value is not None
+    answer = known_end.answer
+    if answer is None:
         return UNANSWERED
-    if carries_id and topic_id is not None and topic_id.value not in (None, report.topic_id):
-        return OF_EARLIER_TOPIC
-    if known_end.answer is None:
-        return UNANSWERED
-    is_older = _is_older(report, known_end, epoch)
-    if is_older and offset > known_end.answer.end:
-        return IMPOSSIBLE  # by the same answer, so it doesn't wait until a new topic has outgrown it
-    is_of_this_topic = carries_id and topic_id is not None and topic_id.value is not None
-    is_lifted = committed is not None and committed >= offset
-    if is_older and not is_of_this_topic and not is_lifted and _is_suspect(report, known_end, offset):
-        return SUSPECT
+    if _is_older(report, known_end, epoch):
+        if offset > answer.end:
+            return IMPOSSIBLE  # by the same answer, so it doesn't wait until a new topic has outgrown it
+        is_lifted = is_of_this_topic or (committed is not None and committed >= offset)
+        if not is_lifted and _is_suspect(report, answer, offset):
+            return SUSPECT
     return VERIFIED if offset <= known_end.end else NOT_REACHED
 
 
@@ -162,9 +164,8 @@ def _is_older(report: CommitReport, known_end: KnownEnd, epoch: int) -> bool:
     return known_end.is_older_than_answer(report.log_partition, report.log_offset)
 
 
-def _is_suspect(report: CommitReport, known_end: KnownEnd, offset: int) -> bool:
+def _is_suspect(report: CommitReport, answer: PartitionRange, offset: int) -> bool:
     """Whether the partition's beginning speaks against an older report: it tells of messages that weren't there."""
-    answer = known_end.answer
-    if answer is None or offset <= answer.begin:
+    if offset <= answer.begin:
         return False
     return answer.first_timestamp_ms is None or report.timestamp_ms < answer.first_timestamp_ms

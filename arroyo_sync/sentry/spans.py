@@ -160,7 +160,7 @@ class PublishSpans(Producer[KafkaPayload]):
             return self._producer.produce(destination, payload)
 
     def get_config(self) -> dict[str, Any]:
-        """The producer's settings, if it tells: `CommitLogPublisher` asks the same cluster."""
+        """The producer's settings, if it shows them: `CommitLogPublisher` asks the same cluster."""
         get_config = getattr(self._producer, "get_config", None)
         return dict(get_config()) if callable(get_config) else {}
 

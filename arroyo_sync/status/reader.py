@@ -23,12 +23,12 @@ from arroyo.types import Topic
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.checks import check_group, check_topic_name
-from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError, TopicMissing
+from arroyo_sync.core.errors import ConfigurationError, TopicMissing
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.asker import Asker, PartitionRange
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
-from arroyo_sync.kafka.errors import is_fatal, is_fatal_for_reading
+from arroyo_sync.kafka.errors import ClientErrors, is_fatal_for_reading, no_broker_answered
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.log_topic import list_partitions
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot, in_order
@@ -82,13 +82,13 @@ class StatusReader:
         self.timeout = query.timeout
         """Seconds for each of: connecting, reading the commit log."""
         self._wall_clock = wall_clock
-        self._error: KafkaError | None = None
+        self._errors = ClientErrors()
         self._commit_log = self._make_commit_log()
         try:
-            self._consumer = Consumer({**reader_settings(query.settings, self._on_error), **FETCH_SETTINGS})
+            self._consumer = Consumer({**reader_settings(query.settings, self._errors.add), **FETCH_SETTINGS})
         except KafkaException as error:
             raise ConfigurationError(f"librdkafka refuses the settings: {error.args[0].str()}") from error
-        self._asker = Asker(query.settings, self._on_error)
+        self._asker = Asker(query.settings, self._errors.add)
         self._manager = SynchronizedPartitionStateManager()  # the source wants one; nobody looks at it
 
     def __enter__(self) -> StatusReader:
@@ -188,10 +188,6 @@ class StatusReader:
             connect_timeout=query.timeout,
         )
 
-    def _on_error(self, error: KafkaError) -> None:
-        if self._error is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause
-            self._error = error
-
     def _connect(self) -> list[int]:
         """The data topic's partitions, once a broker answers."""
         deadline = time.monotonic() + self.timeout
@@ -200,14 +196,11 @@ class StatusReader:
             try:
                 partitions = list_partitions(self._consumer, self._query.topic, ASK_TIMEOUT_SECONDS)
             except KafkaException as error:
-                self._consumer.poll(0)  # for `_on_error`, which is told more than we are
-                reason: KafkaError = self._error or error.args[0]
-                if is_fatal(reason):
-                    raise KafkaException(reason) from None
+                self._consumer.poll(0)  # the client tells more by the way than its answer does
+                self._errors.raise_fatal(error)
                 if time.monotonic() >= deadline:
-                    raise BrokersUnreachable(
-                        f"no broker of {servers} answered within {self.timeout:g} s: {reason.str()}"
-                    ) from None
+                    reason = self._errors.reason(error.args[0])
+                    raise no_broker_answered(self._query.settings, self.timeout, reason) from None
                 continue
             if not partitions:
                 raise TopicMissing(f"topic {self._query.topic!r} doesn't exist at {servers}: is the name right?")

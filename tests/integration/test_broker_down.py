@@ -21,6 +21,7 @@ from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.leaders.offset_source import OffsetSource
+from arroyo_sync.status.reader import StatusQuery, StatusReader
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.coordinators import group_coordinated_by
 from tests.integration.cluster.followers import consumer_settings, produce_numbered
@@ -64,6 +65,10 @@ class World:
         if kind == "group offsets":
             return GroupOffsetsSource(settings, groups={self.leader})
         return CommitLogConsumer(settings, topic=Topic(LOG), groups={self.leader}, start="recent")
+
+    def status(self, kind: str) -> StatusQuery:
+        settings = {"bootstrap.servers": self.kafka.bootstrap_servers, **QUICK}
+        return StatusQuery(TOPIC, self.group, (self.leader,), settings, LOG if kind == "commit log" else None)
 
     @contextmanager
     def follower(self, kind: str) -> Iterator[Follower]:
@@ -153,6 +158,14 @@ def test_what_was_published_is_verified_partition_by_partition(
         for partition in world.living:
             remote.wait_for(10, partition, TOPIC)
         assert remote.of((TOPIC, 0)) is None
+        with StatusReader(world.status(kind)) as status:
+            partitions = status.read().partitions
+        assert {each.partition: (each.high_watermark, each.remote_offset) for each in partitions} == {
+            0: (None, 10),
+            1: (10, 10),
+            2: (10, 10),
+        }
+        assert [each.partition for each in partitions if each.error is not None] == [0]
         assert not world.dead.is_serving
         world.dead.start()
         world.kafka.wait_until_ready()

@@ -50,8 +50,8 @@ LEFT_OUT: dict[type, str] = {
     Drain: "_next_submit _next_poll _manager _buffers _slice_seconds _poll_interval_seconds _clock",
     PartitionBuffer: "cell partition key limits held_bytes release",
     PartitionCell: "key",
-    SynchronizedPartitionStateManager: "_callback callback_errors _throttle _undelivered "
-    "_delivery _lock _moved_condition _failure source_logs_rewinds partitions wait_for_move",
+    SynchronizedPartitionStateManager: "_changes _has_listener "
+    "_lock _moved_condition _failure source_logs_rewinds partitions wait_for_move",
     FlowControlledConsumer: "_inner _inner_poll _manager _check_source _waits _rejected_wait_seconds _before_close "
     "_after_close _on_subscribe _inner_stage_offsets _start _new_topic _resume_offsets empty_polls",
     Rebalances: "_inner _pauses _start _hidden",

@@ -11,14 +11,13 @@ from typing import Any, Literal
 
 from arroyo.types import Topic
 from confluent_kafka import Consumer, KafkaError
-from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.core.checks import check_callable, check_choice, check_flag, check_seconds, check_topic
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.asker import Asker
-from arroyo_sync.kafka.client_settings import admin_settings, make_client, reader_settings, servers_of
+from arroyo_sync.kafka.client_settings import make_client, reader_settings, servers_of
 from arroyo_sync.leaders.commit_log.batch_decoder import MAX_PARTITIONS, BatchDecoder
 from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
@@ -168,7 +167,7 @@ class CommitLogConsumer(OffsetSource):
         return f" ({self._decoder.contents})"
 
     def _read(self) -> None:
-        identity = TopicIdentity(make_client(AdminClient, admin_settings(self._configuration)), self._topic)
+        identity = TopicIdentity(self._log_asker, self._topic)
         while not self._stopping.is_set():  # for each topic of that name a client that knows no other
             consumer = make_client(Consumer, reader_settings(self._configuration, self._reader.on_error))
             try:

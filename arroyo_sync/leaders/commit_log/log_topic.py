@@ -6,13 +6,13 @@ Threads: for the reading thread. `TopicIdentity` never blocks; the others block 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Collection, Mapping
-from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
 
 logger = logging.getLogger(__name__)
@@ -86,32 +86,38 @@ def _ask(consumer: Consumer, topic: str, timestamps: Mapping[int, int], timeout:
 class TopicIdentity:
     """Notices that a topic was deleted and created again under the same name.
 
-    A consumer may go on in the middle of the new topic without a word. Only the topic's id tells, and only the
-    administrator's client can ask for it. If the brokers know no ids, or don't answer, it goes unnoticed.
+    A consumer may go on in the middle of the new topic without a word: only the topic's id tells. If the brokers know
+    no ids, or don't answer, it goes unnoticed.
+
+    :param asker: asks the commit log's cluster.
     """
 
-    def __init__(self, admin: AdminClient, topic: str) -> None:
-        self._admin = admin
+    def __init__(self, asker: Asker, topic: str) -> None:
+        self._asker = asker
         self._topic = topic
-        self._answer: Future[Any] | None = None
+        self._is_asked = False
         self._known_id: str | None = None
+        # Written by the thread that answers, emptied by the reading one; a deque takes both.
+        self._answers: deque[str | KafkaError] = deque()
 
     def ask(self) -> None:
         """Ask the brokers, unless the last question isn't answered yet."""
-        if self._answer is None:
-            request = TopicCollection([self._topic])
-            answers = self._admin.describe_topics(request, request_timeout=IDENTITY_TIMEOUT_SECONDS)
-            self._answer = answers[self._topic]
+        if not self._is_asked:
+            self._is_asked = True
+            self._asker.ask_topic_ids([self._topic], IDENTITY_TIMEOUT_SECONDS, self._hear)
 
     def has_changed(self) -> bool:
         """Whether an answer has arrived that tells of another topic than the answer before. Each is told once."""
-        if self._answer is None or not self._answer.done():
+        if not self._answers:
             return False
-        answer, self._answer = self._answer, None
-        try:
-            topic_id = str(answer.result().topic_id)
-        except KafkaException as error:
-            logger.debug("Can't ask for the id of %s: %s", self._topic, error)
+        self._is_asked = False
+        answer = self._answers.popleft()
+        if isinstance(answer, KafkaError):
+            logger.debug("Can't ask for the id of %s: %s", self._topic, answer)
             return False
-        previous, self._known_id = self._known_id, topic_id
-        return previous is not None and previous != topic_id
+        previous, self._known_id = self._known_id, answer
+        return previous is not None and previous != answer
+
+    def _hear(self, answers: Mapping[str, str | KafkaError]) -> None:
+        """Called by the asker, on any thread."""
+        self._answers.append(answers[self._topic])

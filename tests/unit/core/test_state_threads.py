@@ -105,7 +105,7 @@ class Overtaking(SynchronizedPartitionStateManager):
     def deliver(self) -> None:
         with suppress(IndexError):  # another thread was quicker
             while True:
-                self._deliver(self._undelivered.popleft())
+                self._changes.deliver_one()
 
 
 def disorder(manager_class: type[SynchronizedPartitionStateManager], writes: int) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from arroyo_sync.core import state
+from arroyo_sync.core import state, state_changes
 from arroyo_sync.core.errors import InvalidOffset
 from arroyo_sync.core.state import Offsets, SynchronizedPartitionState, SynchronizedPartitionStateManager
 
@@ -37,7 +37,7 @@ def with_another_thread_before_line(
 
     def trace(frame: FrameType, event: str, argument: object) -> TraceFunction | None:
         nonlocal reached
-        if frame.f_code.co_filename != state.__file__:
+        if frame.f_code.co_filename not in (state.__file__, state_changes.__file__):
             return None
         if event == "line" and next(lines) == number:
             reached = True

@@ -69,7 +69,7 @@ class QueuedPartition:
         self.last_seconds: float | None = None
         """The last known timestamp, for messages that come without one."""
         self.received: deque[float] = deque(maxlen=MAX_RECEIVED_TIMES)
-        """When the events since the last record were received, as far as it is told."""
+        """When the events since the last record were received, if `received_timestamps` says so."""
         self.last_p99: float | None = None
 
     def __repr__(self) -> str:

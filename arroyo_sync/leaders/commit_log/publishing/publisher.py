@@ -365,7 +365,7 @@ class PublishCommitLog(PublishStep):
 
 
 def _settings_of(producer: Producer[KafkaPayload]) -> Mapping[str, Any] | None:
-    """The settings that the producer was made with, if it tells: Arroyo's ``KafkaProducer`` does."""
+    """The settings that the producer was made with, if it shows them: Arroyo's ``KafkaProducer`` does."""
     get_config = getattr(producer, "get_config", None)
     settings = get_config() if callable(get_config) else None
     if not isinstance(settings, Mapping) or not settings:

@@ -45,7 +45,7 @@ The next owner of the partitions reports them at its start, so little is lost.
 """
 
 FINISH_POLL_SECONDS = 0.005
-"""How often `ReportWriter.finish` looks for deliveries: Arroyo's simple futures can't be waited for."""
+"""How often `ReportWriter.finish` checks for deliveries: Arroyo's simple futures can't be waited for."""
 
 SHOWN_PARTITIONS = 10
 
