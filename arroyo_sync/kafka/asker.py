@@ -187,8 +187,12 @@ class Asker:
         def ask_ends(described: Mapping[str, TopicDescription | KafkaError]) -> None:
             description = described[topic]
             if isinstance(description, KafkaError):
+                # No controller answers, or there is none to ask, as in a mock cluster: any broker lists partitions.
+                keys = [(topic, partition) for partition in self._client.known_partitions(topic)]
+            else:
+                keys = [(topic, each.id) for each in description.partitions]
+            if not keys:
                 return
-            keys = [(topic, each.id) for each in description.partitions]
             ends: dict[int, int | KafkaError] = {}
             lock = threading.Lock()
 

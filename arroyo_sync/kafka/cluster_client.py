@@ -117,6 +117,12 @@ class ClusterClient:
 
         self._describe(names, timeout / 2, settle)
 
+    def known_partitions(self, topic: str) -> list[int]:
+        """The topic's partitions, as a broker listed them last; `describe` has one asked if the controller is down."""
+        with self._changed:
+            known = self._topics.get(topic)
+            return [] if known is None else sorted(known.leaders)
+
     def reach(self, timeout: float) -> None:
         """Block until a broker answers, for at most ``timeout`` seconds.
 

@@ -1,0 +1,42 @@
+"""The questions to the brokers on librdkafka's mock cluster, where a first look is had: no controller answers there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+
+import pytest
+from confluent_kafka import KafkaError, Producer
+
+from arroyo_sync.kafka.asker import Asker
+
+TIMEOUT_SECONDS = 30.0
+
+
+@pytest.fixture
+def servers() -> Iterator[str]:
+    """A mock cluster with one message in partition 0 of the topic ``log``."""
+    producer = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "none", "log_level": 0})
+    brokers = producer.list_topics(timeout=TIMEOUT_SECONDS).brokers.values()
+    producer.produce("log", b"42", partition=0)
+    assert producer.flush(TIMEOUT_SECONDS) == 0
+    yield ",".join(f"{each.host}:{each.port}" for each in brokers)
+    producer.flush(0)  # the cluster lives as long as its client
+
+
+def test_where_a_topic_ends_is_told_though_no_controller_describes_it(servers: str) -> None:
+    """Any broker lists its partitions. Else nothing is verified there, and nothing ever released."""
+    asker = Asker({"bootstrap.servers": servers, "log_level": 0}, lambda error: None)
+    has_answered = threading.Event()
+    ends: dict[int, int | KafkaError] = {}
+
+    def note(answer: Mapping[int, int | KafkaError]) -> None:
+        ends.update(answer)
+        has_answered.set()
+
+    try:
+        asker.ask_topic_ends("log", 4.0, note)
+        assert has_answered.wait(TIMEOUT_SECONDS)
+    finally:
+        asker.stop(TIMEOUT_SECONDS)
+    assert ends[0] == 1
