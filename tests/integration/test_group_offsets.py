@@ -112,7 +112,10 @@ def test_an_impossible_commit_never_opens_the_gate(field: Field, caplog: pytest.
     source = field.source(field.fast)
     with running(source) as remote:
         source.assign({(field.topic, 0): 0}, None)
-        remote.wait_until(lambda: source.statistics().impossible > 1, "it to be judged more than once")
+        remote.wait_until(lambda: source.statistics().impossible == 1, "it to be judged")
+        read = source.statistics().read
+        remote.wait_until(lambda: source.statistics().read > read + 2, "it to be read again")
+        assert source.statistics().impossible == 1
         assert {offset for _, offset in remote.history} == {None}
         field.commit(field.fast, 50)
         remote.wait_for(50, topic=field.topic)
