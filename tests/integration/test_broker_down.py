@@ -29,7 +29,7 @@ from tests.integration.cluster.reading import QUICK, CommitLog, running
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
 
-TOPIC, LOG = "events", "commit-log"
+TOPIC, LOG, OTHER = "events", "commit-log", "other"
 BACKLOG = 20_000
 HELD = 2_000
 
@@ -41,11 +41,16 @@ class World:
         self.kafka = kafka
         kafka.create_topic(TOPIC, 3, replication=1)
         kafka.create_topic(LOG)
+        kafka.create_topic(OTHER)  # while all brokers are there: the client asks the controller for it
         self.log = CommitLog(kafka, LOG)
         kafka.commit_offsets("makes the topic of commits", TOPIC, {0: 0})
-        topic = kafka.admin.list_topics(TOPIC, timeout=30).topics[TOPIC]
-        self.dead, other = (kafka.brokers[topic.partitions[partition].leader - 1] for partition in (0, 1))
-        self.living = {each.id for each in topic.partitions.values() if each.leader != self.dead.node_id}
+        metadata = kafka.admin.list_topics(TOPIC, timeout=30)
+        leaders = {partition: each.leader for partition, each in metadata.topics[TOPIC].partitions.items()}
+        # The broker that clients take for the controller, since that is whom they ask for much else.
+        self.dead_partition = next(partition for partition in leaders if leaders[partition] == metadata.controller_id)
+        self.living = set(leaders) - {self.dead_partition}
+        self.dead = kafka.brokers[leaders[self.dead_partition] - 1]
+        other = kafka.brokers[leaders[min(self.living)] - 1]
         # Arroyo itself ends if the coordinator of its own group goes away for a moment.
         self.group, self.leader = (
             group_coordinated_by(kafka, other.node_id, prefix) for prefix in ("forwarder", "writers")
@@ -84,10 +89,9 @@ class World:
     @contextmanager
     def another_member(self) -> Iterator[None]:
         """Of the follower's group, for another topic: a rebalance that leaves the follower all its partitions."""
-        self.kafka.create_topic("other")
         settings = consumer_settings(self.kafka.bootstrap_servers, self.group, "eager")
         consumer = Consumer({**settings, **QUICK, "session.timeout.ms": 45_000})
-        consumer.subscribe(["other"])
+        consumer.subscribe([OTHER])
 
         def is_assigned() -> bool:
             consumer.poll(0.1)
@@ -120,7 +124,6 @@ def test_a_partition_whose_broker_is_down_holds_up_no_other_after_a_rebalance(
     """They have a backlog that the leader has committed. The broker stays away all the while."""
     kafka = kafka_cluster(brokers=3, min_insync_replicas=1)
     world = World(kafka)
-    assert world.living == {1, 2}
     expected = {(partition, offset) for partition in world.living for offset in range(10, 10 + BACKLOG)}
     with world.follower(kind) as follower:
         wait_until(lambda: len(follower.received) == 30, 60, "the follower to read")
@@ -157,16 +160,15 @@ def test_what_was_published_is_verified_partition_by_partition(
         source.assign({(TOPIC, partition): 10 for partition in range(3)}, None)
         for partition in world.living:
             remote.wait_for(10, partition, TOPIC)
-        assert remote.of((TOPIC, 0)) is None
+        assert remote.of((TOPIC, world.dead_partition)) is None
         with StatusReader(world.status(kind)) as status:
             partitions = status.read().partitions
         assert {each.partition: (each.high_watermark, each.remote_offset) for each in partitions} == {
-            0: (None, 10),
-            1: (10, 10),
-            2: (10, 10),
+            world.dead_partition: (None, 10),
+            **dict.fromkeys(world.living, (10, 10)),
         }
-        assert [each.partition for each in partitions if each.error is not None] == [0]
+        assert [each.partition for each in partitions if each.error is not None] == [world.dead_partition]
         assert not world.dead.is_serving
         world.dead.start()
         world.kafka.wait_until_ready()
-        remote.wait_for(10, 0, TOPIC)
+        remote.wait_for(10, world.dead_partition, TOPIC)
