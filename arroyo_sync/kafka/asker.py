@@ -184,13 +184,8 @@ class Asker:
         partitions there are."""
         self._client.poll()
 
-        def ask_ends(described: Mapping[str, TopicDescription | KafkaError]) -> None:
-            description = described[topic]
-            if isinstance(description, KafkaError):
-                # No controller answers, or there is none to ask, as in a mock cluster: any broker lists partitions.
-                keys = [(topic, partition) for partition in self._client.known_partitions(topic)]
-            else:
-                keys = [(topic, each.id) for each in description.partitions]
+        def ask_ends(partitions: Collection[int]) -> None:
+            keys = [(topic, partition) for partition in partitions]
             if not keys:
                 return
             ends: dict[int, int | KafkaError] = {}
@@ -205,7 +200,8 @@ class Asker:
 
             self._client.ask_offsets(keys, [_LATEST], timeout / 2, _each(_offset, collect))
 
-        self._client.describe([topic], timeout / 2, ask_ends)
+        # Of any broker: the controller may be down, and a mock cluster has none to ask.
+        self._client.list_partitions(topic, timeout / 2, ask_ends)
 
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]

@@ -37,6 +37,7 @@ ANY_TOPIC = "__consumer_offsets"
 Offset = ListOffsetsResultInfo | KafkaError
 OnOffsets = Callable[[Mapping[PartitionKey, Sequence[Offset] | KafkaError]], None]
 """Called once for each broker: per partition an answer for each spec, or why nothing could be asked."""
+OnFound = Callable[[Mapping[str, Collection[int]]], None]
 OnDescribed = Callable[[Mapping[str, TopicDescription | KafkaError]], None]
 
 V = TypeVar("V")
@@ -111,17 +112,15 @@ class ClusterClient:
 
         def settle(answers: Mapping[str, TopicDescription | KafkaError]) -> None:
             if all(isinstance(each, KafkaError) and each.code() == KafkaError._TIMED_OUT for each in answers.values()):
-                self._find_brokers(names, timeout / 4, lambda: self._describe(names, timeout / 4, on_answer))
+                self._find_brokers(names, timeout / 4, lambda _: self._describe(names, timeout / 4, on_answer))
             else:
                 on_answer(answers)
 
         self._describe(names, timeout / 2, settle)
 
-    def known_partitions(self, topic: str) -> list[int]:
-        """The topic's partitions, as a broker listed them last; `describe` has one asked if the controller is down."""
-        with self._changed:
-            known = self._topics.get(topic)
-            return [] if known is None else sorted(known.leaders)
+    def list_partitions(self, topic: str, timeout: float, on_answer: Callable[[Collection[int]], None]) -> None:
+        """Ask any broker for the topic's partitions. Empty: none answered, or there is no such topic."""
+        self._find_brokers([topic], timeout, lambda found: on_answer(found.get(topic, [])))
 
     def reach(self, timeout: float) -> None:
         """Block until a broker answers, for at most ``timeout`` seconds.
@@ -182,16 +181,19 @@ class ClusterClient:
         for topic, future in futures.items():
             future.add_done_callback(lambda future, topic=topic: settle(topic, _result(future)))  # type: ignore[misc]
 
-    def _find_brokers(self, names: Sequence[str], timeout: float, then: Callable[[], None]) -> None:
+    def _find_brokers(self, names: Sequence[str], timeout: float, then: OnFound) -> None:
         """Ask any broker for the topics' leaders and for the controller, on a thread made for it, since it blocks.
+
+        ``then`` gets the partitions of the topics that were found.
 
         librdkafka sends `describe` to the broker that it takes for the controller. While that one is down it doesn't
         look for another by itself.
         """
         question = object()
         admin = self._begin_question(question, lambda: None)
+        found: dict[str, list[int]] = {}
         if admin is None:
-            then()
+            then(found)
             return
 
         def run() -> None:
@@ -201,10 +203,11 @@ class ClusterClient:
                     topic = admin.list_topics(name, timeout=timeout).topics[name]  # type: ignore[union-attr]
                     if topic.error is None:
                         self._keep(name, {each.id: each.leader for each in topic.partitions.values()})
+                        found[name] = sorted(topic.partitions)
             except KafkaException as error:
                 logger.debug("No broker tells who leads %s: %s", names, error)
             finally:
-                then()
+                then(found)
                 admin = None
                 self._end_question(question)
 
