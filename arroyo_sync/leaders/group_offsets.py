@@ -110,7 +110,7 @@ class GroupOffsetsSource(OffsetSource):
             rewinds=self._rewinds,
             impossible=self._verifier.impossible,
             unverified=len(self.unverified),
-            logs_silence=True,
+            groups_reported=self._offsets.reported,
         )
 
     def _missing(self) -> str:

@@ -358,6 +358,21 @@ def test_silence_says_who_does_publish(caplog: pytest.LogCaptureFixture) -> None
     assert source.statistics().groups_seen == ("writers",)
 
 
+def test_the_source_leaves_it_to_the_monitor_to_tell_of_silence(caplog: pytest.LogCaptureFixture) -> None:
+    """One voice, where there is a monitor; without one, the source's."""
+    clock = Clock()
+    source = Stub(("typo",), clock)
+    source._manager = SynchronizedPartitionStateManager()
+    source._set_ready(True)
+    clock.now += source_module.SILENCE_SECONDS
+    source._manager.monitor_logs_silence = True
+    source._warn_of_silence()
+    assert caplog.messages == []
+    source._manager.monitor_logs_silence = False
+    source._warn_of_silence()
+    assert len(caplog.messages) == 1
+
+
 def test_many_silent_partitions_make_one_short_line(caplog: pytest.LogCaptureFixture) -> None:
     """The first ten, and how many more there are."""
     clock = Clock()
