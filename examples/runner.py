@@ -303,8 +303,11 @@ def _in_words(error: Exception) -> str:
 
 
 def _log_error(error: KafkaError) -> None:
-    """librdkafka tells of each attempt that fails; once a minute for each kind is enough."""
-    if _once_a_minute(error.code()):
+    """librdkafka tells of each attempt that fails; once a minute for each kind is enough.
+
+    That all brokers are down, it says whenever it is connected to none, also while they serve.
+    """
+    if error.code() != KafkaError._ALL_BROKERS_DOWN and _once_a_minute(error.code()):
         logger.warning("Kafka: %s. It is tried again", error.str())
 
 
