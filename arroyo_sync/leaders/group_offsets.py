@@ -111,7 +111,7 @@ class GroupOffsetsSource(OffsetSource):
             rewinds=self._rewinds,
             impossible=self._verifier.impossible,
             unverified=len(self.unverified),
-            groups_reported=self._offsets.reported,
+            groups_reported=sorted(self._offsets.reported),
         )
 
     def _missing(self) -> str:
