@@ -24,6 +24,7 @@ from tests.benchmarks.scenarios import (
     overhead,
     refetch,
     release_latency,
+    restart,
     scale,
     start,
 )
@@ -39,6 +40,7 @@ SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "start": start.run,
     "overhead": overhead.run,
     "scale": scale.run,
+    "restart": restart.run,
 }
 
 

@@ -92,6 +92,29 @@ def broken_promises(deliveries: Deliveries, records: CommitRecords | None, ends:
     return broken
 
 
+def broken_by_members(
+    deliveries: Deliveries, records: CommitRecords | None, starts: list[int], ends: list[int]
+) -> list[str]:
+    """As `broken_promises`, of what the members of a group delivered together, from ``starts`` on.
+
+    A message may come again, since a member that was killed committed not all that it had delivered.
+    """
+    broken: list[str] = []
+    for partition, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        mine = deliveries.partition == partition
+        offsets = deliveries.offset[mine]
+        missing = np.setdiff1d(np.arange(start, end), offsets)
+        if len(missing):
+            broken.append(
+                f"loss: partition {partition} never delivered {len(missing)} messages, {missing[0]} the first"
+            )
+        if records is not None:
+            early = _early(offsets, deliveries.time_ns[mine], records, partition)
+            if early:
+                broken.append(f"safety: partition {partition} delivered {early} messages before their commit")
+    return broken
+
+
 def _early(offsets: IntArray, latest_ns: IntArray, records: CommitRecords, partition: int) -> int:
     """How many of ``offsets`` were delivered before a record that covers them was published."""
     own = records.partition == partition

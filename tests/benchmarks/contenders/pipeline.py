@@ -17,14 +17,14 @@ from arroyo.types import BrokerValue, Commit, FilteredPayload, Message, Partitio
 
 from arroyo_sync import tune_interpreter
 from tests.benchmarks.contenders.child import Contender, emit, main
-from tests.benchmarks.contenders.recorder import TimedRecorder
+from tests.benchmarks.contenders.recorder import Recorder
 from tests.benchmarks.contenders.statistics import Statistics
 
 
 class Follower(ProcessingStrategy[FilteredPayload | KafkaPayload]):
     """Notes each delivery and hands it on."""
 
-    def __init__(self, recorder: TimedRecorder, parse: bool, next_step: ProcessingStrategy[Any]) -> None:
+    def __init__(self, recorder: Recorder, parse: bool, next_step: ProcessingStrategy[Any]) -> None:
         self._record = recorder.record
         self._parse = parse
         self._next_step = next_step
@@ -58,7 +58,7 @@ class Follower(ProcessingStrategy[FilteredPayload | KafkaPayload]):
 class FollowerFactory(ProcessingStrategyFactory[KafkaPayload]):
     """Makes a `Follower` and says ``ready``."""
 
-    def __init__(self, recorder: TimedRecorder, parse: bool) -> None:
+    def __init__(self, recorder: Recorder, parse: bool) -> None:
         self._recorder = recorder
         self._parse = parse
 
@@ -99,6 +99,7 @@ class Pipeline(Contender):
                 {"bootstrap.servers": config["bootstrap_servers"]},
                 topic=Topic(config["commit_log_topic"]),
                 groups=set(config["leader_groups"]),
+                start=config.get("start", "all"),
             )
             factory = gate = SynchronizedStrategyFactory(factory, commit_log)
             if config["contender"] == "gated":
