@@ -27,6 +27,7 @@ from tests.benchmarks.scenarios import (
     restart,
     scale,
     start,
+    traffic,
 )
 from tests.integration.cluster.cluster import KafkaCluster
 
@@ -41,6 +42,7 @@ SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "overhead": overhead.run,
     "scale": scale.run,
     "restart": restart.run,
+    "bytes": traffic.run,
 }
 
 

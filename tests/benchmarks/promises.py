@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,11 @@ class CommitRecords:
     def load(cls, path: Path) -> CommitRecords:
         """Read what the feeder saved."""
         return cls(*np.fromfile(path, np.int64).reshape(-1, 5).T)
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Sequence[int]]) -> CommitRecords:
+        """Of rows as the feeder writes them: time, partition, offset, step and tick."""
+        return cls(*np.array(rows, np.int64).reshape(-1, 5).T)
 
     @classmethod
     def at_once(cls, time_ns: int, offsets: list[int]) -> CommitRecords:

@@ -19,6 +19,7 @@ from arroyo_sync import tune_interpreter
 from tests.benchmarks.contenders.child import Contender, emit, main
 from tests.benchmarks.contenders.recorder import Recorder
 from tests.benchmarks.contenders.statistics import Statistics
+from tests.benchmarks.contenders.traffic import Traffic
 
 
 class Follower(ProcessingStrategy[FilteredPayload | KafkaPayload]):
@@ -77,6 +78,9 @@ class Pipeline(Contender):
         """See `Contender`."""
         config = self.config
         tune_interpreter()  # as the README says
+        self._traffic = Traffic()
+        if config.get("traffic"):
+            self._traffic.install()
         self._statistics = Statistics(self._position) if config.get("statistics") else None
         factory: ProcessingStrategyFactory[KafkaPayload] = FollowerFactory(self.recorder, config["follower"] == "json")
         self._consumer = inner = KafkaConsumer(
@@ -113,7 +117,9 @@ class Pipeline(Contender):
 
     def details(self) -> dict[str, object]:
         """See `Contender`."""
-        return self._statistics.snapshot() if self._statistics else {}
+        traffic = self.config.get("traffic")
+        counts = self._statistics.snapshot() if self._statistics else {}
+        return {**counts, "traffic": self._traffic.snapshot(traffic)} if traffic else counts
 
     def _position(self) -> int:
         return sum(self._consumer.tell().values())
