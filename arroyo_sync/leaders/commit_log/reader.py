@@ -259,8 +259,7 @@ class CommitLogReader:
         except KafkaException as error:
             if is_fatal(error.args[0]):
                 raise
-            if self._throttle.should_log("metadata"):
-                logger.warning("Commit log %s: can't look for added partitions: %s", self._topic, error)
+            self._doubts.add()
             return
         if partitions:
             self._missing_since = None
