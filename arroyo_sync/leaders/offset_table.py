@@ -40,6 +40,8 @@ class OffsetTable:
         self.groups = tuple(sorted(set(groups)))
         self._index = {group: index for index, group in enumerate(self.groups)}
         self._rows: dict[PartitionKey, list[PublishedOffset | None]] = {}
+        # In how many rows each group's slot is filled.
+        self._filled = [0] * len(self.groups)
 
     def keys(self) -> list[PartitionKey]:
         """Every partition of which anything was published."""
@@ -69,6 +71,7 @@ class OffsetTable:
         published_offset = row[index]
         if published_offset is None:
             published_offset = row[index] = PublishedOffset(report, now)
+            self._filled[index] += 1
             return Change(published_offset, None)
         previous = published_offset.latest
         published_offset.update(report, now)
@@ -84,18 +87,22 @@ class OffsetTable:
             latest = published_offset.latest
             if published_offset.forget(log_partition):
                 row[index] = None
+                self._filled[index] -= 1
             elif published_offset.latest is not latest:
                 changed.append(published_offset)
         return changed
 
     def drop(self, key: PartitionKey) -> bool:
         """Drop a row. Returns whether there was one."""
-        return self._rows.pop(key, None) is not None
+        row = self._rows.pop(key, None)
+        for index, published_offset in enumerate(row or ()):
+            if published_offset is not None:
+                self._filled[index] -= 1
+        return row is not None
 
     def has_reported(self, group: str) -> bool:
         """Whether the group has published anything."""
-        index = self._index[group]
-        return any(row[index] is not None for row in self._rows.values())
+        return self._filled[self._index[group]] > 0
 
     def snapshot(self, key: PartitionKey) -> dict[str, LeaderOffset]:
         """What every group published last of the partition."""

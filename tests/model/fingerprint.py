@@ -57,8 +57,8 @@ LEFT_OUT: dict[type, str] = {
     Rebalances: "_inner _pauses _start _hidden",
     Pauses: "_inner pauses resumes",
     LeaderOffsets: "groups _lock _delivered _manager _rejections unverified",
-    OffsetTable: "groups _index",
-    AssignedPartitions: "_table _topic_ids _unverified epoch topics unverified unanswered suspect",
+    OffsetTable: "groups _index _filled",
+    AssignedPartitions: "_table _topic_ids _unverified epoch topics unverified unanswered suspect rejected",
     PublishedOffset: "latest_by_log_partition heard_at_seconds epoch committed is_told",
     KnownEnd: "cell epoch received_before cached_before is_lowered answer log_ends",
 }

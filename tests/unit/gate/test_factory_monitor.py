@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -47,6 +47,27 @@ class TellingSource(ManualSource):
         except SourceDied as died:
             return died
         return None
+
+
+class PartialSource(TellingSource):
+    """One that can tell of some partitions alone, and notes of which it is asked."""
+
+    def __init__(self, now: float) -> None:
+        super().__init__(now)
+        self.asked: list[Collection[PartitionKey] | None] = []
+        self.impossible: list[PartitionKey] = []
+
+    def published(
+        self, partitions: Collection[PartitionKey] | None = None
+    ) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]:
+        self.asked.append(partitions)
+        return {KEY: self.offsets} if partitions is None or KEY in partitions else {}
+
+    def rejected(self) -> Collection[PartitionKey]:
+        return self.impossible
+
+    def groups_reported(self) -> Collection[str]:
+        return ["writers"]
 
 
 class StepFactory(ProcessingStrategyFactory[bytes]):
@@ -211,6 +232,30 @@ def test_the_monitor_lives_from_the_first_poll_to_the_shutdown(make: Callable[..
     assert monitors() == []
     assert world.source.is_stopped
     assert world.steps.is_shut_down
+
+
+def test_the_monitor_asks_the_source_about_what_waits_for_long_or_is_rejected(make: Callable[..., World]) -> None:
+    """Of ten thousand partitions that move it takes no snapshot. Whoever asks for one gets all."""
+    source = PartialSource(now=1000.0)
+    world = make(source, monitor_interval=3600.0, stalled_after=300.0)
+    world.source.set_remote_offset(*KEY, 2)
+    world.run_until_held(3)
+    monitor = world.factory._monitor
+    monitor.check_once()
+    world.now += 14.0
+    monitor.check_once()
+    assert source.asked == [set(), set()]
+    source.impossible = [KEY]
+    monitor.check_once()
+    assert source.asked[-1] == {KEY}
+    source.impossible = []
+    world.now += 300.0
+    monitor.check_once()
+    (stall,) = world.factory.stalls
+    assert (stall.group, stall.behind, stall.local_offset) == ("indexers", 3, 2)
+    (partition,) = world.factory.snapshot().partitions
+    assert [leader.has_reported for leader in partition.leaders] == [False, True]
+    assert source.asked[-1] is None
 
 
 def test_on_stall_raise_ends_the_processor(make: Callable[..., World]) -> None:
