@@ -71,5 +71,13 @@ class BookkeepingSource(RemoteOffsetSource):
     def statistics(self) -> SourceStatistics:
         return SourceStatistics(ready=True, alive=True, unverified=len(self.unverified))
 
-    def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]:
-        return self.leaders.published()
+    def published(
+        self, partitions: Collection[PartitionKey] | None = None
+    ) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]:
+        return self.leaders.published(partitions)
+
+    def rejected(self) -> Collection[PartitionKey]:
+        return self.leaders.rejected()
+
+    def groups_reported(self) -> Collection[str]:
+        return [group for group in self.groups if self.leaders.has_reported(group)]
