@@ -24,7 +24,7 @@ Guarantees
 
 Threads
     Any thread may call anything; one lock guards all. A signal handler, which may have interrupted the thread that
-    holds it, may call `published` alone.
+    holds it, may call `published`, `rejected` and `reported` alone.
 """
 
 from __future__ import annotations
@@ -286,14 +286,18 @@ class LeaderOffsets:
 
     # For people.
 
-    def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
-        """What every group published last of each assigned partition, as a snapshot; of all while none is assigned.
+    def published(self, keys: Collection[PartitionKey] | None = None) -> dict[PartitionKey, dict[str, LeaderOffset]]:
+        """What every group published last of these partitions, as a snapshot.
 
         Never blocks for long, whoever calls it; see the module.
+
+        :param keys: ``None``: the assigned ones, or all while none is assigned.
         """
         snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
         is_free = True
-        for chunk in chunks(list(self._assigned.known_ends) or self._table.keys()):  # CPython makes each in one step
+        if keys is None:
+            keys = list(self._assigned.known_ends) or self._table.keys()  # CPython makes each in one step
+        for chunk in chunks(list(keys)):
             is_free = is_free and self._lock.acquire(timeout=READ_WAIT_SECONDS)
             try:
                 snapshot.update((key, self._table.snapshot(key)) for key in chunk if self._table.row(key))
@@ -301,6 +305,10 @@ class LeaderOffsets:
                 if is_free:
                     self._lock.release()
         return snapshot
+
+    def rejected(self) -> list[PartitionKey]:
+        """The assigned partitions of which a group's report is rejected, or suspect. Never blocks, whoever calls it."""
+        return [*self._assigned.rejected.copy(), *self._assigned.suspect.copy()]  # each in one step
 
     def partitions_without_report(self, group: str) -> list[PartitionKey]:
         """The assigned partitions without any record of the group, not even a tombstone. None until `enable`."""
