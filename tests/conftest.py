@@ -13,8 +13,12 @@ import pytest
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.jars import what_to_install
+from tests.support import sabotage
 
 BOOTSTRAP_SERVERS_VARIABLE = "ARROYO_SYNC_TEST_BOOTSTRAP_SERVERS"
+
+
+sabotage.apply_from_environment()  # to see that some test finds it: `tests.chaos.old_behaviour`
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
