@@ -37,8 +37,8 @@ STANDS_STILL_SECONDS = 60.0
 long after a crash: a dead member is missed, a replay is read, a quiet partition waits for a heartbeat."""
 SETTLE_SECONDS = 20.0
 """For how long after its end something still explains that."""
-END_SECONDS = 5.0
-"""A process may take so long to end, beside its work in flight: a message's."""
+END_SECONDS = 10.0
+"""A process may take so long to end, with one message in flight, on a busy machine."""
 
 
 class Violation(NamedTuple):

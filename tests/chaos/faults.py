@@ -14,7 +14,6 @@ from tests.chaos.commit_log_faults import add_log_partition, lose_commit_log, po
 from tests.chaos.fault import Fault
 from tests.chaos.ingredients import ONE_REPLICA, TRANSACTIONAL, TWO_REPLICAS, Ingredients
 from tests.chaos.process_faults import (
-    FAKETIME,
     end_slow_follower,
     grow_or_shrink,
     kill,
@@ -55,7 +54,7 @@ FAULTS: dict[str, Fault] = {
     "signal in a join": Fault(signal_in_join, 2),
     "slow follower told to end": Fault(end_slow_follower, 1),
     "told to end twice": Fault(term_twice, 1),
-    "clock shifted": Fault(shift_clock, 2, fits=lambda each: FAKETIME.exists()),
+    "clock shifted": Fault(shift_clock, 2),
     "leader group rewound": Fault(rewind_leader, 3, needs_whole=True),
     "leader group silent": Fault(silence_leader, 2),
     "leader group away": Fault(lose_leader, 1),

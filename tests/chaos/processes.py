@@ -16,9 +16,9 @@ from tests.chaos.handlers import DELAY_VARIABLE, JOURNAL_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESTART_SECONDS = 0.3
-JOIN_SECONDS = 6.0
+JOIN_SECONDS = 15.0
 """How long a pipeline may wait for its work in flight."""
-STOP_SECONDS = 15.0
+STOP_SECONDS = 30.0
 TICK_SECONDS = 0.02
 FED = frozenset({"producer", "rubbish"})
 """The roles whose processes end with their input."""

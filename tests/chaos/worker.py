@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.chaos import clock  # noqa: F401 - before whoever keeps the time's function
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "examples"))
 
 import leader

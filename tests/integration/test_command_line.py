@@ -41,7 +41,7 @@ class Scene:
             producer.produce(self.log, value, key)
         producer.produce(self.log, b"\xff{", b"rubbish")
         assert producer.flush(30) == 0
-        kafka.commit_offsets(self.group, self.topic, {0: 2, 1: 6})
+        kafka.commit_offsets(self.group, self.topic, {0: 2, 1: 6, 2: 7})
         kafka.commit_offsets(self.leader, self.topic, {0: 5, 1: 6, 2: 7})
         self.files = {
             name: str(folder / name) for name in ("good", "binary", "no-name", "empty-file", "not-there", "folder")
@@ -105,6 +105,7 @@ class Scene:
         of_tail = [flag("--group", groups), flag("--topic", topics), flag("--partition", numbers), flag("-n", numbers)]
         right = ["--topic", self.topic, "--follower-group", self.group, "--leader-group", self.leader]
         log = ["--commit-log", self.log]
+        stalled = [*right, *log, "--stalled-after", "0.01"]  # of partition 0 the follower is behind its leader
 
         def line(command: list[str], base: list[str], extra: list[list[str]]) -> list[str]:
             own = ["--bootstrap-servers", self.servers, "--timeout", PATIENCE_SECONDS]
@@ -115,8 +116,8 @@ class Scene:
             st.builds(
                 line,
                 st.just(["status", *look]),
-                st.sampled_from([right, [*right, *log], right[:4], log]),
-                st.lists(st.one_of(*common, *of_status), max_size=4),
+                st.sampled_from([right, [*right, *log], stalled, stalled, right[:4]]),
+                st.lists(st.one_of(*common, *of_status), max_size=3),
             ),
             st.builds(
                 line, st.just(["tail"]), st.sampled_from([log, []]), st.lists(st.one_of(*common, *of_tail), max_size=3)
@@ -159,7 +160,7 @@ def test_whatever_is_given_ends_with_a_known_status_and_no_traceback(
         statuses[status] += 1
         assert status in STATUSES, arguments
         assert "Traceback" not in said.out + said.err, (arguments, said.err)
-        assert (status != 2) or said.err, arguments
+        assert status != 2 or said.out or said.err, arguments
 
     try_one()
     with capsys.disabled():

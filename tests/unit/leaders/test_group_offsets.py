@@ -1,4 +1,4 @@
-"""The source that asks for the groups' commits: what it says of groups without any. The rest is tested on real Kafka."""
+"""The source that asks for the groups' commits: what it says of groups without any. The rest is tested on Kafka."""
 
 from __future__ import annotations
 
