@@ -14,9 +14,13 @@ import pytest
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.jars import what_to_install
+from tests.support import sabotage
 from tests.support.requirements import lacking
 
 BOOTSTRAP_SERVERS_VARIABLE = "ARROYO_SYNC_TEST_BOOTSTRAP_SERVERS"
+
+
+sabotage.apply_from_environment()  # to see that some test finds it: `tests.chaos.old_behaviour`
 
 
 @pytest.hookimpl(optionalhook=True)
