@@ -35,7 +35,10 @@ def take_snapshot(
     observable = source if isinstance(source, ObservableSource) else None
     published = {} if observable is None else observable.published()
     groups = () if observable is None else sorted(observable.groups)
+    statistics = None if observable is None else observable.statistics()
     reported = {group for of_partition in published.values() for group in of_partition}
+    if statistics is not None:
+        reported.update(statistics.groups_reported)
     partitions = []
     for buffer in buffers:
         # The manager's, not the buffer's own, which passes everything that is dropped when a gate is closed.
@@ -49,7 +52,7 @@ def take_snapshot(
     return Snapshot(
         taken_at=wall_now,
         partitions=in_order(partitions),
-        source=None if observable is None else observable.statistics(),
+        source=statistics,
         source_error=_error_of(source),
         empty_polls=empty_polls,
     )

@@ -68,6 +68,11 @@ class LeaderOffsets:
         may be read without the lock."""
 
     @property
+    def reported(self) -> frozenset[str]:
+        """The groups that have published anything, also of what was forgotten since. Takes no lock."""
+        return self._table.reported
+
+    @property
     def epoch(self) -> int:
         """Grows with every report of an assigned partition that counts."""
         return self._assigned.epoch
@@ -154,6 +159,8 @@ class LeaderOffsets:
     def retain_topic(self, topic: str) -> None:
         """Drop all that was published of other topics. On the thread that applies reports."""
         self.forget([key for key in self._keys(self._table.keys) if key[0] != topic])
+        with self._lock:
+            self._table.recount_reported()
 
     # What the follower reads.
 
@@ -302,11 +309,6 @@ class LeaderOffsets:
     def partitions_unknown(self, group: str) -> list[PartitionKey]:
         """The assigned partitions of which the group is unknown, since it has published nothing."""
         return self._assigned_where(group, lambda each: each is None or each.latest.offset is None)
-
-    def has_reported(self, group: str) -> bool:
-        """Whether the group has published anything."""
-        with self._lock:
-            return self._table.has_reported(group)
 
     def _assigned_where(self, group: str, is_so: Callable[[PublishedOffset | None], bool]) -> list[PartitionKey]:
         found: list[PartitionKey] = []

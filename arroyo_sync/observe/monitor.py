@@ -81,7 +81,8 @@ class Monitor:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         # From here on: written by `check_once`, which is called by the monitor's thread, and once more after its end.
         self._waits: Waits = NO_WAITS
-        self._replaying_since: float | None = None
+        self._is_ready = False
+        self._ready_changed_at: float | None = None
         self.verdicts: tuple[Verdict, ...] = ()
         """One for each partition at the last check, the worst first. Replaced whole; any thread may read it."""
         self.stalls: tuple[Stall, ...] = ()
@@ -136,8 +137,7 @@ class Monitor:
         self._keys = tuple(partition.key for partition in snapshot.partitions)
         verdicts, self._waits = evaluate(snapshot, self._waits, now, self._limits)
         self.verdicts = tuple(verdicts)
-        replaying_seconds = self._replaying_seconds(snapshot, now)
-        self._problem_reporter.update(find_problems(snapshot, verdicts, self._limits, replaying_seconds), snapshot)
+        self._problem_reporter.update(self._find_problems(snapshot, verdicts, now), snapshot)
         self._act_on([verdict.stall for verdict in verdicts if verdict.grade is Grade.STALLED])
         if self._reporter.is_wanted:
             self._reporter.report(
@@ -152,14 +152,19 @@ class Monitor:
         is_long = (verdict.waiting_seconds or 0.0) >= self._limits.waiting_after
         return verdict.grade is Grade.WAITING or (verdict.grade is Grade.UNKNOWN and is_long)
 
-    def _replaying_seconds(self, snapshot: Snapshot, now: float) -> float:
-        """For how long the source hasn't been ready."""
-        if snapshot.source is None or snapshot.source.ready:
-            self._replaying_since = None
-            return 0.0
-        if self._replaying_since is None:
-            self._replaying_since = now
-        return now - self._replaying_since
+    def _find_problems(self, snapshot: Snapshot, verdicts: Sequence[Verdict], now: float) -> list[Problem]:
+        """With how long the source has been ready, or hasn't."""
+        is_ready = snapshot.source is None or snapshot.source.ready
+        if self._ready_changed_at is None or is_ready != self._is_ready:
+            self._is_ready, self._ready_changed_at = is_ready, now
+        seconds = now - self._ready_changed_at
+        return find_problems(
+            snapshot,
+            verdicts,
+            self._limits,
+            replaying_seconds=0.0 if is_ready else seconds,
+            ready_seconds=seconds if is_ready else 0.0,
+        )
 
     def _act_on(self, stalls: list[Stall]) -> None:
         before = {(stall.topic, stall.partition) for stall in self.stalls}

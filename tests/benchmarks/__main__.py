@@ -24,8 +24,10 @@ from tests.benchmarks.scenarios import (
     overhead,
     refetch,
     release_latency,
+    restart,
     scale,
     start,
+    traffic,
 )
 from tests.integration.cluster.cluster import LONG_LIVED, KafkaCluster
 
@@ -39,6 +41,8 @@ SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "start": start.run,
     "overhead": overhead.run,
     "scale": scale.run,
+    "restart": restart.run,
+    "bytes": traffic.run,
 }
 
 

@@ -147,7 +147,9 @@ class TestWhatIsMissing:
         assert re.search(r"(?m)^\d+ tests: a real Kafka needs Java.* and Maven.*: install it, then run again$", told), (
             output
         )
-        assert re.search(r"(?m)^\d+ tests: .* a package index that pip reaches: go online, then run again$", told), output
+        assert re.search(r"(?m)^\d+ tests: .* a package index that pip reaches: go online, then run again$", told), (
+            output
+        )
         assert re.search(r"(?m)^\d+ tests: .* needs promtool \(Debian: prometheus\): install it, then", told), output
         assert re.search(r"\d skipped", told), output
         assert re.search(r"failed|error", told) is None, output

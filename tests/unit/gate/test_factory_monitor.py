@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -34,12 +34,13 @@ class TellingSource(ManualSource):
     def __init__(self, now: float) -> None:
         super().__init__()
         self.offsets = {"writers": LeaderOffset(2, 1_000, now - 1.0, 0.5)}
+        self.reported: Collection[str] = ()
 
     def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]:
         return {KEY: self.offsets}
 
     def statistics(self) -> SourceStatistics:
-        return SourceStatistics(ready=True, alive=True, read=7)
+        return SourceStatistics(ready=True, alive=True, read=7, groups_reported=self.reported)
 
     def death(self) -> SourceDied | None:
         try:
@@ -211,6 +212,23 @@ def test_the_monitor_lives_from_the_first_poll_to_the_shutdown(make: Callable[..
     assert monitors() == []
     assert world.source.is_stopped
     assert world.steps.is_shut_down
+
+
+@pytest.mark.parametrize("interval", [3600.0, None])
+def test_silence_is_the_monitors_to_tell_where_there_is_one(make: Callable[..., World], interval: float | None) -> None:
+    """Else the source tells of it."""
+    world = make(monitor_interval=interval)
+    assert world.factory.manager.monitor_logs_silence is (interval is not None)
+
+
+def test_a_group_that_reported_of_another_partition_has_reported(make: Callable[..., World]) -> None:
+    """Its name is right, though nothing is known of the partitions that are assigned here."""
+    source = TellingSource(now=1000.0)
+    source.reported = ("indexers",)
+    world = make(source, monitor_interval=None)
+    world.run_until_held(3)
+    (partition,) = world.factory.snapshot().partitions
+    assert {leader.group: leader.has_reported for leader in partition.leaders} == {"indexers": True, "writers": True}
 
 
 def test_on_stall_raise_ends_the_processor(make: Callable[..., World]) -> None:
