@@ -1,9 +1,11 @@
 """A runner shaped as Sentry's ``sentry run consumer``: its flags, its wrappers in their order, and the gate put in.
 
-    python examples/sentry_runner.py --bootstrap-servers localhost:9092 --topic events \\
+    python examples/sentry_runner.py --bootstrap-servers $KAFKA --topic events \\
         --consumer-group post-process-forwarder --synchronize-commit-log-topic snuba-commit-log \\
         --synchronize-commit-group snuba-consumers --enforce-schema --stale-threshold-sec 600 \\
         --dlq-topic events-dlq --mode multiprocess
+
+KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.
 
 What to copy into such a runner is in `get_stream_processor` below, where it says GATE. The wrappers make the strategy
 validate the schema, send stale messages to the dead-letter queue, touch the healthcheck file, and time the join. The
@@ -184,8 +186,8 @@ def _invalid(message: Message[KafkaPayload], reason: str) -> InvalidMessage:
 def consumer_configuration(options: argparse.Namespace) -> dict[str, Any]:
     """Arroyo's own builder, as Sentry calls it.
 
-    It overwrites ``queued.min.messages``, so what the gate wants of its consumer is set after it (README, "Settings of
-    the data consumer").
+    It overwrites ``queued.min.messages``, so what the gate wants of its consumer is set after it; see "Settings of the
+    data consumer" in ``arroyo_sync/FOLLOWERS.md``.
     """
     configuration: dict[str, Any] = dict(
         build_kafka_consumer_configuration(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.support.requirements import lacking
 
 pytestmark = pytest.mark.packages
 
@@ -54,7 +57,16 @@ def modules(folder: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package_index(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skips on a machine from which pip reaches none."""
+    ask = ["pip", "download", "--no-deps", "--retries", "0", "--timeout", "20", "hatchling"]
+    folder = tmp_path_factory.mktemp("index")
+    if subprocess.run([sys.executable, "-m", *ask], cwd=folder, capture_output=True, timeout=MINUTES).returncode != 0:
+        lacking("wheel and sdist need a package index that pip reaches: go online, then run again")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, package_index: None) -> Path:
     """The folder with wheel and sdist, the wheel made from the sdist."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--outdir", folder, ROOT, folder=folder)
@@ -80,6 +92,16 @@ def sdist(built: Path) -> Path:
 def test_the_package_index_takes_them(built: Path) -> None:
     """By twine's own check of the metadata and of how the README is shown."""
     run(sys.executable, "-m", "twine", "check", "--strict", *built.glob("arroyo_sync-*"), folder=built)
+
+
+def test_the_readme_of_the_wheel_stands_alone(wheel: Path) -> None:
+    """Where the index shows it there are no other files, and headings have no addresses: no link leads to either."""
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        description = archive.read(metadata).decode().partition("\n\n")[2]
+    assert description.startswith("# arroyo_sync\n")
+    assert "```python" in description
+    assert re.findall(r"\]\((?!https://)[^)]*\)", description) == []
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:

@@ -179,7 +179,7 @@ def test_leader_elections_are_ridden_out(kafka_cluster: Callable[..., KafkaClust
 
 
 @pytest.fixture(scope="module")
-def secure_cluster() -> Iterator[KafkaCluster]:
+def secure_cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
     """With a listener that asks for a password."""
     login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     with KafkaCluster(

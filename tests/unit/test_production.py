@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,8 +16,9 @@ import pytest
 import yaml
 
 from arroyo_sync.observe.metrics import METRICS, Kind, MetricDef
-from tests.support.programs import EXAMPLES, README
+from tests.support.programs import EXAMPLES, OPERATORS, anchors_of
 from tests.support.readme_tables import factory_defaults
+from tests.support.requirements import require_program
 
 PRODUCTION = EXAMPLES / "production"
 sys.path.insert(0, str(PRODUCTION))
@@ -105,13 +104,7 @@ def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
 @pytest.fixture
 def promtool() -> str:
     """Prometheus' own checker."""
-    program = shutil.which("promtool")
-    if program is None:
-        missing = "the alert rules are checked by promtool (Debian: prometheus): install it, then run again"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing, pytrace=False)
-        pytest.skip(missing)
-    return program
+    return require_program("the check of the alert rules", "prometheus", "promtool")
 
 
 def run(*command: str) -> None:
@@ -143,9 +136,8 @@ def test_prometheus_takes_the_expressions_of_the_dashboard(promtool: str, tmp_pa
 
 
 def anchors() -> set[str]:
-    """The links of the README's headings, as GitHub and GitLab make them."""
-    headings = re.findall(r"^#+ (.+)$", README.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    """Where a link to a heading of the operators' page may lead."""
+    return anchors_of(OPERATORS.read_text())
 
 
 @pytest.mark.parametrize("alert", RULES)
@@ -153,7 +145,7 @@ def test_each_alert_links_to_a_heading_that_exists(alert: str) -> None:
     """And says how urgent it is, and what is the matter."""
     annotations = RULES[alert]["annotations"]
     file, _, anchor = annotations["runbook_url"].partition("#")
-    assert file == README.name
+    assert PRODUCTION / file == OPERATORS
     assert anchor in anchors()
     assert annotations["summary"]
     assert RULES[alert]["labels"]["severity"] in {"page", "ticket", "info"}
