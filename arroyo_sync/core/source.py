@@ -149,7 +149,7 @@ class SourceStatistics:
     """The latest broker timestamp of any record that was read, Unix milliseconds. None of the future counts."""
     from_the_future: int = 0
     """Records with a timestamp from the future, which count as old as the record before."""
-    groups_reported: Sequence[str] = ()
+    groups_reported: Collection[str] = ()
     """The leader groups that have published something, of whatever partition."""
     groups_seen: Sequence[str] | None = None
     """The first groups that were seen on the commit log, followed or not. ``None``: there is no commit log."""
