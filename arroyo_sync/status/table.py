@@ -187,6 +187,8 @@ def _group_columns(rows: _Rows, view: View) -> list[_Column]:
 
 
 def _whom(verdict: Verdict, view: View, members: Members) -> str:
+    if verdict.waits_for is None and verdict.grade is Grade.STALLED:
+        return "its offset is gone"
     if verdict.waits_for is None:
         return "" if verdict.grade is Grade.OK else verdict.reason
     if verdict.grade is Grade.UNKNOWN:
@@ -250,7 +252,9 @@ def _worst_of_each_cause(shown: Sequence[Verdict], view: View) -> list[Verdict]:
     worst: dict[object, Verdict] = {}
     for verdict in shown:
         if verdict.grade is not Grade.OK:
-            worst.setdefault((verdict.grade, verdict.waits_for, verdict.group, verdict.reason), verdict)
+            # Of a follower that can't start the reason holds the partition's offsets.
+            reason = "" if verdict.waits_for is None and verdict.grade is Grade.STALLED else verdict.reason
+            worst.setdefault((verdict.grade, verdict.waits_for, verdict.group, reason), verdict)
     return list(worst.values())
 
 
