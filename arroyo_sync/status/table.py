@@ -192,7 +192,7 @@ def _whom(verdict: Verdict, view: View, members: Members) -> str:
     if verdict.waits_for is None:
         return "" if verdict.grade is Grade.OK else verdict.reason
     if verdict.grade is Grade.UNKNOWN:
-        return f"{verdict.group} (never reported)"
+        return f"{verdict.group} ({'never reported' if verdict.group_offset is None else 'can not be true'})"
     if verdict.waits_for is WaitsFor.FOLLOWER:
         return f"the follower{_member_of(verdict, view, members)}"
     if verdict.group is None:
@@ -266,7 +266,7 @@ def _of_leader(leader: LeaderSnapshot, view: View) -> str:
     if leader.age_seconds is not None:
         said += f" {age(leader.age_seconds)} ago"
     if leader.is_rejected:
-        said += ", which is past the end"
+        said += f", which is {leader.rejected_because or 'past the end'}"
     return f"{said}, committed {number(leader.committed_offset, 'nothing')}"
 
 
