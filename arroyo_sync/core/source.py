@@ -173,6 +173,18 @@ class ObservableSource(Protocol):
 
 
 @runtime_checkable
+class SelectiveSource(ObservableSource, Protocol):
+    """A source that can also tell of some partitions alone, so that the monitor asks about the ones it must look at."""
+
+    def published(
+        self, partitions: Collection[PartitionKey] | None = None
+    ) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]: ...
+    def rejected(self) -> Collection[PartitionKey]:
+        """The partitions of which a leader has published what can't be: see `LeaderOffset.rejected`."""
+        ...
+
+
+@runtime_checkable
 class EndOffsetsSource(Protocol):
     """A source that can ask where the data topic's partitions end."""
 

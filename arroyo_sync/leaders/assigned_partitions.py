@@ -76,6 +76,8 @@ class AssignedPartitions:
         """The partitions that the brokers haven't answered about since trust began."""
         self.suspect: set[PartitionKey] = set()
         """The partitions with a suspect report."""
+        self.rejected: set[PartitionKey] = set()
+        """The partitions with a rejected report."""
 
     def begin_trust(self, key: PartitionKey, known_end: KnownEnd) -> None:
         """Nothing of the partition is verified any more. What was rejected stays so."""
@@ -89,6 +91,12 @@ class AssignedPartitions:
             published_offset.begin_anew()
             published_offset.judge(known_end, self._topic_ids.get(key[0]))
 
+    def ask_anew(self, key: PartitionKey) -> None:
+        """Trust begins anew, though nothing speaks against how far the partition is known to reach."""
+        known_end = self.known_ends.get(key)
+        if known_end is not None:
+            self.begin_trust(key, known_end.without_answer())
+
     def end_trust(self, key: PartitionKey) -> None:
         """The partition is no longer assigned."""
         if self.known_ends.pop(key, None) is not None:
@@ -96,6 +104,7 @@ class AssignedPartitions:
         self._unverified.pop(key, None)
         self.unanswered.discard(key)
         self.suspect.discard(key)
+        self.rejected.discard(key)
         for _, published_offset in self._table.filled(key):
             published_offset.begin_anew()
 
@@ -195,6 +204,10 @@ class AssignedPartitions:
             self.suspect.add(key)
         elif self.suspect:
             self.suspect.discard(key)
+        if is_rejected:
+            self.rejected.add(key)
+        elif self.rejected:
+            self.rejected.discard(key)
         if lowest is None:
             if self._unverified:
                 self._unverified.pop(key, None)

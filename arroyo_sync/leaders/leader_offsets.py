@@ -24,7 +24,7 @@ Guarantees
 
 Threads
     Any thread may call anything; one lock guards all. A signal handler, which may have interrupted the thread that
-    holds it, may call `published` alone.
+    holds it, may call `published`, `rejected` and `reported` alone.
 """
 
 from __future__ import annotations
@@ -151,6 +151,13 @@ class LeaderOffsets:
                 self._assigned.check(key, published_offset)
 
         self._for_each(self._keys(self._table.keys), forget)
+
+    def ask_anew(self) -> None:
+        """Trust begins anew, in all partitions: the commit log isn't the one whose ends were asked.
+
+        One that was created anew has lower offsets: what is written to it would count as older than the answers.
+        """
+        self._for_each(self._keys(lambda: self._assigned.known_ends), self._assigned.ask_anew)
 
     def forget(self, keys: Iterable[PartitionKey]) -> None:
         """Drop all that was published of these partitions: their remote offsets become unknown."""
@@ -286,14 +293,18 @@ class LeaderOffsets:
 
     # For people.
 
-    def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
-        """What every group published last of each assigned partition, as a snapshot; of all while none is assigned.
+    def published(self, keys: Collection[PartitionKey] | None = None) -> dict[PartitionKey, dict[str, LeaderOffset]]:
+        """What every group published last of these partitions, as a snapshot.
 
         Never blocks for long, whoever calls it; see the module.
+
+        :param keys: ``None``: the assigned ones, or all while none is assigned.
         """
         snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
         is_free = True
-        for chunk in chunks(list(self._assigned.known_ends) or self._table.keys()):  # CPython makes each in one step
+        if keys is None:
+            keys = list(self._assigned.known_ends) or self._table.keys()  # CPython makes each in one step
+        for chunk in chunks(list(keys)):
             is_free = is_free and self._lock.acquire(timeout=READ_WAIT_SECONDS)
             try:
                 snapshot.update((key, self._table.snapshot(key)) for key in chunk if self._table.row(key))
@@ -301,6 +312,10 @@ class LeaderOffsets:
                 if is_free:
                     self._lock.release()
         return snapshot
+
+    def rejected(self) -> list[PartitionKey]:
+        """The assigned partitions of which a group's report is rejected, or suspect. Never blocks, whoever calls it."""
+        return [*self._assigned.rejected.copy(), *self._assigned.suspect.copy()]  # each in one step
 
     def partitions_without_report(self, group: str) -> list[PartitionKey]:
         """The assigned partitions without any record of the group, not even a tombstone. None until `enable`."""

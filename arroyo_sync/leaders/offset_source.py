@@ -238,9 +238,15 @@ class OffsetSource(ABC):
     def statistics(self) -> SourceStatistics:
         """A snapshot of what it has done. Never blocks for long."""
 
-    def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
-        """What every leader group published last in every partition, trusted or not. A snapshot."""
-        return self._offsets.published()
+    def published(
+        self, partitions: Collection[PartitionKey] | None = None
+    ) -> dict[PartitionKey, dict[str, LeaderOffset]]:
+        """What every leader group published last in every partition, or in these, trusted or not. A snapshot."""
+        return self._offsets.published(partitions)
+
+    def rejected(self) -> Collection[PartitionKey]:
+        """The assigned partitions of which a leader published what can't be, or may be of an earlier topic."""
+        return self._offsets.rejected()
 
     # The subclass's side.
 

@@ -3,6 +3,9 @@
 Guarantees
     - Nothing of this runs on the processor's or the source's thread, and none of them waits for it. It has no Kafka
       client: the source asks the brokers for it.
+    - A check costs about a microsecond for each assigned partition, which it walks by their offsets alone, and more for
+      those that have waited for long, of which it takes a snapshot. It takes one of all if metrics are wanted, when
+      something is to be told, and if the source can't tell of some partitions alone.
     - Whatever a check raises (a metrics backend, the user's ``on_stall``) is logged, at most once a minute, and the
       next check takes place all the same.
     - `Monitor.stop` checks a last time, so that what ended the follower is reported.
@@ -28,13 +31,15 @@ from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.problems import Problem, ProblemReporter, find_problems
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall, WaitsFor
-from arroyo_sync.observe.verdict import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits, evaluate
+from arroyo_sync.observe.verdict import evaluate
+from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Survey, Waits, follow_waits
 
 logger = logging.getLogger(__name__)
 
 ASK_TIMEOUT_SECONDS = 0.5
 """How long a check may wait for the brokers. What a slow one answers later is there at the next check."""
 
+Ends = Mapping[PartitionKey, int]
 OnStall = Callable[[Stall], object] | Literal["raise"] | None
 """What to do about a partition that stands still, besides telling of it."""
 
@@ -42,7 +47,8 @@ OnStall = Callable[[Stall], object] | Literal["raise"] | None
 class Monitor:
     """See the module's docstring.
 
-    :param observe: takes a snapshot, given where the partitions end.
+    :param observe: takes a snapshot, given where the partitions end, of these partitions; ``None``: of all.
+    :param survey: walks all partitions, likewise. ``None``: the source can't tell of some partitions alone.
     :param ask_ends: asks where partitions end, for so many seconds at most: a source's ``end_offsets``.
     :param gate_counts: what the gate has counted.
     :param end: sees that the processor ends with an error.
@@ -56,9 +62,10 @@ class Monitor:
 
     def __init__(
         self,
-        observe: Callable[[Mapping[PartitionKey, int]], Snapshot],
+        observe: Callable[[Ends, Collection[PartitionKey] | None], Snapshot],
         *,
-        ask_ends: Callable[[Collection[PartitionKey], float], Mapping[PartitionKey, int]] | None,
+        survey: Callable[[Ends], Survey] | None = None,
+        ask_ends: Callable[[Collection[PartitionKey], float], Ends] | None,
         gate_counts: Callable[[], GateCounts],
         end: Callable[[Exception], None],
         tell: Callable[[Problem, Snapshot], None],
@@ -69,6 +76,7 @@ class Monitor:
         reporter: MetricsReporter | None = None,
     ) -> None:
         self._observe = observe
+        self._survey = survey
         self._ask_ends = ask_ends
         self._gate_counts = gate_counts
         self._end = end
@@ -83,12 +91,10 @@ class Monitor:
         self._waits: Waits = NO_WAITS
         self._is_ready = False
         self._ready_changed_at: float | None = None
-        self.verdicts: tuple[Verdict, ...] = ()
-        """One for each partition at the last check, the worst first. Replaced whole; any thread may read it."""
         self.stalls: tuple[Stall, ...] = ()
         """What stood still at the last check, longest first. Replaced whole; any thread may read it."""
-        self._keys: tuple[PartitionKey, ...] = ()
-        self.ends: Mapping[PartitionKey, int] = {}
+        self._keys: Collection[PartitionKey] = ()
+        self.ends: Ends = {}
         """Where the partitions end, as of the last check. Replaced whole by the monitor's thread; any may read it."""
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -107,6 +113,13 @@ class Monitor:
         self._thread.join(timeout)
         if not self._thread.is_alive():
             self.check_once()
+
+    def verdicts(self) -> list[Verdict]:
+        """How each partition stands now, the worst first. How long it has waited is known as of the last check.
+
+        Any thread may call it.
+        """
+        return evaluate(self._observe(self.ends, None), self._waits, self._clock(), self._limits)[0]
 
     def check_once(self) -> None:
         """Look once. Never raises. One call at a time; what it calls may call the follower back, no lock is held."""
@@ -133,13 +146,22 @@ class Monitor:
 
     def _check(self) -> None:
         now = self._clock()
-        snapshot = self._observe(self.ends)
-        self._keys = tuple(partition.key for partition in snapshot.partitions)
-        verdicts, self._waits = evaluate(snapshot, self._waits, now, self._limits)
-        self.verdicts = tuple(verdicts)
-        self._problem_reporter.update(self._find_problems(snapshot, verdicts, now), snapshot)
+        is_wanted = self._reporter.is_wanted
+        waits = self._waits
+        if self._survey is None or is_wanted:
+            snapshot = whole = self._observe(self.ends, None)
+            self._keys = tuple(partition.key for partition in snapshot.partitions)
+        else:
+            survey = self._survey(self.ends)
+            self._keys = survey.assigned
+            waits, long = follow_waits(survey, waits, now, self._limits)
+            worth_a_snapshot = long.union(survey.rejected, survey.assigned[:1] if survey.has_silent_group else ())
+            snapshot, whole = self._observe(self.ends, worth_a_snapshot), None
+        verdicts, self._waits = evaluate(snapshot, waits, now, self._limits)
+        problems = self._find_problems(snapshot, verdicts, now)
+        self._problem_reporter.update(problems, lambda: whole or self._observe(self.ends, None))
         self._act_on([verdict.stall for verdict in verdicts if verdict.grade is Grade.STALLED])
-        if self._reporter.is_wanted:
+        if is_wanted:
             self._reporter.report(
                 snapshot,
                 stalled=_count([each for each in verdicts if each.grade is Grade.STALLED]),

@@ -19,7 +19,8 @@ from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
-from arroyo_sync.observe.verdict import Limits, groups_without_report
+from arroyo_sync.observe.verdict import groups_without_report
+from arroyo_sync.observe.waits import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def find_problems(
 class ProblemReporter:
     """Tells of problems, and that they are over, without repeating itself.
 
-    :param tell: called for each problem that is due and more than a log line.
+    :param tell: called for each problem that is due and more than a log line, with how everything stands.
     :param clock: monotonic seconds.
     """
 
@@ -141,14 +142,22 @@ class ProblemReporter:
         self._throttle = LogThrottle(REMINDER_SECONDS, clock)
         self._told: dict[Cause, Problem] = {}
 
-    def update(self, problems: Iterable[Problem], snapshot: Snapshot) -> None:
-        """These are the problems that there are now."""
+    def update(self, problems: Iterable[Problem], observe: Callable[[], Snapshot]) -> None:
+        """These are the problems that there are now.
+
+        :param observe: takes a snapshot of everything; called only if something is to be told.
+        """
         active = {problem.cause: problem for problem in problems}
+        due = {cause for cause in active if self._throttle.should_log(cause)}
+        if not due and self._told.keys() <= active.keys():
+            self._told = {cause: active[cause] for cause in self._told}  # as they are now
+            return
+        snapshot = observe()
         concerned = {cause[1:] for cause in active}
         assigned = {partition.partition for partition in snapshot.partitions}
         told: dict[Cause, Problem] = {}
         for cause, problem in active.items():
-            if self._throttle.should_log(cause):
+            if cause in due:
                 # A warning: Sentry's logging integration makes an event of its own of every error.
                 logger.warning("%s", problem)
                 if problem.kind not in ONLY_LOGGED:

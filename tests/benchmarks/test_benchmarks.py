@@ -22,7 +22,7 @@ from tests.benchmarks.plots import draw
 from tests.benchmarks.promises import CommitRecords, Deliveries, broken_by_members, broken_promises
 from tests.benchmarks.report import render
 from tests.benchmarks.scenarios.restart import longest_silence, sorted_deliveries
-from tests.benchmarks.scenarios.scale.follower import LOOKS, Follower
+from tests.benchmarks.scenarios.scale.follower import LOOKS, Follower, NoMetrics
 from tests.benchmarks.scenarios.traffic import count_connections
 from tests.benchmarks.targets import TARGETS, Target
 
@@ -187,7 +187,7 @@ def test_a_follower_without_kafka_holds_what_its_leaders_have_not_committed() ->
             follower.processor._run_once()
         follower.wait_until_held()
     assert follower.counts.released == 5
-    assert len(follower.looks_ms()) == LOOKS
+    assert len(follower.looks_ms(NoMetrics())) == LOOKS
     follower.processor._shutdown()
 
 

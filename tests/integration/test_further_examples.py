@@ -83,7 +83,7 @@ def scene(kafka: Kafka, topic_name: Callable[..., str], tmp_path: Path) -> Scene
 def test_batches_hold_only_what_the_leader_has_committed(scene: Scene) -> None:
     """Full batches, then a short one when its time is over, up to the leader's offset and not past it."""
     produce_numbered(scene.kafka.bootstrap_servers, scene.events, [0], COUNT)
-    with scene.run("batching.py", "--batch-size", "50", "--batch-seconds", "0.2") as program:
+    with scene.run("batching.py", "--batch-size", "50", "--batch-seconds", "2") as program:
         scene.publish(scene.slow, RELEASED)
         program.wait_for(rf"-{RELEASED - 1}\n")
         assert batches(program.text)[0] == (50, 0, 49)

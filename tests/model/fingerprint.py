@@ -58,7 +58,7 @@ LEFT_OUT: dict[type, str] = {
     Pauses: "_inner pauses resumes",
     LeaderOffsets: "groups _lock _delivered _manager _rejections unverified",
     OffsetTable: "groups _index reported",
-    AssignedPartitions: "_table _topic_ids _unverified epoch topics unverified unanswered suspect",
+    AssignedPartitions: "_table _topic_ids _unverified epoch topics unverified unanswered suspect rejected",
     PublishedOffset: "latest_by_log_partition heard_at_seconds epoch committed is_told",
     KnownEnd: "cell epoch received_before cached_before is_lowered answer log_ends",
 }

@@ -93,7 +93,7 @@ class CommitLogConsumer(OffsetSource):
             settings,
             self._decoder,
             self._apply,
-            self._offsets.forget_log_partition,
+            self._forget_log_partition,
             self._offsets.retain_topic,
             self._set_ready,
             self._stopping,
@@ -152,6 +152,10 @@ class CommitLogConsumer(OffsetSource):
             groups_seen=decoder.contents.groups,
             is_foreign=decoder.contents.is_foreign,
         )
+
+    def _forget_log_partition(self, log_partition: int) -> None:
+        self._offsets.forget_log_partition(log_partition)
+        self._offsets.ask_anew()
 
     def _missing(self) -> str:
         return self._reader.missing()

@@ -50,6 +50,24 @@ class TellingSource(ManualSource):
         return None
 
 
+class PartialSource(TellingSource):
+    """One that can tell of some partitions alone, and notes of which it is asked."""
+
+    def __init__(self, now: float) -> None:
+        super().__init__(now)
+        self.asked: list[Collection[PartitionKey] | None] = []
+        self.impossible: list[PartitionKey] = []
+
+    def published(
+        self, partitions: Collection[PartitionKey] | None = None
+    ) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]:
+        self.asked.append(partitions)
+        return {KEY: self.offsets} if partitions is None or KEY in partitions else {}
+
+    def rejected(self) -> Collection[PartitionKey]:
+        return self.impossible
+
+
 class StepFactory(ProcessingStrategyFactory[bytes]):
     def __init__(self) -> None:
         self.step = RecordingStep()
@@ -229,6 +247,39 @@ def test_a_group_that_reported_of_another_partition_has_reported(make: Callable[
     world.run_until_held(3)
     (partition,) = world.factory.snapshot().partitions
     assert {leader.group: leader.has_reported for leader in partition.leaders} == {"indexers": True, "writers": True}
+
+
+def test_the_monitor_asks_the_source_about_what_waits_for_long_or_is_rejected(make: Callable[..., World]) -> None:
+    """Of ten thousand partitions that move it takes no snapshot. Whoever asks for one gets all."""
+    source = PartialSource(now=1000.0)
+    source.reported = ("indexers", "writers")
+    world = make(source, monitor_interval=3600.0, stalled_after=300.0)
+    world.source.set_remote_offset(*KEY, 2)
+    world.run_until_held(3)
+    monitor = world.factory._monitor
+    monitor.check_once()
+    world.now += 14.0
+    monitor.check_once()
+    assert source.asked == [set(), set()]
+    source.impossible = [KEY]
+    monitor.check_once()
+    assert source.asked[-1] == {KEY}
+    source.impossible = []
+    world.now += 300.0
+    monitor.check_once()
+    (stall,) = world.factory.stalls
+    assert (stall.group, stall.behind, stall.local_offset) == ("indexers", 3, 2)
+    (partition,) = world.factory.snapshot().partitions
+    assert [leader.has_reported for leader in partition.leaders] == [True, True]
+    assert source.asked[-1] is None
+
+
+def test_a_group_that_has_published_nothing_shows_in_one_partition(make: Callable[..., World]) -> None:
+    source = PartialSource(now=1000.0)
+    world = make(source, monitor_interval=3600.0)
+    world.run_until_held(3)
+    world.factory._monitor.check_once()
+    assert source.asked == [{KEY}]
 
 
 def test_on_stall_raise_ends_the_processor(make: Callable[..., World]) -> None:

@@ -510,6 +510,22 @@ def test_an_answer_that_is_lower_than_what_became_known_meanwhile_lowers_nothing
     assert fixture.remote() == 100
 
 
+def test_reports_of_a_commit_log_that_was_created_anew_are_judged_by_answers_of_its_own() -> None:
+    """Its offsets lie below those where the earlier log ended, so the earlier answer would take them for older ones."""
+    fixture = Fixture("g")
+    fixture.assign(KEY)
+    fixture.answer({KEY: PartitionRange(0, 300)}, {0: 1000})
+    fixture.offsets.forget_log_partition(0)
+    fixture.offsets.ask_anew()
+    fixture.publish(490)
+    assert fixture.remote() is None, "not before the brokers were asked again"
+    assert fixture.offsets.unanswered() == [KEY]
+    fixture.answer({KEY: PartitionRange(0, 500, first_timestamp_ms=0)}, {0: 1})
+    assert (fixture.remote(), fixture.offsets.take_rejections()) == (490, [])
+    fixture.publish(600)
+    assert fixture.remote() == 490, "and the partition is still known to reach to 500"
+
+
 def test_a_topic_id_that_becomes_known_judges_what_waited_for_it() -> None:
     """In all partitions of that topic; each rejection is told once."""
     fixture = reading()
@@ -668,6 +684,36 @@ def test_published_shows_what_every_group_said_last() -> None:
     assert list(fixture.offsets.published()) == [KEY]
     assert list(fixture.offsets.published()[KEY]) == ["a"]
     assert fixture.offsets.published()[KEY]["a"][:3] == (10, 1234, NOW)
+
+
+def test_published_shows_the_partitions_that_are_asked_about() -> None:
+    """For a look that costs what it looks at: assigned or not."""
+    fixture = Fixture()
+    fixture.assign(KEY)
+    fixture.publish(10)
+    fixture.publish(20, key=OTHER)
+    assert list(fixture.offsets.published()) == [KEY]
+    assert list(fixture.offsets.published([OTHER, ("events", 9)])) == [OTHER]
+    assert fixture.offsets.published([]) == {}
+
+
+def test_rejected_names_the_assigned_partitions_with_what_published_shows_as_rejected() -> None:
+    """Until the group publishes another offset, or the partition is revoked."""
+    fixture = Fixture()
+    fixture.assign(KEY, OTHER)
+    fixture.publish(10)
+    fixture.publish(5, key=OTHER)
+    fixture.ask(5)
+    fixture.ask(5, OTHER)
+    assert fixture.offsets.rejected() == [KEY]
+    assert [key for key, by_group in fixture.offsets.published().items() if by_group["g"].rejected] == [KEY]
+    fixture.publish(4)
+    assert fixture.offsets.rejected() == []
+    fixture.publish(10)
+    fixture.ask(5)
+    assert fixture.offsets.rejected() == [KEY]
+    fixture.offsets.revoke([KEY])
+    assert fixture.offsets.rejected() == []
 
 
 def test_silent_names_the_assigned_partitions_of_which_a_group_said_nothing() -> None:

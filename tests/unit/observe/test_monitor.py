@@ -15,7 +15,7 @@ from arroyo_sync.observe.monitor import Monitor, OnStall
 from arroyo_sync.observe.problems import Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall
-from arroyo_sync.observe.verdict import WAITING_AFTER_SECONDS
+from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS
 from tests.support.metrics_backend import RecordingMetrics
 
 WAITING = PartitionSnapshot("events", 3, 50, 50, high_watermark=100, leaders=(LeaderSnapshot("writers", 50),))
@@ -37,7 +37,7 @@ class Follower:
         self.looked = threading.Event()
         self.was_asked = threading.Event()
 
-    def observe(self, ends: Mapping[PartitionKey, int]) -> Snapshot:
+    def observe(self, ends: Mapping[PartitionKey, int], partitions: Collection[PartitionKey] | None) -> Snapshot:
         self.given_ends.append(ends)
         self.looked.set()
         return self.snapshot

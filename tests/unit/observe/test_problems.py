@@ -19,7 +19,7 @@ from arroyo_sync.observe.problems import (
 )
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
-from arroyo_sync.observe.verdict import Limits
+from arroyo_sync.observe.waits import Limits
 
 LIMITS = Limits(stalled_after=300.0, waiting_after=15.0)
 
@@ -184,29 +184,29 @@ def teller() -> Teller:
 def test_a_problem_is_told_when_it_begins_and_not_at_every_look(teller: Teller) -> None:
     """Also when it grows: the cause is the same."""
     for problem in (FIRST, FIRST, GROWN):
-        teller.bulletin.update([problem], ASSIGNED)
+        teller.bulletin.update([problem], lambda: ASSIGNED)
     assert teller.told == [FIRST]
 
 
 def test_a_problem_that_lasts_is_told_again_after_the_reminder_interval(teller: Teller) -> None:
     """With what is known then."""
-    teller.bulletin.update([FIRST], ASSIGNED)
+    teller.bulletin.update([FIRST], lambda: ASSIGNED)
     teller.now = REMINDER_SECONDS
-    teller.bulletin.update([GROWN], ASSIGNED)
+    teller.bulletin.update([GROWN], lambda: ASSIGNED)
     assert teller.told == [FIRST, GROWN]
 
 
 def test_a_problem_that_comes_and_goes_is_told_once_in_the_interval(teller: Teller) -> None:
     """Flapping makes no flood."""
     for problems in ([FIRST], [], [FIRST], [], [FIRST]):
-        teller.bulletin.update(problems, ASSIGNED)
+        teller.bulletin.update(problems, lambda: ASSIGNED)
     assert teller.told == [FIRST]
 
 
 def test_another_cause_is_told_at_once(teller: Teller) -> None:
     """The limit is each cause's own."""
-    teller.bulletin.update([FIRST], ASSIGNED)
-    teller.bulletin.update([FIRST, OTHER], ASSIGNED)
+    teller.bulletin.update([FIRST], lambda: ASSIGNED)
+    teller.bulletin.update([FIRST, OTHER], lambda: ASSIGNED)
     assert teller.told == [FIRST, OTHER]
 
 
@@ -217,7 +217,7 @@ def test_silence_is_a_line_at_first_and_an_event_once_messages_wait_for_the_grou
     silent = problems_of(snapshot=SILENT, ready=60.0)
     waited_for = problems_of(verdict(3, 15.0, "typo", None, Grade.UNKNOWN), snapshot=SILENT, ready=70.0)
     for problems in (silent, silent, waited_for, waited_for, []):
-        teller.bulletin.update(problems, ASSIGNED)
+        teller.bulletin.update(problems, lambda: ASSIGNED)
     assert [problem.kind for problem in teller.told] == [KIND.NEVER_REPORTED]
     first, second, third = caplog.messages
     assert first.startswith("group 'typo' has published nothing of events so far. ")
@@ -234,10 +234,10 @@ def test_the_end_of_a_problem_is_one_log_line_at_the_same_level(
 ) -> None:
     """As loud as its beginning. Neither is an error: Sentry would make it a second event."""
     caplog.set_level(logging.INFO, logger="arroyo_sync.observe.problems")
-    teller.bulletin.update([FIRST], ASSIGNED)
-    teller.bulletin.update([GROWN, OTHER], ASSIGNED)
-    teller.bulletin.update([OTHER], ASSIGNED)
-    teller.bulletin.update([OTHER], ASSIGNED)
+    teller.bulletin.update([FIRST], lambda: ASSIGNED)
+    teller.bulletin.update([GROWN, OTHER], lambda: ASSIGNED)
+    teller.bulletin.update([OTHER], lambda: ASSIGNED)
+    teller.bulletin.update([OTHER], lambda: ASSIGNED)
     assert lines(caplog) == [
         ("WARNING", "events[3] stands still"),
         ("WARNING", "events[5] stands still"),
@@ -248,7 +248,7 @@ def test_the_end_of_a_problem_is_one_log_line_at_the_same_level(
 def test_the_end_of_what_was_not_told_is_not_told(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
     """A problem that flaps within the reminder's interval is told once, and its first end."""
     for problems in ([FIRST], [], [FIRST], []):
-        teller.bulletin.update(problems, ASSIGNED)
+        teller.bulletin.update(problems, lambda: ASSIGNED)
     assert lines(caplog) == [("WARNING", "events[3] stands still"), ("WARNING", "Over: events[3] stands still")]
 
 
@@ -258,7 +258,7 @@ def test_a_wait_is_a_log_line_and_no_event_and_its_stall_does_not_end_it(
     """Waiting, then standing still, then over: three lines and one event."""
     waiting = Problem(KIND.WAITING, "events[3] waits", "events", (3,), "writers")
     for problems in ([waiting], [FIRST], []):
-        teller.bulletin.update(problems, ASSIGNED)
+        teller.bulletin.update(problems, lambda: ASSIGNED)
     assert teller.told == [FIRST]
     assert [message for _, message in lines(caplog)] == [
         "events[3] waits",
@@ -269,6 +269,6 @@ def test_a_wait_is_a_log_line_and_no_event_and_its_stall_does_not_end_it(
 
 def test_what_another_member_has_now_is_not_said_to_be_over(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
     """Nobody here can know."""
-    teller.bulletin.update([FIRST], ASSIGNED)
-    teller.bulletin.update([], NOTHING)
+    teller.bulletin.update([FIRST], lambda: ASSIGNED)
+    teller.bulletin.update([], lambda: NOTHING)
     assert lines(caplog)[1] == ("WARNING", "No longer assigned here: events[3] stands still")

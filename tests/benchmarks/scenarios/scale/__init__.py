@@ -52,7 +52,10 @@ def _measure_in_process(bench: Bench) -> list[dict[str, Any]]:
     return [
         {
             "partitions": partitions,
-            "look_ms": summarise([ms for each in mine for ms in each["looks_ms"]]),
+            **{
+                name: summarise([ms for each in mine for ms in each[name]])
+                for name in ("look_ms", "look_all_wait_ms", "look_with_metrics_ms")
+            },
             **{
                 name: summarise([each[name] for each in mine])
                 for name in ("idle_cpu", "one_moves_cpu", "all_move_cpu", "first_release_ms", "bytes_a_partition")

@@ -69,7 +69,14 @@ class BookkeepingSource(RemoteOffsetSource):
         return None
 
     def statistics(self) -> SourceStatistics:
-        return SourceStatistics(ready=True, alive=True, unverified=len(self.unverified))
+        return SourceStatistics(
+            ready=True, alive=True, unverified=len(self.unverified), groups_reported=self.leaders.reported
+        )
 
-    def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]:
-        return self.leaders.published()
+    def published(
+        self, partitions: Collection[PartitionKey] | None = None
+    ) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]:
+        return self.leaders.published(partitions)
+
+    def rejected(self) -> Collection[PartitionKey]:
+        return self.leaders.rejected()
