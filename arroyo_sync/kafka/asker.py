@@ -40,7 +40,7 @@ from arroyo_sync.kafka.committed_offsets import GroupCommits
 LATE_ANSWER_SECONDS = 5.0
 """How long a broker may take that nobody waits for: what it tells late is there for the next time."""
 
-ASKED_AT_ONCE = 1_000
+ASKED_AT_ONCE = 250
 """Of so many partitions `LastEndOffsets` asks at once: the client and its futures take about 20 us of the interpreter
 for each."""
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
+from arroyo.utils.metrics import DummyMetricsBackend
 
 from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.source import SourceStatistics
@@ -15,7 +16,7 @@ from arroyo_sync.observe.monitor import Monitor, OnStall
 from arroyo_sync.observe.problems import Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall
-from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS
+from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS, Survey
 from tests.support.metrics_backend import RecordingMetrics
 
 WAITING = PartitionSnapshot("events", 3, 50, 50, high_watermark=100, leaders=(LeaderSnapshot("writers", 50),))
@@ -272,3 +273,44 @@ def test_with_no_interval_it_never_looks(follower: Follower) -> None:
     monitor.start()
     monitor.stop(10)
     assert follower.given_ends == []
+
+
+@pytest.mark.parametrize("is_wanted", [pytest.param(True, id="metrics"), pytest.param(False, id="no metrics backend")])
+def test_the_metrics_of_many_partitions_take_turns(monkeypatch: pytest.MonkeyPatch, is_wanted: bool) -> None:
+    """A look takes a snapshot of those that have their turn, and of none without a metrics backend; what has waited for
+    long is looked at besides."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.SENT_AT_ONCE", 2)
+    keys = [("events", index) for index in range(3)]
+    asked: list[set[PartitionKey]] = []
+    backend = RecordingMetrics()
+    now = 0.0
+
+    def observe(ends: Mapping[PartitionKey, int], partitions: Collection[PartitionKey] | None) -> Snapshot:
+        if partitions is None:  # to tell of a problem
+            partitions = keys
+        else:
+            asked.append(set(partitions))
+        return Snapshot(now, tuple(PartitionSnapshot(*key, 50, 50, held_messages=1) for key in sorted(partitions)))
+
+    monitor = Monitor(
+        observe,
+        survey=lambda ends: Survey(keys, [(keys[0], 50, 50, None, True)], (), True, None),
+        ask_ends=None,
+        gate_counts=GateCounts,
+        end=lambda error: None,
+        tell=lambda problem, snapshot: None,
+        stalled_after=STALLED_AFTER,
+        clock=lambda: now,
+        reporter=MetricsReporter(lambda: backend if is_wanted else DummyMetricsBackend()),
+    )
+    for _ in range(3):
+        monitor.check_once()
+    assert asked == ([{*keys[:2]}, {keys[2]}, {*keys[:2]}] if is_wanted else [set()] * 3)
+    sent = [tags["partition"] for _, tags in backend.of("arroyo_sync.local_offset")]
+    assert sent == (["0", "1", "2", "0", "1"] if is_wanted else [])
+    now = WAITING_AFTER_SECONDS
+    monitor.check_once()
+    assert asked[3] == ({keys[0], keys[2]} if is_wanted else {keys[0]})
+    assert [value for value, tags in backend.of("arroyo_sync.waiting") if tags["waits_for"] == "leader"] == (
+        [0, 0, 0, 1] if is_wanted else []
+    )
