@@ -173,8 +173,9 @@ def query_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def admin_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """For an administrator's client; its ``poll`` is never called."""
-    return {**_QUESTION_DEFAULTS, **_own(configuration, _CONSUMER_SETTINGS | _EVENT_SETTINGS)}
+    """For an administrator's client. It creates no topic by asking about it, which librdkafka's would."""
+    own = _own(configuration, _CONSUMER_SETTINGS | _EVENT_SETTINGS)
+    return {**_QUESTION_DEFAULTS, **own, "allow.auto.create.topics": False}
 
 
 def metadata_refresh_seconds(configuration: Mapping[str, Any]) -> float:
