@@ -304,7 +304,8 @@ def test_each_picture_is_drawn(tmp_path: Path) -> None:
             {
                 "partitions": partitions,
                 **dict.fromkeys(("idle_cpu", "one_moves_cpu", "all_move_cpu"), spread),
-                **dict.fromkeys(("look_ms", "first_release_ms", "bytes_a_partition"), spread),
+                **dict.fromkeys(("look_ms", "look_with_metrics_ms", "look_all_wait_ms"), spread),
+                **dict.fromkeys(("first_release_ms", "bytes_a_partition"), spread),
             }
             for partitions in (1, 100)
         ],
