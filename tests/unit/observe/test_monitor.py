@@ -11,11 +11,13 @@ from arroyo.utils.metrics import DummyMetricsBackend
 from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.observe.grade import Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.monitor import Monitor, OnStall
 from arroyo_sync.observe.problems import Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall
+from arroyo_sync.observe.verdict import evaluate
 from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS, Survey
 from tests.support.metrics_backend import RecordingMetrics
 
@@ -279,7 +281,7 @@ def test_with_no_interval_it_never_looks(follower: Follower) -> None:
 def test_the_metrics_of_many_partitions_take_turns(monkeypatch: pytest.MonkeyPatch, is_wanted: bool) -> None:
     """A look takes a snapshot of those that have their turn, and of none without a metrics backend; what has waited for
     long is looked at besides."""
-    monkeypatch.setattr("arroyo_sync.observe.monitor.SENT_AT_ONCE", 2)
+    monkeypatch.setattr("arroyo_sync.observe.monitor.AT_ONCE", 2)
     keys = [("events", index) for index in range(3)]
     asked: list[set[PartitionKey]] = []
     backend = RecordingMetrics()
@@ -314,3 +316,59 @@ def test_the_metrics_of_many_partitions_take_turns(monkeypatch: pytest.MonkeyPat
     assert [value for value, tags in backend.of("arroyo_sync.waiting") if tags["waits_for"] == "leader"] == (
         [0, 0, 0, 1] if is_wanted else []
     )
+
+
+def test_partitions_that_have_waited_for_long_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First those without a verdict, then the oldest one's; who waits no more is forgotten at once."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.AT_ONCE", 2)
+    keys = [("events", index) for index in range(5)]
+    waiting = keys
+    judged: list[set[PartitionKey]] = []
+    backend = RecordingMetrics()
+    now = 0.0
+
+    def observe(ends: Mapping[PartitionKey, int], partitions: Collection[PartitionKey] | None) -> Snapshot:
+        partitions = keys if partitions is None else partitions
+        held = {key: int(key in waiting) for key in partitions}
+        return Snapshot(now, tuple(PartitionSnapshot(*key, 50, 50, held_messages=held[key]) for key in sorted(held)))
+
+    def count_judged(verdicts: list[Verdict], waits: object) -> tuple[list[Verdict], object]:
+        judged.append({each.key for each in verdicts if each.waiting_seconds})
+        return verdicts, waits
+
+    monkeypatch.setattr("arroyo_sync.observe.monitor.evaluate", lambda *given: count_judged(*evaluate(*given)))
+    stalls: list[Stall] = []
+    monitor = Monitor(
+        observe,
+        survey=lambda ends: Survey(keys, [(key, 50, 50, None, True) for key in waiting], (), True, None),
+        ask_ends=None,
+        gate_counts=GateCounts,
+        end=lambda error: None,
+        tell=lambda problem, snapshot: None,
+        stalled_after=STALLED_AFTER,
+        on_stall=stalls.append,
+        clock=lambda: now,
+        reporter=MetricsReporter(lambda: backend),
+    )
+
+    def waiting_for_leader() -> float:
+        monitor.check_once()
+        return [value for value, tags in backend.of("arroyo_sync.waiting") if tags["waits_for"] == "leader"][-1]
+
+    assert waiting_for_leader() == 0
+    monkeypatch.setattr(MetricsReporter, "is_wanted", False)
+    now = WAITING_AFTER_SECONDS
+    for _ in range(3):
+        monitor.check_once()
+    first, second, third = judged[1:]
+    assert first.union(second, third) == set(keys)
+    assert len(third - first - second) == 1, "the last one without a verdict"
+    assert len(third & first) == 1, "one whose verdict is among the oldest"
+    monkeypatch.setattr(MetricsReporter, "is_wanted", True)
+    assert waiting_for_leader() == 5
+    waiting = keys[:3]
+    assert waiting_for_leader() == 3
+    now = STALLED_AFTER
+    for _ in range(3):
+        monitor.check_once()
+    assert sorted(stall.partition for stall in stalls) == [0, 1, 2]
