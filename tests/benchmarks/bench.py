@@ -270,6 +270,10 @@ class Feeder:
         self.plan = plan
         self.program = program
 
+    def end_stream(self) -> None:
+        """Go on to the next step."""
+        self.program.send({"command": "end"})
+
     def finish(self) -> tuple[CommitRecords, list[int]]:
         """Wait until the plan was played. The records, and the end that was published per partition."""
         seconds = sum(step.get("seconds", 30) for step in self.plan["steps"])

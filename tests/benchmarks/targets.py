@@ -34,6 +34,9 @@ TARGETS: dict[str, Target] = {
     "replay.over_bare_consume": Target("at least", 0.8),
     "start.recent_seconds": Target("at most", 2.0),
     "overhead.idle_cpu_fraction": Target("at most", 0.03),
+    "scale.monitor_look_ms_10000": Target("at most", 20),
+    "scale.idle_cpu_1000_over_10": Target("at most", 2),
+    "restart.worst_gated_minus_bare_seconds": Target("at most", 0.2),
     "promises_broken": Target("at most", 0),
 }
 """``catch_up.peer_over_its_bare`` and ``refetch.peer`` are there to compare with: they have no target."""

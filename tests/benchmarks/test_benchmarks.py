@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,16 @@ import pytest
 from rich.console import Console
 
 from tests.benchmarks import commit_records
-from tests.benchmarks.contenders.recorder import STAMP_EVERY, StampedRecorder, TimedRecorder
+from tests.benchmarks.contenders.recorder import STAMP_EVERY, MappedRecorder, StampedRecorder, TimedRecorder
+from tests.benchmarks.contenders.traffic import Traffic
 from tests.benchmarks.latency import arrival_ms, released, throughput
 from tests.benchmarks.numbers import CURVE_POINTS, distribution, greatest, least, median_of_ratios, ratio, summarise
 from tests.benchmarks.plots import draw
-from tests.benchmarks.promises import CommitRecords, Deliveries, broken_promises
+from tests.benchmarks.promises import CommitRecords, Deliveries, broken_by_members, broken_promises
 from tests.benchmarks.report import render
+from tests.benchmarks.scenarios.restart import longest_silence, sorted_deliveries
+from tests.benchmarks.scenarios.scale.follower import LOOKS, Follower
+from tests.benchmarks.scenarios.traffic import count_connections
 from tests.benchmarks.targets import TARGETS, Target
 
 MS = 1_000_000
@@ -97,6 +103,92 @@ def test_what_a_recorder_saves_is_what_was_delivered(tmp_path: Path) -> None:
     assert made.partition.tolist() == [1, 0]
     assert made.offset.tolist() == [5, 6]
     assert made.time_ns.tolist() == [70, 80]
+
+
+def test_what_a_mapped_recorder_noted_is_there_at_once(tmp_path: Path) -> None:
+    """Without being saved, as after a kill, and nothing of the room left over."""
+    recorder = MappedRecorder(10, tmp_path / "run")
+    recorder.record(1, 5, now=70)
+    recorder.record(0, 6, now=80)
+
+    made = sorted_deliveries(np.fromfile(tmp_path / "run", np.int64).reshape(-1, 3))
+
+    assert (made.partition.tolist(), made.offset.tolist(), made.time_ns.tolist()) == ([1, 0], [5, 6], [70, 80])
+
+
+@pytest.mark.parametrize(
+    ("made", "promise"),
+    [
+        pytest.param(deliveries((0, 5, 11), (0, 6, 12), (0, 5, 13), (0, 6, 14)), None, id="some twice"),
+        pytest.param(deliveries((0, 5, 11)), "loss", id="the last one missing"),
+        pytest.param(deliveries((0, 5, 9), (0, 6, 12)), "safety", id="before its record"),
+    ],
+)
+def test_members_are_judged_together(made: Deliveries, promise: str | None) -> None:
+    """What one of them left out the other may deliver, and may repeat; nobody may be early."""
+    broken = broken_by_members(made, records((10, 0, 7, 0, 0)), [5], [7])
+    assert [each.split(":")[0] for each in broken] == ([] if promise is None else [promise])
+
+
+def test_a_silence_is_that_of_the_worst_partition() -> None:
+    """Only silences that ended within the asked time count, the one that the event began in among them."""
+    rows = [(0, 0, 0), (0, 1, 500), (0, 2, 1_000), (1, 0, 0), (1, 1, 900), (1, 2, 4_000)]
+    made = deliveries(*rows)
+
+    assert longest_silence(made, 450 * MS, 2_000 * MS) == pytest.approx(0.9)
+    assert longest_silence(made, 950 * MS, 5_000 * MS) == pytest.approx(3.1)
+    assert longest_silence(made, 5_000 * MS, 6_000 * MS) == 0.0
+
+
+def test_traffic_is_counted_without_the_start() -> None:
+    """Rates between the first statistics after the time that is skipped and the last ones, over all brokers."""
+    traffic = Traffic()
+    made: dict[str, Any] = {}
+
+    def made_by(client: object, settings: dict[str, Any]) -> None:
+        made.update(settings)
+
+    traffic._watched(made_by, "reader")("any client", {"a": 1})
+    for seconds, requests in ((0, 100), (3, 130), (5, 150)):
+        brokers = {name: {"req": {"Fetch": requests // 2, "Metadata": 7}} for name in ("one", "other")}
+        counts = {"ts": seconds * 1e6, "tx": requests, "tx_bytes": 2 * requests, "rx_bytes": 10 * requests}
+        made["stats_cb"](json.dumps({**counts, "brokers": brokers}))
+
+    assert made["a"] == 1
+    assert traffic.snapshot(2.5) == {
+        "reader": {
+            "requests_a_second": 10.0,
+            "sent_bytes_a_second": 20.0,
+            "received_bytes_a_second": 100.0,
+            "requests_by_kind": {"Fetch": 10.0},
+            "seconds": 2.0,
+        }
+    }
+    assert traffic.snapshot(60.0) == {}
+
+
+def test_the_connections_of_a_process_are_counted() -> None:
+    """Those that are established, at both their ends where these are its own, and no listening ones."""
+    before = count_connections(os.getpid())
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        accepted, _ = server.accept()
+        with accepted:
+            assert count_connections(os.getpid()) == before + 2
+    assert count_connections(os.getpid()) == before
+
+
+def test_a_follower_without_kafka_holds_what_its_leaders_have_not_committed() -> None:
+    """The whole one that `scale` measures: each partition has released one message and holds one; then it moves on."""
+    follower = Follower(3)
+    follower.begin()
+    for moving in ([], [0, 2]):
+        follower.move(moving)
+        for _ in range(20):
+            follower.processor._run_once()
+        follower.wait_until_held()
+    assert follower.counts.released == 5
+    assert len(follower.looks_ms()) == LOOKS
+    follower.processor._shutdown()
 
 
 def test_latency_is_counted_from_the_record_that_releases() -> None:
@@ -206,17 +298,46 @@ def test_each_picture_is_drawn(tmp_path: Path) -> None:
     curve = distribution(np.arange(1, 101, dtype=np.float64))
     latency = {"gated": {"repetitions": [{"first_ms": curve}, None]}, "floor": {"repetitions": [{"first_ms": curve}]}}
     bars = {"gated": {"messages_per_second": spread, "over_bare": spread}}
-    point = {"partitions": 1, "groups": 3, "submit_us": spread, "poll_us": spread, "move_us": spread}
+    scale = {
+        "calls": [{"partitions": 1, "groups": 3, "submit_us": spread, "poll_us": spread, "move_us": spread}],
+        "in process": [
+            {
+                "partitions": partitions,
+                **dict.fromkeys(("idle_cpu", "one_moves_cpu", "all_move_cpu"), spread),
+                **dict.fromkeys(("look_ms", "first_release_ms", "bytes_a_partition"), spread),
+            }
+            for partitions in (1, 100)
+        ],
+        "on the broker": [
+            {
+                "contender": "gated",
+                "partitions": 10,
+                "idle_cpu": spread,
+                "one_moves_cpu": spread,
+                "all_move_cpu": spread,
+            }
+        ],
+    }
+    silences: dict[str, Any] = {
+        "bare": {"silent_seconds": summarise([None])},
+        "gated, all": {"silent_seconds": spread, "minus_bare_seconds": summarise([None])},
+    }
     document = {
         "environment": {"quick": True, "repetitions": 2, "cpus": 2, "python": "3"},
         "scenarios": {
             "release_latency": {"cases": {"1,000/s, every 10 ms": latency}},
             "catch_up": {"cases": {"nothing": bars, "json": bars}},
-            "scale": {"cases": {"points": [point]}},
+            "scale": {"cases": scale},
+            "restart": {"cases": {"clean restart, eager": silences}},
         },
     }
 
     drawn = draw(document, tmp_path / "plots")
 
-    assert sorted(each.name for each in drawn) == ["catch_up.png", "release_latency.png", "scale.png"]
+    assert sorted(each.name for each in drawn) == [
+        "catch_up.png",
+        "release_latency.png",
+        "restart.png",
+        "scale.png",
+    ]
     assert all(each.read_bytes().startswith(b"\x89PNG") for each in drawn)

@@ -24,7 +24,7 @@ from arroyo.processing.strategies import ProcessingStrategy, ProcessingStrategyF
 from arroyo.types import Topic
 
 from tests.benchmarks.contenders.child import Contender, emit, main
-from tests.benchmarks.contenders.recorder import TimedRecorder
+from tests.benchmarks.contenders.recorder import Recorder
 from tests.benchmarks.contenders.statistics import Statistics
 
 COMMIT_EVERY_SECONDS = 1.0
@@ -33,7 +33,7 @@ COMMIT_EVERY_SECONDS = 1.0
 class Follower(ProcessingStrategy):  # type: ignore[type-arg]
     """Notes each delivery and commits once a second."""
 
-    def __init__(self, recorder: TimedRecorder, parse: bool, commit: Callable[[Mapping[Any, Any]], None]) -> None:
+    def __init__(self, recorder: Recorder, parse: bool, commit: Callable[[Mapping[Any, Any]], None]) -> None:
         self._record = recorder.record
         self._parse = parse
         self._commit = commit
@@ -74,7 +74,7 @@ class Follower(ProcessingStrategy):  # type: ignore[type-arg]
 class FollowerFactory(ProcessingStrategyFactory):  # type: ignore[type-arg]
     """Makes a `Follower` and says ``ready``."""
 
-    def __init__(self, recorder: TimedRecorder, parse: bool) -> None:
+    def __init__(self, recorder: Recorder, parse: bool) -> None:
         self._recorder = recorder
         self._parse = parse
 

@@ -17,14 +17,15 @@ from arroyo.types import BrokerValue, Commit, FilteredPayload, Message, Partitio
 
 from arroyo_sync import tune_interpreter
 from tests.benchmarks.contenders.child import Contender, emit, main
-from tests.benchmarks.contenders.recorder import TimedRecorder
+from tests.benchmarks.contenders.recorder import Recorder
 from tests.benchmarks.contenders.statistics import Statistics
+from tests.benchmarks.contenders.traffic import Traffic
 
 
 class Follower(ProcessingStrategy[FilteredPayload | KafkaPayload]):
     """Notes each delivery and hands it on."""
 
-    def __init__(self, recorder: TimedRecorder, parse: bool, next_step: ProcessingStrategy[Any]) -> None:
+    def __init__(self, recorder: Recorder, parse: bool, next_step: ProcessingStrategy[Any]) -> None:
         self._record = recorder.record
         self._parse = parse
         self._next_step = next_step
@@ -58,7 +59,7 @@ class Follower(ProcessingStrategy[FilteredPayload | KafkaPayload]):
 class FollowerFactory(ProcessingStrategyFactory[KafkaPayload]):
     """Makes a `Follower` and says ``ready``."""
 
-    def __init__(self, recorder: TimedRecorder, parse: bool) -> None:
+    def __init__(self, recorder: Recorder, parse: bool) -> None:
         self._recorder = recorder
         self._parse = parse
 
@@ -77,6 +78,9 @@ class Pipeline(Contender):
         """See `Contender`."""
         config = self.config
         tune_interpreter()  # as the README says
+        self._traffic = Traffic()
+        if config.get("traffic"):
+            self._traffic.install()
         self._statistics = Statistics(self._position) if config.get("statistics") else None
         factory: ProcessingStrategyFactory[KafkaPayload] = FollowerFactory(self.recorder, config["follower"] == "json")
         self._consumer = inner = KafkaConsumer(
@@ -99,6 +103,7 @@ class Pipeline(Contender):
                 {"bootstrap.servers": config["bootstrap_servers"]},
                 topic=Topic(config["commit_log_topic"]),
                 groups=set(config["leader_groups"]),
+                start=config.get("start", "all"),
             )
             factory = gate = SynchronizedStrategyFactory(factory, commit_log)
             if config["contender"] == "gated":
@@ -112,7 +117,9 @@ class Pipeline(Contender):
 
     def details(self) -> dict[str, object]:
         """See `Contender`."""
-        return self._statistics.snapshot() if self._statistics else {}
+        traffic = self.config.get("traffic")
+        counts = self._statistics.snapshot() if self._statistics else {}
+        return {**counts, "traffic": self._traffic.snapshot(traffic)} if traffic else counts
 
     def _position(self) -> int:
         return sum(self._consumer.tell().values())
