@@ -129,6 +129,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         self._clock = clock
         self.manager = SynchronizedPartitionStateManager(on_state_change)
         """The offsets and state of every partition, across rebalances."""
+        self.manager.monitor_logs_silence = monitor_interval is not None
         self._flow: FlowControlledConsumer[TPayload] | None = None
         self._watermarks: KafkaWatermarks | None = None
         self._gate: SynchronizedStrategy[TPayload] | None = None

@@ -37,14 +37,15 @@ def take_snapshot(
     """
     observable = source if isinstance(source, ObservableSource) else None
     groups = () if observable is None else sorted(observable.groups)
+    statistics = None if observable is None else observable.statistics()
     published: Mapping[PartitionKey, Mapping[str, LeaderOffset]] = {}
-    reported: Collection[str]
     if isinstance(source, SelectiveSource):
         published = source.published(partitions)
-        reported = source.groups_reported()
-    else:
-        published = {} if observable is None else observable.published()
-        reported = {group for of_partition in published.values() for group in of_partition}
+    elif observable is not None:
+        published = observable.published()
+    reported = {group for of_partition in published.values() for group in of_partition}
+    if statistics is not None:
+        reported.update(statistics.groups_reported)
     shown = []
     for buffer in buffers:
         if partitions is not None and buffer.key not in partitions:
@@ -60,7 +61,7 @@ def take_snapshot(
     return Snapshot(
         taken_at=wall_now,
         partitions=in_order(shown),
-        source=None if observable is None else observable.statistics(),
+        source=statistics,
         source_error=_error_of(source),
         empty_polls=empty_polls,
     )

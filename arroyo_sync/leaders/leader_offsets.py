@@ -24,7 +24,7 @@ Guarantees
 
 Threads
     Any thread may call anything; one lock guards all. A signal handler, which may have interrupted the thread that
-    holds it, may call `published`, `rejected` and `groups_reported` alone.
+    holds it, may call `published` and `rejected` alone.
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ class LeaderOffsets:
         self.unverified = self._assigned.unverified
         """Per assigned partition with a pending offset: which end would verify one, `MAX_OFFSET` if none would. Live;
         may be read without the lock."""
+
+    @property
+    def reported(self) -> frozenset[str]:
+        """The groups that have published anything, also of what was forgotten since. Takes no lock."""
+        return self._table.reported
 
     @property
     def epoch(self) -> int:
@@ -154,6 +159,8 @@ class LeaderOffsets:
     def retain_topic(self, topic: str) -> None:
         """Drop all that was published of other topics. On the thread that applies reports."""
         self.forget([key for key in self._keys(self._table.keys) if key[0] != topic])
+        with self._lock:
+            self._table.recount_reported()
 
     # What the follower reads.
 
@@ -303,10 +310,6 @@ class LeaderOffsets:
         """The assigned partitions of which a group's report is rejected, or suspect. Never blocks, whoever calls it."""
         return [*self._assigned.rejected.copy(), *self._assigned.suspect.copy()]  # each in one step
 
-    def groups_reported(self) -> list[str]:
-        """The groups that have published anything. Never blocks, whoever calls it."""
-        return [group for group in self.groups if self._table.has_reported(group)]
-
     def partitions_without_report(self, group: str) -> list[PartitionKey]:
         """The assigned partitions without any record of the group, not even a tombstone. None until `enable`."""
         return self._assigned_where(group, lambda each: each is None) if self._enabled else []
@@ -314,11 +317,6 @@ class LeaderOffsets:
     def partitions_unknown(self, group: str) -> list[PartitionKey]:
         """The assigned partitions of which the group is unknown, since it has published nothing."""
         return self._assigned_where(group, lambda each: each is None or each.latest.offset is None)
-
-    def has_reported(self, group: str) -> bool:
-        """Whether the group has published anything."""
-        with self._lock:
-            return self._table.has_reported(group)
 
     def _assigned_where(self, group: str, is_so: Callable[[PublishedOffset | None], bool]) -> list[PartitionKey]:
         found: list[PartitionKey] = []

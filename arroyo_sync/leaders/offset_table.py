@@ -40,8 +40,9 @@ class OffsetTable:
         self.groups = tuple(sorted(set(groups)))
         self._index = {group: index for index, group in enumerate(self.groups)}
         self._rows: dict[PartitionKey, list[PublishedOffset | None]] = {}
-        # In how many rows each group's slot is filled.
-        self._filled = [0] * len(self.groups)
+        self.reported: frozenset[str] = frozenset()
+        """The groups that have published anything, also of what was dropped since. Replaced whole; read without the
+        lock."""
 
     def keys(self) -> list[PartitionKey]:
         """Every partition of which anything was published."""
@@ -64,6 +65,8 @@ class OffsetTable:
 
     def take(self, report: CommitReport, now: float) -> Change:
         """Put a report into its slot."""
+        if report.group not in self.reported:
+            self.reported |= {report.group}
         row = self._rows.get(report.key)
         if row is None:
             row = self._rows[report.key] = [None] * len(self.groups)
@@ -71,7 +74,6 @@ class OffsetTable:
         published_offset = row[index]
         if published_offset is None:
             published_offset = row[index] = PublishedOffset(report, now)
-            self._filled[index] += 1
             return Change(published_offset, None)
         previous = published_offset.latest
         published_offset.update(report, now)
@@ -87,22 +89,17 @@ class OffsetTable:
             latest = published_offset.latest
             if published_offset.forget(log_partition):
                 row[index] = None
-                self._filled[index] -= 1
             elif published_offset.latest is not latest:
                 changed.append(published_offset)
         return changed
 
+    def recount_reported(self) -> None:
+        """What was dropped doesn't count: it was of another topic."""
+        self.reported = frozenset(group for key in self._rows for group, _ in self.filled(key))
+
     def drop(self, key: PartitionKey) -> bool:
         """Drop a row. Returns whether there was one."""
-        row = self._rows.pop(key, None)
-        for index, published_offset in enumerate(row or ()):
-            if published_offset is not None:
-                self._filled[index] -= 1
-        return row is not None
-
-    def has_reported(self, group: str) -> bool:
-        """Whether the group has published anything."""
-        return self._filled[self._index[group]] > 0
+        return self._rows.pop(key, None) is not None
 
     def snapshot(self, key: PartitionKey) -> dict[str, LeaderOffset]:
         """What every group published last of the partition."""

@@ -96,7 +96,8 @@ class Monitor:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         # From here on: written by `check_once`, which is called by the monitor's thread, and once more after its end.
         self._waits: Waits = NO_WAITS
-        self._replaying_since: float | None = None
+        self._is_ready = False
+        self._ready_changed_at: float | None = None
         self.stalls: tuple[Stall, ...] = ()
         """What stood still at the last check, longest first. Replaced whole; any thread may read it."""
         self._keys: Collection[PartitionKey] = ()
@@ -165,11 +166,13 @@ class Monitor:
             self._keys = survey.assigned
             waits, long = follow_waits(survey, waits, now, self._limits)
             sent = self._next_sent() if is_wanted else ()
-            snapshot, whole = self._observe(self.ends, self._next_judged(long).union(survey.rejected, sent)), None
+            # With one in any case, which shows the groups that have never reported.
+            shown = self._next_judged(long).union(survey.rejected, sent, survey.assigned[:1])
+            snapshot, whole = self._observe(self.ends, shown), None
         verdicts, self._waits = evaluate(snapshot, waits, now, self._limits)
         if whole is None:
             verdicts = self._with_earlier(verdicts, long)
-        problems = find_problems(snapshot, verdicts, self._limits, self._replaying_seconds(snapshot, now))
+        problems = self._find_problems(snapshot, verdicts, now)
         self._problem_reporter.update(problems, lambda: whole or self._observe(self.ends, None))
         self._act_on([verdict.stall for verdict in verdicts if verdict.grade is Grade.STALLED])
         if is_wanted:
@@ -206,14 +209,19 @@ class Monitor:
         is_long = (verdict.waiting_seconds or 0.0) >= self._limits.waiting_after
         return verdict.grade is Grade.WAITING or (verdict.grade is Grade.UNKNOWN and is_long)
 
-    def _replaying_seconds(self, snapshot: Snapshot, now: float) -> float:
-        """For how long the source hasn't been ready."""
-        if snapshot.source is None or snapshot.source.ready:
-            self._replaying_since = None
-            return 0.0
-        if self._replaying_since is None:
-            self._replaying_since = now
-        return now - self._replaying_since
+    def _find_problems(self, snapshot: Snapshot, verdicts: Sequence[Verdict], now: float) -> list[Problem]:
+        """With how long the source has been ready, or hasn't."""
+        is_ready = snapshot.source is None or snapshot.source.ready
+        if self._ready_changed_at is None or is_ready != self._is_ready:
+            self._is_ready, self._ready_changed_at = is_ready, now
+        seconds = now - self._ready_changed_at
+        return find_problems(
+            snapshot,
+            verdicts,
+            self._limits,
+            replaying_seconds=0.0 if is_ready else seconds,
+            ready_seconds=seconds if is_ready else 0.0,
+        )
 
     def _act_on(self, stalls: list[Stall]) -> None:
         before = {(stall.topic, stall.partition) for stall in self.stalls}

@@ -8,7 +8,7 @@ Threads: none.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -56,7 +56,7 @@ whether the gate holds messages of it. A plain tuple: there may be ten thousand 
 class Survey(NamedTuple):
     """What a look from inside reads of all partitions."""
 
-    assigned: Collection[PartitionKey]
+    assigned: Sequence[PartitionKey]
     standings: Collection[Standing]
     """Those where the gate is open or holds something. In the others nothing waits."""
     rejected: Collection[PartitionKey]

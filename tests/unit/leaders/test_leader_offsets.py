@@ -700,21 +700,6 @@ def test_rejected_names_the_assigned_partitions_with_what_published_shows_as_rej
     assert fixture.offsets.rejected() == []
 
 
-def test_a_group_has_reported_as_long_as_something_of_it_is_kept() -> None:
-    """A tombstone is a report; what was forgotten, with its partition or its part of the log, is none."""
-    fixture = Fixture("a", "b")
-    assert fixture.offsets.groups_reported() == []
-    fixture.publish(10, "a")
-    fixture.publish(11, "a")
-    fixture.publish(None, "b", OTHER, log_partition=1)
-    assert fixture.offsets.groups_reported() == ["a", "b"]
-    fixture.offsets.forget_log_partition(1)
-    assert fixture.offsets.groups_reported() == ["a"]
-    fixture.offsets.forget([KEY])
-    assert fixture.offsets.groups_reported() == []
-    assert not fixture.offsets.has_reported("a")
-
-
 def test_silent_names_the_assigned_partitions_of_which_a_group_said_nothing() -> None:
     """A tombstone is as good as silence."""
     fixture = Fixture("a", "b")
@@ -722,7 +707,19 @@ def test_silent_names_the_assigned_partitions_of_which_a_group_said_nothing() ->
     fixture.publish(10, "a")
     fixture.publish(None, "a", OTHER)
     assert (fixture.offsets.partitions_unknown("a"), fixture.offsets.partitions_unknown("b")) == ([OTHER], [KEY, OTHER])
-    assert (fixture.offsets.has_reported("a"), fixture.offsets.has_reported("b")) == (True, False)
+    assert fixture.offsets.reported == {"a"}
+
+
+def test_a_group_that_published_stays_known_as_one_but_not_for_another_topic() -> None:
+    """Its name is right, whatever was forgotten since; what it said of another topic says nothing about this one."""
+    fixture = Fixture("a", "b")
+    fixture.publish(10, "a")
+    fixture.publish(10, "b", ("another", 0))
+    fixture.offsets.forget([KEY])
+    assert fixture.offsets.reported == {"a", "b"}
+    fixture.publish(10, "a")
+    fixture.offsets.retain_topic(KEY[0])
+    assert fixture.offsets.reported == {"a"}
 
 
 def test_forgotten_partitions_are_unknown_and_no_longer_in_doubt() -> None:

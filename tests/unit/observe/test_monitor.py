@@ -279,8 +279,8 @@ def test_with_no_interval_it_never_looks(follower: Follower) -> None:
 
 @pytest.mark.parametrize("is_wanted", [pytest.param(True, id="metrics"), pytest.param(False, id="no metrics backend")])
 def test_the_metrics_of_many_partitions_take_turns(monkeypatch: pytest.MonkeyPatch, is_wanted: bool) -> None:
-    """A look takes a snapshot of those that have their turn, and of none without a metrics backend; what has waited for
-    long is looked at besides."""
+    """A look takes a snapshot of those that have their turn, and of none without a metrics backend; of what has waited
+    for long besides, and of the first in any case."""
     monkeypatch.setattr("arroyo_sync.observe.monitor.AT_ONCE", 2)
     keys = [("events", index) for index in range(3)]
     asked: list[set[PartitionKey]] = []
@@ -307,9 +307,9 @@ def test_the_metrics_of_many_partitions_take_turns(monkeypatch: pytest.MonkeyPat
     )
     for _ in range(3):
         monitor.check_once()
-    assert asked == ([{*keys[:2]}, {keys[2]}, {*keys[:2]}] if is_wanted else [set()] * 3)
+    assert asked == ([{*keys[:2]}, {keys[0], keys[2]}, {*keys[:2]}] if is_wanted else [{keys[0]}] * 3)
     sent = [tags["partition"] for _, tags in backend.of("arroyo_sync.local_offset")]
-    assert sent == (["0", "1", "2", "0", "1"] if is_wanted else [])
+    assert sent == (["0", "1", "0", "2", "0", "1"] if is_wanted else [])
     now = WAITING_AFTER_SECONDS
     monitor.check_once()
     assert asked[3] == ({keys[0], keys[2]} if is_wanted else {keys[0]})
@@ -321,8 +321,8 @@ def test_the_metrics_of_many_partitions_take_turns(monkeypatch: pytest.MonkeyPat
 def test_partitions_that_have_waited_for_long_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """First those without a verdict, then the oldest one's; who waits no more is forgotten at once."""
     monkeypatch.setattr("arroyo_sync.observe.monitor.AT_ONCE", 2)
-    keys = [("events", index) for index in range(5)]
-    waiting = keys
+    keys = [("events", index) for index in range(6)]
+    waiting = keys[1:]  # since the first is looked at in any case
     judged: list[set[PartitionKey]] = []
     backend = RecordingMetrics()
     now = 0.0
@@ -361,14 +361,14 @@ def test_partitions_that_have_waited_for_long_take_turns(monkeypatch: pytest.Mon
     for _ in range(3):
         monitor.check_once()
     first, second, third = judged[1:]
-    assert first.union(second, third) == set(keys)
+    assert first.union(second, third) == set(waiting)
     assert len(third - first - second) == 1, "the last one without a verdict"
     assert len(third & first) == 1, "one whose verdict is among the oldest"
     monkeypatch.setattr(MetricsReporter, "is_wanted", True)
     assert waiting_for_leader() == 5
-    waiting = keys[:3]
+    waiting = keys[1:4]
     assert waiting_for_leader() == 3
     now = STALLED_AFTER
     for _ in range(3):
         monitor.check_once()
-    assert sorted(stall.partition for stall in stalls) == [0, 1, 2]
+    assert sorted(stall.partition for stall in stalls) == [1, 2, 3]

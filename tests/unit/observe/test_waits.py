@@ -138,7 +138,7 @@ def test_the_random_followers_stall_wait_and_are_rejected() -> None:
 
 
 def test_it_takes_a_snapshot_of_those_alone_that_have_waited_for_long_or_are_rejected() -> None:
-    """So that a look costs what is ill; and none of those that moved."""
+    """So that a look costs what is ill; none of those that moved; and of the first one, which shows the groups."""
     follower = Follower(0)
     waiting = replace(follower.partitions[1], held_messages=3)
     follower.partitions[1] = waiting
@@ -150,9 +150,9 @@ def test_it_takes_a_snapshot_of_those_alone_that_have_waited_for_long_or_are_rej
     follower.brief.check_once()
     follower.now = 14.0
     follower.brief.check_once()
-    assert follower.looked_at == {("events", 3)}
+    assert follower.looked_at == {("events", 0), ("events", 3)}
     follower.now = 15.0
     follower.partitions[2] = replace(follower.partitions[2], local_offset=51)
     follower.brief.check_once()
     follower.brief.check_once()  # the first one told of the new wait, with a snapshot of all
-    assert follower.looked_at == {("events", 1), ("events", 3)}
+    assert follower.looked_at == {("events", 0), ("events", 1), ("events", 3)}

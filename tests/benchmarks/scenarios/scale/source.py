@@ -69,7 +69,8 @@ class BookkeepingSource(RemoteOffsetSource):
         return None
 
     def statistics(self) -> SourceStatistics:
-        return SourceStatistics(ready=True, alive=True, unverified=len(self.unverified))
+        reported = self.leaders.reported
+        return SourceStatistics(ready=True, alive=True, unverified=len(self.unverified), groups_reported=reported)
 
     def published(
         self, partitions: Collection[PartitionKey] | None = None
@@ -78,6 +79,3 @@ class BookkeepingSource(RemoteOffsetSource):
 
     def rejected(self) -> Collection[PartitionKey]:
         return self.leaders.rejected()
-
-    def groups_reported(self) -> Collection[str]:
-        return [group for group in self.groups if self.leaders.has_reported(group)]
