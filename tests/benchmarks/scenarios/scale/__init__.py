@@ -49,9 +49,9 @@ def _measure_in_process(bench: Bench) -> list[dict[str, Any]]:
     """A whole follower with no broker, by the number of partitions."""
     found: dict[int, list[dict[str, Any]]] = {}
     for round_ in range(bench.pick(1, 2)):
-        for partitions in bench.pick((100, 10_000), PARTITIONS):
+        for partitions in bench.pick((10_000,), PARTITIONS):
             bench.progress(f"round {round_ + 1}: {partitions} partitions, in process")
-            config = {"partitions": partitions, "seconds": bench.pick(0.5, 3.0)}
+            config = {"partitions": partitions, "seconds": bench.pick(0.5, 2.0)}
             log = bench.work / f"{bench.name('scale')}.log"
             with Program("tests.benchmarks.scenarios.scale.follower", config, log) as program:
                 measured = program.expect("measured", MEASURE_SECONDS)
