@@ -139,7 +139,10 @@ class CommitLogReader:
         self._wanted_data_topic: str | None = None
 
     def on_error(self, error: KafkaError) -> None:
-        """Called by librdkafka, within ``poll``, for an error that isn't about one partition."""
+        """Called by librdkafka, within ``poll``, for whatever isn't the error of a message.
+
+        That a connection was lost, or all are, is no proof that a broker is away: see `BrokerDoubts`.
+        """
         self._errors.add(error)
         if error.code() in TOPIC_IS_GONE:
             self._refresh_at = 0.0
