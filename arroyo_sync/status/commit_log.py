@@ -20,7 +20,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Kafka
 from arroyo_sync.core.errors import BrokersUnreachable, TopicMissing
 from arroyo_sync.kafka.client_settings import check_configuration, make_client, reader_settings, servers_of
 from arroyo_sync.kafka.errors import is_fatal
-from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, ask_spans, list_partitions
+from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, list_partitions
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id
 
 ASK_TIMEOUT_SECONDS = 1.0
@@ -128,7 +128,7 @@ class LogScan:
             partitions = list_partitions(self._consumer, self._topic, ASK_TIMEOUT_SECONDS)
             if not partitions:
                 raise TopicMissing(f"topic {self._topic!r} doesn't exist at {self._servers}: is the name right?")
-            return ask_spans(self._consumer, self._topic, partitions, self._timeout)
+            return self._ask_spans(partitions)
         except KafkaException as error:
             self._consumer.poll(0)  # for `_on_error`
             reason: KafkaError = self._error or error.args[0]
@@ -139,6 +139,15 @@ class LogScan:
                     f"no broker of {self._servers} answered within {self._timeout:g} s: {reason.str()}"
                 ) from None
             return None
+
+    def _ask_spans(self, partitions: Collection[int]) -> dict[int, OffsetRange]:
+        """Where the partitions begin and end: all of them, since a list of what is on the log leaves none out."""
+        spans: dict[int, OffsetRange] = {}
+        for partition in partitions:
+            place = TopicPartition(self._topic, partition)
+            start, end = self._consumer.get_watermark_offsets(place, timeout=self._timeout)
+            spans[partition] = OffsetRange(start, end)
+        return spans
 
     def _on_error(self, error: KafkaError) -> None:
         if self._error is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause
