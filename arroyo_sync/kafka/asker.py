@@ -3,7 +3,8 @@
 Guarantees
     - Answers are partial: each partition or topic has its value or its own `KafkaError`. A broker that is down costs
       its own partitions an answer and delays no other's; a group's coordinator that is down costs that group alone.
-    - Every question is answered, at the latest soon after its timeout, also when the asker is stopped meanwhile.
+    - Every question is answered, at the latest soon after its timeout, also when the asker is stopped meanwhile. A
+      look-up by time may take longer; no other question waits for it.
     - Ends are high watermarks (``read_uncommitted``): a leader that reads uncommitted messages may rightly be past the
       last stable offset. Of commits the last stable one counts, so that a transaction that hangs hides nothing.
     - The administrator's client makes no request to a group's coordinator: a coordinator that goes away during such a
@@ -157,7 +158,8 @@ class Asker:
     ) -> None:
         """Ask what is there of the partitions; each broker's answer comes when it has one.
 
-        :param with_first_messages: whether to look up when the first ones were written, too.
+        :param with_first_messages: whether to look up when the first ones were written, too. Then a partition's answer
+            comes when that was found.
         """
 
         def look_up(ranges: Mapping[PartitionKey, PartitionRange | KafkaError]) -> None:
@@ -183,7 +185,7 @@ class Asker:
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, FoundOffset | KafkaError]], None],
     ) -> None:
-        """Ask for the partitions' first offsets that were written at that time or later."""
+        """Ask for the partitions' first offsets that were written at that time or later; see `TimeLookups`."""
         self._lookups.ask(partitions, timestamp_ms, timeout, on_answer)
 
     def ask_topic_ends(
@@ -261,7 +263,7 @@ class Asker:
         for commits in groups:
             commits.join(max(0.0, deadline - time.monotonic()))
         self._client.stop(max(0.0, deadline - time.monotonic()))
-        self._lookups.stop(max(0.0, deadline - time.monotonic()))
+        self._lookups.stop(0.0)  # nobody waits for one any more
 
     def _wait(
         self, subjects: Collection[K], ask: Callable[[Callable[[Any], None]], None], timeout: float

@@ -4,6 +4,8 @@ Guarantees
     - The gate is opened once every partition that was found at the start, or forgotten since, was replayed: an old
       record may lie above the newest one. A partition that is added later is read from its beginning; what it says
       counts once it was replayed, and the gate stays open meanwhile.
+    - Each is read from when its broker has told where it begins and ends. One that isn't told of keeps the gate shut at
+      the start, since the newest report of any partition may lie in it; but the others are read meanwhile.
     - When a position is gone (its records were deleted before they were read, or the topic was deleted and created
       again), the gate shuts, what was read there is forgotten, and it is read again from its beginning.
     - A record is applied as soon as it is here; no batch is waited for. What is taken at once is bounded, in records
