@@ -173,7 +173,7 @@ class CommitLogConsumer(OffsetSource):
         return f" ({self._decoder.contents})"
 
     def _read(self) -> None:
-        identity = TopicIdentity(self._log_asker, self._topic)
+        identity = TopicIdentity(self._log_asker, self._topic, self._clock)
         while not self._stopping.is_set():  # for each topic of that name a client that knows no other
             consumer = make_client(Consumer, reader_settings(self._configuration, self._reader.on_error))
             try:
