@@ -113,7 +113,7 @@ class GroupOffsetsSource(OffsetSource):
             rewinds=self._rewinds,
             impossible=self._verifier.impossible,
             unverified=len(self.unverified),
-            groups_reported=self._offsets.reported,
+            groups_reported=sorted(self._offsets.reported),
         )
 
     def _warn_of_silence(self) -> None:

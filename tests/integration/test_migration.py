@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from confluent_kafka import Producer
@@ -26,7 +27,8 @@ OLD_FOLLOWER = Path(__file__).parent / "cluster" / "old_follower.py"
 class Group:
     """A data topic, a commit log that the test writes, and one group for followers of both kinds."""
 
-    def __init__(self, kafka: Kafka, topic_name: Callable[..., str], folder: Path) -> None:
+    def __init__(self, kafka: Kafka, topic_name: Callable[..., str], folder: Path, running: ExitStack) -> None:
+        self._running = running
         self._kafka = kafka
         self._topic, self._commit_log, self._group = (
             topic_name(each) for each in ("events", "commit-log", "forwarder")
@@ -50,7 +52,7 @@ class Group:
             leader_groups=("writers",),
             consumer=PROTOCOLS["eager"],
         )
-        self.followers.append(PipelineProcess("follower", settings, command))
+        self.followers.append(self._running.enter_context(PipelineProcess("follower", settings, command)))
         return self.followers[-1]
 
     def release(self, count: int) -> None:
@@ -104,21 +106,22 @@ def test_followers_of_both_kinds_share_a_group_forward_and_back(
 ) -> None:
     """Rolled forward pod by pod and back again: nothing comes early, nothing is lost, and each goes on where it was."""
     old_kind = (str(peer_python()), str(OLD_FOLLOWER))
-    group = Group(kafka, topic_name, tmp_path)
-    old = group.start(old_kind)
-    group.release_until_all_deliver(old)
+    with ExitStack() as running:
+        group = Group(kafka, topic_name, tmp_path, running)
+        old = group.start(old_kind)
+        group.release_until_all_deliver(old)
 
-    new = group.start(OWN)
-    group.release_until_all_deliver(old, new)
-    old.stop()
-    group.release(10)
-    group.wait_until_all_is_delivered()
+        new = group.start(OWN)
+        group.release_until_all_deliver(old, new)
+        old.stop()
+        group.release(10)
+        group.wait_until_all_is_delivered()
 
-    back = group.start(old_kind)
-    group.release_until_all_deliver(new, back)
-    new.stop()
-    group.release(10)
-    group.wait_until_all_is_delivered()
-    back.stop()
+        back = group.start(old_kind)
+        group.release_until_all_deliver(new, back)
+        new.stop()
+        group.release(10)
+        group.wait_until_all_is_delivered()
+        back.stop()
     group.check()
     assert group.committed() == group.released()

@@ -148,7 +148,7 @@ class CommitLogConsumer(OffsetSource):
             lag=self._reader.lag,
             newest_timestamp_ms=decoder.newest_timestamp_ms,
             from_the_future=decoder.from_the_future,
-            groups_reported=self._offsets.reported,
+            groups_reported=sorted(self._offsets.reported),
             groups_seen=decoder.contents.groups,
             is_foreign=decoder.contents.is_foreign,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -34,7 +34,7 @@ class TellingSource(ManualSource):
     def __init__(self, now: float) -> None:
         super().__init__()
         self.offsets = {"writers": LeaderOffset(2, 1_000, now - 1.0, 0.5)}
-        self.reported: Collection[str] = ()
+        self.reported: Sequence[str] = ()
 
     def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]:
         return {KEY: self.offsets}
