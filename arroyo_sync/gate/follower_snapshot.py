@@ -90,10 +90,8 @@ def survey(
             if end is not None:
                 end = max(end, cell.received or 0)
             standings.append((key, local_offset, remote_offset, end, has_held))
-    statistics = source.statistics()
-    is_known = source.death() is None and statistics.ready
-    has_silent_group = not set(source.groups).issubset(statistics.groups_reported)
-    return Survey(assigned, standings, source.rejected(), is_known, empty_polls, has_silent_group)
+    is_known = source.death() is None and source.statistics().ready
+    return Survey(assigned, standings, source.rejected(), is_known, empty_polls)
 
 
 def _high_watermark(buffer: PartitionBuffer, ends: Mapping[PartitionKey, int]) -> int | None:

@@ -25,6 +25,7 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.kafka.client_settings import admin_settings, make_client
+from arroyo_sync.kafka.errors import no_answer, stopped
 
 logger = logging.getLogger(__name__)
 
@@ -367,16 +368,6 @@ class ClusterClient:
         with self._changed:
             self._changed.notify_all()
             return self._in_flight.pop(question, None) is not None
-
-
-def no_answer() -> KafkaError:
-    """Of a broker that didn't answer."""
-    return KafkaError(KafkaError._TIMED_OUT, "the broker didn't answer in time")
-
-
-def stopped() -> KafkaError:
-    """In place of an answer once the asker was stopped."""
-    return KafkaError(KafkaError._DESTROY, "it was stopped")
 
 
 def call(on_answer: Callable[[V], None], answer: V) -> None:

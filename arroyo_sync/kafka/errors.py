@@ -134,3 +134,13 @@ def log_no_answer(name: str, configuration: Mapping[str, Any], reason: KafkaErro
 def no_broker_answered(configuration: Mapping[str, Any], seconds: float, reason: KafkaError) -> BrokersUnreachable:
     """The error of a start at which no broker could be reached."""
     return BrokersUnreachable(f"no broker of {servers_of(configuration)} answered within {seconds:g} s: {reason.str()}")
+
+
+def no_answer() -> KafkaError:
+    """Of a broker that didn't answer."""
+    return KafkaError(KafkaError._TIMED_OUT, "the broker didn't answer in time")
+
+
+def stopped() -> KafkaError:
+    """In place of an answer once the asker was stopped."""
+    return KafkaError(KafkaError._DESTROY, "it was stopped")

@@ -65,8 +65,6 @@ class Survey(NamedTuple):
     """Whether the source knows what was published: it is ready, and alive. Else nothing can be said of any wait."""
     empty_polls: int | None
     """As in a snapshot."""
-    has_silent_group: bool = False
-    """Whether a leader group has published nothing of any partition. A snapshot of one of them shows it."""
 
 
 def follow_waits(survey: Survey, waits: Waits, now: float, limits: Limits) -> tuple[Waits, set[PartitionKey]]:

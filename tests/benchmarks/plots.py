@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -122,8 +124,10 @@ def _with_ratio(name: str, ratio: float | None) -> str:
 
 
 def scale_curves(cases: Mapping[str, Any]) -> Figure:
-    """Costs against the number of partitions: single calls, a whole follower, one on the broker. All axes logarithmic,
-    so that what grows with the partitions is a straight slope, and what doesn't is flat."""
+    """Costs against the number of partitions: single calls, a whole follower, one on the broker.
+
+    What grows with the partitions has logarithmic axes, where it is a straight slope; what should be flat begins at 0.
+    """
     figure = Figure(figsize=(9.5, 8), layout="constrained")
     axes = figure.subplots(3, 3, sharex=True)
     groups = sorted({point["groups"] for point in cases["calls"]})
@@ -140,6 +144,8 @@ def scale_curves(cases: Mapping[str, Any]) -> Figure:
         _by_partitions(axes[1, 0], whole, state, label, mpl.colormaps["viridis"](0.1 + 0.35 * number), 100)
     axes[1, 0].set_title("follower without Kafka, % of a core", fontsize=9)
     _by_partitions(axes[1, 1], whole, "look_ms", "a look of the monitor", COLOURS["gated"])
+    _by_partitions(axes[1, 1], whole, "look_with_metrics_ms", "a look, with metrics", COLOURS["unwrapped"])
+    _by_partitions(axes[1, 1], whole, "look_all_wait_ms", "a look, all wait for 15 s or more", COLOURS["peer"])
     _by_partitions(axes[1, 1], whole, "first_release_ms", "assignment to first release", COLOURS["bare"])
     axes[1, 1].set_title("follower without Kafka, ms", fontsize=9)
     large = [each for each in whole if each["partitions"] >= 100]  # with few the process's own memory is all that shows
@@ -153,11 +159,23 @@ def scale_curves(cases: Mapping[str, Any]) -> Figure:
         axis.set_xlabel("partitions")
     for axis in axes.flat:
         axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.set_ylim(bottom=0)
+    for axis in (*axes[1, :2], *axes[2]):
+        _use_decades(axis)
     for axis in (axes[0, 0], axes[1, 0], axes[1, 1], axes[2, 0]):
-        axis.legend(frameon=False, fontsize=7)
+        axis.legend(frameon=False, fontsize=6.5, loc="upper left")
     return figure
+
+
+def _use_decades(axis: Axes) -> None:
+    """A logarithmic axis of whole decades, so that a slope isn't the zoom's, and one more for the legend."""
+    heights = [float(height) for line in axis.get_lines() for height in np.asarray(line.get_ydata()) if height > 0]
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    if heights:
+        axis.set_ylim(10 ** math.floor(math.log10(min(heights))), 10 ** math.ceil(math.log10(max(heights)) + 1))
 
 
 def _by_partitions(axis: Axes, points: Any, cost: str, label: str, colour: Any, scale: float = 1.0) -> None:
@@ -188,7 +206,7 @@ def restart_bars(cases: Mapping[str, Any]) -> Figure:
         axis.set_title(title, fontsize=9)
         axis.grid(axis="y", visible=False)
     for axis in axes[-1]:
-        axis.set_xlabel("seconds without a message, worst partition")
+        axis.set_xlabel("longest time without a message, s")
     return figure
 
 

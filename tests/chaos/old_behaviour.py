@@ -3,6 +3,7 @@
 Each of `tests.support.old_behaviour` is put back, and what should find it is run: a short chaos run, or where a run
 can't see it (it has no user's seek, weighs no headers, reads no exception's words) the tests of another level. The
 table says for each by which level, what, and whether it was found. The exit status is 0 if all were.
+With ``--control`` the same runs and tests go over the package as it is, and nothing may be found.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ class Chaos(NamedTuple):
     only: tuple[str, ...]
     seed: int = 3
 
-    def command(self, name: str, result: Path) -> list[str]:
+    def command(self, result: Path) -> list[str]:
         only = [each for kind in self.only for each in ("--only", kind)]
         return [
             *(sys.executable, "-m", "tests.chaos", "--world", self.world, "--seed", str(self.seed), "--rounds", "1"),
-            *("--faults", str(self.faults), "--sabotage", name, "--json", str(result), *only),
+            *("--faults", str(self.faults), "--json", str(result), *only),
         ]
 
     def __str__(self) -> str:
@@ -111,7 +112,7 @@ FINDERS: Mapping[str, Line] = {
         "the same group for leader and follower", Tests(f"{UNIT}/gate/test_factory.py")
     ),
     "says nothing of wrappers": Line("wrapped in the wrong order", Tests(f"{UNIT}/gate")),
-    "hides incremental rebalances": Line("dead letters under KIP-848", Tests(f"{UNIT}/gate")),
+    "hides incremental rebalances": Line("dead letters under KIP-848", Tests(f"{UNIT}/gate/test_dead_letters.py")),
     "takes what was sought away": Line("a user's seek while the processor carries a message", Tests(f"{UNIT}/gate")),
     "keeps no secrets": Line("secrets in Sentry's events", Tests(f"{UNIT}/sentry/test_secrets.py")),
     "checks no seconds": Line("arguments that can't be right", Tests(f"{UNIT}/test_hostile_arguments.py")),
@@ -126,16 +127,19 @@ FINDERS: Mapping[str, Line] = {
 }
 
 
-def find(name: str) -> dict[str, Any]:
-    """Put it back and look. Blocks for as long as that takes."""
+def find(name: str, is_control: bool = False) -> dict[str, Any]:
+    """Put it back (or not: a control) and look. Blocks for as long as that takes."""
     line, began = FINDERS[name], time.monotonic()
     row: dict[str, Any] = {"was": line.was, "by": str(line.found_by)}
     with tempfile.TemporaryDirectory(prefix="arroyo-sync-old-") as folder:
         result = Path(folder) / "summary.json"
-        if isinstance(line.found_by, Chaos):
-            command, environment = line.found_by.command(name, result), dict(os.environ)
-        else:
-            command, environment = line.found_by.command(), {**os.environ, VARIABLE: name}
+        is_chaos = isinstance(line.found_by, Chaos)
+        command = line.found_by.command(result) if isinstance(line.found_by, Chaos) else line.found_by.command()
+        environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        if is_chaos:
+            command += [] if is_control else ["--sabotage", name]
+        elif not is_control:
+            environment[VARIABLE] = name
         ended = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT_SECONDS
         )
@@ -143,7 +147,7 @@ def find(name: str) -> dict[str, Any]:
             summary = json.loads(result.read_text()) if result.exists() else None
             counts = {} if summary is None else {key: n for key, n in summary["violations"].items() if n}
             row |= {"level": "chaos", "found": bool(counts), "violations": counts}
-            row["first"] = summary["told"][0] if summary is not None and summary["told"] else ended.stderr[-300:]
+            row["first"] = (summary["told"] or [""])[0] if summary is not None else ended.stderr[-300:]
         else:
             failed = [each for each in ended.stdout.splitlines() if each.startswith("FAILED")]
             row |= {"level": line.found_by.level, "found": ended.returncode == 1 and bool(failed)}
@@ -155,21 +159,22 @@ def find(name: str) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.old_behaviour", description="What was, is found.")
     parser.add_argument("--only", action="append", choices=FINDERS, default=[], help="these alone")
+    parser.add_argument("--control", action="store_true", help="with nothing put back: nothing is to be found")
     parser.add_argument("--json", type=Path, help="write the table here, beside what it has of others")
     options = parser.parse_args()
     table: dict[str, Any] = {}
     if options.json and options.json.exists():
         table = json.loads(options.json.read_text())
-    found = True
+    is_as_wanted = True
     for name in options.only or FINDERS:
-        table[name] = find(name)
-        found = found and table[name]["found"]
+        table[name] = find(name, options.control)
+        is_as_wanted = is_as_wanted and table[name]["found"] != options.control
         print(f"{name}: {json.dumps(table[name])}", flush=True)
         if options.json:
             options.json.write_text(
                 json.dumps({each: table[each] for each in FINDERS if each in table}, indent=2) + "\n"
             )
-    return 0 if found else 1
+    return 0 if is_as_wanted else 1
 
 
 if __name__ == "__main__":

@@ -16,7 +16,11 @@ REWOUND_SECONDS = 0.006
 """How long a leader that was set back takes over a message, so that it stays behind for a while."""
 SLOW_STEP_SECONDS = 0.08
 SLOW_BURST = 60
-"""Messages a partition: some twenty seconds' work of a slow step."""
+"""Messages a partition: together some twenty seconds' work of a slow step."""
+BEGUN = 10
+"""So many messages have come before it is told to end."""
+HELD_SECONDS = 3.0
+"""For so long its leader stands still: less than its session's timeout."""
 JOINED_SECONDS = 0.4
 AWAY_SECONDS = 32.0
 """For so long a leader group is missing: longer than it takes until its stall is told."""
@@ -85,25 +89,34 @@ def signal_in_join(world: World, random: Random) -> None:
 
 
 def end_slow_follower(world: World, random: Random) -> None:
-    """With work for many seconds released: what it has begun is one message's work, and it ends with that."""
+    """With work for many seconds held and then released: what it has begun is one message's, and it ends with that."""
     group = random.choice(world.follower_groups)
     slot, began = world.members(group)[0], time.monotonic()
+    leaders = world.members("writer-b")
     own_seconds = slot.delay_seconds
     world.stop(*world.members(group))
     slot.delay_seconds = SLOW_STEP_SECONDS
     try:
         world.start(slot)
-        world.producer.say(f"burst {SLOW_BURST}")
+        world.wait(20.0, lambda: _assignments(world, slot) > 0)
         world.look()
         before = len(world.tally.came[group])
 
         def has_begun() -> bool:
             world.look()
-            return len(world.tally.came[group]) > before + 20
+            return len(world.tally.came[group]) > before + BEGUN
 
+        for leader in leaders:
+            leader.pause()
+        world.producer.say(f"burst {SLOW_BURST}")
+        world.wait(HELD_SECONDS)
+        for leader in leaders:
+            leader.go_on()
         world.wait(20.0, has_begun)
         world.stop(slot)
     finally:
+        for leader in leaders:
+            leader.go_on()
         slot.delay_seconds = own_seconds
         world.start(slot)
         world.hindered(group, began)

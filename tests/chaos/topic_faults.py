@@ -12,8 +12,8 @@ from tests.chaos.world import RATE, TOPIC, World
 MAX_PARTITIONS = 8
 LONG, SHORT = 300, 50
 """Messages a partition: at least of the old topic, and twice of the new one, before the leaders have begun with it."""
-OUTGROWN = 400
-"""Messages a partition of a new topic that outgrows the old one before its leaders begin with it."""
+OUTGROWN = 100
+"""Messages a partition by which a new topic outgrows the old one before its leaders begin with it."""
 HUNG_SECONDS = (3.0, 8.0)
 
 
@@ -63,6 +63,7 @@ def outgrow_topic(world: World, random: Random) -> None:
     do_followers_live, do_leaders_hang = random.random() < 0.5, random.random() < 0.5
     followers = [slot for slot in world.slots if slot.role == "follower" and slot.is_wanted]
     world.producer.stop(35)
+    longest = max(high for _, high in world.questions.ends(TOPIC).values())
     if do_leaders_hang:
         for slot in world.leaders:
             slot.pause()
@@ -72,8 +73,8 @@ def outgrow_topic(world: World, random: Random) -> None:
         world.stop(*followers)
     world.recreate_data_topic(partitions)
     world.start_producer(rate=0)
-    world.producer.say(f"burst {OUTGROWN}")
-    world.wait(1.0)
+    world.producer.say(f"burst {longest + OUTGROWN}")
+    world.wait(2.0)
     world.start(*followers)
     world.wait(random.uniform(4.0, 6.0))
     if do_leaders_hang:

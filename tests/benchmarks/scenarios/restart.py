@@ -37,6 +37,8 @@ DAY_SECONDS = 24 * 3600.0
 CAPACITY = 500_000
 LATEST_SECONDS = 90.0
 """How long to wait until messages flow again."""
+SETTLE_SECONDS = 1.0
+"""From when the members have their partitions, or one was killed: until then what flows may flow from before."""
 FLOWING_SECONDS = 0.5
 """Messages flow where each partition had one within this time."""
 STOP_TOLD_SECONDS = 600.0
@@ -160,18 +162,18 @@ class Silences:
         rows = [np.fromfile(path, np.int64).reshape(-1, 3) for path in self._paths]
         return sorted_deliveries(np.concatenate(rows) if rows else np.empty((0, 3), np.int64))
 
-    def wait_until_flowing(self, since_ns: int, at_least_seconds: float) -> int:
-        """Wait until every partition delivers, for so long since then at least. When that was.
+    def wait_until_flowing(self) -> Deliveries:
+        """Wait a moment, and until every partition delivers. What was delivered so far.
 
         :raises ProgramFailed: it doesn't happen.
         """
+        time.sleep(SETTLE_SECONDS)
         deadline = time.monotonic() + LATEST_SECONDS
         while time.monotonic() < deadline:
-            now = time.perf_counter_ns()
             made = self.deliveries()
-            recent = made.partition[made.time_ns > now - FLOWING_SECONDS * 1e9]
-            if now - since_ns > at_least_seconds * 1e9 and len(np.unique(recent)) == PARTITIONS:
-                return now
+            recent = made.partition[made.time_ns > time.perf_counter_ns() - FLOWING_SECONDS * 1e9]
+            if len(np.unique(recent)) == PARTITIONS:
+                return made
             time.sleep(0.1)
         raise ProgramFailed(f"messages don't flow {LATEST_SECONDS:g} s after the event")
 
@@ -183,14 +185,13 @@ def sorted_deliveries(rows: IntArray) -> Deliveries:
     return Deliveries(rows[:, 1], rows[:, 2], rows[:, 0])
 
 
-def longest_silence(made: Deliveries, begin_ns: int, end_ns: int) -> float:
-    """The longest time without a delivery that ended between these two, in seconds, in the worst partition."""
+def longest_silence(made: Deliveries, begin_ns: int) -> float:
+    """The longest time without a delivery that ended after ``begin_ns``, in seconds, in the worst partition."""
     longest = 0
     for partition in np.unique(made.partition):
         times = made.time_ns[made.partition == partition]
         gaps, ended_at = np.diff(times), times[1:]
-        mine = gaps[(ended_at >= begin_ns) & (ended_at <= end_ns)]
-        longest = max(longest, int(mine.max(initial=0)))
+        longest = max(longest, int(gaps[ended_at >= begin_ns].max(initial=0)))
     return longest / 1e9
 
 
@@ -247,7 +248,7 @@ def _run(bench: Bench, case: Case, place: Place, events: tuple[str, ...]) -> tup
         first = start()
         feeder = bench.feed(case.contender, place.topic, PARTITIONS, commit_log, steps=steps, start=place.ends)
         stack.enter_context(feeder.program)
-        watched.wait_until_flowing(time.perf_counter_ns(), 1.0)
+        watched.wait_until_flowing()
         for event in events:
             began = time.perf_counter_ns()
             if event == RESTART:
@@ -257,8 +258,7 @@ def _run(bench: Bench, case: Case, place: Place, events: tuple[str, ...]) -> tup
                 second = start()
             else:
                 second.program.kill()
-            flowing = watched.wait_until_flowing(began, 1.0)
-            silences[event] = longest_silence(watched.deliveries(), began, flowing)
+            silences[event] = longest_silence(watched.wait_until_flowing(), began)
         broken = _end(bench, case, place, feeder, first, watched, starts)
     return silences, broken
 

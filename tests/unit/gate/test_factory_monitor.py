@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -34,7 +34,7 @@ class TellingSource(ManualSource):
     def __init__(self, now: float) -> None:
         super().__init__()
         self.offsets = {"writers": LeaderOffset(2, 1_000, now - 1.0, 0.5)}
-        self.reported: Sequence[str] = ()
+        self.reported: Collection[str] = ()
 
     def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]:
         return {KEY: self.offsets}
@@ -232,6 +232,28 @@ def test_the_monitor_lives_from_the_first_poll_to_the_shutdown(make: Callable[..
     assert world.steps.is_shut_down
 
 
+def test_the_monitor_asks_the_source_about_some_partitions_and_whoever_wants_a_snapshot_about_all(
+    make: Callable[..., World],
+) -> None:
+    """What stands still is found all the same."""
+    source = PartialSource(now=1000.0)
+    world = make(source, monitor_interval=3600.0, stalled_after=300.0)
+    world.source.set_remote_offset(*KEY, 2)
+    world.run_until_held(3)
+    monitor = world.factory._monitor
+    monitor.check_once()
+    world.now += 14.0
+    monitor.check_once()
+    assert source.asked == [{KEY}, {KEY}]
+    world.now += 300.0
+    monitor.check_once()
+    (stall,) = world.factory.stalls
+    assert (stall.group, stall.behind, stall.local_offset) == ("indexers", 3, 2)
+    (partition,) = world.factory.snapshot().partitions
+    assert [leader.has_reported for leader in partition.leaders] == [False, True]
+    assert source.asked[-1] is None
+
+
 @pytest.mark.parametrize("interval", [3600.0, None])
 def test_silence_is_the_monitors_to_tell_where_there_is_one(make: Callable[..., World], interval: float | None) -> None:
     """Else the source tells of it."""
@@ -247,39 +269,6 @@ def test_a_group_that_reported_of_another_partition_has_reported(make: Callable[
     world.run_until_held(3)
     (partition,) = world.factory.snapshot().partitions
     assert {leader.group: leader.has_reported for leader in partition.leaders} == {"indexers": True, "writers": True}
-
-
-def test_the_monitor_asks_the_source_about_what_waits_for_long_or_is_rejected(make: Callable[..., World]) -> None:
-    """Of ten thousand partitions that move it takes no snapshot. Whoever asks for one gets all."""
-    source = PartialSource(now=1000.0)
-    source.reported = ("indexers", "writers")
-    world = make(source, monitor_interval=3600.0, stalled_after=300.0)
-    world.source.set_remote_offset(*KEY, 2)
-    world.run_until_held(3)
-    monitor = world.factory._monitor
-    monitor.check_once()
-    world.now += 14.0
-    monitor.check_once()
-    assert source.asked == [set(), set()]
-    source.impossible = [KEY]
-    monitor.check_once()
-    assert source.asked[-1] == {KEY}
-    source.impossible = []
-    world.now += 300.0
-    monitor.check_once()
-    (stall,) = world.factory.stalls
-    assert (stall.group, stall.behind, stall.local_offset) == ("indexers", 3, 2)
-    (partition,) = world.factory.snapshot().partitions
-    assert [leader.has_reported for leader in partition.leaders] == [True, True]
-    assert source.asked[-1] is None
-
-
-def test_a_group_that_has_published_nothing_shows_in_one_partition(make: Callable[..., World]) -> None:
-    source = PartialSource(now=1000.0)
-    world = make(source, monitor_interval=3600.0)
-    world.run_until_held(3)
-    world.factory._monitor.check_once()
-    assert source.asked == [{KEY}]
 
 
 def test_on_stall_raise_ends_the_processor(make: Callable[..., World]) -> None:

@@ -58,7 +58,7 @@ def test_where_partitions_end_is_asked_without_the_controller(servers: str, monk
 
 
 def test_a_question_about_a_topic_that_is_not_there_does_not_create_it(servers: str) -> None:
-    """These brokers create what they are asked about, unless the client forbids it, whatever the settings say."""
+    """These brokers create it unless the client forbids that, which it does whatever the user's settings say."""
     settings: dict[str, str | int | float | bool] = {"bootstrap.servers": servers, "log_level": 0}
     asker = Asker({**settings, "allow.auto.create.topics": True}, lambda error: None)
     try:

@@ -103,7 +103,6 @@ class Follower:
             [each.key for each in self.partitions.values() if each.leaders[0].is_rejected],
             self.is_ready,
             self.polls,
-            has_silent_group=True,
         )
 
 
@@ -139,7 +138,7 @@ def test_the_random_followers_stall_wait_and_are_rejected() -> None:
 
 
 def test_it_takes_a_snapshot_of_those_alone_that_have_waited_for_long_or_are_rejected() -> None:
-    """So that a look costs what is ill, and none of those that moved. The first one shows which group is silent."""
+    """So that a look costs what is ill; none of those that moved; and of the first one, which shows the groups."""
     follower = Follower(0)
     waiting = replace(follower.partitions[1], held_messages=3)
     follower.partitions[1] = waiting

@@ -69,9 +69,8 @@ class BookkeepingSource(RemoteOffsetSource):
         return None
 
     def statistics(self) -> SourceStatistics:
-        return SourceStatistics(
-            ready=True, alive=True, unverified=len(self.unverified), groups_reported=self.leaders.reported
-        )
+        reported = self.leaders.reported
+        return SourceStatistics(ready=True, alive=True, unverified=len(self.unverified), groups_reported=reported)
 
     def published(
         self, partitions: Collection[PartitionKey] | None = None
