@@ -145,6 +145,8 @@ class PartitionBuffers:
             self.note_progress(buffer)
         if self._source.unverified:
             self._verify(buffer)
+        elif len(buffer.held) > 1:
+            return  # behind others, which are in `released` if they are to be
         if buffer.is_released:
             self.released[buffer] = None
 
