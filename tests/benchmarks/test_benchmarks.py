@@ -21,7 +21,7 @@ from tests.benchmarks.numbers import CURVE_POINTS, distribution, greatest, least
 from tests.benchmarks.plots import draw
 from tests.benchmarks.promises import CommitRecords, Deliveries, broken_by_members, broken_promises
 from tests.benchmarks.report import render
-from tests.benchmarks.scenarios.restart import longest_silence, sorted_deliveries
+from tests.benchmarks.scenarios.restart import Case, compare, longest_silence, sorted_deliveries
 from tests.benchmarks.scenarios.scale.follower import LOOKS, Follower, NoMetrics
 from tests.benchmarks.scenarios.traffic import count_connections
 from tests.benchmarks.targets import TARGETS, Target
@@ -139,6 +139,25 @@ def test_a_silence_is_that_of_the_worst_partition() -> None:
     assert longest_silence(deliveries(*rows[:5]), 450 * MS) == pytest.approx(0.9)
     assert longest_silence(deliveries(*rows[:5]), 950 * MS) == pytest.approx(0.5)
     assert longest_silence(made, 5_000 * MS) == 0.0
+
+
+def test_a_restart_is_compared_with_the_one_without_a_gate_of_the_same_round_and_protocol() -> None:
+    """A round in which either broke a promise counts in neither median."""
+    bare, recent, kip848 = Case("bare", "eager"), Case("gated", "eager", "recent"), Case("bare", "KIP-848")
+    found: dict[Case, dict[str, list[float | None]]] = {
+        bare: {"clean restart": [1.0, 2.0, None]},
+        recent: {"clean restart": [1.5, 2.1, 9.0]},
+        Case("gated", "KIP-848"): {"clean restart": [4.0, 4.0, 4.0]},
+        kip848: {"clean restart": [1.0, 1.0, 1.0]},
+    }
+    result = compare(found)
+    assert result["cases"]["clean restart, eager"]["gated, recent"]["minus_bare_seconds"]["median"] == pytest.approx(
+        0.3
+    )
+    assert result["summary"] == {
+        "restart.worst_gated_minus_bare_seconds": 3.0,
+        "restart.worst_gated_recent_minus_bare_seconds": pytest.approx(0.3),
+    }
 
 
 def test_traffic_is_counted_without_the_start() -> None:
