@@ -1,8 +1,10 @@
 """Batches behind the gate: what the leaders have committed is written many at a time.
 
-    python examples/batching.py --bootstrap-servers localhost:9092 \\
+    python examples/batching.py --bootstrap-servers $KAFKA \\
         --topic events --consumer-group batch-writer --batch-size 100 --batch-seconds 1 \\
         --synchronize-commit-log-topic snuba-commit-log --synchronize-commit-group snuba-consumers
+
+KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.
 
 The gate stands first and sees single messages; batching begins behind it. So no batch holds a message that a leader
 hasn't committed, and a batch waits for its last message no longer than ``--batch-seconds``. A batch is committed as a
@@ -16,7 +18,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies import BatchStep, CommitOffsets, RunTask
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         factory = SynchronizedStrategyFactory(
             BatchingFactory(options.batch_size, options.batch_seconds), commit_log_of(options)
         )
-        consumer = factory.flow_control(KafkaConsumer(consumer_settings(options)))
+        consumer = factory.consumer(consumer_settings(options))
         return StreamProcessor(consumer, Topic(options.topic), factory, join_timeout=options.join_timeout)
 
     return run_processor(parser.prog, build)

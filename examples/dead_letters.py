@@ -1,8 +1,11 @@
 """A dead-letter queue behind the gate: an event that isn't JSON goes to a topic of its own, the others go on.
 
-    python examples/dead_letters.py --bootstrap-servers localhost:9092 \\
+    python examples/dead_letters.py --bootstrap-servers $KAFKA \\
         --topic events --consumer-group post-process-forwarder --dead-letter-topic events-dead-letters \\
         --synchronize-commit-log-topic snuba-commit-log --synchronize-commit-group snuba-consumers
+
+KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.
+An event that isn't JSON: ``echo '{' | kcat -P -b $KAFKA -t events``.
 
 An invalid event waits for the leaders like any other: it is looked at, and becomes a dead letter, once it is released.
 Arroyo keeps a copy of each message until it is committed, of those too that the gate holds, and a limit on that buffer
@@ -16,7 +19,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from arroyo.backends.kafka import KafkaConsumer, KafkaPayload, KafkaProducer
+from arroyo.backends.kafka import KafkaPayload, KafkaProducer
 from arroyo.dlq import DlqPolicy, InvalidMessage, KafkaDlqProducer
 from arroyo.processing.processor import StreamProcessor
 from arroyo.types import Topic
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def build() -> StreamProcessor[KafkaPayload]:
         forwarder = ForwarderFactory(handle, options.healthcheck_file_path)
         factory = SynchronizedStrategyFactory(forwarder, commit_log_of(options), limits=LIMITS)
-        consumer = factory.flow_control(KafkaConsumer(consumer_settings(options)))
+        consumer = factory.consumer(consumer_settings(options))
         dead_letters = DlqPolicy(
             KafkaDlqProducer(producer, Topic(options.dead_letter_topic)), max_buffered_messages_per_partition=BUFFERED
         )

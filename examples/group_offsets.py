@@ -1,7 +1,9 @@
 """A leader without a commit log: the follower asks the brokers what the leader's group has committed.
 
-    python examples/group_offsets.py --bootstrap-servers localhost:9092 \\
+    python examples/group_offsets.py --bootstrap-servers $KAFKA \\
         --topic events --consumer-group post-process-forwarder --synchronize-commit-group snuba-consumers
+
+KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.
 
 The leader is any consumer that commits to Kafka; it needs no change. An event is handed on later than with a commit
 log: by the leader's commit policy, a second or so, and by up to ``--interval-seconds``. SIGTERM and Ctrl-C end it
@@ -14,7 +16,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing.processor import StreamProcessor
 from arroyo.types import Topic
 from post_process_forwarder import ForwarderFactory
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings, groups=options.synchronize_commit_group, interval_seconds=options.interval_seconds
         )
         factory = SynchronizedStrategyFactory(ForwarderFactory(handler, options.healthcheck_file_path), source)
-        consumer = factory.flow_control(KafkaConsumer(settings))
+        consumer = factory.consumer(settings)
         return StreamProcessor(consumer, Topic(options.topic), factory, join_timeout=options.join_timeout)
 
     return run_processor(parser.prog, build)

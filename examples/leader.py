@@ -1,8 +1,10 @@
 """A leader: it works on each event of a topic, commits it, and publishes on the commit log what it has committed.
 
-    python examples/leader.py --bootstrap-servers localhost:9092 \\
+    python examples/leader.py --bootstrap-servers $KAFKA \\
         --topic events --consumer-group snuba-consumers --commit-log-topic snuba-commit-log \\
         --handler my_module:my_function
+
+KAFKA is a broker's address, such as `examples/broker.py` prints.
 
 SIGTERM and Ctrl-C end it cleanly: the last commits are published. The second one ends it at once.
 """
@@ -35,7 +37,7 @@ from runner import (
     wait_for_brokers,
 )
 
-from arroyo_sync import CommitLogPublisher
+from arroyo_sync import CommitLogPublisher, log_if_refused, raise_if_refused
 
 
 class LeaderFactory(ProcessingStrategyFactory[KafkaPayload]):
@@ -82,7 +84,7 @@ def run_leader(arguments: Sequence[str] | None = None) -> int:
         factory = LeaderFactory(
             producer, options.commit_log_topic, options.consumer_group, handler, options.healthcheck_file_path
         )
-        consumer = KafkaConsumer(settings)
+        consumer = KafkaConsumer({**settings, "error_cb": raise_if_refused})
         processor = StreamProcessor(consumer, Topic(options.topic), factory, join_timeout=options.join_timeout)
         shutdown.watch(processor)
         processor.run()
@@ -98,7 +100,7 @@ def producer_settings(bootstrap_servers: str) -> dict[str, Any]:
     With librdkafka's five minutes, followers would wait that long for a record that can't arrive, for instance since
     the commit log was created again meanwhile.
     """
-    return {"bootstrap.servers": bootstrap_servers, "message.timeout.ms": 10_000}
+    return {"bootstrap.servers": bootstrap_servers, "message.timeout.ms": 10_000, "error_cb": log_if_refused}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,9 +1,11 @@
 """A post-process forwarder: each event goes to a handler once every leader group has committed it.
 
-    python examples/post_process_forwarder.py --bootstrap-servers localhost:9092 \\
+    python examples/post_process_forwarder.py --bootstrap-servers $KAFKA \\
         --topic events --consumer-group post-process-forwarder \\
         --synchronize-commit-log-topic snuba-commit-log --synchronize-commit-group snuba-consumers \\
         --handler my_module:my_function
+
+KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.
 
 SIGTERM and Ctrl-C end it cleanly: what was released is finished and committed, what is held stays in Kafka.
 """
@@ -15,7 +17,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies import CommitOffsets, RunTask
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
@@ -76,7 +78,7 @@ def run_streaming_consumer(
     """
     commit_log = CommitLogConsumer(settings, topic=Topic(commit_log_topic), groups=commit_groups)
     synchronized = SynchronizedStrategyFactory(factory, commit_log)
-    consumer = synchronized.flow_control(KafkaConsumer(settings))
+    consumer = synchronized.consumer(settings)
     processor = StreamProcessor(consumer, Topic(topic), synchronized, join_timeout=join_timeout)
     on_created(processor)
     processor.run()

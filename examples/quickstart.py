@@ -1,7 +1,7 @@
 """See it work: a producer, two leader groups that commit at different speeds, and a follower behind the gate.
 
-    python examples/quickstart.py                                        with a broker inside this process
-    python examples/quickstart.py --bootstrap-servers localhost:9092     on a cluster, with topics of its own
+    python examples/quickstart.py                              with a broker inside this process
+    python examples/quickstart.py --bootstrap-servers $KAFKA   on a cluster, with topics of its own
 
 In the middle one leader stands still for two seconds, and only its partitions wait. At the end everything is counted:
 each release is held against what the leaders had really published at that moment. The exit status is 1 if a promise was

@@ -38,11 +38,6 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 TOLD_IN_ONE_LINE = (ArroyoSyncError, ConsumerError, KafkaException, RetryException)
 """The last one: Arroyo has tried to commit several times; its cause says why it couldn't."""
 
-# librdkafka writes a line for every attempt to connect. What goes wrong comes to `_log_error` as well.
-QUIET = {"log_level": 2}
-
-_last_logged: dict[object, float] = {}
-
 
 def add_consumer_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of every consumer, named as Sentry's operators know them."""
@@ -110,19 +105,12 @@ def add_handler_flag(parser: argparse.ArgumentParser, default: str) -> None:
 def consumer_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The settings of an Arroyo ``KafkaConsumer`` that follow from the flags."""
     settings: dict[str, Any] = {
-        **QUIET,
         "bootstrap.servers": options.bootstrap_servers,
-        "error_cb": _log_error,
         "group.id": options.consumer_group,
         "auto.offset.reset": options.auto_offset_reset,
         "arroyo.strict.offset.reset": not options.no_strict_offset_reset,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        # What the gate wants of its consumer: what is fetched ahead of a paused partition is thrown away, so fetch
-        # little, and look often whether there is room again.
-        "queued.min.messages": 1000,
-        "fetch.queue.backoff.ms": 10,
-        "max.partition.fetch.bytes": 300_000,
     }
     if options.max_poll_interval_ms is not None:
         settings["max.poll.interval.ms"] = options.max_poll_interval_ms
@@ -251,13 +239,15 @@ def wait_for_brokers(settings: Mapping[str, Any], shutdown: Shutdown) -> bool:
 
     :raises BrokersUnreachable: none did in time.
     """
-    admin = AdminClient({**QUIET, "bootstrap.servers": settings["bootstrap.servers"]})
+    admin = AdminClient({"bootstrap.servers": settings["bootstrap.servers"], "log_level": 2})
     gives_up_at = time.monotonic() + BROKER_SECONDS
+    is_told = False
     while not shutdown.is_requested:
         with suppress(KafkaException):
             admin.list_topics(timeout=1.0)
             return True
-        if not shutdown.is_requested and _once_a_minute("no broker"):
+        if not shutdown.is_requested and not is_told:
+            is_told = True
             logger.warning("No broker of %s answers yet", settings["bootstrap.servers"])
         if time.monotonic() > gives_up_at:
             raise BrokersUnreachable(
@@ -300,21 +290,6 @@ def _in_words(error: Exception) -> str:
         return f"gave up after several attempts: {_in_words(error.__cause__)}"
     kafka_error = error.args[0] if error.args else None
     return kafka_error.str() if isinstance(kafka_error, KafkaError) else str(error)
-
-
-def _log_error(error: KafkaError) -> None:
-    """librdkafka tells of each attempt that fails; once a minute for each kind is enough."""
-    if _once_a_minute(error.code()):
-        logger.warning("Kafka: %s. It is tried again", error.str())
-
-
-def _once_a_minute(subject: object) -> bool:
-    """Whether to log this now: not if it was logged within a minute."""
-    now = time.monotonic()
-    if now - _last_logged.get(subject, float("-inf")) < 60.0:
-        return False
-    _last_logged[subject] = now
-    return True
 
 
 def positive_int(text: str) -> int:

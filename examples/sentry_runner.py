@@ -1,9 +1,11 @@
 """A runner shaped as Sentry's ``sentry run consumer``: its flags, its wrappers in their order, and the gate put in.
 
-    python examples/sentry_runner.py --bootstrap-servers localhost:9092 --topic events \\
+    python examples/sentry_runner.py --bootstrap-servers $KAFKA --topic events \\
         --consumer-group post-process-forwarder --synchronize-commit-log-topic snuba-commit-log \\
         --synchronize-commit-group snuba-consumers --enforce-schema --stale-threshold-sec 600 \\
         --dlq-topic events-dlq --mode multiprocess
+
+KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.
 
 What to copy into such a runner is in `get_stream_processor` below, where it says GATE. The wrappers make the strategy
 validate the schema, send stale messages to the dead-letter queue, touch the healthcheck file, and time the join. The

@@ -1,9 +1,11 @@
 """A pipeline of Sentry's streaming platform (``sentry-streams``) behind the gate.
 
     pip install 'arroyo-sync[streams]'
-    python examples/sentry_streams_follower.py --bootstrap-servers localhost:9092 \\
+    python examples/sentry_streams_follower.py --bootstrap-servers $KAFKA \\
         --topic events --consumer-group forwarder --sink-topic forwarded \\
         --synchronize-commit-log-topic snuba-commit-log --synchronize-commit-group snuba-consumers
+
+KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.
 
 The platform's Python runtime for Arroyo makes a StreamProcessor of a consumer, a topic and a factory. `GatedAdapter`
 replaces three things of it: the consumer (its own settings, and the flow control around it), the factory (the gate
@@ -18,7 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from arroyo.backends.kafka import KafkaConsumer, KafkaPayload, KafkaProducer
+from arroyo.backends.kafka import KafkaPayload, KafkaProducer
 from arroyo.processing.processor import StreamProcessor
 from arroyo.types import Topic
 from runner import (
@@ -59,14 +61,16 @@ class GatedAdapter(ArroyoAdapter):
 
     def __init__(
         self,
-        consumer: KafkaConsumer,
+        settings: Mapping[str, Any],
         producer: KafkaProducer,
         commit_log: CommitLogConsumer,
         topic: str,
         join_timeout: float | None,
     ) -> None:
-        super().__init__({}, sources_override={SOURCE: consumer}, sinks_override={"sink": producer})
-        self._consumer = consumer
+        # With this the platform makes no consumer: the gate makes it.
+        made_by_the_gate: Any = {SOURCE: None}
+        super().__init__({}, sources_override=made_by_the_gate, sinks_override={"sink": producer})
+        self._settings = settings
         self._commit_log = commit_log
         self._topic = topic
         self._join_timeout = join_timeout
@@ -76,7 +80,7 @@ class GatedAdapter(ArroyoAdapter):
         # The platform's own description of the pipeline, which it gives no public name.
         consumers: Mapping[str, Any] = self._ArroyoAdapter__consumers  # type: ignore[attr-defined]
         factory = SynchronizedStrategyFactory(ArroyoStreamingFactory(consumers[SOURCE]), self._commit_log)
-        consumer = factory.flow_control(self._consumer)
+        consumer = factory.consumer(self._settings)
         return StreamProcessor(consumer, Topic(self._topic), factory, join_timeout=self._join_timeout)
 
 
@@ -90,8 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     producer = KafkaProducer({"bootstrap.servers": options.bootstrap_servers})
 
     def build() -> StreamProcessor[KafkaPayload]:
-        consumer = KafkaConsumer(consumer_settings(options))
-        adapter = GatedAdapter(consumer, producer, commit_log_of(options), options.topic, options.join_timeout)
+        settings = consumer_settings(options)
+        adapter = GatedAdapter(settings, producer, commit_log_of(options), options.topic, options.join_timeout)
         iterate_edges(pipeline(options.topic, options.sink_topic), RuntimeTranslator(adapter))
         return adapter.processor()
 

@@ -1,8 +1,11 @@
 """Several leader groups: an event is handed on when the slowest of them has committed it, and it is said which that is.
 
-    python examples/several_leaders.py --bootstrap-servers localhost:9092 \\
+    python examples/several_leaders.py --bootstrap-servers $KAFKA \\
         --topic events --consumer-group post-process-forwarder --synchronize-commit-log-topic snuba-commit-log \\
         --synchronize-commit-group snuba-consumers --synchronize-commit-group snuba-transactions
+
+KAFKA is a broker's address, such as `examples/broker.py` prints. `examples/first_leader.py` can be one of the leaders;
+start `examples/leader.py` as the other one, and stop it again, to see what waits.
 
 All groups publish on one commit log; it may hold others too, which are passed over. A group that has published nothing
 yet keeps its partitions closed. Once a second each partition that waits is a line on standard error, with every group's
@@ -15,7 +18,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing.processor import StreamProcessor
 from arroyo.types import Topic
 from post_process_forwarder import ForwarderFactory
@@ -32,7 +35,14 @@ from runner import (
     run_processor,
 )
 
-from arroyo_sync import Snapshot, SynchronizedStrategyFactory
+from arroyo_sync import LeaderSnapshot, Snapshot, SynchronizedStrategyFactory
+
+
+def how_far(leader: LeaderSnapshot) -> str:
+    """A leader group and the next offset that it would read."""
+    if leader.published_offset is None:
+        return f"{leader.group} has published nothing"
+    return f"{leader.group} at {leader.published_offset}"
 
 
 def waits(snapshot: Snapshot) -> list[str]:
@@ -40,7 +50,7 @@ def waits(snapshot: Snapshot) -> list[str]:
     lines = []
     for each in snapshot.partitions:
         if each.blocked_by is not None:
-            groups = ", ".join(f"{leader.group} at {leader.published_offset}" for leader in each.leaders)
+            groups = ", ".join(how_far(leader) for leader in each.leaders)
             lines.append(f"{each.topic}:{each.partition} {each.gated_lag} wait for {each.blocked_by.group}: {groups}")
     return lines
 
@@ -60,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         factory = SynchronizedStrategyFactory(
             ForwarderFactory(handler, options.healthcheck_file_path), commit_log_of(options)
         )
-        consumer = factory.flow_control(KafkaConsumer(consumer_settings(options)))
+        consumer = factory.consumer(consumer_settings(options))
         return StreamProcessor(consumer, Topic(options.topic), factory, join_timeout=options.join_timeout)
 
     def report() -> None:

@@ -1,26 +1,25 @@
 """Stored before it is processed: a leader writes events into a database, a follower reads each row by its id.
 
-    python examples/stored_first.py                                      with a broker inside this process
-    python examples/stored_first.py --bootstrap-servers localhost:9092   on a cluster, with topics of its own
+    python examples/stored_first.py                              with a broker inside this process
+    python examples/stored_first.py --bootstrap-servers $KAFKA   on a cluster, with topics of its own
+    python examples/stored_first.py --postgresql postgresql://user:password@localhost/database
 
 The leader stores in batches, one transaction each, as a writer to a database does, and announces what it has committed.
 Two followers read the same topic and look every event's row up: one behind the gate, one without it. The database is
-SQLite, in a file that is removed at the end. For a few seconds one line a second shows both; watch the misses: behind
-the gate there are none. The exit status is 1 if the gated follower missed a row or an event.
+SQLite, in a file that is removed at the end, or a PostgreSQL (``pip install 'arroyo-sync[postgresql]'``), in a table of
+its own. For a few seconds one line a second shows both; watch the misses: behind the gate there are none. The exit
+status is 1 if the gated follower missed a row or an event.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import sqlite3
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload, KafkaProducer
 from arroyo.processing.processor import StreamProcessor
@@ -29,10 +28,11 @@ from arroyo.processing.strategies.abstract import ProcessingStrategy, Processing
 from arroyo.processing.strategies.batching import BatchStep, ValuesBatch
 from arroyo.types import Commit, FilteredPayload, Message, Partition, Topic
 from demo.broker import EMBEDDED_PARTITIONS, BrokerError, Stage, embedded, on_cluster
+from demo.database import Database, DatabaseError, postgresql, sqlite
 from demo.journal import Journal
 from demo.pipelines import Pipeline, Traffic
 
-from arroyo_sync import CommitLogConsumer, PublishCommitLog, SynchronizedStrategyFactory
+from arroyo_sync import CommitLogConsumer, CommitLogPublisher, SynchronizedStrategyFactory
 
 LEADER, GATED, PLAIN = "writer", "with the gate", "without it"
 BATCH_EVENTS, BATCH_SECONDS = 200, 0.2
@@ -50,19 +50,16 @@ def text_of(payload: Payload) -> str:
 class Writer(ProcessingStrategyFactory[KafkaPayload]):
     """Stores batches of events and then publishes what it has committed."""
 
-    def __init__(self, stage: Stage, database: Path, producer: KafkaProducer) -> None:
+    def __init__(self, stage: Stage, database: Database, producer: KafkaProducer) -> None:
         self.is_assigned = threading.Event()
-        self._stage = stage
-        self._rows = sqlite3.connect(database, check_same_thread=False)
-        self._producer = producer
+        self._rows = database.connect()
+        self._publisher = CommitLogPublisher(producer, Topic(stage.commit_log), stage.group(LEADER), interval=0.05)
 
     def create_with_partitions(
         self, commit: Commit, partitions: Mapping[Partition, int]
     ) -> ProcessingStrategy[KafkaPayload]:
         self.is_assigned.set()
-        publish = PublishCommitLog(
-            commit, self._producer, Topic(self._stage.commit_log), self._stage.group(LEADER), interval=0.05
-        )
+        publish = self._publisher.step(commit, partitions)
         return BatchStep(BATCH_EVENTS, BATCH_SECONDS, RunTask(self._store, publish))
 
     def shutdown(self) -> None:
@@ -70,21 +67,18 @@ class Writer(ProcessingStrategyFactory[KafkaPayload]):
 
     def _store(self, message: Message[ValuesBatch[KafkaPayload]]) -> int:
         """One transaction a batch. The rows are there when it returns, and only then are its offsets committed."""
-        with self._rows:
-            self._rows.executemany(
-                "INSERT OR REPLACE INTO events VALUES (?)", [(text_of(value.payload),) for value in message.payload]
-            )
+        self._rows.store(text_of(value.payload) for value in message.payload)
         return len(message.payload)
 
 
 class Reader(ProcessingStrategyFactory[KafkaPayload]):
     """Looks the row of every event up, and counts."""
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Database) -> None:
         self.events = 0
         self.misses = 0
         self.is_assigned = threading.Event()
-        self._rows = sqlite3.connect(database, check_same_thread=False)
+        self._rows = database.connect()
 
     def create_with_partitions(
         self, commit: Commit, partitions: Mapping[Partition, int]
@@ -96,9 +90,8 @@ class Reader(ProcessingStrategyFactory[KafkaPayload]):
         self._rows.close()
 
     def _look_up(self, message: Message[Payload]) -> None:
-        found = self._rows.execute("SELECT 1 FROM events WHERE id = ?", (text_of(message.payload),)).fetchone()
+        self.misses += not self._rows.has(text_of(message.payload))
         self.events += 1
-        self.misses += found is None
 
 
 class Running(Pipeline):
@@ -123,7 +116,7 @@ def gated(stage: Stage, reader: Reader) -> StreamProcessor[KafkaPayload]:
         groups={stage.group(LEADER)},
     )
     factory = SynchronizedStrategyFactory(reader, source)
-    consumer = factory.flow_control(KafkaConsumer(stage.consumer_settings("gated", "gated")))
+    consumer = factory.consumer(stage.consumer_settings("gated", "gated"))
     return StreamProcessor(consumer, Topic(stage.events), factory)
 
 
@@ -132,12 +125,8 @@ def plain(stage: Stage, reader: Reader) -> StreamProcessor[KafkaPayload]:
     return StreamProcessor(KafkaConsumer(stage.consumer_settings("plain", "plain")), Topic(stage.events), reader)
 
 
-def run(stage: Stage, database: Path, rate: float, seconds: float) -> int:
+def run(stage: Stage, database: Database, rate: float, seconds: float) -> int:
     """Everything; the exit status."""
-    with sqlite3.connect(database) as rows:
-        rows.execute("PRAGMA journal_mode=WAL")
-        rows.execute("CREATE TABLE events (id TEXT PRIMARY KEY)")
-    rows.close()
     journal = Journal([LEADER])
     producer = KafkaProducer({**stage.producer_settings(), "linger.ms": 1})
     writer, readers = Writer(stage, database, producer), {GATED: Reader(database), PLAIN: Reader(database)}
@@ -191,6 +180,7 @@ def print_line(elapsed: float, readers: Mapping[str, Reader]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Count the rows that a follower misses, with the gate and without it.")
     parser.add_argument("--bootstrap-servers", metavar="HOST:PORT,...", help="a cluster, instead of the one inside")
+    parser.add_argument("--postgresql", metavar="ADDRESS", help="a PostgreSQL as libpq names it, instead of SQLite")
     parser.add_argument("--rate", type=float, default=500.0, help="events a second (default: %(default)g)")
     parser.add_argument("--seconds", type=float, default=6.0, help="of traffic (default: %(default)g)")
     options = parser.parse_args(arguments)
@@ -204,9 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         stage = on_cluster(options.bootstrap_servers, EMBEDDED_PARTITIONS)
     try:
-        with stage as where, tempfile.TemporaryDirectory(prefix="arroyo-sync-") as folder:
-            return run(where, Path(folder, "events.sqlite"), options.rate, options.seconds)
-    except BrokerError as error:
+        with stage as where, sqlite() if options.postgresql is None else postgresql(options.postgresql) as database:
+            return run(where, database, options.rate, options.seconds)
+    except (BrokerError, DatabaseError) as error:
         print(error, file=sys.stderr)
         return 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -13,27 +14,49 @@ import pytest
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.jars import what_to_install
+from tests.support.requirements import lacking
 
 BOOTSTRAP_SERVERS_VARIABLE = "ARROYO_SYNC_TEST_BOOTSTRAP_SERVERS"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two workers a core for a whole run, since most tests wait; none for a file or ``-k``, which is done sooner."""
+    if config.option.file_or_dir or config.option.keyword:
+        return 0
+    return 2 * (os.cpu_count() or 1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real Kafka, so that ``-m "not kafka"`` runs the rest."""
+    """Mark what needs a real Kafka, so that ``-m "not kafka"`` runs the rest, and what one worker has to run."""
     for item in items:
-        if {"kafka", "kafka_cluster"} & set(getattr(item, "fixturenames", ())):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if {"kafka", "kafka_cluster", "java_and_maven"} & fixtures:
             item.add_marker(pytest.mark.kafka)
+        shares_nothing = "kafka_cluster" in fixtures and "kafka" not in fixtures
+        if (item.get_closest_marker("kafka") and not shares_nothing) or item.get_closest_marker("packages"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
-def _require_java_and_maven() -> None:
-    missing = what_to_install()
-    if missing is not None and os.environ.get("CI") == "true":
-        pytest.fail(missing, pytrace=False)
-    if missing is not None:
-        pytest.skip(missing)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """At the end, whatever ran the tests: what was skipped, by what it lacked."""
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped"))
+    if reasons:
+        terminalreporter.section("not run")
+        for reason, count in reasons.most_common():
+            terminalreporter.line(f"{count} test{'s' * (count > 1)}: {reason}")
 
 
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[Kafka]:
+def java_and_maven() -> None:
+    """For whoever starts a cluster by `KafkaCluster` itself: skips where that can't be."""
+    missing = what_to_install()
+    if missing is not None:
+        lacking(missing)
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> Iterator[Kafka]:
     """A Kafka that all tests share, so each must use topics and groups of its own (see `topic_name`).
 
     It is one broker of ours, or the cluster that ``ARROYO_SYNC_TEST_BOOTSTRAP_SERVERS`` names.
@@ -42,15 +65,14 @@ def kafka() -> Iterator[Kafka]:
     if standing:
         yield Kafka(standing)
         return
-    _require_java_and_maven()
+    request.getfixturevalue("java_and_maven")
     with KafkaCluster() as cluster:
         yield cluster
 
 
 @pytest.fixture
-def kafka_cluster() -> Iterator[Callable[..., KafkaCluster]]:
+def kafka_cluster(java_and_maven: None) -> Iterator[Callable[..., KafkaCluster]]:
     """Starts a cluster of the test's own, which it may stop, kill and pause. The arguments are `KafkaCluster`'s."""
-    _require_java_and_maven()
     with ExitStack() as stack:
 
         def start(*args: Any, **kwargs: Any) -> KafkaCluster:

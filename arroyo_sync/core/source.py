@@ -149,12 +149,12 @@ class SourceStatistics:
     """The latest broker timestamp of any record that was read, Unix milliseconds. None of the future counts."""
     from_the_future: int = 0
     """Records with a timestamp from the future, which count as old as the record before."""
-    groups_seen: Sequence[str] = ()
-    """The first groups that were seen to publish, whether they are followed or not."""
+    groups_reported: Collection[str] = ()
+    """The leader groups that have published something, of whatever partition."""
+    groups_seen: Sequence[str] | None = None
+    """The first groups that were seen on the commit log, followed or not. ``None``: there is no commit log."""
     is_foreign: bool = False
     """Whether none of the first records is a commit record: this is no commit log."""
-    logs_silence: bool = False
-    """Whether the source itself logs that a group has published nothing."""
 
 
 @runtime_checkable
@@ -170,6 +170,18 @@ class ObservableSource(Protocol):
     def death(self) -> SourceDied | None: ...
     def statistics(self) -> SourceStatistics: ...
     def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]: ...
+
+
+@runtime_checkable
+class SelectiveSource(ObservableSource, Protocol):
+    """A source that can also tell of some partitions alone, so that the monitor asks about the ones it must look at."""
+
+    def published(
+        self, partitions: Collection[PartitionKey] | None = None
+    ) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]: ...
+    def rejected(self) -> Collection[PartitionKey]:
+        """The partitions of which a leader has published what can't be: see `LeaderOffset.rejected`."""
+        ...
 
 
 @runtime_checkable

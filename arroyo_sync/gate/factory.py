@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, TypeVar, cast
 
 from arroyo.backends.abstract import Consumer
@@ -26,12 +27,12 @@ from arroyo_sync.core.checks import (
     refused,
 )
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.core.source import EndOffsetsSource, RemoteOffsetSource, check_source
+from arroyo_sync.core.source import EndOffsetsSource, RemoteOffsetSource, SelectiveSource, check_source
 from arroyo_sync.core.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
 from arroyo_sync.gate.data_consumer import make_data_consumer
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
-from arroyo_sync.gate.follower_snapshot import take_snapshot
-from arroyo_sync.gate.partition_buffer import HoldLimits
+from arroyo_sync.gate.follower_snapshot import survey, take_snapshot
+from arroyo_sync.gate.partition_buffer import HoldLimits, PartitionBuffer
 from arroyo_sync.gate.strategy import POLL_INTERVAL_SECONDS, REJECTED_WAIT_SECONDS, SynchronizedStrategy
 from arroyo_sync.kafka.arroyo_consumer import (
     KafkaWatermarks,
@@ -48,6 +49,7 @@ from arroyo_sync.observe.metrics_reporter import GateCounts
 from arroyo_sync.observe.monitor import Monitor, OnStall
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall
+from arroyo_sync.observe.waits import Survey
 from arroyo_sync.sentry.events import capture_problem, tell_ends_once
 from arroyo_sync.sentry.spans import ProcessSpans
 
@@ -127,6 +129,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         self._clock = clock
         self.manager = SynchronizedPartitionStateManager(on_state_change)
         """The offsets and state of every partition, across rebalances."""
+        self.manager.monitor_logs_silence = monitor_interval is not None
         self._flow: FlowControlledConsumer[TPayload] | None = None
         self._watermarks: KafkaWatermarks | None = None
         self._gate: SynchronizedStrategy[TPayload] | None = None
@@ -135,6 +138,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         self._outermost: object | None = None  # the factory that the processor was given, if that is known
         self._monitor = Monitor(
             self._observe,
+            survey=partial(self._survey, source) if isinstance(source, SelectiveSource) else None,
             ask_ends=source.end_offsets if isinstance(source, EndOffsetsSource) else None,
             gate_counts=self._gate_counts,
             end=self.manager.fail,
@@ -254,7 +258,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
 
         Never blocks for long; any thread may call it. Where a partition ends is known as of the monitor's last check.
         """
-        return self._observe(self._monitor.ends)
+        return self._observe(self._monitor.ends, None)
 
     @property
     def stalls(self) -> Sequence[Stall]:
@@ -263,8 +267,11 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
 
     @property
     def verdicts(self) -> Sequence[Verdict]:
-        """How each partition stood at the monitor's last check, the worst first. Any thread may read it."""
-        return self._monitor.verdicts
+        """How each partition stands, the worst first. How long it has waited is known as of the monitor's last check.
+
+        Any thread may read it.
+        """
+        return self._monitor.verdicts()
 
     def _hold_seconds(self, partition: int, offset: int) -> float:
         """For how long a message was held that the gate forwards now. On the processor's thread."""
@@ -324,12 +331,25 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
 
     # The monitor's side.
 
-    def _observe(self, ends: Mapping[PartitionKey, int]) -> Snapshot:
-        buffers = () if self._gate is None else self._gate.buffers
-        empty_polls = None if self._flow is None else self._flow.empty_polls
+    def _observe(self, ends: Mapping[PartitionKey, int], partitions: Collection[PartitionKey] | None) -> Snapshot:
         return take_snapshot(
-            buffers, self._source, ends, now=self._clock(), wall_now=time.time(), empty_polls=empty_polls
+            self._buffers(),
+            self._source,
+            ends,
+            partitions,
+            now=self._clock(),
+            wall_now=time.time(),
+            empty_polls=self._empty_polls(),
         )
+
+    def _survey(self, source: SelectiveSource, ends: Mapping[PartitionKey, int]) -> Survey:
+        return survey(self._buffers(), source, ends, self._empty_polls())
+
+    def _buffers(self) -> Iterable[PartitionBuffer]:
+        return () if self._gate is None else self._gate.buffers
+
+    def _empty_polls(self) -> int | None:
+        return None if self._flow is None else self._flow.empty_polls
 
     def _gate_counts(self) -> GateCounts:
         return GateCounts() if self._flow is None else GateCounts(self._flow.pauses, self._flow.resumes)

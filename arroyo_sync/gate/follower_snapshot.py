@@ -1,4 +1,4 @@
-"""Takes snapshots of a running follower.
+"""Takes snapshots of a running follower, and surveys, which tell only where messages may wait.
 
 Threads: any thread may take one at any time, also in a callback, a log handler or a signal handler. It reads what the
 processor's and the source's threads write, without a lock, so its parts may be of slightly different moments.
@@ -6,19 +6,21 @@ processor's and the source's threads write, without a lock, so its parts may be 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from arroyo_sync.core.errors import SourceDied
-from arroyo_sync.core.source import LeaderOffset, ObservableSource, RemoteOffsetSource
-from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.core.source import LeaderOffset, ObservableSource, RemoteOffsetSource, SelectiveSource
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
 from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot, in_order
+from arroyo_sync.observe.waits import Standing, Survey
 
 
 def take_snapshot(
     buffers: Iterable[PartitionBuffer],
     source: RemoteOffsetSource,
     ends: Mapping[PartitionKey, int],
+    partitions: Collection[PartitionKey] | None = None,
     *,
     now: float,
     wall_now: float,
@@ -28,16 +30,26 @@ def take_snapshot(
 
     :param buffers: of the gate.
     :param ends: where the partitions end, as far as it is known.
+    :param partitions: of these alone, which takes a `SelectiveSource`; ``None``: of all.
     :param now: seconds, of the clock that the gate and the source have.
     :param wall_now: Unix seconds.
     :param empty_polls: how often the follower's consumer had no message.
     """
     observable = source if isinstance(source, ObservableSource) else None
-    published = {} if observable is None else observable.published()
     groups = () if observable is None else sorted(observable.groups)
+    statistics = None if observable is None else observable.statistics()
+    published: Mapping[PartitionKey, Mapping[str, LeaderOffset]] = {}
+    if isinstance(source, SelectiveSource):
+        published = source.published(partitions)
+    elif observable is not None:
+        published = observable.published()
     reported = {group for of_partition in published.values() for group in of_partition}
-    partitions = []
+    if statistics is not None:
+        reported.update(statistics.groups_reported)
+    shown = []
     for buffer in buffers:
+        if partitions is not None and buffer.key not in partitions:
+            continue
         # The manager's, not the buffer's own, which passes everything that is dropped when a gate is closed.
         local_offset = buffer.cell.current[1].local
         if local_offset is None:
@@ -45,20 +57,53 @@ def take_snapshot(
         by_group = published.get(buffer.key, {})
         leaders = [_leader(group, by_group.get(group), group in reported, now, wall_now) for group in groups]
         release = _release(buffer, by_group.values(), now, wall_now)
-        partitions.append(_partition(buffer, local_offset, ends.get(buffer.key), leaders, release, now))
+        shown.append(_partition(buffer, local_offset, _high_watermark(buffer, ends), leaders, release, now))
     return Snapshot(
         taken_at=wall_now,
-        partitions=in_order(partitions),
-        source=None if observable is None else observable.statistics(),
+        partitions=in_order(shown),
+        source=statistics,
         source_error=_error_of(source),
         empty_polls=empty_polls,
     )
 
 
+def survey(
+    buffers: Iterable[PartitionBuffer],
+    source: SelectiveSource,
+    ends: Mapping[PartitionKey, int],
+    empty_polls: int | None,
+) -> Survey:
+    """The offsets of a follower's partitions, as far as something may wait there. Never blocks."""
+    assigned: list[PartitionKey] = []
+    standings: list[Standing] = []
+    is_open = SynchronizedPartitionState.LOCAL_BEHIND
+    for buffer in buffers:
+        cell = buffer.cell
+        state, (local_offset, remote_offset) = cell.current
+        if local_offset is None:
+            continue  # revoked
+        key = cell.key
+        assigned.append(key)
+        has_held = bool(buffer.held)
+        if has_held or state is is_open:
+            end = ends.get(key)
+            if end is not None:
+                end = max(end, cell.received or 0)
+            standings.append((key, local_offset, remote_offset, end, has_held))
+    is_known = source.death() is None and source.statistics().ready
+    return Survey(assigned, standings, source.rejected(), is_known, empty_polls)
+
+
+def _high_watermark(buffer: PartitionBuffer, ends: Mapping[PartitionKey, int]) -> int | None:
+    """What was received exists, whatever was known when it was last asked."""
+    end = ends.get(buffer.key)
+    return None if end is None else max(end, buffer.cell.received or 0)
+
+
 def _partition(
     buffer: PartitionBuffer,
     local_offset: int,
-    end: int | None,
+    high_watermark: int | None,
     leaders: list[LeaderSnapshot],
     release: ReleaseSnapshot | None,
     now: float,
@@ -72,8 +117,7 @@ def _partition(
         *buffer.key,
         local_offset=local_offset,
         remote_offset=buffer.cell.remote,
-        # What was received exists, whatever was known when it was last asked.
-        high_watermark=None if end is None else max(end, buffer.cell.received or 0),
+        high_watermark=high_watermark,
         leaders=tuple(leaders),
         held_messages=held_messages,
         held_bytes=buffer.held_bytes,

@@ -69,8 +69,8 @@ class BrokerWatch:
 
     def _log_failure(self, keys: Collection[PartitionKey], error: KafkaError) -> None:
         logger.warning(
-            "The brokers don't answer about %s, so what is published of them can't be checked: %s. They are asked "
-            "again, and other partitions go on%s",
+            "The brokers don't answer about %s, so nothing new is learnt of them: %s. They are asked again, and other "
+            "partitions go on%s",
             _named(keys),
             error.str(),
             f". {self._advice}" if self._advice and error.code() in TOPIC_IS_GONE else "",

@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.checks import check_mapping, check_text
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.kafka.redaction import without_secrets
 
 TClient = TypeVar("TClient")
 
@@ -173,8 +174,9 @@ def query_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def admin_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """For an administrator's client; its ``poll`` is never called."""
-    return {**_QUESTION_DEFAULTS, **_own(configuration, _CONSUMER_SETTINGS | _EVENT_SETTINGS)}
+    """For an administrator's client. It creates no topic by asking about it, which librdkafka's would."""
+    own = _own(configuration, _CONSUMER_SETTINGS | _EVENT_SETTINGS)
+    return {**_QUESTION_DEFAULTS, **own, "allow.auto.create.topics": False}
 
 
 def metadata_refresh_seconds(configuration: Mapping[str, Any]) -> float:
@@ -194,7 +196,9 @@ def make_client(kind: Callable[[dict[str, Any]], TClient], settings: dict[str, A
     try:
         return kind(settings)
     except KafkaException as error:
-        raise ConfigurationError(f"librdkafka refuses the configuration: {error.args[0].str()}") from error
+        reason: str = error.args[0].str()
+    # Outside: the error of librdkafka would go along, and it may show the value.
+    raise ConfigurationError(f"librdkafka refuses the configuration: {without_secrets(reason, settings)}")
 
 
 def _own(configuration: Mapping[str, Any], without: set[str]) -> dict[str, Any]:

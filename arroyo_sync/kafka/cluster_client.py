@@ -25,11 +25,15 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.kafka.client_settings import admin_settings, make_client
+from arroyo_sync.kafka.errors import no_answer, stopped
 
 logger = logging.getLogger(__name__)
 
 LEADERS_SECONDS = 5.0
 """After how long the leaders of a topic's partitions are asked for again, beside the next question."""
+
+FIND_SECONDS = 5.0
+"""For how long at most any broker is asked who leads, since nothing can end that before."""
 
 ANY_TOPIC = "__consumer_offsets"
 """Asked for where any broker's answer will do. It needn't exist."""
@@ -46,7 +50,7 @@ V = TypeVar("V")
 class _Topic(NamedTuple):
     """What the brokers told of a topic."""
 
-    described_at: float
+    told_at: float
     leaders: Mapping[int, int | None]
     """The partitions and the brokers that lead them; ``None``: nobody does at the moment."""
     error: KafkaError | None = None
@@ -91,20 +95,21 @@ class ClusterClient:
         deadline = self._clock() + timeout
         with self._changed:
             now = self._clock()
-            to_describe = {topic for topic, _ in partitions if self._is_old(topic, now)}
+            to_find = {topic for topic, _ in partitions if self._is_old(topic, now)}
             led, unknown = self._by_leader(partitions)
         for leader_id, keys in led.items():
             self._ask_broker(leader_id, keys, specs, timeout, on_answer)
-        if unknown or to_describe:
-            to_describe.update(topic for topic, _ in unknown)
-            self.describe(
-                to_describe,
-                timeout,
-                lambda _: self._ask_described(unknown, specs, max(0.001, deadline - self._clock()), on_answer),
-            )
+
+        def ask_the_others() -> None:
+            self._ask_found(unknown, specs, max(0.001, deadline - self._clock()), on_answer)
+
+        if unknown or to_find:
+            self._find_leaders(to_find.union(topic for topic, _ in unknown), timeout, ask_the_others)
 
     def describe(self, topics: Collection[str], timeout: float, on_answer: OnDescribed) -> None:
         """Ask for the topics' ids, partitions and leaders. The callback is called once.
+
+        It waits for the controller, and asks others only once that has been silent for half of the time.
 
         :raises ConfigurationError: librdkafka refuses the settings.
         """
@@ -172,7 +177,9 @@ class ClusterClient:
 
         def settle(topic: str, answer: TopicDescription | KafkaError) -> None:
             found[topic] = answer
-            self._learn(topic, answer)
+            if not isinstance(answer, KafkaError):
+                leaders = {each.id: each.leader for each in answer.partitions}
+                self._keep(topic, {index: -1 if each is None else each.id for index, each in leaders.items()})
             if len(found) == len(futures) and self._end_question(question):
                 call(on_answer, found)
 
@@ -180,6 +187,18 @@ class ClusterClient:
         futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout)
         for topic, future in futures.items():
             future.add_done_callback(lambda future, topic=topic: settle(topic, _result(future)))  # type: ignore[misc]
+
+    def _find_leaders(self, names: Collection[str], timeout: float, then: Callable[[], None]) -> None:
+        """Ask any broker for the topics' leaders, and another one if that is silent; in three quarters of the time."""
+
+        def ask_again(found: Mapping[str, Collection[int]]) -> None:
+            missing = [name for name in names if name not in found]
+            if missing:
+                self._find_brokers(missing, timeout / 4, lambda _: then())
+            else:
+                then()
+
+        self._find_brokers(sorted(names), timeout / 2, ask_again)
 
     def _find_brokers(self, names: Sequence[str], timeout: float, then: OnFound) -> None:
         """Ask any broker for the topics' leaders and for the controller, on a thread made for it, since it blocks.
@@ -198,14 +217,20 @@ class ClusterClient:
 
         def run() -> None:
             nonlocal admin
+            seconds = min(timeout, FIND_SECONDS)
             try:
                 for name in names:
-                    topic = admin.list_topics(name, timeout=timeout).topics[name]  # type: ignore[union-attr]
+                    topic = admin.list_topics(name, timeout=seconds).topics[name]  # type: ignore[union-attr]
                     if topic.error is None:
                         self._keep(name, {each.id: each.leader for each in topic.partitions.values()})
                         found[name] = sorted(topic.partitions)
+                    else:
+                        self._keep_error(name, topic.error)
             except KafkaException as error:
                 logger.debug("No broker tells who leads %s: %s", names, error)
+                for name in names:
+                    if name not in found:
+                        self._keep_error(name, error.args[0])
             finally:
                 then(found)
                 admin = None
@@ -213,10 +238,10 @@ class ClusterClient:
 
         threading.Thread(target=run, name="arroyo-sync brokers", daemon=True).start()
 
-    def _ask_described(
+    def _ask_found(
         self, partitions: Collection[PartitionKey], specs: Sequence[OffsetSpec], timeout: float, on_answer: OnOffsets
     ) -> None:
-        """Ask about partitions whose topics were just described."""
+        """Ask about partitions whose leaders were just asked for."""
         with self._changed:
             led, unknown = self._by_leader(partitions)
             errors = {key: self._why_not_led(key) for key in unknown}
@@ -288,7 +313,7 @@ class ClusterClient:
 
     def _is_old(self, name: str, now: float) -> bool:
         topic = self._topics.get(name)
-        return topic is None or name in self._outdated or now - topic.described_at >= LEADERS_SECONDS
+        return topic is None or name in self._outdated or now - topic.told_at >= LEADERS_SECONDS
 
     def _why_not_led(self, key: PartitionKey) -> KafkaError:
         topic = self._topics.get(key[0])
@@ -300,15 +325,12 @@ class ClusterClient:
             return KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, f"topic {key[0]} has no partition {key[1]}")
         return KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "no broker leads the partition at the moment")
 
-    def _learn(self, name: str, answer: TopicDescription | KafkaError) -> None:
+    def _keep_error(self, name: str, error: KafkaError) -> None:
         """Takes the lock."""
-        if not isinstance(answer, KafkaError):
-            self._keep(name, {each.id: -1 if each.leader is None else each.leader.id for each in answer.partitions})
-            return
         with self._changed:
             # Who led is kept: a broker that no longer does says so itself.
             known = self._topics.get(name)
-            self._topics[name] = _Topic(self._clock(), {} if known is None else known.leaders, answer)
+            self._topics[name] = _Topic(self._clock(), {} if known is None else known.leaders, error)
 
     def _keep(self, name: str, leaders: Mapping[int, int]) -> None:
         """Takes the lock. -1: no broker leads the partition."""
@@ -346,16 +368,6 @@ class ClusterClient:
         with self._changed:
             self._changed.notify_all()
             return self._in_flight.pop(question, None) is not None
-
-
-def no_answer() -> KafkaError:
-    """Of a broker that didn't answer."""
-    return KafkaError(KafkaError._TIMED_OUT, "the broker didn't answer in time")
-
-
-def stopped() -> KafkaError:
-    """In place of an answer once the asker was stopped."""
-    return KafkaError(KafkaError._DESTROY, "it was stopped")
 
 
 def call(on_answer: Callable[[V], None], answer: V) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable
 from arroyo_sync.kafka.client_settings import servers_of
+
+logger = logging.getLogger(__name__)
 
 ENDS = frozenset(
     {
@@ -123,6 +126,21 @@ class ClientErrors:
             raise error
 
 
+def log_no_answer(name: str, configuration: Mapping[str, Any], reason: KafkaError) -> None:
+    """Say that no broker could be reached so far. It is said once a start."""
+    logger.warning("%s: no broker of %s answers: %s. It is tried again", name, servers_of(configuration), reason.str())
+
+
 def no_broker_answered(configuration: Mapping[str, Any], seconds: float, reason: KafkaError) -> BrokersUnreachable:
     """The error of a start at which no broker could be reached."""
     return BrokersUnreachable(f"no broker of {servers_of(configuration)} answered within {seconds:g} s: {reason.str()}")
+
+
+def no_answer() -> KafkaError:
+    """Of a broker that didn't answer."""
+    return KafkaError(KafkaError._TIMED_OUT, "the broker didn't answer in time")
+
+
+def stopped() -> KafkaError:
+    """In place of an answer once the asker was stopped."""
+    return KafkaError(KafkaError._DESTROY, "it was stopped")

@@ -9,12 +9,15 @@ Threads: any may call anything.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sentry_sdk.scope import add_global_event_processor, global_event_processors
 from sentry_sdk.types import Event, Hint
+
+_PACKAGE = __name__.partition(".")[0]
 
 FILTERED = "[Filtered]"
 """What stands in the place of a secret; Sentry's own word for it."""
@@ -47,6 +50,8 @@ _NAMED = re.compile(
 _BEFORE = re.compile(rf"{_IN_NAME}{{0,{_MAX_NAME}}}\Z")
 # Authorization: Bearer hunter2.
 _SCHEME = re.compile(r"\b(?P<before>(?:Bearer|Basic)\s{1,9})(?P<value>[\w+/=.~\-]{6,})")
+# librdkafka: "Unrecognized sasl.oauthbearer.config beginning at: hunter2 ...".
+_REST = re.compile(r"(?P<before>sasl\.oauthbearer\.config beginning at: ).+", re.DOTALL)
 _URL = re.compile(
     r"(?P<before>\b[a-z][a-z0-9+.\-]{0,20}://[^\s/:@'\"]{0,100}:)(?P<value>[^\s'\"]{1,200})(?=@)", re.IGNORECASE
 )
@@ -75,14 +80,42 @@ def without_secret_settings(value: Any) -> Any:
 
 
 def keep_secrets() -> None:
-    """See that no event that Sentry's SDK sends shows a password that stands in Kafka settings.
+    """See that nothing that Sentry's SDK sends of this package shows a password that stands in Kafka settings.
 
     The SDK sends the local variables of a traceback, and filters them by whole names such as ``password``: a setting
-    named ``sasl.password`` would go out. Called by whatever takes settings, before anything can fail. Called again, it
-    does nothing. It may be called before or after the SDK is initialised.
+    named ``sasl.password`` would go out. That goes for events and transactions, whoever makes them. Sentry's logs have
+    no such processor: what this package logs is filtered before any handler gets it, so breadcrumbs, Sentry's logs and
+    log files show the same. Called by whatever takes settings, before anything can fail. Called again, it does nothing
+    new. It may be called before or after the SDK is initialised.
     """
     if _filter_event not in global_event_processors:
         add_global_event_processor(_filter_event)
+    # A filter of a parent isn't asked about its children's records.
+    for name in list(logging.Logger.manager.loggerDict):
+        if name.startswith(f"{_PACKAGE}."):
+            logging.getLogger(name).addFilter(_filter_record)
+
+
+def _filter_record(record: logging.LogRecord) -> bool:
+    try:
+        message = record.getMessage()
+    except Exception:  # the handler says so
+        return True
+    args = record.args if isinstance(record.args, tuple) else ()
+    # Sentry's logs hold the arguments, too, each as its repr.
+    if any(
+        _shows_secret(text) for text in (message, *(repr(arg) for arg in args if not isinstance(arg, (int, float))))
+    ):
+        record.msg, record.args = _filter_text(message), ()
+    if record.exc_info and not record.exc_text:
+        trace = logging.Formatter().formatException(record.exc_info)
+        if _shows_secret(trace):
+            record.exc_text = _filter_text(trace)  # a formatter takes it in place of its own
+    return True
+
+
+def _shows_secret(text: str) -> bool:
+    return _filter_text(text) != text
 
 
 def _filter_event(event: Event, hint: Hint) -> Event:
@@ -136,6 +169,7 @@ def _is_given(value: object) -> bool:
 def _filter_text(text: str) -> str:
     text = _URL.sub(rf"\g<before>{FILTERED}", text)
     text = _SCHEME.sub(rf"\g<before>{FILTERED}", text)
+    text = _REST.sub(rf"\g<before>{FILTERED}", text)
     return _NAMED.sub(_filter_named, text)
 
 

@@ -76,6 +76,8 @@ class AssignedPartitions:
         """The partitions that the brokers haven't answered about since trust began."""
         self.suspect: set[PartitionKey] = set()
         """The partitions with a suspect report."""
+        self.rejected: set[PartitionKey] = set()
+        """The partitions with a rejected report."""
 
     def begin_trust(self, key: PartitionKey, known_end: KnownEnd) -> None:
         """Nothing of the partition is verified any more. What was rejected stays so."""
@@ -96,6 +98,7 @@ class AssignedPartitions:
         self._unverified.pop(key, None)
         self.unanswered.discard(key)
         self.suspect.discard(key)
+        self.rejected.discard(key)
         for _, published_offset in self._table.filled(key):
             published_offset.begin_anew()
 
@@ -195,6 +198,10 @@ class AssignedPartitions:
             self.suspect.add(key)
         elif self.suspect:
             self.suspect.discard(key)
+        if is_rejected:
+            self.rejected.add(key)
+        elif self.rejected:
+            self.rejected.discard(key)
         if lowest is None:
             if self._unverified:
                 self._unverified.pop(key, None)

@@ -29,9 +29,10 @@ from arroyo_sync.core.checks import check_seconds
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.broker_watch import PATIENCE_SECONDS
 from arroyo_sync.kafka.client_settings import servers_of
 from arroyo_sync.kafka.committed_offsets import Commits
-from arroyo_sync.kafka.errors import is_fatal, no_broker_answered
+from arroyo_sync.kafka.errors import log_no_answer, no_broker_answered
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.offset_source import OffsetSource
 
@@ -110,17 +111,12 @@ class GroupOffsetsSource(OffsetSource):
             rewinds=self._rewinds,
             impossible=self._verifier.impossible,
             unverified=len(self.unverified),
-            logs_silence=True,
+            groups_reported=self._offsets.reported,
         )
 
     def _missing(self) -> str:
         reason = f" ({self._reason.str()})" if self._reason is not None else ""
         return f"it waits for an answer of {servers_of(self._configuration)}{reason}"
-
-    def _on_data_error(self, error: KafkaError) -> None:
-        super()._on_data_error(error)
-        if not is_fatal(error) and self._throttle.should_log(error.code()):
-            logger.warning("%s: %s. It is tried again", self.name, error.str())
 
     def _read(self) -> None:
         self._reach()
@@ -139,16 +135,23 @@ class GroupOffsetsSource(OffsetSource):
 
     def _reach(self) -> None:
         """Block until a broker answers, which makes the source ready, or until it is to stop."""
-        deadline = self._clock() + self._connect_timeout
+        began = self._clock()
+        deadline = began + self._connect_timeout
+        is_told = False
         while not self._stopping.is_set():
             try:
                 self._asker.reach(REACH_TIMEOUT_SECONDS)
             except KafkaException as error:
                 self._data_errors.raise_fatal(error)
                 self._reason = self._data_errors.reason(error.args[0])
-                if self._clock() < deadline:
-                    continue
-                raise no_broker_answered(self._configuration, self._connect_timeout, self._reason) from error
+                if self._clock() >= deadline:
+                    raise no_broker_answered(self._configuration, self._connect_timeout, self._reason) from error
+                if not is_told and self._clock() - began >= PATIENCE_SECONDS:
+                    is_told = True
+                    log_no_answer(self.name, self._configuration, self._reason)
+                continue
+            if is_told:
+                logger.warning("%s: %s answers now", self.name, servers_of(self._configuration))
             self._set_ready(True)
             return
 

@@ -24,7 +24,7 @@ Guarantees
 
 Threads
     Any thread may call anything; one lock guards all. A signal handler, which may have interrupted the thread that
-    holds it, may call `published` alone.
+    holds it, may call `published` and `rejected` alone.
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ class LeaderOffsets:
         self.unverified = self._assigned.unverified
         """Per assigned partition with a pending offset: which end would verify one, `MAX_OFFSET` if none would. Live;
         may be read without the lock."""
+
+    @property
+    def reported(self) -> frozenset[str]:
+        """The groups that have published anything, also of what was forgotten since. Takes no lock."""
+        return self._table.reported
 
     @property
     def epoch(self) -> int:
@@ -154,6 +159,8 @@ class LeaderOffsets:
     def retain_topic(self, topic: str) -> None:
         """Drop all that was published of other topics. On the thread that applies reports."""
         self.forget([key for key in self._keys(self._table.keys) if key[0] != topic])
+        with self._lock:
+            self._table.recount_reported()
 
     # What the follower reads.
 
@@ -279,14 +286,18 @@ class LeaderOffsets:
 
     # For people.
 
-    def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
-        """What every group published last of each assigned partition, as a snapshot; of all while none is assigned.
+    def published(self, keys: Collection[PartitionKey] | None = None) -> dict[PartitionKey, dict[str, LeaderOffset]]:
+        """What every group published last of these partitions, as a snapshot.
 
         Never blocks for long, whoever calls it; see the module.
+
+        :param keys: ``None``: the assigned ones, or all while none is assigned.
         """
         snapshot: dict[PartitionKey, dict[str, LeaderOffset]] = {}
         is_free = True
-        for chunk in chunks(list(self._assigned.known_ends) or self._table.keys()):  # CPython makes each in one step
+        if keys is None:
+            keys = list(self._assigned.known_ends) or self._table.keys()  # CPython makes each in one step
+        for chunk in chunks(list(keys)):
             is_free = is_free and self._lock.acquire(timeout=READ_WAIT_SECONDS)
             try:
                 snapshot.update((key, self._table.snapshot(key)) for key in chunk if self._table.row(key))
@@ -295,6 +306,10 @@ class LeaderOffsets:
                     self._lock.release()
         return snapshot
 
+    def rejected(self) -> list[PartitionKey]:
+        """The assigned partitions of which a group's report is rejected, or suspect. Never blocks, whoever calls it."""
+        return [*self._assigned.rejected.copy(), *self._assigned.suspect.copy()]  # each in one step
+
     def partitions_without_report(self, group: str) -> list[PartitionKey]:
         """The assigned partitions without any record of the group, not even a tombstone. None until `enable`."""
         return self._assigned_where(group, lambda each: each is None) if self._enabled else []
@@ -302,11 +317,6 @@ class LeaderOffsets:
     def partitions_unknown(self, group: str) -> list[PartitionKey]:
         """The assigned partitions of which the group is unknown, since it has published nothing."""
         return self._assigned_where(group, lambda each: each is None or each.latest.offset is None)
-
-    def has_reported(self, group: str) -> bool:
-        """Whether the group has published anything."""
-        with self._lock:
-            return self._table.has_reported(group)
 
     def _assigned_where(self, group: str, is_so: Callable[[PublishedOffset | None], bool]) -> list[PartitionKey]:
         found: list[PartitionKey] = []

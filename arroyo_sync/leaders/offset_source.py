@@ -8,8 +8,9 @@ Guarantees
 
 Threads
     The *reading* thread (`OffsetSource._read`, a subclass's) brings in what the leaders published. The *checking*
-    thread asks the brokers about pending offsets (`Verifier`) and looks for silent groups. The processor's thread alone
-    calls `assign`, `revoke`, `received` and `refresh_known_ends`. All else may be called by any thread.
+    thread asks the brokers about pending offsets (`Verifier`) and, without a monitor, looks for silent groups. The
+    processor's thread alone calls `assign`, `revoke`, `received` and `refresh_known_ends`. All else may be called
+    by any thread.
 
 Failures
     A data topic that was deleted and created again makes the manager fail with `TopicRecreated`, so the gate raises it.
@@ -237,9 +238,15 @@ class OffsetSource(ABC):
     def statistics(self) -> SourceStatistics:
         """A snapshot of what it has done. Never blocks for long."""
 
-    def published(self) -> dict[PartitionKey, dict[str, LeaderOffset]]:
-        """What every leader group published last in every partition, trusted or not. A snapshot."""
-        return self._offsets.published()
+    def published(
+        self, partitions: Collection[PartitionKey] | None = None
+    ) -> dict[PartitionKey, dict[str, LeaderOffset]]:
+        """What every leader group published last in every partition, or in these, trusted or not. A snapshot."""
+        return self._offsets.published(partitions)
+
+    def rejected(self) -> Collection[PartitionKey]:
+        """The assigned partitions of which a leader published what can't be, or may be of an earlier topic."""
+        return self._offsets.rejected()
 
     # The subclass's side.
 
@@ -332,12 +339,14 @@ class OffsetSource(ABC):
         return PERIODIC_CHECK_SECONDS
 
     def _warn_of_silence(self) -> None:
+        if self._manager is not None and self._manager.monitor_logs_silence:
+            return  # it knows, too, for how long messages have been waiting for the group
         ready_since = self._ready_since
         if ready_since is None or self._clock() - ready_since < SILENCE_SECONDS:
             return
         for group in self._offsets.groups:
             partitions_unknown = self._offsets.partitions_unknown(group)
-            if not self._offsets.has_reported(group):
+            if group not in self._offsets.reported:
                 if self._silent.get(group) != []:
                     logger.warning(
                         "%s: group %r has published nothing at all%s. %s", self.name, group, self._seen(), _IS_IT_RIGHT

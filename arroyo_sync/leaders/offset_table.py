@@ -40,6 +40,9 @@ class OffsetTable:
         self.groups = tuple(sorted(set(groups)))
         self._index = {group: index for index, group in enumerate(self.groups)}
         self._rows: dict[PartitionKey, list[PublishedOffset | None]] = {}
+        self.reported: frozenset[str] = frozenset()
+        """The groups that have published anything, also of what was dropped since. Replaced whole; read without the
+        lock."""
 
     def keys(self) -> list[PartitionKey]:
         """Every partition of which anything was published."""
@@ -62,6 +65,8 @@ class OffsetTable:
 
     def take(self, report: CommitReport, now: float) -> Change:
         """Put a report into its slot."""
+        if report.group not in self.reported:
+            self.reported |= {report.group}
         row = self._rows.get(report.key)
         if row is None:
             row = self._rows[report.key] = [None] * len(self.groups)
@@ -88,14 +93,13 @@ class OffsetTable:
                 changed.append(published_offset)
         return changed
 
+    def recount_reported(self) -> None:
+        """What was dropped doesn't count: it was of another topic."""
+        self.reported = frozenset(group for key in self._rows for group, _ in self.filled(key))
+
     def drop(self, key: PartitionKey) -> bool:
         """Drop a row. Returns whether there was one."""
         return self._rows.pop(key, None) is not None
-
-    def has_reported(self, group: str) -> bool:
-        """Whether the group has published anything."""
-        index = self._index[group]
-        return any(row[index] is not None for row in self._rows.values())
 
     def snapshot(self, key: PartitionKey) -> dict[str, LeaderOffset]:
         """What every group published last of the partition."""

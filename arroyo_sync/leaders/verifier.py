@@ -4,6 +4,7 @@ It asks
     - what each partition's beginning, first message and end are: at once when trust in it began, and before that where
       the commit log ends, by which later reports are told from earlier ones; once in `INTERVAL_SECONDS` while an offset
       is pending there; and every `REFRESH_SECONDS` of all assigned partitions, which finds a log that was truncated;
+      many of them in turns, since the answers take this process's time;
     - once in `INTERVAL_SECONDS` for the data topic's id: it tells whether the topic was deleted and created again;
     - once in `INTERVAL_SECONDS` what a group has committed, while a report of it is suspect.
 
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 1.0
 REFRESH_SECONDS = 30.0
+REFRESHED_AT_ONCE = 100
+"""Of the assigned partitions, each `INTERVAL_SECONDS`, or more where they wouldn't all have had their turn in time."""
 QUERY_TIMEOUT_SECONDS = 1.0
 
 NO_TOPIC_IDS = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.TOPIC_AUTHORIZATION_FAILED})
@@ -105,6 +108,9 @@ class Verifier:
         self._is_stopped = False
         self._asked_at: dict[PartitionKey, float] = {}
         self._refreshed_at = clock()
+        self._to_refresh: list[PartitionKey] = []
+        self._turn_size = REFRESHED_AT_ONCE
+        self._turn_at = clock()
         self._watched_at = float("-inf")
         self._answers: list[Callable[[], None]] = []
         """What is to be done with answers that have come."""
@@ -121,6 +127,9 @@ class Verifier:
         with self._condition:
             for key in keys:
                 self._asked_at.pop(key, None)
+            if self._to_refresh:
+                gone = set(keys)
+                self._to_refresh = [key for key in self._to_refresh if key not in gone]
 
     def wake(self) -> None:
         """Something may be pending."""
@@ -183,11 +192,8 @@ class Verifier:
         unanswered = set(self._offsets.unanswered())
         wanted = unanswered.union(self._offsets.unverified_partitions())
         with self._condition:
-            if now >= self._refreshed_at + REFRESH_SECONDS:
-                self._refreshed_at = now
-                due = set(self._offsets.assigned())
-            else:
-                due = {key for key in wanted if now >= self._asked_at.get(key, float("-inf")) + INTERVAL_SECONDS}
+            due = {key for key in wanted if now >= self._asked_at.get(key, float("-inf")) + INTERVAL_SECONDS}
+            due.update(self._next_to_refresh(now))
             self._asked_at.update(dict.fromkeys(due, now))
             next_at = min((self._asked_at[key] + INTERVAL_SECONDS for key in wanted), default=float("inf"))
         first, others = due & unanswered, due - unanswered
@@ -200,6 +206,19 @@ class Verifier:
         if others:
             self._ask_ranges(sorted(others), self._offsets.begin_question(others), None)
         return next_at
+
+    def _next_to_refresh(self, now: float) -> list[PartitionKey]:
+        """Of the assigned partitions, those whose turn it is. With the condition held."""
+        if now >= self._refreshed_at + REFRESH_SECONDS:
+            self._refreshed_at = now
+            self._to_refresh = self._offsets.assigned()
+            turns = max(1, int(REFRESH_SECONDS / INTERVAL_SECONDS))
+            self._turn_size = max(REFRESHED_AT_ONCE, -(-len(self._to_refresh) // turns))
+        if not self._to_refresh or now < self._turn_at:
+            return []
+        self._turn_at = now + INTERVAL_SECONDS
+        turn, self._to_refresh = self._to_refresh[: self._turn_size], self._to_refresh[self._turn_size :]
+        return turn
 
     def _ask_ranges(
         self, keys: Collection[PartitionKey], question: Question, log_ends: Mapping[int, int] | None

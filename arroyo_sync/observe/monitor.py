@@ -3,6 +3,11 @@
 Guarantees
     - Nothing of this runs on the processor's or the source's thread, and none of them waits for it. It has no Kafka
       client: the source asks the brokers for it.
+    - A check costs about a microsecond for each assigned partition, which it walks by their offsets alone, and more for
+      those that have waited for long, and for those whose metrics are sent, of which it takes a snapshot: at most
+      `AT_ONCE` of each. It takes one of all when something is to be told, and if the source can't tell of some
+      partitions alone.
+    - That a partition waits no more is known at the next check; that its wait has become a stall, when it has its turn.
     - Whatever a check raises (a metrics backend, the user's ``on_stall``) is logged, at most once a minute, and the
       next check takes place all the same.
     - `Monitor.stop` checks a last time, so that what ended the follower is reported.
@@ -17,24 +22,31 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.observe.grade import Grade, Verdict
+from arroyo_sync.observe.grade import Grade, Verdict, worst_first
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.problems import Problem, ProblemReporter, find_problems
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall, WaitsFor
-from arroyo_sync.observe.verdict import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits, evaluate
+from arroyo_sync.observe.verdict import evaluate
+from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Survey, Waits, follow_waits
 
 logger = logging.getLogger(__name__)
 
 ASK_TIMEOUT_SECONDS = 0.5
 """How long a check may wait for the brokers. What a slow one answers later is there at the next check."""
 
+AT_ONCE = 250
+"""Of so many partitions a check sends the metrics, and judges so many that have waited for long: some 40 us of the
+interpreter for each. More take turns, and keep the verdict of their last one meanwhile."""
+
+Ends = Mapping[PartitionKey, int]
 OnStall = Callable[[Stall], object] | Literal["raise"] | None
 """What to do about a partition that stands still, besides telling of it."""
 
@@ -42,7 +54,8 @@ OnStall = Callable[[Stall], object] | Literal["raise"] | None
 class Monitor:
     """See the module's docstring.
 
-    :param observe: takes a snapshot, given where the partitions end.
+    :param observe: takes a snapshot, given where the partitions end, of these partitions; ``None``: of all.
+    :param survey: walks all partitions, likewise. ``None``: the source can't tell of some partitions alone.
     :param ask_ends: asks where partitions end, for so many seconds at most: a source's ``end_offsets``.
     :param gate_counts: what the gate has counted.
     :param end: sees that the processor ends with an error.
@@ -56,9 +69,10 @@ class Monitor:
 
     def __init__(
         self,
-        observe: Callable[[Mapping[PartitionKey, int]], Snapshot],
+        observe: Callable[[Ends, Collection[PartitionKey] | None], Snapshot],
         *,
-        ask_ends: Callable[[Collection[PartitionKey], float], Mapping[PartitionKey, int]] | None,
+        survey: Callable[[Ends], Survey] | None = None,
+        ask_ends: Callable[[Collection[PartitionKey], float], Ends] | None,
         gate_counts: Callable[[], GateCounts],
         end: Callable[[Exception], None],
         tell: Callable[[Problem, Snapshot], None],
@@ -69,6 +83,7 @@ class Monitor:
         reporter: MetricsReporter | None = None,
     ) -> None:
         self._observe = observe
+        self._survey = survey
         self._ask_ends = ask_ends
         self._gate_counts = gate_counts
         self._end = end
@@ -81,13 +96,15 @@ class Monitor:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         # From here on: written by `check_once`, which is called by the monitor's thread, and once more after its end.
         self._waits: Waits = NO_WAITS
-        self._replaying_since: float | None = None
-        self.verdicts: tuple[Verdict, ...] = ()
-        """One for each partition at the last check, the worst first. Replaced whole; any thread may read it."""
+        self._is_ready = False
+        self._ready_changed_at: float | None = None
         self.stalls: tuple[Stall, ...] = ()
         """What stood still at the last check, longest first. Replaced whole; any thread may read it."""
-        self._keys: tuple[PartitionKey, ...] = ()
-        self.ends: Mapping[PartitionKey, int] = {}
+        self._keys: Collection[PartitionKey] = ()
+        self._turn = 0
+        # Of the partitions that have waited for long, the last verdicts, the oldest first.
+        self._judged: dict[PartitionKey, Verdict] = {}
+        self.ends: Ends = {}
         """Where the partitions end, as of the last check. Replaced whole by the monitor's thread; any may read it."""
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -106,6 +123,13 @@ class Monitor:
         self._thread.join(timeout)
         if not self._thread.is_alive():
             self.check_once()
+
+    def verdicts(self) -> list[Verdict]:
+        """How each partition stands now, the worst first. How long it has waited is known as of the last check.
+
+        Any thread may call it.
+        """
+        return evaluate(self._observe(self.ends, None), self._waits, self._clock(), self._limits)[0]
 
     def check_once(self) -> None:
         """Look once. Never raises. One call at a time; what it calls may call the follower back, no lock is held."""
@@ -132,34 +156,72 @@ class Monitor:
 
     def _check(self) -> None:
         now = self._clock()
-        snapshot = self._observe(self.ends)
-        self._keys = tuple(partition.key for partition in snapshot.partitions)
-        verdicts, self._waits = evaluate(snapshot, self._waits, now, self._limits)
-        self.verdicts = tuple(verdicts)
-        replaying_seconds = self._replaying_seconds(snapshot, now)
-        self._problem_reporter.update(find_problems(snapshot, verdicts, self._limits, replaying_seconds), snapshot)
+        is_wanted = self._reporter.is_wanted
+        waits = self._waits
+        if self._survey is None:
+            snapshot = whole = self._observe(self.ends, None)
+            self._keys = tuple(partition.key for partition in snapshot.partitions)
+        else:
+            survey = self._survey(self.ends)
+            self._keys = survey.assigned
+            waits, long = follow_waits(survey, waits, now, self._limits)
+            sent = self._next_sent() if is_wanted else ()
+            # With one in any case, which shows the groups that have never reported.
+            shown = self._next_judged(long).union(survey.rejected, sent, survey.assigned[:1])
+            snapshot, whole = self._observe(self.ends, shown), None
+        verdicts, self._waits = evaluate(snapshot, waits, now, self._limits)
+        if whole is None:
+            verdicts = self._with_earlier(verdicts, long)
+        problems = self._find_problems(snapshot, verdicts, now)
+        self._problem_reporter.update(problems, lambda: whole or self._observe(self.ends, None))
         self._act_on([verdict.stall for verdict in verdicts if verdict.grade is Grade.STALLED])
-        if self._reporter.is_wanted:
+        if is_wanted:
             self._reporter.report(
                 snapshot,
                 stalled=_count([each for each in verdicts if each.grade is Grade.STALLED]),
                 waiting=_count([each for each in verdicts if self._waits_long(each)]),
                 gate=self._gate_counts(),
+                assigned=self._keys,
             )
+
+    def _next_sent(self) -> Iterable[PartitionKey]:
+        """The assigned partitions whose metrics have their turn."""
+        begin = self._turn if self._turn < len(self._keys) else 0
+        self._turn = begin + AT_ONCE
+        return islice(self._keys, begin, self._turn)
+
+    def _next_judged(self, long: set[PartitionKey]) -> set[PartitionKey]:
+        """Those of the partitions that have waited for long whose turn it is: first those without a verdict."""
+        if len(long) <= AT_ONCE:
+            return long
+        due = set(islice((key for key in long if key not in self._judged), AT_ONCE))
+        return due.union(islice((key for key in self._judged if key in long), AT_ONCE - len(due)))
+
+    def _with_earlier(self, verdicts: Sequence[Verdict], long: Collection[PartitionKey]) -> list[Verdict]:
+        """These verdicts, and the last ones of the partitions that wait for their turn."""
+        latest = {verdict.key: verdict for verdict in verdicts}
+        earlier = {key: verdict for key, verdict in self._judged.items() if key in long and key not in latest}
+        self._judged = {**earlier, **{key: verdict for key, verdict in latest.items() if key in long}}
+        return worst_first([*earlier.values(), *verdicts]) if earlier else list(verdicts)
 
     def _waits_long(self, verdict: Verdict) -> bool:
         """Whether it waits for long enough to be counted; also for a group of which it isn't known if it is right."""
         is_long = (verdict.waiting_seconds or 0.0) >= self._limits.waiting_after
         return verdict.grade is Grade.WAITING or (verdict.grade is Grade.UNKNOWN and is_long)
 
-    def _replaying_seconds(self, snapshot: Snapshot, now: float) -> float:
-        """For how long the source hasn't been ready."""
-        if snapshot.source is None or snapshot.source.ready:
-            self._replaying_since = None
-            return 0.0
-        if self._replaying_since is None:
-            self._replaying_since = now
-        return now - self._replaying_since
+    def _find_problems(self, snapshot: Snapshot, verdicts: Sequence[Verdict], now: float) -> list[Problem]:
+        """With how long the source has been ready, or hasn't."""
+        is_ready = snapshot.source is None or snapshot.source.ready
+        if self._ready_changed_at is None or is_ready != self._is_ready:
+            self._is_ready, self._ready_changed_at = is_ready, now
+        seconds = now - self._ready_changed_at
+        return find_problems(
+            snapshot,
+            verdicts,
+            self._limits,
+            replaying_seconds=0.0 if is_ready else seconds,
+            ready_seconds=seconds if is_ready else 0.0,
+        )
 
     def _act_on(self, stalls: list[Stall]) -> None:
         before = {(stall.topic, stall.partition) for stall in self.stalls}

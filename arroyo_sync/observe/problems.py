@@ -19,11 +19,17 @@ from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
-from arroyo_sync.observe.verdict import Limits, groups_without_report
+from arroyo_sync.observe.verdict import groups_without_report
+from arroyo_sync.observe.waits import Limits
 
 logger = logging.getLogger(__name__)
 
 REMINDER_SECONDS = 900.0
+
+SILENCE_SECONDS = 60.0
+"""How long after the replay a group that has published nothing is told of, though no message waits for it."""
+
+SHOWN_GROUPS = 10
 
 
 class ProblemKind(Enum):
@@ -32,6 +38,8 @@ class ProblemKind(Enum):
     SOURCE_DIED = "source-died"
     IMPOSSIBLE_OFFSET = "impossible-offset"
     NEVER_REPORTED = "never-reported"
+    SILENT = "silent"
+    """Likewise, but no message waits for the group: a log line, and no event. It may have nothing to do yet."""
     STALL = "stall"
     WAITING = "waiting"
     """Not yet a stall: a log line, and no event."""
@@ -39,13 +47,13 @@ class ProblemKind(Enum):
     """The source isn't ready for as long as would make a stall: a log line, and no event, since nobody is to blame."""
 
 
-ONLY_LOGGED = frozenset({ProblemKind.WAITING, ProblemKind.LONG_REPLAY})
+ONLY_LOGGED = frozenset({ProblemKind.WAITING, ProblemKind.SILENT, ProblemKind.LONG_REPLAY})
 
 WHAT_TO_DO = {
     WaitsFor.LEADER: "Is a member of that group stopped or hung? To restart this follower heals nothing",
     WaitsFor.FOLLOWER: "Look at the follower's own steps behind the gate: one of them is slow, rejects, or hangs",
 }
-NEVER_REPORTED_ADVICE = "Is the group's name right, and does it publish on this commit log? Then it needs no restart"
+NEVER_REPORTED_ADVICE = "Is the group's name right, and does it publish? Once it does, this follower goes on by itself"
 REJECTED_ADVICE = "Was the topic deleted and created again? Then restart the leader, or reset its group's offsets"
 REPLAY_ADVICE = "If that number doesn't fall, look at the brokers of the commit log"
 DIED_ADVICE = "The follower ends with it; once the cause is mended, start it again"
@@ -77,12 +85,18 @@ class Problem:
 
 
 def find_problems(
-    snapshot: Snapshot, verdicts: Sequence[Verdict], limits: Limits, replaying_seconds: float = 0.0
+    snapshot: Snapshot,
+    verdicts: Sequence[Verdict],
+    limits: Limits,
+    *,
+    replaying_seconds: float = 0.0,
+    ready_seconds: float = 0.0,
 ) -> list[Problem]:
     """The problems that there are now, each cause once.
 
     :param verdicts: on the snapshot, the worst and longest first.
-    :param replaying_seconds: for how long the source hasn't been ready.
+    :param replaying_seconds: for how long the source hasn't been ready; 0: it is.
+    :param ready_seconds: for how long it has been ready.
     """
     if snapshot.source_error is not None:  # all else follows from it
         return [Problem(ProblemKind.SOURCE_DIED, snapshot.source_error, advice=DIED_ADVICE)]
@@ -91,7 +105,8 @@ def find_problems(
     rejected = _rejected(snapshot)
     explained = {(problem.topic, problem.group) for problem in rejected}
     # Before the replay is over, what a group has published may not have been read yet.
-    silent = [] if snapshot.source is not None and not snapshot.source.ready else groups_without_report(snapshot)
+    is_replaying = snapshot.source is not None and not snapshot.source.ready
+    silent = frozenset() if is_replaying else groups_without_report(snapshot)
     by_kind: dict[ProblemKind, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         if (verdict.topic, verdict.group) in explained:
@@ -105,9 +120,11 @@ def find_problems(
     stalls = _by_cause(ProblemKind.STALL, by_kind[ProblemKind.STALL])
     stalled = {(problem.topic, problem.group) for problem in stalls}
     waiting = _by_cause(ProblemKind.WAITING, by_kind[ProblemKind.WAITING])
+    waited_for = {verdict.group for verdict in by_kind[ProblemKind.NEVER_REPORTED]}
     return [
         *rejected,
-        *_by_cause(ProblemKind.NEVER_REPORTED, by_kind[ProblemKind.NEVER_REPORTED]),
+        *_by_cause(ProblemKind.NEVER_REPORTED, by_kind[ProblemKind.NEVER_REPORTED], _seen(snapshot)),
+        *(_silent(snapshot, group) for group in sorted(silent - waited_for) if ready_seconds >= SILENCE_SECONDS),
         *stalls,
         *(problem for problem in waiting if (problem.topic, problem.group) not in stalled),
     ]
@@ -116,7 +133,7 @@ def find_problems(
 class ProblemReporter:
     """Tells of problems, and that they are over, without repeating itself.
 
-    :param tell: called for each problem that is due and more than a log line.
+    :param tell: called for each problem that is due and more than a log line, with how everything stands.
     :param clock: monotonic seconds.
     """
 
@@ -125,36 +142,58 @@ class ProblemReporter:
         self._throttle = LogThrottle(REMINDER_SECONDS, clock)
         self._told: dict[Cause, Problem] = {}
 
-    def update(self, problems: Iterable[Problem], snapshot: Snapshot) -> None:
-        """These are the problems that there are now."""
+    def update(self, problems: Iterable[Problem], observe: Callable[[], Snapshot]) -> None:
+        """These are the problems that there are now.
+
+        :param observe: takes a snapshot of everything; called only if something is to be told.
+        """
         active = {problem.cause: problem for problem in problems}
+        due = {cause for cause in active if self._throttle.should_log(cause)}
+        if not due and self._told.keys() <= active.keys():
+            self._told = {cause: active[cause] for cause in self._told}  # as they are now
+            return
+        snapshot = observe()
         concerned = {cause[1:] for cause in active}
         assigned = {partition.partition for partition in snapshot.partitions}
         told: dict[Cause, Problem] = {}
         for cause, problem in active.items():
-            if self._throttle.should_log(cause):
+            if cause in due:
                 # A warning: Sentry's logging integration makes an event of its own of every error.
-                if not (problem.kind is ProblemKind.NEVER_REPORTED and _logs_silence(snapshot)):
-                    logger.warning("%s", problem)
+                logger.warning("%s", problem)
                 if problem.kind not in ONLY_LOGGED:
                     self._tell(problem, snapshot)
                 told[cause] = problem
             elif cause in self._told:
                 told[cause] = problem  # as it is now
         for cause, problem in self._told.items():
-            has_become_a_stall = problem.kind is ProblemKind.WAITING and cause[1:] in concerned
-            if cause not in active and not has_become_a_stall:
+            is_worse_now = problem.kind in (ProblemKind.WAITING, ProblemKind.SILENT) and cause[1:] in concerned
+            if cause not in active and not is_worse_now:
                 is_elsewhere = problem.partitions and not assigned.intersection(problem.partitions)
                 logger.warning("%s: %s", "No longer assigned here" if is_elsewhere else "Over", problem.message)
         self._told = told
 
 
-def _logs_silence(snapshot: Snapshot) -> bool:
-    """Whether the source itself logs which groups publish nothing: it knows which ones do."""
-    return snapshot.source is not None and snapshot.source.logs_silence
+def _silent(snapshot: Snapshot, group: str) -> Problem:
+    topic = snapshot.partitions[0].topic
+    message = f"group {group!r} has published nothing of {topic} so far"
+    return Problem(ProblemKind.SILENT, message, topic, group=group, advice=_seen(snapshot) + NEVER_REPORTED_ADVICE)
 
 
-def _by_cause(kind: ProblemKind, verdicts: Sequence[Verdict]) -> list[Problem]:
+def _seen(snapshot: Snapshot) -> str:
+    """Who does publish: a wrong name is seen at once beside the right ones."""
+    source = snapshot.source
+    if source is None or source.groups_seen is None:
+        return ""
+    if source.is_foreign:
+        return "The commit log holds no commit records: was another topic's name given? "
+    if not source.groups_seen:
+        return "Nobody has published anything on the commit log. "
+    named = ", ".join(repr(group) for group in sorted(source.groups_seen)[:SHOWN_GROUPS])
+    more = len(source.groups_seen) - SHOWN_GROUPS
+    return f"Groups seen on the commit log: {named}{f' and {more} more' if more > 0 else ''}. "
+
+
+def _by_cause(kind: ProblemKind, verdicts: Sequence[Verdict], seen: str = "") -> list[Problem]:
     by_cause: dict[tuple[str, str | None], list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         by_cause[verdict.topic, verdict.group].append(verdict)
@@ -165,15 +204,15 @@ def _by_cause(kind: ProblemKind, verdicts: Sequence[Verdict]) -> list[Problem]:
             topic,
             tuple(each.partition for each in of_cause),
             group,
-            _advice(kind, of_cause[0]),
+            _advice(kind, of_cause[0], seen),
         )
         for (topic, group), of_cause in by_cause.items()
     ]
 
 
-def _advice(kind: ProblemKind, worst: Verdict) -> str:
+def _advice(kind: ProblemKind, worst: Verdict, seen: str) -> str:
     if kind is ProblemKind.NEVER_REPORTED:
-        return NEVER_REPORTED_ADVICE
+        return seen + NEVER_REPORTED_ADVICE
     return "" if worst.waits_for is None else worst.reason or WHAT_TO_DO[worst.waits_for]
 
 

@@ -40,52 +40,19 @@ looked, one offset alone is no sign that something waits.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.grade import Grade, Verdict, worst_first
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
-
-WAITING_AFTER_SECONDS = 15.0
-"""A heartbeat and a half of a leader (`PublishCommitLog`): by then it would have said that it is alive."""
+from arroyo_sync.observe.waits import Limits, Wait, Waits, next_wait
 
 TRANSACTION_MARKER_MESSAGES = 1
 """A transaction ends with a marker, which has an offset and is no message."""
 
 IDLE_SECONDS = 5.0
 """Arroyo polls at least once a second; a consumer that got nothing so lately is alive and has nothing to give."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """From when on a wait is worth saying, and a stall. Seconds."""
-
-    stalled_after: float
-    waiting_after: float = WAITING_AFTER_SECONDS
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """One partition's wait, as of the last snapshot."""
-
-    since: float
-    seen_at: float
-    """When the partition was last seen."""
-    local_offset: int
-    highest_remote: int
-    """The highest remote offset in this wait, -1 if it was never known."""
-    end: int | None = None
-    """Where the partition ended when the wait began, or when that was known first."""
-    empty_polls: int | None = None
-    """What `Snapshot.empty_polls` was at the last snapshot."""
-    idle_at: float | None = None
-    """When the follower's consumer was last seen to ask and to get nothing."""
-
-
-Waits = Mapping[PartitionKey, Wait]
-NO_WAITS: Waits = MappingProxyType({})
 
 
 def evaluate(
@@ -111,7 +78,13 @@ def evaluate(
         verdict = _before_any_wait(snapshot, partition, never_reported)
         if verdict is None:
             wait = next_wait(
-                waits.get(partition.key), partition, now, snapshot.empty_polls, proven.get(partition.key, now)
+                waits.get(partition.key),
+                now,
+                partition.position or 0,
+                partition.remote_offset,
+                partition.high_watermark,
+                snapshot.empty_polls,
+                proven.get(partition.key, now),
             )
             going_on[partition.key] = wait
             verdict = _of_wait(wait, partition, now, limits, never_reported)
@@ -149,23 +122,6 @@ def waits_for(partition: PartitionSnapshot) -> WaitsFor | None:
     if (partition.gated_lag or 0) + (partition.released_lag or 0) <= TRANSACTION_MARKER_MESSAGES:
         return None
     return WaitsFor.FOLLOWER if is_open and partition.released_lag else WaitsFor.LEADER
-
-
-def next_wait(
-    previous: Wait | None, partition: PartitionSnapshot, now: float, empty_polls: int | None, proven: float
-) -> Wait:
-    """What is left of a wait at another snapshot: rules 6 to 9."""
-    local, end = partition.position or 0, partition.high_watermark
-    remote = -1 if partition.remote_offset is None else partition.remote_offset
-    if previous is None:
-        return Wait(min(now, proven), now, local, remote, end, empty_polls)
-    was_open = local < previous.highest_remote
-    if local != previous.local_offset or (remote > previous.highest_remote and not was_open):
-        return Wait(now, now, local, remote, end, empty_polls)
-    is_idle = empty_polls is not None and previous.empty_polls is not None and empty_polls > previous.empty_polls
-    idle_at = now if is_idle else previous.idle_at
-    first_end = end if previous.end is None else previous.end
-    return Wait(previous.since, now, local, max(remote, previous.highest_remote), first_end, empty_polls, idle_at)
 
 
 def proven_since(partition: PartitionSnapshot, taken_at: float) -> float | None:

@@ -9,7 +9,7 @@ import argparse
 import math
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from arroyo_sync.status.settings import ENVIRONMENT_PREFIX, flag_settings, kafka
 MAX_SECONDS = 86_400.0
 MAX_STALLED_AFTER_SECONDS = 366 * 86_400.0
 MAX_TOPIC_CHARACTERS = 249
+COMPLETED_SHELLS = ("bash", "zsh", "fish")
 MAX_GROUP_BYTES = 32_767
 """Kafka's strings have 16-bit lengths."""
 
@@ -43,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
     """Of the whole command."""
     whole = argparse.ArgumentParser(prog="arroyo-sync")
     whole.add_argument("--version", action="version", version=f"arroyo-sync {package_version()}")
+    whole.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=COMPLETED_SHELLS,
+        help="a script that completes this command in your shell, to put where the shell looks for such; needs shtab",
+    )
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _add_status(commands)
     groups = _command(commands, "groups", "show which groups report on a commit log, of what, and how long ago")
@@ -56,6 +63,31 @@ def parser() -> argparse.ArgumentParser:
     add("-n", "--records", type=_count, default=10, metavar="N", help="the last so many (default 10); 0: all")
     add("-f", "--follow", action="store_true", help="and what is written from now on, until interrupted")
     return whole
+
+
+class _PrintCompletion(argparse.Action):
+    """Made from the parser itself, so that it knows every flag, command and grade."""
+
+    def __call__(self, whole: argparse.ArgumentParser, *given: object) -> None:
+        try:
+            import shtab
+        except ImportError:
+            whole.error("--print-completion needs shtab: pip install 'arroyo-sync[completion]'")
+        for each in _actions(whole):
+            if each.type is Path:
+                each.complete = shtab.FILE  # type: ignore[attr-defined]
+            elif each.type is _grades:
+                each.choices = [grade.value for grade in Grade]
+        print(shtab.complete(whole, shell=str(given[1])))
+        whole.exit()
+
+
+def _actions(whole: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in whole._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _actions(command)
 
 
 def package_version() -> str:

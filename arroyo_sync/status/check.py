@@ -19,15 +19,8 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.grade import Grade, Verdict, worst
 from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall, WaitsFor
-from arroyo_sync.observe.verdict import (
-    NO_WAITS,
-    WAITING_AFTER_SECONDS,
-    Limits,
-    Waits,
-    evaluate,
-    groups_without_report,
-    proven_since,
-)
+from arroyo_sync.observe.verdict import evaluate, groups_without_report, proven_since
+from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits
 
 MAX_FETCHED = 100
 """Of how many partitions the first waiting message is fetched, those with the longest lag first."""

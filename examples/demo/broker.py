@@ -50,7 +50,7 @@ class Stage:
         return f"{self.run}-{name}"
 
     def consumer_settings(self, group: str, client_id: str) -> dict[str, Any]:
-        """Of an Arroyo consumer. The last two are what the gate wants of its consumer: see the README."""
+        """Of an Arroyo consumer."""
         return {
             **QUIET,
             "bootstrap.servers": self.bootstrap_servers,
@@ -59,9 +59,6 @@ class Stage:
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "queued.min.messages": 1000,
-            "fetch.queue.backoff.ms": 10,
-            "max.partition.fetch.bytes": 300_000,
             **self.settings,
         }
 
@@ -73,14 +70,19 @@ class Stage:
 def embedded() -> Iterator[Stage]:
     """A broker in this process, for as long as the context lasts."""
     run = _run()
+    names = f"{run}-events", f"{run}-commit-log"
+    broker, address = embedded_broker(*names)
+    yield Stage(address, EMBEDDED_PARTITIONS, *names, run, settings=EMBEDDED_SETTINGS)
+    del broker  # it lives as long as this producer
+
+
+def embedded_broker(*topics: str) -> tuple[Producer, str]:
+    """A broker with these topics, and its address. It lives as long as the producer that is returned."""
     broker = Producer({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
     brokers = broker.list_topics(timeout=TIMEOUT_SECONDS).brokers.values()
-    address = ",".join(f"{each.host}:{each.port}" for each in brokers)
-    names = f"{run}-events", f"{run}-commit-log"
-    stage = Stage(address, EMBEDDED_PARTITIONS, *names, run, settings=EMBEDDED_SETTINGS)
-    for topic in (stage.events, stage.commit_log):
+    for topic in topics:
         broker.list_topics(topic, timeout=TIMEOUT_SECONDS)
-    yield stage
+    return broker, ",".join(f"{each.host}:{each.port}" for each in brokers)
 
 
 @contextmanager

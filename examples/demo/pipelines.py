@@ -138,7 +138,7 @@ class Leader(Pipeline, ProcessingStrategyFactory[KafkaPayload]):
 
 
 class Follower(Pipeline, ProcessingStrategyFactory[KafkaPayload]):
-    """Gets each event when both leader groups have committed it: the six lines of the README."""
+    """Gets each event when both leader groups have committed it: as in the README."""
 
     def __init__(self, stage: Stage, journal: Journal) -> None:
         super().__init__("follower")
@@ -151,7 +151,7 @@ class Follower(Pipeline, ProcessingStrategyFactory[KafkaPayload]):
             groups={stage.group(group) for group in journal.groups},
         )
         self.factory = SynchronizedStrategyFactory(self, commit_log)
-        consumer = self.factory.flow_control(KafkaConsumer(stage.consumer_settings("follower", "follower")))
+        consumer = self.factory.consumer(stage.consumer_settings("follower", "follower"))
         self._processor = StreamProcessor(consumer, Topic(stage.events), self.factory)
 
     def create_with_partitions(

@@ -25,11 +25,13 @@ from tests.benchmarks.scenarios import (
     overhead,
     refetch,
     release_latency,
+    restart,
     scale,
     start,
+    traffic,
 )
 from tests.benchmarks.summary import summary
-from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.cluster import LONG_LIVED, KafkaCluster
 
 SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "catch_up": catch_up.run,
@@ -41,6 +43,8 @@ SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "start": start.run,
     "overhead": overhead.run,
     "scale": scale.run,
+    "restart": restart.run,
+    "bytes": traffic.run,
 }
 
 
@@ -68,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 line = f"{time.monotonic() - started:6.1f} s  {text}"
                 progress.console.print(line, highlight=False, markup=False)
 
-        with KafkaCluster(brokers=1, heap_mb=1_000) as cluster:
+        with KafkaCluster(brokers=1, heap_mb=1_000, jvm_options=[LONG_LIVED]) as cluster:
             bench = Bench(cluster, Path(work), options.quick, options.seed, tell)
             environment = describe(bench)
             for name in names:

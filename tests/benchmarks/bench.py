@@ -301,6 +301,10 @@ class Feeder:
         self.plan = plan
         self.program = program
 
+    def end_stream(self) -> None:
+        """Go on to the next step."""
+        self.program.send({"command": "end"})
+
     def finish(self, on_step: Callable[[], None] = lambda: None) -> tuple[CommitRecords, list[int]]:
         """Wait until the plan was played. The records, and the end that was published per partition.
 

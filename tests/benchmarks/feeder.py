@@ -8,7 +8,7 @@ A plan's ``steps`` are played in order:
 
 ``stream``
     data at ``rate`` messages a second over all partitions; every ``interval_seconds`` the leaders commit what was
-    acknowledged and is at least ``lag_seconds`` old.
+    acknowledged and is at least ``lag_seconds`` old. It ends earlier when another line comes in.
 ``hold``
     ``messages`` per partition at once, silence for ``seconds``, then commits that release one message each,
     ``gap_seconds`` apart.
@@ -23,6 +23,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import threading
 import time
 from array import array
 from collections import deque
@@ -59,6 +60,8 @@ class Feeder:
         self.rows = array("q")
         self.step = 0
         self.tick = 0
+        self.is_told_to_end = threading.Event()
+        """Ends a ``stream``."""
 
     def play(self) -> None:
         """Play all steps, then wait until everything has arrived at the broker."""
@@ -80,7 +83,7 @@ class Feeder:
         next_commit = turn + self.random.uniform(0, COMMIT_JITTER_SECONDS)
         history: deque[tuple[float, list[int]]] = deque()
         ripe = list(self.published)
-        while (now := time.perf_counter()) < end:
+        while (now := time.perf_counter()) < end and not self.is_told_to_end.is_set():
             if now >= next_data:
                 due = int((now - begun) * rate)
                 for number in range(sent, due):
@@ -167,6 +170,12 @@ def main() -> None:
     """Play the plan on standard input."""
     plan = json.loads(sys.stdin.readline())
     feeder = Feeder(plan)
+
+    def hear() -> None:
+        if sys.stdin.readline():
+            feeder.is_told_to_end.set()
+
+    threading.Thread(target=hear, name="feeder-commands", daemon=True).start()
     feeder.play()
     Path(plan["out"]).write_bytes(feeder.rows.tobytes())
     emit("result", produced=feeder.produced, published=feeder.published)

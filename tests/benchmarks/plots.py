@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -159,30 +161,89 @@ def _with_ratio(name: str, ratio: float | None) -> str:
 
 
 def scale_curves(cases: Mapping[str, Any]) -> Figure:
-    """Cost against the number of partitions, one line a number of groups."""
+    """Costs against the number of partitions: single calls, a whole follower, one on the broker.
+
+    What grows with the partitions has logarithmic axes, where it is a straight slope; what should be flat begins at 0.
+    """
+    figure = Figure(figsize=(9.5, 8), layout="constrained")
+    axes = figure.subplots(3, 3, sharex=True)
+    groups = sorted({point["groups"] for point in cases["calls"]})
     titles = {"submit_us": "submit", "poll_us": "poll, nothing moved", "move_us": "one remote offset moves"}
-    points = cases["points"]
-    groups = sorted({point["groups"] for point in points})
-    figure = Figure(figsize=(9, 2.8), layout="constrained")
-    axes = figure.subplots(1, len(titles), squeeze=False)[0]
-    for axis, (cost, title) in zip(axes, titles.items(), strict=True):
+    for axis, (cost, title) in zip(axes[0], titles.items(), strict=True):
         for number, group in enumerate(groups):
-            mine = sorted((each for each in points if each["groups"] == group), key=lambda each: each["partitions"])
-            middle = [each[cost]["median"] for each in mine]
-            below = [each[cost]["median"] - each[cost]["low"] for each in mine]
-            above = [each[cost]["high"] - each[cost]["median"] for each in mine]
+            mine = [each for each in cases["calls"] if each["groups"] == group]
             label = f"{group} leader group{'s' if group > 1 else ''}"
-            shade = mpl.colormaps["viridis"](0.15 + 0.35 * number)
-            partitions = [each["partitions"] for each in mine]
-            axis.errorbar(
-                partitions, middle, [below, above], marker="o", markersize=3, capsize=2, label=label, color=shade
-            )
-        axis.set_xscale("log")
-        axis.set_ylim(bottom=0)
-        axis.set_title(title, fontsize=9)
+            _by_partitions(axis, mine, cost, label, mpl.colormaps["viridis"](0.15 + 0.5 * number))
+        axis.set_title(f"{title}, µs", fontsize=9)
+    whole = cases["in process"]
+    states = {"idle_cpu": "idle", "one_moves_cpu": "one partition moves", "all_move_cpu": "all move"}
+    for number, (state, label) in enumerate(states.items()):
+        _by_partitions(axes[1, 0], whole, state, label, mpl.colormaps["viridis"](0.1 + 0.35 * number), 100)
+    axes[1, 0].set_title("follower without Kafka, % of a core", fontsize=9)
+    _by_partitions(axes[1, 1], whole, "look_ms", "a look of the monitor", COLOURS["gated"])
+    _by_partitions(axes[1, 1], whole, "look_with_metrics_ms", "a look, with metrics", COLOURS["unwrapped"])
+    _by_partitions(axes[1, 1], whole, "look_all_wait_ms", "a look, all wait for 15 s or more", COLOURS["peer"])
+    _by_partitions(axes[1, 1], whole, "first_release_ms", "assignment to first release", COLOURS["bare"])
+    axes[1, 1].set_title("follower without Kafka, ms", fontsize=9)
+    large = [each for each in whole if each["partitions"] >= 100]  # with few the process's own memory is all that shows
+    _by_partitions(axes[1, 2], large, "bytes_a_partition", "kB a partition", COLOURS["gated"], 1e-3)
+    axes[1, 2].set_title("memory, kB a partition", fontsize=9)
+    for axis, (state, label) in zip(axes[2], states.items(), strict=True):
+        for name in ("bare", "gated"):
+            mine = [each for each in cases["on the broker"] if each["contender"] == name]
+            _by_partitions(axis, mine, state, LABELS[name], COLOURS[name], 100)
+        axis.set_title(f"on the broker, {label}, % of a core", fontsize=9)
         axis.set_xlabel("partitions")
-    axes[0].set_ylabel("microseconds")
-    axes[0].legend(frameon=False, fontsize=8)
+    for axis in axes.flat:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.set_ylim(bottom=0)
+    for axis in (*axes[1, :2], *axes[2]):
+        _use_decades(axis)
+    for axis in (axes[0, 0], axes[1, 0], axes[1, 1], axes[2, 0]):
+        axis.legend(frameon=False, fontsize=6.5, loc="upper left")
+    return figure
+
+
+def _use_decades(axis: Axes) -> None:
+    """A logarithmic axis of whole decades, so that a slope isn't the zoom's, and one more for the legend."""
+    heights = [float(height) for line in axis.get_lines() for height in np.asarray(line.get_ydata()) if height > 0]
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    if heights:
+        axis.set_ylim(10 ** math.floor(math.log10(min(heights))), 10 ** math.ceil(math.log10(max(heights)) + 1))
+
+
+def _by_partitions(axis: Axes, points: Any, cost: str, label: str, colour: Any, scale: float = 1.0) -> None:
+    """A line through the medians, its whiskers from the lowest to the highest."""
+    known = sorted((each for each in points if each[cost]["median"]), key=lambda each: each["partitions"])
+    middle = [each[cost]["median"] * scale for each in known]
+    below = [(each[cost]["median"] - each[cost]["low"]) * scale for each in known]
+    above = [(each[cost]["high"] - each[cost]["median"]) * scale for each in known]
+    partitions = [each["partitions"] for each in known]
+    axis.errorbar(partitions, middle, [below, above], marker="o", markersize=3, capsize=2, label=label, color=colour)
+
+
+def restart_bars(cases: Mapping[str, Any]) -> Figure:
+    """How long nothing comes, by event and protocol: the bar at the median, the whisker from lowest to highest."""
+    columns = min(3, len(cases))
+    rows = -(-len(cases) // columns)
+    figure = Figure(figsize=(3.6 * columns, 1.7 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    ordered = sorted(cases.items(), key=lambda case: case[0].rpartition(", ")[2])
+    for axis, (title, found) in zip(axes.flat, ordered, strict=False):
+        for place, (label, entry) in enumerate(reversed(found.items())):
+            silent = entry["silent_seconds"]
+            if silent["median"] is not None:
+                whisker = [[silent["median"] - silent["low"]], [silent["high"] - silent["median"]]]
+                colour = COLOURS[label.partition(",")[0]]
+                axis.barh(place, silent["median"], xerr=whisker, color=colour, ecolor="#333333", capsize=2)
+        axis.set_yticks(range(len(found)), list(reversed(found)))
+        axis.set_title(title, fontsize=9)
+        axis.grid(axis="y", visible=False)
+    for axis in axes[-1]:
+        axis.set_xlabel("longest time without a message, s")
     return figure
 
 
@@ -192,4 +253,5 @@ PICTURES = {
     "catch_up": throughput_bars,
     "overhead": cpu_bars,
     "scale": scale_curves,
+    "restart": restart_bars,
 }

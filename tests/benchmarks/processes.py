@@ -89,6 +89,11 @@ class Program:
         self.send({"command": "usage"})
         return self.expect("usage", STOP_SECONDS)
 
+    def kill(self) -> None:
+        """End it as a machine does that fails: at once."""
+        self._process.kill()
+        self._process.wait()
+
     def _failed(self, what: str) -> ProgramFailed:
         tail = self._stderr_path.read_text(errors="replace")[-STDERR_TAIL:]
         return ProgramFailed(f"{self.name} {what} (exit code {self._process.poll()}):\n{tail}")

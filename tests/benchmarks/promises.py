@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,11 @@ class CommitRecords:
         return cls(*np.fromfile(path, np.int64).reshape(-1, 5).T)
 
     @classmethod
+    def of_rows(cls, rows: Sequence[Sequence[int]]) -> CommitRecords:
+        """Of rows as the feeder writes them: time, partition, offset, step and tick."""
+        return cls(*np.array(rows, np.int64).reshape(-1, 5).T)
+
+    @classmethod
     def at_once(cls, time_ns: int, offsets: list[int]) -> CommitRecords:
         """The records of all partitions, published together at ``time_ns``."""
         count = len(offsets)
@@ -89,6 +95,29 @@ def broken_promises(deliveries: Deliveries, records: CommitRecords | None, ends:
                 broken.append(f"safety: partition {partition} delivered {early} messages before their commit")
     if set(np.unique(deliveries.partition)) - set(range(len(ends))):
         broken.append("order: a partition was delivered that doesn't exist")
+    return broken
+
+
+def broken_by_members(
+    deliveries: Deliveries, records: CommitRecords | None, starts: list[int], ends: list[int]
+) -> list[str]:
+    """As `broken_promises`, of what the members of a group delivered together, from ``starts`` on.
+
+    A message may come again, since a member that was killed committed not all that it had delivered.
+    """
+    broken: list[str] = []
+    for partition, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        mine = deliveries.partition == partition
+        offsets = deliveries.offset[mine]
+        missing = np.setdiff1d(np.arange(start, end), offsets)
+        if len(missing):
+            broken.append(
+                f"loss: partition {partition} never delivered {len(missing)} messages, {missing[0]} the first"
+            )
+        if records is not None:
+            early = _early(offsets, deliveries.time_ns[mine], records, partition)
+            if early:
+                broken.append(f"safety: partition {partition} delivered {early} messages before their commit")
     return broken
 
 

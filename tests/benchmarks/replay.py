@@ -28,7 +28,7 @@ from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from tests.benchmarks.numbers import median_of_ratios, summarise
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.cluster import LONG_LIVED, KafkaCluster
 
 RECORDS = 1_000_000
 DATA_PARTITIONS = 16
@@ -185,5 +185,5 @@ def _replay(cluster: Kafka, partitions: int, repetitions: int, records: int) -> 
 
 
 if __name__ == "__main__":
-    with KafkaCluster() as own_cluster:
+    with KafkaCluster(jvm_options=[LONG_LIVED]) as own_cluster:
         print(json.dumps(run(own_cluster, int(sys.argv[1]) if len(sys.argv) > 1 else 5), indent=2))

@@ -48,6 +48,9 @@ TARGETS: dict[str, Target] = {
     "release_latency.least_peer_p50_over_gated_p50": Target("at least", 100),
     "replay.over_bare_consume": Target("at least", 0.8),
     "start.recent_seconds": Target("at most", 2.0),
+    "scale.monitor_look_ms_10000": Target("at most", 20),
+    "scale.idle_cpu_1000_over_10": Target("at most", 2),
+    "restart.worst_gated_minus_bare_seconds": Target("at most", 0.2),
     "promises_broken": Target("at most", 0),
 }
 """``catch_up.peer_over_its_bare``, ``refetch.peer``, and the first message over the plain floor

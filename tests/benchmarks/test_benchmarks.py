@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from tests.benchmarks import commit_records
-from tests.benchmarks.bench import Bench, Run
-from tests.benchmarks.contenders.recorder import STAMP_EVERY, StampedRecorder, TimedRecorder
+from tests.benchmarks.contenders.recorder import STAMP_EVERY, MappedRecorder, StampedRecorder, TimedRecorder
+from tests.benchmarks.contenders.traffic import Traffic
 from tests.benchmarks.latency import arrival_ms, released, throughput
 from tests.benchmarks.numbers import CURVE_POINTS, distribution, greatest, least, median_of_ratios, ratio, summarise
 from tests.benchmarks.plots import draw
-from tests.benchmarks.promises import CommitRecords, Deliveries, broken_promises
+from tests.benchmarks.promises import CommitRecords, Deliveries, broken_by_members, broken_promises
 from tests.benchmarks.report import render
-from tests.benchmarks.summary import summary
-from tests.benchmarks.targets import TARGETS, Target, plain_name
-from tests.integration.cluster.cluster import KafkaCluster
+from tests.benchmarks.scenarios.restart import Case, compare, longest_silence, sorted_deliveries
+from tests.benchmarks.scenarios.scale.follower import LOOKS, Follower, NoMetrics
+from tests.benchmarks.scenarios.traffic import count_connections
+from tests.benchmarks.targets import TARGETS, Target
 
 MS = 1_000_000
 
@@ -102,6 +105,112 @@ def test_what_a_recorder_saves_is_what_was_delivered(tmp_path: Path) -> None:
     assert made.time_ns.tolist() == [70, 80]
 
 
+def test_what_a_mapped_recorder_noted_is_there_at_once(tmp_path: Path) -> None:
+    """Without being saved, as after a kill, and nothing of the room left over."""
+    recorder = MappedRecorder(10, tmp_path / "run")
+    recorder.record(1, 5, now=70)
+    recorder.record(0, 6, now=80)
+
+    made = sorted_deliveries(np.fromfile(tmp_path / "run", np.int64).reshape(-1, 3))
+
+    assert (made.partition.tolist(), made.offset.tolist(), made.time_ns.tolist()) == ([1, 0], [5, 6], [70, 80])
+
+
+@pytest.mark.parametrize(
+    ("made", "promise"),
+    [
+        pytest.param(deliveries((0, 5, 11), (0, 6, 12), (0, 5, 13), (0, 6, 14)), None, id="some twice"),
+        pytest.param(deliveries((0, 5, 11)), "loss", id="the last one missing"),
+        pytest.param(deliveries((0, 5, 9), (0, 6, 12)), "safety", id="before its record"),
+    ],
+)
+def test_members_are_judged_together(made: Deliveries, promise: str | None) -> None:
+    """What one of them left out the other may deliver, and may repeat; nobody may be early."""
+    broken = broken_by_members(made, records((10, 0, 7, 0, 0)), [5], [7])
+    assert [each.split(":")[0] for each in broken] == ([] if promise is None else [promise])
+
+
+def test_a_silence_is_that_of_the_worst_partition() -> None:
+    """Only silences that ended after the event count, the one that it began in among them."""
+    rows = [(0, 0, 0), (0, 1, 500), (0, 2, 1_000), (1, 0, 0), (1, 1, 900), (1, 2, 4_000)]
+    made = deliveries(*rows)
+
+    assert longest_silence(made, 450 * MS) == pytest.approx(3.1)
+    assert longest_silence(deliveries(*rows[:5]), 450 * MS) == pytest.approx(0.9)
+    assert longest_silence(deliveries(*rows[:5]), 950 * MS) == pytest.approx(0.5)
+    assert longest_silence(made, 5_000 * MS) == 0.0
+
+
+def test_a_restart_is_compared_with_the_one_without_a_gate_of_the_same_round_and_protocol() -> None:
+    """A round in which either broke a promise counts in neither median."""
+    bare, recent, kip848 = Case("bare", "eager"), Case("gated", "eager", "recent"), Case("bare", "KIP-848")
+    found: dict[Case, dict[str, list[float | None]]] = {
+        bare: {"clean restart": [1.0, 2.0, None]},
+        recent: {"clean restart": [1.5, 2.1, 9.0]},
+        Case("gated", "KIP-848"): {"clean restart": [4.0, 4.0, 4.0]},
+        kip848: {"clean restart": [1.0, 1.0, 1.0]},
+    }
+    result = compare(found)
+    assert result["cases"]["clean restart, eager"]["gated, recent"]["minus_bare_seconds"]["median"] == pytest.approx(
+        0.3
+    )
+    assert result["summary"] == {
+        "restart.worst_gated_minus_bare_seconds": 3.0,
+        "restart.worst_gated_recent_minus_bare_seconds": pytest.approx(0.3),
+    }
+
+
+def test_traffic_is_counted_without_the_start() -> None:
+    """Rates between the first statistics after the time that is skipped and the last ones, over all brokers."""
+    traffic = Traffic()
+    made: dict[str, Any] = {}
+
+    def made_by(client: object, settings: dict[str, Any]) -> None:
+        made.update(settings)
+
+    traffic._watched(made_by, "reader")("any client", {"a": 1})
+    for seconds, requests in ((0, 100), (3, 130), (5, 150)):
+        brokers = {name: {"req": {"Fetch": requests // 2, "Metadata": 7}} for name in ("one", "other")}
+        counts = {"ts": seconds * 1e6, "tx": requests, "tx_bytes": 2 * requests, "rx_bytes": 10 * requests}
+        made["stats_cb"](json.dumps({**counts, "brokers": brokers}))
+
+    assert made["a"] == 1
+    assert traffic.snapshot(2.5) == {
+        "reader": {
+            "requests_a_second": 10.0,
+            "sent_bytes_a_second": 20.0,
+            "received_bytes_a_second": 100.0,
+            "requests_by_kind": {"Fetch": 10.0},
+            "seconds": 2.0,
+        }
+    }
+    assert traffic.snapshot(60.0) == {}
+
+
+def test_the_connections_of_a_process_are_counted() -> None:
+    """Those that are established, at both their ends where these are its own, and no listening ones."""
+    before = count_connections(os.getpid())
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        accepted, _ = server.accept()
+        with accepted:
+            assert count_connections(os.getpid()) == before + 2
+    assert count_connections(os.getpid()) == before
+
+
+def test_a_follower_without_kafka_holds_what_its_leaders_have_not_committed() -> None:
+    """The whole one that `scale` measures: each partition has released one message and holds one; then it moves on."""
+    follower = Follower(3)
+    follower.begin()
+    for moving in ([], [0, 2]):
+        follower.move(moving)
+        for _ in range(20):
+            follower.processor._run_once()
+        follower.wait_until_held()
+    assert follower.counts.released == 5
+    assert len(follower.looks_ms(NoMetrics())) == LOOKS
+    follower.processor._shutdown()
+
+
 def test_latency_is_counted_from_the_record_that_releases() -> None:
     """The first message a record releases, and every message, of the asked step and partitions only."""
     published = records((10, 0, 1, 0, 0), (20, 0, 3, 1, 1), (20, 1, 1, 1, 1), (30, 0, 4, 1, 2))
@@ -165,51 +274,6 @@ def test_the_first_ones_are_compared_where_one_ran_less_often() -> None:
     assert median_of_ratios([2.0, 4.0], [1.0, 2.0, 9.0])["values"] == [2.0, 2.0]
 
 
-class _NoCluster:
-    """For a bench that measures nothing."""
-
-
-def test_contenders_take_turns_and_some_run_less_often() -> None:
-    """Each repetition begins with the next one; those that run seldom run in the first two."""
-    bench = Bench(cast(KafkaCluster, _NoCluster()), Path(), False, 1, lambda text: None)
-    assert list(bench.alternating(["a", "b", "c"], ["c"], at_most=3)) == [
-        (0, "a"), (0, "b"), (0, "c"),
-        (1, "b"), (1, "c"), (1, "a"),
-        (2, "a"), (2, "b"),
-    ]  # fmt: skip
-
-
-def test_what_a_message_costs_is_that_of_its_step() -> None:
-    """CPU time between the beginnings of two steps, over the messages that were delivered meanwhile."""
-    usage = [{"cpu_seconds": 1.0 + step * step, "messages": 100_000 * step} for step in range(4)]
-    run = Run("gated", KEPT, {}, usage=usage)
-    assert [run.cpu_us_per_message(step) for step in range(3)] == [10.0, 30.0, 50.0]
-    assert Run("gated", KEPT, {}, usage=[usage[0], usage[0]]).cpu_us_per_message(0) is None  # nothing came
-
-
-def test_the_worst_ratio_of_plain_is_that_of_all_scenarios_that_ran() -> None:
-    """Speeds, first messages and what is received again; without any of them there is no such number."""
-    results: dict[str, Any] = {
-        "catch_up": {"summary": {"a": 1}, "cases": {"json": {"gated": {"over_plain": {"median": 1.1}}}}},
-        "release_latency": {
-            "summary": {},
-            "cases": {"5,000/s, every 10 ms": {"plain": {"first_p50_over_gated": {"median": 1.2}}}},
-        },
-        "refetch": {"summary": {}, "cases": {"200 B": {"plain": {"over_gated": {"median": 1.0}}}}},
-    }
-    assert summary(results, ["broken"]) == {"a": 1, "plain.worst_ratio_to_gated": 1.2, "promises_broken": 1}
-    del results["release_latency"]
-    assert summary(results, [])["plain.worst_ratio_to_gated"] == 1.1
-    assert summary({"start": {"summary": {"b": 2}}}, []) == {"b": 2, "promises_broken": 0}
-
-
-def test_plain_has_the_targets_of_gated() -> None:
-    """By the names that the scenarios give them."""
-    assert plain_name("catch_up.gated_over_bare") == "catch_up.plain_over_bare"
-    assert plain_name("overhead.idle_cpu_fraction") == "overhead.plain_idle_cpu_fraction"
-    assert TARGETS["refetch.plain"] == TARGETS["refetch.gated"]
-
-
 @pytest.mark.parametrize(
     ("target", "met", "missed"),
     [
@@ -260,18 +324,49 @@ def test_each_picture_is_drawn(tmp_path: Path) -> None:
     latency = {"gated": {"repetitions": [{"first_ms": curve}, None]}, "floor": {"repetitions": [{"first_ms": curve}]}}
     bars = {"gated": {"messages_per_second": spread, "over_bare": spread}}
     cpu = {"bare": {"cpu_us_per_message": spread}, "gated": {"cpu_us_per_message": summarise([None])}}
-    point = {"partitions": 1, "groups": 3, "submit_us": spread, "poll_us": spread, "move_us": spread}
+    scale = {
+        "calls": [{"partitions": 1, "groups": 3, "submit_us": spread, "poll_us": spread, "move_us": spread}],
+        "in process": [
+            {
+                "partitions": partitions,
+                **dict.fromkeys(("idle_cpu", "one_moves_cpu", "all_move_cpu"), spread),
+                **dict.fromkeys(("look_ms", "look_with_metrics_ms", "look_all_wait_ms"), spread),
+                **dict.fromkeys(("first_release_ms", "bytes_a_partition"), spread),
+            }
+            for partitions in (1, 100)
+        ],
+        "on the broker": [
+            {
+                "contender": "gated",
+                "partitions": 10,
+                "idle_cpu": spread,
+                "one_moves_cpu": spread,
+                "all_move_cpu": spread,
+            }
+        ],
+    }
+    silences: dict[str, Any] = {
+        "bare": {"silent_seconds": summarise([None])},
+        "gated, all": {"silent_seconds": spread, "minus_bare_seconds": summarise([None])},
+    }
     document = {
         "environment": {"quick": True, "repetitions": 2, "cpus": 2, "python": "3"},
         "scenarios": {
             "release_latency": {"cases": {"1,000/s, every 10 ms": latency}},
             "catch_up": {"cases": {"nothing": bars, "json": bars}},
             "overhead": {"cases": {"tailing, 5,000/s, every 10 ms": cpu, "idle, nothing there": {}}},
-            "scale": {"cases": {"points": [point]}},
+            "scale": {"cases": scale},
+            "restart": {"cases": {"clean restart, eager": silences}},
         },
     }
 
     drawn = draw(document, tmp_path / "plots")
 
-    assert sorted(each.name for each in drawn) == ["catch_up.png", "overhead.png", "release_latency.png", "scale.png"]
+    assert sorted(each.name for each in drawn) == [
+        "catch_up.png",
+        "overhead.png",
+        "release_latency.png",
+        "restart.png",
+        "scale.png",
+    ]
     assert all(each.read_bytes().startswith(b"\x89PNG") for each in drawn)

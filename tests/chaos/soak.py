@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from tests.chaos.journal import read_all
 from tests.chaos.processes import Slot
 from tests.chaos.world import COMMIT_LOG, QUICK, TOPIC
-from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.cluster import LONG_LIVED, KafkaCluster
 
 WARM_UP_SECONDS = 180.0
 SAMPLE_SECONDS = 2.0
@@ -27,6 +27,7 @@ STAY_SECONDS, AWAY_SECONDS = 30.0, 30.0
 DRAIN_SECONDS = 30.0
 PAGE_BYTES = 4096
 SESSION_MS = "45000"
+SESSION = {"group.consumer.session.timeout.ms": SESSION_MS}
 
 
 class Sample(NamedTuple):
@@ -79,7 +80,7 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
 def soak(seconds: float, rate: int, protocol: str, folder: Path) -> dict[str, Any]:
     """Blocks for a little longer than ``seconds``."""
     # A session as long as in production: a busy machine must not lose a member, since the follower then ends.
-    with KafkaCluster(heap_mb=512, properties={"group.consumer.session.timeout.ms": SESSION_MS}) as cluster:
+    with KafkaCluster(heap_mb=512, jvm_options=[LONG_LIVED], properties=SESSION) as cluster:
         cluster.create_topic(TOPIC, 4, {"retention.ms": "300000", "segment.bytes": str(16 * 2**20)})
         cluster.create_topic(COMMIT_LOG, 2, {"cleanup.policy": "compact,delete"})
 

@@ -83,7 +83,6 @@ class World:
             advertise=self._advertise,
             min_insync_replicas=2,
             heap_mb=320,
-            jvm_options=["-XX:TieredStopAtLevel=1"],
         )
 
     def __enter__(self) -> World:

@@ -112,7 +112,9 @@ def test_the_slowest_of_several_leaders_counts_and_is_named(scene: Scene) -> Non
     scene.publish(scene.fast, COUNT)
     with scene.run("several_leaders.py", groups=[scene.fast, scene.slow]) as program:
         where = f"{scene.events}:0 "
-        program.wait_for(f"{where}{COUNT} wait for {scene.slow}: {scene.fast} at {COUNT}, {scene.slow} at None\n")
+        program.wait_for(
+            f"{where}{COUNT} wait for {scene.slow}: {scene.fast} at {COUNT}, {scene.slow} has published nothing\n"
+        )
         assert scene.handed_on(program) == []
         scene.publish(scene.slow, RELEASED)
         program.wait_for(f"{scene.events}:0:{RELEASED - 1} ")
@@ -167,6 +169,39 @@ def test_the_metrics_tell_what_waits_and_what_is_done(scene: Scene) -> None:
         program.wait_for(f"arroyo_sync.local_offset {tags} {COUNT} offset\n")
         program.wait_for("arroyo_sync.reader.alive 1 boolean\n")
         scene.end(program, committed=COUNT)
+
+
+def test_several_topics_are_followed_in_one_process(
+    kafka: Kafka, topic_name: Callable[..., str], tmp_path: Path
+) -> None:
+    """Each behind a gate of its own: one leader stands still, and the other topic's events come through."""
+    events, others, commit_log = topic_name("events"), topic_name("others"), topic_name("commit-log")
+    for topic in (events, others, commit_log):
+        kafka.create_topic(topic)
+    for topic in (events, others):
+        produce_numbered(kafka.bootstrap_servers, topic, [0], COUNT)
+
+    def publish(topic: str, offset: int) -> None:
+        producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+        value = json.dumps({"offset": offset, "orig_message_ts": 0.0, "received_p99": None})
+        producer.produce(commit_log, value, f"{topic}:0:writers")
+        assert producer.flush(SECONDS) == 0
+
+    publish(events, RELEASED)
+    publish(others, COUNT)
+    group = topic_name("follower")
+    arguments = ["--bootstrap-servers", kafka.bootstrap_servers, "--topic", events, "--topic", others]
+    arguments += ["--consumer-group", group, "--synchronize-commit-log-topic", commit_log]
+    arguments += ["--synchronize-commit-group", "writers"]
+    with Program(tmp_path, str(EXAMPLES / "several_topics.py"), *arguments) as program:
+        program.wait_for(f"{events}:0:{RELEASED - 1} ")
+        program.wait_for(f"{others}:0:{COUNT - 1} ")
+        program.signal(signal.SIGTERM)
+        assert program.exit_status() == 0, program.text
+    for topic, count in ((events, RELEASED), (others, COUNT)):
+        own = [line for line in program.text.splitlines() if line.startswith(topic)]
+        assert own == [f"{topic}:0:{offset} {offset}" for offset in range(count)]
+        assert kafka.committed_offsets(f"{group}-{topic}", topic) == {0: count}
 
 
 def batches(text: str) -> list[tuple[int, int, int]]:

@@ -18,18 +18,18 @@ A_TEST_ON_KAFKA = "tests/integration/test_admin.py::TestTopics::test_a_created_t
 CHECKOUT = Path(__file__).parents[2]
 
 
-def run_a_test_on_kafka(tmp_path: Path, **environment: str) -> str:
-    """Pytest's output on a machine that has neither Java nor Maven, and has never fetched the jars."""
+def run_tests(path: Path, *arguments: str, **environment: str) -> str:
+    """Pytest's output on a machine that has no programs but those in ``path``, and has never fetched the jars."""
     ours = ("CI", "JAVA_HOME", "PYTEST_ADDOPTS", BOOTSTRAP_SERVERS_VARIABLE)
     bare = {key: value for key, value in os.environ.items() if key not in ours}
     pytest_run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", A_TEST_ON_KAFKA],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
         cwd=CHECKOUT,
-        env={**bare, "PATH": str(tmp_path), jars.CACHE_VARIABLE: str(tmp_path), **environment},
+        env={**bare, "PATH": str(path), jars.CACHE_VARIABLE: str(path), **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     return pytest_run.stdout
 
@@ -115,20 +115,49 @@ class TestFetch:
         assert jars.fetch() == folder
 
 
-class TestWithoutJava:
-    def test_real_kafka_tests_skip_and_say_what_to_install(self, tmp_path: Path) -> None:
-        """On a contributor's machine the rest of the tests is worth running."""
-        output = run_a_test_on_kafka(tmp_path)
-        assert re.search(r"SKIPPED.*install", output), output
-        assert "1 skipped" in output
-
+class TestWhatIsMissing:
     def test_real_kafka_tests_fail_in_ci(self, tmp_path: Path) -> None:
         """Where everything must be installed, a skip would hide that nothing was tested."""
-        output = run_a_test_on_kafka(tmp_path, CI="true")
+        output = run_tests(tmp_path, A_TEST_ON_KAFKA, CI="true")
         assert re.search(r"(?m)^(E +)?a real Kafka needs Java.*install", output), output
         assert "1 error" in output
 
     def test_a_standing_cluster_needs_no_java(self, tmp_path: Path, kafka: Kafka) -> None:
         """The variable points the shared Kafka at a cluster that runs already."""
-        output = run_a_test_on_kafka(tmp_path, **{BOOTSTRAP_SERVERS_VARIABLE: kafka.bootstrap_servers})
+        output = run_tests(tmp_path, A_TEST_ON_KAFKA, **{BOOTSTRAP_SERVERS_VARIABLE: kafka.bootstrap_servers})
         assert "1 passed" in output, output
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_all_that_needs_a_program_or_the_network_is_skipped_and_listed_at_the_end(
+        self, tmp_path: Path, workers: int
+    ) -> None:
+        """One of each kind, with what to install, whether one process runs the tests or several do."""
+        output = run_tests(
+            tmp_path,
+            *("-n", str(workers), A_TEST_ON_KAFKA),
+            "tests/integration/test_cluster.py",  # clusters of the tests' own
+            "tests/integration/test_reader_failures.py",  # and one of a module's
+            "tests/integration/test_security.py",
+            "tests/integration/test_packages.py",
+            "tests/unit/test_production.py",
+            *("-k", "created_topic or comes_back or is_told or password or wheel or promtool or prometheus"),
+            PIP_INDEX_URL="http://127.0.0.1:9/simple",
+        )
+        told = output.partition(" not run ")[2]
+        assert re.search(r"(?m)^\d+ tests: a real Kafka needs Java.* and Maven.*: install it, then run again$", told), (
+            output
+        )
+        assert re.search(r"(?m)^\d+ tests: .* a package index that pip reaches: go online, then run again$", told), (
+            output
+        )
+        assert re.search(r"(?m)^\d+ tests: .* needs promtool \(Debian: prometheus\): install it, then", told), output
+        assert re.search(r"\d skipped", told), output
+        assert re.search(r"failed|error", told) is None, output
+
+    def test_what_java_alone_does_not_do_is_skipped_too(self, tmp_path: Path) -> None:
+        """Certificates are made by ``openssl``."""
+        for name in ("java", "mvn"):
+            write_program(tmp_path / name, "")
+        output = run_tests(tmp_path, "tests/integration/test_security.py")
+        assert re.search(r"(?m)^\d+ tests: .* needs openssl \(Debian: openssl\): install it", output), output
+        assert re.search(r"\d failed|\d error|\d passed", output) is None, output

@@ -27,15 +27,12 @@ from arroyo_sync.kafka import error_callbacks as access
 from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
-from tests.conftest import _require_java_and_maven
 from tests.integration.cluster.certificates import Authority, Certificate
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.followers import consumer_settings, produce_numbered
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
 from tests.support.sentry_transport import sentry
-
-pytestmark = pytest.mark.kafka  # its cluster is of a fixture of its own
 
 USER = "alice"
 PASSWORD = "-".join(["white", "rabbit"])  # spelled so, since Sentry events also show the lines of source
@@ -66,8 +63,7 @@ class Secured(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    _require_java_and_maven()
+def secured(tmp_path_factory: pytest.TempPathFactory, java_and_maven: None) -> Iterator[Secured]:
     directory = tmp_path_factory.mktemp("certificates")
     authority, stranger = Authority(directory, "authority"), Authority(directory, "stranger")
     server, client = authority.issue("server"), authority.issue("client")

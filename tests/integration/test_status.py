@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from tests.integration.cluster.coordinators import group_coordinated_by
 from tests.integration.cluster.followers import produce_numbered
 from tests.integration.cluster.jars import fetch, java
 from tests.integration.cluster.waiting import wait_until
+from tests.support.requirements import require_program
 
 PARTITIONS = 3
 TIMEOUT_SECONDS = 120.0
@@ -96,18 +95,9 @@ def test_status_says_what_kafka_consumer_groups_says(world: World) -> None:
     assert ours == theirs
 
 
-def require_kcat() -> str:
-    kcat = shutil.which("kcat") or shutil.which("kafkacat")
-    if kcat is None and os.environ.get("CI") == "true":
-        pytest.fail("this needs kcat (Debian: kcat): install it, then run again", pytrace=False)
-    if kcat is None:
-        pytest.skip("this needs kcat (Debian: kcat): install it, then run again")
-    return kcat
-
-
 def test_status_says_what_kcat_says(world: World) -> None:
     """Low and high watermarks of the data topic, records having been deleted; and the records of the commit log."""
-    kcat = require_kcat()
+    kcat = require_program("the comparison with another client", "kcat", "kcat", "kafkacat")
     world.kafka.delete_records(world.topic, {1: 25})
     world.publish(world.writers, {0: 1, 1: 61, 2: 71})
     world.publish(world.writers, {0: 100})

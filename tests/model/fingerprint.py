@@ -51,14 +51,14 @@ LEFT_OUT: dict[type, str] = {
     PartitionBuffer: "cell partition key limits held_bytes release",
     PartitionCell: "key",
     SynchronizedPartitionStateManager: "_changes _has_listener "
-    "_lock _moved_condition _failure source_logs_rewinds partitions wait_for_move",
+    "_lock _moved_condition _failure source_logs_rewinds monitor_logs_silence partitions wait_for_move",
     FlowControlledConsumer: "_inner _inner_poll _manager _check_source _waits _rejected_wait_seconds _before_close "
     "_after_close _on_subscribe _inner_stage_offsets _start _new_topic _resume_offsets empty_polls",
     Rebalances: "_inner _pauses _start _hidden",
     Pauses: "_inner pauses resumes",
     LeaderOffsets: "groups _lock _delivered _manager _rejections unverified",
-    OffsetTable: "groups _index",
-    AssignedPartitions: "_table _topic_ids _unverified epoch topics unverified unanswered suspect",
+    OffsetTable: "groups _index reported",
+    AssignedPartitions: "_table _topic_ids _unverified epoch topics unverified unanswered suspect rejected",
     PublishedOffset: "latest_by_log_partition heard_at_seconds epoch committed is_told",
     KnownEnd: "cell epoch received_before cached_before is_lowered answer log_ends",
 }

@@ -20,10 +20,11 @@ class Program:
     """A Python process with its output in a file. Leaving the context ends it, if it has not ended.
 
     :param arguments: of Python.
+    :param variables: of the environment.
     :param folder: the working directory; the output goes there too.
     """
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
         folder.mkdir(exist_ok=True)
         self._output = output = folder / "output.txt"
         with output.open("w") as file:
@@ -33,7 +34,12 @@ class Program:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env={**os.environ, "PYTHONPATH": f"{EXAMPLES}{os.pathsep}{EXAMPLES.parent}", "PYTHONUNBUFFERED": "1"},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": f"{EXAMPLES}{os.pathsep}{EXAMPLES.parent}",
+                    "PYTHONUNBUFFERED": "1",
+                    **variables,
+                },
             )
 
     @property

@@ -39,6 +39,10 @@ class CatchingTransport(Transport):
         return self.items("transaction")
 
     @property
+    def logs(self) -> list[Any]:
+        return [log for batch in self.items("log") for log in batch["items"]]
+
+    @property
     def metrics(self) -> list[Any]:
         return [metric for batch in self.items("trace_metric") for metric in batch["items"]]
 

@@ -20,11 +20,15 @@ from arroyo.utils.retries import RetryException
 from confluent_kafka import KafkaError, KafkaException
 from rich.console import Console
 
+from arroyo_sync import log_if_refused
+from arroyo_sync.observe.metrics_reporter import MetricsReporter
+from tests.support.every_metric import report_everything
 from tests.support.programs import EXAMPLES, Program
 
 sys.path.insert(0, str(EXAMPLES))
 
 import leader
+import metrics_to_terminal
 import post_process_forwarder
 import quickstart
 import runner
@@ -48,13 +52,14 @@ WITHOUT_THE_GATE = """
 import sys
 import demo.pipelines
 import quickstart
+from arroyo.backends.kafka import KafkaConsumer
 
 class NoGate(demo.pipelines.SynchronizedStrategyFactory):
     def create_with_partitions(self, commit, partitions):
         return self._factory.create_with_partitions(commit, partitions)
 
-    def flow_control(self, consumer):
-        return consumer
+    def consumer(self, configuration):
+        return KafkaConsumer(configuration)
 
 demo.pipelines.SynchronizedStrategyFactory = NoGate
 sys.exit(quickstart.main(["--seconds", "3"]))
@@ -268,6 +273,51 @@ def test_the_live_table_fits_the_terminal(width: int) -> None:
     assert "watermark" in "".join(lines)
 
 
+# The metrics on a terminal.
+
+
+def test_the_metrics_of_many_partitions_fit_a_terminal() -> None:
+    """Of 24 lines, with those that wait for most, and how the follower is altogether."""
+    metrics = metrics_to_terminal.TerminalMetrics()
+    report_everything(MetricsReporter(lambda: metrics))
+    for partition in range(64):
+        tags = {"topic": "events", "partition": str(partition)}
+        metrics.gauge("arroyo_sync.lag.gated", 1_000_000 + partition, tags)
+        metrics.gauge("arroyo_sync.held.oldest", 1.25, tags)
+    for waits_for in ("leader", "follower"):
+        metrics.gauge("arroyo_sync.stalled", 2, {"waits_for": waits_for})
+    terminal = io.StringIO()
+    Console(file=terminal, width=80, height=24).print(metrics_to_terminal.picture(metrics))
+    lines = terminal.getvalue().splitlines()
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+    assert lines[3].split()[:2] == ["events:63", "1,000,063"]
+    assert any(line.split() == ["stalled", "4", "partition"] for line in lines)
+    assert any("and 54 partitions" in line for line in lines)
+
+
+# A broker for the examples.
+
+
+def test_the_first_leader_and_the_first_follower_on_the_examples_broker(tmp_path: Path) -> None:
+    """What the README shows first, on the broker that comes with it: each event is stored before it is got."""
+    with Program(tmp_path / "broker", str(EXAMPLES / "broker.py"), "--rate", "50") as broker:
+        broker.wait_for(r"export KAFKA=\S+\n")
+        [address] = re.findall(r"export KAFKA=(\S+)\n", broker.text)
+        with (
+            Program(tmp_path / "follower", str(EXAMPLES / "first_follower.py"), KAFKA=address) as follower,
+            Program(tmp_path / "leader", str(EXAMPLES / "first_leader.py"), KAFKA=address) as leader,
+        ):
+            follower.wait_for(r'got \{"id": 9\}')
+            for program in (follower, leader, broker):
+                program.signal(signal.SIGTERM)
+                assert program.exit_status() == 0, program.text
+    got, stored = (
+        set(re.findall(f"{word} (.*)", program.text)) for word, program in (("got", follower), ("stored", leader))
+    )
+    assert got <= stored
+
+
 # The leader and the forwarder.
 
 
@@ -375,9 +425,6 @@ def test_the_flags_become_the_consumers_settings(monkeypatch: pytest.MonkeyPatch
         "max.poll.interval.ms": 30000,
         "session.timeout.ms": 30000,
         "group.instance.id": "pod-1",
-        "queued.min.messages": 1000,
-        "fetch.queue.backoff.ms": 10,
-        "max.partition.fetch.bytes": 300_000,
     }
     assert {name: seen[name] for name in expected} == expected
 
@@ -393,7 +440,7 @@ def test_the_default_handler_prints_one_line_an_event(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("script", "flags", "waits"),
     [
-        pytest.param("post_process_forwarder.py", SYNCHRONIZED_FLAGS, "It is tried again", id="forwarder"),
+        pytest.param("post_process_forwarder.py", SYNCHRONIZED_FLAGS, "Connection refused", id="forwarder"),
         pytest.param("leader.py", LEADER_FLAGS, "No broker of 127.0.0.1:1 answers yet", id="leader"),
     ],
 )
@@ -488,7 +535,11 @@ def test_a_leader_whose_last_records_cannot_be_delivered_still_tells_why_it_ende
 def test_a_leader_does_not_wait_for_minutes_for_a_record_that_cannot_arrive() -> None:
     """Followers wait for it as long as its producer does: at most one record of a partition is in flight."""
     settings = leader.producer_settings("localhost:9092")
-    assert settings == {"bootstrap.servers": "localhost:9092", "message.timeout.ms": 10_000}
+    assert settings == {
+        "bootstrap.servers": "localhost:9092",
+        "message.timeout.ms": 10_000,
+        "error_cb": log_if_refused,
+    }
 
 
 def test_commits_that_arroyo_has_given_up_are_one_line_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:

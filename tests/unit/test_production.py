@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ import yaml
 from arroyo_sync.observe.metrics import METRICS, Kind, MetricDef
 from tests.support.programs import EXAMPLES, README
 from tests.support.readme_tables import factory_defaults
+from tests.support.requirements import require_program
 
 PRODUCTION = EXAMPLES / "production"
 sys.path.insert(0, str(PRODUCTION))
@@ -105,13 +104,7 @@ def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
 @pytest.fixture
 def promtool() -> str:
     """Prometheus' own checker."""
-    program = shutil.which("promtool")
-    if program is None:
-        missing = "the alert rules are checked by promtool (Debian: prometheus): install it, then run again"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing, pytrace=False)
-        pytest.skip(missing)
-    return program
+    return require_program("the check of the alert rules", "prometheus", "promtool")
 
 
 def run(*command: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -66,3 +68,29 @@ def test_every_public_name_is_there(name: str) -> None:
 def test_the_version_is_a_version() -> None:
     """That of the installed package; the test of the packages compares it with the file's name."""
     assert re.fullmatch(r"\d+\.\d+\.\d+([a-z]+\d+)?(\.dev\d+)?", arroyo_sync.__version__)
+
+
+def test_the_names_that_are_loaded_late_are_those_that_a_type_checker_sees() -> None:
+    """Each from the same module; and every public name but the version is one of them."""
+    seen = {
+        name.name: node.module
+        for node in ast.walk(ast.parse(inspect.getsource(arroyo_sync)))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("arroyo_sync.")
+        for name in node.names
+    }
+    assert seen == {name: f"arroyo_sync.{module}" for name, module in arroyo_sync._MODULE_OF.items()}
+    assert {*seen, "__version__"} == set(arroyo_sync.__all__)
+    assert set(arroyo_sync.__all__) <= set(dir(arroyo_sync))
+
+
+def test_the_package_alone_loads_no_kafka_client() -> None:
+    """Else Ctrl-C while it loads is a traceback."""
+    script = "import sys, arroyo_sync.__main__; print([each for each in sys.modules if each.startswith('confluent')])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    """As for any module."""
+    with pytest.raises(AttributeError, match="module 'arroyo_sync' has no attribute 'CommitLog'"):
+        arroyo_sync.CommitLog  # type: ignore[attr-defined]  # noqa: B018

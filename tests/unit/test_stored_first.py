@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from tests.support import postgresql
 from tests.support.programs import EXAMPLES, Program
 
 SUMMARY = r"^ *(with the gate|without it): (\d+) looked up, (\d+) not there yet$"
@@ -33,6 +39,38 @@ def test_the_gated_follower_never_misses_a_row(tmp_path: Path) -> None:
         assert (events > 0, misses) == (True, 0)
         assert counts(program.text)["without it"][1] > 0
         assert "Traceback" not in program.text
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Of a PostgreSQL of the test's own."""
+    missing = postgresql.what_to_install()
+    if missing is not None:
+        pytest.skip(f"the example's rows in PostgreSQL: {missing}")
+    with postgresql.running() as address:
+        yield address
+
+
+def test_the_gated_follower_never_misses_a_row_of_postgresql(tmp_path: Path, address: str) -> None:
+    """Neither in a database that is a server; and the table is dropped at the end."""
+    arguments = (str(EXAMPLES / "stored_first.py"), "--seconds", "2", "--postgresql")
+    with Program(tmp_path, *arguments, address) as program:
+        assert program.exit_status() == 0, program.text
+        events, misses = counts(program.text)["with the gate"]
+        assert (events > 0, misses) == (True, 0)
+        assert counts(program.text)["without it"][1] > 0
+    psycopg: Any = importlib.import_module("psycopg")
+    with psycopg.connect(address) as connection:
+        assert connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall() == []
+
+
+def test_a_postgresql_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """As is a driver that isn't."""
+    arguments = (str(EXAMPLES / "stored_first.py"), "--postgresql", f"postgresql:///events?host={tmp_path}")
+    with Program(tmp_path, *arguments) as program:
+        assert program.exit_status() == 2
+        assert program.text.count("\n") == 1
+        assert program.text.startswith(("--postgresql: ", "PostgreSQL needs its driver"))
 
 
 def test_a_gate_that_does_not_hold_is_noticed(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.client_settings import make_client, reader_settings, servers_of
 from arroyo_sync.leaders.commit_log.batch_decoder import MAX_PARTITIONS, BatchDecoder
-from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity
+from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.offset_source import OffsetSource
@@ -97,6 +97,7 @@ class CommitLogConsumer(OffsetSource):
             self._offsets.retain_topic,
             self._set_ready,
             self._stopping,
+            BrokerDoubts(self._log_asker, topic.name, clock),
         )
         self._recent_start = (
             RecentStart(
@@ -147,9 +148,9 @@ class CommitLogConsumer(OffsetSource):
             lag=self._reader.lag,
             newest_timestamp_ms=decoder.newest_timestamp_ms,
             from_the_future=decoder.from_the_future,
+            groups_reported=self._offsets.reported,
             groups_seen=decoder.contents.groups,
             is_foreign=decoder.contents.is_foreign,
-            logs_silence=True,
         )
 
     def _missing(self) -> str:

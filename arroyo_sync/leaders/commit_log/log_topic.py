@@ -1,23 +1,27 @@
 """What the brokers tell of the commit-log topic: its partitions, where they begin and end, and whether it is the same.
 
-Threads: for the reading thread. `TopicIdentity` never blocks; the others block for at most their ``timeout``.
+Threads: for the reading thread. The classes never block; the functions block for at most their ``timeout``.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
 
 logger = logging.getLogger(__name__)
 
 IDENTITY_TIMEOUT_SECONDS = 5.0
+
+DOUBT_SECONDS = 1.0
+"""How often the brokers are asked while it is in doubt whether all of them answer, and for how long."""
 
 LATEST_TIMESTAMP = -1
 """In place of a time in a ListOffsets request: the end (Kafka's protocol guide)."""
@@ -121,3 +125,47 @@ class TopicIdentity:
     def _hear(self, answers: Mapping[str, str | KafkaError]) -> None:
         """Called by the asker, on any thread."""
         self._answers.append(answers[self._topic])
+
+
+class BrokerDoubts:
+    """Asks the log's brokers, after an error of the client, until all of them answer.
+
+    The asker says which of them don't, and that they do again. The client's word isn't enough: librdkafka says that all
+    brokers are down whenever it happens to be connected to none (as after idle connections were closed, with texts such
+    as "0/2 brokers are down"), and never that they are back.
+
+    :param asker: asks the commit log's cluster.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, asker: Asker, topic: str, clock: Callable[[], float]) -> None:
+        self._asker = asker
+        self._topic = topic
+        self._clock = clock
+        self._is_raised = False
+        self._ask_at = 0.0
+        self._asked: frozenset[int] = frozenset()
+        # Of the newest question; added to by the threads that answer.
+        self._answered: set[int] = set()
+
+    def add(self) -> None:
+        """The client told of an error."""
+        self._is_raised = True
+
+    def ask(self, partitions: Collection[int]) -> None:
+        """Ask about these partitions, if there is a doubt and it is time to."""
+        now = self._clock()
+        if not self._is_raised or now < self._ask_at:
+            return
+        if self._asked and self._asked <= self._answered:
+            self._is_raised, self._asked = False, frozenset()
+            return
+        self._ask_at = now + DOUBT_SECONDS
+        self._asked, self._answered = frozenset(partitions), set()
+        answered = self._answered
+
+        def note(answers: Mapping[PartitionKey, int | KafkaError]) -> None:
+            answered.update(partition for (_, partition), end in answers.items() if not isinstance(end, KafkaError))
+
+        if partitions:
+            self._asker.ask_end_offsets([(self._topic, each) for each in partitions], DOUBT_SECONDS, note)

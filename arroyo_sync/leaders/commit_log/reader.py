@@ -10,8 +10,9 @@ Guarantees
       and in bytes.
 
 Failures
-    Restarting brokers, elections and lost connections are logged, and it goes on. Failed authentication, missing
-    permission, a topic that doesn't exist or was deleted, and fatal errors come out of `CommitLogReader.run`.
+    Restarting brokers, elections and lost connections are ridden out; brokers that don't answer are told of, and that
+    they do again. Failed authentication, missing permission, a topic that doesn't exist or was deleted, and fatal
+    errors come out of `CommitLogReader.run`.
 
 Threads
     Everything runs on the reading thread, but for what says that any thread may call it. The consumer is used by no
@@ -31,6 +32,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from arroyo_sync.core.errors import CommitLogMissing
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
+from arroyo_sync.kafka.broker_watch import PATIENCE_SECONDS
 from arroyo_sync.kafka.client_settings import metadata_refresh_seconds, servers_of
 from arroyo_sync.kafka.errors import (
     POSITION_IS_GONE,
@@ -38,11 +40,18 @@ from arroyo_sync.kafka.errors import (
     ClientErrors,
     is_fatal,
     is_fatal_for_reading,
+    log_no_answer,
     no_broker_answered,
 )
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
-from arroyo_sync.leaders.commit_log.log_topic import TopicIdentity, ask_spans, ask_starts, list_partitions
+from arroyo_sync.leaders.commit_log.log_topic import (
+    BrokerDoubts,
+    TopicIdentity,
+    ask_spans,
+    ask_starts,
+    list_partitions,
+)
 from arroyo_sync.leaders.commit_log.replay import ReplayLog
 from arroyo_sync.leaders.commit_report import CommitReport
 
@@ -87,6 +96,7 @@ class CommitLogReader:
     :param retain_topic: drops what was read about any other data topic.
     :param set_ready: opens and shuts the gate.
     :param stopping: ends `run`.
+    :param doubts: asks the brokers after an error.
     """
 
     def __init__(
@@ -98,6 +108,7 @@ class CommitLogReader:
         retain_topic: Callable[[str], None],
         set_ready: Callable[[bool], None],
         stopping: Event,
+        doubts: BrokerDoubts,
     ) -> None:
         self._settings = settings
         self._topic = settings.topic
@@ -108,6 +119,7 @@ class CommitLogReader:
         self._retain_topic = retain_topic
         self._set_ready = set_ready
         self._stopping = stopping
+        self._doubts = doubts
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, settings.clock)
         self._reads_all = settings.start == "all"
         self._must_read_all = Event()
@@ -129,8 +141,7 @@ class CommitLogReader:
     def on_error(self, error: KafkaError) -> None:
         """Called by librdkafka, within ``poll``, for an error that isn't about one partition."""
         self._errors.add(error)
-        if not is_fatal(error) and self._throttle.should_log(error.code()):
-            logger.warning("Commit log %s: %s. It is tried again", self._topic, error.str())
+        self._doubts.add()
 
     def run(self, consumer: Consumer, identity: TopicIdentity) -> None:
         """Read until ``stopping`` is set, or the topic turns out to have been deleted and created again.
@@ -175,6 +186,7 @@ class CommitLogReader:
         if first is not None:
             self._process(consumer, identity, [first, *consumer.consume(self._batch_size(first), 0)])
         self._errors.raise_fatal()
+        self._doubts.ask(self._partitions.positions)
         if self._must_read_all.is_set():
             self._must_read_all.clear()
             self._forget(consumer, list(self._partitions.positions))
@@ -203,8 +215,10 @@ class CommitLogReader:
         """Block until a broker lists the topic's partitions. Empty: it is to stop."""
         settings = self._settings
         servers = servers_of(settings.configuration)
-        deadline = self._clock() + settings.connect_timeout
+        began = self._clock()
+        deadline = began + settings.connect_timeout
         missing_answers = 0
+        is_told = False
         while not self._stopping.is_set():
             try:
                 partitions = list_partitions(consumer, self._topic, ASK_TIMEOUT_SECONDS)
@@ -213,9 +227,15 @@ class CommitLogReader:
                 self._errors.raise_fatal(error)
                 reason = self._errors.reason(error.args[0])
                 self._waits_for = f"an answer of {servers}: {reason.str()}"
-                if self._clock() < deadline:
-                    continue
-                raise no_broker_answered(settings.configuration, settings.connect_timeout, reason) from error
+                if self._clock() >= deadline:
+                    raise no_broker_answered(settings.configuration, settings.connect_timeout, reason) from error
+                if not is_told and self._clock() - began >= PATIENCE_SECONDS:
+                    is_told = True
+                    log_no_answer(f"Commit log {self._topic}", settings.configuration, reason)
+                continue
+            if is_told:
+                is_told = False
+                logger.warning("Commit log %s: %s answers now", self._topic, servers)
             if partitions:
                 return partitions
             missing_answers += 1
@@ -239,8 +259,7 @@ class CommitLogReader:
         except KafkaException as error:
             if is_fatal(error.args[0]):
                 raise
-            if self._throttle.should_log("metadata"):
-                logger.warning("Commit log %s: can't look for added partitions: %s", self._topic, error)
+            self._doubts.add()
             return
         if partitions:
             self._missing_since = None

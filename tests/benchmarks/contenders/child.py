@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.contenders.recorder import StampedRecorder, TimedRecorder
+from tests.benchmarks.contenders.recorder import MappedRecorder, Recorder, StampedRecorder, TimedRecorder
 
 CHECK_EVERY_SECONDS = 0.02
 """How often the command thread looks whether all is delivered: rarely enough to cost the main thread nothing."""
@@ -57,8 +57,12 @@ class Contender(ABC):
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
-        recorder = TimedRecorder if config["record"] == "times" else StampedRecorder
-        self.recorder = recorder(config["capacity"])
+        self.recorder: Recorder
+        if config["record"] == "mapped":
+            self.recorder = MappedRecorder(config["capacity"], Path(config["out"]))
+        else:
+            recorder = TimedRecorder if config["record"] == "times" else StampedRecorder
+            self.recorder = recorder(config["capacity"])
 
     @abstractmethod
     def run(self) -> None:

@@ -25,8 +25,9 @@ from arroyo.types import BrokerValue, Commit, FilteredPayload, Message, Partitio
 from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory, tune_interpreter
 from arroyo_sync.gate.interpreter import GC_THRESHOLDS, SWITCH_INTERVAL_SECONDS
 from tests.benchmarks.contenders.child import Contender, emit, main
-from tests.benchmarks.contenders.recorder import TimedRecorder
+from tests.benchmarks.contenders.recorder import Recorder
 from tests.benchmarks.contenders.statistics import Statistics
+from tests.benchmarks.contenders.traffic import Traffic
 
 Work = Callable[[bytes], object]
 """What the follower does with a payload."""
@@ -96,7 +97,7 @@ class CollectorWatch:
 class Follower(ProcessingStrategy[FilteredPayload | KafkaPayload]):
     """Notes each delivery and hands it on."""
 
-    def __init__(self, recorder: TimedRecorder, work: Work | None, next_step: ProcessingStrategy[Any]) -> None:
+    def __init__(self, recorder: Recorder, work: Work | None, next_step: ProcessingStrategy[Any]) -> None:
         self._record = recorder.record
         self._work = work
         self._next_step = next_step
@@ -130,7 +131,7 @@ class Follower(ProcessingStrategy[FilteredPayload | KafkaPayload]):
 class FollowerFactory(ProcessingStrategyFactory[KafkaPayload]):
     """Makes a `Follower`, and tells of the assignment."""
 
-    def __init__(self, recorder: TimedRecorder, work: Work | None, on_assigned: Callable[[int], None]) -> None:
+    def __init__(self, recorder: Recorder, work: Work | None, on_assigned: Callable[[int], None]) -> None:
         self._recorder = recorder
         self._work = work
         self._on_assigned = on_assigned
@@ -152,6 +153,9 @@ class Pipeline(Contender):
         for piece in config.get("pieces", ()):
             PIECES[piece]()
         self._collector = CollectorWatch() if config.get("watch_collector") else None
+        self._traffic = Traffic()
+        if config.get("traffic"):
+            self._traffic.install()
         self._statistics = Statistics(self._position) if config.get("statistics") else None
         reports = self._statistics.settings() if self._statistics else {}
         follower = FollowerFactory(self.recorder, work(config), lambda partitions: emit("ready", partitions=partitions))
@@ -171,6 +175,7 @@ class Pipeline(Contender):
                 "bootstrap.servers": self.config["bootstrap_servers"],
                 "group.id": self.config["group_id"],
                 "auto.offset.reset": "earliest",
+                **self.config["consumer"],
                 **reports,
             }
         )
@@ -190,6 +195,7 @@ class Pipeline(Contender):
             {"bootstrap.servers": self.config["bootstrap_servers"]},
             topic=Topic(self.config["commit_log_topic"]),
             groups=set(self.config["leader_groups"]),
+            start=self.config.get("start", "all"),
         )
         return SynchronizedStrategyFactory(follower, commit_log)
 
@@ -200,7 +206,10 @@ class Pipeline(Contender):
     def details(self) -> dict[str, object]:
         """See `Contender`."""
         statistics = self._statistics.snapshot() if self._statistics else {}
-        return statistics | (self._collector.totals() if self._collector else {})
+        collector = self._collector.totals() if self._collector else {}
+        traffic = self.config.get("traffic")
+        sent = {"traffic": self._traffic.snapshot(traffic)} if traffic else {}
+        return {**statistics, **collector, **sent}
 
     def _position(self) -> int:
         return sum(self._consumer.tell().values())

@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.requirements import require_program
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -16,7 +18,10 @@ class Certificate:
 
 
 class Authority:
-    """Makes certificates in ``directory`` that are trusted by whoever trusts `Authority.root`."""
+    """Makes certificates in ``directory`` that are trusted by whoever trusts `Authority.root`.
+
+    Without ``openssl`` the test is skipped.
+    """
 
     def __init__(self, directory: Path, name: str) -> None:
         self._directory = directory
@@ -44,4 +49,5 @@ class Authority:
 
 
 def _openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
+    openssl = require_program("a broker with certificates", "openssl", "openssl")
+    subprocess.run([openssl, *arguments], check=True, capture_output=True, timeout=60)

@@ -27,6 +27,7 @@ from types import TracebackType
 
 from confluent_kafka.admin import ClusterMetadata
 
+from tests.integration.cluster import class_archive
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.broker import Broker, PortTaken, free_ports
 from tests.integration.cluster.guard import Guard
@@ -35,6 +36,8 @@ from tests.integration.cluster.settings import CONTROLLER, PLAINTEXT, Node, serv
 
 PORT_ATTEMPTS = 5
 FORMAT_TIMEOUT_SECONDS = 60.0
+LONG_LIVED = "-XX:TieredStopAtLevel=4"
+"""The JVM option for a broker that is measured or runs for long. From the slow compiler a short test gains nothing."""
 
 
 class KafkaCluster(Kafka):
@@ -48,6 +51,7 @@ class KafkaCluster(Kafka):
     :param heap_mb: of each broker, in MiB.
     :param jvm_options: further options of each JVM, such as ``-Dlog4j2.level=INFO`` for a full log.
     :param environment: further variables for each JVM.
+    :param shares_classes: start from the archive of classes, which is made first if it isn't there.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class KafkaCluster(Kafka):
         jvm_options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         start_timeout: float = 60.0,
+        shares_classes: bool = True,
     ) -> None:
         super().__init__("")
         self.brokers: list[Broker] = []
@@ -74,11 +79,13 @@ class KafkaCluster(Kafka):
             f"-Xmx{heap_mb}m",
             "-XX:+UseSerialGC",
             "-XX:-UsePerfData",
+            "-XX:TieredStopAtLevel=1",  # see LONG_LIVED
             "-Dlog4j2.level=WARN",
             *jvm_options,
         ]
         self._environment = {**os.environ, **(environment or {})}
         self._start_timeout = start_timeout
+        self._shares_classes = shares_classes
         self._nodes: list[Node] = []
         self._guard: Guard | None = None
 
@@ -104,6 +111,9 @@ class KafkaCluster(Kafka):
         if missing is not None:
             raise RuntimeError(missing)
         jars = fetch()
+        if self._shares_classes:
+            self._jvm_options += class_archive.options(jars, Path(str(java())), run_a_broker)
+            self._shares_classes = False  # once is enough, if it is started again
         for _ in range(PORT_ATTEMPTS - 1):
             with suppress(PortTaken):
                 return self._start(jars)
@@ -210,3 +220,10 @@ class KafkaCluster(Kafka):
             environment=self._environment,
             guard=guard,
         )
+
+
+def run_a_broker(jvm_options: Sequence[str]) -> None:
+    """Start one and let it end in peace, without the archive of classes."""
+    with KafkaCluster(jvm_options=jvm_options, shares_classes=False) as cluster:
+        cluster.create_topic("events", partitions=1)
+        cluster.brokers[0].stop()

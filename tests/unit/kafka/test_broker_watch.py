@@ -41,7 +41,7 @@ def test_a_broker_that_is_away_and_comes_back_gives_one_line_each(fixture: Fixtu
     assert fixture.lines(away) == []
     (line,) = fixture.lines(away, away, after_seconds=PATIENCE_SECONDS)
     assert line == (
-        "The brokers don't answer about events[0], events[1], so what is published of them can't be checked: "
+        "The brokers don't answer about events[0], events[1], so nothing new is learnt of them: "
         "the broker didn't answer in time. They are asked again, and other partitions go on"
     )
     assert fixture.lines(away, after_seconds=10 * LOG_INTERVAL_SECONDS) == []

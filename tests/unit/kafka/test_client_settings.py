@@ -66,8 +66,9 @@ def test_a_client_that_is_never_polled_has_nothing_to_tell(make: Any) -> None:
 
 
 def test_an_administrators_client_has_no_consumers_settings() -> None:
-    """It would warn of each."""
+    """It would warn of each, but for the one that keeps it from creating topics."""
     assert admin_settings(ARROYO).keys() == {
+        "allow.auto.create.topics",
         "log_level",
         "socket.timeout.ms",
         "bootstrap.servers",

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from arroyo_sync.core.source import HighWatermarks
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
-from arroyo_sync.kafka.asker import Asker, LastEndOffsets
+from arroyo_sync.kafka.asker import ENDS_AT_ONCE, Asker, LastEndOffsets
 
 FIRST, SECOND = ("events", 0), ("events", 1)
 
@@ -40,9 +40,11 @@ class Brokers:
     def __init__(self) -> None:
         self.answers: dict[PartitionKey, int | KafkaError] = {}
         self.waiting: list[OnAnswer] = []
+        self.asked: list[list[PartitionKey]] = []
 
     def ask_end_offsets(self, partitions: Collection[PartitionKey], timeout: float, on_answer: OnAnswer) -> None:
         self.waiting.append(on_answer)
+        self.asked.append(list(partitions))
         for key in partitions:
             if key in self.answers:
                 on_answer({key: self.answers[key]})
@@ -78,3 +80,16 @@ def test_a_broker_that_is_silent_or_fails_leaves_what_it_said_last() -> None:
     assert ends.ask([FIRST, SECOND], 0.0) == {FIRST: 10, SECOND: 20}
     assert ends.ask([SECOND], 0.0) == {SECOND: 20}
     assert ends.ask([FIRST, SECOND], 0.0) == {SECOND: 20}
+
+
+def test_many_partitions_take_turns() -> None:
+    """So that a question costs the same however many there are; each has its turn, and keeps its answer meanwhile."""
+    brokers = Brokers()
+    ends = LastEndOffsets(cast(Asker, brokers))
+    keys = [("events", index) for index in range(2 * ENDS_AT_ONCE + 50)]
+    brokers.answers = dict.fromkeys(keys, 7)
+    known = [len(ends.ask(keys, 0.0)) for _ in range(3)]
+    assert known == [ENDS_AT_ONCE, 2 * ENDS_AT_ONCE, len(keys)]
+    assert [len(asked) for asked in brokers.asked] == [ENDS_AT_ONCE] * 3
+    ends.ask(keys[:10], 0.0)
+    assert brokers.asked[-1] == keys[:10]

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 from confluent_kafka import KafkaError, Producer
+from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.cluster_client import ClusterClient
+from arroyo_sync.kafka.errors import TOPIC_IS_GONE
 
 TIMEOUT_SECONDS = 30.0
 
@@ -40,3 +43,28 @@ def test_where_a_topic_ends_is_told_though_no_controller_describes_it(servers: s
     finally:
         asker.stop(TIMEOUT_SECONDS)
     assert ends[0] == 1
+
+
+def test_where_partitions_end_is_asked_without_the_controller(servers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any broker tells who leads them: one that waits for a controller would delay what is released at the start."""
+    described: list[object] = []
+    monkeypatch.setattr(ClusterClient, "describe", lambda *arguments: described.append(arguments))
+    asker = Asker({"bootstrap.servers": servers, "log_level": 0}, lambda error: None)
+    try:
+        assert asker.end_offsets([("log", 0)], TIMEOUT_SECONDS) == {("log", 0): 1}
+    finally:
+        asker.stop(TIMEOUT_SECONDS)
+    assert described == []
+
+
+def test_a_question_about_a_topic_that_is_not_there_does_not_create_it(servers: str) -> None:
+    """These brokers create it unless the client forbids that, which it does whatever the user's settings say."""
+    settings: dict[str, str | int | float | bool] = {"bootstrap.servers": servers, "log_level": 0}
+    asker = Asker({**settings, "allow.auto.create.topics": True}, lambda error: None)
+    try:
+        answer = asker.end_offsets([("missing", 0)], TIMEOUT_SECONDS)[("missing", 0)]
+        assert isinstance(answer, KafkaError)
+        assert answer.code() in TOPIC_IS_GONE
+    finally:
+        asker.stop(TIMEOUT_SECONDS)
+    assert "missing" not in AdminClient(settings).list_topics(timeout=TIMEOUT_SECONDS).topics

@@ -670,6 +670,36 @@ def test_published_shows_what_every_group_said_last() -> None:
     assert fixture.offsets.published()[KEY]["a"][:3] == (10, 1234, NOW)
 
 
+def test_published_shows_the_partitions_that_are_asked_about() -> None:
+    """For a look that costs what it looks at: assigned or not."""
+    fixture = Fixture()
+    fixture.assign(KEY)
+    fixture.publish(10)
+    fixture.publish(20, key=OTHER)
+    assert list(fixture.offsets.published()) == [KEY]
+    assert list(fixture.offsets.published([OTHER, ("events", 9)])) == [OTHER]
+    assert fixture.offsets.published([]) == {}
+
+
+def test_rejected_names_the_assigned_partitions_with_what_published_shows_as_rejected() -> None:
+    """Until the group publishes another offset, or the partition is revoked."""
+    fixture = Fixture()
+    fixture.assign(KEY, OTHER)
+    fixture.publish(10)
+    fixture.publish(5, key=OTHER)
+    fixture.ask(5)
+    fixture.ask(5, OTHER)
+    assert fixture.offsets.rejected() == [KEY]
+    assert [key for key, by_group in fixture.offsets.published().items() if by_group["g"].rejected] == [KEY]
+    fixture.publish(4)
+    assert fixture.offsets.rejected() == []
+    fixture.publish(10)
+    fixture.ask(5)
+    assert fixture.offsets.rejected() == [KEY]
+    fixture.offsets.revoke([KEY])
+    assert fixture.offsets.rejected() == []
+
+
 def test_silent_names_the_assigned_partitions_of_which_a_group_said_nothing() -> None:
     """A tombstone is as good as silence."""
     fixture = Fixture("a", "b")
@@ -677,7 +707,19 @@ def test_silent_names_the_assigned_partitions_of_which_a_group_said_nothing() ->
     fixture.publish(10, "a")
     fixture.publish(None, "a", OTHER)
     assert (fixture.offsets.partitions_unknown("a"), fixture.offsets.partitions_unknown("b")) == ([OTHER], [KEY, OTHER])
-    assert (fixture.offsets.has_reported("a"), fixture.offsets.has_reported("b")) == (True, False)
+    assert fixture.offsets.reported == {"a"}
+
+
+def test_a_group_that_published_stays_known_as_one_but_not_for_another_topic() -> None:
+    """Its name is right, whatever was forgotten since; what it said of another topic says nothing about this one."""
+    fixture = Fixture("a", "b")
+    fixture.publish(10, "a")
+    fixture.publish(10, "b", ("another", 0))
+    fixture.offsets.forget([KEY])
+    assert fixture.offsets.reported == {"a", "b"}
+    fixture.publish(10, "a")
+    fixture.offsets.retain_topic(KEY[0])
+    assert fixture.offsets.reported == {"a"}
 
 
 def test_forgotten_partitions_are_unknown_and_no_longer_in_doubt() -> None:

@@ -15,7 +15,7 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManag
 from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.verifier import INTERVAL_SECONDS, REFRESH_SECONDS, OnLogEnds, Verifier
+from arroyo_sync.leaders.verifier import INTERVAL_SECONDS, REFRESH_SECONDS, REFRESHED_AT_ONCE, OnLogEnds, Verifier
 from tests.support.fakes import Clock
 
 FIRST, SECOND = ("events", 0), ("events", 1)
@@ -138,6 +138,42 @@ def test_all_assigned_partitions_are_asked_about_now_and_then() -> None:
     fixture.clock.now += REFRESH_SECONDS
     fixture.verifier.ask()
     assert fixture.brokers.questions == [{FIRST, SECOND}]
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(2 * REFRESHED_AT_ONCE + 1, id="many"),
+        pytest.param(40 * REFRESHED_AT_ONCE, id="so many that each turn takes more"),
+    ],
+)
+def test_many_assigned_partitions_are_asked_about_in_turns(count: int) -> None:
+    """One turn a second, however often it is woken; each partition once before the next round begins."""
+    fixture = Fixture()
+    keys = [("events", index) for index in range(count)]
+    fixture.read(*keys)
+    fixture.clock.now += REFRESH_SECONDS
+    for _ in range(int(REFRESH_SECONDS / INTERVAL_SECONDS)):
+        fixture.verifier.ask()
+        fixture.verifier.ask()
+        fixture.clock.now += INTERVAL_SECONDS
+    asked = fixture.brokers.questions
+    assert sorted(key for question in asked for key in question) == keys
+    assert max(map(len, asked)) <= max(REFRESHED_AT_ONCE, -(-count * INTERVAL_SECONDS // REFRESH_SECONDS))
+
+
+def test_a_revoked_partition_loses_its_turn() -> None:
+    """Others keep theirs."""
+    fixture = Fixture()
+    keys = [("events", index) for index in range(2 * REFRESHED_AT_ONCE)]
+    fixture.read(*keys)
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.verifier.ask()
+    fixture.offsets.revoke(keys[-2:])
+    fixture.verifier.revoke(keys[-2:])
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert fixture.brokers.questions == [set(keys[:REFRESHED_AT_ONCE]), set(keys[REFRESHED_AT_ONCE:-2])]
 
 
 def test_all_partitions_with_a_pending_offset_are_in_one_question() -> None:

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.observe.grade import Grade, Verdict
-from arroyo_sync.observe.problems import REMINDER_SECONDS, Problem, ProblemKind, ProblemReporter, find_problems
+from arroyo_sync.observe.problems import (
+    REMINDER_SECONDS,
+    SHOWN_GROUPS,
+    SILENCE_SECONDS,
+    Problem,
+    ProblemKind,
+    ProblemReporter,
+    find_problems,
+)
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
-from arroyo_sync.observe.verdict import Limits
+from arroyo_sync.observe.waits import Limits
 
 LIMITS = Limits(stalled_after=300.0, waiting_after=15.0)
 
@@ -30,8 +40,10 @@ NOTHING = Snapshot(0.0, ())
 KIND = ProblemKind
 
 
-def problems_of(*verdicts: Verdict, snapshot: Snapshot = NOTHING, replaying: float = 0.0) -> list[Problem]:
-    return find_problems(snapshot, verdicts, LIMITS, replaying)
+def problems_of(
+    *verdicts: Verdict, snapshot: Snapshot = NOTHING, replaying: float = 0.0, ready: float = 0.0
+) -> list[Problem]:
+    return find_problems(snapshot, verdicts, LIMITS, replaying_seconds=replaying, ready_seconds=ready)
 
 
 def test_all_partitions_that_wait_for_one_group_are_one_problem() -> None:
@@ -69,6 +81,39 @@ def test_a_group_that_never_reported_is_a_problem_of_its_own_before_and_after_it
         assert problem.cause == (KIND.NEVER_REPORTED, "events", "typo")
         assert "Is the group's name right" in problem.advice
     assert problems_of(verdict(3, 14.0, "typo", None, Grade.UNKNOWN), snapshot=SILENT) == []
+
+
+def seen_by(**statistics: Any) -> str:
+    """What is said of a silent group where the source knows this."""
+    snapshot = replace(SILENT, source=SourceStatistics(ready=True, alive=True, **statistics))
+    (problem,) = problems_of(verdict(3, 15.0, "typo", None, Grade.UNKNOWN), snapshot=snapshot)
+    (idle,) = problems_of(snapshot=snapshot, ready=SILENCE_SECONDS)
+    assert problem.advice == idle.advice
+    return problem.advice.partition("Is the group's name right")[0]
+
+
+def test_silence_says_who_does_publish() -> None:
+    """A wrong name is seen at once beside the right ones, and a wrong commit log by what it holds."""
+    assert seen_by() == ""
+    assert seen_by(groups_seen=()) == "Nobody has published anything on the commit log. "
+    assert seen_by(groups_seen=("writers", "indexers")) == "Groups seen on the commit log: 'indexers', 'writers'. "
+    many = seen_by(groups_seen=[f"g{index:02}" for index in range(SHOWN_GROUPS + 2)])
+    assert many.endswith("'g08', 'g09' and 2 more. ")
+    assert "was another topic's name given?" in seen_by(groups_seen=(), is_foreign=True)
+
+
+def test_a_silent_group_that_nobody_waits_for_has_a_minute() -> None:
+    """It may have nothing to do yet, and a leader without heartbeats then publishes nothing."""
+    assert problems_of(snapshot=SILENT, ready=SILENCE_SECONDS - 1) == []
+    (problem,) = problems_of(snapshot=SILENT, ready=SILENCE_SECONDS)
+    assert problem.cause == (KIND.SILENT, "events", "typo")
+
+
+def test_nobody_is_silent_before_the_replay_is_over() -> None:
+    """What the group published may not have been read yet."""
+    replaying = replace(SILENT, source=SourceStatistics(ready=False, alive=True))
+    waiting = verdict(3, 15.0, "typo", None, Grade.UNKNOWN)
+    assert problems_of(waiting, snapshot=replaying, replaying=100.0) == []
 
 
 def test_a_wait_is_a_problem_and_one_with_the_stall_of_the_same_group() -> None:
@@ -139,38 +184,45 @@ def teller() -> Teller:
 def test_a_problem_is_told_when_it_begins_and_not_at_every_look(teller: Teller) -> None:
     """Also when it grows: the cause is the same."""
     for problem in (FIRST, FIRST, GROWN):
-        teller.bulletin.update([problem], ASSIGNED)
+        teller.bulletin.update([problem], lambda: ASSIGNED)
     assert teller.told == [FIRST]
 
 
 def test_a_problem_that_lasts_is_told_again_after_the_reminder_interval(teller: Teller) -> None:
     """With what is known then."""
-    teller.bulletin.update([FIRST], ASSIGNED)
+    teller.bulletin.update([FIRST], lambda: ASSIGNED)
     teller.now = REMINDER_SECONDS
-    teller.bulletin.update([GROWN], ASSIGNED)
+    teller.bulletin.update([GROWN], lambda: ASSIGNED)
     assert teller.told == [FIRST, GROWN]
 
 
 def test_a_problem_that_comes_and_goes_is_told_once_in_the_interval(teller: Teller) -> None:
     """Flapping makes no flood."""
     for problems in ([FIRST], [], [FIRST], [], [FIRST]):
-        teller.bulletin.update(problems, ASSIGNED)
+        teller.bulletin.update(problems, lambda: ASSIGNED)
     assert teller.told == [FIRST]
 
 
 def test_another_cause_is_told_at_once(teller: Teller) -> None:
     """The limit is each cause's own."""
-    teller.bulletin.update([FIRST], ASSIGNED)
-    teller.bulletin.update([FIRST, OTHER], ASSIGNED)
+    teller.bulletin.update([FIRST], lambda: ASSIGNED)
+    teller.bulletin.update([FIRST, OTHER], lambda: ASSIGNED)
     assert teller.told == [FIRST, OTHER]
 
 
-def test_silence_that_the_source_logs_is_not_logged_again(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
-    """It is told in every other way."""
-    silent = problems_of(verdict(3, 15.0, "typo", None, Grade.UNKNOWN), snapshot=SILENT)
-    source = SourceStatistics(ready=True, alive=True, logs_silence=True)
-    teller.bulletin.update(silent, Snapshot(0.0, (), source=source))
-    assert (len(teller.told), caplog.messages) == (1, [])
+def test_silence_is_a_line_at_first_and_an_event_once_messages_wait_for_the_group(
+    teller: Teller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One voice: the second line takes the place of the first, and one says that it is over."""
+    silent = problems_of(snapshot=SILENT, ready=60.0)
+    waited_for = problems_of(verdict(3, 15.0, "typo", None, Grade.UNKNOWN), snapshot=SILENT, ready=70.0)
+    for problems in (silent, silent, waited_for, waited_for, []):
+        teller.bulletin.update(problems, lambda: ASSIGNED)
+    assert [problem.kind for problem in teller.told] == [KIND.NEVER_REPORTED]
+    first, second, third = caplog.messages
+    assert first.startswith("group 'typo' has published nothing of events so far. ")
+    assert second.startswith("events[3] has stood still for 15 s at 5: 100 messages wait for group 'typo', ")
+    assert third.startswith("Over: events[3] has stood still for 15 s")
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
@@ -182,10 +234,10 @@ def test_the_end_of_a_problem_is_one_log_line_at_the_same_level(
 ) -> None:
     """As loud as its beginning. Neither is an error: Sentry would make it a second event."""
     caplog.set_level(logging.INFO, logger="arroyo_sync.observe.problems")
-    teller.bulletin.update([FIRST], ASSIGNED)
-    teller.bulletin.update([GROWN, OTHER], ASSIGNED)
-    teller.bulletin.update([OTHER], ASSIGNED)
-    teller.bulletin.update([OTHER], ASSIGNED)
+    teller.bulletin.update([FIRST], lambda: ASSIGNED)
+    teller.bulletin.update([GROWN, OTHER], lambda: ASSIGNED)
+    teller.bulletin.update([OTHER], lambda: ASSIGNED)
+    teller.bulletin.update([OTHER], lambda: ASSIGNED)
     assert lines(caplog) == [
         ("WARNING", "events[3] stands still"),
         ("WARNING", "events[5] stands still"),
@@ -196,7 +248,7 @@ def test_the_end_of_a_problem_is_one_log_line_at_the_same_level(
 def test_the_end_of_what_was_not_told_is_not_told(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
     """A problem that flaps within the reminder's interval is told once, and its first end."""
     for problems in ([FIRST], [], [FIRST], []):
-        teller.bulletin.update(problems, ASSIGNED)
+        teller.bulletin.update(problems, lambda: ASSIGNED)
     assert lines(caplog) == [("WARNING", "events[3] stands still"), ("WARNING", "Over: events[3] stands still")]
 
 
@@ -206,7 +258,7 @@ def test_a_wait_is_a_log_line_and_no_event_and_its_stall_does_not_end_it(
     """Waiting, then standing still, then over: three lines and one event."""
     waiting = Problem(KIND.WAITING, "events[3] waits", "events", (3,), "writers")
     for problems in ([waiting], [FIRST], []):
-        teller.bulletin.update(problems, ASSIGNED)
+        teller.bulletin.update(problems, lambda: ASSIGNED)
     assert teller.told == [FIRST]
     assert [message for _, message in lines(caplog)] == [
         "events[3] waits",
@@ -217,6 +269,6 @@ def test_a_wait_is_a_log_line_and_no_event_and_its_stall_does_not_end_it(
 
 def test_what_another_member_has_now_is_not_said_to_be_over(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
     """Nobody here can know."""
-    teller.bulletin.update([FIRST], ASSIGNED)
-    teller.bulletin.update([], NOTHING)
+    teller.bulletin.update([FIRST], lambda: ASSIGNED)
+    teller.bulletin.update([], lambda: NOTHING)
     assert lines(caplog)[1] == ("WARNING", "No longer assigned here: events[3] stands still")

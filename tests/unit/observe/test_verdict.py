@@ -9,7 +9,8 @@ from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.observe.grade import Grade, Verdict, worst, worst_first
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
-from arroyo_sync.observe.verdict import NO_WAITS, Limits, evaluate, proven_since
+from arroyo_sync.observe.verdict import evaluate, proven_since
+from arroyo_sync.observe.waits import NO_WAITS, Limits
 
 LIMITS = Limits(stalled_after=300.0, waiting_after=15.0)
 OK, WAITING, STALLED, UNKNOWN = Grade.OK, Grade.WAITING, Grade.STALLED, Grade.UNKNOWN

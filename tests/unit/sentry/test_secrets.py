@@ -1,12 +1,16 @@
-"""Whatever takes Kafka settings sees to it, before anything can fail, that no Sentry event shows a password."""
+"""Whatever takes Kafka settings sees to it, before anything can fail, that nothing sent to Sentry shows a password."""
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Callable, Iterator
 
 import pytest
 import sentry_sdk
+from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import Topic
+from confluent_kafka import Consumer
 from sentry_sdk.scope import global_event_processors
 
 from arroyo_sync import (
@@ -16,7 +20,10 @@ from arroyo_sync import (
     PublishCommitLog,
     SynchronizedStrategyFactory,
 )
-from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.errors import ConfigurationError, SourceDied
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.kafka.client_settings import make_client
+from arroyo_sync.sentry import PublishSpans
 from arroyo_sync.status.command import main
 from arroyo_sync.testing import ManualSource
 from tests.support.hostile import Steps, local_producer
@@ -91,3 +98,98 @@ def test_the_status_command_sends_no_password(
     sentry_sdk.capture_event({"extra": {"settings": settings, "text": repr(settings), "pairs": [*settings.items()]}})
     assert "somebody" in transport.everything
     assert SECRET not in transport.everything
+
+
+LOGGER = logging.getLogger("arroyo_sync.observe.problems")
+SETTINGS = f"the settings are sasl.password={SECRET}"
+RECORDS: dict[str, Callable[[], None]] = {
+    "in the text": lambda: LOGGER.warning(SETTINGS),
+    "in an argument": lambda: LOGGER.warning("the settings are %s", {"sasl.password": SECRET}),
+    "in an argument's repr": lambda: LOGGER.warning("%s is in the way", Opaque()),
+    "in named arguments": lambda: LOGGER.warning(
+        "the settings are %(settings)s", {"settings": f"ssl.key.pem={SECRET}"}
+    ),
+    "in an exception": lambda: LOGGER.warning("it failed", exc_info=RuntimeError(f"sasl.password={SECRET}")),
+    "in librdkafka's words": lambda: LOGGER.warning(
+        "%s", f"Failed to acquire SASL OAUTHBEARER token: Unrecognized sasl.oauthbearer.config beginning at: {SECRET} x"
+    ),
+}
+
+
+class Opaque:
+    """Such as an error: a handler shows its text, and Sentry's logs its repr."""
+
+    def __str__(self) -> str:
+        return "something"
+
+    def __repr__(self) -> str:
+        return f"Opaque({{'sasl.password': '{SECRET}'}})"
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_what_the_package_logs_is_without_secrets_wherever_it_goes(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The log, a breadcrumb of a later event, and Sentry's logs, for which the SDK has no processor of events."""
+    SynchronizedStrategyFactory(Steps(), ManualSource(), monitor_interval=None)
+    with sentry(enable_logs=True) as transport:
+        RECORDS[name]()
+        sentry_sdk.capture_message("later")
+        assert len(transport.logs) == 1
+        assert len(transport.events[-1]["breadcrumbs"]["values"]) == 1
+        assert SECRET not in transport.everything
+    assert len(caplog.records) == 1
+    assert SECRET not in caplog.text
+
+
+def test_what_is_no_secret_is_logged_as_it_was_given() -> None:
+    """With its template and arguments, by which Sentry groups."""
+    SynchronizedStrategyFactory(Steps(), ManualSource(), monitor_interval=None)
+    with sentry(enable_logs=True) as transport:
+        LOGGER.warning("%s of %d", "one", 2)
+        (log,) = transport.logs
+    assert log["body"] == "one of 2"
+    assert log["attributes"]["sentry.message.template"]["value"] == "%s of %d"
+
+
+def test_a_source_that_dies_of_its_settings_shows_none_of_them(caplog: pytest.LogCaptureFixture) -> None:
+    """librdkafka shows what it can't read of sasl.oauthbearer.config: in the log, in the error, in Sentry."""
+    settings = {
+        "bootstrap.servers": "127.0.0.1:1",
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanisms": "OAUTHBEARER",
+        "enable.sasl.oauthbearer.unsecure.jwt": True,
+        "sasl.oauthbearer.config": f"{SECRET} principal=somebody",
+    }
+    with sentry(enable_logs=True) as transport:
+        source = CommitLogConsumer(settings, topic=Topic("log"), groups=["w"])
+        source.start(SynchronizedPartitionStateManager())
+        with pytest.raises(SourceDied) as died:
+            source.wait_until_ready(60.0)
+        sentry_sdk.capture_exception(died.value)
+        source.stop(60.0)
+        assert "beginning at" in transport.everything
+        assert SECRET not in transport.everything
+    assert SECRET not in caplog.text
+
+
+def test_a_refused_setting_shows_in_neither_the_error_nor_what_it_came_from() -> None:
+    """librdkafka's own error would go along as its cause."""
+    settings = {"sasl.password": SECRET, "security.protocol": SECRET}
+    with pytest.raises(ConfigurationError, match=r"security\.protocol") as refused:
+        make_client(Consumer, {"group.id": "g", **settings})
+    assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+
+def test_spans_hold_no_settings() -> None:
+    """Of the producer that they go round: topic, key and sizes alone, also where it fails."""
+    producer = local_producer()
+    producer.get_config = lambda: {"sasl.password": SECRET}  # type: ignore[attr-defined]
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(f"sasl.password={SECRET}")
+
+    producer.produce = fail  # type: ignore[assignment,method-assign]
+    with sentry(traces_sample_rate=1.0) as transport:
+        with pytest.raises(RuntimeError):
+            PublishSpans(producer, 1.0).produce(Topic("log"), KafkaPayload(b"events:0:w", b"7", []))
+        assert len(transport.transactions) == 1
+        assert SECRET not in transport.everything

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from threading import Event
 from typing import Any, cast
 
@@ -19,10 +20,11 @@ from confluent_kafka import (
 from confluent_kafka.admin import PartitionMetadata, TopicMetadata
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
-from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.leaders.commit_log import batch_decoder
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
-from arroyo_sync.leaders.commit_log.log_topic import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, TopicIdentity
+from arroyo_sync.leaders.commit_log.log_topic import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, BrokerDoubts, TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import (
     BATCH,
     BATCH_BYTES,
@@ -102,6 +104,19 @@ class ScriptedClient:
         return 0, self.ends.get(partition.partition, -1001)
 
 
+class ScriptedAsker:
+    """Answers about those partitions that it is told to, at once."""
+
+    def __init__(self) -> None:
+        self.questions: list[list[PartitionKey]] = []
+        self.silent: set[int] = set()
+
+    def ask_end_offsets(self, partitions: list[PartitionKey], timeout: float, on_answer: Callable[[Any], None]) -> None:
+        self.questions.append(partitions)
+        timed_out = KafkaError(KafkaError._TIMED_OUT)
+        on_answer({key: timed_out if key[1] in self.silent else 7 for key in partitions})
+
+
 class NoIdentity:
     """A topic that stays the same, until a test says otherwise."""
 
@@ -124,6 +139,7 @@ class Fixture:
         self.clock = Clock()
         self.client = ScriptedClient(self.clock, partitions)
         self.identity = NoIdentity()
+        self.asker = ScriptedAsker()
         self.manager = SynchronizedPartitionStateManager()
         self.offsets = LeaderOffsets(["g"])
         self.offsets.attach(self.manager)
@@ -148,6 +164,7 @@ class Fixture:
             self.offsets.retain_topic,
             self.set_ready,
             self.stopping,
+            BrokerDoubts(cast(Asker, self.asker), TOPIC, self.clock),
         )
         self.consumer = cast(Consumer, self.client)
 
@@ -347,6 +364,54 @@ def test_brokers_that_never_answer_end_it_after_the_timeout() -> None:
     with pytest.raises(BrokersUnreachable, match="no broker of kafka:9092 answered within 30 s: connection refused"):
         fixture.run(1)
     assert 30.0 <= fixture.clock.now - began < 35.0
+
+
+def test_brokers_that_do_not_answer_at_the_start_are_told_of_and_that_they_do(caplog: pytest.LogCaptureFixture) -> None:
+    """A line each; a moment without an answer is none."""
+    fixture = Fixture()
+    attempts = iter([None] * 2)
+    fixture.client.metadata_error = KafkaException(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+    poll = fixture.client.poll
+
+    def answer_later(timeout: float) -> Message | None:
+        if next(attempts, 0) == 0:
+            fixture.client.metadata_error = None
+        return poll(timeout)
+
+    fixture.client.poll = answer_later  # type: ignore[method-assign]
+    fixture.run(1)
+    assert [line for line in caplog.messages if "answer" in line] == [
+        "Commit log log: no broker of kafka:9092 answers: connection refused. It is tried again",
+        "Commit log log: kafka:9092 answers now",
+    ]
+
+
+def test_an_error_of_the_client_is_a_question_to_the_brokers_and_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    """librdkafka calls brokers "down" to which it isn't connected; the asker tells of those that don't answer."""
+    fixture = Fixture((0, 1))
+    fixture.run(1)
+    asker = fixture.asker
+    asker.silent = {1}
+    for _ in range(3):
+        fixture.reader.on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN, "0/2 brokers are down"))
+    fixture.stopping.clear()
+
+    def seconds(count: int) -> int:
+        """How many questions it asks in so many seconds."""
+        asker.questions.clear()
+        for _ in range(count):
+            fixture.step()
+            fixture.clock.now += 1.0
+        return len(asker.questions)
+
+    assert seconds(5) == 5
+    assert asker.questions[0] == [("log", 0), ("log", 1)]
+    asker.silent = set()
+    assert seconds(5) == 1
+    assert seconds(5) == 0
+    fixture.reader.on_error(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+    assert seconds(5) == 1
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def test_brokers_that_are_lost_later_are_waited_for() -> None:

@@ -1,4 +1,4 @@
-"""``scale``: what the gate costs with 1 to 1,000 partitions and 1 to 10 leader groups, in process, with no broker.
+"""What single calls of the gate cost with 1 to 10,000 partitions and 1 to 10 leader groups, in process, with no broker.
 
 Three costs, in microseconds: of ``submit`` of a released message, of ``poll`` when no remote offset has moved, and of
 one remote offset that moves, from the leader's statement through the gate's ``poll`` to the one message it releases.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -18,69 +18,29 @@ from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing.strategies.noop import Noop
 from arroyo.types import BrokerValue, Message, Partition, Topic
 
-from arroyo_sync import HighWatermarks, RemoteOffsetSource, SynchronizedPartitionStateManager, SynchronizedStrategy
-from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.leaders.commit_report import CommitReport
-from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync import SynchronizedPartitionStateManager, SynchronizedStrategy
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.numbers import summarise
+from tests.benchmarks.scenarios.scale.source import FAR, BookkeepingSource
 
 TOPIC = Topic("events")
-PARTITIONS = (1, 10, 100, 1_000)
-GROUPS = (1, 3, 10)
-FAR = 10**9
+PARTITIONS = (1, 100, 1_000, 10_000)
+GROUPS = (1, 10)
 CHUNK = 100
 """So many calls are timed together, and the median over the chunks counts: other programs share the machine."""
 
 
-class _Source(RemoteOffsetSource):
-    """The reader's bookkeeping without its Kafka."""
-
-    def __init__(self, groups: int) -> None:
-        self.leaders = LeaderOffsets(f"group-{number}" for number in range(groups))
-        self.leaders.enable()
-        self._log_offset = 0
-
-    @property
-    def unverified(self) -> Mapping[PartitionKey, int]:
-        return self.leaders.unverified
-
-    def start(self, manager: SynchronizedPartitionStateManager) -> None:
-        self.leaders.attach(manager)
-
-    def check(self) -> None:
-        pass
-
-    def stop(self, timeout: float) -> None:
-        pass
-
-    def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
-        self.leaders.assign(positions)
-
-    def revoke(self, partitions: Collection[PartitionKey]) -> None:
-        self.leaders.revoke(partitions)
-
-    def received(self, topic: str, partition: int, next_offset: int) -> None:
-        self.leaders.received((topic, partition), next_offset)
-
-    def publish(self, group: str, partition: int, offset: int) -> None:
-        """One commit record."""
-        self._log_offset += 1
-        report = CommitReport((TOPIC.name, partition), group, offset, 1, 0, self._log_offset)
-        self.leaders.apply([report], 0.0)
-
-
-def run(bench: Bench) -> dict[str, Any]:
+def measure_calls(bench: Bench) -> list[dict[str, Any]]:
     """The three costs for every number of partitions and groups, the median and spread over the repetitions."""
     costs: dict[tuple[int, int], list[dict[str, float]]] = {}
-    for repetition in range(bench.repetitions):
-        for partitions in PARTITIONS:
+    for repetition in range(bench.pick(1, 3)):
+        for partitions in bench.pick((1_000,), PARTITIONS):
             for groups in GROUPS:
                 bench.progress(f"repetition {repetition + 1}: {partitions} partitions, {groups} groups")
                 with _no_collection():
                     measured = _measure(partitions, groups, bench.pick(2_000, 20_000))
                 costs.setdefault((partitions, groups), []).append(measured)
-    points = [
+    return [
         {
             "partitions": partitions,
             "groups": groups,
@@ -88,21 +48,18 @@ def run(bench: Bench) -> dict[str, Any]:
         }
         for (partitions, groups), mine in costs.items()
     ]
-    return {"cases": {"points": points}, "summary": {}}
 
 
 def _measure(partitions: int, groups: int, rounds: int) -> dict[str, float]:
     manager = SynchronizedPartitionStateManager()
-    source = _Source(groups)
+    source = BookkeepingSource([f"group-{number}" for number in range(groups)], TOPIC.name)
     source.start(manager)
     keys = [Partition(TOPIC, index) for index in range(partitions)]
     source.assign({(TOPIC.name, index): 0 for index in range(partitions)}, None)
     gate: SynchronizedStrategy[Any] = SynchronizedStrategy(Noop(), manager, source, dict.fromkeys(keys, 0))
     # All groups but the first are far ahead, so that every record of the first one moves the remote offset.
     for group in source.leaders.groups[1:]:
-        for index in range(partitions):
-            source.publish(group, index, FAR)
-            source.received(TOPIC.name, index, FAR)
+        source.publish(group, [(index, FAR) for index in range(partitions)])
     offsets = [0] * partitions
 
     def message(index: int) -> Message[KafkaPayload]:
@@ -117,13 +74,11 @@ def _measure(partitions: int, groups: int, rounds: int) -> dict[str, float]:
         gate.submit(message(index))
         gate.poll()
         begin = time.perf_counter_ns()
-        source.publish(first, index, offsets[index])
+        source.publish(first, [(index, offsets[index])])
         gate.poll()
         moving.append(time.perf_counter_ns() - begin)
 
-    for index in range(partitions):
-        source.publish(first, index, FAR)
-        source.received(TOPIC.name, index, FAR)
+    source.publish(first, [(index, FAR) for index in range(partitions)])
     gate.poll()
     batch = [message(number % partitions) for number in range(rounds)]
     submits, polls = [], []

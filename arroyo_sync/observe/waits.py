@@ -1,0 +1,114 @@
+"""How long messages have waited in each partition, from one look to the next: rules 6 to 9 of `verdict.py`.
+
+Pure. A look from inside walks all partitions by their offsets alone (`follow_waits`), which takes about a microsecond
+each, so that a snapshot is needed of those only that have waited for long.
+
+Threads: none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from arroyo_sync.core.state import PartitionKey
+
+WAITING_AFTER_SECONDS = 15.0
+"""A heartbeat and a half of a leader (`PublishCommitLog`): by then it would have said that it is alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """From when on a wait is worth saying, and a stall. Seconds."""
+
+    stalled_after: float
+    waiting_after: float = WAITING_AFTER_SECONDS
+
+
+class Wait(NamedTuple):
+    """One partition's wait, as of the last look."""
+
+    since: float
+    seen_at: float
+    """When the partition was last seen."""
+    local_offset: int
+    highest_remote: int
+    """The highest remote offset in this wait, -1 if it was never known."""
+    end: int | None = None
+    """Where the partition ended when the wait began, or when that was known first."""
+    empty_polls: int | None = None
+    """What `Snapshot.empty_polls` was at the last look."""
+    idle_at: float | None = None
+    """When the follower's consumer was last seen to ask and to get nothing."""
+
+
+Waits = Mapping[PartitionKey, Wait]
+NO_WAITS: Waits = MappingProxyType({})
+
+
+Standing = tuple[PartitionKey, int, "int | None", "int | None", bool]
+"""A partition in which messages may wait, seen from inside: its local and remote offset, the high watermark, and
+whether the gate holds messages of it. A plain tuple: there may be ten thousand of them in a second."""
+
+
+class Survey(NamedTuple):
+    """What a look from inside reads of all partitions."""
+
+    assigned: Sequence[PartitionKey]
+    standings: Collection[Standing]
+    """Those where the gate is open or holds something. In the others nothing waits."""
+    rejected: Collection[PartitionKey]
+    """Those of which a leader has published what can't be."""
+    is_known: bool
+    """Whether the source knows what was published: it is ready, and alive. Else nothing can be said of any wait."""
+    empty_polls: int | None
+    """As in a snapshot."""
+
+
+def follow_waits(survey: Survey, waits: Waits, now: float, limits: Limits) -> tuple[Waits, set[PartitionKey]]:
+    """The waits as of this survey, and which partitions have waited for so long that it is worth saying.
+
+    The waits are those that `evaluate` would return for a snapshot of everything.
+    """
+    going_on: dict[PartitionKey, Wait] = {}
+    long: set[PartitionKey] = set()
+    if survey.is_known:
+        for key, local, remote, end, has_held in survey.standings:
+            # What is released beyond the end isn't there yet, as far as that is known.
+            if has_held or (remote is not None and local < remote and (end is None or local < end)):
+                wait = going_on[key] = next_wait(waits.get(key), now, local, remote, end, survey.empty_polls, now)
+                if now - wait.since >= limits.waiting_after:
+                    long.add(key)
+    gone = waits.keys() - going_on.keys()
+    if gone:
+        gone.difference_update(survey.assigned)
+        # A partition that comes back as it was goes on waiting: a rebalance is no progress.
+        going_on.update((key, waits[key]) for key in gone if now - waits[key].seen_at < limits.stalled_after)
+    return going_on, long
+
+
+def next_wait(
+    previous: Wait | None,
+    now: float,
+    local: int,
+    remote: int | None,
+    end: int | None,
+    empty_polls: int | None,
+    proven: float,
+) -> Wait:
+    """What is left of a wait at another look.
+
+    :param proven: since when it is proven that there is no progress, if it didn't wait before.
+    """
+    remote = -1 if remote is None else remote
+    if previous is None:
+        return Wait(min(now, proven), now, local, remote, end, empty_polls)
+    was_open = local < previous.highest_remote
+    if local != previous.local_offset or (remote > previous.highest_remote and not was_open):
+        return Wait(now, now, local, remote, end, empty_polls)
+    is_idle = empty_polls is not None and previous.empty_polls is not None and empty_polls > previous.empty_polls
+    idle_at = now if is_idle else previous.idle_at
+    first_end = end if previous.end is None else previous.end
+    return Wait(previous.since, now, local, max(remote, previous.highest_remote), first_end, empty_polls, idle_at)
