@@ -124,7 +124,7 @@ def waits_for(partition: PartitionSnapshot) -> WaitsFor | None:
     return WaitsFor.FOLLOWER if is_open and partition.released_lag else WaitsFor.LEADER
 
 
-def proven_since(partition: PartitionSnapshot, taken_at: float) -> float | None:
+def proven_since(partition: PartitionSnapshot, taken_at: float, stands_since: float | None = None) -> float | None:
     """Since when it is proven, at the first look from outside, that the leader made no progress. Unix seconds.
 
     That is its last report, which repeats the offset at which it stands. The message that waits may have been written
@@ -132,13 +132,17 @@ def proven_since(partition: PartitionSnapshot, taken_at: float) -> float | None:
     follower nothing is proven: its commits have no time.
 
     :param taken_at: Unix seconds of the snapshot.
+    :param stands_since: when it reported that offset first, if that is known. It counts only with the time of the
+        message that waits: an idle leader repeats its offset, too.
     """
     leader = partition.blocked_by
     if waits_for(partition) is not WaitsFor.LEADER or leader is None or leader.published_at is None:
         return None
     since = min(leader.published_at, taken_at)
     written_at = None if partition.next_message is None else partition.next_message.written_at
-    return since if written_at is None or written_at > taken_at else max(since, written_at)
+    if written_at is None or written_at > taken_at:
+        return since
+    return max(since if stands_since is None else min(since, stands_since), written_at)
 
 
 def _before_any_wait(

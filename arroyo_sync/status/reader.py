@@ -32,7 +32,8 @@ from arroyo_sync.kafka.errors import ClientErrors, is_fatal_for_reading, no_brok
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.log_topic import list_partitions
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot, in_order
-from arroyo_sync.status.commit_log import LogScan
+from arroyo_sync.status.check import Reported
+from arroyo_sync.status.commit_log import LogScan, reported_since
 
 ASK_TIMEOUT_SECONDS = 1.0
 FETCH_TIMEOUT_SECONDS = 3.0
@@ -40,6 +41,8 @@ RETRY_SECONDS = 0.1
 PARTIAL_TIMEOUT_SECONDS = 10.0
 """For an answer that may be missing: the others are shown without it."""
 STOP_TIMEOUT_SECONDS = 5.0
+MAX_TAIL_RECORDS = 50_000
+"""Of the commit log, to see for how long a group has reported the same offset: about a second's work."""
 
 FETCH_SETTINGS = {
     "auto.offset.reset": "earliest",
@@ -168,10 +171,24 @@ class StatusReader:
         """The groups that have reported on the commit log of the data topic; none if there is no commit log."""
         if self._query.commit_log is None:
             return ()
-        settings = self._query.commit_log_settings or self._query.settings
-        with LogScan(settings, self._query.commit_log, self.timeout) as scan:
+        with self._log_scan(self._query.commit_log) as scan:
             records = scan.read_to_end()
             return {each.group for each in records if each.topic == self._query.topic and each.group is not None}
+
+    def reported_since(self, since: float) -> Reported:
+        """What the end of the commit log tells of how long the groups have reported the same; see `check.Reported`.
+
+        Nothing, if there is no commit log.
+
+        :param since: Unix seconds; what was written before isn't read.
+        """
+        if self._query.commit_log is None:
+            return {}
+        with self._log_scan(self._query.commit_log) as scan:
+            return reported_since(scan.read_to_end(since, MAX_TAIL_RECORDS))
+
+    def _log_scan(self, commit_log: str) -> LogScan:
+        return LogScan(self._query.commit_log_settings or self._query.settings, commit_log, self.timeout)
 
     def _make_commit_log(self) -> CommitLogConsumer | None:
         query = self._query

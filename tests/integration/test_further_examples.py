@@ -83,7 +83,7 @@ def scene(kafka: Kafka, topic_name: Callable[..., str], tmp_path: Path) -> Scene
 def test_batches_hold_only_what_the_leader_has_committed(scene: Scene) -> None:
     """Full batches, then a short one when its time is over, up to the leader's offset and not past it."""
     produce_numbered(scene.kafka.bootstrap_servers, scene.events, [0], COUNT)
-    with scene.run("batching.py", "--batch-size", "50", "--batch-seconds", "0.2") as program:
+    with scene.run("batching.py", "--batch-size", "50", "--batch-seconds", "2") as program:
         scene.publish(scene.slow, RELEASED)
         program.wait_for(rf"-{RELEASED - 1}\n")
         assert batches(program.text)[0] == (50, 0, 49)
@@ -181,18 +181,18 @@ def test_several_topics_are_followed_in_one_process(
     for topic in (events, others):
         produce_numbered(kafka.bootstrap_servers, topic, [0], COUNT)
 
-    def publish(topic: str, offset: int) -> None:
+    def publish(topic: str, group: str, offset: int) -> None:
         producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
         value = json.dumps({"offset": offset, "orig_message_ts": 0.0, "received_p99": None})
-        producer.produce(commit_log, value, f"{topic}:0:writers")
+        producer.produce(commit_log, value, f"{topic}:0:{group}")
         assert producer.flush(SECONDS) == 0
 
-    publish(events, RELEASED)
-    publish(others, COUNT)
+    publish(events, "writers", RELEASED)
+    publish(others, "other-writers", COUNT)
     group = topic_name("follower")
-    arguments = ["--bootstrap-servers", kafka.bootstrap_servers, "--topic", events, "--topic", others]
+    arguments = ["--bootstrap-servers", kafka.bootstrap_servers, "--follow", f"{events}=writers"]
+    arguments += ["--follow", f"{others}=other-writers"]
     arguments += ["--consumer-group", group, "--synchronize-commit-log-topic", commit_log]
-    arguments += ["--synchronize-commit-group", "writers"]
     with Program(tmp_path, str(EXAMPLES / "several_topics.py"), *arguments) as program:
         program.wait_for(f"{events}:0:{RELEASED - 1} ")
         program.wait_for(f"{others}:0:{COUNT - 1} ")

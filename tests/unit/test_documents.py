@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import README
+from tests.support.programs import ROOT, anchors_of
 
-ROOT = README.parent
 PATTERNS = ("*.md", ".github/*.md", "arroyo_sync/*.md", "examples/**/*.md", "tests/README.md", "tests/mutation/*.md")
 DOCUMENTS = [path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
 
@@ -24,6 +23,18 @@ def links(text: str) -> list[str]:
 def test_what_a_document_links_to_is_there(document: Path) -> None:
     """A file or a folder, seen from the document."""
     missing = [link for link in links(document.read_text()) if not (document.parent / link.partition("#")[0]).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_links_to_has_that_heading(document: Path) -> None:
+    """Of the same document, or of another one."""
+    missing = []
+    for link in links(document.read_text()):
+        file, _, heading = link.partition("#")
+        target = document.parent / file if file else document
+        if heading and heading not in anchors_of(target.read_text()):
+            missing.append(link)
     assert missing == []
 
 
