@@ -62,9 +62,14 @@ class Case(NamedTuple):
     def label(self) -> str:
         return f"{self.contender}, {self.start}" if self.contender == "gated" else self.contender
 
+    @property
+    def is_gated(self) -> bool:
+        """Whether it is this project's gate, whose silence is held against bare's."""
+        return self.contender in ("gated", "plain")
+
 
 BARE, RECENT = Case("bare", "eager"), Case("gated", "eager", "recent")
-ALL_OF_EAGER = [BARE, Case("gated", "eager"), RECENT, Case("peer", "eager")]
+ALL_OF_EAGER = [BARE, Case("gated", "eager"), RECENT, Case("plain", "eager"), Case("peer", "eager")]
 ALL_OF_KIP848 = [Case("bare", "KIP-848"), Case("gated", "KIP-848"), Case("gated", "KIP-848", "recent")]
 
 
@@ -106,7 +111,7 @@ def compare(found: dict[Case, dict[str, list[float | None]]]) -> dict[str, Any]:
         bare = found[Case("bare", case.protocol)]
         for event, seconds in by_event.items():
             entry: dict[str, Any] = {"silent_seconds": summarise(seconds)}
-            if case.contender == "gated":
+            if case.is_gated:
                 differences = [
                     None if a is None or b is None else a - b for a, b in zip(seconds, bare[event], strict=True)
                 ]

@@ -41,7 +41,7 @@ def runs(bench: Bench) -> list[Tailing]:
 
 
 def _runs(bench: Bench, rate: int) -> Tailing:
-    seconds = bench.pick({0.01: 0.6, 0.1: 0.8}, {0.01: 2.0, 0.1: 2.5, 1.0: 5.1})
+    seconds = bench.pick({0.01: 0.6, 0.1: 0.8}, {0.01: 2.0, 0.1: 2.0, 1.0: 4.1})
     contenders = [name for name in CONTENDERS if not bench.quick or name != "unwrapped"]
     plan = [(0.05, WARM_UP_SECONDS), *seconds.items()]
     made: dict[str, list[Run | None]] = {name: [] for name in contenders}
