@@ -57,7 +57,7 @@ def _tailing(bench: Bench, seconds: float) -> dict[str, Any]:
     speeds: dict[str, list[float | None]] = {case: [] for case in CASES}
     latencies: dict[str, list[dict[str, Any] | None]] = {case: [] for case in CASES}
     plan = [(INTERVAL_SECONDS, WARM_UP_SECONDS), (INTERVAL_SECONDS, seconds)]
-    for _, case in bench.alternating(list(CASES), SELDOM):
+    for _, case in bench.alternating(list(CASES), SELDOM, bench.pick(1, 4)):
         topic = bench.create_topic("independence", PARTITIONS)
         made = bench.attempt(
             f"independence, tailing, {case}",
@@ -99,7 +99,7 @@ def _latency_of_others(run: Run) -> dict[str, Any]:
 def _far_ahead(bench: Bench, messages: int) -> dict[str, Any]:
     data = bench.load("independence", PARTITIONS, messages, b"x" * 200)
     speeds: dict[str, list[float | None]] = {case: [] for case in CASES}
-    for _, case in bench.alternating(list(CASES), SELDOM, FAR_AHEAD_REPETITIONS):
+    for _, case in bench.alternating(list(CASES), SELDOM, bench.pick(1, FAR_AHEAD_REPETITIONS)):
         made = bench.attempt(
             f"independence, far ahead, {case}",
             lambda c=CASES[case]: bench.catch_up(c[0], data, stopped=c[1]),  # type: ignore[misc]
