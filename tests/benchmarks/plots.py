@@ -17,7 +17,9 @@ from tests.benchmarks.numbers import CURVE_POINTS
 COLOURS = {
     "floor": "#7f7f7f",
     "bare": "#4c78a8",
+    "busy_floor": "#404040",
     "gated": "#2a9d4a",
+    "plain": "#8e5bb5",
     "unwrapped": "#e6a817",
     "peer_bare": "#c9a0a0",
     "peer": "#c0392b",
@@ -25,7 +27,9 @@ COLOURS = {
 LABELS = {
     "floor": "floor: bare consumer of the commit log",
     "bare": "Arroyo without a gate",
+    "busy_floor": "busy floor: the same beside a pipeline",
     "gated": "arroyo-sync",
+    "plain": "arroyo-sync, the README's lines alone",
     "unwrapped": "arroyo-sync without flow control",
     "peer_bare": "Arroyo 0.2.2 without a gate",
     "peer": "SynchronizedConsumer (Arroyo 0.2.2)",
@@ -116,6 +120,39 @@ def throughput_bars(cases: Mapping[str, Any]) -> Figure:
         axis.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
         axis.grid(axis="y", visible=False)
     figure.suptitle("catching up, the leaders far ahead", fontsize=10)
+    return figure
+
+
+def cpu_bars(cases: Mapping[str, Any]) -> Figure:
+    """CPU time a message while tailing, a group of bars each rate and interval, with whiskers as above."""
+    tailing = {name.removeprefix("tailing, "): case for name, case in cases.items() if name.startswith("tailing, ")}
+    names = [name for name in COLOURS if all(name in case for case in tailing.values())]
+    figure = Figure(figsize=(9.5, 3.2), layout="constrained")
+    axis = figure.subplots()
+    width = 0.8 / max(1, len(names))
+    for place, name in enumerate(names):
+        costs = [(at, case[name]["cpu_us_per_message"]) for at, case in enumerate(tailing.values())]
+        known = [
+            (at + (place - len(names) / 2 + 0.5) * width, cost) for at, cost in costs if cost["median"] is not None
+        ]
+        whiskers = [
+            [cost["median"] - cost["low"] for _, cost in known],
+            [cost["high"] - cost["median"] for _, cost in known],
+        ]
+        axis.bar(
+            [at for at, _ in known],
+            [cost["median"] for _, cost in known],
+            width,
+            yerr=whiskers,
+            color=COLOURS[name],
+            ecolor="#333333",
+            capsize=2,
+            label=LABELS[name],
+        )
+    axis.set_xticks(range(len(tailing)), list(tailing))
+    axis.set_ylabel("CPU, us a message")
+    axis.grid(axis="x", visible=False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
@@ -214,6 +251,7 @@ PICTURES = {
     "release_latency": latency_curves,
     "idle_release": latency_curves,
     "catch_up": throughput_bars,
+    "overhead": cpu_bars,
     "scale": scale_curves,
     "restart": restart_bars,
 }

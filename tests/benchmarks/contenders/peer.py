@@ -1,8 +1,10 @@
 """The peer: Arroyo 0.2.2, the last release with ``SynchronizedConsumer``, run in an environment of its own.
 
-``peer`` is its ``StreamProcessor`` over its ``SynchronizedConsumer``, ``peer_bare`` the same without the latter. Its
-processor commits whenever the strategy says so, and each commit waits for the broker, so the follower does it once a
-second, as today's Arroyo would.
+``peer`` is its ``StreamProcessor`` over its ``SynchronizedConsumer``, ``peer_bare`` the same without the latter, both
+with the librdkafka settings that this project's README names; ``peer_defaults`` is ``peer`` with librdkafka's own.
+
+Its processor commits whenever the strategy says so, and each commit waits for the broker, so the follower does it once
+a second, as today's Arroyo would.
 
 The peer crashes where its commit log isn't empty at the start: that is mended, see below, so that it can be restarted.
 """
@@ -101,7 +103,7 @@ class Peer(Contender):
         self._consumer = consumer = KafkaConsumer(
             {**common, "group.id": config["group_id"], **config["consumer"], **own_settings}
         )
-        if config["contender"] == "peer":
+        if config["contender"] != "peer_bare":
             from arroyo.synchronized import SynchronizedConsumer
 
             # It sets this only after its thread has started, which crashes where a record is read before that.
