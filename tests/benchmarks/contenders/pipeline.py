@@ -152,10 +152,10 @@ class Pipeline(Contender):
         config = self.config
         for piece in config.get("pieces", ()):
             PIECES[piece]()
+        self._collector = CollectorWatch() if config.get("watch_collector") else None
         self._traffic = Traffic()
         if config.get("traffic"):
             self._traffic.install()
-        self._collector = CollectorWatch() if config.get("watch_collector") else None
         self._statistics = Statistics(self._position) if config.get("statistics") else None
         reports = self._statistics.settings() if self._statistics else {}
         follower = FollowerFactory(self.recorder, work(config), lambda partitions: emit("ready", partitions=partitions))
@@ -175,6 +175,7 @@ class Pipeline(Contender):
                 "bootstrap.servers": self.config["bootstrap_servers"],
                 "group.id": self.config["group_id"],
                 "auto.offset.reset": "earliest",
+                **self.config["consumer"],
                 **reports,
             }
         )
@@ -204,12 +205,11 @@ class Pipeline(Contender):
 
     def details(self) -> dict[str, object]:
         """See `Contender`."""
-        counts = self._statistics.snapshot() if self._statistics else {}
-        if self._collector:
-            counts |= self._collector.totals()
-        if self.config.get("traffic"):
-            counts["traffic"] = self._traffic.snapshot(self.config["traffic"])
-        return counts
+        statistics = self._statistics.snapshot() if self._statistics else {}
+        collector = self._collector.totals() if self._collector else {}
+        traffic = self.config.get("traffic")
+        sent = {"traffic": self._traffic.snapshot(traffic)} if traffic else {}
+        return {**statistics, **collector, **sent}
 
     def _position(self) -> int:
         return sum(self._consumer.tell().values())
