@@ -29,6 +29,7 @@ from arroyo_sync.core.checks import (
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.source import EndOffsetsSource, RemoteOffsetSource, SelectiveSource, check_source
 from arroyo_sync.core.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
+from arroyo_sync.gate.consumer.rebalance_protocol import refuse_old_brokers
 from arroyo_sync.gate.data_consumer import make_data_consumer
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.follower_snapshot import survey, take_snapshot
@@ -42,7 +43,6 @@ from arroyo_sync.kafka.arroyo_consumer import (
     is_kip848,
     outermost_factory,
 )
-from arroyo_sync.kafka.rebalance_protocol import refuse_old_brokers
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.observe.grade import Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts

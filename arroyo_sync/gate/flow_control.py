@@ -96,6 +96,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._pauses = Pauses(inner)
         self._start = StartPositions(inner, clock)
         self._new_topic = NewTopic(inner, manager)
+        self._is_closing = False
         self._rebalances = Rebalances(inner, self._pauses, self._start)
         self._resume_offsets = self._rebalances.resume_offsets
         self.empty_polls = 0
@@ -255,13 +256,22 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._inner.unsubscribe()
 
     def close(self, timeout: float | None = None) -> None:
-        """Close the inner consumer, then stop the source."""
+        """Close the inner consumer, then stop the source.
+
+        If the topic was created anew, it may take some seconds to commit where the group begins. Called again
+        meanwhile, by another thread or a signal handler, it ends that.
+        """
+        if self._is_closing:
+            self._new_topic.give_up()
+            return
+        self._is_closing = True
         if self._before_close is not None:
             self._before_close()
-        self._new_topic.commit_beginnings()
         try:
+            self._new_topic.commit_beginnings()
             self._inner.close(timeout)
         finally:
+            self._is_closing = False
             if self._after_close is not None:
                 self._after_close()
 

@@ -3,13 +3,15 @@
 Guarantees
     - Answers are partial: each partition or topic has its value or its own `KafkaError`. A broker that is down costs
       its own partitions an answer and delays no other's; a group's coordinator that is down costs that group alone.
-    - Every question is answered, at the latest soon after its timeout, also when the asker is stopped meanwhile.
+    - Every question is answered, at the latest soon after its timeout, also when the asker is stopped meanwhile. A
+      look-up by time may take longer; no other question waits for it.
     - Ends are high watermarks (``read_uncommitted``): a leader that reads uncommitted messages may rightly be past the
       last stable offset. Of commits the last stable one counts, so that a transaction that hangs hides nothing.
     - The administrator's client makes no request to a group's coordinator: a coordinator that goes away during such a
       request may abort the whole process (librdkafka issue 4605).
     - The constructor connects to nothing and starts nothing. The first question makes the administrator's client, the
-      first question about a group makes that group's consumer and thread. `Asker.stop` leaves none of them behind.
+      first look-up by time another one, the first question about a group that group's consumer and thread. `Asker.stop`
+      leaves none of them behind.
 
 Threads
     Any thread may call anything. What is named ``ask_...`` returns at once; its callback is called on the client's own
@@ -33,14 +35,15 @@ from confluent_kafka.admin import ListOffsetsResultInfo, OffsetSpec, TopicDescri
 
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.broker_watch import BrokerWatch
-from arroyo_sync.kafka.cluster_client import ClusterClient, OnOffsets, call
+from arroyo_sync.kafka.cluster_client import ClusterClient, call
 from arroyo_sync.kafka.committed_offsets import GroupCommits
 from arroyo_sync.kafka.errors import no_answer, stopped
+from arroyo_sync.kafka.time_lookups import FoundOffset, TimeLookups, read_each
 
 LATE_ANSWER_SECONDS = 5.0
 """How long a broker may take that nobody waits for: what it tells late is there for the next time."""
 
-ENDS_AT_ONCE = 250
+ENDS_AT_ONCE = 100
 """How many partitions `LastEndOffsets` asks about in one question. An answer costs some 30 us for each."""
 
 GRACE_SECONDS = 1.0
@@ -88,7 +91,11 @@ class Asker:
         self._configuration = dict(configuration)
         self._on_error = on_error
         self._clock = clock
-        self._client = ClusterClient(self._configuration, on_error, BrokerWatch(advice, clock), clock)
+        # A watch for each, since a look-up may have no answer of a broker that answers all else.
+        self._client, lookups = (
+            ClusterClient(self._configuration, on_error, BrokerWatch(advice, clock), clock) for _ in range(2)
+        )
+        self._lookups = TimeLookups(lookups)
         # Guards what follows; written and read by any thread.
         self._lock = threading.Lock()
         self._is_stopped = False
@@ -100,44 +107,19 @@ class Asker:
         """Where the partitions end."""
         return self._wait(partitions, lambda on_answer: self.ask_end_offsets(partitions, timeout, on_answer), timeout)
 
-    def begin_offsets(
-        self, partitions: Collection[PartitionKey], timeout: float
-    ) -> dict[PartitionKey, int | KafkaError]:
-        """Where the partitions begin."""
-        return self._wait(
-            partitions,
-            lambda on_answer: self._client.ask_offsets(partitions, [_EARLIEST], timeout, _each(_offset, on_answer)),
-            timeout,
-        )
-
-    def offsets_for_time(
-        self, partitions: Collection[PartitionKey], timestamp_ms: int, timeout: float
-    ) -> dict[PartitionKey, int | KafkaError | None]:
-        """The partitions' first offsets that were written at that time or later; ``None``: there is none."""
-        specs = [OffsetSpec.for_timestamp(timestamp_ms)]
-        return self._wait(
-            partitions,
-            lambda on_answer: self._client.ask_offsets(partitions, specs, timeout, _each(_found_offset, on_answer)),
-            timeout,
-        )
-
     def ranges(
         self, partitions: Collection[PartitionKey], timeout: float
     ) -> dict[PartitionKey, PartitionRange | KafkaError]:
-        """Where the partitions begin and end, and when their first messages were written."""
-        return self._wait(partitions, lambda on_answer: self.ask_ranges(partitions, timeout, on_answer), timeout)
+        """Where the partitions begin and end. Their first messages aren't looked for."""
+        return self._wait(
+            partitions,
+            lambda on_answer: self.ask_ranges(partitions, timeout, on_answer, with_first_messages=False),
+            timeout,
+        )
 
     def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
         """The ids that the topics were given when they were created."""
         return self._wait(topics, lambda on_answer: self.ask_topic_ids(topics, timeout, on_answer), timeout)
-
-    def partitions_of(self, topic: str, timeout: float) -> list[int] | KafkaError:
-        """The topic's partitions. `kafka.errors.TOPIC_IS_GONE` has the errors that say that there is no such topic."""
-        answers: dict[str, TopicDescription | KafkaError] = self._wait(
-            [topic], lambda on_answer: self._client.describe([topic], timeout, on_answer), timeout
-        )
-        described = answers[topic]
-        return described if isinstance(described, KafkaError) else sorted(each.id for each in described.partitions)
 
     def reach(self, timeout: float) -> None:
         """Return if a broker answers at all. Blocks likewise.
@@ -164,19 +146,47 @@ class Asker:
     ) -> None:
         """Ask where the partitions end; each broker's answer comes when it has one."""
         self._client.poll()
-        self._client.ask_offsets(partitions, [_LATEST], timeout, _each(_offset, on_answer))
+        self._client.ask_offsets(partitions, [_LATEST], timeout, read_each(_offset, on_answer))
 
     def ask_ranges(
         self,
         partitions: Collection[PartitionKey],
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
+        *,
+        with_first_messages: bool = True,
     ) -> None:
-        """Ask what is there of the partitions; each broker's answer comes when it has one."""
+        """Ask what is there of the partitions; each broker's answer comes when it has one.
+
+        :param with_first_messages: whether to look up when the first ones were written, too. Then a partition's answer
+            comes when that was found.
+        """
+
+        def look_up(ranges: Mapping[PartitionKey, PartitionRange | KafkaError]) -> None:
+            # An empty one has none. What came to it meanwhile lies past its end.
+            filled = {key: each for key, each in ranges.items() if _is_filled(each)}
+            others = {key: each for key, each in ranges.items() if key not in filled}
+            if others:
+                on_answer(others)
+
+            def add(found: Mapping[PartitionKey, FoundOffset | KafkaError]) -> None:
+                on_answer({key: _with_first(filled[key], each) for key, each in found.items()})
+
+            self._lookups.ask(list(filled), 0, timeout, add)
+
         self._client.poll()
-        # The end last: a partition that was empty and got its first messages meanwhile shows none with a timestamp.
-        specs = [_EARLIEST, OffsetSpec.for_timestamp(0), _LATEST]
-        self._client.ask_offsets(partitions, specs, timeout, _each(_range, on_answer))
+        each = read_each(_range, look_up if with_first_messages else on_answer)
+        self._client.ask_offsets(partitions, [_EARLIEST, _LATEST], timeout, each)
+
+    def ask_offsets_for_time(
+        self,
+        partitions: Collection[PartitionKey],
+        timestamp_ms: int,
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, FoundOffset | KafkaError]], None],
+    ) -> None:
+        """Ask for the partitions' first offsets that were written at that time or later; see `TimeLookups`."""
+        self._lookups.ask(partitions, timestamp_ms, timeout, on_answer)
 
     def ask_topic_ends(
         self,
@@ -202,7 +212,7 @@ class Asker:
                         return
                 on_answer(ends)
 
-            self._client.ask_offsets(keys, [_LATEST], timeout / 2, _each(_offset, collect))
+            self._client.ask_offsets(keys, [_LATEST], timeout / 2, read_each(_offset, collect))
 
         # Of any broker: the controller may be down, and a mock cluster has none to ask.
         self._client.list_partitions(topic, timeout / 2, ask_ends)
@@ -253,6 +263,7 @@ class Asker:
         for commits in groups:
             commits.join(max(0.0, deadline - time.monotonic()))
         self._client.stop(max(0.0, deadline - time.monotonic()))
+        self._lookups.stop(0.0)  # nobody waits for one any more
 
     def _wait(
         self, subjects: Collection[K], ask: Callable[[Callable[[Any], None]], None], timeout: float
@@ -319,37 +330,23 @@ class LastEndOffsets:
         return (partitions[begin:] + partitions[:begin])[:ENDS_AT_ONCE]
 
 
-def _each(
-    read: Callable[[Sequence[ListOffsetsResultInfo]], V], on_answer: Callable[[Mapping[PartitionKey, Any]], None]
-) -> OnOffsets:
-    """``on_answer``, to be told of what the answers mean."""
-
-    def read_one(answers: Sequence[ListOffsetsResultInfo | KafkaError] | KafkaError) -> V | KafkaError:
-        if isinstance(answers, KafkaError):
-            return answers
-        infos: list[ListOffsetsResultInfo] = []
-        for answer in answers:
-            if isinstance(answer, KafkaError):
-                return answer
-            infos.append(answer)
-        return read(infos)
-
-    return lambda answers: on_answer({key: read_one(each) for key, each in answers.items()})
-
-
 def _offset(infos: Sequence[ListOffsetsResultInfo]) -> int | KafkaError:
     return infos[0].offset if infos[0].offset >= 0 else no_answer()
 
 
-def _found_offset(infos: Sequence[ListOffsetsResultInfo]) -> int | None:
-    return infos[0].offset if infos[0].offset >= 0 else None
-
-
 def _range(infos: Sequence[ListOffsetsResultInfo]) -> PartitionRange | KafkaError:
-    begin, first, end = infos
-    if begin.offset < 0 or end.offset < 0:
-        return no_answer()
-    return PartitionRange(begin.offset, end.offset, first.timestamp if first.offset >= 0 else None)
+    begin, end = infos
+    return no_answer() if begin.offset < 0 or end.offset < 0 else PartitionRange(begin.offset, end.offset)
+
+
+def _is_filled(each: PartitionRange | KafkaError) -> bool:
+    return not isinstance(each, KafkaError) and each.begin < each.end
+
+
+def _with_first(each: PartitionRange | KafkaError, found: FoundOffset | KafkaError) -> PartitionRange | KafkaError:
+    if isinstance(each, KafkaError) or isinstance(found, KafkaError):
+        return found if isinstance(found, KafkaError) else each
+    return each._replace(first_timestamp_ms=found.timestamp_ms)
 
 
 def _id_of(described: TopicDescription | KafkaError) -> str | KafkaError:

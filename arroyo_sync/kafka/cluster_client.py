@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 LEADERS_SECONDS = 5.0
 """After how long the leaders of a topic's partitions are asked for again, beside the next question."""
-
 FIND_SECONDS = 5.0
 """For how long at most any broker is asked who leads, since nothing can end that before."""
 
@@ -84,6 +83,7 @@ class ClusterClient:
         self._topics: dict[str, _Topic] = {}
         # Topics of which a partition got no answer: who leads it now?
         self._outdated: set[str] = set()
+        self._sought: set[str] = set()  # whose leaders are asked for at the moment
 
     def ask_offsets(
         self, partitions: Collection[PartitionKey], specs: Sequence[OffsetSpec], timeout: float, on_answer: OnOffsets
@@ -95,16 +95,21 @@ class ClusterClient:
         deadline = self._clock() + timeout
         with self._changed:
             now = self._clock()
-            to_find = {topic for topic, _ in partitions if self._is_old(topic, now)}
+            to_find = {topic for topic, _ in partitions if self._is_old(topic, now)} - self._sought
             led, unknown = self._by_leader(partitions)
         for leader_id, keys in led.items():
             self._ask_broker(leader_id, keys, specs, timeout, on_answer)
 
         def ask_the_others() -> None:
+            with self._changed:
+                self._sought -= to_find
             self._ask_found(unknown, specs, max(0.001, deadline - self._clock()), on_answer)
 
-        if unknown or to_find:
-            self._find_leaders(to_find.union(topic for topic, _ in unknown), timeout, ask_the_others)
+        to_find.update(topic for topic, _ in unknown)
+        if to_find:
+            with self._changed:
+                self._sought |= to_find
+            self._find_leaders(to_find, timeout, ask_the_others)
 
     def describe(self, topics: Collection[str], timeout: float, on_answer: OnDescribed) -> None:
         """Ask for the topics' ids, partitions and leaders. The callback is called once.

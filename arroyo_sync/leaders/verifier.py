@@ -62,6 +62,8 @@ class Brokers(Protocol):
         partitions: Collection[PartitionKey],
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
+        *,
+        with_first_messages: bool,
     ) -> None: ...
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
@@ -107,6 +109,8 @@ class Verifier:
         self._is_woken = False
         self._is_stopped = False
         self._asked_at: dict[PartitionKey, float] = {}
+        self._in_flight: set[PartitionKey] = set()
+        """Those whose first answer since trust began is on its way: a look-up by time may take long."""
         self._refreshed_at = clock()
         self._to_refresh: list[PartitionKey] = []
         self._turn_size = REFRESHED_AT_ONCE
@@ -119,12 +123,14 @@ class Verifier:
         """These may be asked about at once, since trust in them begins anew."""
         with self._condition:
             self._watched_at = float("-inf")
+            self._in_flight.difference_update(keys)
             for key in keys:
                 self._asked_at.pop(key, None)
 
     def revoke(self, keys: Collection[PartitionKey]) -> None:
         """These aren't asked about any more."""
         with self._condition:
+            self._in_flight.difference_update(keys)
             for key in keys:
                 self._asked_at.pop(key, None)
             if self._to_refresh:
@@ -192,8 +198,9 @@ class Verifier:
         unanswered = set(self._offsets.unanswered())
         wanted = unanswered.union(self._offsets.unverified_partitions())
         with self._condition:
+            wanted -= self._in_flight
             due = {key for key in wanted if now >= self._asked_at.get(key, float("-inf")) + INTERVAL_SECONDS}
-            due.update(self._next_to_refresh(now))
+            due.update(key for key in self._next_to_refresh(now) if key not in self._in_flight)
             self._asked_at.update(dict.fromkeys(due, now))
             next_at = min((self._asked_at[key] + INTERVAL_SECONDS for key in wanted), default=float("inf"))
         first, others = due & unanswered, due - unanswered
@@ -223,13 +230,20 @@ class Verifier:
     def _ask_ranges(
         self, keys: Collection[PartitionKey], question: Question, log_ends: Mapping[int, int] | None
     ) -> None:
+        is_first = log_ends is not None
+
         def apply(answers: Mapping[PartitionKey, PartitionRange | KafkaError]) -> None:
+            with self._condition:
+                self._in_flight.difference_update(answers if is_first else ())
             ranges = {key: each for key, each in answers.items() if not isinstance(each, KafkaError)}
             for truncation in self._offsets.apply_answers(ranges, question, log_ends):
                 self._log_truncation(truncation)
                 self.assign([truncation.key])
 
-        self._brokers.ask_ranges(keys, QUERY_TIMEOUT_SECONDS, self._later(apply))
+        if is_first:
+            with self._condition:
+                self._in_flight.update(keys)
+        self._brokers.ask_ranges(keys, QUERY_TIMEOUT_SECONDS, self._later(apply), with_first_messages=is_first)
 
     def _ask_committed(self, group: str, offsets: Mapping[PartitionKey, int]) -> None:
         question = self._offsets.begin_question(offsets)

@@ -21,7 +21,7 @@ from arroyo_sync.core.errors import BrokersUnreachable, TopicMissing
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import check_configuration, make_client, reader_settings, servers_of
 from arroyo_sync.kafka.errors import is_fatal
-from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, ask_spans, ask_starts, list_partitions
+from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, list_partitions
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id
 
 ASK_TIMEOUT_SECONDS = 1.0
@@ -84,7 +84,7 @@ class LogScan:
         """
         self._spans = self._connect()
         if since is not None:
-            self._spans = ask_starts(self._consumer, self._topic, self._spans, round(since * 1000), self._timeout)
+            self._spans = self._begin_at(since, self._spans)
         if at_most is not None:
             most = at_most // max(1, len(self._spans))
             self._spans = {each: OffsetRange(max(start, end - most), end) for each, (start, end) in self._spans.items()}
@@ -136,7 +136,7 @@ class LogScan:
             partitions = list_partitions(self._consumer, self._topic, ASK_TIMEOUT_SECONDS)
             if not partitions:
                 raise TopicMissing(f"topic {self._topic!r} doesn't exist at {self._servers}: is the name right?")
-            return ask_spans(self._consumer, self._topic, partitions, self._timeout)
+            return self._ask_spans(partitions)
         except KafkaException as error:
             self._consumer.poll(0)  # for `_on_error`
             reason: KafkaError = self._error or error.args[0]
@@ -147,6 +147,27 @@ class LogScan:
                     f"no broker of {self._servers} answered within {self._timeout:g} s: {reason.str()}"
                 ) from None
             return None
+
+    def _ask_spans(self, partitions: Collection[int]) -> dict[int, OffsetRange]:
+        """Where the partitions begin and end: all of them, since a list of what is on the log leaves none out."""
+        spans: dict[int, OffsetRange] = {}
+        for partition in partitions:
+            place = TopicPartition(self._topic, partition)
+            start, end = self._consumer.get_watermark_offsets(place, timeout=self._timeout)
+            spans[partition] = OffsetRange(start, end)
+        return spans
+
+    def _begin_at(self, since: float, spans: Mapping[int, OffsetRange]) -> dict[int, OffsetRange]:
+        """The spans without the records before ``since``; one without any later record begins at its end."""
+        places = [TopicPartition(self._topic, partition, round(since * 1000)) for partition in spans]
+        later: dict[int, OffsetRange] = {}
+        for found in self._consumer.offsets_for_times(places, timeout=self._timeout):
+            if found.error is not None:
+                raise KafkaException(found.error)
+            end = spans[found.partition].end
+            # -1: no record is that late. What arrived since the span was asked for lies past its end.
+            later[found.partition] = OffsetRange(end if found.offset < 0 else min(found.offset, end), end)
+        return later
 
     def _on_error(self, error: KafkaError) -> None:
         if self._error is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause

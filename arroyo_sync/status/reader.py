@@ -121,9 +121,11 @@ class StatusReader:
             self._commit_log.subscribe(self._query.topic)
             self._commit_log.start(self._manager)
             self._commit_log.wait_until_ready(self.timeout)
-        keys = [(self._query.topic, index) for index in indexes]
+        topic = self._query.topic
+        keys = [(topic, index) for index in indexes]
         commits = self._ask_commits(keys)
         published = None if self._commit_log is None else self._commit_log.published()
+        topic_id = None if published is None else self._asker.topic_ids([topic], ASK_TIMEOUT_SECONDS)[topic]
         ranges = self._asker.ranges(keys, min(self.timeout, PARTIAL_TIMEOUT_SECONDS))
         now = self._wall_clock()
         partitions = (
@@ -132,6 +134,7 @@ class StatusReader:
                 {group: of_group[key] for group, of_group in commits.items()},
                 None if published is None else published.get(key, {}),
                 ranges[key],
+                None if isinstance(topic_id, KafkaError) else topic_id,
                 now,
             )
             for key in keys
@@ -252,6 +255,7 @@ class StatusReader:
         commits: Mapping[str, int | KafkaError | None],
         published: Mapping[str, LeaderOffset] | None,
         range: PartitionRange | KafkaError,
+        topic_id: str | None,
         now: float,
     ) -> PartitionSnapshot:
         leaders = []
@@ -266,7 +270,7 @@ class StatusReader:
                 said = LeaderOffset(committed, -1, 0.0)
                 if isinstance(commit, KafkaError):
                     errors.append(f"what group {group!r} has committed: {commit.str()}")
-            leaders.append(_leader(group, said, committed, end, now))
+            leaders.append(_leader(group, said, committed, end, topic_id, now))
         offsets = [None if leader.is_rejected else leader.published_offset for leader in leaders]
         known = [offset for offset in offsets if offset is not None]
         local = commits[self._query.follower_group]
@@ -284,17 +288,19 @@ class StatusReader:
 
 
 def _leader(
-    group: str, said: LeaderOffset | None, committed: int | None, end: int | None, now: float
+    group: str, said: LeaderOffset | None, committed: int | None, end: int | None, topic_id: str | None, now: float
 ) -> LeaderSnapshot:
     if said is None or said.offset is None:
         return LeaderSnapshot(group, committed_offset=committed, has_reported=said is not None)
     published_at = said.timestamp_ms / 1000 if said.timestamp_ms >= 0 else None
+    is_earlier = None not in (topic_id, said.topic_id) and topic_id != said.topic_id
     return LeaderSnapshot(
         group,
         published_offset=said.offset,
         published_at=published_at,
         age_seconds=None if published_at is None else max(0.0, now - published_at),
         committed_offset=committed,
-        is_rejected=end is not None and said.offset > end,
+        is_rejected=is_earlier or (end is not None and said.offset > end),
+        rejected_because="of an earlier topic of that name" if is_earlier else None,
         has_reported=True,
     )

@@ -28,6 +28,7 @@ from tests.chaos.process_faults import (
 )
 from tests.chaos.topic_faults import (
     add_data_partition,
+    begin_shut,
     delete_records,
     hang_transaction,
     outgrow_topic,
@@ -62,6 +63,7 @@ FAULTS: dict[str, Fault] = {
     "commit log poisoned": Fault(poison_commit_log, 3),
     "commit-log partition added": Fault(add_log_partition, 2, needs_whole=True),
     "data partition added": Fault(add_data_partition, 2, needs_whole=True),
+    "partition begun while shut": Fault(begin_shut, 1, needs_whole=True),
     "data topic recreated": Fault(recreate_topic, 1, needs_whole=True),
     "data topic outgrown": Fault(outgrow_topic, 1, needs_whole=True, fits=_tells_topics_apart),
     "transaction hangs": Fault(hang_transaction, 2, fits=lambda each: each.data.kind == TRANSACTIONAL),

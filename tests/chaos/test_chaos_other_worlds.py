@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from random import Random
 from typing import Any, ClassVar
 
 import pytest
+from arroyo.types import Topic
 
+from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode
+from tests.chaos import rubbish
 from tests.chaos.checker import END_SECONDS, SETTLE_SECONDS, STANDS_STILL_SECONDS, judge
+from tests.chaos.faults import FAULTS
 from tests.chaos.ingredients import WORLDS, draw
 from tests.chaos.journal import PartitionBuffer
+from tests.chaos.snuba_leader import PublishAsSnuba
 from tests.chaos.tally import Tally
 from tests.chaos.test_chaos_checker import FOLLOWER, LEADER, acked, broken, done, journals, out
+from tests.support.fakes import message
 
 TRANSACTIONAL: PartitionBuffer = ["ingredients", 0.0, {"data": {"kind": "transactional"}, "followers": []}]
 COMPACTED: PartitionBuffer = ["ingredients", 0.0, {"data": {"kind": "compacted"}, "followers": []}]
@@ -227,3 +235,32 @@ def test_the_driver_waits_for_what_the_judge_would_miss(tmp_path: Any) -> None:
     assert tally.assigned == {"late", "early"}
     assert tally.missing(1, {(1, 0): 2}) == {"late": {(1, 0, 3)}, "early": {(1, 0, 2), (1, 0, 4)}}
     assert tally.missing(1, {}, still=[0]) == {"late": set(), "early": set()}
+
+
+def test_every_fault_fits_some_world_that_a_seed_draws() -> None:
+    worlds = [draw(seed) for seed in range(1, 17)]
+    assert [name for name, fault in FAULTS.items() if not any(fault.fits(each) for each in worlds)] == []
+
+
+def test_what_others_write_to_a_shared_commit_log_says_nothing_of_a_followed_group() -> None:
+    """It is of another topic or group, or it can't be read. So what it moves is a fault of the follower."""
+    random = Random(1)
+    for _ in range(2_000):
+        key, value = rubbish.foreign(random, "events", ["writer-a", "writer-b"])
+        decoded = decode(key, value, None)
+        if not isinstance(decoded, Skipped):
+            assert isinstance(decoded, CommitRecord)
+            assert decoded.topic != "events" or decoded.group not in ("writer-a", "writer-b"), (key, value)
+
+
+def test_of_a_leader_that_publishes_out_of_order_the_last_record_is_the_newest() -> None:
+    """As of Snuba's, whose threads publish: some records are older than the one before, and the end is right."""
+    published: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PublishAsSnuba, "_publish", lambda step, partition, offset, timestamp: published.append(offset))
+        step = PublishAsSnuba(lambda offsets, force=False: None, None, Topic("log"), "g")  # type: ignore[arg-type]
+        for offset in range(100):
+            step.submit(message(0, offset))
+        step.join()
+    assert published[-1] == 100
+    assert any(second < first for first, second in itertools.pairwise(published))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from random import Random
 
+from tests.chaos.fault import running
 from tests.chaos.ingredients import GROUP_OFFSETS
 from tests.chaos.world import RATE, TOPIC, World
 
@@ -15,6 +16,8 @@ LONG, SHORT = 300, 50
 OUTGROWN = 100
 """Messages a partition by which a new topic outgrows the old one before its leaders begin with it."""
 HUNG_SECONDS = (3.0, 8.0)
+BEGUN_SECONDS = 5.0
+"""By then a partition that was added is assigned: clients look for such once a second."""
 
 
 def add_data_partition(world: World, random: Random) -> None:
@@ -22,6 +25,27 @@ def add_data_partition(world: World, random: Random) -> None:
     if count < MAX_PARTITIONS:
         world.cluster.add_partitions(TOPIC, count + 1)
     world.wait(2.0)
+
+
+def begin_shut(world: World, random: Random) -> None:
+    """A partition is added while a leader group is away; followers that have begun with it are killed.
+
+    They have released nothing of it, so where they began is all that says what is to come.
+    """
+    count = len(world.questions.ends(TOPIC))
+    members, began = world.members(random.choice(list(world.leader_groups))), time.monotonic()
+    world.stop(*members)
+    if count < MAX_PARTITIONS:
+        world.cluster.add_partitions(TOPIC, count + 1)
+    world.wait(BEGUN_SECONDS)
+    world.producer.say(f"burst {SHORT}")
+    world.wait(2.0)
+    for slot in running(world, "follower"):
+        slot.kill()
+        world.hindered(slot.group, began)
+    world.wait(2.0)
+    world.start(*members)
+    world.wait(1.0)
 
 
 def recreate_topic(world: World, random: Random) -> None:

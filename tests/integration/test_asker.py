@@ -63,15 +63,27 @@ def test_partitions_tell_where_they_begin_and_end_and_when_their_first_message_w
     kafka.delete_records(topic, {1: 2})
     keys = [(topic, 0), (topic, 1), (topic, 2)]
     with asking(kafka) as asker:
-        assert asker.partitions_of(topic, TIMEOUT_SECONDS) == [0, 1, 2]
-        assert asker.begin_offsets(keys, TIMEOUT_SECONDS) == {keys[0]: 0, keys[1]: 2, keys[2]: 0}
         assert asker.ranges(keys, TIMEOUT_SECONDS) == {
+            keys[0]: (0, 5, None),
+            keys[1]: (2, 5, None),
+            keys[2]: (0, 0, None),
+        }
+        with_first = Heard()
+        asker.ask_ranges(keys, TIMEOUT_SECONDS, with_first)
+        with_first.wait_for(set(keys))
+        assert with_first.answers == {
             keys[0]: (0, 5, written_at),
             keys[1]: (2, 5, written_at),
             keys[2]: (0, 0, None),
         }
-        assert asker.offsets_for_time(keys[:2], written_at, TIMEOUT_SECONDS) == {keys[0]: 0, keys[1]: 2}
-        assert asker.offsets_for_time(keys[:2], written_at + 1, TIMEOUT_SECONDS) == {keys[0]: None, keys[1]: None}
+        found = Heard()
+        asker.ask_offsets_for_time(keys[:2], written_at, TIMEOUT_SECONDS, found)
+        found.wait_for(set(keys[:2]))
+        assert found.answers == {keys[0]: (0, written_at), keys[1]: (2, written_at)}
+        later = Heard()
+        asker.ask_offsets_for_time(keys[:2], written_at + 1, TIMEOUT_SECONDS, later)
+        later.wait_for(set(keys[:2]))
+        assert later.answers == dict.fromkeys(keys[:2], (None, None))
         ends = asker.end_offsets([keys[0], (topic, 7), (missing, 0)], TIMEOUT_SECONDS)
         assert ends[keys[0]] == 5
         for key in ((topic, 7), (missing, 0)):

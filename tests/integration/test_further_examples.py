@@ -72,7 +72,11 @@ class Scene:
         program.signal(signal.SIGTERM)
         assert program.exit_status() == 0, program.text
         assert "Traceback" not in program.text
-        assert self.kafka.committed_offsets(self.follower, self.events) == {0: committed}
+        assert self.committed() == {0: committed}
+
+    def committed(self) -> dict[int, int]:
+        """What the follower has."""
+        return self.kafka.committed_offsets(self.follower, self.events)
 
 
 @pytest.fixture
@@ -102,6 +106,7 @@ def test_a_batch_that_has_begun_is_written_at_the_end(scene: Scene) -> None:
     scene.publish(scene.slow, RELEASED)
     with scene.run("batching.py", "--batch-size", "100", "--batch-seconds", "600") as program:
         program.wait_for(r"batch of 100: 0:0-99\n")
+        wait_until(lambda: scene.committed() == {0: 100}, SECONDS, "the first batch's commit; the next one has begun")
         scene.end(program, committed=RELEASED)
     assert batches(program.text) == [(100, 0, 99), (RELEASED - 100, 100, RELEASED - 1)]
 

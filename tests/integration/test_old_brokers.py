@@ -12,7 +12,7 @@ from arroyo.processing.strategies.abstract import ProcessingStrategy, Processing
 from arroyo.types import Commit, Partition, Topic
 
 from arroyo_sync import ConfigurationError, GroupOffsetsSource, SynchronizedStrategyFactory
-from arroyo_sync.kafka.rebalance_protocol import broker_without_kip848
+from arroyo_sync.gate.consumer.rebalance_protocol import broker_without_kip848
 from tests.integration.cluster import jars
 from tests.integration.cluster.admin import Kafka
 

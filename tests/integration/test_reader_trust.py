@@ -83,10 +83,11 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> dict[PartitionKey, list[float]
         partitions: Collection[PartitionKey],
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
+        **keywords: bool,
     ) -> None:
-        for key in partitions:
-            asked[key].append(time.monotonic())
-        ask(self, partitions, timeout, on_answer)
+        for topic, partition in partitions:
+            asked[topic, partition].append(time.monotonic())
+        ask(self, partitions, timeout, on_answer, **keywords)
 
     monkeypatch.setattr(Asker, "ask_ranges", record)
     monkeypatch.setattr(verifier, "REFRESH_SECONDS", 3_600.0)

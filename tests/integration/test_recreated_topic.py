@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from arroyo.types import Topic
+from arroyo.backends.kafka import KafkaPayload
+from arroyo.processing.strategies.abstract import ProcessingStrategy
+from arroyo.processing.strategies.run_task import RunTask
+from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 from confluent_kafka import TopicCollection
 
 from arroyo_sync.core.errors import TopicRecreated
@@ -18,11 +22,13 @@ from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord,
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.followers import PROTOCOLS, Follower, consumer_settings, produce_numbered
+from tests.integration.cluster.leaders import Leader
 from tests.integration.cluster.reading import QUICK, CommitLog
 from tests.integration.cluster.waiting import wait_until
 
 TIMEOUT_SECONDS = 60.0
 LEADER = "writers"
+HANGS_AT = 423
 
 Names = Callable[..., str]
 
@@ -126,6 +132,59 @@ def test_a_leader_that_lives_through_it_is_told_from_one_that_reads_the_new_topi
         world.report(900, world.topic_id)
         follower.wait_until_received(900, TIMEOUT_SECONDS)
         assert world.offsets(follower) == list(range(900))
+
+
+class HangingLeader(Leader):
+    """A leader whose handler hangs in the message at `HANGS_AT` until it is told to go on."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.hangs, self.may_go_on = threading.Event(), threading.Event()
+        super().__init__(*arguments)
+
+    def create_with_partitions(
+        self, commit: Commit, partitions: Mapping[Partition, int]
+    ) -> ProcessingStrategy[KafkaPayload]:
+        step: ProcessingStrategy[Any] = super().create_with_partitions(commit, partitions)
+        return RunTask(self._handle, step)
+
+    def _handle(self, message: Message[KafkaPayload]) -> KafkaPayload:
+        assert isinstance(message.value, BrokerValue)
+        if message.value.offset == HANGS_AT and not self.may_go_on.is_set():
+            self.hangs.set()
+            assert self.may_go_on.wait(TIMEOUT_SECONDS)
+        return message.payload
+
+
+def test_a_leader_that_hangs_meanwhile_commits_a_message_of_the_earlier_topic(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it then reports is of that one, as its topic id says. Restarted at the new beginning, it releases all."""
+    servers = world.kafka.bootstrap_servers
+    leader_settings = consumer_settings(servers, LEADER, "eager")
+    arguments = leader_settings, world.topic, world.log.topic, {"bootstrap.servers": servers}
+    world.produce(HANGS_AT + 1)
+    leader = HangingLeader(*arguments)
+    with leader:
+        assert leader.hangs.wait(TIMEOUT_SECONDS)
+        leader.wait_for_published((0, HANGS_AT))
+        world.recreate()
+        world.produce(900)
+        with world.follower() as follower:
+            wait_until(lambda: told(caplog, str(HANGS_AT), "another topic id"), TIMEOUT_SECONDS, "its last report")
+            leader.may_go_on.set()
+            leader.wait_for_published((0, HANGS_AT + 1))
+            wait_until(
+                lambda: follower.factory.snapshot().source.impossible >= 2,  # type: ignore[union-attr]
+                TIMEOUT_SECONDS,
+                "the report of that message to be rejected",
+            )
+            assert follower.received == []
+            leader.stop()
+            world.kafka.commit_offsets(LEADER, world.topic, {0: 0})
+            with Leader(*arguments) as restarted:
+                restarted.wait_for_published((0, 900))
+                follower.wait_until_received(900, TIMEOUT_SECONDS)
+            assert world.offsets(follower) == list(range(900))
 
 
 def test_reports_are_not_outgrown_by_a_topic_that_is_empty_at_first(

@@ -54,6 +54,13 @@ def test_every_folder_of_the_tests_is_described() -> None:
     assert described == {path.parent.name for path in tests.glob("*/*.py")}
 
 
+def test_every_example_is_described() -> None:
+    """In the table of ``examples/README.md``; the runner is what they share."""
+    text = (ROOT / "examples" / "README.md").read_text()
+    described = set(re.findall(r"\[`(\w+\.py)`\]", text))
+    assert described == {path.name for path in (ROOT / "examples").glob("*.py")} - {"runner.py"}
+
+
 ARCHITECTURE = (ROOT / "arroyo_sync" / "ARCHITECTURE.md").read_text()
 
 

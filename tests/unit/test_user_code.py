@@ -45,7 +45,12 @@ class _Brokers(Asker):
         pass
 
     def ask_ranges(
-        self, partitions: Collection[PartitionKey], timeout: float, on_answer: Callable[[Any], None]
+        self,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Any], None],
+        *,
+        with_first_messages: bool = True,
     ) -> None:
         on_answer(dict.fromkeys(partitions, PartitionRange(0, 10**9, 0)))
 

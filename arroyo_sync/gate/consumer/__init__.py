@@ -1,4 +1,4 @@
-"""What the flow control does with the user's consumer: pauses, waits, rebalances, start positions, a topic made anew.
+"""What is done with the user's consumer: pauses, waits, rebalances and their protocol, start positions, a new topic.
 
 May import: core, kafka.
 """

@@ -6,15 +6,16 @@ skip all that lies before. The source notices, and makes the manager fail with `
 Guarantees
     - From then on nothing is committed but where ``auto.offset.reset`` says on the new topic (with ``error``: its
       beginning), of the partitions that this consumer has, before it is closed.
-    - That takes `TIMEOUT_SECONDS` at most, and raises nothing.
+    - That takes `TIMEOUT_SECONDS` at most, and raises nothing. `NewTopic.give_up` ends it sooner, also in a pause.
 
-Threads: the processor's thread calls everything.
+Threads: the processor's thread calls everything but `NewTopic.give_up`, which any may call, and a signal handler.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from arroyo.backends.abstract import Consumer
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 15.0
 QUERY_TIMEOUT_SECONDS = 5.0
+RETRY_SECONDS = 0.5
 
 
 class NewTopic:
@@ -39,6 +41,8 @@ class NewTopic:
     def __init__(self, inner: Consumer[Any], manager: SynchronizedPartitionStateManager) -> None:
         self._inner = inner
         self._manager = manager
+        # An event that a signal handler may set while the thread that it interrupts waits for it: a lock wouldn't do.
+        self._given_up: SimpleQueue[None] = SimpleQueue()
 
     @property
     def is_there(self) -> bool:
@@ -53,6 +57,8 @@ class NewTopic:
         deadline = time.monotonic() + TIMEOUT_SECONDS
         error: Exception | None = None
         while pending and time.monotonic() < deadline:
+            if error is not None and self._has_given_up(min(RETRY_SECONDS, deadline - time.monotonic())):
+                break
             try:
                 beginnings = {partition: self._beginning(partition) for partition in pending}
                 self._inner.stage_offsets(beginnings)
@@ -69,6 +75,18 @@ class NewTopic:
                 error,
                 ", ".join(f"{each.topic.name}[{each.index}]" for each in pending),
             )
+
+    def give_up(self) -> None:
+        """Let `commit_beginnings` try no more."""
+        self._given_up.put(None)
+
+    def _has_given_up(self, timeout: float) -> bool:
+        """Whether `give_up` was called, or is within so many seconds."""
+        try:
+            self._given_up.get(timeout=max(0.0, timeout))
+        except Empty:
+            return False
+        return True
 
     def _beginning(self, partition: Partition) -> int:
         return reset_offset(self._inner, partition, QUERY_TIMEOUT_SECONDS)

@@ -19,7 +19,7 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.client_settings import make_client, reader_settings, servers_of
 from arroyo_sync.leaders.commit_log.batch_decoder import MAX_PARTITIONS, BatchDecoder
-from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, TopicIdentity
+from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, LogSpans, TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.offset_source import OffsetSource
@@ -98,6 +98,7 @@ class CommitLogConsumer(OffsetSource):
             self._set_ready,
             self._stopping,
             BrokerDoubts(self._log_asker, topic.name, clock),
+            LogSpans(self._log_asker, topic.name),
         )
         self._recent_start = (
             RecentStart(
@@ -172,7 +173,7 @@ class CommitLogConsumer(OffsetSource):
         return f" ({self._decoder.contents})"
 
     def _read(self) -> None:
-        identity = TopicIdentity(self._log_asker, self._topic)
+        identity = TopicIdentity(self._log_asker, self._topic, self._clock)
         while not self._stopping.is_set():  # for each topic of that name a client that knows no other
             consumer = make_client(Consumer, reader_settings(self._configuration, self._reader.on_error))
             try:

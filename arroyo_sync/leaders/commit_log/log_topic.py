@@ -10,23 +10,21 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.asker import Asker, PartitionRange
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
+from arroyo_sync.kafka.time_lookups import FoundOffset
 
 logger = logging.getLogger(__name__)
 
+IDENTITY_SECONDS = 3.0
+"""How often a topic's id is asked for."""
 IDENTITY_TIMEOUT_SECONDS = 5.0
 
 DOUBT_SECONDS = 1.0
 """How often the brokers are asked while it is in doubt whether all of them answer, and for how long."""
-
-LATEST_TIMESTAMP = -1
-"""In place of a time in a ListOffsets request: the end (Kafka's protocol guide)."""
-EARLIEST_TIMESTAMP = -2
-"""The beginning."""
 
 
 class OffsetRange(NamedTuple):
@@ -51,47 +49,10 @@ def list_partitions(consumer: Consumer, topic: str, timeout: float) -> list[int]
     return sorted(metadata.partitions)
 
 
-def ask_spans(consumer: Consumer, topic: str, partitions: Collection[int], timeout: float) -> dict[int, OffsetRange]:
-    """Where the partitions begin and end now.
+class LogSpans:
+    """Asks from where to where partitions of the log are to be read, and keeps the answers until they are taken.
 
-    :raises KafkaException: not all could be asked about.
-    """
-    # The end first: what arrives in between lies past it.
-    ends = _ask(consumer, topic, dict.fromkeys(partitions, LATEST_TIMESTAMP), timeout)
-    starts = _ask(consumer, topic, dict.fromkeys(partitions, EARLIEST_TIMESTAMP), timeout)
-    return {partition: OffsetRange(starts[partition], ends[partition]) for partition in partitions}
-
-
-def ask_starts(
-    consumer: Consumer, topic: str, spans: Mapping[int, OffsetRange], timestamp_ms: int, timeout: float
-) -> dict[int, OffsetRange]:
-    """The spans without the records before ``timestamp_ms``; a span without any later record begins at its end.
-
-    :raises KafkaException: not all could be asked about.
-    """
-    found = _ask(consumer, topic, dict.fromkeys(spans, timestamp_ms), timeout)
-    # -1: no record is that late. What arrived since the span was asked for lies past its end, so the end will do.
-    return {
-        partition: OffsetRange(span.end if found[partition] < 0 else min(found[partition], span.end), span.end)
-        for partition, span in spans.items()
-    }
-
-
-def _ask(consumer: Consumer, topic: str, timestamps: Mapping[int, int], timeout: float) -> dict[int, int]:
-    answers = consumer.offsets_for_times(
-        [TopicPartition(topic, partition, timestamp) for partition, timestamp in timestamps.items()], timeout=timeout
-    )
-    for answer in answers:
-        if answer.error is not None:
-            raise KafkaException(answer.error)
-    return {answer.partition: answer.offset for answer in answers}
-
-
-class TopicIdentity:
-    """Notices that a topic was deleted and created again under the same name.
-
-    A consumer may go on in the middle of the new topic without a word: only the topic's id tells. If the brokers know
-    no ids, or don't answer, it goes unnoticed.
+    Each partition has its own answer: one whose broker is down keeps no other waiting. It never blocks.
 
     :param asker: asks the commit log's cluster.
     """
@@ -99,7 +60,104 @@ class TopicIdentity:
     def __init__(self, asker: Asker, topic: str) -> None:
         self._asker = asker
         self._topic = topic
+        # Of each partition the question that isn't answered yet.
+        self._asked: dict[int, object] = {}
+        # Those that aren't to be read from their beginning.
+        self._recent: set[int] = set()
+        # Written by the threads that answer, emptied by the reading one; a deque takes both.
+        self._answers: deque[tuple[object, int, OffsetRange | KafkaError]] = deque()
+
+    def restart(self, recent: Collection[int]) -> None:
+        """Nothing is read yet. Of these the end will do; all others are read from their beginning."""
+        self._asked.clear()
+        self._recent = set(recent)
+
+    def ask(self, partitions: Collection[int], since_ms: int, timeout: float) -> None:
+        """Ask about those whose last question was answered.
+
+        :param since_ms: where "recent" begins, Unix milliseconds.
+        """
+        self._ask(sorted(self._recent.intersection(partitions)), since_ms, timeout)
+        self._ask(sorted(set(partitions) - self._recent), None, timeout)
+
+    def forget(self, partitions: Collection[int]) -> None:
+        """These are to be read from their beginning. What was asked about them before doesn't count."""
+        self._recent.difference_update(partitions)
+        for partition in partitions:
+            self._asked.pop(partition, None)
+
+    def begin(self, partition: int, span: OffsetRange) -> int:
+        """From where on to read. "Beginning" rather than its offset, which may be deleted before it is fetched."""
+        return span.start if partition in self._recent else OFFSET_BEGINNING
+
+    def take(self) -> tuple[dict[int, OffsetRange], dict[int, KafkaError]]:
+        """What was answered since the last call: the spans, and of which partitions why there is none."""
+        spans: dict[int, OffsetRange] = {}
+        errors: dict[int, KafkaError] = {}
+        while self._answers:
+            question, partition, answer = self._answers.popleft()
+            if self._asked.get(partition) is not question:
+                continue
+            del self._asked[partition]
+            if isinstance(answer, KafkaError):
+                errors[partition] = answer
+            else:
+                spans[partition] = answer
+        return spans, errors
+
+    def _ask(self, partitions: Collection[int], since_ms: int | None, timeout: float) -> None:
+        question = object()
+        keys = [(self._topic, partition) for partition in partitions if partition not in self._asked]
+        self._asked.update((partition, question) for _, partition in keys)
+
+        def hear(key: PartitionKey, answer: OffsetRange | KafkaError) -> None:
+            self._answers.append((question, key[1], answer))
+
+        def take_ranges(answers: Mapping[PartitionKey, PartitionRange | KafkaError]) -> None:
+            spans: dict[PartitionKey, OffsetRange] = {}
+            for key, each in answers.items():
+                if isinstance(each, KafkaError):
+                    hear(key, each)
+                elif since_ms is None:
+                    hear(key, OffsetRange(each.begin, each.end))
+                else:
+                    spans[key] = OffsetRange(each.begin, each.end)
+            if since_ms is None or not spans:
+                return
+
+            def take_found(found: Mapping[PartitionKey, FoundOffset | KafkaError]) -> None:
+                for key, each in found.items():
+                    hear(key, each if isinstance(each, KafkaError) else _since(spans[key], each))
+
+            # After the end: what arrives in between lies past it, and is read.
+            self._asker.ask_offsets_for_time(list(spans), since_ms, timeout, take_found)
+
+        if keys:
+            self._asker.ask_ranges(keys, timeout, take_ranges, with_first_messages=False)
+
+
+def _since(span: OffsetRange, found: FoundOffset) -> OffsetRange:
+    """A span without any record that is late enough begins at its end."""
+    return OffsetRange(span.end if found.offset is None else min(found.offset, span.end), span.end)
+
+
+class TopicIdentity:
+    """Notices that a topic was deleted, or deleted and created again under the same name.
+
+    A consumer may go on in the middle of the new topic without a word: only the topic's id tells. If the brokers know
+    no ids, or don't answer, it goes unnoticed. Of a topic that is gone librdkafka tells half a minute later.
+
+    :param asker: asks the commit log's cluster.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, asker: Asker, topic: str, clock: Callable[[], float]) -> None:
+        self._asker = asker
+        self._topic = topic
+        self._clock = clock
         self._is_asked = False
+        self._ask_at = 0.0
+        self._is_missing = False
         self._known_id: str | None = None
         # Written by the thread that answers, emptied by the reading one; a deque takes both.
         self._answers: deque[str | KafkaError] = deque()
@@ -108,19 +166,31 @@ class TopicIdentity:
         """Ask the brokers, unless the last question isn't answered yet."""
         if not self._is_asked:
             self._is_asked = True
+            self._ask_at = self._clock() + IDENTITY_SECONDS
             self._asker.ask_topic_ids([self._topic], IDENTITY_TIMEOUT_SECONDS, self._hear)
 
     def has_changed(self) -> bool:
-        """Whether an answer has arrived that tells of another topic than the answer before. Each is told once."""
+        """Whether an answer has arrived that tells of another topic than the answer before. Each is told once.
+
+        Called all the time: it asks now and then.
+        """
         if not self._answers:
+            if self._clock() >= self._ask_at:
+                self.ask()
             return False
         self._is_asked = False
         answer = self._answers.popleft()
         if isinstance(answer, KafkaError):
             logger.debug("Can't ask for the id of %s: %s", self._topic, answer)
+            self._is_missing = answer.code() in TOPIC_IS_GONE
             return False
         previous, self._known_id = self._known_id, answer
         return previous is not None and previous != answer
+
+    def take_missing(self) -> bool:
+        """Whether the last answer was that there is no such topic. Each is told once."""
+        is_missing, self._is_missing = self._is_missing, False
+        return is_missing
 
     def _hear(self, answers: Mapping[str, str | KafkaError]) -> None:
         """Called by the asker, on any thread."""

@@ -4,6 +4,8 @@ Guarantees
     - The gate is opened once every partition that was found at the start, or forgotten since, was replayed: an old
       record may lie above the newest one. A partition that is added later is read from its beginning; what it says
       counts once it was replayed, and the gate stays open meanwhile.
+    - Each is read from when its broker has told where it begins and ends. One that isn't told of keeps the gate shut at
+      the start, since the newest report of any partition may lie in it; but the others are read meanwhile.
     - When a position is gone (its records were deleted before they were read, or the topic was deleted and created
       again), the gate shuts, what was read there is forgotten, and it is read again from its beginning.
     - A record is applied as soon as it is here; no batch is waited for. What is taken at once is bounded, in records
@@ -28,7 +30,7 @@ from itertools import groupby
 from threading import Event
 from typing import Any, Literal
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from arroyo_sync.core.errors import CommitLogMissing
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
@@ -45,13 +47,7 @@ from arroyo_sync.kafka.errors import (
 )
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
-from arroyo_sync.leaders.commit_log.log_topic import (
-    BrokerDoubts,
-    TopicIdentity,
-    ask_spans,
-    ask_starts,
-    list_partitions,
-)
+from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, LogSpans, TopicIdentity, list_partitions
 from arroyo_sync.leaders.commit_log.replay import ReplayLog
 from arroyo_sync.leaders.commit_report import CommitReport
 
@@ -64,6 +60,8 @@ BATCH_BYTES = 16_000_000
 SAMPLED = 64
 """Of so many records of a batch, one is measured."""
 POLL_SECONDS = 0.1
+ASKING_POLL_SECONDS = 0.01
+"""While nothing is read yet: what is waited for is the brokers' answer, where to begin."""
 ASK_TIMEOUT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 PROGRESS_SECONDS = 5.0
@@ -97,6 +95,7 @@ class CommitLogReader:
     :param set_ready: opens and shuts the gate.
     :param stopping: ends `run`.
     :param doubts: asks the brokers after an error.
+    :param spans: asks the brokers from where to where partitions are to be read.
     """
 
     def __init__(
@@ -109,6 +108,7 @@ class CommitLogReader:
         set_ready: Callable[[bool], None],
         stopping: Event,
         doubts: BrokerDoubts,
+        spans: LogSpans,
     ) -> None:
         self._settings = settings
         self._topic = settings.topic
@@ -120,8 +120,9 @@ class CommitLogReader:
         self._set_ready = set_ready
         self._stopping = stopping
         self._doubts = doubts
+        self._spans = spans
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, settings.clock)
-        self._reads_all = settings.start == "all"
+        self._is_first_run = True
         self._must_read_all = Event()
         self._errors = ClientErrors()
         self.lag: int | None = None
@@ -139,9 +140,15 @@ class CommitLogReader:
         self._wanted_data_topic: str | None = None
 
     def on_error(self, error: KafkaError) -> None:
-        """Called by librdkafka, within ``poll``, for an error that isn't about one partition."""
+        """Called by librdkafka, within ``poll``, for whatever isn't the error of a message.
+
+        That a connection was lost, or all are, is no proof that a broker is away: see `BrokerDoubts`.
+        """
         self._errors.add(error)
-        self._doubts.add()
+        if error.code() in TOPIC_IS_GONE:
+            self._refresh_at = 0.0
+        else:
+            self._doubts.add()
 
     def run(self, consumer: Consumer, identity: TopicIdentity) -> None:
         """Read until ``stopping`` is set, or the topic turns out to have been deleted and created again.
@@ -155,7 +162,10 @@ class CommitLogReader:
         :raises BrokersUnreachable: no broker answered at the start.
         :raises CommitLogMissing: the topic doesn't exist, or not any more.
         """
-        self._partitions.restart(self._wait_for_topic(consumer))
+        found = self._wait_for_topic(consumer)
+        self._partitions.restart(found)
+        self._spans.restart(found if self._settings.start == "recent" and self._is_first_run else ())
+        self._is_first_run = False
         identity.ask()
         self._refresh_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
         self._replay_log.begin(self._decoder.read)
@@ -180,23 +190,24 @@ class CommitLogReader:
     def _step(self, consumer: Consumer, identity: TopicIdentity) -> None:
         if self._wanted_data_topic != self._data_topic:
             self._follow_wanted()
-        if self._partitions.found and self._clock() >= self._assign_at:
-            self._assign_found(consumer)
-        first = consumer.poll(POLL_SECONDS)
+        if self._partitions.found:
+            self._ask_about_found()
+            self._assign_answered(consumer)
+        first = consumer.poll(POLL_SECONDS if self._partitions.positions else ASKING_POLL_SECONDS)
         if first is not None:
             self._process(consumer, identity, [first, *consumer.consume(self._batch_size(first), 0)])
         self._errors.raise_fatal()
         self._doubts.ask(self._partitions.positions)
         if self._must_read_all.is_set():
             self._must_read_all.clear()
-            self._forget(consumer, list(self._partitions.positions))
+            self._forget(consumer, [*self._partitions.positions, *self._partitions.found])
         if not self._is_open:
             self._open_or_log_progress()
         now = self._clock()
         if now >= self._lag_at:
             self._lag_at = now + LAG_SECONDS
             self.lag = self._measure_lag(consumer)
-        if now >= self._refresh_at:
+        if now >= self._refresh_at or (identity.take_missing() and self._missing_since is None):
             self._refresh_metadata(consumer, identity)
 
     def _measure_lag(self, consumer: Consumer) -> int | None:
@@ -273,29 +284,30 @@ class CommitLogReader:
         if added:
             logger.info("Commit log %s: partitions %s were added", self._topic, added)
 
-    def _assign_found(self, consumer: Consumer) -> None:
-        """Begin to read what was found, once the brokers have said where it begins and ends."""
-        self._assign_at = self._clock() + RETRY_SECONDS
-        try:
-            spans = ask_spans(consumer, self._topic, self._partitions.found, ASK_TIMEOUT_SECONDS)
-            if not self._reads_all:
-                since_ms = int((self._settings.wall_clock() - self._settings.lookback_seconds) * 1000)
-                spans = ask_starts(consumer, self._topic, spans, since_ms, ASK_TIMEOUT_SECONDS)
-        except KafkaException as error:
-            if is_fatal(error.args[0]):
-                raise
-            self._waits_for = f"the ends of partitions {sorted(self._partitions.found)}: {error.args[0].str()}"
-            if self._throttle.should_log("ends"):
-                logger.warning("Commit log %s: can't ask where its partitions end: %s", self._topic, error)
+    def _ask_about_found(self) -> None:
+        """Ask where the partitions that were found begin and end, each until its broker has told."""
+        now = self._clock()
+        if now < self._assign_at:
             return
-        # "Beginning" rather than its offset, which may be deleted before it is fetched.
-        consumer.incremental_assign(
-            [
-                TopicPartition(self._topic, partition, OFFSET_BEGINNING if self._reads_all else span.start)
-                for partition, span in spans.items()
-            ]
-        )
-        self._reads_all = True  # what is found later is read from its beginning
+        self._assign_at = now + RETRY_SECONDS
+        since_ms = int((self._settings.wall_clock() - self._settings.lookback_seconds) * 1000)
+        self._spans.ask(self._partitions.found, since_ms, ASK_TIMEOUT_SECONDS)
+
+    def _assign_answered(self, consumer: Consumer) -> None:
+        """Begin to read the partitions whose brokers have told. The gate waits for the others, and the reading doesn't.
+
+        In any of them the newest report of any partition may lie, so none may be left out before the gate opens.
+        """
+        spans, errors = self._spans.take()
+        for partition, error in errors.items():
+            if is_fatal(error):
+                raise KafkaException(error)
+            self._waits_for = f"the ends of partitions {sorted(self._partitions.found - spans.keys())}: {error.str()}"
+            logger.debug("Commit log %s[%d]: can't ask where it ends: %s", self._topic, partition, error)
+        if not spans:
+            return
+        begin = self._spans.begin
+        consumer.incremental_assign([TopicPartition(self._topic, each, begin(each, spans[each])) for each in spans])
         self._partitions.begin(spans)
         self._apply(self._partitions.take_staged())
 
@@ -305,6 +317,7 @@ class CommitLogReader:
         self._set_ready(False)
         self._replay_log.begin(self._decoder.read)
         forgotten = list(partitions)
+        self._spans.forget(forgotten)
         for partition in self._partitions.forget(forgotten):
             consumer.incremental_unassign([TopicPartition(self._topic, partition)])
         for partition in forgotten:

@@ -16,12 +16,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 
 from tests.benchmarks.faults_told.process import Settings
 from tests.integration.cluster.cluster import KafkaCluster
@@ -30,6 +30,8 @@ from tests.integration.cluster.waiting import wait_until
 PARTITIONS = 2
 WAIT_SECONDS = 120.0
 STATUS_SECONDS = 120.0
+DOWN_SECONDS = 12.0
+"""For how long the broker is away, at least."""
 GRADES = ("waiting", "stalled", "unknown")
 
 
@@ -93,7 +95,7 @@ class World:
 
     def status(self) -> Look:
         began_at = time.time()
-        command = [sys.executable, "-m", "arroyo_sync", "status", "--json", "--no-members", "--timeout", "10"]
+        command = [sys.executable, "-m", "arroyo_sync", "status", "--json", "--no-members", "--timeout", "5"]
         command += ["--bootstrap-servers", self.settings.bootstrap_servers, "--topic", self.settings.topic]
         command += ["--commit-log", self.settings.commit_log, "--follower-group", "forwarder"]
         command += ["--stalled-after", str(self.settings.stalled_after)]
@@ -114,7 +116,8 @@ def written(world: World) -> Iterator[None]:
 
     def write() -> None:
         while not ended.wait(0.1):
-            producer.produce(world.settings.topic, b"x", partition=int(time.monotonic() * 10) % PARTITIONS)
+            with suppress(KafkaException):  # the topic is away for a moment
+                producer.produce(world.settings.topic, b"x", partition=int(time.monotonic() * 10) % PARTITIONS)
             producer.poll(0)
 
     thread = threading.Thread(target=write, daemon=True)
@@ -150,13 +153,13 @@ def hang_follower(world: World) -> None:
     world.follower.send(signal.SIGUSR1)
 
 
-def stop_broker(world: World) -> None:
-    world.cluster.brokers[0].kill()
+def pause_broker(world: World) -> None:
+    """It stands still, with its connections open: a JVM that starts anew takes longer than Arroyo's commits wait."""
+    world.cluster.brokers[0].pause()
 
 
-def start_broker(world: World) -> None:
-    world.cluster.brokers[0].start()
-    world.cluster.wait_until_ready()
+def resume_broker(world: World) -> None:
+    world.cluster.brokers[0].resume()
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ class Fault:
     leader_group: str = "writers"
     """The follower's and status's word for it."""
     mends: Callable[[World], None] | None = None
-    """Called at half time."""
+    """Called `DOWN_SECONDS` later, once the look at that moment is over."""
 
 
 FAULTS = (
@@ -181,7 +184,7 @@ FAULTS = (
     Fault("data topic recreated", recreate_topic, "deleted and created again"),
     Fault("one hung leader member", hang_leader, "has stood still", leaders=2),
     Fault("follower slow", hang_follower, "the follower doesn't pass them on"),
-    Fault("broker down and back", stop_broker, "don't answer", mends=start_broker),
+    Fault("broker down and back", pause_broker, "don't answer", mends=resume_broker),
 )
 
 
@@ -198,6 +201,8 @@ class Told:
     looks_before: int
     """How many looks, begun after the fault, called all well before one that didn't."""
     over: float | None
+    leader: float | None
+    """The first line of a leader's log."""
     lines: list[str]
 
 
@@ -236,7 +241,7 @@ def measure(cluster: KafkaCluster, fault: Fault, folder: Path, stalled_after: fl
             over_at = None
             while time.time() < began_at + seconds:
                 looks.append(world.status())
-                if fault.mends is not None and over_at is None and time.time() > began_at + seconds / 2:
+                if fault.mends is not None and over_at is None and time.time() > began_at + DOWN_SECONDS:
                     fault.mends(world)
                     over_at = time.time()
     finally:
@@ -260,7 +265,14 @@ def measure(cluster: KafkaCluster, fault: Fault, folder: Path, stalled_after: fl
         found,
         next((index for index, each in enumerate(looks) if each.grade != "ok"), len(looks)),
         None if over_at is None else seconds_told(told, over_at, "log", "answer again"),
+        min(filter(None, (seconds_told(each.told, began_at, "log", "") for each in world.leaders)), default=None),
         [f"{at - began_at:7.1f} {kind} {text}" for at, kind, text in told if at >= began_at]
+        + [
+            f"{at - began_at:7.1f} leader {number} {kind} {text}"
+            for number, each in enumerate(world.leaders)
+            for at, kind, text in each.told
+            if at >= began_at
+        ]
         + [f"{each.began_at - began_at:7.1f} status {each.grade} {each.text}" for each in looks],
     )
 
@@ -271,11 +283,11 @@ def table(results: Sequence[Told]) -> str:
     def cell(seconds: float | None) -> str:
         return "-" if seconds is None else f"{seconds:.1f}"
 
-    header = ["fault", "log", "waiting", "stalled", "event", "status", "looks before", "over"]
+    header = ["fault", "log", "waiting", "stalled", "event", "leader's log", "status", "looks before", "over"]
     rows = [
         [
             each.fault,
-            *map(cell, (each.log, each.waiting, each.stalled, each.event)),
+            *map(cell, (each.log, each.waiting, each.stalled, each.event, each.leader)),
             ", ".join(f"{grade} {seconds:.1f}" for grade, seconds in each.status.items() if seconds is not None) or "-",
             str(each.looks_before),
             cell(each.over),

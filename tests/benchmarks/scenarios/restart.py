@@ -2,7 +2,8 @@
 
 Three events, one after the other in the same run: the only member is stopped and started anew; another one joins; that
 one is killed, and missed after a session timeout of 6 s. The longest time between two deliveries of the same partition
-counts, by whichever member; in the worst partition. Python's start is part of a restart, for every contender.
+counts, by whichever member; in the worst partition. Python's start is part of a restart, for every contender. The one
+without a gate imports this package as well; what that takes is measured by itself.
 
 The commit log holds a million records of the day before, about the partitions that are read. The peer knows no KIP-848,
 and takes part in the first round alone: it needs half a minute to read them.
@@ -11,6 +12,8 @@ Members beat every half second, so that it isn't chance that decides when one he
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -100,7 +103,24 @@ def run(bench: Bench) -> dict[str, Any]:
                 found[case][event].append(None if silences is None else silences[event])
     for topic in (place.topic, *place.logs.values()):
         bench.cluster.delete_topic(topic)
-    return {"records": records, **compare(found)}
+    result = compare(found)
+    result["summary"]["restart.import_cpu_seconds"] = import_seconds(bench.pick(2, 5))
+    return {"records": records, **result}
+
+
+def import_seconds(attempts: int) -> float:
+    """How much CPU time the import of this package takes beyond that of Arroyo, at best."""
+    arroyo = "import arroyo.backends.kafka, arroyo.processing.strategies"
+    gated = f"{arroyo}; from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory"
+    least = {}
+    for program in (arroyo, gated):
+        taken = []
+        for _ in range(attempts):
+            process = os.posix_spawn(sys.executable, [sys.executable, "-c", program], os.environ)
+            usage = os.wait4(process, 0)[2]
+            taken.append(usage.ru_utime + usage.ru_stime)
+        least[program] = min(taken)
+    return least[gated] - least[arroyo]
 
 
 def compare(found: dict[Case, dict[str, list[float | None]]]) -> dict[str, Any]:

@@ -32,6 +32,9 @@ class Brokers:
         self.committed: dict[tuple[str, PartitionKey], int | None] = {}
         self.log_ends: dict[int, int] = {}
         self.questions: list[set[PartitionKey]] = []
+        self.questions_about_first_messages: list[set[PartitionKey]] = []
+        self.slow: set[PartitionKey] = set()
+        self.late: list[Callable[[], None]] = []
         self.questions_about_ids = 0
         self.questions_about_commits: list[tuple[str, set[PartitionKey]]] = []
         self.before_answer: Callable[[], None] = lambda: None
@@ -45,12 +48,18 @@ class Brokers:
         partitions: Collection[PartitionKey],
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
+        *,
+        with_first_messages: bool,
     ) -> None:
         self.questions.append(set(partitions))
+        self.questions_about_first_messages += [set(partitions)] if with_first_messages else []
         self.before_answer()
         self.asked.set()
         for key in partitions:  # each by a broker of its own
-            on_answer({key: self.ranges.get(key, NO_ANSWER)})
+            if with_first_messages and key in self.slow:
+                self.late.append(lambda key=key: on_answer({key: self.ranges[key]}))  # type: ignore[misc]
+            else:
+                on_answer({key: self.ranges.get(key, NO_ANSWER)})
 
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
@@ -403,3 +412,41 @@ def test_the_thread_asks_when_it_is_woken() -> None:
     fixture.verifier.stop()
     thread.join(TIMEOUT_SECONDS)
     assert not thread.is_alive()
+
+
+def test_a_slow_look_up_delays_its_own_partition_alone_and_is_asked_for_once() -> None:
+    """The other one is verified at once; later answers about ends, and refreshes, look nothing up."""
+    fixture = Fixture()
+    fixture.brokers.slow = {FIRST}
+    fixture.publish(5)
+    fixture.publish(6, SECOND)
+    fixture.assign(FIRST, SECOND)
+    fixture.ends(first=10, second=10)
+    for _ in range(3):
+        fixture.verifier.ask()
+        fixture.clock.now += INTERVAL_SECONDS
+    assert (fixture.remote(FIRST), fixture.remote(SECOND)) == (None, 6)
+    assert fixture.brokers.questions_about_first_messages == [{FIRST, SECOND}]
+    fixture.brokers.late.pop()()
+    fixture.verifier.ask()
+    assert fixture.remote(FIRST) == 5
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.verifier.ask()
+    assert fixture.brokers.questions[-1] == {FIRST, SECOND}
+    assert fixture.brokers.questions_about_first_messages == [{FIRST, SECOND}]
+
+
+def test_a_partition_in_which_trust_begins_anew_does_not_wait_for_the_answer_to_an_older_question() -> None:
+    """That one doesn't count: the topic may be another since."""
+    fixture = Fixture()
+    fixture.brokers.slow = {FIRST}
+    fixture.publish(5)
+    fixture.assign(FIRST)
+    fixture.ends(first=10)
+    fixture.verifier.ask()
+    fixture.assign(FIRST)
+    fixture.brokers.slow = set()
+    fixture.brokers.late.pop()()
+    assert fixture.remote() is None
+    fixture.verifier.ask()
+    assert fixture.remote() == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer import new_topic
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from tests.support.fakes import EVENTS, ScriptedConsumer, partition
+from tests.support.threads import PATIENCE_SECONDS
 
 RECREATED = TopicRecreated("events", "one", "two")
 
@@ -46,6 +48,7 @@ def beginnings(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int | Exceptio
         return answer
 
     monkeypatch.setattr(new_topic, "reset_offset", reset_offset)
+    monkeypatch.setattr(new_topic, "RETRY_SECONDS", 0.01)
     return answers
 
 
@@ -90,6 +93,33 @@ def test_a_question_that_fails_is_asked_again(flow: Flow, beginnings: dict[int, 
     flow.manager.fail(RECREATED)
     flow.flow.close()
     assert flow.inner.committed == {0: 0, 1: 5}
+
+
+def test_a_question_that_fails_is_asked_again_after_a_pause_which_another_close_ends(
+    flow: Flow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, and the consumer is closed all the same."""
+    monkeypatch.setattr(new_topic, "RETRY_SECONDS", 1_000.0)
+    monkeypatch.setattr(new_topic, "TIMEOUT_SECONDS", 1_000.0)
+    asked: list[int] = []
+    is_asked = threading.Event()
+
+    def reset_offset(consumer: object, partition: Partition, timeout: float) -> int:
+        asked.append(partition.index)
+        is_asked.set()
+        raise RuntimeError("no broker")
+
+    monkeypatch.setattr(new_topic, "reset_offset", reset_offset)
+    flow.manager.fail(RECREATED)
+    closing = threading.Thread(target=flow.flow.close, daemon=True)
+    closing.start()
+    assert is_asked.wait(PATIENCE_SECONDS)
+    flow.flow.close()
+    closing.join(PATIENCE_SECONDS)
+    assert not closing.is_alive()
+    assert flow.inner.is_closed
+    assert asked == [0]
+    assert "Couldn't commit where the group begins" in caplog.text
 
 
 def test_what_can_not_be_committed_is_told_and_the_consumer_closed(

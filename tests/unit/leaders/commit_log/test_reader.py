@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from threading import Event
 from typing import Any, cast
 
@@ -21,10 +22,11 @@ from confluent_kafka.admin import PartitionMetadata, TopicMetadata
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.asker import Asker, PartitionRange
+from arroyo_sync.kafka.time_lookups import FoundOffset
 from arroyo_sync.leaders.commit_log import batch_decoder
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
-from arroyo_sync.leaders.commit_log.log_topic import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, BrokerDoubts, TopicIdentity
+from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, LogSpans, TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import (
     BATCH,
     BATCH_BYTES,
@@ -60,7 +62,6 @@ class ScriptedClient:
         self.messages: list[Message] = []
         self.assigned: dict[int, int] = {}
         self.metadata_error: KafkaException | None = None
-        self.offsets_error: KafkaException | None = None
         self.topic_error: KafkaError | None = None
 
     def list_topics(self, topic: str, timeout: float) -> Answers:
@@ -71,15 +72,6 @@ class ScriptedClient:
         metadata.error = self.topic_error
         metadata.partitions = {partition: PartitionMetadata() for partition in self.partitions}
         return Answers(metadata)
-
-    def offsets_for_times(self, partitions: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:
-        if self.offsets_error is not None:
-            raise self.offsets_error
-        known = {LATEST_TIMESTAMP: self.ends, EARLIEST_TIMESTAMP: self.begins}
-        return [
-            TopicPartition(TOPIC, each.partition, known.get(each.offset, self.since).get(each.partition, 0))
-            for each in partitions
-        ]
 
     def incremental_assign(self, partitions: Sequence[TopicPartition]) -> None:
         self.assigned.update((each.partition, each.offset) for each in partitions)
@@ -105,11 +97,40 @@ class ScriptedClient:
 
 
 class ScriptedAsker:
-    """Answers about those partitions that it is told to, at once."""
+    """Answers what the client's script says, at once; about some partitions late, or with an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: ScriptedClient) -> None:
+        self.client = client
         self.questions: list[list[PartitionKey]] = []
         self.silent: set[int] = set()
+        self.errors: dict[int, KafkaError] = {}
+        self.late: set[int] = set()
+        self.answers: list[Callable[[], None]] = []
+
+    def ask_ranges(
+        self,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Any], None],
+        with_first_messages: bool,
+    ) -> None:
+        assert not with_first_messages
+        begins, ends = self.client.begins, self.client.ends
+        for key in partitions:  # each by a broker of its own
+            span = PartitionRange(begins.get(key[1], 0), ends.get(key[1], 0))
+            answer = {key: self.errors.get(key[1], span)}
+            if key[1] in self.late:
+                self.answers.append(partial(on_answer, answer))
+            else:
+                on_answer(answer)
+
+    def ask_offsets_for_time(
+        self, partitions: Collection[PartitionKey], timestamp_ms: int, timeout: float, on_answer: Callable[[Any], None]
+    ) -> None:
+        assert timestamp_ms == 1_700_000_000_000 - 600_000
+        since = self.client.since
+        found = {key: since.get(key[1], 0) for key in partitions}
+        on_answer({key: FoundOffset(None if offset < 0 else offset, 0) for key, offset in found.items()})
 
     def ask_end_offsets(self, partitions: list[PartitionKey], timeout: float, on_answer: Callable[[Any], None]) -> None:
         self.questions.append(partitions)
@@ -122,10 +143,14 @@ class NoIdentity:
 
     def __init__(self) -> None:
         self.is_another = False
+        self.is_missing = False
         self.asked = 0
 
     def ask(self) -> None:
         self.asked += 1
+
+    def take_missing(self) -> bool:
+        return self.is_missing
 
     def has_changed(self) -> bool:
         is_another, self.is_another = self.is_another, False
@@ -139,7 +164,7 @@ class Fixture:
         self.clock = Clock()
         self.client = ScriptedClient(self.clock, partitions)
         self.identity = NoIdentity()
-        self.asker = ScriptedAsker()
+        self.asker = ScriptedAsker(self.client)
         self.manager = SynchronizedPartitionStateManager()
         self.offsets = LeaderOffsets(["g"])
         self.offsets.attach(self.manager)
@@ -165,6 +190,7 @@ class Fixture:
             self.set_ready,
             self.stopping,
             BrokerDoubts(cast(Asker, self.asker), TOPIC, self.clock),
+            LogSpans(cast(Asker, self.asker), TOPIC),
         )
         self.consumer = cast(Consumer, self.client)
 
@@ -232,14 +258,85 @@ def test_where_the_log_ends_is_asked_until_every_partition_has_told() -> None:
     """Half an answer would open the gate too soon."""
     fixture = Fixture()
     fixture.client.ends = {0: 1}
-    fixture.client.offsets_error = KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+    fixture.asker.errors = {0: KafkaError(KafkaError.LEADER_NOT_AVAILABLE)}
     fixture.run(3)
     assert (fixture.client.assigned, fixture.ready) == ({}, [])
     assert "the ends of partitions [0]" in fixture.reader.missing()
-    fixture.client.offsets_error = None
+    fixture.asker.errors = {}
     fixture.clock.now += 1
     fixture.step(record(0, 7))
     assert fixture.ready == [True]
+
+
+def test_partitions_are_read_while_the_broker_of_another_is_down_and_the_gate_waits_for_that_one() -> None:
+    """The newest report of any data partition may lie in it, so none opens; once it is back it alone is to be read."""
+    fixture = Fixture((0, 1))
+    fixture.client.ends = {0: 1, 1: 1}
+    fixture.asker.errors = {1: KafkaError(KafkaError._TIMED_OUT)}
+    fixture.run(1)
+    assert fixture.client.assigned == {0: OFFSET_BEGINNING}
+    fixture.step(record(0, 7))
+    assert (fixture.ready, fixture.remote()) == ([], None)
+    assert "it waits for the ends of partitions [1]" in fixture.reader.missing()
+    fixture.asker.errors = {}
+    fixture.clock.now += 1
+    fixture.step(record(0, 5, log_partition=1))
+    assert fixture.client.assigned == dict.fromkeys(range(2), OFFSET_BEGINNING)
+    assert (fixture.ready, fixture.remote()) == ([True], 5)
+
+
+def test_a_partition_whose_answer_is_late_begins_where_the_others_did() -> None:
+    """At a recent start, not at the beginning; and it is asked about once until it has answered."""
+    fixture = Fixture((0, 1), start="recent")
+    fixture.client.ends, fixture.client.since = {0: 100, 1: 100}, {0: 40, 1: 50}
+    fixture.asker.late = {1}
+    fixture.run(1)
+    fixture.clock.now += 1
+    fixture.step()
+    assert (fixture.client.assigned, len(fixture.asker.answers)) == ({0: 40}, 1)
+    fixture.asker.answers.pop()()
+    fixture.step()
+    assert fixture.client.assigned == {0: 40, 1: 50}
+
+
+def test_an_answer_to_a_question_from_before_all_is_read_again_does_not_count() -> None:
+    """It may be about an earlier topic, whose end would open the gate too soon."""
+    fixture = Fixture(start="recent")
+    fixture.client.ends, fixture.client.since = {0: 0}, {0: 0}
+    fixture.asker.late = {0}
+    fixture.run(1)
+    (before,) = fixture.asker.answers
+    fixture.reader.read_all()
+    fixture.step()
+    fixture.client.ends = {0: 1}
+    before()
+    fixture.step()
+    assert (fixture.client.assigned, fixture.ready) == ({}, [False])
+    fixture.asker.answers[-1]()
+    fixture.step()
+    assert fixture.client.assigned == {0: OFFSET_BEGINNING}
+
+
+def test_the_gate_stays_open_while_the_broker_of_an_added_partition_is_down() -> None:
+    """What it holds counts once it was read."""
+    fixture = Fixture()
+    fixture.client.ends = {0: 1, 1: 1}
+    fixture.run(1)
+    fixture.step(record(0, 7))
+    fixture.client.partitions = {0, 1}
+    fixture.asker.errors = {1: KafkaError(KafkaError._TIMED_OUT)}
+    fixture.clock.now += 10
+    fixture.step()
+    fixture.step(record(1, 8))
+    assert (set(fixture.client.assigned), fixture.ready, fixture.remote()) == ({0}, [True], 8)
+
+
+def test_an_error_that_trying_again_does_not_mend_comes_out() -> None:
+    """Of one partition as of all."""
+    fixture = Fixture((0, 1))
+    fixture.asker.errors = {1: KafkaError(KafkaError._AUTHENTICATION)}
+    with pytest.raises(KafkaException):
+        fixture.run(1)
 
 
 def test_a_recent_start_begins_where_the_look_back_does_but_never_past_the_end() -> None:
@@ -339,6 +436,23 @@ def test_a_topic_that_is_gone_is_waited_for_a_while() -> None:
     fixture.clock.now += 1
     with pytest.raises(CommitLogMissing, match="was it deleted"):
         fixture.step()
+
+
+@pytest.mark.parametrize("teller", ["the client", "the topic's id"])
+def test_a_topic_that_is_gone_is_noticed_between_two_looks_at_the_partitions(teller: str) -> None:
+    """These are five minutes apart by default; librdkafka's errors of partitions may come by way of its callback."""
+    fixture = Fixture()
+    fixture.run(1)
+    fixture.client.partitions.clear()
+    if teller == "the client":
+        fixture.reader.on_error(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+    else:
+        fixture.identity.is_missing = True
+    fixture.step()
+    fixture.clock.now += MISSING_SECONDS
+    with pytest.raises(CommitLogMissing, match="was it deleted"):
+        fixture.step()
+    assert fixture.asker.questions == [], "nobody is told that brokers don't answer"
 
 
 def test_a_topic_that_was_never_there_ends_it_unless_it_is_waited_for() -> None:
@@ -465,7 +579,7 @@ def test_a_replay_whose_partitions_are_unknown_says_what_it_waits_for(caplog: py
     """Of no partitions nothing is replayed, and not all."""
     caplog.set_level("INFO")
     fixture = Fixture()
-    fixture.client.offsets_error = KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+    fixture.asker.errors = {0: KafkaError(KafkaError.LEADER_NOT_AVAILABLE)}
     fixture.run(1)
     fixture.clock.now += PROGRESS_SECONDS
     fixture.step()

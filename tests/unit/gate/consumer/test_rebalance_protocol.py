@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from arroyo_sync.kafka.rebalance_protocol import broker_without_kip848, lacks_kip848
+from arroyo_sync.gate.consumer.rebalance_protocol import broker_without_kip848, lacks_kip848
 
 
 @pytest.mark.parametrize(
