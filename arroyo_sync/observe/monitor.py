@@ -4,8 +4,9 @@ Guarantees
     - Nothing of this runs on the processor's or the source's thread, and none of them waits for it. It has no Kafka
       client: the source asks the brokers for it.
     - A check costs about a microsecond for each assigned partition, which it walks by their offsets alone, and more for
-      those that have waited for long, of which it takes a snapshot. It takes one of all if metrics are wanted, when
-      something is to be told, and if the source can't tell of some partitions alone.
+      those that have waited for long, of which it takes a snapshot; with more than `LOOKED_AT_A_SECOND`, not each time.
+      It takes one of all if metrics are wanted, when something is to be told, and if the source can't tell of some
+      partitions alone.
     - Whatever a check raises (a metrics backend, the user's ``on_stall``) is logged, at most once a minute, and the
       next check takes place all the same.
     - `Monitor.stop` checks a last time, so that what ended the follower is reported.
@@ -38,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 ASK_TIMEOUT_SECONDS = 0.5
 """How long a check may wait for the brokers. What a slow one answers later is there at the next check."""
+
+LOOKED_AT_A_SECOND = 1_000
+"""Of how many partitions a check may take a snapshot, each second: 10 ms of work. If more have waited for long, it does
+so less often."""
 
 Ends = Mapping[PartitionKey, int]
 OnStall = Callable[[Stall], object] | Literal["raise"] | None
@@ -93,6 +98,8 @@ class Monitor:
         self._ready_changed_at: float | None = None
         self.stalls: tuple[Stall, ...] = ()
         """What stood still at the last check, longest first. Replaced whole; any thread may read it."""
+        self._look_at = 0.0
+        """When a snapshot of very many may be taken again."""
         self._keys: Collection[PartitionKey] = ()
         self.ends: Ends = {}
         """Where the partitions end, as of the last check. Replaced whole by the monitor's thread; any may read it."""
@@ -156,7 +163,12 @@ class Monitor:
             self._keys = survey.assigned
             waits, long = follow_waits(survey, waits, now, self._limits)
             # With one in any case, which shows the groups that have never reported.
-            snapshot, whole = self._observe(self.ends, long.union(survey.rejected, survey.assigned[:1])), None
+            wanted = long.union(survey.rejected, survey.assigned[:1])
+            if len(wanted) > LOOKED_AT_A_SECOND and now < self._look_at:
+                self._waits = waits
+                return
+            self._look_at = now + len(wanted) / LOOKED_AT_A_SECOND
+            snapshot, whole = self._observe(self.ends, wanted), None
         verdicts, self._waits = evaluate(snapshot, waits, now, self._limits)
         problems = self._find_problems(snapshot, verdicts, now)
         self._problem_reporter.update(problems, lambda: whole or self._observe(self.ends, None))
