@@ -27,7 +27,7 @@ from confluent_kafka import KafkaException
 
 from arroyo_sync.core.errors import ArroyoSyncError, SourceDied
 from arroyo_sync.kafka.redaction import keep_secrets, without_secrets
-from arroyo_sync.leaders.commit_log.reader import WAIT_ADVICE
+from arroyo_sync.leaders.commit_log.log_topic import WAIT_ADVICE
 from arroyo_sync.status.arguments import check_names, commit_log_settings_of, parser, settings_of
 from arroyo_sync.status.check import ExitStatus, StatusCheck
 from arroyo_sync.status.commit_log import Filter, LogRecord, LogScan, groups_of, last_of, record_line

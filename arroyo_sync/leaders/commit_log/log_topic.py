@@ -23,6 +23,9 @@ IDENTITY_SECONDS = 3.0
 """How often a topic's id is asked for."""
 IDENTITY_TIMEOUT_SECONDS = 5.0
 
+WAIT_ADVICE = " Create it, or give wait_for_topic=True to wait for it"
+"""At the end of the error of a commit log that doesn't exist, for those who write Python."""
+
 DOUBT_SECONDS = 1.0
 """How often the brokers are asked while it is in doubt whether all of them answer, and for how long."""
 

@@ -47,7 +47,7 @@ from arroyo_sync.kafka.errors import (
 )
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
-from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, LogSpans, TopicIdentity, list_partitions
+from arroyo_sync.leaders.commit_log.log_topic import WAIT_ADVICE, BrokerDoubts, LogSpans, TopicIdentity, list_partitions
 from arroyo_sync.leaders.commit_log.replay import ReplayLog
 from arroyo_sync.leaders.commit_report import CommitReport
 
@@ -66,7 +66,6 @@ ASK_TIMEOUT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 PROGRESS_SECONDS = 5.0
 LAG_SECONDS = 1.0
-WAIT_ADVICE = " Create it, or give wait_for_topic=True to wait for it"
 MISSING_ANSWERS = 2
 """How often, one after the other, the brokers must say at the start that there is no such topic: one may be new."""
 MISSING_SECONDS = 10.0
@@ -141,10 +140,7 @@ class CommitLogReader:
         self._wanted_data_topic: str | None = None
 
     def on_error(self, error: KafkaError) -> None:
-        """Called by librdkafka, within ``poll``, for whatever isn't the error of a message.
-
-        That a connection was lost, or all are, is no proof that a broker is away: see `BrokerDoubts`.
-        """
+        """Called by librdkafka, within ``poll``. That connections are lost proves nothing: see `BrokerDoubts`."""
         self._errors.add(error)
         if error.code() in TOPIC_IS_GONE:
             self._refresh_at = 0.0
