@@ -105,9 +105,13 @@ class Demo:
         :raises DemoError: a pipeline failed.
         """
         try:
+            # A group's members join one after the other, and commits in between are refused and tried again, in words.
+            logging.getLogger().setLevel(logging.ERROR)
             for pipeline in self._pipelines[1:]:
                 pipeline.start()
-            if self._wait_until_assigned():
+            is_assigned = self._wait_until_assigned()
+            logging.getLogger().setLevel(logging.WARNING)
+            if is_assigned:
                 self._produce()
                 self._drain()
                 self._check()

@@ -186,8 +186,8 @@ def _invalid(message: Message[KafkaPayload], reason: str) -> InvalidMessage:
 def consumer_configuration(options: argparse.Namespace) -> dict[str, Any]:
     """Arroyo's own builder, as Sentry calls it.
 
-    It overwrites ``queued.min.messages``, so what the gate wants of its consumer is set after it (README, "Settings of
-    the data consumer").
+    It overwrites ``queued.min.messages``, so what the gate wants of its consumer is set after it; see "Settings of the
+    data consumer" in ``arroyo_sync/FOLLOWERS.md``.
     """
     configuration: dict[str, Any] = dict(
         build_kafka_consumer_configuration(

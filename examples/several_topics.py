@@ -1,8 +1,8 @@
 """Several topics in one process: a source, a factory, a consumer and a processor for each, and a thread.
 
-    python examples/several_topics.py --bootstrap-servers $KAFKA --topic events --topic transactions \\
-        --consumer-group post-process-forwarder \\
-        --synchronize-commit-log-topic snuba-commit-log --synchronize-commit-group snuba-consumers
+    python examples/several_topics.py --bootstrap-servers $KAFKA \\
+        --follow events=snuba-consumers --follow transactions=transactions-group \\
+        --consumer-group post-process-forwarder --synchronize-commit-log-topic snuba-commit-log
 
 KAFKA is a broker's address, such as that of ``examples/broker.py --topic events --topic transactions``. The leader of
 events can be `examples/first_leader.py`, that of transactions `examples/leader.py`.
@@ -29,12 +29,10 @@ from runner import print_event
 from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory, tune_interpreter
 
 
-def make_processor(topic: str, options: argparse.Namespace) -> StreamProcessor[KafkaPayload]:
+def make_processor(topic: str, leader_group: str, options: argparse.Namespace) -> StreamProcessor[KafkaPayload]:
     """The follower of one topic, which shares nothing with the others."""
     kafka = {"bootstrap.servers": options.bootstrap_servers}
-    commit_log = CommitLogConsumer(
-        kafka, topic=Topic(options.synchronize_commit_log_topic), groups=options.synchronize_commit_group
-    )
+    commit_log = CommitLogConsumer(kafka, topic=Topic(options.synchronize_commit_log_topic), groups={leader_group})
     factory = SynchronizedStrategyFactory(ForwarderFactory(print_event, None), commit_log)
     # A group for each topic: in one group, what happens to one topic's members would rebalance the other's, too.
     group = f"{options.consumer_group}-{topic}"
@@ -53,16 +51,22 @@ def run_all(processors: Sequence[StreamProcessor[Any]]) -> None:
         each.result()
 
 
+def topic_and_group(text: str) -> tuple[str, str]:
+    topic, equals, group = text.partition("=")
+    if not (topic and equals and group):
+        raise argparse.ArgumentTypeError(f"give it as TOPIC=LEADER-GROUP, not {text}")
+    return topic, group
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Print the events of several topics once they are committed.")
     parser.add_argument("--bootstrap-servers", required=True, metavar="HOST:PORT,...")
-    parser.add_argument("--topic", required=True, action="append", help="a topic to follow; give it once for each")
+    parser.add_argument("--follow", required=True, action="append", metavar="TOPIC=LEADER-GROUP", type=topic_and_group)
     parser.add_argument("--consumer-group", required=True, help="the topic's name is added to it")
     parser.add_argument("--synchronize-commit-log-topic", required=True, metavar="TOPIC")
-    parser.add_argument("--synchronize-commit-group", required=True, action="append", metavar="GROUP")
     options = parser.parse_args(arguments)
     tune_interpreter()
-    processors = [make_processor(topic, options) for topic in options.topic]
+    processors = [make_processor(topic, group, options) for topic, group in options.follow]
 
     def shut_down(signum: int, frame: object) -> None:
         for processor in processors:

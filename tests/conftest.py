@@ -14,9 +14,13 @@ import pytest
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.jars import what_to_install
+from tests.support import sabotage
 from tests.support.requirements import lacking
 
 BOOTSTRAP_SERVERS_VARIABLE = "ARROYO_SYNC_TEST_BOOTSTRAP_SERVERS"
+
+
+sabotage.apply_from_environment()  # to see that some test finds it: `tests.chaos.old_behaviour`
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -39,7 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """At the end, whatever ran the tests: what was skipped, by what it lacked."""
+    """At the end, whatever process ran the tests: how far the model was explored, and what was skipped and why."""
+    passed = terminalreporter.getreports("passed")
+    explored = [text for report in passed for name, text in report.user_properties if name == "explored"]
+    if explored:
+        terminalreporter.section("the model")
+        for text in explored:
+            terminalreporter.line(text)
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped"))
     if reasons:
         terminalreporter.section("not run")

@@ -115,6 +115,8 @@ class LeaderOffset(NamedTuple):
     """Whether the offset can't be true of the partition, so that the group counts as unknown there."""
     rejected_because: str | None = None
     """Why, to follow "which is"."""
+    topic_id: str | None = None
+    """The id of the topic that the group read, if the record holds it."""
 
 
 @dataclass(frozen=True, slots=True)

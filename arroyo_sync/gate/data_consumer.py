@@ -1,7 +1,7 @@
 """Arroyo's consumer of the data topic, with the settings that the gate wants wherever the user's are silent.
 
 A pause makes librdkafka throw away what it had prefetched of the partition, and fetch it again: so it is to prefetch
-little, to refill that soon, and to get little with one response. ``README.md`` has the numbers.
+little, to refill that soon, and to get little with one response. ``FOLLOWERS.md`` has the numbers.
 
 Threads: any; a consumer that was made connects at once, as librdkafka's clients do.
 """

@@ -72,8 +72,8 @@ class Drain:
 
         Arroyo's processor polls the next step between two submits; here it is once an interval, and when it rejects.
         """
-        buffers = self._buffers
-        deadline = self._clock() + self._slice_seconds
+        buffers, manager, clock = self._buffers, self._manager, self._clock
+        deadline = clock() + self._slice_seconds
         self.was_rejected = False
         has_opened = False
         while buffers.released:
@@ -90,8 +90,10 @@ class Drain:
             # To the end of the queue before its turn: the next one is next, whatever ends this one's turn.
             del buffers.released[buffer]
             buffers.released[buffer] = None
+            held, cell = buffer.held, buffer.cell
             for _ in range(turn):
-                if not buffer.is_released:
+                remote = cell.remote  # written anew by the source's thread at any time
+                if not held or remote is None or held[0].offset >= remote:
                     buffers.released.pop(buffer, None)
                     break
                 is_taken = self._forward(buffer)
@@ -103,14 +105,14 @@ class Drain:
                     self.was_rejected = True
                     return
                 self.needs_poll = True
-                now = self._clock()
+                now = clock()
                 if now >= deadline:
                     return
                 if now >= self.poll_at:
                     self.needs_poll = False
                     self.begin_poll_interval(now)
                     self._next_poll()
-                if self._manager.version != buffers.seen_version:
+                if manager.version != buffers.seen_version:
                     buffers.refresh_remote_offsets()
                     if buffers.opened:
                         break

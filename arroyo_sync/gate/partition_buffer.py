@@ -80,6 +80,9 @@ class BufferedMessage(NamedTuple):
     message: Message[Any]
 
 
+_new_tuple = tuple.__new__
+
+
 class Release(NamedTuple):
     """When a buffer whose oldest message was not released became released, and how long that message was held."""
 
@@ -167,28 +170,28 @@ class PartitionBuffer:
 
     def append(self, offset: int, message: Message[Any], now: float) -> None:
         """Hold a message behind all others."""
-        size_bytes = payload_bytes(message.payload) + MESSAGE_OVERHEAD_BYTES
-        self.held.append(BufferedMessage(offset, size_bytes, now, message))
+        # On the hot path of a follower that tails: `message.payload`, `is_at_limit` and the constructor of a NamedTuple
+        # would each be a call more.
+        size_bytes = payload_bytes(message.value.payload) + MESSAGE_OVERHEAD_BYTES
+        held, limits = self.held, self.limits
+        held.append(_new_tuple(BufferedMessage, (offset, size_bytes, now, message)))
         self.held_bytes += size_bytes
         self.pass_through_below = 0
         self.carried = None  # it would have come before this one
-        if self.is_at_limit:
+        if len(held) >= limits.messages or self.held_bytes >= limits.bytes:
             self.is_full = True
 
     def remove(self, index: int) -> None:
         """Remove the message at this place, 0 being the oldest."""
-        self.held_bytes -= self.held[index].size_bytes
+        held = self.held
         if index == 0:
-            self.held.popleft()
+            self.held_bytes -= held.popleft().size_bytes
         else:
-            del self.held[index]
-        if not self.held:
+            self.held_bytes -= held[index].size_bytes
+            del held[index]
+        if not held:
             self.refresh_remote_offset()
-        if (
-            self.is_full
-            and len(self.held) <= self.limits.resume_messages
-            and self.held_bytes <= self.limits.resume_bytes
-        ):
+        if self.is_full and len(held) <= self.limits.resume_messages and self.held_bytes <= self.limits.resume_bytes:
             self.is_full = False
 
     def clear(self) -> None:

@@ -129,9 +129,9 @@ class PartitionBuffers:
                 self._maybe_open.add(buffer)
                 return
             self._skip_or_go_back(buffer, offset)
-        if buffer.is_full and buffer.is_at_limit:
-            raise MessageRejected
         was_full = buffer.is_full
+        if was_full and buffer.is_at_limit:
+            raise MessageRejected
         buffer.append(offset, message, self._clock())
         self.held_messages += 1
         if buffer.is_full and not was_full:
@@ -145,6 +145,8 @@ class PartitionBuffers:
             self.note_progress(buffer)
         if self._source.unverified:
             self._verify(buffer)
+        elif len(buffer.held) > 1:
+            return  # behind others, which are in `released` if they are to be
         if buffer.is_released:
             self.released[buffer] = None
 

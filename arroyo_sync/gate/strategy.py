@@ -112,7 +112,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         self._next_step = next_step
         self._next_submit = next_step.submit
         self._next_poll = next_step.poll
-        self._passes_through = False  # whether a message was forwarded by `submit` since the processor's last poll
+        self._messages_follow = False  # whether `submit` took a message since the processor's last poll
         self._is_next_closed = False
         self._has_deadline = False
         self._deadline: float | None = None
@@ -136,6 +136,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             raise self._unexpected(message) from None
         if not buffer.expected <= offset < buffer.pass_through_below:
             buffers.hold(buffer, offset, message)
+            self._messages_follow = True
             return
         # A bound method that is an attribute is called faster through a local (CPython specializes that load, and not a
         # method call on the instance); so in `poll`, and in the consumer around.
@@ -151,12 +152,12 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         except MessageRejected:
             if not self.drain.needs_poll:
                 raise
-            self._passes_through = False
+            self._messages_follow = False
             self.poll()  # where the next step may make room, as it could have before
             self.drain.needs_poll = False  # the slice may have left one to be done, but there is no third try
             self.submit(message)
             return
-        self._passes_through = True
+        self._messages_follow = True
         buffer.expected = offset + 1
         if buffer is not buffers.last_forwarded:
             buffers.note_progress(buffer)
@@ -164,7 +165,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
     def poll(self) -> None:
         """Poll the next step, and forward what is released, for one slice.
 
-        While messages stream through, or are forwarded, the next step may be polled once an interval, not before every
+        While messages follow each other, held or not, the next step may be polled once an interval, not before every
         message. It is polled before the consumer waits, and before a rejection goes up.
 
         :raises InvalidMessage: from the next step; the message that it names is no longer held.
@@ -174,8 +175,8 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         buffers, drain = self.buffers, self.drain
         if self._manager.version != buffers.seen_version:
             buffers.refresh_remote_offsets()
-        if self._passes_through:
-            self._passes_through = False
+        if self._messages_follow:
+            self._messages_follow = False
             clock = self._clock
             now = clock()
             if now < drain.poll_at and not buffers.released:

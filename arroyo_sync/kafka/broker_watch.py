@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.errors import TOPIC_IS_GONE, is_fatal_for_reading
+from arroyo_sync.kafka.errors import TOPIC_IS_GONE, is_fatal
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +49,7 @@ class BrokerWatch:
             due = [
                 key
                 for key, error in failed.items()
-                if key not in self._told
-                and (is_fatal_for_reading(error) or now - self._unanswered[key] >= PATIENCE_SECONDS)
+                if key not in self._told and (_is_for_good(error) or now - self._unanswered[key] >= PATIENCE_SECONDS)
             ]
             # Partitions that come and go all the time are told of once a minute.
             is_told = bool(due) and self._throttle.should_log(frozenset(due))
@@ -75,6 +74,11 @@ class BrokerWatch:
             error.str(),
             f". {self._advice}" if self._advice and error.code() in TOPIC_IS_GONE else "",
         )
+
+
+def _is_for_good(error: KafkaError) -> bool:
+    """Waiting doesn't mend it. All else may be a broker that restarts, whatever librdkafka calls it."""
+    return is_fatal(error) or error.code() in TOPIC_IS_GONE
 
 
 def _named(keys: Collection[PartitionKey]) -> str:

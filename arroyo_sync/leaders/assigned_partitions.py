@@ -91,6 +91,12 @@ class AssignedPartitions:
             published_offset.begin_anew()
             published_offset.judge(known_end, self._topic_ids.get(key[0]))
 
+    def ask_anew(self, key: PartitionKey) -> None:
+        """Trust begins anew, though nothing speaks against how far the partition is known to reach."""
+        known_end = self.known_ends.get(key)
+        if known_end is not None:
+            self.begin_trust(key, known_end.without_answer())
+
     def end_trust(self, key: PartitionKey) -> None:
         """The partition is no longer assigned."""
         if self.known_ends.pop(key, None) is not None:

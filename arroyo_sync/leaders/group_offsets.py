@@ -93,6 +93,8 @@ class GroupOffsetsSource(OffsetSource):
         with self._changed:
             self._assignments += 1
             self._assigned.update(dict.fromkeys(positions, self._assignments))
+            if self._ready_since is not None:
+                self._ready_since = self._clock()  # of these partitions nothing has been asked yet
             self._changed.notify_all()
 
     def revoke(self, partitions: Collection[PartitionKey]) -> None:
@@ -111,8 +113,12 @@ class GroupOffsetsSource(OffsetSource):
             rewinds=self._rewinds,
             impossible=self._verifier.impossible,
             unverified=len(self.unverified),
-            groups_reported=self._offsets.reported,
+            groups_reported=sorted(self._offsets.reported),
         )
+
+    def _warn_of_silence(self) -> None:
+        if self._assigned:  # what is told of no partition is forgotten
+            super()._warn_of_silence()
 
     def _missing(self) -> str:
         reason = f" ({self._reason.str()})" if self._reason is not None else ""

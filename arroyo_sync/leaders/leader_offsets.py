@@ -24,7 +24,7 @@ Guarantees
 
 Threads
     Any thread may call anything; one lock guards all. A signal handler, which may have interrupted the thread that
-    holds it, may call `published` and `rejected` alone.
+    holds it, may call `published`, `rejected` and `reported` alone.
 """
 
 from __future__ import annotations
@@ -151,6 +151,13 @@ class LeaderOffsets:
                 self._assigned.check(key, published_offset)
 
         self._for_each(self._keys(self._table.keys), forget)
+
+    def ask_anew(self) -> None:
+        """Trust begins anew, in all partitions: the commit log isn't the one whose ends were asked.
+
+        One that was created anew has lower offsets: what is written to it would count as older than the answers.
+        """
+        self._for_each(self._keys(lambda: self._assigned.known_ends), self._assigned.ask_anew)
 
     def forget(self, keys: Iterable[PartitionKey]) -> None:
         """Drop all that was published of these partitions: their remote offsets become unknown."""

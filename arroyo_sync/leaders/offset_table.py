@@ -111,6 +111,7 @@ class OffsetTable:
                 each.latest.orig_message_ts,
                 each.is_rejected or each.verdict is SUSPECT,
                 each.verdict.reason.value if each.verdict.reason is not None else None,
+                each.latest.topic_id,
             )
             for group, each in self.filled(key)
         }

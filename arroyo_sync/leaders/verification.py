@@ -74,6 +74,12 @@ class KnownEnd:
         known_end.is_lowered = True
         return known_end
 
+    def without_answer(self) -> KnownEnd:
+        """What is known once the brokers are to be asked anew."""
+        known_end = KnownEnd(self.cell, cached_before=self.cached_before, end=self.end)
+        known_end.is_lowered = self.is_lowered
+        return known_end
+
     def take_first_answer(self, answer: PartitionRange, log_ends: Mapping[int, int]) -> bool:
         """Keep the answer, if it is the first one, or the one before was incomplete. Returns whether it is complete."""
         if self.answer is None or LOG_END_UNKNOWN in self.log_ends.values():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, cast
 
 from arroyo.utils.metric_defs import MetricName
@@ -52,7 +52,7 @@ from arroyo_sync.observe.metrics import (
     Kind,
     MetricDef,
 )
-from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +86,10 @@ class MetricsReporter:
         # What it refused in this report: a metric's name, and the last error of it.
         self._errors: dict[str, Exception] = {}
         self._counted: dict[tuple[MetricDef, str | None], int] = {}
-        self._published_at: dict[tuple[PartitionKey, str], float | None] = {}
-        # When the last report was made, by the snapshots' time.
-        self._reported_at: float | None = None
+        self._published_at: dict[PartitionKey, dict[str, float | None]] = {}
+        # When the last report was made, and the last one of each partition, by the snapshots' time.
+        self._last_at: float | None = None
+        self._reported_at: dict[PartitionKey, float] = {}
 
     @property
     def is_wanted(self) -> bool:
@@ -102,13 +103,20 @@ class MetricsReporter:
         stalled: tuple[int, int] = (0, 0),
         waiting: tuple[int, int] = (0, 0),
         gate: GateCounts | None = None,
+        assigned: Collection[PartitionKey] | None = None,
     ) -> None:
-        """Send everything once. What the backend raises is logged and counted.
+        """Send everything once, and what is known of the snapshot's partitions. What the backend raises is logged and
+        counted.
 
         :param stalled: how many partitions stand still because of a leader, and because of the follower.
         :param waiting: how many wait, and don't stand still yet, likewise.
         :param gate: what the gate counts by itself.
+        :param assigned: all that are assigned, if they aren't all in this snapshot. What was sent of others is
+            forgotten.
         """
+        kept = {partition.key for partition in snapshot.partitions}.union(assigned or ())
+        for key in self._reported_at.keys() - kept:
+            del self._reported_at[key], self._published_at[key]
         backend = self._backend()
         for partition in snapshot.partitions:
             self._report_partition(backend, partition)
@@ -148,15 +156,13 @@ class MetricsReporter:
 
     def _report_latencies(self, backend: Metrics, snapshot: Snapshot, is_ready: bool) -> None:
         """Of records that were read since the last report; not of a replay, whose records are old by nature."""
-        published_at: dict[tuple[PartitionKey, str], float | None] = {}
         for partition in snapshot.partitions:
+            before = self._published_at.get(partition.key, {})
             for leader in partition.leaders:
-                series = partition.key, leader.group
-                published_at[series] = leader.published_at
-                is_new = series in self._published_at and leader.published_at != self._published_at[series]
+                is_new = leader.group in before and leader.published_at != before[leader.group]
                 if is_ready and is_new:
                     self._send_latencies(backend, partition.partition, leader)
-        self._published_at = published_at
+            self._published_at[partition.key] = {leader.group: leader.published_at for leader in partition.leaders}
 
     def _report_source(self, backend: Metrics, source: SourceStatistics) -> None:
         self._send(backend, READER_READY, source.ready)
@@ -174,10 +180,15 @@ class MetricsReporter:
         self._count(backend, IMPOSSIBLE_OFFSETS, source.impossible)
 
     def _report_releases(self, backend: Metrics, snapshot: Snapshot) -> None:
-        """Of the releases since the last report, the last one of each partition, the longest."""
-        since, self._reported_at = self._reported_at, snapshot.taken_at
-        releases = [each.last_release for each in snapshot.partitions if each.last_release is not None]
-        new = [release for release in releases if since is not None and release.at > since]
+        """Of the releases since their partitions' last report, the last one of each partition, the longest."""
+        new: list[ReleaseSnapshot] = []
+        for partition in snapshot.partitions:
+            since = self._reported_at.get(partition.key, self._last_at)
+            release = partition.last_release
+            if release is not None and since is not None and release.at > since:
+                new.append(release)
+        self._reported_at.update((partition.key, snapshot.taken_at) for partition in snapshot.partitions)
+        self._last_at = snapshot.taken_at
         latencies = [release.latency_seconds for release in new if release.latency_seconds is not None]
         if new:
             self._send(backend, HOLD_TIME, max(release.hold_seconds for release in new) * 1000)

@@ -4,9 +4,10 @@ Guarantees
     - Nothing of this runs on the processor's or the source's thread, and none of them waits for it. It has no Kafka
       client: the source asks the brokers for it.
     - A check costs about a microsecond for each assigned partition, which it walks by their offsets alone, and more for
-      those that have waited for long, of which it takes a snapshot; with more than `LOOKED_AT_A_SECOND`, not each time.
-      It takes one of all if metrics are wanted, when something is to be told, and if the source can't tell of some
+      those that have waited for long, and for those whose metrics are sent, of which it takes a snapshot: at most
+      `AT_ONCE` of each. It takes one of all when something is to be told, and if the source can't tell of some
       partitions alone.
+    - That a partition waits no more is known at the next check; that its wait has become a stall, when it has its turn.
     - Whatever a check raises (a metrics backend, the user's ``on_stall``) is logged, at most once a minute, and the
       next check takes place all the same.
     - `Monitor.stop` checks a last time, so that what ended the follower is reported.
@@ -21,13 +22,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.observe.grade import Grade, Verdict
+from arroyo_sync.observe.grade import Grade, Verdict, worst_first
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.problems import Problem, ProblemReporter, find_problems
 from arroyo_sync.observe.snapshot import Snapshot
@@ -40,9 +42,9 @@ logger = logging.getLogger(__name__)
 ASK_TIMEOUT_SECONDS = 0.5
 """How long a check may wait for the brokers. What a slow one answers later is there at the next check."""
 
-LOOKED_AT_A_SECOND = 1_000
-"""Of how many partitions a check may take a snapshot, each second: 10 ms of work. If more have waited for long, it does
-so less often."""
+AT_ONCE = 250
+"""Of so many partitions a check sends the metrics, and judges so many that have waited for long: some 40 us of the
+interpreter for each. More take turns, and keep the verdict of their last one meanwhile."""
 
 Ends = Mapping[PartitionKey, int]
 OnStall = Callable[[Stall], object] | Literal["raise"] | None
@@ -98,9 +100,10 @@ class Monitor:
         self._ready_changed_at: float | None = None
         self.stalls: tuple[Stall, ...] = ()
         """What stood still at the last check, longest first. Replaced whole; any thread may read it."""
-        self._look_at = 0.0
-        """When a snapshot of very many may be taken again."""
         self._keys: Collection[PartitionKey] = ()
+        self._turn = 0
+        # Of the partitions that have waited for long, the last verdicts, the oldest first.
+        self._judged: dict[PartitionKey, Verdict] = {}
         self.ends: Ends = {}
         """Where the partitions end, as of the last check. Replaced whole by the monitor's thread; any may read it."""
         self._thread: threading.Thread | None = None
@@ -155,21 +158,20 @@ class Monitor:
         now = self._clock()
         is_wanted = self._reporter.is_wanted
         waits = self._waits
-        if self._survey is None or is_wanted:
+        if self._survey is None:
             snapshot = whole = self._observe(self.ends, None)
             self._keys = tuple(partition.key for partition in snapshot.partitions)
         else:
             survey = self._survey(self.ends)
             self._keys = survey.assigned
             waits, long = follow_waits(survey, waits, now, self._limits)
+            sent = self._next_sent() if is_wanted else ()
             # With one in any case, which shows the groups that have never reported.
-            wanted = long.union(survey.rejected, survey.assigned[:1])
-            if len(wanted) > LOOKED_AT_A_SECOND and now < self._look_at:
-                self._waits = waits
-                return
-            self._look_at = now + len(wanted) / LOOKED_AT_A_SECOND
-            snapshot, whole = self._observe(self.ends, wanted), None
+            shown = self._next_judged(long).union(survey.rejected, sent, survey.assigned[:1])
+            snapshot, whole = self._observe(self.ends, shown), None
         verdicts, self._waits = evaluate(snapshot, waits, now, self._limits)
+        if whole is None:
+            verdicts = self._with_earlier(verdicts, long)
         problems = self._find_problems(snapshot, verdicts, now)
         self._problem_reporter.update(problems, lambda: whole or self._observe(self.ends, None))
         self._act_on([verdict.stall for verdict in verdicts if verdict.grade is Grade.STALLED])
@@ -179,7 +181,28 @@ class Monitor:
                 stalled=_count([each for each in verdicts if each.grade is Grade.STALLED]),
                 waiting=_count([each for each in verdicts if self._waits_long(each)]),
                 gate=self._gate_counts(),
+                assigned=self._keys,
             )
+
+    def _next_sent(self) -> Iterable[PartitionKey]:
+        """The assigned partitions whose metrics have their turn."""
+        begin = self._turn if self._turn < len(self._keys) else 0
+        self._turn = begin + AT_ONCE
+        return islice(self._keys, begin, self._turn)
+
+    def _next_judged(self, long: set[PartitionKey]) -> set[PartitionKey]:
+        """Those of the partitions that have waited for long whose turn it is: first those without a verdict."""
+        if len(long) <= AT_ONCE:
+            return long
+        due = set(islice((key for key in long if key not in self._judged), AT_ONCE))
+        return due.union(islice((key for key in self._judged if key in long), AT_ONCE - len(due)))
+
+    def _with_earlier(self, verdicts: Sequence[Verdict], long: Collection[PartitionKey]) -> list[Verdict]:
+        """These verdicts, and the last ones of the partitions that wait for their turn."""
+        latest = {verdict.key: verdict for verdict in verdicts}
+        earlier = {key: verdict for key, verdict in self._judged.items() if key in long and key not in latest}
+        self._judged = {**earlier, **{key: verdict for key, verdict in latest.items() if key in long}}
+        return worst_first([*earlier.values(), *verdicts]) if earlier else list(verdicts)
 
     def _waits_long(self, verdict: Verdict) -> bool:
         """Whether it waits for long enough to be counted; also for a group of which it isn't known if it is right."""

@@ -13,7 +13,7 @@ The two lags add up to everything that the follower hasn't got yet, ``high water
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -227,4 +227,8 @@ def in_order(partitions: Iterable[PartitionSnapshot]) -> tuple[PartitionSnapshot
 
 def _plain(statistics: SourceStatistics) -> dict[str, Any]:
     values = {field.name: getattr(statistics, field.name) for field in fields(statistics)}
-    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    return {
+        **values,
+        "malformed": dict(statistics.malformed),
+        "groups_reported": sorted(statistics.groups_reported),  # JSON has no sets
+    }

@@ -25,7 +25,8 @@ that it waits for. The rules, of which the first that fits decides:
     11. The wait has lasted for `Limits.stalled_after`: STALLED; but WAITING as long as nothing new arrives and the
        leader's group has committed the waiting messages on the brokers: it did the work, and reports it with its next
        message.
-    12. It waits for a group that has never reported at all: UNKNOWN.
+    12. It waits for a group that has never reported at all: UNKNOWN. So is it from outside, even if nothing waits,
+       where a group has reported what can't be true; from inside that is a problem of its own.
     13. The wait has lasted for `Limits.waiting_after`: WAITING, else OK.
 
 A partition that is taken away, and comes back within `Limits.stalled_after` as it was, goes on waiting: a rebalance is
@@ -124,7 +125,7 @@ def waits_for(partition: PartitionSnapshot) -> WaitsFor | None:
     return WaitsFor.FOLLOWER if is_open and partition.released_lag else WaitsFor.LEADER
 
 
-def proven_since(partition: PartitionSnapshot, taken_at: float) -> float | None:
+def proven_since(partition: PartitionSnapshot, taken_at: float, stands_since: float | None = None) -> float | None:
     """Since when it is proven, at the first look from outside, that the leader made no progress. Unix seconds.
 
     That is its last report, which repeats the offset at which it stands. The message that waits may have been written
@@ -132,13 +133,17 @@ def proven_since(partition: PartitionSnapshot, taken_at: float) -> float | None:
     follower nothing is proven: its commits have no time.
 
     :param taken_at: Unix seconds of the snapshot.
+    :param stands_since: when it reported that offset first, if that is known. It counts only with the time of the
+        message that waits: an idle leader repeats its offset, too.
     """
     leader = partition.blocked_by
     if waits_for(partition) is not WaitsFor.LEADER or leader is None or leader.published_at is None:
         return None
     since = min(leader.published_at, taken_at)
     written_at = None if partition.next_message is None else partition.next_message.written_at
-    return since if written_at is None or written_at > taken_at else max(since, written_at)
+    if written_at is None or written_at > taken_at:
+        return since
+    return max(since if stands_since is None else min(since, stands_since), written_at)
 
 
 def _before_any_wait(
@@ -169,6 +174,9 @@ def _before_any_wait(
     silent = sorted(leader.group for leader in partition.leaders if leader.group in never_reported)
     if silent:
         return _plain(partition, Grade.UNKNOWN, _never(silent[0]))
+    rejected = [leader for leader in partition.leaders if leader.is_rejected]
+    if rejected and not is_inside:
+        return _plain(partition, Grade.UNKNOWN, _rejected(rejected[0], partition))
     return _plain(partition, Grade.OK)
 
 
@@ -195,6 +203,8 @@ def _of_wait(
         reason = "The follower's consumer gets nothing: these offsets hold no messages, or their broker doesn't answer"
     elif leader is not None and leader.group in never_reported:
         grade, reason = Grade.UNKNOWN, _never(leader.group)
+    elif leader is not None and leader.is_rejected and not is_inside:
+        grade, reason = Grade.UNKNOWN, _rejected(leader, partition)
     elif leader is not None and _is_quiet(wait, partition):
         reason, is_excused = _unreported(leader, partition)
         is_stalled = is_stalled and not is_excused
@@ -264,6 +274,15 @@ def _behind(partition: PartitionSnapshot, whom: WaitsFor) -> tuple[int, bool]:
 
 def _never(group: str) -> str:
     return f"group {group!r} has never reported: is its name right, and does it publish?"
+
+
+def _rejected(leader: LeaderSnapshot, partition: PartitionSnapshot) -> str:
+    end = "" if leader.rejected_because else f": it ends at {partition.high_watermark}"
+    return (
+        f"group {leader.group!r} has published {leader.published_offset}, which is "
+        f"{leader.rejected_because or 'past the end'}{end}. Was the topic deleted and created again? Then restart the "
+        "leader, or reset its group's offsets"
+    )
 
 
 def _plain(partition: PartitionSnapshot, grade: Grade, reason: str = "") -> Verdict:

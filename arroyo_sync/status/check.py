@@ -1,7 +1,8 @@
 """The verdict on a follower, from outside: is it all right, does it stand still, or can't it be told?
 
 The rules are those of `observe/verdict.py`. From outside nobody has watched, so the first look can prove little: that a
-leader has stood still since its last report. Where that isn't enough, a second look shows whether anything moves.
+leader has stood still since its last report, or since it reported that offset first, if the commit log still tells.
+Where that isn't enough, a second look shows whether anything moves.
 
 Pure, but for `StatusCheck.check_once`, which asks the reader and blocks as it does.
 """
@@ -21,6 +22,9 @@ from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapsho
 from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.observe.verdict import evaluate, groups_without_report, proven_since
 from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits
+
+Reported = Mapping[tuple[PartitionKey, str], tuple["int | None", float]]
+"""Of each partition and group, the offset that it reported last, and when it reported that one first, Unix seconds."""
 
 MAX_FETCHED = 100
 """Of how many partitions the first waiting message is fetched, those with the longest lag first."""
@@ -120,6 +124,7 @@ class Reader(Protocol):
     def read(self) -> Snapshot: ...
     def find_messages(self, positions: Mapping[PartitionKey, int]) -> Mapping[PartitionKey, NextMessage]: ...
     def groups_on_log(self) -> Collection[str]: ...
+    def reported_since(self, since: float) -> Reported: ...
 
 
 class StatusCheck:
@@ -158,8 +163,7 @@ class StatusCheck:
         """Look now. Blocks, also for ``look_again`` seconds at the first time, if something may stand still."""
         snapshot = self._read()
         if self._waits is None:
-            seen = {each.key: proven_since(each, snapshot.taken_at) for each in snapshot.partitions}
-            proven = {key: since for key, since in seen.items() if since is not None}
+            proven = self._proven(snapshot)
             verdicts, self._waits = evaluate(snapshot, NO_WAITS, snapshot.taken_at, self._first_limits, proven)
             if not any(_may_stand_still(verdict) for verdict in verdicts):
                 return Status(snapshot, tuple(verdicts), tuple(self._doubts(snapshot)))
@@ -167,6 +171,30 @@ class StatusCheck:
             snapshot = self._read()
         verdicts, self._waits = evaluate(snapshot, self._waits, snapshot.taken_at, self._limits)
         return Status(snapshot, tuple(verdicts), tuple(self._doubts(snapshot)))
+
+    def _proven(self, snapshot: Snapshot) -> dict[PartitionKey, float]:
+        """Since when each partition's leader is proven to have made no progress.
+
+        A leader whose last report is fresh may have repeated the same offset for long. Then the end of the commit log
+        is read once more, and the second look shows whether it is so.
+        """
+        now = snapshot.taken_at
+        proven = {each.key: proven_since(each, now) for each in snapshot.partitions}
+        fresh = [
+            each
+            for each in snapshot.partitions
+            if (since := proven[each.key]) is not None
+            and now - since < WAITING_AFTER_SECONDS
+            and (each.lag_seconds(now) or 0.0) >= WAITING_AFTER_SECONDS
+        ]
+        if fresh:
+            reported = self._reader.reported_since(now - self._limits.stalled_after - WAITING_AFTER_SECONDS)
+            for each in fresh:
+                leader = each.blocked_by
+                offset, since = reported.get((each.key, leader.group), (None, 0.0)) if leader else (None, 0.0)
+                if leader is not None and offset == leader.published_offset:
+                    proven[each.key] = proven_since(each, now, since)
+        return {key: since for key, since in proven.items() if since is not None}
 
     def _read(self) -> Snapshot:
         snapshot = self._reader.read()

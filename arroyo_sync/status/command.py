@@ -219,11 +219,19 @@ def _table_shower(options: argparse.Namespace, query: StatusQuery) -> Callable[[
         if not redraws:
             _write(text + "\n")
             return
-        fitting = text.splitlines()[: max(1, size.lines - 1)]
+        fitting = fitted(text.splitlines(), size.lines)
         _write(("\x1b[H" if drawn else "\x1b[2J\x1b[H") + "".join(f"{each}\x1b[K\n" for each in fitting) + "\x1b[J")
         drawn = True
 
     return show
+
+
+def fitted(lines: Sequence[str], screen_lines: int) -> list[str]:
+    """As many lines as the screen has, less one for the cursor; the last one says if there were more."""
+    room = max(1, screen_lines - 1)
+    if len(lines) <= room:
+        return list(lines)
+    return [*lines[: room - 1], f"... and {len(lines) - room + 1} more lines: --verdict and --partition show less"]
 
 
 def _tables() -> tuple[ModuleType, ModuleType]:

@@ -18,6 +18,7 @@ from typing import Any
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from arroyo_sync.core.errors import BrokersUnreachable, TopicMissing
+from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import check_configuration, make_client, reader_settings, servers_of
 from arroyo_sync.kafka.errors import is_fatal
 from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, list_partitions
@@ -72,14 +73,21 @@ class LogScan:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._consumer.close()
 
-    def read_to_end(self) -> Iterator[LogRecord]:
+    def read_to_end(self, since: float | None = None, at_most: int | None = None) -> Iterator[LogRecord]:
         """Every record up to where the log ended at the start, each partition's in their order.
 
+        :param since: Unix seconds; without the records before, by their timestamps.
+        :param at_most: about so many, the last ones of each partition.
         :raises BrokersUnreachable: no broker answered, or nothing came, in time.
         :raises TopicMissing: there is no such topic.
         :raises KafkaException: the brokers refuse to tell.
         """
         self._spans = self._connect()
+        if since is not None:
+            self._spans = self._begin_at(since, self._spans)
+        if at_most is not None:
+            most = at_most // max(1, len(self._spans))
+            self._spans = {each: OffsetRange(max(start, end - most), end) for each, (start, end) in self._spans.items()}
         left = {partition: span for partition, span in self._spans.items() if span.start < span.end}
         self._consumer.assign([TopicPartition(self._topic, each, span.start) for each, span in left.items()])
         deadline = time.monotonic() + self._timeout
@@ -148,6 +156,18 @@ class LogScan:
             start, end = self._consumer.get_watermark_offsets(place, timeout=self._timeout)
             spans[partition] = OffsetRange(start, end)
         return spans
+
+    def _begin_at(self, since: float, spans: Mapping[int, OffsetRange]) -> dict[int, OffsetRange]:
+        """The spans without the records before ``since``; one without any later record begins at its end."""
+        places = [TopicPartition(self._topic, partition, round(since * 1000)) for partition in spans]
+        later: dict[int, OffsetRange] = {}
+        for found in self._consumer.offsets_for_times(places, timeout=self._timeout):
+            if found.error is not None:
+                raise KafkaException(found.error)
+            end = spans[found.partition].end
+            # -1: no record is that late. What arrived since the span was asked for lies past its end.
+            later[found.partition] = OffsetRange(end if found.offset < 0 else min(found.offset, end), end)
+        return later
 
     def _on_error(self, error: KafkaError) -> None:
         if self._error is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause
@@ -238,6 +258,22 @@ def groups_of(records: Iterable[LogRecord]) -> list[GroupOnLog]:
         rate = (counts[key] - 1) / lasted if lasted > 0 else None
         newest_at = of_key[1] if of_key else None
         found.append(GroupOnLog(key[1], key[0], tuple(sorted(partitions[key])), counts[key], newest_at, rate))
+    return found
+
+
+def reported_since(records: Iterable[LogRecord]) -> dict[tuple[PartitionKey, str], tuple[int | None, float]]:
+    """Of each partition and group, the offset that it reported last, and when it did so first without another between.
+
+    Records without a time are left out.
+    """
+    found: dict[tuple[PartitionKey, str], tuple[int | None, float]] = {}
+    timed = [(each.timestamp_ms, each.log_offset, each) for each in records if each.timestamp_ms is not None]
+    for timestamp_ms, _, record in sorted(timed, key=lambda each: each[:2]):
+        if record.topic is None or record.partition is None or record.group is None:
+            continue
+        key = (record.topic, record.partition), record.group
+        if key not in found or found[key][0] != record.offset:
+            found[key] = record.offset, timestamp_ms / 1000
     return found
 
 

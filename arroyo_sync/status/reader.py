@@ -32,7 +32,8 @@ from arroyo_sync.kafka.errors import ClientErrors, is_fatal_for_reading, no_brok
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.log_topic import list_partitions
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot, in_order
-from arroyo_sync.status.commit_log import LogScan
+from arroyo_sync.status.check import Reported
+from arroyo_sync.status.commit_log import LogScan, reported_since
 
 ASK_TIMEOUT_SECONDS = 1.0
 FETCH_TIMEOUT_SECONDS = 3.0
@@ -40,6 +41,8 @@ RETRY_SECONDS = 0.1
 PARTIAL_TIMEOUT_SECONDS = 10.0
 """For an answer that may be missing: the others are shown without it."""
 STOP_TIMEOUT_SECONDS = 5.0
+MAX_TAIL_RECORDS = 50_000
+"""Of the commit log, to see for how long a group has reported the same offset: about a second's work."""
 
 FETCH_SETTINGS = {
     "auto.offset.reset": "earliest",
@@ -118,9 +121,11 @@ class StatusReader:
             self._commit_log.subscribe(self._query.topic)
             self._commit_log.start(self._manager)
             self._commit_log.wait_until_ready(self.timeout)
-        keys = [(self._query.topic, index) for index in indexes]
+        topic = self._query.topic
+        keys = [(topic, index) for index in indexes]
         commits = self._ask_commits(keys)
         published = None if self._commit_log is None else self._commit_log.published()
+        topic_id = None if published is None else self._asker.topic_ids([topic], ASK_TIMEOUT_SECONDS)[topic]
         ranges = self._asker.ranges(keys, min(self.timeout, PARTIAL_TIMEOUT_SECONDS))
         now = self._wall_clock()
         partitions = (
@@ -129,6 +134,7 @@ class StatusReader:
                 {group: of_group[key] for group, of_group in commits.items()},
                 None if published is None else published.get(key, {}),
                 ranges[key],
+                None if isinstance(topic_id, KafkaError) else topic_id,
                 now,
             )
             for key in keys
@@ -168,10 +174,24 @@ class StatusReader:
         """The groups that have reported on the commit log of the data topic; none if there is no commit log."""
         if self._query.commit_log is None:
             return ()
-        settings = self._query.commit_log_settings or self._query.settings
-        with LogScan(settings, self._query.commit_log, self.timeout) as scan:
+        with self._log_scan(self._query.commit_log) as scan:
             records = scan.read_to_end()
             return {each.group for each in records if each.topic == self._query.topic and each.group is not None}
+
+    def reported_since(self, since: float) -> Reported:
+        """What the end of the commit log tells of how long the groups have reported the same; see `check.Reported`.
+
+        Nothing, if there is no commit log.
+
+        :param since: Unix seconds; what was written before isn't read.
+        """
+        if self._query.commit_log is None:
+            return {}
+        with self._log_scan(self._query.commit_log) as scan:
+            return reported_since(scan.read_to_end(since, MAX_TAIL_RECORDS))
+
+    def _log_scan(self, commit_log: str) -> LogScan:
+        return LogScan(self._query.commit_log_settings or self._query.settings, commit_log, self.timeout)
 
     def _make_commit_log(self) -> CommitLogConsumer | None:
         query = self._query
@@ -235,6 +255,7 @@ class StatusReader:
         commits: Mapping[str, int | KafkaError | None],
         published: Mapping[str, LeaderOffset] | None,
         range: PartitionRange | KafkaError,
+        topic_id: str | None,
         now: float,
     ) -> PartitionSnapshot:
         leaders = []
@@ -249,7 +270,7 @@ class StatusReader:
                 said = LeaderOffset(committed, -1, 0.0)
                 if isinstance(commit, KafkaError):
                     errors.append(f"what group {group!r} has committed: {commit.str()}")
-            leaders.append(_leader(group, said, committed, end, now))
+            leaders.append(_leader(group, said, committed, end, topic_id, now))
         offsets = [None if leader.is_rejected else leader.published_offset for leader in leaders]
         known = [offset for offset in offsets if offset is not None]
         local = commits[self._query.follower_group]
@@ -267,17 +288,19 @@ class StatusReader:
 
 
 def _leader(
-    group: str, said: LeaderOffset | None, committed: int | None, end: int | None, now: float
+    group: str, said: LeaderOffset | None, committed: int | None, end: int | None, topic_id: str | None, now: float
 ) -> LeaderSnapshot:
     if said is None or said.offset is None:
         return LeaderSnapshot(group, committed_offset=committed, has_reported=said is not None)
     published_at = said.timestamp_ms / 1000 if said.timestamp_ms >= 0 else None
+    is_earlier = None not in (topic_id, said.topic_id) and topic_id != said.topic_id
     return LeaderSnapshot(
         group,
         published_offset=said.offset,
         published_at=published_at,
         age_seconds=None if published_at is None else max(0.0, now - published_at),
         committed_offset=committed,
-        is_rejected=end is not None and said.offset > end,
+        is_rejected=is_earlier or (end is not None and said.offset > end),
+        rejected_because="of an earlier topic of that name" if is_earlier else None,
         has_reported=True,
     )

@@ -187,10 +187,12 @@ def _group_columns(rows: _Rows, view: View) -> list[_Column]:
 
 
 def _whom(verdict: Verdict, view: View, members: Members) -> str:
+    if verdict.waits_for is None and verdict.grade is Grade.STALLED:
+        return "its offset is gone"
     if verdict.waits_for is None:
         return "" if verdict.grade is Grade.OK else verdict.reason
     if verdict.grade is Grade.UNKNOWN:
-        return f"{verdict.group} (never reported)"
+        return f"{verdict.group} ({'never reported' if verdict.group_offset is None else 'can not be true'})"
     if verdict.waits_for is WaitsFor.FOLLOWER:
         return f"the follower{_member_of(verdict, view, members)}"
     if verdict.group is None:
@@ -250,7 +252,9 @@ def _worst_of_each_cause(shown: Sequence[Verdict], view: View) -> list[Verdict]:
     worst: dict[object, Verdict] = {}
     for verdict in shown:
         if verdict.grade is not Grade.OK:
-            worst.setdefault((verdict.grade, verdict.waits_for, verdict.group, verdict.reason), verdict)
+            # Of a follower that can't start the reason holds the partition's offsets.
+            reason = "" if verdict.waits_for is None and verdict.grade is Grade.STALLED else verdict.reason
+            worst.setdefault((verdict.grade, verdict.waits_for, verdict.group, reason), verdict)
     return list(worst.values())
 
 
@@ -262,7 +266,7 @@ def _of_leader(leader: LeaderSnapshot, view: View) -> str:
     if leader.age_seconds is not None:
         said += f" {age(leader.age_seconds)} ago"
     if leader.is_rejected:
-        said += ", which is past the end"
+        said += f", which is {leader.rejected_because or 'past the end'}"
     return f"{said}, committed {number(leader.committed_offset, 'nothing')}"
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from confluent_kafka import Producer
 
 from tests.benchmarks.commit_records import Format, encode, headers
+from tests.benchmarks.numbers import ratio
 from tests.benchmarks.peer_environment import peer_python
 from tests.benchmarks.processes import Program, ProgramFailed
 from tests.benchmarks.promises import CommitRecords, Deliveries, broken_promises
@@ -25,6 +26,7 @@ UNRELEASED = 500
 """So many messages per partition stay unreleased when the leaders are far ahead, so that an open gate would show."""
 BATCH_BYTES = 16_384
 """Of the producer's batches of a backlog: Kafka's own default."""
+SELDOM_REPETITIONS = 2
 READY_SECONDS = 30.0
 FINISH_SECONDS = 60.0
 SLOWEST_PER_SECOND = 20_000
@@ -40,14 +42,25 @@ README_SETTINGS: dict[str, Any] = {
 CONSUMER_SETTINGS: dict[str, dict[str, Any]] = {
     "bare": README_SETTINGS,
     "gated": README_SETTINGS,
+    "plain": {},
     "unwrapped": README_SETTINGS,
     "peer": README_SETTINGS,
+    "peer_defaults": {},
     "peer_bare": README_SETTINGS,
     "floor": {},
+    "busy_floor": README_SETTINGS,
 }
 
-MODULES = {"floor": "floor", "peer": "peer", "peer_bare": "peer"}
-UNGATED = frozenset({"floor", "bare", "peer_bare"})
+MODULES = {
+    "floor": "floor",
+    "busy_floor": "busy_floor",
+    "peer": "peer",
+    "peer_defaults": "peer",
+    "peer_bare": "peer",
+}
+FLOORS = frozenset({"floor", "busy_floor"})
+"""They deliver the records of the commit log."""
+UNGATED = FLOORS | {"bare", "peer_bare"}
 
 
 @dataclass
@@ -62,6 +75,13 @@ class Run:
     own_cpu_seconds: float = 0.0
     """User + system time of the process since its partitions were assigned."""
     published: list[int] = field(default_factory=list)
+    usage: list[dict[str, Any]] = field(default_factory=list)
+    """The process's usage as each step of the feeder's plan began, and the messages that it had delivered."""
+
+    def cpu_us_per_message(self, step: int) -> float | None:
+        """What a message cost that was delivered during one step of the feeder's plan, which isn't the last one."""
+        before, after = self.usage[step : step + 2]
+        return ratio((after["cpu_seconds"] - before["cpu_seconds"]) * 1e6, after["messages"] - before["messages"])
 
 
 @dataclass
@@ -86,21 +106,32 @@ class Bench:
         self.work = work
         self.quick = quick
         self.seed = seed
-        self.repetitions = 3 if quick else 5
+        self.repetitions = 2 if quick else 5
         self.progress = progress
         self.broken: list[str] = []
+        self.shared: dict[str, Any] = {}
+        """What one scenario has measured for another, too."""
         self._numbers = itertools.count()
 
     def pick(self, quick: T, full: T) -> T:
         """The first for a quick run, the second for a full one."""
         return quick if self.quick else full
 
-    def alternating(self, contenders: Sequence[str]) -> Iterator[tuple[int, str]]:
-        """Every contender once a repetition, each repetition beginning with the next one."""
-        for repetition in range(self.repetitions):
+    def alternating(
+        self, contenders: Sequence[str], seldom: Collection[str] = (), at_most: int = 5
+    ) -> Iterator[tuple[int, str]]:
+        """Every contender once a repetition, each repetition beginning with the next one.
+
+        :param seldom: those of them that run in the first `SELDOM_REPETITIONS` only, being far from any bound.
+        :param at_most: so many repetitions, though the bench does more.
+        """
+        repetitions = min(self.repetitions, at_most)
+        for repetition in range(repetitions):
             shift = repetition % len(contenders)
             for contender in [*contenders[shift:], *contenders[:shift]]:
-                self.progress(f"repetition {repetition + 1} of {self.repetitions}: {contender}")
+                if contender in seldom and repetition >= SELDOM_REPETITIONS:
+                    continue
+                self.progress(f"repetition {repetition + 1} of {repetitions}: {contender}")
                 yield repetition, contender
 
     def name(self, prefix: str) -> str:
@@ -141,7 +172,7 @@ class Bench:
 
     def record_format(self, contender: str) -> Format:
         """The form of commit record that leaders of this contender write."""
-        return "legacy" if contender == "peer" else "json"
+        return "legacy" if contender in ("peer", "peer_defaults") else "json"
 
     def feed(self, contender: str, topic: str, partitions: int, commit_log: str, **plan: Any) -> Feeder:
         """Start the feeder with a plan, see ``feeder.py``."""
@@ -274,9 +305,13 @@ class Feeder:
         """Go on to the next step."""
         self.program.send({"command": "end"})
 
-    def finish(self) -> tuple[CommitRecords, list[int]]:
-        """Wait until the plan was played. The records, and the end that was published per partition."""
+    def finish(self, on_step: Callable[[], None] = lambda: None) -> tuple[CommitRecords, list[int]]:
+        """Wait until the plan was played. The records, and the end that was published per partition.
+
+        :param on_step: called as each step begins.
+        """
         seconds = sum(step.get("seconds", 30) for step in self.plan["steps"])
         with self.program:
-            done = self.program.receive(2 * seconds + FINISH_SECONDS)
+            while (done := self.program.receive(2 * seconds + FINISH_SECONDS))["event"] == "step":
+                on_step()
         return CommitRecords.load(Path(self.plan["out"])), done["published"]

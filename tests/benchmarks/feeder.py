@@ -2,7 +2,7 @@
 
 It reads a plan (JSON) from its first line of standard input and writes the records it published to a file, as rows of
 ``time_ns, partition, offset, step, tick``: the time just before ``produce`` was called, on the clock that all processes
-of one machine share. Then it prints one line of JSON.
+of one machine share. It prints a line of JSON as each step begins, ``{"event": "step", ...}``, and one at the end.
 
 A plan's ``steps`` are played in order:
 
@@ -33,6 +33,7 @@ from typing import Any
 from confluent_kafka import KafkaError, Message, Producer
 
 from tests.benchmarks import commit_records
+from tests.benchmarks.contenders.child import emit
 
 DATA_TICK_SECONDS = 0.005
 COMMIT_JITTER_SECONDS = 0.004
@@ -69,6 +70,7 @@ class Feeder:
         kinds = {"stream": self.stream, "hold": self.hold, "advance": self.advance, "finish": self.finish}
         for number, step in enumerate(self.plan["steps"]):
             self.step = number
+            emit("step", number=number)
             kinds[step["kind"]](step)
         self._settle()
 
@@ -176,7 +178,7 @@ def main() -> None:
     threading.Thread(target=hear, name="feeder-commands", daemon=True).start()
     feeder.play()
     Path(plan["out"]).write_bytes(feeder.rows.tobytes())
-    print(json.dumps({"produced": feeder.produced, "published": feeder.published}), flush=True)
+    emit("result", produced=feeder.produced, published=feeder.published)
 
 
 if __name__ == "__main__":

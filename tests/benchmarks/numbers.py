@@ -51,8 +51,8 @@ def ratio(upper: float | None, lower: float | None) -> float | None:
 
 
 def median_of_ratios(upper: Sequence[float | None], lower: Sequence[float | None]) -> dict[str, Any]:
-    """`summarise` of the ratios of runs of the same repetition."""
-    return summarise([ratio(a, b) for a, b in zip(upper, lower, strict=True)])
+    """`summarise` of the ratios of runs of the same repetition; one may have fewer."""
+    return summarise([ratio(a, b) for a, b in zip(upper, lower, strict=False)])
 
 
 def greatest(summaries: Iterable[Mapping[str, Any]]) -> float | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,7 +17,9 @@ from tests.benchmarks.numbers import CURVE_POINTS
 COLOURS = {
     "floor": "#7f7f7f",
     "bare": "#4c78a8",
+    "busy_floor": "#404040",
     "gated": "#2a9d4a",
+    "plain": "#8e5bb5",
     "unwrapped": "#e6a817",
     "peer_bare": "#c9a0a0",
     "peer": "#c0392b",
@@ -23,7 +27,9 @@ COLOURS = {
 LABELS = {
     "floor": "floor: bare consumer of the commit log",
     "bare": "Arroyo without a gate",
+    "busy_floor": "busy floor: the same beside a pipeline",
     "gated": "arroyo-sync",
+    "plain": "arroyo-sync, the README's lines alone",
     "unwrapped": "arroyo-sync without flow control",
     "peer_bare": "Arroyo 0.2.2 without a gate",
     "peer": "SynchronizedConsumer (Arroyo 0.2.2)",
@@ -117,13 +123,48 @@ def throughput_bars(cases: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def cpu_bars(cases: Mapping[str, Any]) -> Figure:
+    """CPU time a message while tailing, a group of bars each rate and interval, with whiskers as above."""
+    tailing = {name.removeprefix("tailing, "): case for name, case in cases.items() if name.startswith("tailing, ")}
+    names = [name for name in COLOURS if all(name in case for case in tailing.values())]
+    figure = Figure(figsize=(9.5, 3.2), layout="constrained")
+    axis = figure.subplots()
+    width = 0.8 / max(1, len(names))
+    for place, name in enumerate(names):
+        costs = [(at, case[name]["cpu_us_per_message"]) for at, case in enumerate(tailing.values())]
+        known = [
+            (at + (place - len(names) / 2 + 0.5) * width, cost) for at, cost in costs if cost["median"] is not None
+        ]
+        whiskers = [
+            [cost["median"] - cost["low"] for _, cost in known],
+            [cost["high"] - cost["median"] for _, cost in known],
+        ]
+        axis.bar(
+            [at for at, _ in known],
+            [cost["median"] for _, cost in known],
+            width,
+            yerr=whiskers,
+            color=COLOURS[name],
+            ecolor="#333333",
+            capsize=2,
+            label=LABELS[name],
+        )
+    axis.set_xticks(range(len(tailing)), list(tailing))
+    axis.set_ylabel("CPU, us a message")
+    axis.grid(axis="x", visible=False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
 def _with_ratio(name: str, ratio: float | None) -> str:
     return LABELS[name] if ratio is None or "bare" in name else f"{LABELS[name]}\n{ratio:.2f} of that without a gate"
 
 
 def scale_curves(cases: Mapping[str, Any]) -> Figure:
-    """Costs against the number of partitions: single calls, a whole follower, one on the broker. All axes logarithmic,
-    so that what grows with the partitions is a straight slope, and what doesn't is flat."""
+    """Costs against the number of partitions: single calls, a whole follower, one on the broker.
+
+    What grows with the partitions has logarithmic axes, where it is a straight slope; what should be flat begins at 0.
+    """
     figure = Figure(figsize=(9.5, 8), layout="constrained")
     axes = figure.subplots(3, 3, sharex=True)
     groups = sorted({point["groups"] for point in cases["calls"]})
@@ -140,6 +181,8 @@ def scale_curves(cases: Mapping[str, Any]) -> Figure:
         _by_partitions(axes[1, 0], whole, state, label, mpl.colormaps["viridis"](0.1 + 0.35 * number), 100)
     axes[1, 0].set_title("follower without Kafka, % of a core", fontsize=9)
     _by_partitions(axes[1, 1], whole, "look_ms", "a look of the monitor", COLOURS["gated"])
+    _by_partitions(axes[1, 1], whole, "look_with_metrics_ms", "a look, with metrics", COLOURS["unwrapped"])
+    _by_partitions(axes[1, 1], whole, "look_all_wait_ms", "a look, all wait for 15 s or more", COLOURS["peer"])
     _by_partitions(axes[1, 1], whole, "first_release_ms", "assignment to first release", COLOURS["bare"])
     axes[1, 1].set_title("follower without Kafka, ms", fontsize=9)
     large = [each for each in whole if each["partitions"] >= 100]  # with few the process's own memory is all that shows
@@ -153,11 +196,23 @@ def scale_curves(cases: Mapping[str, Any]) -> Figure:
         axis.set_xlabel("partitions")
     for axis in axes.flat:
         axis.set_xscale("log")
-        axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.set_ylim(bottom=0)
+    for axis in (*axes[1, :2], *axes[2]):
+        _use_decades(axis)
     for axis in (axes[0, 0], axes[1, 0], axes[1, 1], axes[2, 0]):
-        axis.legend(frameon=False, fontsize=7)
+        axis.legend(frameon=False, fontsize=6.5, loc="upper left")
     return figure
+
+
+def _use_decades(axis: Axes) -> None:
+    """A logarithmic axis of whole decades, so that a slope isn't the zoom's, and one more for the legend."""
+    heights = [float(height) for line in axis.get_lines() for height in np.asarray(line.get_ydata()) if height > 0]
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    if heights:
+        axis.set_ylim(10 ** math.floor(math.log10(min(heights))), 10 ** math.ceil(math.log10(max(heights)) + 1))
 
 
 def _by_partitions(axis: Axes, points: Any, cost: str, label: str, colour: Any, scale: float = 1.0) -> None:
@@ -188,7 +243,7 @@ def restart_bars(cases: Mapping[str, Any]) -> Figure:
         axis.set_title(title, fontsize=9)
         axis.grid(axis="y", visible=False)
     for axis in axes[-1]:
-        axis.set_xlabel("seconds without a message, worst partition")
+        axis.set_xlabel("longest time without a message, s")
     return figure
 
 
@@ -196,6 +251,7 @@ PICTURES = {
     "release_latency": latency_curves,
     "idle_release": latency_curves,
     "catch_up": throughput_bars,
+    "overhead": cpu_bars,
     "scale": scale_curves,
     "restart": restart_bars,
 }

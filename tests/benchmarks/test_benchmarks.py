@@ -21,8 +21,8 @@ from tests.benchmarks.numbers import CURVE_POINTS, distribution, greatest, least
 from tests.benchmarks.plots import draw
 from tests.benchmarks.promises import CommitRecords, Deliveries, broken_by_members, broken_promises
 from tests.benchmarks.report import render
-from tests.benchmarks.scenarios.restart import longest_silence, sorted_deliveries
-from tests.benchmarks.scenarios.scale.follower import LOOKS, Follower
+from tests.benchmarks.scenarios.restart import Case, compare, longest_silence, sorted_deliveries
+from tests.benchmarks.scenarios.scale.follower import LOOKS, Follower, NoMetrics
 from tests.benchmarks.scenarios.traffic import count_connections
 from tests.benchmarks.targets import TARGETS, Target
 
@@ -131,13 +131,33 @@ def test_members_are_judged_together(made: Deliveries, promise: str | None) -> N
 
 
 def test_a_silence_is_that_of_the_worst_partition() -> None:
-    """Only silences that ended within the asked time count, the one that the event began in among them."""
+    """Only silences that ended after the event count, the one that it began in among them."""
     rows = [(0, 0, 0), (0, 1, 500), (0, 2, 1_000), (1, 0, 0), (1, 1, 900), (1, 2, 4_000)]
     made = deliveries(*rows)
 
-    assert longest_silence(made, 450 * MS, 2_000 * MS) == pytest.approx(0.9)
-    assert longest_silence(made, 950 * MS, 5_000 * MS) == pytest.approx(3.1)
-    assert longest_silence(made, 5_000 * MS, 6_000 * MS) == 0.0
+    assert longest_silence(made, 450 * MS) == pytest.approx(3.1)
+    assert longest_silence(deliveries(*rows[:5]), 450 * MS) == pytest.approx(0.9)
+    assert longest_silence(deliveries(*rows[:5]), 950 * MS) == pytest.approx(0.5)
+    assert longest_silence(made, 5_000 * MS) == 0.0
+
+
+def test_a_restart_is_compared_with_the_one_without_a_gate_of_the_same_round_and_protocol() -> None:
+    """A round in which either broke a promise counts in neither median."""
+    bare, recent, kip848 = Case("bare", "eager"), Case("gated", "eager", "recent"), Case("bare", "KIP-848")
+    found: dict[Case, dict[str, list[float | None]]] = {
+        bare: {"clean restart": [1.0, 2.0, None]},
+        recent: {"clean restart": [1.5, 2.1, 9.0]},
+        Case("gated", "KIP-848"): {"clean restart": [4.0, 4.0, 4.0]},
+        kip848: {"clean restart": [1.0, 1.0, 1.0]},
+    }
+    result = compare(found)
+    assert result["cases"]["clean restart, eager"]["gated, recent"]["minus_bare_seconds"]["median"] == pytest.approx(
+        0.3
+    )
+    assert result["summary"] == {
+        "restart.worst_gated_minus_bare_seconds": 3.0,
+        "restart.worst_gated_recent_minus_bare_seconds": pytest.approx(0.3),
+    }
 
 
 def test_traffic_is_counted_without_the_start() -> None:
@@ -187,7 +207,7 @@ def test_a_follower_without_kafka_holds_what_its_leaders_have_not_committed() ->
             follower.processor._run_once()
         follower.wait_until_held()
     assert follower.counts.released == 5
-    assert len(follower.looks_ms()) == LOOKS
+    assert len(follower.looks_ms(NoMetrics())) == LOOKS
     follower.processor._shutdown()
 
 
@@ -249,6 +269,11 @@ def test_a_distribution_has_its_percentiles_and_a_curve() -> None:
     assert distribution(np.empty(0))["p99"] is None
 
 
+def test_the_first_ones_are_compared_where_one_ran_less_often() -> None:
+    """A contender that runs seldom is compared with the runs of its own repetitions."""
+    assert median_of_ratios([2.0, 4.0], [1.0, 2.0, 9.0])["values"] == [2.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("target", "met", "missed"),
     [
@@ -298,13 +323,15 @@ def test_each_picture_is_drawn(tmp_path: Path) -> None:
     curve = distribution(np.arange(1, 101, dtype=np.float64))
     latency = {"gated": {"repetitions": [{"first_ms": curve}, None]}, "floor": {"repetitions": [{"first_ms": curve}]}}
     bars = {"gated": {"messages_per_second": spread, "over_bare": spread}}
+    cpu = {"bare": {"cpu_us_per_message": spread}, "gated": {"cpu_us_per_message": summarise([None])}}
     scale = {
         "calls": [{"partitions": 1, "groups": 3, "submit_us": spread, "poll_us": spread, "move_us": spread}],
         "in process": [
             {
                 "partitions": partitions,
                 **dict.fromkeys(("idle_cpu", "one_moves_cpu", "all_move_cpu"), spread),
-                **dict.fromkeys(("look_ms", "first_release_ms", "bytes_a_partition"), spread),
+                **dict.fromkeys(("look_ms", "look_with_metrics_ms", "look_all_wait_ms"), spread),
+                **dict.fromkeys(("first_release_ms", "bytes_a_partition"), spread),
             }
             for partitions in (1, 100)
         ],
@@ -327,6 +354,7 @@ def test_each_picture_is_drawn(tmp_path: Path) -> None:
         "scenarios": {
             "release_latency": {"cases": {"1,000/s, every 10 ms": latency}},
             "catch_up": {"cases": {"nothing": bars, "json": bars}},
+            "overhead": {"cases": {"tailing, 5,000/s, every 10 ms": cpu, "idle, nothing there": {}}},
             "scale": {"cases": scale},
             "restart": {"cases": {"clean restart, eager": silences}},
         },
@@ -336,6 +364,7 @@ def test_each_picture_is_drawn(tmp_path: Path) -> None:
 
     assert sorted(each.name for each in drawn) == [
         "catch_up.png",
+        "overhead.png",
         "release_latency.png",
         "restart.png",
         "scale.png",

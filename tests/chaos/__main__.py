@@ -17,9 +17,10 @@ from pathlib import Path
 import confluent_kafka
 
 from tests.chaos.faults import FAULTS
+from tests.chaos.ingredients import WORLDS, draw
 from tests.chaos.run import LAST_ROUNDS, run
 from tests.integration.cluster import jars
-from tests.support.sabotage import SABOTAGES, VARIABLE
+from tests.support.sabotage import EVERY, VARIABLE
 
 SHOWN = 20
 """How many violations are told in full."""
@@ -32,7 +33,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the summary here")
     parser.add_argument("--only", action="append", choices=sorted(FAULTS), default=[], help="these faults alone")
     parser.add_argument("--rounds", type=int, default=LAST_ROUNDS, help="quiet rounds at the end")
-    parser.add_argument("--sabotage", choices=sorted(SABOTAGES), help="break the followers, to see that it is found")
+    parser.add_argument(
+        "--sabotage", choices=sorted(EVERY), help="break leaders and followers, to see that it is found"
+    )
+    parser.add_argument("--world", choices=WORLDS, help="this world, not the ingredients that the seed draws")
     parser.add_argument("--keep", type=Path, help="keep the journals in this new folder")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no fault after so many seconds")
     options = parser.parse_args()
@@ -40,6 +44,8 @@ def main() -> int:
     folder = options.keep or Path(tempfile.mkdtemp(prefix="arroyo-sync-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     environment = {VARIABLE: options.sabotage} if options.sabotage else {}
+    ingredients = WORLDS[options.world] if options.world else draw(options.seed)
+    print(f"seed {options.seed}: {json.dumps(ingredients.as_json())}", flush=True)
     verdict, summary = run(
         folder,
         options.faults,
@@ -48,6 +54,7 @@ def main() -> int:
         environment,
         last_rounds=options.rounds,
         seconds=options.seconds,
+        ingredients=ingredients,
     )
     summary["versions"] = {
         "arroyo": version("sentry-arroyo"),
@@ -56,6 +63,7 @@ def main() -> int:
         "kafka": jars.version(),
         "python": sys.version.split()[0],
     }
+    summary["told"] = [f"{violation.promise}: {violation.what}"[:400] for violation in verdict.violations[:SHOWN]]
     if options.sabotage:
         summary["sabotage"] = options.sabotage
     text = json.dumps(summary, indent=2)

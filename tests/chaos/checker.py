@@ -7,7 +7,12 @@
     progress      in a quiet time, when all worked, a message that all leaders had committed didn't come through
     independence  the same, while a leader of other partitions stood still
     bounded       a partition held more than its limit
-    loud          a process ended by itself without one clear line
+    loud          a process ended by itself without one clear line; a fault that needs a person wasn't told of, by name
+                  and in time; something was told that no fault explains (`tests.chaos.alarms`)
+    out of the way  a process took longer to end than its work in flight explains
+
+A follower that begins at the end of its topic is to get all from where it was first assigned. A message of a compacted
+topic whose key was used again may be missing, and so may what a transaction aborted.
 
 What isn't judged: offsets that a group published before it was rewound and that a follower may still believe; progress
 while faults last; anything of messages whose records were deleted before they came through (with them, the topic).
@@ -21,11 +26,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tests.chaos.alarms import false_alarms, untold
 from tests.chaos.evidence import Delivery, Evidence, Follower, LogRecord, PartitionBuffer, Place, Round
 
-PROMISES = ("safety", "order", "no loss", "progress", "independence", "bounded", "loud")
+PROMISES = ("safety", "order", "no loss", "progress", "independence", "bounded", "loud", "out of the way")
 LEADER_MARGIN_SECONDS = 3.0
 """A follower has at least this long to deliver what the leaders committed at the end of a round."""
+STANDS_STILL_SECONDS = 60.0
+"""A partition that stands still for longer, while nothing that is journalled explains it, is stuck. It may take this
+long after a crash: a dead member is missed, a replay is read, a quiet partition waits for a heartbeat."""
+SETTLE_SECONDS = 20.0
+"""For how long after its end something still explains that."""
+END_SECONDS = 10.0
+"""A process may take so long to end, with one message in flight, on a busy machine."""
 
 
 class Violation(NamedTuple):
@@ -83,7 +96,10 @@ class _Judge:
         for group in self._groups:
             violations += self._lost(group)
             violations += self._stuck(group)
+            violations += self._stood_still(group)
         violations += self._unclear()
+        violations += (Violation("loud", what) for what in (*untold(evidence), *false_alarms(evidence)))
+        violations += self._slow_to_end()
         deliveries = sum(len(follower.deliveries) for follower in evidence.followers)
         times = sorted(self._release_seconds) or [0.0]
         return Verdict(
@@ -115,8 +131,9 @@ class _Judge:
         for delivery in follower.deliveries:
             key = delivery.assignment, delivery.place
             expected = last.get(key, delivery.offset - 1) + 1
-            first = self._evidence.first_offset(delivery.place, delivery.time)
-            if delivery.offset < expected or delivery.offset > max(expected, first):
+            first = max(expected, self._evidence.first_offset(delivery.place, delivery.time))
+            passed = (each for each in range(first, delivery.offset) if self._evidence.must_come(delivery.place, each))
+            if delivery.offset < expected or next(passed, None) is not None:
                 yield Violation("order", f"{_at(delivery)}: {expected} was next")
             last[key] = delivery.offset
 
@@ -130,16 +147,23 @@ class _Judge:
                 passed[place].append((float("inf"), offset, f"{group} has committed {offset} of {place}"))
         for place, events in passed.items():
             came: set[int] = set()
-            next_missing = 0
+            begins = self._evidence.begins(group, place)
+            if begins == float("inf"):
+                continue
+            next_missing = int(begins)
             for time, offset, what in sorted(events):
                 next_missing = max(next_missing, self._evidence.first_offset(place, time))
                 while next_missing in came:
                     came.discard(next_missing)
                     next_missing += 1
-                missing = [each for each in range(next_missing, offset) if each not in came]
+                missing = [
+                    each
+                    for each in range(next_missing, offset)
+                    if each not in came and self._evidence.must_come(place, each)
+                ]
                 if missing:
                     yield Violation("no loss", f"{what}: {missing[0]} to {missing[-1]} ({len(missing)}) hadn't come")
-                    next_missing = offset
+                next_missing = max(next_missing, offset)
                 if offset >= next_missing:
                     came.add(offset)
 
@@ -163,9 +187,9 @@ class _Judge:
                     )
 
     def _missing_in(self, each: Round, group: str, place: Place, acked: Sequence[tuple[int, float]]) -> Iterator[int]:
-        begins = self._evidence.first_offset(place, each.deadline)
+        begins = max(self._evidence.first_offset(place, each.deadline), self._evidence.begins(group, place))
         for offset, time in acked:
-            if time > each.acked_by or offset < begins:
+            if time > each.acked_by or offset < begins or not self._evidence.must_come(place, offset):
                 continue
             committed = max(self._evidence.committed_at(of, place, offset) for of in self._evidence.leader_groups)
             came = self._first[group].get((place, offset), float("inf"))
@@ -176,6 +200,44 @@ class _Judge:
                 self._late_leaders += 1
             else:
                 yield offset
+
+    def _stood_still(self, group: str) -> Iterator[Violation]:
+        """Messages that came at last, but long after their leaders and brokers let them."""
+        for place, acked in self._evidence.acked.items():
+            worst: tuple[float, int, float] | None = None
+            begins = self._evidence.begins(group, place)
+            for offset, time in acked:
+                came = self._first[group].get((place, offset))
+                if came is None or offset < begins:
+                    continue
+                committed = max(self._evidence.committed_at(of, place, offset) for of in self._evidence.leader_groups)
+                since = max(committed, time)
+                if came - since > STANDS_STILL_SECONDS:
+                    seconds = self._unexplained(since, came, group, place[1])
+                    if seconds > STANDS_STILL_SECONDS and (worst is None or seconds > worst[0]):
+                        worst = seconds, offset, came
+            if worst is not None:
+                yield Violation(
+                    "progress",
+                    f"{group}: offset {worst[1]} of {place} came at {worst[2]:.3f}, having stood still for "
+                    f"{worst[0]:.0f} s that nothing explains",
+                )
+
+    def _unexplained(self, begin: float, end: float, group: str, partition: int) -> float:
+        """How much of that time nothing hindered the partition."""
+        what = ("cluster", group, f"partition {partition}")
+        seconds, at = 0.0, begin
+        for since, until, each in sorted(self._evidence.hindered):
+            if each in what and until + SETTLE_SECONDS > at and since < end:
+                seconds += max(0.0, since - at)
+                at = until + SETTLE_SECONDS
+        return seconds + max(0.0, end - at)
+
+    def _slow_to_end(self) -> Iterator[Violation]:
+        for time, process, seconds in self._evidence.stopped:
+            group = self._evidence.group_of.get(process, "")
+            if seconds > END_SECONDS and not self._evidence.is_hindered(time, time + seconds, "cluster", group):
+                yield Violation("out of the way", f"{time:.3f}: {process} took {seconds:.1f} s to end")
 
     def _over_limit(self, follower: Follower) -> Iterator[Violation]:
         over = [(time, held) for time, held in follower.held if follower.limit is not None and held > follower.limit]

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tests.chaos.ingredients import COMPACTED, TRANSACTIONAL
+
 PartitionBuffer = list[Any]
 Place = tuple[int, int]
 """Epoch and partition: of the data topic as it was created for the epoch-th time."""
@@ -58,6 +60,33 @@ class LogRecord(NamedTuple):
     value: bytes | None
 
 
+class Told(NamedTuple):
+    """What a follower's process said, from warnings on, or with its last line."""
+
+    time: float
+    process: str
+    group: str
+    level: str
+    text: str
+
+
+class Wanted(NamedTuple):
+    """What a follower group must say within a time."""
+
+    began: float
+    deadline: float
+    group: str
+    pattern: str
+
+
+class Stopped(NamedTuple):
+    """A process that was asked to end at that time, and how long it took."""
+
+    time: float
+    process: str
+    seconds: float
+
+
 class Reach:
     """By when something had reached which offset."""
 
@@ -94,17 +123,38 @@ class Evidence:
         self.acked: dict[Place, list[tuple[int, float]]] = defaultdict(list)
         self.epochs: list[tuple[float, int]] = []
         self.deleted: dict[Place, list[tuple[float, int]]] = defaultdict(list)
-        self.faults: dict[str, int] = defaultdict(int)
+        self.faults: list[tuple[str, float, float]] = []
+        """Kind, beginning and end; those that were skipped half-way, too."""
+        self.told: list[Told] = []
+        self.wanted: list[Wanted] = []
+        self.stopped: list[Stopped] = []
+        self.group_of: dict[str, str] = {}
+        """By process."""
         self.exits: list[PartitionBuffer] = []
         self.rounds: list[Round] = []
         self.committed: list[tuple[str, Place, int]] = []
         self.leader_groups: set[str] = set()
-        self._hindered: list[tuple[float, float, str]] = []
+        self.hindered: list[tuple[float, float, str]] = []
+        """Since, until, and what: "cluster", a follower group, or a partition."""
+        self._has_gaps = False
+        self._from_the_end: set[str] = set()
+        self._assigned: list[tuple[float, str, int, int]] = []
+        self._superseded: dict[Place, set[int]] = defaultdict(set)
+        self._last_of_key: dict[tuple[Place, str], int] = {}
+        self._truncated: dict[Place, int] = {}
         self._done: dict[tuple[str, Place], list[tuple[float, int]]] = defaultdict(list)
         self._wall_ahead = 0.0
         rewound: list[tuple[float, str, Place]] = []
         for name, lines in journals.items():
             self._take_in(name, lines, rewound)
+        self._acked_offsets = {place: {offset for offset, _ in acked} for place, acked in self.acked.items()}
+        self._begins: dict[tuple[str, Place], int] = {}
+        for at, of, partition, offset in sorted(self._assigned):
+            self._begins.setdefault((of, (self.epoch_at(at), partition)), offset)
+        self.told += [
+            Told(time, name, self.group_of.get(name, ""), "EXIT", last_line)
+            for _, time, name, _, last_line, _ in self.exits
+        ]
         self._rewinds: dict[tuple[str, Place], list[Rewind]] = defaultdict(list)
         published = self._published(commit_log)
         for time, group, place in sorted(rewound):
@@ -138,6 +188,25 @@ class Evidence:
         """Below it, by then, records may have been deleted."""
         return max((before for since, before in self.deleted.get(place, ()) if since <= time), default=0)
 
+    def begins(self, group: str, place: Place) -> float:
+        """From which offset on a follower group is to get messages; infinity: it never was told of any."""
+        return self._begins.get((group, place), float("inf")) if group in self._from_the_end else 0
+
+    def must_come(self, place: Place, offset: int) -> bool:
+        """Whether there is a message at this offset, as far as is known, which nobody but a deletion takes away.
+
+        A compacted topic loses those whose key is used again; one with transactions has none where they were aborted,
+        or end.
+        """
+        if offset >= self._truncated.get(place, offset + 1):
+            return False
+        if not self._has_gaps:
+            return True
+        return offset in self._acked_offsets.get(place, ()) and offset not in self._superseded[place]
+
+    def is_hindered(self, begin: float, end: float, *what: str) -> bool:
+        return any(each in what and since < end and until > begin for since, until, each in self.hindered)
+
     def epoch_at(self, time: float) -> int:
         return max((each for each in self.epochs if each[0] <= time), default=(0.0, 1))[1]
 
@@ -146,13 +215,10 @@ class Evidence:
             return False
         begin = rewind.published_at - APART_SECONDS
         if follower.began_at > rewind.published_at + 2 * APART_SECONDS:
-            return not self._is_hindered(begin, follower.began_at, "cluster")  # it was in the log, and is replayed
+            return not self.is_hindered(begin, follower.began_at, "cluster")  # it was in the log, and is replayed
         if time < rewind.published_at + KNOWN_AFTER_SECONDS:
             return False
-        return not self._is_hindered(begin, time, "cluster", follower.group)
-
-    def _is_hindered(self, begin: float, end: float, *what: str) -> bool:
-        return any(each in what and since < end and until > begin for since, until, each in self._hindered)
+        return not self.is_hindered(begin, time, "cluster", follower.group)
 
     def _take_in(self, name: str, lines: Sequence[PartitionBuffer], rewound: list[tuple[float, str, Place]]) -> None:
         follower = Follower(name, "", 0.0)
@@ -161,6 +227,7 @@ class Evidence:
             kind, time, *values = line
             match kind, values:
                 case "begin", [group, role]:
+                    self.group_of[name] = group
                     if role == "leader":
                         self.leader_groups.add(group)
                     elif role == "follower":
@@ -170,14 +237,19 @@ class Evidence:
                     follower.deliveries.append(Delivery(time, name, assignment, epoch, partition, offset))
                 case "done", [epoch, partition, offset]:
                     self._done[group, (epoch, partition)].append((time, offset))
-                case "acked", [epoch, partition, offset, _]:
+                case "acked", [epoch, partition, offset, _, *key]:
                     self.acked[epoch, partition].append((offset, time))
+                    if key:
+                        self._supersede((epoch, partition), key[0], offset)
                 case "held", [messages]:
                     follower.held.append((time, messages))
                 case "limit", [messages]:
                     follower.limit = messages
-                case "assigned", _:
+                case "assigned", [_, positions]:
                     follower.assignments += 1
+                    self._assigned += [(time, group, int(index), offset) for index, offset in positions.items()]
+                case "told", [level, _, text]:
+                    self.told.append(Told(time, name, group, level, text))
                 case "clock", [wall_time]:
                     self._wall_ahead = wall_time - time
                 case "epoch", [epoch]:
@@ -186,16 +258,36 @@ class Evidence:
                     self.deleted[epoch, partition].append((time, before))
                 case "rewound", [of, epoch, partition, _]:
                     rewound.append((time, of, (epoch, partition)))
-                case "fault", [_, what, _, _]:
-                    self.faults[what] += 1
+                case "fault", [_, what, _, began]:
+                    self.faults.append((what, began, time))
+                case "skipped", [what, began]:
+                    self.faults.append((what, began, time))
+                case "ingredients", [ingredients]:
+                    self._has_gaps = ingredients["data"]["kind"] in (TRANSACTIONAL, COMPACTED)
+                    self._from_the_end = {
+                        each["group"] for each in ingredients["followers"] if each["reset"] == "latest"
+                    }
+                case "truncated", [epoch, partition, end]:
+                    self._truncated[epoch, partition] = end
+                case "wanted", [pattern, of, deadline]:
+                    self.wanted.append(Wanted(time, deadline, of, pattern))
+                case "stopped", [process, seconds]:
+                    self.stopped.append(Stopped(time, process, seconds))
                 case "hindered", [what, until]:
-                    self._hindered.append((time, until, what))
+                    self.hindered.append((time, until, what))
                 case "exit", _:
                     self.exits.append(line)
                 case "round", [number, acked_by, deadline, still]:
                     self.rounds.append(Round(number, acked_by, deadline, frozenset(still)))
                 case "committed", [of, epoch, partition, offset]:
                     self.committed.append((of, (epoch, partition), offset))
+
+    def _supersede(self, place: Place, key: str, offset: int) -> None:
+        """A message with this key was there: any older one may be compacted away."""
+        older = self._last_of_key.get((place, key))
+        if older is not None:
+            self._superseded[place].add(min(older, offset))
+        self._last_of_key[place, key] = offset if older is None else max(older, offset)
 
     def _published(self, commit_log: Sequence[LogRecord]) -> dict[tuple[str, int], list[float]]:
         """By leader group and partition the times of its records, on our clock."""
@@ -206,7 +298,8 @@ class Evidence:
                 value = json.loads(record.value or b"")
                 if value["orig_message_ts"] == POISON_TIMESTAMP:
                     continue
+                index = int(partition)
             except (ValueError, TypeError, KeyError):
                 continue  # another strange record
-            times[group, int(partition)].append(record.wall_time - self._wall_ahead)
+            times[group, index].append(record.wall_time - self._wall_ahead)
         return times

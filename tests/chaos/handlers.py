@@ -17,7 +17,7 @@ from tests.chaos.journal import Journal
 
 JOURNAL_VARIABLE = "CHAOS_JOURNAL"
 DELAY_VARIABLE = "CHAOS_DELAY_SECONDS"
-"""How long a leader takes over each event."""
+"""How long a leader or a follower takes over each event."""
 
 journal = Journal(Path(os.environ.get(JOURNAL_VARIABLE, os.devnull)))
 _delay_seconds = float(os.environ.get(DELAY_VARIABLE, "0"))
@@ -57,6 +57,8 @@ def receive(event: BrokerValue[KafkaPayload]) -> None:
     last = _last.pop(partition, None)
     if last is not None and last[1] and last[0] == event.offset - 1:
         raise InvalidMessage(event.partition, last[0], log_exception=False)
+    if _delay_seconds:
+        time.sleep(_delay_seconds)
     journal.write("out", assignment, epoch, partition, event.offset, number)
     _last[partition] = (event.offset, is_invalid)
 

@@ -6,18 +6,27 @@ Each line is ``[kind, time, ...]``; times are of ``CLOCK_MONOTONIC``, which all 
     epoch     epoch                                  driver: the data topic was created for the epoch-th time
     deleted   epoch partition before                 driver: records below this offset were deleted, begun at that time
     rewound   group epoch partition offset           driver: a leader group without members was set back
+    ingredients as JSON                              driver: what the world is made of
+    truncated epoch partition end                    driver: an election took away what lay beyond
+    set       group epoch partition offset           driver: a group without members was set there
     fault     number kind what began                 driver: a fault that is over, and when it began
-    hindered  what until                             driver: "cluster", or a group, could not work from then on
+    skipped   kind began                             driver: one that the cluster refused half-way
+    wanted    pattern group deadline                 driver: from then on until the deadline, that group is to say this
+    stopped   name seconds                           driver: a process was asked to end then, and took so long
+    hindered  what until                             driver: "cluster", a group or "partition N" could not work from
+                                                     then on
     exit      name status line clear                 driver: a process ended by itself, with this last line
     started   name                                   driver
     round     number acked_by deadline still         driver: all that was acknowledged until ``acked_by`` was to come
                                                      through until ``deadline``; ``still``: no leader worked
     committed group epoch partition offset           driver: at the end, on the brokers
-    acked     epoch partition offset number          producer: the broker has the message
+    acked     epoch partition offset number [key]    producer: the broker has the message; a key: other messages have
+                                                     it, too, and may replace it in a compacted topic
     begin     group role                             leader, follower: the first line
     assigned  assignment positions                   follower: a strategy was made
     out       assignment epoch partition offset number    follower: a message came out of the gate
     done      epoch partition offset                 leader: written before the offset after this one goes to ``commit``
+    told      level logger text                      follower: what it told of, from warnings on
     held      messages                               follower: the most that any partition held, as told by itself
     limit     messages                               follower: what a partition may hold
 

@@ -1,7 +1,9 @@
 """``python -m tests.chaos.long --faults N --seeds 1,2,3 --streams 2 --json FILE``: runs of `tests.chaos`, summed up.
 
 Each run is a process of its own with a cluster of its own, ``--streams`` of them at a time. The summary is written anew
-after each run. The exit status is 0 if every run ended and nothing was violated.
+after each run, and a violation or a run that breaks off stops none of the others. Given the same ``--json`` again, it
+goes on: seeds that have a summary there are not run again. Where something was violated the journals are kept; the
+summary names their folder. The exit status is 0 if every run ended and nothing was violated.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from tests.chaos.processes import ROOT
 
 COUNTS = ("faults", "messages", "deliveries", "duplicates", "rounds", "late_leaders", "rewinds", "assignments")
 
+START_SECONDS, FAULT_SECONDS = 1800.0, 60.0
+"""A run that takes longer than this, with so much for each fault, hangs: it is ended, and the next one begins."""
+
 
 def summarise(runs: Sequence[Mapping[str, Any]], failed: Mapping[int, str], seconds: float) -> dict[str, Any]:
     """What the runs found together, and each of them.
@@ -37,7 +42,7 @@ def summarise(runs: Sequence[Mapping[str, Any]], failed: Mapping[int, str], seco
         "totals": {
             "runs": len(runs),
             **{name: sum(each[name] for each in runs) for name in COUNTS},
-            "violations": {promise: sum(each["violations"][promise] for each in runs) for promise in PROMISES},
+            "violations": {promise: sum(each["violations"].get(promise, 0) for each in runs) for promise in PROMISES},
             "kinds": dict(sorted(kinds.items())),
             "skipped": sum(len(each["skipped"]) for each in runs),
             "seconds": round(seconds),
@@ -45,6 +50,20 @@ def summarise(runs: Sequence[Mapping[str, Any]], failed: Mapping[int, str], seco
         "failed": {str(seed): line for seed, line in sorted(failed.items())},
         "runs": sorted(runs, key=lambda each: int(each["seed"])),
     }
+
+
+def runs_before(path: Path, faults: int) -> list[dict[str, Any]]:
+    """The runs that an earlier call has left in its summary, but for those with another number of faults."""
+    if not path.exists():
+        return []
+    return [each for each in json.loads(path.read_text())["runs"] if each["faults"] >= faults]
+
+
+def write(path: Path, summary: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    draft = path.with_name(path.name + ".new")
+    draft.write_text(json.dumps(summary, indent=2) + "\n")
+    draft.replace(path)
 
 
 _processes: list[subprocess.Popen[bytes]] = []
@@ -65,18 +84,27 @@ def run(seed: int, faults: int, folder: Path) -> dict[str, Any] | str:
     result, log = folder / f"{seed}.json", folder / f"{seed}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos", "--seed", str(seed), "--faults", str(faults), "--json", str(result)],
+            [
+                *(sys.executable, "-m", "tests.chaos", "--seed", str(seed), "--faults", str(faults)),
+                *("--json", str(result)),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
         )
         _processes.append(process)
-        status = process.wait()
+        try:
+            status = process.wait(START_SECONDS + FAULT_SECONDS * faults)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            status = process.wait()
+    lines = log.read_text(errors="replace").splitlines()
     if result.exists():
         summary: dict[str, Any] = json.loads(result.read_text())
+        summary["journals"] = next((line for line in lines if line.startswith("journals: ")), "")
         return summary
-    last_line = "".join(log.read_text(errors="replace").splitlines()[-1:])
+    last_line = "".join(lines[-1:])
     return f"it ended with status {status}: {last_line}"
 
 
@@ -87,11 +115,13 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=1, help="so many runs at a time")
     parser.add_argument("--json", type=Path, required=True, help="write the summary here")
     options = parser.parse_args()
-    seeds = [int(seed) for seed in options.seeds.split(",")]
+    runs = runs_before(options.json, options.faults)
+    before = {each["seed"] for each in runs}
+    seeds = [seed for seed in (int(seed) for seed in options.seeds.split(",")) if seed not in before]
     folder = Path(tempfile.mkdtemp(prefix="arroyo-sync-chaos-long-"))
     print(f"logs: {folder}", flush=True)
     began = time.monotonic()
-    runs: list[dict[str, Any]] = []
+    seconds_before = sum(each["seconds"] for each in runs)
     failed: dict[int, str] = {}
     signal.signal(signal.SIGTERM, _end_runs)
     with ThreadPoolExecutor(options.streams) as pool:
@@ -105,8 +135,9 @@ def main() -> int:
                 runs.append(outcome)
                 told = {name: outcome[name] for name in ("faults", "messages", "duplicates", "seconds", "violations")}
                 print(f"seed {seed}: {json.dumps(told)}", flush=True)
-            summary = summarise(runs, failed, time.monotonic() - began)
-            options.json.write_text(json.dumps(summary, indent=2) + "\n")
+            summary = summarise(runs, failed, seconds_before + time.monotonic() - began)
+            write(options.json, summary)
+    summary = summarise(runs, failed, seconds_before + time.monotonic() - began)
     violated = any(summary["totals"]["violations"].values())
     return 1 if failed or violated else 0
 

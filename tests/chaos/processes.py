@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,12 @@ from tests.chaos.handlers import DELAY_VARIABLE, JOURNAL_VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESTART_SECONDS = 0.3
-STOP_SECONDS = 6.0
+JOIN_SECONDS = 15.0
+"""How long a pipeline may wait for its work in flight."""
+STOP_SECONDS = 30.0
+TICK_SECONDS = 0.02
+FED = frozenset({"producer", "rubbish"})
+"""The roles whose processes end with their input."""
 
 
 class Slot:
@@ -30,7 +35,10 @@ class Slot:
         self.is_wanted = False
         self.delay_seconds = 0.0
         self.is_paused = False
+        self.took_seconds = 0.0
+        """How long the last process took to end, once it was asked to."""
         self._folder = folder
+        self._asked_at = 0.0
         self._number = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._ended_at = 0.0
@@ -58,7 +66,7 @@ class Slot:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.chaos.worker", self.role, json.dumps(self.settings)],
-                stdin=subprocess.PIPE if self.role == "producer" else subprocess.DEVNULL,
+                stdin=subprocess.PIPE if self.role in FED else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
@@ -85,7 +93,7 @@ class Slot:
         self._forget()
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
-        """End it, and want it no more: SIGTERM (the producer: the end of its input), and SIGKILL if that takes long."""
+        """End it, and want it no more: SIGTERM (or the end of its input), and SIGKILL if that takes long."""
         self.ask_to_stop()
         self.wait_until_stopped(timeout)
 
@@ -95,6 +103,7 @@ class Slot:
             return
         if self.is_paused:
             self.go_on()
+        self._asked_at = time.monotonic()
         if self._process.stdin is not None:
             self._process.stdin.close()
         else:
@@ -108,7 +117,13 @@ class Slot:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(10)
+        self.took_seconds = time.monotonic() - self._asked_at
         self._forget()
+
+    def signal(self, number: signal.Signals) -> None:
+        """If it runs. It stays wanted."""
+        if self._process is not None and self.is_running:
+            self._process.send_signal(number)
 
     def pause(self) -> None:
         """SIGSTOP."""
@@ -149,3 +164,17 @@ class Slot:
         self._process = None
         self.is_paused = False
         self._ended_at = time.monotonic()
+
+
+def stop_together(slots: Sequence[Slot], timeout: float = STOP_SECONDS) -> None:
+    """Ask all of them to end, and wait: each knows how long it took."""
+    for slot in slots:
+        slot.ask_to_stop()
+    pending, deadline = list(slots), time.monotonic() + timeout
+    while pending and time.monotonic() < deadline:
+        for slot in [each for each in pending if not each.is_running]:
+            slot.wait_until_stopped()
+            pending.remove(slot)
+        time.sleep(TICK_SECONDS)
+    for slot in pending:
+        slot.wait_until_stopped(0.0)

@@ -1,7 +1,10 @@
 """The producer of a run: numbered messages to every partition, at a rate or in bursts, as its standard input tells.
 
-Lines it understands: ``rate MESSAGES-A-SECOND`` (0: pause) and ``burst MESSAGES-A-PARTITION``. It ends at the end of
-its input, when all is acknowledged. It is idempotent, so a partition's order is that of the numbers.
+Lines it understands: ``rate MESSAGES-A-SECOND`` (0: pause), ``burst MESSAGES-A-PARTITION`` and, of a transactional
+topic, ``hang SECONDS``: a transaction with a message of each partition ends only then. It ends at the end of its input,
+when all is acknowledged. It is idempotent, so a partition's order is that of the numbers.
+
+What a compacted topic may lose carries a key that other messages have, too; the journal says which.
 """
 
 from __future__ import annotations
@@ -12,40 +15,56 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from random import Random
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from tests.chaos.ingredients import COMPACTED, TRANSACTIONAL
 from tests.chaos.journal import Journal
+from tests.chaos.transactions import Transactions
 
 INVALID_EVERY = 23
 """Every so many messages of a partition one is found invalid by the next."""
+SHARED_KEYS = 20
 PARTITIONS_SECONDS = 0.5
 STEP_SECONDS = 0.01
 FLUSH_SECONDS = 30.0
+SKEW_SECONDS = 7200.0
+ABSURD_MS = (1, 1_000, 99_999_999_999_999)
 
 
 class _Numbered:
     def __init__(self, settings: Mapping[str, Any], journal: Journal) -> None:
         self._topic = settings["topic"]
         self._epoch = settings["epoch"]
+        self._kind = settings.get("kind", "plain")
+        self._clock = settings.get("clock", "right")
+        self._headers: list[tuple[str, str | bytes | None]] = [
+            (f"header-{number}", b"x" * number) for number in range(settings.get("headers", 0))
+        ]
         self._is_journalled = not settings.get("quiet", False)
         self._journal = journal
-        self._producer = Producer(
-            {
-                "bootstrap.servers": settings["bootstrap_servers"],
-                "enable.idempotence": True,
-                "linger.ms": 5,
-                "log_level": 2,
-                "topic.metadata.refresh.interval.ms": 1000,
-            }
-        )
+        self._random = Random()
+        configuration = {
+            "bootstrap.servers": settings["bootstrap_servers"],
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "log_level": 2,
+            "topic.metadata.refresh.interval.ms": 1000,
+        }
+        self._producer = Producer(configuration)
+        self._transactions: Transactions | None = None
+        if self._kind == TRANSACTIONAL:
+            self._transactions = Transactions(configuration, f"{self._topic}-{self._epoch}-{os.getpid()}", self._note)
         self._numbers: dict[int, int] = {}
         self._partitions_at = 0.0
         self._turn = 0
 
     def poll(self) -> None:
         self._producer.poll(0)
+        if self._transactions is not None:
+            self._transactions.poll()
         now = time.monotonic()
         if now >= self._partitions_at:
             self._partitions_at = now + PARTITIONS_SECONDS
@@ -67,20 +86,50 @@ class _Numbered:
             for partition in sorted(self._numbers):
                 self._send(partition)
 
+    def hang(self, seconds: float) -> None:
+        if self._transactions is not None:
+            self._transactions.hang(seconds, {partition: self._next(partition) for partition in self._numbers})
+
     def flush(self) -> None:
+        if self._transactions is not None:
+            self._transactions.close()
         self._producer.flush(FLUSH_SECONDS)
 
-    def _send(self, partition: int) -> None:
+    def _next(self, partition: int) -> tuple[str, dict[str, Any], tuple[object, ...]]:
+        """The topic, the message, and what the journal is to say of it."""
         self._numbers[partition] = number = self._numbers[partition] + 1
         mark = " !" if number % INVALID_EVERY == 0 else ""
+        message: dict[str, Any] = {
+            "value": f"{self._epoch} {partition} {number}{mark}".encode(),
+            "partition": partition,
+            "headers": self._headers,
+        }
+        shared_key = f"k{number % SHARED_KEYS}" if self._kind == COMPACTED and number % 2 else None
+        if self._kind == COMPACTED:
+            message["key"] = shared_key or f"number {number}"
+        if self._clock == "skewed":
+            message["timestamp"] = int((time.time() + self._random.uniform(-SKEW_SECONDS, SKEW_SECONDS)) * 1000)
+        elif self._clock == "absurd":
+            message["timestamp"] = self._random.choice(ABSURD_MS)
+        return self._topic, message, (number,) if shared_key is None else (number, shared_key)
 
-        def on_delivery(error: KafkaError | None, message: Message) -> None:
-            if error is None and self._is_journalled:
-                self._journal.write("acked", self._epoch, partition, message.offset(), number)
+    def _send(self, partition: int) -> None:
+        topic, message, said = self._next(partition)
+        if self._transactions is not None:
+            self._transactions.send(topic, message, said)
+            return
 
-        value = f"{self._epoch} {partition} {number}{mark}".encode()
+        def on_delivery(error: KafkaError | None, delivered: Message) -> None:
+            if error is None:
+                self._note(partition, delivered.offset(), said)
+
         with suppress(BufferError, KafkaException):  # it was not sent, so nobody will miss it
-            self._producer.produce(self._topic, value, partition=partition, on_delivery=on_delivery)
+            self._producer.produce(topic, on_delivery=on_delivery, **message)
+
+    def _note(self, partition: int, offset: int | None, said: tuple[object, ...]) -> None:
+        """The message is there, for those who read committed ones, too."""
+        if self._is_journalled:
+            self._journal.write("acked", self._epoch, partition, offset, *said)
 
 
 def run(settings: Mapping[str, Any], journal: Journal) -> int:
@@ -98,6 +147,8 @@ def run(settings: Mapping[str, Any], journal: Journal) -> int:
                 word, value = line.split()
                 if word == b"rate":
                     rate = float(value)
+                elif word == b"hang":
+                    numbered.hang(float(value))
                 else:
                     numbered.poll()
                     numbered.burst(int(value))

@@ -13,8 +13,10 @@ from confluent_kafka import KafkaException
 from tests.chaos.checker import Verdict, judge
 from tests.chaos.evidence import LogRecord
 from tests.chaos.faults import FAULTS
+from tests.chaos.ingredients import Ingredients, draw
 from tests.chaos.journal import read_all
-from tests.chaos.world import FOLLOWER_GROUPS, LEADER_GROUPS, RATE, World
+from tests.chaos.processes import FED
+from tests.chaos.world import COMMIT_LOG, RATE, World
 
 FAULTS_A_ROUND = 12
 """After so many faults all is healed, and in a quiet round everything must come through."""
@@ -29,6 +31,7 @@ STILL_SECONDS = 4.5
 """A leader stands still for less than its session's timeout."""
 LAST_SECONDS = 4.0
 """For the last commits before all is still: nothing that moves later may be needed."""
+ASSIGNED_SECONDS = 60.0
 LAST_ROUNDS = 5
 STILLS, LAST_STILLS = 5, 60
 """How often all stands still in a quiet time between faults, and at the end of a run."""
@@ -40,7 +43,12 @@ class Run:
     def __init__(self, world: World, seed: int, only: Collection[str] = ()) -> None:
         self._world = world
         self._random = Random(seed)
-        self._kinds = [name for name, fault in FAULTS.items() for _ in range(fault.weight) if not only or name in only]
+        self._kinds = [
+            name
+            for name, fault in FAULTS.items()
+            for _ in range(fault.weight)
+            if name in only or (not only and fault.fits(world.ingredients))
+        ]
         self._bag: list[str] = []
         self._rounds = 0
         self.done = 0
@@ -49,8 +57,15 @@ class Run:
 
     def begin(self) -> None:
         world = self._world
-        world.start(*(slot for slot in world.slots if slot.role == "leader"))
-        world.start(*(world.members(group)[0] for group in FOLLOWER_GROUPS))
+        world.start(*world.leaders)
+        world.start(*(world.members(group)[0] for group in world.follower_groups))
+        world.start(*(slot for slot in world.slots if slot.role in FED and slot is not world.producer))
+
+        def all_assigned() -> bool:
+            world.look()
+            return world.tally.assigned == set(world.follower_groups)
+
+        world.wait(ASSIGNED_SECONDS, all_assigned)  # who begins at the end has its beginning then
         world.start_producer()
         self._round(FIRST_ROUND_SECONDS)
         world.producer.say(f"rate {RATE}")
@@ -88,8 +103,8 @@ class Run:
         """Note what the followers have committed, once they have stopped."""
         world = self._world
         world.stop(*world.slots)
-        for group in FOLLOWER_GROUPS:
-            for partition, offset in world.committed(group).items():
+        for group in world.follower_groups:
+            for partition, offset in world.questions.committed(group).items():
                 world.journal.write("committed", group, world.epoch, partition, offset)
 
     def _fault(self) -> None:
@@ -98,13 +113,15 @@ class Run:
         began = time.monotonic()
         try:
             FAULTS[name].do(world, self._random)
-        except (KafkaException, TimeoutError, KeyError) as error:
+        except (KafkaException, TimeoutError, KeyError, OSError, RuntimeError) as error:
             self.skipped.append(f"{name}: {error}"[:300])
             for slot in world.slots:
+                slot.go_on()
                 if slot.role == "leader" or slot.name.endswith("-1"):
                     world.start(slot)
             if not world.producer.is_running:
                 world.start_producer()
+            world.journal.write("skipped", name, began)
             return
         self.done += 1
         world.journal.write("fault", self.done, name, "", began)
@@ -131,12 +148,13 @@ class Run:
         slot.pause()
         try:
             world.look()
-            before = set(world.done["writer-b"])
+            tally = world.tally
+            before = set(tally.done["writer-b"])
             acked_by = self._burst()
             world.wait(0.5)
-            still = {p for e, p, _ in world.came["eager"] if e == world.epoch}
-            still |= {p for p, _ in world.acked[world.epoch]}
-            still -= {partition for _, partition, _ in world.done["writer-b"] - before}
+            still = {p for e, p, _ in tally.came["eager"] if e == world.epoch}
+            still |= {p for p, _ in tally.acked[world.epoch]}
+            still -= {partition for _, partition, _ in tally.done["writer-b"] - before}
             return self._all_come(acked_by, deadline - time.monotonic(), still)
         finally:
             slot.go_on()
@@ -161,17 +179,15 @@ class Run:
         """Have a burst produced, so many messages a partition; by when all of it was acknowledged."""
         world = self._world
         world.look()
-        epoch = world.epoch
-        acked = world.acked.setdefault(epoch, set())
-        before = len(acked)
+        before = world.tally.acknowledged
         world.producer.say(f"rate 0\nburst {count}")
         seen, same_since = before, time.monotonic()
 
         def is_over() -> bool:
             nonlocal seen, same_since
             world.look()
-            if len(acked) != seen:
-                seen, same_since = len(acked), time.monotonic()
+            if world.tally.acknowledged != seen:
+                seen, same_since = world.tally.acknowledged, time.monotonic()
             return seen > before and time.monotonic() > same_since + settled_seconds
 
         world.wait(30.0, is_over)
@@ -180,10 +196,7 @@ class Run:
     def _missing(self, still: Collection[int]) -> bool:
         world = self._world
         world.look()
-        epoch = world.epoch
-        first = {p: before for (e, p), before in world.deleted.items() if e == epoch}
-        wanted = {(epoch, p, o) for p, o in world.acked[epoch] if p not in still and o >= first.get(p, 0)}
-        return any(wanted - world.came[group] for group in FOLLOWER_GROUPS)
+        return any(world.tally.missing(world.epoch, world.gone_below, still).values())
 
     def _all_come(self, acked_by: float, seconds: float, still: Collection[int] = ()) -> bool:
         """Wait until all that was acknowledged by then came through, and note the round for the judge."""
@@ -204,17 +217,22 @@ def run(
     last_rounds: int = LAST_ROUNDS,
     last_stills: int = LAST_STILLS,
     seconds: float = float("inf"),
+    ingredients: Ingredients | None = None,
 ) -> tuple[Verdict, dict[str, Any]]:
-    """A whole run; its journals are in ``folder``. Returns the verdict, and the summary for JSON."""
+    """A whole run; its journals are in ``folder``. Returns the verdict, and the summary for JSON.
+
+    :param ingredients: of its world; ``None``: those that the seed draws.
+    """
     began = time.monotonic()
     commit_log: list[LogRecord] = []
-    with World(folder, environment) as world:
+    ingredients = draw(seed) if ingredients is None else ingredients
+    with World(folder, environment, ingredients) as world:
         driver = Run(world, seed, only)
         driver.begin()
         driver.faults(faults, seconds)
         driver.quiet(last_rounds, last_stills)
         driver.end()
-        commit_log = world.read_commit_log()
+        commit_log = world.questions.read_all(COMMIT_LOG)
     journals = read_all(folder)
     verdict = judge(journals, commit_log)
     kinds: dict[str, int] = {}
@@ -246,7 +264,7 @@ def run(
         "skipped": driver.skipped,
         "exits": dict(sorted(exits.items())),
         "repairs": repairs,
-        "leader_groups": dict(LEADER_GROUPS),
+        "ingredients": ingredients.as_json(),
         "seconds": round(time.monotonic() - began),
     }
     return verdict, summary

@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 
-from tests.chaos.evidence import LogRecord
-from tests.chaos.journal import Journal, Tail
-from tests.chaos.processes import Slot
+from tests.chaos.ingredients import COMPACTED, PLAIN, Follower, Ingredients, Leader
+from tests.chaos.journal import Journal
+from tests.chaos.processes import FED, JOIN_SECONDS, Slot, stop_together
 from tests.chaos.proxy import Proxy
+from tests.chaos.questions import Questions
+from tests.chaos.tally import Tally
+from tests.chaos.wholeness import Wholeness
 from tests.integration.cluster.cluster import KafkaCluster
 
-TOPIC, COMMIT_LOG = "events", "commit-log"
-LEADER_GROUPS = {"writer-a": 1, "writer-b": 2}
-FOLLOWER_GROUPS = ("eager", "kip848")
-PARTITIONS, LOG_PARTITIONS = 4, 2
+TOPIC, COMMIT_LOG, DEAD_LETTERS = "events", "commit-log", "dead-letters"
+PARTITIONS = 4
 RATE = 150
 """Messages a second."""
 HELD_LIMIT = 100
@@ -33,8 +34,8 @@ WRITER_B_SECONDS = 0.002
 TICK_SECONDS = 0.05
 STUCK_SECONDS = 25.0
 """After so long a replica isn't waited for any more."""
-WHOLE_SECONDS = 0.3
-ASK_SECONDS = 10.0
+ANY_TIME = str(2**62)
+"""Of how far a timestamp may lie from the broker's own."""
 
 QUICK = {"topic.metadata.refresh.interval.ms": 1000, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 500}
 EAGER = {**QUICK, "session.timeout.ms": 3000, "heartbeat.interval.ms": 300}
@@ -47,30 +48,27 @@ STALE = ("range", "reset", "Unknown topic", "unknown topic")
 class World:
     """Entered, it runs; left, all of it is gone but the journals in ``folder``.
 
-    :param sabotage: what the followers are broken with, if anything; see ``tests/support/sabotage.py``.
+    :param environment: of leaders and followers; it may name what they are broken with (``tests/support/sabotage.py``).
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str] | None = None, ingredients: Ingredients = PLAIN
+    ) -> None:
         self.folder = folder
+        self.ingredients = ingredients
         self.epoch = 1
         self.journal = Journal(folder / "driver.jsonl")
         self.slots: list[Slot] = []
         self.proxies: dict[tuple[int, str], Proxy] = {}
-        self.acked: dict[int, set[tuple[int, int]]] = {}
-        """By epoch, partition and offset of what was acknowledged. Up to date after `look`."""
-        self.came: dict[str, set[tuple[int, int, int]]] = {group: set() for group in FOLLOWER_GROUPS}
-        """By follower group, epoch, partition and offset of what came through."""
-        self.done: dict[str, set[tuple[int, int, int]]] = {group: set() for group in LEADER_GROUPS}
-        self.deleted: dict[tuple[int, int], int] = {}
+        self.gone_below: dict[tuple[int, int], int] = {}
         """By epoch and partition, the offset below which records were deleted."""
+        self.leader_groups = ingredients.leader_groups
+        self.follower_groups = ingredients.follower_groups
         self._environment = dict(environment or {})
-        self._tail = Tail(folder)
         self._groups_of: dict[str, str] = {}
+        from_the_end = {each.group for each in ingredients.followers if each.reset == "latest"}
+        self.tally = Tally(folder, self._groups_of, self.leader_groups, self.follower_groups, from_the_end)
         self._later: list[tuple[float, Callable[[], None]]] = []
-        self._whole_at = 0.0
-        self._what_is_broken = ""
-        self._lacking: set[int] = set()
-        self._broken_at: float | None = None
         self._stack = ExitStack()
         self.cluster = KafkaCluster(
             3,
@@ -79,18 +77,25 @@ class World:
                 "offsets.topic.num.partitions": "2",
                 "delete.topic.enable": "true",
             },
-            listeners={group.upper(): "PLAINTEXT" for group in FOLLOWER_GROUPS},
+            listeners={group.upper(): "PLAINTEXT" for group in self.follower_groups},
             advertise=self._advertise,
             min_insync_replicas=2,
             heap_mb=320,
         )
+        self._wholeness = Wholeness(
+            self.cluster, lambda since, until: self.journal.write("hindered", "cluster", until, at=since)
+        )
+        self.is_whole = self._wholeness.is_whole
 
     def __enter__(self) -> World:
         try:
             self._stack.enter_context(self.cluster)
+            self.questions = Questions(self.cluster.bootstrap_servers, TOPIC)
             self.journal.write("clock", time.time())
-            self.cluster.create_topic(TOPIC, PARTITIONS)
+            self.journal.write("ingredients", self.ingredients.as_json())
+            self.create_data_topic(PARTITIONS)
             self.create_commit_log()
+            self.cluster.create_topic(DEAD_LETTERS)
             self.journal.write("epoch", self.epoch)
             self._make_slots()
         except BaseException:
@@ -101,17 +106,42 @@ class World:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for slot in self.slots:
-            slot.ask_to_stop()
-        for slot in self.slots:
-            slot.wait_until_stopped()
+        stop_together(self.slots)
         self._stack.close()
         for proxy in self.proxies.values():
             proxy.close()
         self.journal.close()
 
-    def create_commit_log(self, partitions: int = LOG_PARTITIONS) -> None:
-        self.cluster.create_topic(COMMIT_LOG, partitions, {"cleanup.policy": "compact,delete"})
+    # Topics.
+
+    def create_data_topic(self, partitions: int) -> None:
+        data = self.ingredients.data
+        settings = {
+            "message.timestamp.type": data.timestamps,
+            "message.timestamp.before.max.ms": ANY_TIME,
+            "message.timestamp.after.max.ms": ANY_TIME,
+            "retention.ms": "-1",  # a message that says it is from 1970 stays
+        }
+        if data.replicas < 3:
+            settings["min.insync.replicas"] = "1"
+        if data.kind == COMPACTED:
+            settings |= {"cleanup.policy": "compact", "segment.ms": "3000", "min.cleanable.dirty.ratio": "0.01"}
+        self.cluster.create_topic(TOPIC, partitions, settings, replication=data.replicas)
+
+    def recreate_data_topic(self, partitions: int) -> None:
+        """Deleted and created again, empty: another epoch."""
+        self.cluster.delete_topic(TOPIC)
+        self.create_data_topic(partitions)
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        self.epoch += 1
+        self.journal.write("epoch", self.epoch)
+
+    def create_commit_log(self, partitions: int | None = None) -> None:
+        log = self.ingredients.commit_log
+        settings = {"cleanup.policy": "compact,delete", "message.timestamp.type": log.timestamps}
+        self.cluster.create_topic(COMMIT_LOG, partitions or log.partitions, settings)
 
     # Processes.
 
@@ -119,56 +149,84 @@ class World:
     def producer(self) -> Slot:
         return self.slots[0]
 
+    @property
+    def leaders(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.role == "leader"]
+
     def members(self, group: str) -> list[Slot]:
         return [slot for slot in self.slots if slot.group == group]
 
-    def start(self, *slots: Slot) -> None:
+    def start(self, *slots: Slot, environment: Mapping[str, str] | None = None) -> None:
         for slot in slots:
-            slot.start(self._environment if slot.role == "follower" else None)
+            own = {} if slot.role in FED else self._environment
+            slot.start({**own, **(environment or {})})
             self._groups_of[slot.journal] = slot.group
             self.journal.write("started", slot.journal)
 
     def stop(self, *slots: Slot) -> None:
-        for slot in slots:
-            slot.ask_to_stop()
-        for slot in slots:
-            slot.wait_until_stopped()
+        """Stop them and, where they end by themselves, note how long that took."""
+        asked = [slot for slot in slots if slot.is_running and slot.role not in FED]
+        began = time.monotonic()
+        stop_together(slots)
+        for slot in asked:
+            self.journal.write("stopped", slot.journal, slot.took_seconds, at=began)
 
     def start_producer(self, rate: int = RATE) -> None:
         self.producer.settings.update(epoch=self.epoch, rate=rate)
         self.start(self.producer)
 
     def _make_slots(self) -> None:
-        def settings(group: str, bootstrap_servers: str, consumer: Mapping[str, Any], **more: object) -> dict[str, Any]:
-            return {
-                "bootstrap_servers": bootstrap_servers,
-                "topic": TOPIC,
-                "group": group,
-                "commit_log": COMMIT_LOG,
-                "consumer": dict(consumer),
-                **more,
-            }
+        common = {"topic": TOPIC, "commit_log": COMMIT_LOG, "dead_letters": DEAD_LETTERS}
+        own = {**common, "bootstrap_servers": self.cluster.bootstrap_servers}
+        data = self.ingredients.data
+        producer = {**own, "kind": data.kind, "clock": data.clock, "headers": data.headers}
+        self.slots.append(Slot(self.folder, "producer", "producer", producer))
+        self._add_rubbish(own)
+        for leader in self.ingredients.leaders:
+            settings = self._leader_settings(own, leader)
+            for member in range(1, leader.members + 1):
+                self.slots.append(Slot(self.folder, f"{leader.group}-{member}", "leader", settings))
+                self.slots[-1].delay_seconds = self.delay_seconds(leader.group)
+        for follower in self.ingredients.followers:
+            servers = self.cluster.bootstrap_servers_of(follower.group.upper())
+            for member in (1, 2):
+                name = f"{follower.group}-{member}"
+                settings = self._follower_settings({**common, "bootstrap_servers": servers}, follower, name)
+                self.slots.append(Slot(self.folder, name, "follower", settings))
+                self.slots[-1].delay_seconds = follower.step_seconds
 
-        own = self.cluster.bootstrap_servers
-        self.slots.append(Slot(self.folder, "producer", "producer", settings("", own, {})))
-        for group, members in LEADER_GROUPS.items():
-            for member in range(1, members + 1):
-                name = f"{group}-{member}"
-                self.slots.append(Slot(self.folder, name, "leader", settings(group, own, LEADER, handler="work")))
-                self.slots[-1].delay_seconds = WRITER_B_SECONDS if members > 1 else 0.0
-        for group in FOLLOWER_GROUPS:
-            consumer = KIP848 if group == "kip848" else EAGER
-            more = {
-                "handler": "receive",
-                "limit": HELD_LIMIT,
-                "leader_groups": list(LEADER_GROUPS),
-                "is_preempted": True,
-            }
-            servers = self.cluster.bootstrap_servers_of(group.upper())
-            self.slots += [
-                Slot(self.folder, f"{group}-{member}", "follower", settings(group, servers, consumer, **more))
-                for member in (1, 2)
-            ]
+    def delay_seconds(self, group: str) -> float:
+        """How long a leader of this group takes over a message."""
+        return WRITER_B_SECONDS if self.leader_groups[group] > 1 else 0.0
+
+    def _add_rubbish(self, settings: Mapping[str, Any]) -> None:
+        if self.ingredients.commit_log.is_shared:
+            groups = list(self.leader_groups)
+            self.slots.append(Slot(self.folder, "rubbish", "rubbish", {**settings, "leader_groups": groups}))
+
+    def _leader_settings(self, settings: Mapping[str, Any], leader: Leader) -> dict[str, Any]:
+        consumer = {**LEADER, "isolation.level": leader.isolation}
+        more = {"group": leader.group, "handler": "work", "publishes": leader.publishes, "consumer": consumer}
+        return {**settings, **more, "join_seconds": JOIN_SECONDS}
+
+    def _follower_settings(self, settings: Mapping[str, Any], follower: Follower, name: str) -> dict[str, Any]:
+        consumer: dict[str, Any] = dict(KIP848 if follower.protocol == "kip848" else EAGER)
+        if follower.has_auto_commit:
+            consumer |= {"arroyo.enable.auto.commit": True, "auto.commit.interval.ms": 500}
+        return {
+            **settings,
+            "group": follower.group,
+            "consumer": consumer,
+            "handler": "receive",
+            "limit": HELD_LIMIT,
+            "leader_groups": list(self.leader_groups),
+            "is_preempted": True,
+            "reset": follower.reset,
+            "source": follower.source,
+            "has_dead_letters": follower.has_dead_letters,
+            "instance_id": name if follower.is_static else None,
+            "join_seconds": JOIN_SECONDS,
+        }
 
     # Time.
 
@@ -193,14 +251,8 @@ class World:
             self._later.pop(0)[1]()
 
     def look(self) -> None:
-        """Bring `acked`, `came` and `done` up to date with the journals."""
-        for name, line in self._tail.new_lines():
-            if line[0] == "acked":
-                self.acked.setdefault(line[2], set()).add((line[3], line[4]))
-            elif line[0] == "out":
-                self.came[self._groups_of[name]].add((line[3], line[4], line[5]))
-            elif line[0] == "done":
-                self.done[self._groups_of[name]].add((line[2], line[3], line[4]))
+        """Bring `tally` up to date with the journals."""
+        self.tally.look(self.epoch)
 
     def _tend(self) -> None:
         now = time.monotonic()
@@ -219,39 +271,6 @@ class World:
 
     # The operator.
 
-    def is_whole(self) -> bool:
-        """Whether all brokers serve and all replicas are in sync, so that any one of them may fail."""
-        now = time.monotonic()
-        if now >= self._whole_at:
-            self._whole_at = now + WHOLE_SECONDS
-            self._what_is_broken = self._ask_what_is_broken()
-            if self._what_is_broken and self._broken_at is None:
-                self._broken_at = now - 2 * WHOLE_SECONDS
-            elif not self._what_is_broken and self._broken_at is not None:
-                self.journal.write("hindered", "cluster", now, at=self._broken_at)
-                self._broken_at = None
-        return not self._what_is_broken
-
-    def _ask_what_is_broken(self) -> str:
-        """What isn't as it should be, in words; nothing if all is."""
-        silent = [broker.node_id for broker in self.cluster.brokers if not broker.is_serving]
-        self._lacking = set(silent)
-        if silent:
-            return f"brokers {silent} don't serve"
-        try:
-            metadata = self.cluster.admin.list_topics(timeout=1.0)
-        except KafkaException as error:
-            return f"no metadata: {error.args[0]}"
-        if len(metadata.brokers) != 3:
-            return f"of three brokers the cluster knows {sorted(metadata.brokers)}"
-        broken: list[str] = []
-        for name, topic in metadata.topics.items():
-            for index, each in topic.partitions.items():
-                if len(each.isrs) != 3 or each.leader < 0:
-                    broken.append(f"{name}[{index}] led by {each.leader}, in sync {each.isrs}")
-                    self._lacking.update(set(each.replicas) - set(each.isrs))
-        return f"{len(broken)} partitions, as {broken[0]}" if broken else ""
-
     def wait_until_whole(self, seconds: float = 60.0) -> None:
         """Wait for it, and restart brokers whose replicas stay away, as an operator has to.
 
@@ -262,13 +281,13 @@ class World:
             return
         self._keep_broker_logs()
         for broker in self.cluster.brokers:
-            if broker.node_id in self._lacking:
-                self.journal.write("operator", f"restarts broker {broker.node_id}", self._what_is_broken)
+            if broker.node_id in self._wholeness.lacking:
+                self.journal.write("operator", f"restarts broker {broker.node_id}", self._wholeness.what_is_broken)
                 broker.stop()
                 broker.start()
         if not self.wait(seconds, self.is_whole):
             self._keep_broker_logs()
-            raise TimeoutError(f"the cluster didn't become whole again: {self._what_is_broken}")
+            raise TimeoutError(f"the cluster didn't become whole again: {self._wholeness.what_is_broken}")
 
     def _keep_broker_logs(self) -> None:
         """Their own folders go away with them."""
@@ -278,93 +297,32 @@ class World:
     def hindered(self, what: str, began: float) -> None:
         self.journal.write("hindered", what, time.monotonic(), at=began)
 
-    # These three ask with consumers. An administrator's client of librdkafka 2.16 crashes now and then when a broker
-    # goes under such a request (``rd_kafka_enq_once_del_source_return: refcnt > 0``), and the driver with it.
-
-    def ends(self, topic: str) -> dict[int, tuple[int, int]]:
-        """Per partition, the offset of the first record and the one after the last."""
-        with self._consumer("ends") as consumer:
-            partitions = consumer.list_topics(topic, timeout=ASK_SECONDS).topics[topic].partitions
-            return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), ASK_SECONDS) for p in partitions}
-
-    def committed(self, group: str) -> dict[int, int]:
-        """Per partition of the data topic, what a group has committed; partitions without are missing."""
-        with self._consumer(group) as consumer:
-            partitions = consumer.list_topics(TOPIC, timeout=ASK_SECONDS).topics[TOPIC].partitions
-            answers = consumer.committed([TopicPartition(TOPIC, p) for p in partitions], timeout=ASK_SECONDS)
-            return {each.partition: each.offset for each in answers if each.offset >= 0}
-
-    @contextmanager
-    def _consumer(self, group: str) -> Iterator[Consumer]:
-        """One that is no member of the group."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.cluster.bootstrap_servers,
-                "group.id": group,
-                "enable.auto.commit": False,
-                "log_level": 2,
-            }
-        )
-        try:
-            yield consumer
-        finally:
-            consumer.close()
+    def wants_told(self, pattern: str, began: float, seconds: float, *groups: str) -> None:
+        """Each of these follower groups (none: all) must say what the pattern finds, within so many seconds."""
+        for group in groups or self.follower_groups:
+            self.journal.write("wanted", pattern, group, began + seconds, at=began)
 
     def set_offsets(self, group: str, offsets: Mapping[int, int], seconds: float = 20.0) -> None:
         """As soon as the group has no members: those that were killed are missed after a while."""
-
-        def is_set() -> bool:
-            try:
-                with self._consumer(group) as consumer:
-                    partitions = [TopicPartition(TOPIC, partition, offset) for partition, offset in offsets.items()]
-                    answers = consumer.commit(offsets=partitions, asynchronous=False) or []
-            except KafkaException:
-                return False
-            return not any(each.error for each in answers)
-
-        if offsets and not self.wait(seconds, is_set):
+        if offsets and not self.wait(seconds, lambda: self.questions.commit(group, offsets)):
             raise TimeoutError(f"the offsets of {group} could not be set")
+        for partition, offset in offsets.items():
+            self.journal.write("set", group, self.epoch, partition, offset)
 
     def set_stale_offsets(self, group: str) -> None:
         """Set the group's offsets that aren't in the topic to the nearest one that is."""
         members = [slot for slot in self.members(group) if slot.is_wanted]
         self.stop(*self.members(group))
         with suppress(KafkaException, KeyError, TimeoutError):
-            ends = self.ends(TOPIC)
-            committed = self.committed(group)
+            ends = self.questions.ends(TOPIC)
+            committed = self.questions.committed(group)
             near = {p: min(max(offset, ends[p][0]), ends[p][1]) for p, offset in committed.items() if p in ends}
             near.update({p: low for p, (low, _) in ends.items() if p not in committed and low > 0})
             self.set_offsets(group, {p: o for p, o in near.items() if committed.get(p) != o})
         self.start(*members)
 
-    def read_commit_log(self) -> list[LogRecord]:
-        """Everything that is in it."""
-        ends = self.ends(COMMIT_LOG)
-        left = {partition for partition, (low, high) in ends.items() if low < high}
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.cluster.bootstrap_servers,
-                "group.id": "checker",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-            }
-        )
-        consumer.assign([TopicPartition(COMMIT_LOG, partition, OFFSET_BEGINNING) for partition in left])
-        records: list[LogRecord] = []
-        deadline = time.monotonic() + 60
-        try:
-            while left and time.monotonic() < deadline:
-                for message in consumer.consume(10_000, 0.2):
-                    if message.error() is not None:
-                        left.discard(message.partition() or 0)
-                        continue
-                    records.append(LogRecord(message.timestamp()[1] / 1000, message.key(), message.value()))
-        finally:
-            consumer.close()
-        return records
-
     def _advertise(self, node_id: int, listener: str, port: int) -> int:
-        if listener.lower() not in FOLLOWER_GROUPS:
+        if listener.lower() not in self.follower_groups:
             return port
         proxy = self.proxies[node_id, listener.lower()] = Proxy(port)
         return proxy.port

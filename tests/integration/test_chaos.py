@@ -9,6 +9,7 @@ import pytest
 
 from tests.chaos import world
 from tests.chaos.checker import PROMISES
+from tests.chaos.ingredients import PLAIN
 from tests.chaos.run import run
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.support.sabotage import VARIABLE
@@ -28,7 +29,7 @@ FEW = (
 @pytest.mark.usefixtures("kafka_cluster")
 def test_every_promise_holds_through_a_few_faults(tmp_path: Path) -> None:
     """Three brokers, two leader groups, followers under both group protocols, each a process of its own."""
-    verdict, summary = run(tmp_path, faults=6, seed=7, only=FEW, last_rounds=2, last_stills=5)
+    verdict, summary = run(tmp_path, faults=6, seed=7, only=FEW, last_rounds=2, last_stills=5, ingredients=PLAIN)
     assert verdict.violations == []
     assert summary["violations"] == dict.fromkeys(PROMISES, 0)
     assert summary["faults"] == 6
@@ -48,6 +49,7 @@ def test_a_gate_that_releases_one_message_too_many_is_found(tmp_path: Path) -> N
         environment={VARIABLE: "off by one"},
         last_rounds=1,
         last_stills=0,
+        ingredients=PLAIN,
     )
     assert {violation.promise for violation in verdict.violations} == {"safety"}
 

@@ -72,7 +72,11 @@ class Scene:
         program.signal(signal.SIGTERM)
         assert program.exit_status() == 0, program.text
         assert "Traceback" not in program.text
-        assert self.kafka.committed_offsets(self.follower, self.events) == {0: committed}
+        assert self.committed() == {0: committed}
+
+    def committed(self) -> dict[int, int]:
+        """What the follower has."""
+        return self.kafka.committed_offsets(self.follower, self.events)
 
 
 @pytest.fixture
@@ -83,7 +87,7 @@ def scene(kafka: Kafka, topic_name: Callable[..., str], tmp_path: Path) -> Scene
 def test_batches_hold_only_what_the_leader_has_committed(scene: Scene) -> None:
     """Full batches, then a short one when its time is over, up to the leader's offset and not past it."""
     produce_numbered(scene.kafka.bootstrap_servers, scene.events, [0], COUNT)
-    with scene.run("batching.py", "--batch-size", "50", "--batch-seconds", "0.2") as program:
+    with scene.run("batching.py", "--batch-size", "50", "--batch-seconds", "2") as program:
         scene.publish(scene.slow, RELEASED)
         program.wait_for(rf"-{RELEASED - 1}\n")
         assert batches(program.text)[0] == (50, 0, 49)
@@ -102,6 +106,7 @@ def test_a_batch_that_has_begun_is_written_at_the_end(scene: Scene) -> None:
     scene.publish(scene.slow, RELEASED)
     with scene.run("batching.py", "--batch-size", "100", "--batch-seconds", "600") as program:
         program.wait_for(r"batch of 100: 0:0-99\n")
+        wait_until(lambda: scene.committed() == {0: 100}, SECONDS, "the first batch's commit; the next one has begun")
         scene.end(program, committed=RELEASED)
     assert batches(program.text) == [(100, 0, 99), (RELEASED - 100, 100, RELEASED - 1)]
 
@@ -181,18 +186,18 @@ def test_several_topics_are_followed_in_one_process(
     for topic in (events, others):
         produce_numbered(kafka.bootstrap_servers, topic, [0], COUNT)
 
-    def publish(topic: str, offset: int) -> None:
+    def publish(topic: str, group: str, offset: int) -> None:
         producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
         value = json.dumps({"offset": offset, "orig_message_ts": 0.0, "received_p99": None})
-        producer.produce(commit_log, value, f"{topic}:0:writers")
+        producer.produce(commit_log, value, f"{topic}:0:{group}")
         assert producer.flush(SECONDS) == 0
 
-    publish(events, RELEASED)
-    publish(others, COUNT)
+    publish(events, "writers", RELEASED)
+    publish(others, "other-writers", COUNT)
     group = topic_name("follower")
-    arguments = ["--bootstrap-servers", kafka.bootstrap_servers, "--topic", events, "--topic", others]
+    arguments = ["--bootstrap-servers", kafka.bootstrap_servers, "--follow", f"{events}=writers"]
+    arguments += ["--follow", f"{others}=other-writers"]
     arguments += ["--consumer-group", group, "--synchronize-commit-log-topic", commit_log]
-    arguments += ["--synchronize-commit-group", "writers"]
     with Program(tmp_path, str(EXAMPLES / "several_topics.py"), *arguments) as program:
         program.wait_for(f"{events}:0:{RELEASED - 1} ")
         program.wait_for(f"{others}:0:{COUNT - 1} ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -91,6 +92,16 @@ def sdist(built: Path) -> Path:
 def test_the_package_index_takes_them(built: Path) -> None:
     """By twine's own check of the metadata and of how the README is shown."""
     run(sys.executable, "-m", "twine", "check", "--strict", *built.glob("arroyo_sync-*"), folder=built)
+
+
+def test_the_readme_of_the_wheel_stands_alone(wheel: Path) -> None:
+    """Where the index shows it there are no other files, and headings have no addresses: no link leads to either."""
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        description = archive.read(metadata).decode().partition("\n\n")[2]
+    assert description.startswith("# arroyo_sync\n")
+    assert "```python" in description
+    assert re.findall(r"\]\((?!https://)[^)]*\)", description) == []
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:

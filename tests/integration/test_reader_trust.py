@@ -281,3 +281,22 @@ def test_data_configuration_says_where_the_data_topic_is(kafka: Kafka, data: Dat
     with reading(kafka, log.topic, data_configuration=configuration) as (source, remote):
         source.assign({data.key: 0}, None)
         remote.wait_for(5, topic=data.name)
+
+
+def test_what_is_reported_on_a_commit_log_that_was_created_anew_counts(
+    data: DataTopic, log: CommitLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its records lie below where the earlier log ended, and are yet younger than what the brokers answered before."""
+    data.grow(10)
+    for _ in range(20):
+        log.publish(5, topic=data.name)
+    with reading(data.kafka, log.topic) as (source, remote):
+        source.assign({data.key: 0}, None)
+        remote.wait_for(5, topic=data.name)
+        data.kafka.recreate_topic(log.topic)
+        remote.wait_until(lambda: remote.of(data.key) is None, "the reader to begin anew")
+        data.grow(10)
+        CommitLog(data.kafka, log.topic).publish(15, topic=data.name)
+        remote.wait_for(15, topic=data.name)
+        assert source.statistics().impossible == 0
+    assert not [each for each in caplog.records if "ends at" in each.getMessage()]

@@ -1,11 +1,12 @@
-"""Every Python block of the README runs, as it stands there, on the real broker."""
+"""Every Python block of the README and its pages runs, as it stands there, on the real broker."""
 
 from __future__ import annotations
 
-import re
+import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,25 +17,10 @@ from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.clients import read
 from tests.integration.cluster.waiting import wait_until
+from tests.support.programs import EXAMPLES, OPERATORS, README, block_with, blocks
 from tests.support.readme_tables import metrics_table
 
-README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
-COMMANDS = re.findall(r"^```sh\n(.*?)\n```$", README.read_text(), re.MULTILINE | re.DOTALL)
-
-YOUR_OWN_FACTORY = """
-from arroyo.processing.strategies import CommitOffsets, ProcessingStrategyFactory, RunTask
-
-class ForwarderFactory(ProcessingStrategyFactory):
-    def create_with_partitions(self, commit, partitions):
-        return RunTask(lambda message: print("got", message.payload.value.decode(), flush=True), CommitOffsets(commit))
-"""
-
-
-def block_with(text: str) -> str:
-    blocks: list[str] = [block for block in BLOCKS if text in block]
-    assert len(blocks) == 1
-    return blocks[0]
+FOLLOWER, LEADER = EXAMPLES / "first_follower.py", EXAMPLES / "first_leader.py"
 
 
 @pytest.fixture(scope="module")
@@ -47,30 +33,47 @@ def topics(kafka: Kafka) -> Kafka:
 
 @pytest.fixture
 def run(kafka: Kafka, tmp_path: Path) -> Callable[[str], subprocess.Popen[str]]:
-    """Runs Python code in a process of its own, on the tests' broker instead of the README's."""
+    """Runs Python code in a process of its own, on the tests' broker."""
 
     def start(code: str) -> subprocess.Popen[str]:
         script = tmp_path / "block.py"
         script.write_text(code.replace("localhost:9092", kafka.bootstrap_servers))
         return subprocess.Popen(
-            [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "KAFKA": kafka.bootstrap_servers},
         )
 
     return start
 
 
-def test_the_six_lines_gate_a_follower(topics: Kafka, run: Callable[[str], subprocess.Popen[str]]) -> None:
-    """The block that shows the use of it all: two messages are there, the leader has committed the first."""
+@pytest.mark.parametrize("file", [FOLLOWER, LEADER], ids=lambda path: path.stem)
+def test_the_readmes_first_code_is_a_file_of_the_examples(file: Path) -> None:
+    """As it stands, imports included: so it is type-checked, and runs below."""
+    assert f"```python\n{file.read_text()}```" in README.read_text()
+
+
+def test_the_migration_pages_code_is_the_runners() -> None:
+    """Both parts that it shows of ``sentry_runner.py``."""
+    runner = (EXAMPLES / "sentry_runner.py").read_text()
+    assert textwrap.indent(block_with("# GATE"), " " * 8) in runner
+    assert textwrap.indent(block_with("configuration |= {"), " " * 4) in runner
+
+
+def test_the_first_follower_is_gated(topics: Kafka, run: Callable[[str], subprocess.Popen[str]]) -> None:
+    """Two messages are there, the leader has committed the first."""
     producer = Producer({"bootstrap.servers": topics.bootstrap_servers})
     producer.produce("events", b"first")
     producer.produce("events", b"second")
     key, value = encode(CommitRecord("events", 0, "snuba-consumers", 1, 0.0, None))
     producer.produce("snuba-commit-log", value, key)
     producer.flush(30)
-    process = run(YOUR_OWN_FACTORY + block_with("ForwarderFactory(), commit_log"))
+    process = run(FOLLOWER.read_text())
     try:
         assert process.stdout is not None
-        lines = iter(process.stdout)
+        lines = iter(process.stdout.readline, "")
         assert "got first\n" in lines
         wait_until(lambda: topics.committed_offsets("post-process-forwarder", "events") == {0: 1}, 30, "the commit")
     finally:
@@ -79,38 +82,15 @@ def test_the_six_lines_gate_a_follower(topics: Kafka, run: Callable[[str], subpr
     assert "got second" not in rest
 
 
-def test_the_leaders_side_publishes(topics: Kafka, run: Callable[[str], subprocess.Popen[str]]) -> None:
-    """The factory of the README's leader makes a step that publishes what it commits."""
-    before = topics.watermarks("snuba-commit-log")[0][1]
-    code = "from arroyo import Topic\n" + block_with("publisher.step(commit")
-    process = run(
-        code
-        + """
-from datetime import datetime
-from arroyo.types import BrokerValue, Message, Partition
-
-step = LeaderFactory().create_with_partitions(lambda offsets, force=False: None, {})
-step.submit(Message(BrokerValue(b"", Partition(Topic("events"), 0), 41, datetime(2026, 1, 1))))
-step.close()
-step.join(10)
-producer.close().result(60)
-"""
-    )
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 0, output
-    assert '"offset": 42' in read(topics.bootstrap_servers, "snuba-commit-log", before + 1)[-1]
-
-
 def test_a_leader_that_is_told_to_stop_ends_cleanly_with_all_published(
     topics: Kafka, run: Callable[[str], subprocess.Popen[str]]
 ) -> None:
-    """By SIGTERM: the commit log ends with what the group has committed."""
+    """By SIGTERM: each message is stored, and the commit log ends with what the group has committed."""
     producer = Producer({"bootstrap.servers": topics.bootstrap_servers})
     producer.produce("events", b"one more")
     producer.flush(30)
     end = topics.watermarks("events")[0][1]
-    factory, processor = block_with("CommitLogPublisher("), block_with("LeaderFactory(), join_timeout")
-    process = run("from arroyo import Topic\n" + factory + processor)
+    process = run(LEADER.read_text())
 
     def has_committed() -> bool:
         return process.poll() is not None or topics.committed_offsets("snuba-consumers", "events") == {0: end}
@@ -122,6 +102,7 @@ def test_a_leader_that_is_told_to_stop_ends_cleanly_with_all_published(
     finally:
         process.kill()
     assert process.returncode == 0, output
+    assert "stored one more" in output
     records = read(topics.bootstrap_servers, "snuba-commit-log", topics.watermarks("snuba-commit-log")[0][1])
     assert f'"offset": {end}' in records[-1]
 
@@ -134,19 +115,52 @@ def test_log_lines_arrive_after_the_readmes_configuration(run: Callable[[str], s
     assert "INFO arroyo_sync.gate.factory: it stands still" in output
 
 
-@pytest.mark.parametrize("text", ["GroupOffsetsSource(", "ManualSource()"])
+@pytest.mark.parametrize("text", ["GroupOffsetsSource(", "ManualSource()", 'getLogger("arroyo_sync").setLevel'])
 def test_the_blocks_that_need_no_broker(run: Callable[[str], subprocess.Popen[str]], text: str) -> None:
-    """The source for leaders without a commit log, and the test of a pipeline with its assertions."""
+    """The source for leaders without a commit log, the test of a pipeline, and a logger's level."""
     process = run(block_with(text))
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 0, output
+
+
+IN_ASYNCIO = """
+import threading
+
+class Processor:
+    def __init__(self):
+        self.is_told = threading.Event()
+
+    def run(self):
+        self.is_told.wait()
+        print("ended cleanly")
+
+    def signal_shutdown(self):
+        self.is_told.set()
+
+async def main():
+    task = asyncio.create_task(follow(Processor()))
+    await asyncio.sleep(0)
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        print("cancelled")
+
+asyncio.run(main())
+"""
+
+
+def test_a_processor_in_asyncio_ends_with_its_task(run: Callable[[str], subprocess.Popen[str]]) -> None:
+    """And only once the processor has ended."""
+    output = run(block_with("async def follow") + IN_ASYNCIO).communicate(timeout=60)[0]
+    assert output == "ended cleanly\ncancelled\n"
 
 
 def test_the_status_command_tells_how_the_follower_stands(topics: Kafka) -> None:
     """The command as it stands there, of this environment, on the tests' broker."""
     if not topics.committed_offsets("post-process-forwarder", "events"):  # the follower above may have run before
         topics.commit_offsets("post-process-forwarder", "events", {0: 0})
-    [command] = [command for command in COMMANDS if command.startswith("arroyo-sync status")]
+    [command] = [command for command in blocks("sh") if command.startswith("arroyo-sync status")]
     program, *arguments = command.replace("localhost:9092", topics.bootstrap_servers).split()
     result = subprocess.run(
         [Path(sys.executable).with_name(program), *arguments], capture_output=True, text=True, timeout=120
@@ -157,14 +171,21 @@ def test_the_status_command_tells_how_the_follower_stands(topics: Kafka) -> None
 
 def test_the_metrics_table_is_the_codes() -> None:
     """Name, kind, unit, tags and meaning, as `metrics.py` has them."""
-    assert metrics_table() in README.read_text()
+    assert metrics_table() in OPERATORS.read_text()
 
 
 def test_every_block_is_run() -> None:
     """A block that is added needs a test. The adapter for Sentry has its own, beside the metrics.
 
-    Three commands are the quickstart, this test run and the benchmarks.
+    Four commands are the quickstart, this test run, the benchmarks, and a broker for the examples.
     """
-    assert len(BLOCKS) == 7
-    assert len(COMMANDS) == 4
-    assert COMMANDS[-1].startswith(".venv/bin/python -m tests.benchmarks --json")
+    assert len(blocks("python")) == 10
+    assert len(blocks("sh")) == 5
+
+
+def test_the_places_that_programs_write_to_are_there() -> None:
+    """``.ci/matrix`` and the benchmarks each find theirs in the README."""
+    text = README.read_text()
+    for begin in ("<!-- .ci/matrix writes from here -->", "<!-- benchmarks from here -->"):
+        assert text.count(begin) == 1
+        assert "<!-- to here -->" in text.partition(begin)[2]

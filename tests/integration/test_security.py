@@ -101,11 +101,14 @@ def reader(settings: dict[str, Any], group: str, **keywords: Any) -> CommitLogCo
     return CommitLogConsumer(settings, topic=Topic("commits"), groups={group}, **keywords)
 
 
-def status(settings: dict[str, Any], leader: str, follower: str, directory: Path) -> subprocess.CompletedProcess[str]:
+def status(
+    settings: dict[str, Any], leader: str, follower: str, directory: Path, seconds: int = 10
+) -> subprocess.CompletedProcess[str]:
     """The command, with the password in the environment and everything else in a file."""
     file = directory / "kafka.properties"
     file.write_text("".join(f"{name}={value}\n" for name, value in settings.items() if name != "sasl.password"))
-    command = [sys.executable, "-m", "arroyo_sync", "status", "--json", "--config", str(file), "--timeout", "10"]
+    command = [sys.executable, "-m", "arroyo_sync", "status", "--json", "--config", str(file)]
+    command += ["--timeout", str(seconds)]
     command += ["--topic", "events", "--commit-log", "commits", "--leader-group", leader, "--follower-group", follower]
     environment = {**os.environ, "ARROYO_SYNC_KAFKA_SASL_PASSWORD": settings.get("sasl.password", "")}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
@@ -217,6 +220,6 @@ def test_a_broker_that_is_not_trusted_is_one_clear_error(secured: Secured, tmp_p
             source.wait_until_ready(60)
     finally:
         source.stop(10)
-    done = status(settings, "writers", "forwarder", tmp_path)
+    done = status(settings, "writers", "forwarder", tmp_path, seconds=3)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "certificate verify failed" in done.stderr

@@ -30,15 +30,15 @@ class Field:
         for topic in (self.events, self.commit_log, self.dlq):
             kafka.create_topic(topic)
 
-    def produce(self, *values: str) -> None:
+    def produce(self, *values: str, topic: str | None = None) -> None:
         for value in values:
-            self._producer.produce(self.events, value)
+            self._producer.produce(topic or self.events, value)
         assert self._producer.flush(SECONDS) == 0
 
-    def publish(self, offset: int) -> None:
+    def publish(self, offset: int, topic: str | None = None) -> None:
         """As Snuba's Rust consumer writes it: compact JSON with ``received_p99``."""
         value = json.dumps({"offset": offset, "orig_message_ts": 1.7e9, "received_p99": 1.7e9}, separators=(",", ":"))
-        self._producer.produce(self.commit_log, value, f"{self.events}:0:{self.leader}")
+        self._producer.produce(self.commit_log, value, f"{topic or self.events}:0:{self.leader}")
         assert self._producer.flush(SECONDS) == 0
 
     def run(self, name: str, *flags: str) -> Program:
@@ -147,3 +147,71 @@ def test_a_static_member_that_is_restarted_goes_on(field: Field) -> None:
         field.wait_for(EVENTS, first, second)
         end(second)
     assert sorted(field.lines(first, second)) == sorted(field.expected(range(EVENTS)))
+
+
+SELF_HOSTED = ("--auto-offset-reset", "latest", "--no-strict-offset-reset", "--enable-auto-commit")
+
+
+def numbered(offsets: range) -> list[str]:
+    return [json.dumps({"id": offset}) for offset in offsets]
+
+
+def test_with_self_hosteds_settings_nothing_is_skipped_but_what_has_expired(field: Field) -> None:
+    """``latest``: it begins at the end, and there again after a restart before anything was released.
+
+    What was committed expires while it is down (short retention): it goes on at the end, as far as the leader says.
+    """
+    field.produce(*numbered(range(20)))
+    with field.run("first", *SELF_HOSTED) as first:
+        wait_until(lambda: field.kafka.committed_offsets(field.group, field.events) == {0: 20}, SECONDS, "its start")
+        end(first)
+    field.produce(*numbered(range(20, 60)))
+    with field.run("second", *SELF_HOSTED) as second:
+        field.publish(60)
+        field.wait_for(40, second)
+        end(second)
+    assert field.lines(first, second) == field.expected(range(20, 60))
+
+    field.produce(*numbered(range(60, 80)))
+    field.kafka.delete_records(field.events, {0: 70})
+    field.publish(80)
+    produced = 80
+    with field.run("third", *SELF_HOSTED) as third:
+
+        def does_process() -> bool:
+            nonlocal produced
+            field.produce(*numbered(range(produced, produced + 1)))
+            produced += 1
+            field.publish(produced)
+            return bool(field.lines(third))
+
+        wait_until(does_process, SECONDS, "the first event after the gap")
+        begin = int(field.lines(third)[0].split(" ")[0].rsplit(":", 1)[1])
+        assert begin >= 80
+        field.produce(*numbered(range(produced, produced + 20)))
+        field.publish(produced + 10)
+        field.wait_for(produced + 10 - begin, third)
+        end(third)
+    assert field.lines(third) == field.expected(range(begin, produced + 10))
+
+
+def test_two_topics_under_one_group_go_on_each_by_its_own_leader(field: Field, topic_name: Callable[..., str]) -> None:
+    """As Sentry's forwarders of errors and of transactions are run: two processes, one group, one commit log."""
+    others = topic_name("transactions")
+    field.kafka.create_topic(others)
+    for topic in (field.events, others):
+        field.produce(*numbered(range(EVENTS)), topic=topic)
+    field.publish(RELEASED)
+    with field.run("errors") as errors, field.run("transactions", "--topic", others) as transactions:
+        field.wait_for(RELEASED, errors)
+        assert [line for line in transactions.text.splitlines() if line.startswith(f"{others}:0:")] == []
+        field.publish(EVENTS, topic=others)
+        transactions.wait_for(f"{others}:0:{EVENTS - 1} ")
+        end(transactions)
+        field.publish(EVENTS)
+        field.wait_for(EVENTS, errors)
+        end(errors)
+    assert set(field.lines(errors)) == set(field.expected(range(EVENTS)))
+    assert {line.split(" ")[0] for line in transactions.text.splitlines() if line.startswith(others)} == {
+        f"{others}:0:{offset}" for offset in range(EVENTS)
+    }

@@ -178,6 +178,22 @@ def test_the_exit_status_serves_as_a_check(world: World) -> None:
     assert "topic 'nowhere' doesn't exist" in missing.stderr
 
 
+def test_a_leader_that_heartbeats_and_does_not_move_is_told_at_one_look(world: World) -> None:
+    """Its last report is a second old, but the commit log tells that it has been the same for 400 seconds."""
+    done = dict.fromkeys(range(PARTITIONS), 100)
+    world.kafka.commit_offsets(world.follower, world.topic, done)
+    world.publish(world.indexers, {**done, 1: 101})
+    world.publish(world.writers, done, age_seconds=400)
+    world.publish(world.writers, done, age_seconds=1)
+    producer = Producer({"bootstrap.servers": world.kafka.bootstrap_servers, "log_level": 0})
+    producer.produce(world.topic, b"hangs", partition=1, timestamp=round((time.time() - 350) * 1000))
+    assert producer.flush(30) == 0
+    exit_status, told = world.status("--look-again", "0.5")
+    assert [(each["partition"], each["group"]) for each in told["stalls"]] == [(1, world.writers)]
+    assert 350 <= told["stalls"][0]["waiting_seconds"] < 350 + TIMEOUT_SECONDS
+    assert exit_status == 1
+
+
 def test_a_commit_log_that_does_not_exist_is_one_line(world: World) -> None:
     """And exit status 2."""
     done = subprocess.run(

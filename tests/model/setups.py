@@ -27,7 +27,7 @@ PLANS: Mapping[str, Plan] = {
         Setup(partitions=1, messages=1, offsets=(None, 0, 1), prefix=(Run("assign", frozenset({0})),)), EVERYTHING
     ),
     # The gate may hold one of them, so it becomes full and drains. 17 is everything.
-    "one partition, two messages": Plan(Setup(partitions=1, prefix=(Run("assign", frozenset({0})),)), 7),
+    "one partition, two messages": Plan(Setup(partitions=1, prefix=(Run("assign", frozenset({0})),)), 6),
     "two partitions": Plan(Setup(prefix=(assigned,)), 4),
     "two partitions, eager": Plan(Setup(is_kip848=False, prefix=(assigned,)), 3),
     # Both have a message left over, which the next step rejected.

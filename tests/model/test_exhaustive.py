@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -20,13 +20,14 @@ def _models() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_every_sequence_of_actions_keeps_the_promises(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_sequence_of_actions_keeps_the_promises(
+    name: str, record_property: Callable[[str, object], None]
+) -> None:
     """Gate, manager, flow control and published offsets under Arroyo's processor, judged after every action."""
     setup, depth = PLANS[name]
     search = Explorer(setup)
     search.explore(depth)
-    with capsys.disabled():
-        print(f"\n  {name}: {search} ", end="")
+    record_property("explored", f"{name}: {search}")
     assert search.violations == []
     assert search.is_complete or search.depth == depth
     assert search.is_complete == (depth == EVERYTHING)
@@ -34,14 +35,13 @@ def test_every_sequence_of_actions_keeps_the_promises(name: str, capsys: pytest.
 
 @pytest.mark.parametrize("name", leaders.PLANS)
 def test_every_sequence_of_published_offsets_gives_the_remote_offset_of_the_reference(
-    name: str, capsys: pytest.CaptureFixture[str]
+    name: str, record_property: Callable[[str, object], None]
 ) -> None:
     """What two groups publish, in whatever order, and what is learnt of the partition's end meanwhile."""
     setup, depth = leaders.PLANS[name]
     search = leaders.Explorer(setup)
     search.explore(depth)
-    with capsys.disabled():
-        print(f"\n  {name}: {search} ", end="")
+    record_property("explored", f"{name}: {search}")
     assert search.violations == []
     assert search.depth == depth
 

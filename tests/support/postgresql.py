@@ -20,7 +20,9 @@ def what_to_install() -> str | None:
     """``None`` if it can be started and reached, else what is missing, in words."""
     missing = [] if _programs() is not None else ["PostgreSQL (Debian: postgresql)"]
     missing += [] if importlib.util.find_spec("psycopg") is not None else ["its driver (pip: psycopg[binary])"]
-    return f"needs {' and '.join(missing)}" if missing else None
+    return (
+        f"an example's rows in PostgreSQL need {' and '.join(missing)}: install it, then run again" if missing else None
+    )
 
 
 @contextmanager

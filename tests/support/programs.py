@@ -12,8 +12,35 @@ from pathlib import Path
 from tests.integration.cluster.waiting import wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-README = Path(__file__).parents[2] / "README.md"
+ROOT = EXAMPLES.parent
+README = ROOT / "README.md"
+OPERATORS = EXAMPLES / "production" / "README.md"
+PAGES = (
+    README,
+    *(ROOT / "arroyo_sync" / f"{name}.md" for name in ("FOLLOWERS", "LEADERS", "MIGRATION")),
+    OPERATORS,
+    EXAMPLES / "README.md",
+)
+"""What a user reads."""
 SECONDS = 60.0
+
+
+def anchors_of(text: str) -> set[str]:
+    """Where links to its headings may lead, as GitHub and GitLab make them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def blocks(language: str) -> list[str]:
+    """Every block of code in these pages that is marked so: ``python`` or ``sh``."""
+    pattern = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [block for page in PAGES for block in pattern.findall(page.read_text())]
+
+
+def block_with(text: str) -> str:
+    """The one Python block that has this in it."""
+    (block,) = (block for block in blocks("python") if text in block)
+    return block
 
 
 class Program:

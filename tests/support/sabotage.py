@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from arroyo.dlq import InvalidMessage
 
@@ -25,14 +25,9 @@ from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.leaders import published_offset as claim
 from arroyo_sync.leaders.commit_report import CommitReport
+from tests.support.old_behaviour import OLD_BEHAVIOURS, Patch
 
 VARIABLE = "ARROYO_SYNC_SABOTAGE"
-
-
-class Patch(NamedTuple):
-    owner: Any
-    name: str
-    replacement: object
 
 
 def _off_by_one() -> list[Patch]:
@@ -218,11 +213,13 @@ SABOTAGES: Mapping[str, Callable[[], list[Patch]]] = {
     "forgets to notify": _forgets_to_notify,
     "swallows the death": _swallows_the_death,
 }
+"""Breaks that the model knows of."""
+EVERY: Mapping[str, Callable[[], list[Patch]]] = {**SABOTAGES, **OLD_BEHAVIOURS}
 
 
 def apply(name: str) -> list[Patch]:
     """Patch the package. Returns what undoes it."""
-    patches = SABOTAGES[name]()
+    patches = EVERY[name]()
     undo = [Patch(owner, attribute, getattr(owner, attribute)) for owner, attribute, _ in patches]
     for owner, attribute, replacement in patches:
         setattr(owner, attribute, replacement)

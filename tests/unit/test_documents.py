@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import README
+from tests.support.programs import ROOT, anchors_of
 
-ROOT = README.parent
 PATTERNS = ("*.md", ".github/*.md", "arroyo_sync/*.md", "examples/**/*.md", "tests/README.md", "tests/mutation/*.md")
 DOCUMENTS = [path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
 
@@ -28,6 +27,18 @@ def test_what_a_document_links_to_is_there(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_links_to_has_that_heading(document: Path) -> None:
+    """Of the same document, or of another one."""
+    missing = []
+    for link in links(document.read_text()):
+        file, _, heading = link.partition("#")
+        target = document.parent / file if file else document
+        if heading and heading not in anchors_of(target.read_text()):
+            missing.append(link)
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_a_document_runs_is_there(document: Path) -> None:
     """Each ``python -m tests...`` and each ``pytest`` path."""
     text = document.read_text()
@@ -41,6 +52,13 @@ def test_every_folder_of_the_tests_is_described() -> None:
     tests = ROOT / "tests"
     described = set(re.findall(r"^\| `(\w+)/` \|", (tests / "README.md").read_text(), re.MULTILINE))
     assert described == {path.parent.name for path in tests.glob("*/*.py")}
+
+
+def test_every_example_is_described() -> None:
+    """In the table of ``examples/README.md``; the runner is what they share."""
+    text = (ROOT / "examples" / "README.md").read_text()
+    described = set(re.findall(r"\[`(\w+\.py)`\]", text))
+    assert described == {path.name for path in (ROOT / "examples").glob("*.py")} - {"runner.py"}
 
 
 ARCHITECTURE = (ROOT / "arroyo_sync" / "ARCHITECTURE.md").read_text()

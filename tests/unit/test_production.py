@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from arroyo_sync.observe.metrics import METRICS, Kind, MetricDef
-from tests.support.programs import EXAMPLES, README
+from tests.support.programs import EXAMPLES, OPERATORS, anchors_of
 from tests.support.readme_tables import factory_defaults
 from tests.support.requirements import require_program
 
@@ -136,9 +136,8 @@ def test_prometheus_takes_the_expressions_of_the_dashboard(promtool: str, tmp_pa
 
 
 def anchors() -> set[str]:
-    """The links of the README's headings, as GitHub and GitLab make them."""
-    headings = re.findall(r"^#+ (.+)$", README.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    """Where a link to a heading of the operators' page may lead."""
+    return anchors_of(OPERATORS.read_text())
 
 
 @pytest.mark.parametrize("alert", RULES)
@@ -146,7 +145,7 @@ def test_each_alert_links_to_a_heading_that_exists(alert: str) -> None:
     """And says how urgent it is, and what is the matter."""
     annotations = RULES[alert]["annotations"]
     file, _, anchor = annotations["runbook_url"].partition("#")
-    assert file == README.name
+    assert PRODUCTION / file == OPERATORS
     assert anchor in anchors()
     assert annotations["summary"]
     assert RULES[alert]["labels"]["severity"] in {"page", "ticket", "info"}

@@ -13,17 +13,17 @@ import pytest
 
 import arroyo_sync
 from arroyo_sync.core import errors
-from tests.support.programs import EXAMPLES, README
+from tests.support.programs import EXAMPLES, blocks
 
 PUBLIC = {"arroyo_sync", "arroyo_sync.testing", "arroyo_sync.sentry"}
 
 
 def sources() -> Iterator[tuple[str, str]]:
-    """Every file of the examples, and every Python block of the README."""
+    """Every file of the examples, and every Python block of the README and its pages."""
     for path in sorted(EXAMPLES.rglob("*.py")):
         yield str(path.relative_to(EXAMPLES)), path.read_text()
-    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.M | re.S)):
-        yield f"README block {number}", block
+    for number, block in enumerate(blocks("python")):
+        yield f"block {number}", block
 
 
 def imports(source: str) -> set[str]:

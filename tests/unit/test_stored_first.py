@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import postgresql
 from tests.support.programs import EXAMPLES, Program
+from tests.support.requirements import lacking
 
 SUMMARY = r"^ *(with the gate|without it): (\d+) looked up, (\d+) not there yet$"
 
@@ -46,7 +47,7 @@ def address() -> Iterator[str]:
     """Of a PostgreSQL of the test's own."""
     missing = postgresql.what_to_install()
     if missing is not None:
-        pytest.skip(f"the example's rows in PostgreSQL: {missing}")
+        lacking(missing)
     with postgresql.running() as address:
         yield address
 

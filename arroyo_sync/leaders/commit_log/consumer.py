@@ -93,7 +93,7 @@ class CommitLogConsumer(OffsetSource):
             settings,
             self._decoder,
             self._apply,
-            self._offsets.forget_log_partition,
+            self._forget_log_partition,
             self._offsets.retain_topic,
             self._set_ready,
             self._stopping,
@@ -149,10 +149,14 @@ class CommitLogConsumer(OffsetSource):
             lag=self._reader.lag,
             newest_timestamp_ms=decoder.newest_timestamp_ms,
             from_the_future=decoder.from_the_future,
-            groups_reported=self._offsets.reported,
+            groups_reported=sorted(self._offsets.reported),
             groups_seen=decoder.contents.groups,
             is_foreign=decoder.contents.is_foreign,
         )
+
+    def _forget_log_partition(self, log_partition: int) -> None:
+        self._offsets.forget_log_partition(log_partition)
+        self._offsets.ask_anew()
 
     def _missing(self) -> str:
         return self._reader.missing()
@@ -169,7 +173,7 @@ class CommitLogConsumer(OffsetSource):
         return f" ({self._decoder.contents})"
 
     def _read(self) -> None:
-        identity = TopicIdentity(self._log_asker, self._topic)
+        identity = TopicIdentity(self._log_asker, self._topic, self._clock)
         while not self._stopping.is_set():  # for each topic of that name a client that knows no other
             consumer = make_client(Consumer, reader_settings(self._configuration, self._reader.on_error))
             try:

@@ -19,6 +19,8 @@ from arroyo_sync.kafka.time_lookups import FoundOffset
 
 logger = logging.getLogger(__name__)
 
+IDENTITY_SECONDS = 3.0
+"""How often a topic's id is asked for."""
 IDENTITY_TIMEOUT_SECONDS = 5.0
 
 DOUBT_SECONDS = 1.0
@@ -140,18 +142,22 @@ def _since(span: OffsetRange, found: FoundOffset) -> OffsetRange:
 
 
 class TopicIdentity:
-    """Notices that a topic was deleted and created again under the same name.
+    """Notices that a topic was deleted, or deleted and created again under the same name.
 
     A consumer may go on in the middle of the new topic without a word: only the topic's id tells. If the brokers know
-    no ids, or don't answer, it goes unnoticed.
+    no ids, or don't answer, it goes unnoticed. Of a topic that is gone librdkafka tells half a minute later.
 
     :param asker: asks the commit log's cluster.
+    :param clock: monotonic seconds.
     """
 
-    def __init__(self, asker: Asker, topic: str) -> None:
+    def __init__(self, asker: Asker, topic: str, clock: Callable[[], float]) -> None:
         self._asker = asker
         self._topic = topic
+        self._clock = clock
         self._is_asked = False
+        self._ask_at = 0.0
+        self._is_missing = False
         self._known_id: str | None = None
         # Written by the thread that answers, emptied by the reading one; a deque takes both.
         self._answers: deque[str | KafkaError] = deque()
@@ -160,19 +166,31 @@ class TopicIdentity:
         """Ask the brokers, unless the last question isn't answered yet."""
         if not self._is_asked:
             self._is_asked = True
+            self._ask_at = self._clock() + IDENTITY_SECONDS
             self._asker.ask_topic_ids([self._topic], IDENTITY_TIMEOUT_SECONDS, self._hear)
 
     def has_changed(self) -> bool:
-        """Whether an answer has arrived that tells of another topic than the answer before. Each is told once."""
+        """Whether an answer has arrived that tells of another topic than the answer before. Each is told once.
+
+        Called all the time: it asks now and then.
+        """
         if not self._answers:
+            if self._clock() >= self._ask_at:
+                self.ask()
             return False
         self._is_asked = False
         answer = self._answers.popleft()
         if isinstance(answer, KafkaError):
             logger.debug("Can't ask for the id of %s: %s", self._topic, answer)
+            self._is_missing = answer.code() in TOPIC_IS_GONE
             return False
         previous, self._known_id = self._known_id, answer
         return previous is not None and previous != answer
+
+    def take_missing(self) -> bool:
+        """Whether the last answer was that there is no such topic. Each is told once."""
+        is_missing, self._is_missing = self._is_missing, False
+        return is_missing
 
     def _hear(self, answers: Mapping[str, str | KafkaError]) -> None:
         """Called by the asker, on any thread."""

@@ -140,9 +140,15 @@ class CommitLogReader:
         self._wanted_data_topic: str | None = None
 
     def on_error(self, error: KafkaError) -> None:
-        """Called by librdkafka, within ``poll``, for an error that isn't about one partition."""
+        """Called by librdkafka, within ``poll``, for whatever isn't the error of a message.
+
+        That a connection was lost, or all are, is no proof that a broker is away: see `BrokerDoubts`.
+        """
         self._errors.add(error)
-        self._doubts.add()
+        if error.code() in TOPIC_IS_GONE:
+            self._refresh_at = 0.0
+        else:
+            self._doubts.add()
 
     def run(self, consumer: Consumer, identity: TopicIdentity) -> None:
         """Read until ``stopping`` is set, or the topic turns out to have been deleted and created again.
@@ -201,7 +207,7 @@ class CommitLogReader:
         if now >= self._lag_at:
             self._lag_at = now + LAG_SECONDS
             self.lag = self._measure_lag(consumer)
-        if now >= self._refresh_at:
+        if now >= self._refresh_at or (identity.take_missing() and self._missing_since is None):
             self._refresh_metadata(consumer, identity)
 
     def _measure_lag(self, consumer: Consumer) -> int | None:

@@ -3,7 +3,7 @@
 The first line in is the configuration. Then each line in is a command, each line out an event:
 
 ``usage``
-    answers ``{"event": "usage", ...}``: CPU time, peak memory and deliveries so far.
+    answers ``{"event": "usage", ...}``: CPU time, peak memory and messages so far.
 ``finish``, with ``expect`` and ``timeout_seconds``
     waits until so many messages were delivered (or for so long), then ends the run.
 
@@ -72,6 +72,10 @@ class Contender(ABC):
     def stop(self) -> None:
         """Make `run` return soon."""
 
+    def messages(self) -> int:
+        """How many messages of the data topic were delivered so far. Any thread may ask."""
+        return self.recorder.count
+
     def details(self) -> dict[str, object]:
         """What else goes into the result, asked before `stop`: positions, librdkafka's counts."""
         return {}
@@ -88,7 +92,7 @@ def main(make: type[Contender]) -> None:
         for line in sys.stdin:
             command = json.loads(line)
             if command["command"] == "usage":
-                emit("usage", delivered=recorder.count, **usage())
+                emit("usage", messages=contender.messages(), **usage())
                 continue
             deadline = time.monotonic() + command["timeout_seconds"]
             while recorder.count < command["expect"] and time.monotonic() < deadline:

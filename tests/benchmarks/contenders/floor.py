@@ -6,6 +6,7 @@ For latency it reads the commit log, since nothing can be released before its re
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
@@ -15,9 +16,12 @@ from tests.benchmarks.contenders.child import Contender, emit, main
 class Floor(Contender):
     """Polls the commit log's one partition and notes when each record came."""
 
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self._stop = threading.Event()
+
     def run(self) -> None:
         """See `Contender`."""
-        self._stop = threading.Event()
         consumer = Consumer(
             {
                 "bootstrap.servers": self.config["bootstrap_servers"],

@@ -14,6 +14,7 @@ from tests.benchmarks.latency import throughput
 from tests.benchmarks.numbers import median_of_ratios, summarise
 
 PARTITIONS = 4
+SELDOM = ("unwrapped", "peer_bare", "peer")
 
 JSON_BYTES = 2_000
 
@@ -43,6 +44,8 @@ def run(bench: Bench) -> dict[str, Any]:
         "summary": {
             "catch_up.gated_over_bare": cases["nothing"]["gated"]["over_bare"]["median"],
             "catch_up.gated_over_bare_json": cases["json"]["gated"]["over_bare"]["median"],
+            "catch_up.plain_over_bare": cases["nothing"]["plain"]["over_bare"]["median"],
+            "catch_up.plain_over_bare_json": cases["json"]["plain"]["over_bare"]["median"],
             "catch_up.peer_over_its_bare": cases["nothing"]["peer"]["over_bare"]["median"],
         },
     }
@@ -50,14 +53,12 @@ def run(bench: Bench) -> dict[str, Any]:
 
 def _case(bench: Bench, follower: str, payload: bytes, messages: int) -> dict[str, Any]:
     data = bench.load(f"catch-up-{follower}", PARTITIONS, messages, payload)
-    contenders = ["bare", "gated", "peer_bare", "peer"]
-    if not bench.quick:
-        contenders.insert(2, "unwrapped")
-    elif follower == "json":
-        contenders = ["bare", "gated"]
+    contenders = ["bare", "gated", "plain", "unwrapped", "peer_bare", "peer"]
+    if bench.quick:
+        contenders = ["bare", "gated", "plain", "peer_bare", "peer"] if follower == "nothing" else contenders[:3]
     speeds: dict[str, list[float | None]] = {name: [] for name in contenders}
     cpu: dict[str, list[float | None]] = {name: [] for name in contenders}
-    for _, name in bench.alternating(contenders):
+    for _, name in bench.alternating(contenders, SELDOM):
         made = bench.attempt(
             f"catch_up, {follower}, {name}",
             lambda n=name, d=data: bench.catch_up(n, d, follower=follower),  # type: ignore[misc]
@@ -65,7 +66,7 @@ def _case(bench: Bench, follower: str, payload: bytes, messages: int) -> dict[st
         speeds[name].append(None if made is None else throughput(made.deliveries, SKIP))
         cpu[name].append(None if made is None else made.own_cpu_seconds / len(made.deliveries) * 1e6)
     bench.cluster.delete_topic(data.topic)
-    return {
+    found = {
         name: {
             "messages_per_second": summarise(speeds[name]),
             "over_bare": median_of_ratios(speeds[name], speeds["peer_bare" if name.startswith("peer") else "bare"]),
@@ -73,3 +74,5 @@ def _case(bench: Bench, follower: str, payload: bytes, messages: int) -> dict[st
         }
         for name in contenders
     }
+    found["gated"]["over_plain"] = median_of_ratios(speeds["gated"], speeds["plain"])
+    return found

@@ -160,7 +160,7 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
     def assigned(self) -> set[int]:
         return set(self.assignments[-1]) if self.assignments else set()
 
-    def wait_until_received(self, count: int, timeout: float = 30) -> None:
+    def wait_until_received(self, count: int, timeout: float = 120) -> None:
         wait_until(lambda: len(self.received) >= count, timeout, lambda: f"{len(self.received)} of {count} received")
 
     def _run(self) -> None:

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -60,15 +60,21 @@ class Event(NamedTuple):
     assignment: int
 
 
-class PipelineProcess:
-    """Starts one of these processes and ends it."""
+OWN = (sys.executable, "-m", "tests.integration.cluster.pipeline")
 
-    def __init__(self, role: str, settings: PipelineSettings) -> None:
+
+class PipelineProcess:
+    """Starts one of these processes and ends it.
+
+    :param command: another program that takes the same arguments and writes the same journal.
+    """
+
+    def __init__(self, role: str, settings: PipelineSettings, command: Sequence[str] = OWN) -> None:
         self.settings = settings
         self.journal = Path(settings.journal)
         self._log = self.journal.with_suffix(".log").open("w")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.cluster.pipeline", role, json.dumps(asdict(settings))],
+            [*command, role, json.dumps(asdict(settings))],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,

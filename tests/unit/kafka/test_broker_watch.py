@@ -55,6 +55,7 @@ def test_a_leader_that_is_found_anew_in_time_is_not_told_of(fixture: Fixture) ->
     assert fixture.lines({FIRST: TIMED_OUT}) == []
     assert fixture.lines({FIRST: None}, after_seconds=PATIENCE_SECONDS) == []
     assert fixture.lines({FIRST: TIMED_OUT}, after_seconds=PATIENCE_SECONDS) == []
+    assert fixture.lines({SECOND: KafkaError(KafkaError._FAIL, "No leaders found")}) == []
 
 
 def test_a_topic_that_is_not_there_is_told_of_at_once_with_advice(fixture: Fixture) -> None:

@@ -510,6 +510,22 @@ def test_an_answer_that_is_lower_than_what_became_known_meanwhile_lowers_nothing
     assert fixture.remote() == 100
 
 
+def test_reports_of_a_commit_log_that_was_created_anew_are_judged_by_answers_of_its_own() -> None:
+    """Its offsets lie below those where the earlier log ended, so the earlier answer would take them for older ones."""
+    fixture = Fixture("g")
+    fixture.assign(KEY)
+    fixture.answer({KEY: PartitionRange(0, 300)}, {0: 1000})
+    fixture.offsets.forget_log_partition(0)
+    fixture.offsets.ask_anew()
+    fixture.publish(490)
+    assert fixture.remote() is None, "not before the brokers were asked again"
+    assert fixture.offsets.unanswered() == [KEY]
+    fixture.answer({KEY: PartitionRange(0, 500, first_timestamp_ms=0)}, {0: 1})
+    assert (fixture.remote(), fixture.offsets.take_rejections()) == (490, [])
+    fixture.publish(600)
+    assert fixture.remote() == 490, "and the partition is still known to reach to 500"
+
+
 def test_a_topic_id_that_becomes_known_judges_what_waited_for_it() -> None:
     """In all partitions of that topic; each rejection is told once."""
     fixture = reading()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import socket
 import sys
 import types
@@ -17,13 +18,14 @@ from arroyo_sync.observe.metrics import METRICS, REFUSED_VALUES, Kind
 from arroyo_sync.observe.metrics_reporter import MetricsReporter, send
 from tests.support.every_metric import report_everything
 from tests.support.metrics_backend import MAY_HAVE_A_GROUP, RecordingMetrics
-from tests.support.programs import EXAMPLES, README
+from tests.support.programs import EXAMPLES, block_with
 
 sys.path.insert(0, str(EXAMPLES / "production"))
 
 from forwarder import StatsdMetrics
 
 SECONDS = 30.0
+ADAPTER = EXAMPLES / "sentry_metrics.py"
 LETTERS = {"c": Kind.COUNTER, "g": Kind.GAUGE, "ms": Kind.TIMING}
 
 
@@ -135,17 +137,17 @@ def inside_sentry(monkeypatch: pytest.MonkeyPatch) -> tuple[SentrysBackend, Sent
     return backend, wrapper
 
 
-def readme_block(text: str) -> str:
-    (block,) = (each for each in re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.M | re.S) if text in each)
-    return str(block)
+def test_the_migration_page_shows_the_adapter_as_it_is() -> None:
+    """The file is type-checked and run; whoever reads the page copies the same."""
+    assert ADAPTER.read_text().partition('"""\n\n')[2] == block_with("sentry.utils.metrics")
 
 
-def test_every_metric_through_the_readmes_adapter_for_sentry(
+def test_every_metric_through_the_adapter_for_sentry(
     inside_sentry: tuple[SentrysBackend, SentrysWrapper],
 ) -> None:
     """Under its own name, so that Sentry's dashboards go on working; timings are distributions with their unit."""
     backend, wrapper = inside_sentry
-    exec(compile(readme_block("sentry.utils.metrics"), "README.md", "exec"), {})
+    runpy.run_path(str(ADAPTER))
     reporter = MetricsReporter()
     report_everything(reporter)
     send(get_metrics(), REFUSED_VALUES, 1)
@@ -162,7 +164,7 @@ def test_arroyos_own_metrics_go_on_as_before_inside_sentry(
 ) -> None:
     """The adapter hands on what isn't ours: with Sentry's prefix."""
     backend, wrapper = inside_sentry
-    exec(compile(readme_block("sentry.utils.metrics"), "README.md", "exec"), {})
+    runpy.run_path(str(ADAPTER))
     metrics: Metrics = get_metrics()
     metrics.increment("arroyo.consumer.run.count", 2, {"a": "b"})
     metrics.gauge("arroyo.consumer.librdkafka.total_queue_size", 3)
@@ -178,7 +180,7 @@ def test_arroyos_own_metrics_go_on_as_before_inside_sentry(
 def test_without_the_adapter_sentry_refuses_its_own_two_under_a_prefix(
     inside_sentry: tuple[SentrysBackend, SentrysWrapper],
 ) -> None:
-    """Why the README gives one; and nothing else is lost by it."""
+    """Why the page on migration gives one; and nothing else is lost by it."""
     _, wrapper = inside_sentry
     reporter = MetricsReporter()
     report_everything(reporter)

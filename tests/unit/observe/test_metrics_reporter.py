@@ -10,7 +10,7 @@ from arroyo.utils.metrics import Tags
 
 from arroyo_sync.observe.metrics import GATED_LAG, METRICS, REFUSED_VALUES
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter, send
-from arroyo_sync.observe.snapshot import PartitionSnapshot, Snapshot
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot
 from tests.support.every_metric import PARTITION, SNAPSHOT, STATISTICS, later, released, report_everything
 from tests.support.metrics_backend import RecordingMetrics, StrictMetrics
 
@@ -223,3 +223,33 @@ def test_a_strict_backend_takes_everything() -> None:
     report_everything(reporter)
     assert {each.name for each in backend.sent} == {metric.name for metric in METRICS} - {REFUSED_VALUES.name}
     assert reporter.refused == 0
+
+
+def test_partitions_take_turns(reporter: MetricsReporter, backend: RecordingMetrics) -> None:
+    """A report need not have all of them: what happened since a partition's own last report is sent with its next."""
+
+    def turn(taken_at: float, partition: int, hold_seconds: float, published_at: float) -> None:
+        leader = LeaderSnapshot("g", 5, published_at, record_latency_ms=1.0)
+        release = ReleaseSnapshot(taken_at - 1.5, hold_seconds, None)
+        shown = PartitionSnapshot("events", partition, leaders=(leader,), last_release=release)
+        reporter.report(Snapshot(taken_at, (shown,)), assigned={("events", 0), ("events", 1)})
+
+    turn(10.0, 0, 1.0, 100.0)
+    turn(11.0, 1, 2.0, 100.0)
+    assert (backend.of("arroyo_sync.hold_time"), backend.of("commit_log_latency")) == ([], [])
+    turn(12.0, 0, 3.0, 101.0)
+    turn(13.0, 1, 4.0, 101.0)
+    assert [value for value, _ in backend.of("arroyo_sync.hold_time")] == [3000.0, 4000.0]
+    assert [tags["partition"] for _, tags in backend.of("commit_log_latency")] == ["0", "1"]
+
+
+def test_what_was_sent_of_a_partition_that_went_away_is_forgotten(
+    reporter: MetricsReporter, backend: RecordingMetrics
+) -> None:
+    """It comes back as a new one: what its leader published meanwhile isn't a latency of now."""
+    before = PartitionSnapshot("events", 0, leaders=(LeaderSnapshot("g", 5, 100.0, record_latency_ms=1.0),))
+    after = PartitionSnapshot("events", 0, leaders=(LeaderSnapshot("g", 5, 200.0, record_latency_ms=1.0),))
+    reporter.report(Snapshot(10.0, (before,)))
+    reporter.report(Snapshot(11.0, ()), assigned=[])
+    reporter.report(Snapshot(12.0, (after,)))
+    assert backend.of("commit_log_latency") == []

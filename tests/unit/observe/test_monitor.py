@@ -6,16 +6,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
+from arroyo.utils.metrics import DummyMetricsBackend
 
 from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.observe.grade import Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.monitor import Monitor, OnStall
 from arroyo_sync.observe.problems import Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall
-from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS
+from arroyo_sync.observe.verdict import evaluate
+from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS, Survey
 from tests.support.metrics_backend import RecordingMetrics
 
 WAITING = PartitionSnapshot("events", 3, 50, 50, high_watermark=100, leaders=(LeaderSnapshot("writers", 50),))
@@ -272,3 +275,100 @@ def test_with_no_interval_it_never_looks(follower: Follower) -> None:
     monitor.start()
     monitor.stop(10)
     assert follower.given_ends == []
+
+
+@pytest.mark.parametrize("is_wanted", [pytest.param(True, id="metrics"), pytest.param(False, id="no metrics backend")])
+def test_the_metrics_of_many_partitions_take_turns(monkeypatch: pytest.MonkeyPatch, is_wanted: bool) -> None:
+    """A look takes a snapshot of those that have their turn, and of none without a metrics backend; of what has waited
+    for long besides, and of the first in any case."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.AT_ONCE", 2)
+    keys = [("events", index) for index in range(3)]
+    asked: list[set[PartitionKey]] = []
+    backend = RecordingMetrics()
+    now = 0.0
+
+    def observe(ends: Mapping[PartitionKey, int], partitions: Collection[PartitionKey] | None) -> Snapshot:
+        if partitions is None:  # to tell of a problem
+            partitions = keys
+        else:
+            asked.append(set(partitions))
+        return Snapshot(now, tuple(PartitionSnapshot(*key, 50, 50, held_messages=1) for key in sorted(partitions)))
+
+    monitor = Monitor(
+        observe,
+        survey=lambda ends: Survey(keys, [(keys[0], 50, 50, None, True)], (), True, None),
+        ask_ends=None,
+        gate_counts=GateCounts,
+        end=lambda error: None,
+        tell=lambda problem, snapshot: None,
+        stalled_after=STALLED_AFTER,
+        clock=lambda: now,
+        reporter=MetricsReporter(lambda: backend if is_wanted else DummyMetricsBackend()),
+    )
+    for _ in range(3):
+        monitor.check_once()
+    assert asked == ([{*keys[:2]}, {keys[0], keys[2]}, {*keys[:2]}] if is_wanted else [{keys[0]}] * 3)
+    sent = [tags["partition"] for _, tags in backend.of("arroyo_sync.local_offset")]
+    assert sent == (["0", "1", "0", "2", "0", "1"] if is_wanted else [])
+    now = WAITING_AFTER_SECONDS
+    monitor.check_once()
+    assert asked[3] == ({keys[0], keys[2]} if is_wanted else {keys[0]})
+    assert [value for value, tags in backend.of("arroyo_sync.waiting") if tags["waits_for"] == "leader"] == (
+        [0, 0, 0, 1] if is_wanted else []
+    )
+
+
+def test_partitions_that_have_waited_for_long_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First those without a verdict, then the oldest one's; who waits no more is forgotten at once."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.AT_ONCE", 2)
+    keys = [("events", index) for index in range(6)]
+    waiting = keys[1:]  # since the first is looked at in any case
+    judged: list[set[PartitionKey]] = []
+    backend = RecordingMetrics()
+    now = 0.0
+
+    def observe(ends: Mapping[PartitionKey, int], partitions: Collection[PartitionKey] | None) -> Snapshot:
+        partitions = keys if partitions is None else partitions
+        held = {key: int(key in waiting) for key in partitions}
+        return Snapshot(now, tuple(PartitionSnapshot(*key, 50, 50, held_messages=held[key]) for key in sorted(held)))
+
+    def count_judged(verdicts: list[Verdict], waits: object) -> tuple[list[Verdict], object]:
+        judged.append({each.key for each in verdicts if each.waiting_seconds})
+        return verdicts, waits
+
+    monkeypatch.setattr("arroyo_sync.observe.monitor.evaluate", lambda *given: count_judged(*evaluate(*given)))
+    stalls: list[Stall] = []
+    monitor = Monitor(
+        observe,
+        survey=lambda ends: Survey(keys, [(key, 50, 50, None, True) for key in waiting], (), True, None),
+        ask_ends=None,
+        gate_counts=GateCounts,
+        end=lambda error: None,
+        tell=lambda problem, snapshot: None,
+        stalled_after=STALLED_AFTER,
+        on_stall=stalls.append,
+        clock=lambda: now,
+        reporter=MetricsReporter(lambda: backend),
+    )
+
+    def waiting_for_leader() -> float:
+        monitor.check_once()
+        return [value for value, tags in backend.of("arroyo_sync.waiting") if tags["waits_for"] == "leader"][-1]
+
+    assert waiting_for_leader() == 0
+    monkeypatch.setattr(MetricsReporter, "is_wanted", False)
+    now = WAITING_AFTER_SECONDS
+    for _ in range(3):
+        monitor.check_once()
+    first, second, third = judged[1:]
+    assert first.union(second, third) == set(waiting)
+    assert len(third - first - second) == 1, "the last one without a verdict"
+    assert len(third & first) == 1, "one whose verdict is among the oldest"
+    monkeypatch.setattr(MetricsReporter, "is_wanted", True)
+    assert waiting_for_leader() == 5
+    waiting = keys[1:4]
+    assert waiting_for_leader() == 3
+    now = STALLED_AFTER
+    for _ in range(3):
+        monitor.check_once()
+    assert sorted(stall.partition for stall in stalls) == [1, 2, 3]

@@ -110,10 +110,13 @@ def test_json_holds_what_is_derived_and_survives_a_round_trip() -> None:
     shown = Snapshot(
         1700000000.0,
         (PartitionSnapshot("events", 0, 20, 30, 0, 100, leaders=(FAST, SLOW)),),
-        SourceStatistics(ready=True, alive=True, read=5, malformed=Counter({"key": 2})),
+        SourceStatistics(
+            ready=True, alive=True, malformed=Counter({"key": 2}), groups_reported=frozenset({"slow", "fast"})
+        ),
     )
     told = json.loads(json.dumps(shown.to_json()))
     assert told["source"]["malformed"] == {"key": 2}
+    assert told["source"]["groups_reported"] == ["fast", "slow"]
     (first,) = told["partitions"]
     assert {name: first[name] for name in ("state", "gated_lag", "released_lag", "blocked_by")} == {
         "state": "LOCAL_BEHIND",

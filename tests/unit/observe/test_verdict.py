@@ -221,6 +221,19 @@ NOTHING_THERE = NextMessage(None)
         pytest.param(
             lasting(Look(0, 50, None, has_reported=False)), STALLED, LEADER, 300, id="11: and that for too long"
         ),
+        pytest.param(
+            lasting(Look(0, 50, None, published=5000, is_rejected=True), 1), UNKNOWN, LEADER, 1, id="12: past the end"
+        ),
+        pytest.param(
+            [Look(0, 100, None, published=5000, is_rejected=True)], UNKNOWN, None, None, id="12: and nothing waits"
+        ),
+        pytest.param(
+            lasting(Look(0, 50, None, held=9, published=5000, is_rejected=True), 20),
+            WAITING,
+            LEADER,
+            20,
+            id="12: seen from inside",
+        ),
         pytest.param(lasting(Look(0, 50, None), 20), WAITING, LEADER, 20, id="12: it reported of another partition"),
         pytest.param(lasting(Look(0, 50, 50), 14), OK, LEADER, 14, id="13: it may be working"),
         pytest.param(lasting(Look(0, 50, 50), 15), WAITING, LEADER, 15, id="13: no progress for 15 s"),
@@ -247,6 +260,10 @@ def test_the_verdict(looks: list[Look], grade: Grade, whom: WaitsFor | None, sec
         (Look(0, 50, 50, high=None), "where the partition ends isn't known"),
         (Look(0, 50, None, has_reported=False), "group 'writers' has never reported"),
         (Look(0, 100, None, has_reported=False), "group 'writers' has never reported"),
+        (
+            Look(0, 50, None, published=5000, is_rejected=True),
+            "published 5000, which is past the end: it ends at 100. Was",
+        ),
         (
             Look(0, 99, 99, held=1),
             "either the leader stands still, or these are messages that it reports only with its",

@@ -12,7 +12,6 @@ from arroyo.utils.metrics import DummyMetricsBackend
 
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
-from arroyo_sync.observe import monitor
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.monitor import Monitor
 from arroyo_sync.observe.problems import Problem
@@ -33,7 +32,6 @@ class Follower:
         self.partitions = {index: self._partition(index) for index in range(4)}
         self.away: dict[int, PartitionSnapshot] = {}
         self.looked_at: Collection[PartitionKey] | None = None
-        self.has_looked = False
         self.told: dict[str, list[str]] = {"survey": [], "snapshot": []}
         self.brief = self._monitor("survey")
         self.whole = self._monitor("snapshot")
@@ -87,7 +85,7 @@ class Follower:
         self.now += self._random.choice([1, 1, 1, 5, 20])
 
     def observe(self, ends: Mapping[PartitionKey, int], partitions: Collection[PartitionKey] | None) -> Snapshot:
-        self.looked_at, self.has_looked = partitions, True
+        self.looked_at = partitions
         shown = [each for _, each in sorted(self.partitions.items()) if partitions is None or each.key in partitions]
         source = SourceStatistics(ready=self.is_ready, alive=True)
         return Snapshot(self.now, tuple(shown), source, empty_polls=self.polls)
@@ -158,19 +156,3 @@ def test_it_takes_a_snapshot_of_those_alone_that_have_waited_for_long_or_are_rej
     follower.brief.check_once()
     follower.brief.check_once()  # the first one told of the new wait, with a snapshot of all
     assert follower.looked_at == {("events", 0), ("events", 1), ("events", 3)}
-
-
-def test_when_very_many_have_waited_for_long_it_takes_a_snapshot_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With three times as many as it may look at in a second, every three seconds; and at once when there are fewer."""
-    monkeypatch.setattr(monitor, "LOOKED_AT_A_SECOND", 1)
-    follower = Follower(0)
-    well = {index: follower.partitions[index] for index in range(3)}
-    follower.partitions = {index: replace(each, held_messages=3) for index, each in well.items()}
-    looks: list[int] = []
-    for second in range(21):
-        follower.now, follower.has_looked = second, False
-        if second == 20:
-            follower.partitions = well
-        follower.brief.check_once()
-        looks += [second] if follower.has_looked else []
-    assert looks[-4:] == [14, 15, 18, 20]

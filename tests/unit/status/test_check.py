@@ -9,6 +9,7 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.grade import Grade
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
+from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS
 from arroyo_sync.status.check import MAX_FETCHED, ExitStatus, Status, StatusCheck
 
 NOW = 10_000.0
@@ -43,6 +44,9 @@ class Brokers:
         self.looks = list(looks)
         self.ages = {0: OLD, 1: OLD} if ages is None else ages
         self.names = names
+        self.reported: dict[tuple[PartitionKey, str], tuple[int | None, float]] = {}
+        self.tails: list[float] = []
+        """Since when the commit log's end was read, each time."""
         self.now = NOW
         self.slept: list[float] = []
         self.asked: list[Mapping[PartitionKey, int]] = []
@@ -63,6 +67,10 @@ class Brokers:
 
     def groups_on_log(self) -> Collection[str]:
         return self.names
+
+    def reported_since(self, since: float) -> Mapping[tuple[PartitionKey, str], tuple[int | None, float]]:
+        self.tails.append(since)
+        return self.reported
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -218,3 +226,50 @@ def test_json_tells_the_verdict_and_everything_it_rests_on() -> None:
     ]
     assert [each["gated_lag"] for each in told["partitions"]] == [50, 0]
     assert Status(Snapshot(NOW, ())).to_json()["status"] == "going_on"
+
+
+HEARTBEATS = partition(50, 50, report_age=4)
+KEY = ("events", 0), "writers"
+
+
+@pytest.mark.parametrize(
+    ("reported", "looks", "grade", "seconds"),
+    [
+        pytest.param((50, NOW - 400), [HEARTBEATS], STALLED, 405.0, id="for long"),
+        pytest.param((50, NOW - 60), [HEARTBEATS], WAITING, 65.0, id="for a while"),
+        pytest.param((50, NOW - 9000), [HEARTBEATS], STALLED, OLD + 5, id="for longer than the message is there"),
+        pytest.param(
+            (50, NOW - 400), [HEARTBEATS, partition(50, 60, report_age=1)], OK, 0.0, id="until the second look"
+        ),
+        pytest.param((50, NOW - 9), [HEARTBEATS], OK, 9.0, id="it moved lately"),
+        pytest.param((40, NOW - 400), [HEARTBEATS], OK, 4.0, id="it moved since the log was read"),
+    ],
+)
+def test_a_leader_that_repeats_its_offset_is_seen_at_one_look(
+    reported: tuple[int, float], looks: list[PartitionSnapshot], grade: Grade, seconds: float
+) -> None:
+    """Its last report is fresh, but the commit log's end tells that it is the same as long before."""
+    brokers = Brokers(*[[look] for look in looks])
+    brokers.reported = {KEY: reported}
+    status = brokers.check.check_once()
+    assert (status.grade, status.verdicts[0].waiting_seconds) == (grade, seconds)
+    assert brokers.tails == [NOW - STALLED_AFTER - WAITING_AFTER_SECONDS]
+
+
+@pytest.mark.parametrize(
+    ("look", "ages"),
+    [
+        pytest.param(partition(100, 100, report_age=4), {0: OLD}, id="nothing waits"),
+        pytest.param(HEARTBEATS, {0: 9.0}, id="the message is new"),
+        pytest.param(HEARTBEATS, {0: -50.0}, id="its time can't be believed"),
+        pytest.param(partition(50, 50), {0: OLD}, id="the report is old enough"),
+    ],
+)
+def test_the_end_of_the_commit_log_is_read_only_where_it_can_tell_more(
+    look: PartitionSnapshot, ages: dict[int, float]
+) -> None:
+    """A healthy pipeline's status costs nothing more."""
+    brokers = Brokers([look], ages=ages)
+    brokers.reported = {KEY: (50, NOW - 400)}
+    brokers.check.check_once()
+    assert brokers.tails == []

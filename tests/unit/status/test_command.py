@@ -10,7 +10,7 @@ import pytest
 
 import arroyo_sync
 from arroyo_sync.core.errors import ArroyoSyncError
-from arroyo_sync.status.command import main
+from arroyo_sync.status.command import fitted, main
 
 REQUIRED = ["status", "--topic", "events", "--follower-group", "forwarder", "--leader-group", "writers"]
 
@@ -177,6 +177,17 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     assert raised.value.code == 0
     assert capsys.readouterr().out == f"arroyo-sync {version('arroyo-sync')}\n"
     assert arroyo_sync.__version__ == version("arroyo-sync")
+
+
+@pytest.mark.parametrize(("screen_lines", "shown"), [(24, 5), (6, 5), (5, 4), (2, 1), (1, 1)])
+def test_what_does_not_fit_the_screen_is_counted(screen_lines: int, shown: int) -> None:
+    """In the last line; the one below it is the cursor's."""
+    lines = ["a", "b", "c", "d", "e"]
+    fitting = fitted(lines, screen_lines)
+    assert len(fitting) == shown
+    if shown < len(lines):
+        assert fitting[:-1] == lines[: shown - 1]
+        assert fitting[-1].startswith(f"... and {len(lines) - shown + 1} more lines")
 
 
 def broken(query: object) -> None:

@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE
 
-from arroyo_sync.status.commit_log import Filter, GroupOnLog, LogRecord, groups_of, last_of, record_line, record_of
+from arroyo_sync.status.commit_log import (
+    Filter,
+    GroupOnLog,
+    LogRecord,
+    groups_of,
+    last_of,
+    record_line,
+    record_of,
+    reported_since,
+)
 
 VALUE = b'{"offset": 42, "orig_message_ts": 1700000000.5, "received_p99": null}'
 
@@ -106,3 +115,19 @@ def test_the_last_records_that_are_wanted_in_the_order_of_their_time() -> None:
     assert last_of(records, Filter(), 2) == [records[2], records[3]]
     assert last_of(records, Filter(groups=["a"]), None) == [records[2], records[0], records[3]]
     assert last_of(records, Filter(topic="events", partitions=[0]), None) == [records[1], records[0]]
+
+
+def test_since_when_a_group_reports_the_same_offset() -> None:
+    """Since the first record of it without another one between, whichever log partition they lie in."""
+    rows = [(0, 1, 5, 10.0), (0, 2, 6, 20.0), (1, 1, 6, 30.0), (0, 3, 6, 40.0), (0, 9, 7, None)]
+    records = [
+        LogRecord(log_partition, log_offset, None if at is None else round(at * 1000), "events", 3, "writers", offset)
+        for log_partition, log_offset, offset, at in rows
+    ]
+    others = [LogRecord(0, 4, 50_000, refused="key: no key"), LogRecord(0, 5, 60_000, "events", 3, "others", 1)]
+    assert reported_since([*reversed(records), *others]) == {
+        (("events", 3), "writers"): (6, 20.0),
+        (("events", 3), "others"): (1, 60.0),
+    }
+    back = LogRecord(0, 6, 70_000, "events", 3, "writers", 5)
+    assert reported_since([*records, back])[("events", 3), "writers"] == (5, 70.0)

@@ -9,7 +9,7 @@ from arroyo_sync.core.errors import BrokersUnreachable
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
-from arroyo_sync.status.check import ExitStatus, StatusCheck
+from arroyo_sync.status.check import ExitStatus, Reported, StatusCheck
 from arroyo_sync.status.watch import Watch, rates
 
 AWAY = BrokersUnreachable("no broker answered")
@@ -48,6 +48,9 @@ class World:
 
     def groups_on_log(self) -> Collection[str]:
         return ()
+
+    def reported_since(self, since: float) -> Reported:
+        return {}
 
     def close(self) -> None:
         self.closed.append(self.opened)

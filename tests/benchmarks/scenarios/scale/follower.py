@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from arroyo.backends.abstract import Consumer
@@ -23,16 +24,19 @@ from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing import StreamProcessor
 from arroyo.processing.strategies import CommitOffsets, ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
-from arroyo.utils.metrics import Metrics, Tags, configure_metrics
+from arroyo.utils.metrics import DummyMetricsBackend, Metrics, Tags, configure_metrics
 
 from arroyo_sync import SynchronizedStrategyFactory
+from arroyo_sync.observe.metrics_reporter import MetricsReporter
 from arroyo_sync.observe.monitor import Monitor
 from tests.benchmarks.contenders.child import emit, usage
 from tests.benchmarks.scenarios.scale.source import BookkeepingSource
 
 TOPIC = Topic("events")
 GROUP = "leaders"
-LOOKS = 7
+LOOKS = 5
+WAITED_SECONDS = 60.0
+"""Long enough to be told of, too short for a stall."""
 SETTLE_SECONDS = 1.2
 """Until the monitor has looked once more."""
 READY_SECONDS = 60.0
@@ -207,16 +211,26 @@ class Follower:
             done = due
             time.sleep(TICK_SECONDS)
 
-    def looks_ms(self) -> list[float]:
-        """What a monitor's look takes of its thread's time."""
+    def looks_ms(self, backend: Metrics, waited_seconds: float = 0.0) -> list[float]:
+        """What a monitor's look takes of its thread's time.
+
+        :param waited_seconds: for how long all partitions have waited, as far as the monitor knows.
+        """
+        passed_seconds = 0.0
         monitor = Monitor(
             self.factory._observe,
+            survey=partial(self.factory._survey, self.source),
             ask_ends=None,
             gate_counts=self.factory._gate_counts,
             end=lambda error: None,
             tell=lambda problem, snapshot: None,
             stalled_after=300.0,
+            clock=lambda: time.monotonic() + passed_seconds,
+            reporter=MetricsReporter(lambda: backend),
         )
+        monitor.check_once()
+        passed_seconds = waited_seconds
+        monitor.check_once()
         taken = []
         for _ in range(LOOKS):
             begin = time.thread_time()
@@ -249,7 +263,9 @@ def measure(follower: Follower, partitions: int, seconds: float, empty_bytes: fl
     found["idle_cpu"] = cpu(time.sleep)
     found["one_moves_cpu"] = cpu(follower.move_one)
     found["all_move_cpu"] = cpu(follower.move_all)
-    found["looks_ms"] = follower.looks_ms()
+    found["look_ms"] = follower.looks_ms(DummyMetricsBackend())
+    found["look_all_wait_ms"] = follower.looks_ms(DummyMetricsBackend(), WAITED_SECONDS)
+    found["look_with_metrics_ms"] = follower.looks_ms(NoMetrics())
     follower.wait_until_held()
     return found
 

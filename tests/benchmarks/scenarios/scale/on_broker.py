@@ -18,7 +18,7 @@ from tests.benchmarks.promises import CommitRecords
 
 PARTITIONS = (10, 100, 1_000)
 IDLE, ONE_MOVES, ALL_MOVE = "idle_cpu", "one_moves_cpu", "all_move_cpu"
-SETTLE_SECONDS = 2.5
+SETTLE_SECONDS = 2.0
 """Until what an assignment asks is answered, and the monitor has looked."""
 MOVES_PER_SECOND = 10
 """Of the one partition that moves. Where all do, each moves once a second."""
@@ -94,7 +94,7 @@ def _run(bench: Bench, name: str, partitions: int) -> Run:
     topic, commit_log = bench.create_topic("scale", partitions), bench.create_topic("commit-log", 1)
     leaders = _Leaders(bench, topic, commit_log, partitions)
     every = range(partitions)
-    seconds = bench.pick(1.0, 4.0)
+    seconds = bench.pick(0.5, 3.0)
     with bench.contender(
         name, topic, partitions, commit_log=commit_log, capacity=100 * partitions + 1_000
     ) as contender:

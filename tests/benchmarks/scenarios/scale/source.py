@@ -69,7 +69,13 @@ class BookkeepingSource(RemoteOffsetSource):
         return None
 
     def statistics(self) -> SourceStatistics:
-        return SourceStatistics(ready=True, alive=True, unverified=len(self.unverified))
+        reported = self.leaders.reported
+        return SourceStatistics(ready=True, alive=True, unverified=len(self.unverified), groups_reported=reported)
 
-    def published(self) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]:
-        return self.leaders.published()
+    def published(
+        self, partitions: Collection[PartitionKey] | None = None
+    ) -> Mapping[PartitionKey, Mapping[str, LeaderOffset]]:
+        return self.leaders.published(partitions)
+
+    def rejected(self) -> Collection[PartitionKey]:
+        return self.leaders.rejected()

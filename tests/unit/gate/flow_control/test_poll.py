@@ -115,7 +115,7 @@ def test_while_every_partition_is_closed_the_waits_are_longer() -> None:
     pipeline.run(5)
     assert pipeline.waits == [0.020, 0.040, 0.080, 0.1, 0.1]
     pipeline.produce(1, [0])
-    pipeline.run(3)
+    pipeline.run(4)
     assert pipeline.waits[5:] == [0.020, 0.040]
     assert pipeline.held(1) == 1
 

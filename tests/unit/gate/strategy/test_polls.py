@@ -47,6 +47,19 @@ def test_while_messages_stream_through_the_next_step_is_polled_once_an_interval(
     assert harness.gate.drain.needs_poll is False
 
 
+def test_while_messages_are_held_the_next_step_is_polled_once_an_interval(harness: GateHarness) -> None:
+    """It learns nothing from a message that it doesn't get; before the consumer waits, it is polled."""
+    for offset in range(50):
+        harness.gate.poll()
+        harness.submit(1, offset)
+    assert harness.step.polls <= 2
+    assert harness.gate.drain.needs_poll
+    polls = harness.step.polls
+    harness.clock.now += POLL_INTERVAL_SECONDS
+    harness.gate.poll()
+    assert harness.step.polls == polls + 1
+
+
 def test_a_slow_pipeline_is_polled_before_every_message(harness: GateHarness) -> None:
     """A step that takes a millisecond or more a message sees what it sees without the gate."""
     for offset in range(20):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.leaders.offset_source import OffsetSource
+from arroyo_sync.observe.snapshot import Snapshot
 from tests.support.fakes import Clock
 
 CONFIGURATION = {"bootstrap.servers": "127.0.0.1:1"}
@@ -342,6 +344,15 @@ def test_silence_says_who_does_publish(caplog: pytest.LogCaptureFixture) -> None
         "commit log log: group 'typo' has published nothing at all (groups seen: 'writers'; of topics: 'events'). "
     )
     assert source.statistics().groups_seen == ("writers",)
+
+
+@BOTH
+def test_what_a_source_tells_of_itself_is_json(make: Make) -> None:
+    """Once it knows something: in a snapshot, so in status and in Sentry's events."""
+    source = make()
+    source._offsets.apply([CommitReport(("events", 0), "g", 5, 1, 0, 0)], 0.0)
+    told = json.loads(json.dumps(Snapshot(0.0, (), source=source.statistics()).to_json()))
+    assert told["source"]["groups_reported"] == ["g"]
 
 
 def test_the_source_leaves_it_to_the_monitor_to_tell_of_silence(caplog: pytest.LogCaptureFixture) -> None:

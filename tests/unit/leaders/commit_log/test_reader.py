@@ -143,10 +143,14 @@ class NoIdentity:
 
     def __init__(self) -> None:
         self.is_another = False
+        self.is_missing = False
         self.asked = 0
 
     def ask(self) -> None:
         self.asked += 1
+
+    def take_missing(self) -> bool:
+        return self.is_missing
 
     def has_changed(self) -> bool:
         is_another, self.is_another = self.is_another, False
@@ -432,6 +436,23 @@ def test_a_topic_that_is_gone_is_waited_for_a_while() -> None:
     fixture.clock.now += 1
     with pytest.raises(CommitLogMissing, match="was it deleted"):
         fixture.step()
+
+
+@pytest.mark.parametrize("teller", ["the client", "the topic's id"])
+def test_a_topic_that_is_gone_is_noticed_between_two_looks_at_the_partitions(teller: str) -> None:
+    """These are five minutes apart by default; librdkafka's errors of partitions may come by way of its callback."""
+    fixture = Fixture()
+    fixture.run(1)
+    fixture.client.partitions.clear()
+    if teller == "the client":
+        fixture.reader.on_error(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+    else:
+        fixture.identity.is_missing = True
+    fixture.step()
+    fixture.clock.now += MISSING_SECONDS
+    with pytest.raises(CommitLogMissing, match="was it deleted"):
+        fixture.step()
+    assert fixture.asker.questions == [], "nobody is told that brokers don't answer"
 
 
 def test_a_topic_that_was_never_there_ends_it_unless_it_is_waited_for() -> None:

@@ -28,7 +28,7 @@ from arroyo_sync.leaders.commit_log.record import (
 )
 from tests.support.slow_decoder import Accepted, slow_decode
 
-FUZZ_RECORDS = int(os.environ.get("ARROYO_SYNC_TEST_FUZZ_RECORDS", "1000000"))
+FUZZ_RECORDS = int(os.environ.get("ARROYO_SYNC_TEST_FUZZ_RECORDS", "100000"))
 
 KEY = b"events:3:snuba-consumers"
 VALUE = b'{"offset": 42, "orig_message_ts": 1700000000.25, "received_p99": null}'
@@ -317,10 +317,10 @@ def test_what_arroyo_and_snuba_write_is_read_the_fast_way() -> None:
     assert decode_usual(b'{"offset": 1, "orig_message_ts": 1.5, "received_p99": null}\n') is None
 
 
-def test_a_million_generated_records_are_read_as_by_the_slow_decoder() -> None:
+def test_generated_records_are_read_as_by_the_slow_decoder() -> None:
     """Valid, mutated and random records: nothing raises, and what is accepted, and what it says, are the same.
 
-    ``ARROYO_SYNC_TEST_FUZZ_RECORDS`` sets how many.
+    ``ARROYO_SYNC_TEST_FUZZ_RECORDS`` sets how many: see tests/README.md.
     """
     began = time.monotonic()
     outcomes: Counter[str] = Counter()

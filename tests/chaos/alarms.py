@@ -1,0 +1,95 @@
+"""What followers told of: was it all that needs a person, in time, and did a fault explain it? It shares no code with
+the package."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tests.chaos.evidence import Evidence, Told
+
+AFTERMATH_SECONDS = 120.0
+"""For how long after its end a fault explains what is told."""
+
+RECREATED = frozenset({"data topic recreated", "data topic outgrown"})
+LOG_LOST = frozenset({"commit log deleted"})
+LEADERLESS = frozenset(
+    {
+        *RECREATED,
+        *LOG_LOST,
+        "broker away",
+        "broker killed",
+        "broker stopped beyond its session",
+        "coordinator killed",
+        "commit log poisoned",
+        "leader group away",
+        "leader group rewound",
+        "leader group silent",
+        "leader killed",
+        "leader stopped beyond its session",
+        "network cut",
+        "produce refused",
+        "transaction hangs",
+        "unclean election",
+        "follower stopped beyond its session",
+        "records deleted under the follower",
+    }
+)
+"""What may keep a leader's report, or the follower's own reading, away for as long as makes a stall."""
+
+
+class Alarm(NamedTuple):
+    """Something that is told, and the faults that explain it. With none, it is never right."""
+
+    pattern: re.Pattern[str]
+    explained_by: frozenset[str]
+
+
+ALARMS = (
+    Alarm(re.compile(r"^Over: |^No longer assigned here: "), frozenset({"anything"})),
+    # A report with a timestamp from the future counts as the oldest; without a topic's id it is suspect then.
+    Alarm(re.compile(r"earlier topic"), RECREATED | {"clock shifted"}),
+    Alarm(
+        re.compile(r"published offset \d+(, but the partition| of \S+, which) ends at|beyond the partition's end"),
+        RECREATED | {"commit log poisoned", "unclean election"},
+    ),
+    Alarm(re.compile(r"it was truncated, as by an unclean election"), RECREATED | {"unclean election"}),
+    Alarm(re.compile(r"^Commit log .*(was deleted and created again|the position in partitions)"), LOG_LOST),
+    Alarm(re.compile(r"topic 'commit-log'.*(doesn't exist|not exist)"), LOG_LOST),
+    Alarm(re.compile(r"topic '?events'? .*created again|on the new topic"), RECREATED),
+    Alarm(re.compile(r"is no commit log"), frozenset()),
+    Alarm(re.compile(r"refuses access"), frozenset()),
+    Alarm(re.compile(r"has stood still|is released up to|has published nothing"), LEADERLESS),
+)
+"""The first one that fits counts. What none fits is an alarm that nothing explains, if it is an error."""
+
+
+def untold(evidence: Evidence) -> Iterator[str]:
+    """What a follower group was to say and didn't, in words."""
+    for began, deadline, group, pattern in evidence.wanted:
+        said = [each for each in evidence.told if each.group == group and began <= each.time <= deadline]
+        if not any(re.search(pattern, each.text) for each in said):
+            yield f"{group} didn't say {pattern!r} between {began:.3f} and {deadline:.3f}"
+
+
+def false_alarms(evidence: Evidence) -> Iterator[str]:
+    """What followers told of that no fault explains, in words; a line a group and pattern."""
+    seen: set[tuple[str, str]] = set()
+    for told in sorted(evidence.told):
+        if told.level == "EXIT":
+            continue  # judged by whether it is clear
+        alarm = next((each for each in ALARMS if each.pattern.search(told.text)), None)
+        if alarm is None and told.level != "ERROR":
+            continue  # a warning, which asks for nobody
+        what = told.text[:40] if alarm is None else alarm.pattern.pattern
+        if (told.group, what) not in seen and not (alarm is not None and _is_explained(evidence, told, alarm)):
+            seen.add((told.group, what))
+            yield f"{told.time:.3f}: {told.process} told of what no fault explains: {told.text}"
+
+
+def _is_explained(evidence: Evidence, told: Told, alarm: Alarm) -> bool:
+    return "anything" in alarm.explained_by or any(
+        kind in alarm.explained_by and began <= told.time <= ended + AFTERMATH_SECONDS
+        for kind, began, ended in evidence.faults
+    )

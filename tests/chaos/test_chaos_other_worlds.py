@@ -1,0 +1,266 @@
+"""The judge of a chaos run in worlds that aren't plain: gaps, other beginnings, partitions that stand still, ends."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from random import Random
+from typing import Any, ClassVar
+
+import pytest
+from arroyo.types import Topic
+
+from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode
+from tests.chaos import rubbish
+from tests.chaos.checker import END_SECONDS, SETTLE_SECONDS, STANDS_STILL_SECONDS, judge
+from tests.chaos.faults import FAULTS
+from tests.chaos.ingredients import WORLDS, draw
+from tests.chaos.journal import PartitionBuffer
+from tests.chaos.snuba_leader import PublishAsSnuba
+from tests.chaos.tally import Tally
+from tests.chaos.test_chaos_checker import FOLLOWER, LEADER, acked, broken, done, journals, out
+from tests.support.fakes import message
+
+TRANSACTIONAL: PartitionBuffer = ["ingredients", 0.0, {"data": {"kind": "transactional"}, "followers": []}]
+COMPACTED: PartitionBuffer = ["ingredients", 0.0, {"data": {"kind": "compacted"}, "followers": []}]
+LATEST: PartitionBuffer = [
+    "ingredients",
+    0.0,
+    {"data": {"kind": "plain"}, "followers": [{"group": "follower", "reset": "latest"}]},
+]
+ROUND: PartitionBuffer = ["round", 12.0, 1, 3.0, 12.0, []]
+
+
+def keyed(time: float, offset: int, key: str) -> PartitionBuffer:
+    return [*acked(time, offset), key]
+
+
+class TestGaps:
+    """Offsets without a message are nobody's loss; a message is."""
+
+    def test_markers_and_aborted_messages_may_be_stepped_over(self) -> None:
+        written = [acked(1.0, 0), acked(1.0, 4)]
+        assert (
+            broken(judge(journals([out(2.0, 0), out(2.1, 4)], driver=[TRANSACTIONAL, ROUND], producer=written))) == {}
+        )
+
+    def test_a_committed_message_may_not(self) -> None:
+        written = [acked(1.0, 0), acked(1.0, 2), acked(1.0, 4)]
+        verdict = judge(journals([out(2.0, 0), out(2.1, 4)], driver=[TRANSACTIONAL], producer=written))
+        assert broken(verdict) == {"order": 1, "no loss": 1}
+
+    def test_what_was_never_acknowledged_may_come_in_its_place(self) -> None:
+        """Its acknowledgement was lost."""
+        verdict = judge(journals([out(2.0, 0), out(2.1, 3)], driver=[TRANSACTIONAL], producer=[acked(1.0, 0)]))
+        assert broken(verdict) == {}
+
+    def test_a_message_whose_key_was_used_again_may_be_missing(self) -> None:
+        written = [keyed(1.0, 0, "a"), acked(1.0, 1), keyed(1.0, 2, "a")]
+        assert broken(judge(journals([out(2.0, 1), out(2.1, 2)], driver=[COMPACTED, ROUND], producer=written))) == {}
+
+    def test_the_last_one_with_its_key_may_not(self) -> None:
+        written = [keyed(1.0, 0, "a"), keyed(1.0, 1, "b"), acked(1.0, 2), keyed(1.0, 3, "a")]
+        verdict = judge(journals([out(2.0, 2), out(2.1, 3)], driver=[COMPACTED, ROUND], producer=written))
+        assert broken(verdict) == {"no loss": 1, "progress": 1}
+
+
+class TestBeginnings:
+    """A group that begins at the end is to get all from its first assignment on, and nothing before."""
+
+    def test_what_lies_before_isnt_missed(self) -> None:
+        assigned: PartitionBuffer = ["assigned", 1.5, 1, {"0": 5}]
+        verdict = judge(
+            journals([assigned, out(2.0, 5)], driver=[LATEST, ROUND], producer=[acked(1.0, 4), acked(1.0, 5)])
+        )
+        assert broken(verdict) == {}
+
+    def test_a_later_beginning_is_a_loss(self) -> None:
+        """The first one counts, whatever a restart resolves anew."""
+        lines: list[PartitionBuffer] = [["assigned", 1.5, 1, {"0": 5}], ["assigned", 1.8, 2, {"0": 7}]]
+        written = [acked(1.6, offset) for offset in (5, 6, 7)]
+        verdict = judge(journals([*lines, out(2.0, 7, assignment=2)], driver=[LATEST, ROUND], producer=written))
+        assert broken(verdict) == {"no loss": 1, "progress": 1}
+        assert "5 to 6" in verdict.violations[0].what
+
+    def test_a_group_that_was_never_assigned_misses_nothing(self) -> None:
+        assert broken(judge(journals([], driver=[LATEST, ROUND], producer=[acked(1.0, 4)]))) == {}
+
+
+class TestTruncation:
+    """An election took away what lay beyond an offset: that is gone, and the rest isn't."""
+
+    TRUNCATED: ClassVar[PartitionBuffer] = ["truncated", 5.0, 1, 0, 1]
+
+    def test_what_was_taken_away_is_not_missed(self) -> None:
+        committed: PartitionBuffer = ["committed", 9.0, "follower", 1, 0, 3]
+        verdict = judge(journals([out(2.0, 0)], driver=[self.TRUNCATED, committed]))
+        assert broken(verdict) == {}
+
+    def test_what_lies_before_is(self) -> None:
+        committed: PartitionBuffer = ["committed", 9.0, "follower", 1, 0, 3]
+        assert broken(judge(journals([], driver=[self.TRUNCATED, committed]))) == {"no loss": 1}
+
+
+class TestStandingStill:
+    """A message that came, but long after its leader had committed it."""
+
+    CAME = 10.0 + STANDS_STILL_SECONDS + 1
+
+    def judge(self, *driver: PartitionBuffer, leader: list[PartitionBuffer] | None = None) -> dict[str, int]:
+        return broken(judge(journals([out(self.CAME, 0)], leader, driver=list(driver), producer=[acked(10.0, 0)])))
+
+    def test_nothing_explains_it(self) -> None:
+        assert self.judge() == {"progress": 1}
+
+    def test_its_leader_does(self) -> None:
+        assert self.judge(leader=[done(11.5, 0)]) == {}
+
+    @pytest.mark.parametrize("what", ["cluster", "follower", "partition 0"])
+    def test_what_hindered_it_does(self, what: str) -> None:
+        assert self.judge(["hindered", 30.0, what, 31.0]) == {}
+
+    @pytest.mark.parametrize("what", ["another", "partition 1"])
+    def test_what_hindered_another_does_not(self, what: str) -> None:
+        assert self.judge(["hindered", 30.0, what, 40.0]) == {"progress": 1}
+
+    def test_what_was_over_long_before_does_not(self) -> None:
+        assert self.judge(["hindered", 1.0, "cluster", 10.0 - SETTLE_SECONDS]) == {"progress": 1}
+
+
+class TestEnds:
+    """A process that is asked to end has one message's work in flight."""
+
+    def stopped(self, seconds: float, *driver: PartitionBuffer) -> dict[str, int]:
+        line: PartitionBuffer = ["stopped", 10.0, FOLLOWER, seconds]
+        return broken(judge(journals([], driver=[line, *driver])))
+
+    def test_one_that_ends_in_time_is_fine(self) -> None:
+        assert self.stopped(END_SECONDS) == {}
+
+    def test_one_that_takes_long_is_told(self) -> None:
+        assert self.stopped(END_SECONDS + 0.1) == {"out of the way": 1}
+
+    def test_a_broker_that_is_away_explains_it(self) -> None:
+        assert self.stopped(END_SECONDS + 0.1, ["hindered", 11.0, "cluster", 12.0]) == {}
+
+    def test_a_leader_is_held_to_it_too(self) -> None:
+        line: PartitionBuffer = ["stopped", 10.0, LEADER, END_SECONDS + 0.1]
+        assert broken(judge(journals([], driver=[line]))) == {"out of the way": 1}
+
+
+def told(time: float, text: str, level: str = "WARNING") -> PartitionBuffer:
+    return ["told", time, level, "arroyo_sync", text]
+
+
+RECREATED: PartitionBuffer = ["fault", 20.0, 1, "data topic recreated", "", 10.0]
+EARLIER = "events[0]: group 'writers' published offset 3 of an earlier topic of that name"
+
+
+class TestAlarms:
+    """What needs a person is told, by name and in time; what is well isn't called ill."""
+
+    WANTED: ClassVar[PartitionBuffer] = ["wanted", 10.0, "for group 'writers'", "follower", 30.0]
+
+    @pytest.mark.parametrize("time", [10.0, 29.9])
+    def test_what_is_said_in_time_is_fine(self, time: float) -> None:
+        away: PartitionBuffer = ["fault", 20.0, 1, "leader group away", "", 9.0]
+        said = told(time, "events[0] has stood still: 3 messages wait for group 'writers'")
+        assert broken(judge(journals([said], driver=[self.WANTED, away]))) == {}
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            pytest.param([], id="never"),
+            pytest.param([told(31.0, "3 messages wait for group 'writers'")], id="too late"),
+            pytest.param([told(9.0, "3 messages wait for group 'writers'")], id="before it began"),
+            pytest.param([told(20.0, "3 messages wait for group 'others'")], id="another name"),
+        ],
+    )
+    def test_what_is_not_said_is_missed(self, said: list[PartitionBuffer]) -> None:
+        verdict = judge(journals(said, driver=[self.WANTED]))
+        assert broken(verdict) == {"loud": 1}
+        assert "follower didn't say" in verdict.violations[0].what
+
+    def test_the_last_line_of_a_process_says_it_too(self) -> None:
+        ended: PartitionBuffer = ["exit", 20.0, FOLLOWER, 1, "worker.py: 3 wait for group 'writers'", True]
+        assert broken(judge(journals([], driver=[self.WANTED, ended]))) == {}
+
+    def test_what_a_fault_explains_is_no_false_alarm(self) -> None:
+        assert broken(judge(journals([told(15.0, EARLIER, "ERROR")], driver=[RECREATED]))) == {}
+
+    @pytest.mark.parametrize(
+        "driver",
+        [
+            pytest.param([], id="nothing happened"),
+            pytest.param([["fault", 20.0, 1, "broker killed", "", 10.0]], id="something else did"),
+            pytest.param([["fault", 20.0, 1, "data topic recreated", "", 16.0]], id="it happened later"),
+            pytest.param([["fault", -110.0, 1, "data topic recreated", "", -120.0]], id="it was over long ago"),
+        ],
+    )
+    def test_what_no_fault_explains_is_one(self, driver: list[PartitionBuffer]) -> None:
+        verdict = judge(journals([told(15.0, EARLIER, "ERROR"), told(16.0, EARLIER, "ERROR")], driver=driver))
+        assert broken(verdict) == {"loud": 1}, "and it is told once"
+
+    def test_an_error_that_nobody_expects_is_one(self) -> None:
+        assert broken(judge(journals([told(15.0, "out of cheese", "ERROR")]))) == {"loud": 1}
+
+    def test_a_warning_that_asks_for_nobody_is_none(self) -> None:
+        assert broken(judge(journals([told(15.0, "Skipped a record"), told(15.0, "Over: all is well")]))) == {}
+
+
+def test_the_same_seed_draws_the_same_world() -> None:
+    """And among a hundred seeds every ingredient is drawn."""
+    assert draw(5) == draw(5)
+    worlds = [draw(seed) for seed in range(100)]
+    assert {each.data.kind for each in worlds} == {each.data.kind for each in WORLDS.values()}
+    assert {each.commit_log.partitions for each in worlds} == {1, 2, 3, 4}
+    for name in ("reset", "source", "has_dead_letters", "has_auto_commit", "is_static", "step_seconds"):
+        drawn = {getattr(follower, name) for each in worlds for follower in each.followers}
+        assert len(drawn) > 1, name
+
+
+def test_the_driver_waits_for_what_the_judge_would_miss(tmp_path: Any) -> None:
+    """By group: from where it began, and not for what may be compacted away or was deleted."""
+    tally = Tally(tmp_path, {"f": "late", "g": "early"}, ["writers"], ["late", "early"], {"late"})
+    producer = [keyed(1.0, 0, "a"), acked(1.0, 1), keyed(1.0, 2, "a"), acked(1.0, 3), acked(1.0, 4)]
+    lines = {
+        "producer": producer,
+        "f": [["assigned", 1.0, 1, {"0": 3}], out(2.0, 4)],
+        "g": [["assigned", 1.0, 1, {"0": 0}], out(2.0, 3)],
+    }
+    for name, written in lines.items():
+        text = "".join(f"{json.dumps(line)}\n" for line in written)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    tally.look(epoch=1)
+    assert tally.assigned == {"late", "early"}
+    assert tally.missing(1, {(1, 0): 2}) == {"late": {(1, 0, 3)}, "early": {(1, 0, 2), (1, 0, 4)}}
+    assert tally.missing(1, {}, still=[0]) == {"late": set(), "early": set()}
+
+
+def test_every_fault_fits_some_world_that_a_seed_draws() -> None:
+    worlds = [draw(seed) for seed in range(1, 17)]
+    assert [name for name, fault in FAULTS.items() if not any(fault.fits(each) for each in worlds)] == []
+
+
+def test_what_others_write_to_a_shared_commit_log_says_nothing_of_a_followed_group() -> None:
+    """It is of another topic or group, or it can't be read. So what it moves is a fault of the follower."""
+    random = Random(1)
+    for _ in range(2_000):
+        key, value = rubbish.foreign(random, "events", ["writer-a", "writer-b"])
+        decoded = decode(key, value, None)
+        if not isinstance(decoded, Skipped):
+            assert isinstance(decoded, CommitRecord)
+            assert decoded.topic != "events" or decoded.group not in ("writer-a", "writer-b"), (key, value)
+
+
+def test_of_a_leader_that_publishes_out_of_order_the_last_record_is_the_newest() -> None:
+    """As of Snuba's, whose threads publish: some records are older than the one before, and the end is right."""
+    published: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PublishAsSnuba, "_publish", lambda step, partition, offset, timestamp: published.append(offset))
+        step = PublishAsSnuba(lambda offsets, force=False: None, None, Topic("log"), "g")  # type: ignore[arg-type]
+        for offset in range(100):
+            step.submit(message(0, offset))
+        step.join()
+    assert published[-1] == 100
+    assert any(second < first for first, second in itertools.pairwise(published))

@@ -1,0 +1,292 @@
+"""What the package did before, put back piece by piece: each fault that was found in it in other people's worlds.
+
+`OLD_BEHAVIOURS` is part of what `tests.support.sabotage` can apply, by the same names. `tests/chaos/old_behaviour.py`
+has what finds each of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+from confluent_kafka import IsolationLevel, KafkaError
+
+from arroyo_sync.gate import factory, partition_buffer
+from arroyo_sync.gate.consumer.pauses import Pauses
+from arroyo_sync.gate.consumer.rebalances import Rebalances
+from arroyo_sync.gate.consumer.start_positions import StartPositions
+from arroyo_sync.gate.partition_buffer import PartitionBuffer
+from arroyo_sync.gate.partition_buffers import PartitionBuffers
+from arroyo_sync.gate.strategy import SynchronizedStrategy
+from arroyo_sync.kafka import cluster_client
+from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.broker_watch import BrokerWatch
+from arroyo_sync.leaders import published_offset, verification
+from arroyo_sync.leaders.assigned_partitions import AssignedPartitions
+from arroyo_sync.leaders.commit_log import record
+from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.contents import LogContents
+from arroyo_sync.leaders.commit_log.plausible_timestamps import PlausibleTimestamps
+from arroyo_sync.leaders.commit_log.publishing import report_writer
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishStep
+from arroyo_sync.leaders.commit_log.recent_start import RecentStart
+from arroyo_sync.leaders.rewinds import RewindLog, _Pending
+from arroyo_sync.leaders.verification import TopicId
+from arroyo_sync.leaders.verifier import Verifier
+
+
+class Patch(NamedTuple):
+    owner: Any
+    name: str
+    replacement: object
+
+
+# What the leaders have committed.
+
+
+def _believes_an_earlier_topic() -> list[Patch]:
+    """Whatever is written in the commit log counts, if the partition reaches that far."""
+    verify = verification.verify
+
+    def believing(report: Any, known_end: Any, topic_id: Any, **more: Any) -> Any:
+        return verify(report._replace(topic_id=None), known_end, topic_id, **more)
+
+    return [
+        Patch(published_offset, "verify", believing),
+        Patch(verification, "_is_suspect", lambda report, answer, offset: False),
+        *_reads_on_in_a_new_topic(),
+    ]
+
+
+def _reads_on_in_a_new_topic() -> list[Patch]:
+    """A topic's id is asked once: that it is another one later is nobody's business."""
+
+    def first_alone(verifier: Any, answers: Mapping[str, str | KafkaError]) -> None:
+        for topic, answer in answers.items():
+            if isinstance(answer, str) and topic not in verifier._topic_ids:
+                verifier._topic_ids[topic] = answer
+                verifier._offsets.set_topic_id(topic, TopicId(answer))
+
+    return [Patch(Verifier, "_check_ids", first_alone)]
+
+
+def _never_takes_an_end_back() -> list[Patch]:
+    """A partition that was truncated still counts as long as it was."""
+    return [Patch(AssignedPartitions, "_lower", lambda partitions, key, known_end, end, question: None)]
+
+
+def _takes_an_alias_of_a_key() -> list[Patch]:
+    """A partition's index with leading zeros is the same index."""
+    return [Patch(record, "_KEY", re.compile(rb"([^:]+):([0-9]+):(.+)", re.DOTALL))]
+
+
+def _believes_timestamps_from_the_future() -> list[Patch]:
+    return [Patch(PlausibleTimestamps, "of", lambda timestamps, message: (message.timestamp()[1], False))]
+
+
+def _counts_a_seek_as_received() -> list[Patch]:
+    """What was sought is told to the source as if it had been read."""
+
+    def note_received(buffer: PartitionBuffer) -> None:
+        buffer.cell.received = buffer.expected
+
+    return [Patch(PartitionBuffer, "note_received", note_received)]
+
+
+def _asks_all_or_none() -> list[Patch]:
+    """A question about several partitions is answered when the last broker answers, and for none if one doesn't."""
+    ask_ranges = Asker.ask_ranges
+
+    def all_or_none(asker: Any, partitions: Collection[Any], timeout: float, on_answer: Callable[[Any], None]) -> None:
+        answers: dict[Any, Any] = {}
+
+        def gather(some: Mapping[Any, Any]) -> None:
+            answers.update(some)
+            if len(answers) == len(set(partitions)):
+                error = next((each for each in answers.values() if isinstance(each, KafkaError)), None)
+                on_answer(answers if error is None else dict.fromkeys(answers, error))
+
+        ask_ranges(asker, partitions, timeout, gather)
+
+    return [Patch(Asker, "ask_ranges", all_or_none)]
+
+
+def _asks_for_the_last_stable_offset() -> list[Patch]:
+    """What lies behind an open transaction doesn't exist."""
+
+    class Committed:
+        READ_UNCOMMITTED = IsolationLevel.READ_COMMITTED
+
+    return [Patch(cluster_client, "IsolationLevel", Committed)]
+
+
+def _reads_all_for_one_partition() -> list[Patch]:
+    """A partition without a commit makes a recent start read the whole commit log."""
+    take = RecentStart._take
+
+    def take_or_read_all(recent: Any, group: str, answer: Mapping[Any, Any]) -> None:
+        take(recent, group, answer)
+        if None in answer.values() and not recent._is_over:
+            recent._is_over = True
+            recent._read_all()
+
+    return [Patch(RecentStart, "_take", take_or_read_all)]
+
+
+def _keeps_reports_of_any_topic() -> list[Patch]:
+    return [Patch(BatchDecoder, "_is_kept", lambda decoder, key: True)]
+
+
+def _logs_every_rewind() -> list[Patch]:
+    def add(log: Any, rewinds: Any) -> None:
+        for rewind in rewinds:
+            pending = _Pending(rewind)
+            pending.add(rewind)
+            pending.log()
+
+    return [Patch(RewindLog, "add", add)]
+
+
+def _takes_any_topic_for_a_commit_log() -> list[Patch]:
+    return [Patch(LogContents, "conclude", lambda contents: None)]
+
+
+def _never_says_that_a_broker_is_back() -> list[Patch]:
+    update = BrokerWatch.update
+
+    def forget(watch: Any, answers: Mapping[Any, Any]) -> None:
+        for key, error in answers.items():
+            if error is None:
+                watch._told.discard(key)
+        update(watch, answers)
+
+    return [Patch(BrokerWatch, "update", forget)]
+
+
+# The follower's process.
+
+
+def _forgets_where_it_began() -> list[Patch]:
+    """Where an assignment begins lives in the process's memory alone."""
+    return [
+        Patch(StartPositions, "commit", lambda start, positions: None),
+        Patch(StartPositions, "stage", lambda start, positions: None),
+    ]
+
+
+def _joins_its_backlog_first() -> list[Patch]:
+    """Whatever is released is forwarded before the next step is joined, with what is left of the time."""
+    join = SynchronizedStrategy.join
+
+    def forward_and_join(gate: Any, timeout: float | None = None) -> None:
+        deadline = None if timeout is None else gate._clock() + timeout
+        while gate.buffers.released and (deadline is None or gate._clock() < deadline):
+            gate.drain.forward_slice()
+        join(gate, None if deadline is None else max(0.0, deadline - gate._clock()))
+
+    return [Patch(SynchronizedStrategy, "join", forward_and_join)]
+
+
+def _weighs_no_headers() -> list[Patch]:
+    return [Patch(partition_buffer, "payload_bytes", lambda payload: len(payload.value) + len(payload.key or b""))]
+
+
+def _takes_its_own_group_for_a_leader() -> list[Patch]:
+    return [Patch(factory.SynchronizedStrategyFactory, "_check_group", lambda made, consumer: None)]
+
+
+def _says_nothing_of_wrappers() -> list[Patch]:
+    """What isn't a consumer's message ends the processor with whatever Python says."""
+
+    def raw(gate: Any, message: Any) -> Exception:
+        return AttributeError(f"{type(message.value).__name__!r} object has no attribute 'partition'")
+
+    return [Patch(SynchronizedStrategy, "_unexpected", raw)]
+
+
+def _hides_incremental_rebalances() -> list[Patch]:
+    """The processor isn't told of retained partitions, so what it buffered of them lies there twice."""
+    subscribe = Rebalances.subscribe
+
+    def hiding(rebalances: Any, topics: Any, on_assign: Any, on_revoke: Any, on_nothing_left: Any) -> None:
+        def revoke(partitions: Any) -> None:
+            tell = rebalances._inner.tell()
+            if on_revoke is not None and set(partitions) >= set(tell):
+                on_revoke(partitions)
+
+        subscribe(rebalances, topics, on_assign, revoke, on_nothing_left)
+
+    return [Patch(Rebalances, "subscribe", hiding)]
+
+
+def _takes_what_was_sought_away() -> list[Patch]:
+    """A message that the processor carries over a seek goes on before what was sought."""
+    return [Patch(PartitionBuffers, "discard_carried", lambda buffers, partition, offset: None)]
+
+
+def _keeps_no_secrets() -> list[Patch]:
+    return [Patch(factory, "keep_secrets", lambda: None)]
+
+
+def _checks_no_seconds() -> list[Patch]:
+    return [Patch(factory, "check_seconds", lambda *arguments, **more: None)]
+
+
+def _lifts_no_pauses() -> list[Patch]:
+    """What a full buffer of the old gate had paused stays so for the next."""
+    return [Patch(Pauses, "begin_anew", lambda pauses, retained: None)]
+
+
+# The leader's step.
+
+
+def _reports_nothing_at_its_start() -> list[Patch]:
+    """A partition is reported with its next commit, and an idle one never."""
+
+    def forget(step: Any) -> None:
+        step._starts = {}
+
+    return [Patch(PublishStep, "_commit_starts", forget)]
+
+
+def _waits_for_a_dead_commit_log() -> list[Patch]:
+    """For as long as the pipeline may take."""
+    return [Patch(report_writer, "FINISH_SECONDS", 60.0)]
+
+
+def _takes_nan_for_a_time() -> list[Patch]:
+    def raw(publisher: Any, message: Any) -> list[float]:
+        return [float(time) for time in publisher._received_timestamps(message)]
+
+    return [Patch(CommitLogPublisher, "_received", raw)]
+
+
+OLD_BEHAVIOURS: Mapping[str, Callable[[], list[Patch]]] = {
+    "believes an earlier topic": _believes_an_earlier_topic,
+    "reads on in a new topic": _reads_on_in_a_new_topic,
+    "never takes an end back": _never_takes_an_end_back,
+    "takes an alias of a key": _takes_an_alias_of_a_key,
+    "believes timestamps from the future": _believes_timestamps_from_the_future,
+    "counts a seek as received": _counts_a_seek_as_received,
+    "asks all or none": _asks_all_or_none,
+    "asks for the last stable offset": _asks_for_the_last_stable_offset,
+    "reads all for one partition": _reads_all_for_one_partition,
+    "keeps reports of any topic": _keeps_reports_of_any_topic,
+    "logs every rewind": _logs_every_rewind,
+    "takes any topic for a commit log": _takes_any_topic_for_a_commit_log,
+    "never says that a broker is back": _never_says_that_a_broker_is_back,
+    "forgets where it began": _forgets_where_it_began,
+    "joins its backlog first": _joins_its_backlog_first,
+    "weighs no headers": _weighs_no_headers,
+    "takes its own group for a leader": _takes_its_own_group_for_a_leader,
+    "says nothing of wrappers": _says_nothing_of_wrappers,
+    "hides incremental rebalances": _hides_incremental_rebalances,
+    "takes what was sought away": _takes_what_was_sought_away,
+    "keeps no secrets": _keeps_no_secrets,
+    "checks no seconds": _checks_no_seconds,
+    "lifts no pauses": _lifts_no_pauses,
+    "reports nothing at its start": _reports_nothing_at_its_start,
+    "waits for a dead commit log": _waits_for_a_dead_commit_log,
+    "takes NaN for a time": _takes_nan_for_a_time,
+}
