@@ -43,7 +43,7 @@ from arroyo_sync.kafka.time_lookups import FoundOffset, TimeLookups, read_each
 LATE_ANSWER_SECONDS = 5.0
 """How long a broker may take that nobody waits for: what it tells late is there for the next time."""
 
-ENDS_AT_ONCE = 250
+ENDS_AT_ONCE = 100
 """How many partitions `LastEndOffsets` asks about in one question. An answer costs some 30 us for each."""
 
 GRACE_SECONDS = 1.0

@@ -77,7 +77,8 @@ class Problem:
     """What to do."""
 
     def __str__(self) -> str:
-        return f"{self.message}. {self.advice}" if self.advice else self.message
+        end = "" if self.message.endswith(("?", ".")) else "."
+        return f"{self.message}{end} {self.advice}" if self.advice else self.message
 
     @property
     def cause(self) -> Cause:

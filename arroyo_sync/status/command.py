@@ -27,6 +27,7 @@ from confluent_kafka import KafkaException
 
 from arroyo_sync.core.errors import ArroyoSyncError, SourceDied
 from arroyo_sync.kafka.redaction import keep_secrets, without_secrets
+from arroyo_sync.leaders.commit_log.reader import WAIT_ADVICE
 from arroyo_sync.status.arguments import check_names, commit_log_settings_of, parser, settings_of
 from arroyo_sync.status.check import ExitStatus, StatusCheck
 from arroyo_sync.status.commit_log import Filter, LogRecord, LogScan, groups_of, last_of, record_line
@@ -292,7 +293,7 @@ def _describe(error: Exception) -> str:
         cause = error.__cause__
         return _describe(cause) if isinstance(cause, Exception) else str(error)
     if isinstance(error, ArroyoSyncError):
-        return str(error)
+        return str(error).removesuffix(WAIT_ADVICE)  # an argument's name is for those who write Python
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return f"too many open files: {error}"
     return f"{type(error).__name__}: {error} (--debug shows where)"

@@ -22,6 +22,7 @@ from tests.benchmarks.scenarios import (
     catch_up,
     idle_release,
     independence,
+    interpreter,
     overhead,
     refetch,
     release_latency,
@@ -45,7 +46,10 @@ SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "scale": scale.run,
     "restart": restart.run,
     "bytes": traffic.run,
+    "interpreter": interpreter.run,
 }
+ON_REQUEST = frozenset({"interpreter"})
+"""They run only where ``--only`` names them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         readme.write(json.loads(options.readme.read_text()))
         return 0
     console = Console()
-    names = options.only or list(SCENARIOS)
+    names = options.only or [name for name in SCENARIOS if name not in ON_REQUEST]
     results: dict[str, Any] = {}
     document: dict[str, Any] = {}
     started = time.monotonic()

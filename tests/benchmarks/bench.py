@@ -106,7 +106,7 @@ class Bench:
         self.work = work
         self.quick = quick
         self.seed = seed
-        self.repetitions = 2 if quick else 5
+        self.repetitions = 2 if quick else 4
         self.progress = progress
         self.broken: list[str] = []
         self.shared: dict[str, Any] = {}
@@ -118,7 +118,7 @@ class Bench:
         return quick if self.quick else full
 
     def alternating(
-        self, contenders: Sequence[str], seldom: Collection[str] = (), at_most: int = 5
+        self, contenders: Sequence[str], seldom: Collection[str] = (), at_most: int = 4
     ) -> Iterator[tuple[int, str]]:
         """Every contender once a repetition, each repetition beginning with the next one.
 

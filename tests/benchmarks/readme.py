@@ -131,6 +131,30 @@ def _overhead(cases: Cases) -> Iterator[Row]:
             yield f"{what}, {waiting}", show(_ours(case)[key]), "; ".join(others)
 
 
+def _restart(cases: Cases) -> Iterator[Row]:
+    for name, case in cases.items():
+        ours = [
+            f"{_seconds(case[f'gated, {start}'])} ({start})" for start in ("all", "recent") if f"gated, {start}" in case
+        ]
+        if "plain" in case:
+            ours.append(f"{_seconds(case['plain'])} (the README's lines)")
+        beside = [f"{NAMES[each]} {_seconds(case[each])}" for each in ("bare", "peer") if each in case]
+        yield f"nothing comes for, {name}", "; ".join(ours), "; ".join(beside)
+
+
+def _bytes(cases: Cases) -> Iterator[Row]:
+    log, questions, connections = cases["commit log"], cases["questions"], cases["connections"]
+    where = "100 partitions, 10 reports a second each"
+    yield (
+        f"what a follower reads of the commit log, {where}",
+        f"{_kilobytes(log['received_bytes_a_second'])}/s in {_show(log['fetches_a_second'], '{:.0f}')} fetches/s",
+        "bare nothing",
+    )
+    answers, asked = _kilobytes(questions["received_bytes_a_second"]), _show(questions["requests_a_second"], "{:.1f}")
+    yield f"what its questions cost the brokers, {where}", f"{answers}/s, {asked} requests/s", "bare nothing"
+    yield "connections", _show(connections["gated"], "{:.0f}"), f"bare {_show(connections['bare'], '{:.0f}')}"
+
+
 RENDERERS: list[tuple[str, Callable[[Cases], Iterable[Row]]]] = [
     ("release_latency", _release_latency),
     ("idle_release", _idle_release),
@@ -138,6 +162,8 @@ RENDERERS: list[tuple[str, Callable[[Cases], Iterable[Row]]]] = [
     ("independence", _independence),
     ("refetch", _refetch),
     ("overhead", _overhead),
+    ("restart", _restart),
+    ("bytes", _bytes),
 ]
 """The scenarios that have rows, in the order of the table."""
 
@@ -177,6 +203,14 @@ def _show(value: Mapping[str, Any], form: str) -> str:
 
 def _ms(value: Mapping[str, Any]) -> str:
     return _show(value, "{:,.0f}" if (value["median"] or 0) >= 100 else "{:.2f}")
+
+
+def _seconds(entry: Mapping[str, Any]) -> str:
+    return _show(entry["silent_seconds"], "{:.2f} s")
+
+
+def _kilobytes(value: Mapping[str, Any]) -> str:
+    return _show({"median": value["median"] and value["median"] / 1e3}, "{:.0f} kB")
 
 
 def _us(value: Mapping[str, Any]) -> str:

@@ -59,6 +59,25 @@ def test_what_is_cheaper_elsewhere_is_said() -> None:
     ]
 
 
+def test_a_restart_and_bytes_have_rows() -> None:
+    """By both starts of the reader; what a pipeline without a gate doesn't need is said."""
+
+    def silence(seconds: float | None) -> dict[str, Any]:
+        return {"silent_seconds": median(seconds)}
+
+    restart = {"bare": silence(1.5), "gated, all": silence(2.25), "gated, recent": silence(1.6), "peer": silence(None)}
+    log = {"received_bytes_a_second": median(130_000), "fetches_a_second": median(200)}
+    questions = {"received_bytes_a_second": median(5_000), "requests_a_second": median(1.5)}
+    connections = {"bare": median(2), "gated": median(6)}
+    sent = {"commit log": log, "questions": questions, "connections": connections, "repetitions": []}
+    found = rows({"scenarios": {"restart": {"cases": {"clean restart, eager": restart}}, "bytes": {"cases": sent}}})
+
+    assert found["nothing comes for, clean restart, eager"] == ["2.25 s (all); 1.60 s (recent)", "bare 1.50 s; peer -"]
+    read = found["what a follower reads of the commit log, 100 partitions, 10 reports a second each"]
+    assert read == ["130 kB/s in 200 fetches/s", "bare nothing"]
+    assert found["connections"] == ["6", "bare 2"]
+
+
 def test_what_was_not_measured_has_no_row_and_a_broken_one_no_number() -> None:
     """A run of one scenario, without the peer, with a contender all of whose runs were broken."""
     document = overhead(gated=0.004)

@@ -82,7 +82,9 @@ def signal_in_join(world: World, random: Random) -> None:
     second_began = _assignments(world, second)
     world.wait(10.0, lambda: _assignments(world, second) > second_began)
     world.wait(random.uniform(0.0, JOINED_SECONDS))
+    world.hindered(first.group, began)  # which doesn't explain how long it takes to end
     world.stop(first)
+    began = time.monotonic()
     world.start(first)
     world.hindered(first.group, began)
     world.wait(0.5)
@@ -113,8 +115,10 @@ def end_slow_follower(world: World, random: Random) -> None:
         for leader in leaders:
             leader.go_on()
         world.wait(20.0, has_begun)
+        world.hindered(group, began)  # which doesn't explain how long it takes to end
         world.stop(slot)
     finally:
+        began = time.monotonic()
         for leader in leaders:
             leader.go_on()
         slot.delay_seconds = own_seconds

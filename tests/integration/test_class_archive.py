@@ -35,7 +35,7 @@ def test_it_is_made_once_by_a_broker_that_ends(jars: Path, some_java: Path) -> N
 
     def run(options: list[str]) -> None:
         runs.append(options)
-        Path(options[0].removeprefix("-XX:ArchiveClassesAtExit=")).write_text("classes")
+        Path(options[0].removeprefix(class_archive.MAKE)).write_text("classes")
 
     first, second = (class_archive.options(jars, some_java, run) for _ in range(2))
     assert first == second

@@ -201,6 +201,7 @@ def test_a_commit_log_that_does_not_exist_is_one_line(world: World) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("arroyo-sync: topic 'nowhere' doesn't exist")
+    assert done.stderr.endswith(". Is the name right?\n"), "no argument of the Python class"
     assert done.stderr.count("\n") == 1
 
 

@@ -66,6 +66,7 @@ ASK_TIMEOUT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 PROGRESS_SECONDS = 5.0
 LAG_SECONDS = 1.0
+WAIT_ADVICE = " Create it, or give wait_for_topic=True to wait for it"
 MISSING_ANSWERS = 2
 """How often, one after the other, the brokers must say at the start that there is no such topic: one may be new."""
 MISSING_SECONDS = 10.0
@@ -251,10 +252,8 @@ class CommitLogReader:
                 return partitions
             missing_answers += 1
             if not settings.wait_for_topic and missing_answers >= MISSING_ANSWERS:
-                raise CommitLogMissing(
-                    f"topic {self._topic!r} doesn't exist at {servers}. Is the name right? Create it, or give "
-                    "wait_for_topic=True to wait for it"
-                )
+                missing = f"topic {self._topic!r} doesn't exist at {servers}. Is the name right?"
+                raise CommitLogMissing(missing + WAIT_ADVICE)
             self._waits_for = "the topic to exist"
             if settings.wait_for_topic and self._throttle.should_log("missing"):
                 logger.warning("Commit log %s doesn't exist: waiting for it, nothing is released", self._topic)

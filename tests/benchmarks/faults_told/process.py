@@ -133,7 +133,9 @@ def main(role: str, settings: Settings) -> None:
         consuming = consumer_settings(settings.bootstrap_servers, settings.group, "eager")
         publisher = None
         if role == "leader":
-            publisher = CommitLogPublisher(KafkaProducer(brokers), Topic(settings.commit_log), settings.group)
+            # As examples/leader.py: a record that nobody confirms is given up after ten seconds.
+            producer = KafkaProducer({**brokers, "message.timeout.ms": 10_000})
+            publisher = CommitLogPublisher(producer, Topic(settings.commit_log), settings.group)
         factory = Factory(publisher)
         consumer: Any
         outermost: ProcessingStrategyFactory[KafkaPayload] = factory

@@ -58,7 +58,7 @@ def _case(bench: Bench, follower: str, payload: bytes, messages: int) -> dict[st
         contenders = ["bare", "gated", "plain", "peer_bare", "peer"] if follower == "nothing" else contenders[:3]
     speeds: dict[str, list[float | None]] = {name: [] for name in contenders}
     cpu: dict[str, list[float | None]] = {name: [] for name in contenders}
-    for _, name in bench.alternating(contenders, SELDOM):
+    for _, name in bench.alternating(contenders, SELDOM, 1 if bench.quick and follower == "json" else 4):
         made = bench.attempt(
             f"catch_up, {follower}, {name}",
             lambda n=name, d=data: bench.catch_up(n, d, follower=follower),  # type: ignore[misc]

@@ -83,7 +83,7 @@ def _wait(bench: Bench, name: str, data: Data) -> Run:
         records = bench.publish(name, data.topic, commit_log, [0] * PARTITIONS)
         time.sleep(SETTLE_SECONDS)
         before = contender.program.usage()
-        time.sleep(bench.pick(1.0, 8.0))
+        time.sleep(bench.pick(1.0, 6.0))
         after = contender.program.usage()
         run = contender.finish(records, [0] * PARTITIONS)
     elapsed = (after["now_ns"] - before["now_ns"]) / 1e9

@@ -18,7 +18,7 @@ INTERVAL_SECONDS = 0.1
 
 def run(bench: Bench) -> dict[str, Any]:
     """200 B in 4 partitions, beside the peer; and 2 kB in 16."""
-    backlog, release = bench.pick((60_000, 20_000), (170_000, 100_000))
+    backlog, release = bench.pick((60_000, 20_000), (140_000, 70_000))
     cases = {
         "200 B, 4 partitions": _case(bench, ["gated", "plain", "peer"], 4, 200, backlog, release),
     }

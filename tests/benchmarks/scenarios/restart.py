@@ -2,7 +2,8 @@
 
 Three events, one after the other in the same run: the only member is stopped and started anew; another one joins; that
 one is killed, and missed after a session timeout of 6 s. The longest time between two deliveries of the same partition
-counts, by whichever member; in the worst partition. Python's start is part of a restart, for every contender.
+counts, by whichever member; in the worst partition. Python's start is part of a restart, for every contender. The one
+without a gate imports this package as well; what that takes is measured by itself.
 
 The commit log holds a million records of the day before, about the partitions that are read. The peer knows no KIP-848,
 and takes part in the first round alone: it needs half a minute to read them.
@@ -11,6 +12,8 @@ Members beat every half second, so that it isn't chance that decides when one he
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -62,9 +65,14 @@ class Case(NamedTuple):
     def label(self) -> str:
         return f"{self.contender}, {self.start}" if self.contender == "gated" else self.contender
 
+    @property
+    def is_gated(self) -> bool:
+        """Whether it is this project's gate, whose silence is held against bare's."""
+        return self.contender in ("gated", "plain")
+
 
 BARE, RECENT = Case("bare", "eager"), Case("gated", "eager", "recent")
-ALL_OF_EAGER = [BARE, Case("gated", "eager"), RECENT, Case("peer", "eager")]
+ALL_OF_EAGER = [BARE, Case("gated", "eager"), RECENT, Case("plain", "eager"), Case("peer", "eager")]
 ALL_OF_KIP848 = [Case("bare", "KIP-848"), Case("gated", "KIP-848"), Case("gated", "KIP-848", "recent")]
 
 
@@ -95,7 +103,24 @@ def run(bench: Bench) -> dict[str, Any]:
                 found[case][event].append(None if silences is None else silences[event])
     for topic in (place.topic, *place.logs.values()):
         bench.cluster.delete_topic(topic)
-    return {"records": records, **compare(found)}
+    result = compare(found)
+    result["summary"]["restart.import_cpu_seconds"] = import_seconds(bench.pick(2, 5))
+    return {"records": records, **result}
+
+
+def import_seconds(attempts: int) -> float:
+    """How much CPU time the import of this package takes beyond that of Arroyo, at best."""
+    arroyo = "import arroyo.backends.kafka, arroyo.processing.strategies"
+    gated = f"{arroyo}; from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory"
+    least = {}
+    for program in (arroyo, gated):
+        taken = []
+        for _ in range(attempts):
+            process = os.posix_spawn(sys.executable, [sys.executable, "-c", program], os.environ)
+            usage = os.wait4(process, 0)[2]
+            taken.append(usage.ru_utime + usage.ru_stime)
+        least[program] = min(taken)
+    return least[gated] - least[arroyo]
 
 
 def compare(found: dict[Case, dict[str, list[float | None]]]) -> dict[str, Any]:
@@ -106,7 +131,7 @@ def compare(found: dict[Case, dict[str, list[float | None]]]) -> dict[str, Any]:
         bare = found[Case("bare", case.protocol)]
         for event, seconds in by_event.items():
             entry: dict[str, Any] = {"silent_seconds": summarise(seconds)}
-            if case.contender == "gated":
+            if case.is_gated:
                 differences = [
                     None if a is None or b is None else a - b for a, b in zip(seconds, bare[event], strict=True)
                 ]

@@ -41,7 +41,7 @@ def runs(bench: Bench) -> list[Tailing]:
 
 
 def _runs(bench: Bench, rate: int) -> Tailing:
-    seconds = bench.pick({0.01: 0.6, 0.1: 0.8}, {0.01: 2.0, 0.1: 2.5, 1.0: 5.1})
+    seconds = bench.pick({0.01: 0.6, 0.1: 0.8}, {0.01: 2.0, 0.1: 2.0, 1.0: 4.1})
     contenders = [name for name in CONTENDERS if not bench.quick or name != "unwrapped"]
     plan = [(0.05, WARM_UP_SECONDS), *seconds.items()]
     made: dict[str, list[Run | None]] = {name: [] for name in contenders}
@@ -64,25 +64,28 @@ def tail(
     rate: int,
     plan: list[tuple[float, float]],
     stopped: list[int] | None = None,
+    start: list[int] | None = None,
     **options: Any,
 ) -> Run:
     """One contender follows leaders that are close behind the data.
 
     :param plan: pairs of the interval between the leaders' commits and how long it is kept up, both in seconds.
     :param stopped: partitions whose leader commits nothing.
+    :param start: per partition, how many messages are there already.
     :param options: of the contender, see `Bench.contender`.
     """
     commit_log = bench.create_topic("commit-log", 1)
+    start = [0] * PARTITIONS if start is None else start
+    partitions = len(start)
     total = int(rate * sum(seconds for _, seconds in plan)) + 10_000
     steps: list[dict[str, Any]] = [
         {"kind": "stream", "rate": rate, "interval_seconds": interval, "lag_seconds": LAG_SECONDS, "seconds": seconds}
         for interval, seconds in plan
     ]
     usage: list[dict[str, Any]] = []
-    with bench.contender(name, topic, PARTITIONS, commit_log=commit_log, capacity=total, **options) as contender:
-        feeder = bench.feed(
-            name, topic, PARTITIONS, commit_log, steps=[*steps, {"kind": "finish"}], stopped=stopped or []
-        )
+    with bench.contender(name, topic, partitions, commit_log=commit_log, capacity=total, **options) as contender:
+        steps.append({"kind": "finish"})
+        feeder = bench.feed(name, topic, partitions, commit_log, steps=steps, stopped=stopped or [], start=start)
         records, published = feeder.finish(lambda: usage.append(contender.program.usage()))
         run = contender.finish(records, [len(records.offset)] if name in FLOORS else published)
     run.published, run.usage = published, usage

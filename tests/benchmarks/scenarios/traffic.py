@@ -108,8 +108,8 @@ def _publish(bench: Bench, topic: str, commit_log: str, messages: int) -> Commit
             producer.produce(commit_log, value, key, headers=[(TOPIC_ID_HEADER, topic_id)])
         sent = due
         producer.poll(TICK_SECONDS)
-    if producer.flush(10):
-        raise RuntimeError("the broker didn't take the commit records within 10 s")
+    if producer.flush(60):
+        raise RuntimeError("the broker didn't take the commit records within 60 s")
     return CommitRecords.of_rows(rows)
 
 

@@ -12,6 +12,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+MAKE = "-XX:ArchiveClassesAtExit="
+"""The JVM option, with a path behind it, that makes one. It takes seconds, so only a broker gets it."""
+
 _QUIETLY = "-Xlog:disable"  # else the JVM warns into the broker's log that it can't use an archive
 
 
@@ -41,6 +44,6 @@ def _make(archive: Path, run_a_broker: Callable[[list[str]], None]) -> None:
     """It appears complete or not at all. A JVM that makes none leaves an empty one, so that it isn't asked again."""
     with tempfile.TemporaryDirectory(prefix=".archiving-", dir=archive.parent) as folder:
         made = Path(folder, archive.name)
-        run_a_broker([f"-XX:ArchiveClassesAtExit={made}", _QUIETLY])
+        run_a_broker([f"{MAKE}{made}", _QUIETLY])
         made.touch()
         made.rename(archive)

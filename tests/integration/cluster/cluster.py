@@ -35,7 +35,7 @@ from tests.integration.cluster.jars import fetch, java, what_to_install
 from tests.integration.cluster.settings import CONTROLLER, PLAINTEXT, Node, server_properties
 
 PORT_ATTEMPTS = 5
-FORMAT_TIMEOUT_SECONDS = 60.0
+FORMAT_TIMEOUT_SECONDS = 300.0
 LONG_LIVED = "-XX:TieredStopAtLevel=4"
 """The JVM option for a broker that is measured or runs for long. From the slow compiler a short test gains nothing."""
 
@@ -65,7 +65,7 @@ class KafkaCluster(Kafka):
         heap_mb: int = 400,
         jvm_options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
-        start_timeout: float = 60.0,
+        start_timeout: float = 180.0,
         shares_classes: bool = True,
     ) -> None:
         super().__init__("")
@@ -201,8 +201,9 @@ class KafkaCluster(Kafka):
         )
         jvm = [str(java()), *self._jvm_options, f"-Djava.io.tmpdir={temporary}"]
         jvm += ["-cp", f"{jars}/*"]
+        tool = [option for option in jvm if not option.startswith(class_archive.MAKE)]
         formatting = subprocess.run(
-            [*jvm, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(properties)],
+            [*tool, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(properties)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

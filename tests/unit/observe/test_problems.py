@@ -147,6 +147,7 @@ def test_a_dead_source_is_the_only_problem() -> None:
     (problem,) = problems_of(verdict(0, 500), snapshot=Snapshot(0.0, (), source_error="it died"))
     assert problem.kind is KIND.SOURCE_DIED
     assert str(problem) == "it died. The follower ends with it; once the cause is mended, start it again"
+    assert str(replace(problem, message="was it deleted?")).startswith("was it deleted? The follower ends with it; ")
 
 
 def test_a_replay_that_lasts_is_told_and_blames_nobody() -> None:
