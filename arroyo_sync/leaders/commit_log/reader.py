@@ -47,7 +47,7 @@ from arroyo_sync.kafka.errors import (
 )
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder, bytes_of
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
-from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, LogSpans, TopicIdentity, list_partitions
+from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, LogSpans, TopicIdentity, cached_lag, list_partitions
 from arroyo_sync.leaders.commit_log.replay import ReplayLog
 from arroyo_sync.leaders.commit_report import CommitReport
 
@@ -207,19 +207,9 @@ class CommitLogReader:
         now = self._clock()
         if now >= self._lag_at:
             self._lag_at = now + LAG_SECONDS
-            self.lag = self._measure_lag(consumer)
+            self.lag = cached_lag(consumer, self._topic, self._partitions.positions)
         if now >= self._refresh_at or (identity.take_missing() and self._missing_since is None):
             self._refresh_metadata(consumer, identity)
-
-    def _measure_lag(self, consumer: Consumer) -> int | None:
-        """Never blocks: the client knows the ends from what it fetched."""
-        lag = 0
-        for partition, position in self._partitions.positions.items():
-            ends = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
-            if ends is None or ends[1] < 0:
-                return None
-            lag += max(0, ends[1] - position)
-        return lag
 
     # Finding partitions.
 
