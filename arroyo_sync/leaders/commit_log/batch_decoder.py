@@ -296,3 +296,8 @@ def _headers(message: Message) -> Headers | None:
         return None
     pairs = headers.items() if isinstance(headers, dict) else headers
     return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
+
+
+def bytes_of(message: Message) -> int:
+    """How many bytes its key and value have."""
+    return len(message.key() or b"") + len(message.value() or b"")

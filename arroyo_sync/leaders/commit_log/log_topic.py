@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.asker import Asker, PartitionRange
@@ -50,6 +50,18 @@ def list_partitions(consumer: Consumer, topic: str, timeout: float) -> list[int]
             return []
         raise KafkaException(metadata.error)
     return sorted(metadata.partitions)
+
+
+def cached_lag(consumer: Consumer, topic: str, positions: Mapping[int, int]) -> int | None:
+    """How many offsets are still to be read; ``None``: unknown. It never blocks: the client knows the ends from what it
+    fetched."""
+    lag = 0
+    for partition, position in positions.items():
+        ends = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+        if ends is None or ends[1] < 0:
+            return None
+        lag += max(0, ends[1] - position)
+    return lag
 
 
 class LogSpans:

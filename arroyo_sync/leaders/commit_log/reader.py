@@ -45,9 +45,16 @@ from arroyo_sync.kafka.errors import (
     log_no_answer,
     no_broker_answered,
 )
-from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder, bytes_of
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
-from arroyo_sync.leaders.commit_log.log_topic import WAIT_ADVICE, BrokerDoubts, LogSpans, TopicIdentity, list_partitions
+from arroyo_sync.leaders.commit_log.log_topic import (
+    WAIT_ADVICE,
+    BrokerDoubts,
+    LogSpans,
+    TopicIdentity,
+    cached_lag,
+    list_partitions,
+)
 from arroyo_sync.leaders.commit_log.replay import ReplayLog
 from arroyo_sync.leaders.commit_report import CommitReport
 
@@ -203,19 +210,9 @@ class CommitLogReader:
         now = self._clock()
         if now >= self._lag_at:
             self._lag_at = now + LAG_SECONDS
-            self.lag = self._measure_lag(consumer)
+            self.lag = cached_lag(consumer, self._topic, self._partitions.positions)
         if now >= self._refresh_at or (identity.take_missing() and self._missing_since is None):
             self._refresh_metadata(consumer, identity)
-
-    def _measure_lag(self, consumer: Consumer) -> int | None:
-        """Never blocks: the client knows the ends from what it fetched."""
-        lag = 0
-        for partition, position in self._partitions.positions.items():
-            ends = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
-            if ends is None or ends[1] < 0:
-                return None
-            lag += max(0, ends[1] - position)
-        return lag
 
     # Finding partitions.
 
@@ -324,7 +321,7 @@ class CommitLogReader:
 
     def _process(self, consumer: Consumer, identity: TopicIdentity, batch: list[Message]) -> None:
         sample = batch[::SAMPLED]
-        self._record_bytes = 1 + sum(map(_bytes_of, sample)) // len(sample)
+        self._record_bytes = 1 + sum(map(bytes_of, sample)) // len(sample)
         events: list[Message] = []
         for partition, run in groupby(batch, Message.partition):
             decoded = self._decoder.decode(list(run))
@@ -369,7 +366,7 @@ class CommitLogReader:
 
     def _batch_size(self, first: Message) -> int:
         """How many records may be taken with this one."""
-        return max(1, min(BATCH, BATCH_BYTES // max(self._record_bytes, _bytes_of(first))))
+        return max(1, min(BATCH, BATCH_BYTES // max(self._record_bytes, bytes_of(first))))
 
     def _follow_wanted(self) -> None:
         """Drop what was kept of other data topics."""
@@ -384,8 +381,6 @@ class CommitLogReader:
         if is_incomplete:
             self._must_read_all.set()
 
-    # Opening the gate.
-
     def _open_or_log_progress(self) -> None:
         if self._partitions.is_replayed:
             self._is_open = True
@@ -394,7 +389,3 @@ class CommitLogReader:
             self._replay_log.log_end(self._decoder.read, self._partitions.progress())
         else:
             self._replay_log.log_progress(self._decoder.read, self._partitions.progress(), self.missing)
-
-
-def _bytes_of(message: Message) -> int:
-    return len(message.key() or b"") + len(message.value() or b"")
