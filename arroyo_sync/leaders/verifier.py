@@ -45,6 +45,9 @@ REFRESH_SECONDS = 30.0
 REFRESHED_AT_ONCE = 100
 """Of the assigned partitions, each `INTERVAL_SECONDS`, or more where they wouldn't all have had their turn in time."""
 QUERY_TIMEOUT_SECONDS = 1.0
+SUSPICION_PATIENCE_SECONDS = 15.0
+"""From when on a suspicion is told of: a heartbeat and a half of a leader. One that is well has reported again by then,
+or its commit has arrived, and that is no news."""
 
 NO_TOPIC_IDS = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.TOPIC_AUTHORIZATION_FAILED})
 """Errors that say that the id can't be asked for: the brokers are too old, or don't permit it."""
@@ -104,6 +107,8 @@ class Verifier:
         """Of `run`'s thread: each topic's id as it was first told."""
         self._committed_at: dict[str, float] = {}
         """Of `run`'s thread: when the groups with a suspect report were asked what they have committed."""
+        self._suspect_since: dict[tuple[PartitionKey, str], float] = {}
+        """Of `run`'s thread: since when each suspect report has been one."""
         self._condition = threading.Condition()
         # Guarded by the condition.
         self._is_woken = False
@@ -182,6 +187,11 @@ class Verifier:
         self._apply_answers()
         suspects = self._offsets.suspects()
         self._committed_at = {group: at for group, at in self._committed_at.items() if group in suspects}
+        self._suspect_since = {
+            (key, group): self._suspect_since.get((key, group), now)
+            for group, offsets in suspects.items()
+            for key in offsets
+        }
         for group, offsets in suspects.items():
             if now >= self._committed_at.get(group, float("-inf")) + INTERVAL_SECONDS:
                 self._committed_at[group] = now
@@ -253,7 +263,9 @@ class Verifier:
                 group, {key: None if isinstance(each, KafkaError) else each for key, each in answers.items()}, question
             )
             still_suspect = self._offsets.suspects().get(group, {})
-            self._log_suspects(group, {key: still_suspect[key] for key in answers if key in still_suspect})
+            long_ago = self._clock() - SUSPICION_PATIENCE_SECONDS
+            long_suspect = (key for key in answers if self._suspect_since.get((key, group), long_ago + 1) <= long_ago)
+            self._log_suspects(group, {key: still_suspect[key] for key in long_suspect if key in still_suspect})
 
         self._brokers.ask_committed(group, list(offsets), QUERY_TIMEOUT_SECONDS, self._later(apply))
 

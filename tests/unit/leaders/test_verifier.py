@@ -15,7 +15,14 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManag
 from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.verifier import INTERVAL_SECONDS, REFRESH_SECONDS, REFRESHED_AT_ONCE, OnLogEnds, Verifier
+from arroyo_sync.leaders.verifier import (
+    INTERVAL_SECONDS,
+    REFRESH_SECONDS,
+    REFRESHED_AT_ONCE,
+    SUSPICION_PATIENCE_SECONDS,
+    OnLogEnds,
+    Verifier,
+)
 from tests.support.fakes import Clock
 
 FIRST, SECOND = ("events", 0), ("events", 1)
@@ -326,7 +333,7 @@ def test_a_topic_whose_id_cannot_be_asked_is_followed_without(code: int) -> None
 
 
 def test_a_suspect_report_is_told_and_lifted_by_the_groups_own_commit(caplog: pytest.LogCaptureFixture) -> None:
-    """Which is asked for once a second, while the suspicion stands and no longer."""
+    """Which is asked for once a second, while the suspicion stands and no longer. What a heartbeat heals isn't told."""
     fixture = Fixture()
     fixture.brokers.log_ends = {0: 10}
     fixture.brokers.ranges = {FIRST: PartitionRange(0, 900, first_timestamp_ms=5_000)}
@@ -339,6 +346,9 @@ def test_a_suspect_report_is_told_and_lifted_by_the_groups_own_commit(caplog: py
             fixture.brokers.committed["g", FIRST] = committed
         fixture.verifier.ask()
         assert fixture.remote() is None
+    assert caplog.messages == []
+    fixture.clock.now += SUSPICION_PATIENCE_SECONDS
+    fixture.verifier.ask()
     (line,) = caplog.records
     assert line.getMessage().startswith(
         "events[0]: group 'g' published offset 423 before the first message that is there was written"

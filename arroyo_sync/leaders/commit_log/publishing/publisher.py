@@ -71,6 +71,8 @@ logger = logging.getLogger(__name__)
 
 COMMIT_RETRY_SECONDS = 1.0
 """How often the start of an assignment is committed while that fails."""
+START_PATIENCE_SECONDS = 5.0
+"""For how long that fails before it is told of."""
 
 ReceivedTimestamps = Callable[[Message[Any]], Iterable[float]]
 
@@ -216,6 +218,7 @@ class PublishStep(CommitOffsets):
         self._starts = dict(starts)
         """Offsets that are still to be committed."""
         self._starts_due_at = -math.inf
+        self._unable_since: float | None = None
         self._only_starts = True
         """Whether nothing but `starts` was passed to ``commit`` while they are still to be committed."""
         self._writer.begin()
@@ -298,12 +301,17 @@ class PublishStep(CommitOffsets):
             self._starts_due_at = now + COMMIT_RETRY_SECONDS
             self._log_unable_to_start(error)
             return
+        self._unable_since = None
         starts, self._starts = self._starts, {}
         for partition, offset in starts.items():
             self._publish(self._writer.add(partition), offset)
 
     def _log_unable_to_start(self, error: Exception) -> None:
-        if self._publisher._throttle.should_log("start"):
+        now = self._publisher._clock()
+        self._unable_since = now if self._unable_since is None else self._unable_since
+        # While its group forms, a member that is well may not commit.
+        is_long = now - self._unable_since >= START_PATIENCE_SECONDS
+        if is_long and self._publisher._throttle.should_log("start"):
             logger.warning(
                 "Group %s can't commit where it starts, it is tried again while it has the partitions: %s: %s",
                 self._publisher._group,
