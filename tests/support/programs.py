@@ -22,7 +22,7 @@ PAGES = (
     EXAMPLES / "README.md",
 )
 """What a user reads."""
-SECONDS = 60.0
+SECONDS = 180.0
 
 
 def anchors_of(text: str) -> set[str]:
