@@ -90,10 +90,8 @@ class Drain:
             # To the end of the queue before its turn: the next one is next, whatever ends this one's turn.
             del buffers.released[buffer]
             buffers.released[buffer] = None
-            held, cell = buffer.held, buffer.cell
             for _ in range(turn):
-                remote = cell.remote  # written anew by the source's thread at any time
-                if not held or remote is None or held[0].offset >= remote:
+                if not buffer.is_released:
                     buffers.released.pop(buffer, None)
                     break
                 is_taken = self._forward(buffer)

@@ -170,15 +170,13 @@ class PartitionBuffer:
 
     def append(self, offset: int, message: Message[Any], now: float) -> None:
         """Hold a message behind all others."""
-        # On the hot path of a follower that tails: `message.payload`, `is_at_limit` and the constructor of a NamedTuple
-        # would each be a call more.
+        # `message.payload` and the constructor of a NamedTuple would each be a call more, for every message that is held.
         size_bytes = payload_bytes(message.value.payload) + MESSAGE_OVERHEAD_BYTES
-        held, limits = self.held, self.limits
-        held.append(_new_tuple(BufferedMessage, (offset, size_bytes, now, message)))
+        self.held.append(_new_tuple(BufferedMessage, (offset, size_bytes, now, message)))
         self.held_bytes += size_bytes
         self.pass_through_below = 0
         self.carried = None  # it would have come before this one
-        if len(held) >= limits.messages or self.held_bytes >= limits.bytes:
+        if self.is_at_limit:
             self.is_full = True
 
     def remove(self, index: int) -> None:
