@@ -170,7 +170,7 @@ class PartitionBuffer:
 
     def append(self, offset: int, message: Message[Any], now: float) -> None:
         """Hold a message behind all others."""
-        # `message.payload` and the constructor of a NamedTuple would each be a call more, for every message that is held.
+        # `message.payload` and the constructor of a NamedTuple would each be one call more for every held message.
         size_bytes = payload_bytes(message.value.payload) + MESSAGE_OVERHEAD_BYTES
         self.held.append(_new_tuple(BufferedMessage, (offset, size_bytes, now, message)))
         self.held_bytes += size_bytes
