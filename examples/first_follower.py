@@ -16,7 +16,7 @@ from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies import CommitOffsets, ProcessingStrategy, ProcessingStrategyFactory, RunTask
 from arroyo.types import Commit, Message, Partition, Topic
 
-from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory, tune_interpreter
+from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory
 
 KAFKA = {"bootstrap.servers": os.environ.get("KAFKA", "localhost:9092")}  # and any other settings of librdkafka
 
@@ -34,8 +34,6 @@ class ForwarderFactory(ProcessingStrategyFactory[KafkaPayload]):
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO)
-    tune_interpreter()  # the thread that reads the commit log gets its turn sooner
-
     commit_log = CommitLogConsumer(KAFKA, topic=Topic("snuba-commit-log"), groups={"snuba-consumers"})
     factory = SynchronizedStrategyFactory(ForwarderFactory(), commit_log)  # the outermost of your factories
     consumer = factory.consumer({**KAFKA, "group.id": "post-process-forwarder", "auto.offset.reset": "earliest"})

@@ -26,7 +26,7 @@ from arroyo.types import Topic
 from post_process_forwarder import ForwarderFactory
 from runner import print_event
 
-from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory, tune_interpreter
+from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory
 
 
 def make_processor(topic: str, leader_group: str, options: argparse.Namespace) -> StreamProcessor[KafkaPayload]:
@@ -65,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--consumer-group", required=True, help="the topic's name is added to it")
     parser.add_argument("--synchronize-commit-log-topic", required=True, metavar="TOPIC")
     options = parser.parse_args(arguments)
-    tune_interpreter()
     processors = [make_processor(topic, group, options) for topic, group in options.follow]
 
     def shut_down(signum: int, frame: object) -> None:
