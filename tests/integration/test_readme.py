@@ -166,7 +166,7 @@ def test_the_status_command_tells_how_the_follower_stands(topics: Kafka) -> None
         [Path(sys.executable).with_name(program), *arguments], capture_output=True, text=True, timeout=120
     )
     assert "post-process-forwarder" in result.stdout
-    assert result.returncode in (0, 1), result.stderr
+    assert result.returncode in (0, 1), result.stdout + result.stderr
 
 
 def test_the_metrics_table_is_the_codes() -> None:

@@ -20,11 +20,11 @@ KEY = (TOPIC, 0)
 
 
 def grow(kafka: KafkaCluster, count: int) -> None:
-    """Each message acknowledged by the leader alone."""
+    """Each message is on all replicas that are in sync."""
     producer = Producer(
         {
             "bootstrap.servers": kafka.bootstrap_servers,
-            "acks": 1,
+            "acks": "all",
             "linger.ms": 0,
             "reconnect.backoff.max.ms": 200,
             "topic.metadata.refresh.interval.ms": 500,

@@ -116,8 +116,21 @@ class Remote:
         """As the gate does; and in place of the brokers it is answered that the partition reaches so far."""
         key = (topic, partition)
         source.assign({key: 0}, None)
-        answers = {key: PartitionRange(0, reach)}
-        source._offsets.apply_answers(answers, source._offsets.begin_question(answers), {})
+        self._answer(source, {key: PartitionRange(0, reach)})
+
+    def _answer(self, source: OffsetSource, answers: Mapping[PartitionKey, PartitionRange]) -> None:
+        """Now, and whenever the brokers are asked anew since the commit log may be another one."""
+        offsets, ask_anew = source._offsets, source._offsets.ask_anew
+
+        def answer() -> None:
+            offsets.apply_answers(answers, offsets.begin_question(answers), {})
+
+        def answer_anew() -> None:
+            ask_anew()
+            answer()
+
+        offsets.ask_anew = answer_anew  # type: ignore[method-assign]
+        answer()
 
     def receive(self, topic: str, partition: int, next_offset: int, source: OffsetSource) -> None:
         """As the gate does for a message."""
