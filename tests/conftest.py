@@ -32,14 +32,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real Kafka, so that ``-m "not kafka"`` runs the rest, and what one worker has to run."""
+    """Mark what needs a real Kafka, so that ``-m "not kafka"`` runs the rest."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if {"kafka", "kafka_cluster", "java_and_maven"} & fixtures:
             item.add_marker(pytest.mark.kafka)
-        shares_nothing = "kafka_cluster" in fixtures and "kafka" not in fixtures
-        if (item.get_closest_marker("kafka") and not shares_nothing) or item.get_closest_marker("packages"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,9 +158,13 @@ def test_a_processor_in_asyncio_ends_with_its_task(run: Callable[[str], subproce
 
 
 def test_the_status_command_tells_how_the_follower_stands(topics: Kafka) -> None:
-    """The command as it stands there, of this environment, on the tests' broker."""
+    """The command as it stands there, of this environment, on the tests' broker, for a group that has published."""
     if not topics.committed_offsets("post-process-forwarder", "events"):  # the follower above may have run before
         topics.commit_offsets("post-process-forwarder", "events", {0: 0})
+    producer = Producer({"bootstrap.servers": topics.bootstrap_servers})
+    key, value = encode(CommitRecord("events", 0, "snuba-consumers", topics.watermarks("events")[0][1], time.time()))
+    producer.produce("snuba-commit-log", value, key)
+    producer.flush(30)
     [command] = [command for command in blocks("sh") if command.startswith("arroyo-sync status")]
     program, *arguments = command.replace("localhost:9092", topics.bootstrap_servers).split()
     result = subprocess.run(
