@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 
 from arroyo_sync.leaders import verifier
 from tests.integration.cluster.broker import Broker
@@ -56,11 +57,12 @@ class Replicas:
         return self._broker(other)
 
     def wait_for(self, leader: Broker, in_sync: set[int]) -> None:
-        wait_until(
-            lambda: self._partition()[:2] == (leader.node_id, in_sync),
-            TIMEOUT_SECONDS,
-            lambda: f"broker {leader.node_id} to lead, {in_sync} in sync: {self._partition()}",
-        )
+        def is_so() -> bool:
+            with suppress(KafkaException):  # asked of the broker that was just killed
+                return self._partition()[:2] == (leader.node_id, in_sync)
+            return False
+
+        wait_until(is_so, TIMEOUT_SECONDS, f"broker {leader.node_id} to lead, {in_sync} in sync")
 
     def _broker(self, node_id: int) -> Broker:
         return next(each for each in self._kafka.brokers if each.node_id == node_id)

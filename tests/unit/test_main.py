@@ -15,6 +15,7 @@ PROGRAM = """\
 import os, signal, sys
 
 wanted = sys.argv.pop(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore it
 
 class InterruptedAt:
     def find_spec(self, name, path=None, target=None):

@@ -22,7 +22,7 @@ import sys
 import stored_first
 
 stored_first.gated = stored_first.plain
-sys.exit(stored_first.main(["--seconds", "2"]))
+sys.exit(stored_first.main(["--seconds", "4"]))
 """
 
 
@@ -33,7 +33,7 @@ def counts(text: str) -> dict[str, tuple[int, int]]:
 
 def test_the_gated_follower_never_misses_a_row(tmp_path: Path) -> None:
     """And the one without a gate does, so the database is really slower than Kafka."""
-    with Program(tmp_path, str(EXAMPLES / "stored_first.py"), "--seconds", "2") as program:
+    with Program(tmp_path, str(EXAMPLES / "stored_first.py"), "--seconds", "4") as program:
         assert program.exit_status() == 0, program.text
         events, misses = counts(program.text)["with the gate"]
         assert f"{events} events were produced." in program.text
@@ -54,7 +54,7 @@ def address() -> Iterator[str]:
 
 def test_the_gated_follower_never_misses_a_row_of_postgresql(tmp_path: Path, address: str) -> None:
     """Neither in a database that is a server; and the table is dropped at the end."""
-    arguments = (str(EXAMPLES / "stored_first.py"), "--seconds", "2", "--postgresql")
+    arguments = (str(EXAMPLES / "stored_first.py"), "--seconds", "4", "--postgresql")
     with Program(tmp_path, *arguments, address) as program:
         assert program.exit_status() == 0, program.text
         events, misses = counts(program.text)["with the gate"]
