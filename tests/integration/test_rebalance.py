@@ -74,7 +74,7 @@ def test_no_loss_when_a_member_joins_and_leaves_while_messages_are_held(
         wait_until(lambda: len(first.assigned) == PARTITIONS, 60, "the first has all partitions again")
         first.release(range(PARTITIONS), PER_PARTITION)
         wait_until(
-            lambda: {(p, PER_PARTITION - 1) for p in range(PARTITIONS)} <= set(first.received), 30, "the last of each"
+            lambda: {(p, PER_PARTITION - 1) for p in range(PARTITIONS)} <= set(first.received), 60, "the last of each"
         )
     finally:
         first.stop()
