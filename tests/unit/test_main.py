@@ -55,7 +55,5 @@ def test_an_interrupt_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
 
 def test_an_interrupt_at_the_very_end_is_no_traceback_either(tmp_path: Path) -> None:
     """When the command has returned, and Python ends."""
-    after = (
-        "import atexit; atexit.register(lambda: [os.kill(os.getpid(), signal.SIGINT)])"  # Python handles it in Python
-    )
+    after = "import atexit; atexit.register(lambda: [os.kill(os.getpid(), signal.SIGINT)])"
     assert run(tmp_path, "nothing", "--version", after=after) == (130, "")
