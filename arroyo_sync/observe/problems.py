@@ -19,7 +19,7 @@ from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
-from arroyo_sync.observe.verdict import groups_without_report
+from arroyo_sync.observe.verdict import REJECTED_ADVICE, groups_without_report
 from arroyo_sync.observe.waits import Limits
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,6 @@ WHAT_TO_DO = {
     WaitsFor.FOLLOWER: "Look at the follower's own steps behind the gate: one of them is slow, rejects, or hangs",
 }
 NEVER_REPORTED_ADVICE = "Is the group's name right, and does it publish? Once it does, this follower goes on by itself"
-REJECTED_ADVICE = "Was the topic deleted and created again? Then restart the leader, or reset its group's offsets"
 REPLAY_ADVICE = "If that number doesn't fall, look at the brokers of the commit log"
 DIED_ADVICE = "The follower ends with it; once the cause is mended, start it again"
 

@@ -52,6 +52,8 @@ from arroyo_sync.observe.waits import Limits, Wait, Waits, next_wait
 TRANSACTION_MARKER_MESSAGES = 1
 """A transaction ends with a marker, which has an offset and is no message."""
 
+REJECTED_ADVICE = "Was the topic deleted and created again? Then restart the leader, or reset its group's offsets"
+
 IDLE_SECONDS = 5.0
 """Arroyo polls at least once a second; a consumer that got nothing so lately is alive and has nothing to give."""
 
@@ -280,8 +282,7 @@ def _rejected(leader: LeaderSnapshot, partition: PartitionSnapshot) -> str:
     end = "" if leader.rejected_because else f": it ends at {partition.high_watermark}"
     return (
         f"group {leader.group!r} has published {leader.published_offset}, which is "
-        f"{leader.rejected_because or 'past the end'}{end}. Was the topic deleted and created again? Then restart the "
-        "leader, or reset its group's offsets"
+        f"{leader.rejected_because or 'past the end'}{end}. {REJECTED_ADVICE}"
     )
 
 

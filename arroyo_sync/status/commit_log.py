@@ -164,9 +164,7 @@ class LogScan:
         for found in self._consumer.offsets_for_times(places, timeout=self._timeout):
             if found.error is not None:
                 raise KafkaException(found.error)
-            end = spans[found.partition].end
-            # -1: no record is that late. What arrived since the span was asked for lies past its end.
-            later[found.partition] = OffsetRange(end if found.offset < 0 else min(found.offset, end), end)
+            later[found.partition] = spans[found.partition].later(None if found.offset < 0 else found.offset)
         return later
 
     def _on_error(self, error: KafkaError) -> None:

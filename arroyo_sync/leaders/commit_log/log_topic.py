@@ -36,6 +36,13 @@ class OffsetRange(NamedTuple):
     start: int
     end: int
 
+    def later(self, found: int | None) -> OffsetRange:
+        """Without what lies before an offset that was looked up by time.
+
+        :param found: ``None``: nothing is that late. What arrived since lies past the end, so the end will do.
+        """
+        return OffsetRange(self.end if found is None else min(found, self.end), self.end)
+
 
 def list_partitions(consumer: Consumer, topic: str, timeout: float) -> list[int]:
     """The topic's partitions. Empty: there is no such topic.
@@ -142,18 +149,13 @@ class LogSpans:
 
             def take_found(found: Mapping[PartitionKey, FoundOffset | KafkaError]) -> None:
                 for key, each in found.items():
-                    hear(key, each if isinstance(each, KafkaError) else _since(spans[key], each))
+                    hear(key, each if isinstance(each, KafkaError) else spans[key].later(each.offset))
 
             # After the end: what arrives in between lies past it, and is read.
             self._asker.ask_offsets_for_time(list(spans), since_ms, timeout, take_found)
 
         if keys:
             self._asker.ask_ranges(keys, timeout, take_ranges, with_first_messages=False)
-
-
-def _since(span: OffsetRange, found: FoundOffset) -> OffsetRange:
-    """A span without any record that is late enough begins at its end."""
-    return OffsetRange(span.end if found.offset is None else min(found.offset, span.end), span.end)
 
 
 class TopicIdentity:
