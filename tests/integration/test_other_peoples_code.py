@@ -19,6 +19,7 @@ from tests.integration.cluster.followers import produce_numbered
 from tests.integration.cluster.reading import CommitLog
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
+from tests.support.passing_step import PassingStep
 
 SECONDS = 60.0
 COUNT = 20
@@ -82,26 +83,11 @@ def test_a_callback_and_a_log_handler_may_ask_for_a_snapshot(kafka: Kafka, topic
     assert len(snapshots) >= 4
 
 
-class MakesValues(ProcessingStrategy[KafkaPayload]):
+class MakesValues(PassingStep):
     """Hands each message on as what most of Arroyo's steps make of it: a value that has lost its one offset."""
 
-    def __init__(self, next_step: ProcessingStrategy[KafkaPayload]) -> None:
-        self._next_step = next_step
-
     def submit(self, message: Message[KafkaPayload]) -> None:
-        self._next_step.submit(Message(Value(message.payload, message.committable, message.timestamp)))
-
-    def poll(self) -> None:
-        self._next_step.poll()
-
-    def close(self) -> None:
-        self._next_step.close()
-
-    def terminate(self) -> None:
-        self._next_step.terminate()
-
-    def join(self, timeout: float | None = None) -> None:
-        self._next_step.join(timeout)
+        super().submit(Message(Value(message.payload, message.committable, message.timestamp)))
 
 
 class Wrapper(ProcessingStrategyFactory[KafkaPayload]):

@@ -19,6 +19,7 @@ from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from tests.support.fakes import EVENTS, At, ScriptedConsumer, ScriptedStep, at
 from tests.support.harness import TIMEOUT_SECONDS, NotedSource
+from tests.support.passing_step import PassingStep
 
 BuildStrategy = Callable[[Commit], ProcessingStrategy[KafkaPayload]]
 
@@ -49,12 +50,12 @@ class _Factory(ProcessingStrategyFactory[KafkaPayload]):
         self.shutdowns += 1
 
 
-class PromiseCheck(ProcessingStrategy[KafkaPayload]):
+class PromiseCheck(PassingStep):
     """The first step behind the gate: notes what comes, and checks safety and order as it comes."""
 
     def __init__(self, pipeline: Pipeline, next_step: ProcessingStrategy[KafkaPayload]) -> None:
+        super().__init__(next_step)
         self._pipeline = pipeline
-        self._next_step = next_step
         self._last: dict[int, int] = {}
 
     def forget_order(self, index: int) -> None:
@@ -68,24 +69,12 @@ class PromiseCheck(ProcessingStrategy[KafkaPayload]):
         assert offset < remote, f"not safe: {index}:{offset} at a remote offset of {remote}"
         self._pipeline.released.append((index, offset))  # before the step takes it, since it may commit it at once
         try:
-            self._next_step.submit(message)
+            super().submit(message)
         except Exception:
             self._pipeline.released.pop()
             raise
         assert offset > self._last.get(index, -1), f"out of order: {index}:{offset} after {self._last[index]}"
         self._last[index] = offset
-
-    def poll(self) -> None:
-        self._next_step.poll()
-
-    def close(self) -> None:
-        self._next_step.close()
-
-    def terminate(self) -> None:
-        self._next_step.terminate()
-
-    def join(self, timeout: float | None = None) -> None:
-        self._next_step.join(timeout)
 
 
 class Pipeline:

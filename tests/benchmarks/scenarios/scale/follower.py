@@ -31,6 +31,7 @@ from arroyo_sync.observe.metrics_reporter import MetricsReporter
 from arroyo_sync.observe.monitor import Monitor
 from tests.benchmarks.contenders.child import emit, usage
 from tests.benchmarks.scenarios.scale.source import BookkeepingSource
+from tests.support.passing_step import PassingStep
 
 TOPIC = Topic("events")
 GROUP = "leaders"
@@ -112,28 +113,16 @@ class FakeConsumer(Consumer[KafkaPayload]):
         return "fake"
 
 
-class Released(ProcessingStrategy[Any]):
+class Released(PassingStep):
     """Counts, and knows when the first message came."""
 
     def __init__(self, counts: Counts, next_step: ProcessingStrategy[Any]) -> None:
+        super().__init__(next_step)
         self._counts = counts
-        self._next_step = next_step
 
     def submit(self, message: Message[Any]) -> None:
         self._counts.add()
         self._next_step.submit(message)
-
-    def poll(self) -> None:
-        self._next_step.poll()
-
-    def close(self) -> None:
-        self._next_step.close()
-
-    def terminate(self) -> None:
-        self._next_step.terminate()
-
-    def join(self, timeout: float | None = None) -> None:
-        self._next_step.join(timeout)
 
 
 class Counts(ProcessingStrategyFactory[Any]):
