@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "examples
 import leader
 import runner
 
-from tests.chaos import followers, handlers, producer, rubbish
+from tests.chaos import bare, followers, handlers, producer, rubbish
 from tests.chaos.ingredients import SNUBA
 from tests.chaos.snuba_leader import SnubaPublisher
 from tests.support import sabotage
@@ -67,6 +67,7 @@ def _end_with(parent: int) -> None:
 
 
 ROLES = {"producer": producer.run, "rubbish": rubbish.run}
+PIPELINES = {"leader": run_leader, "follower": run_follower, "bare": bare.run}
 
 
 def main(role: str, settings: Mapping[str, Any]) -> int:
@@ -74,7 +75,7 @@ def main(role: str, settings: Mapping[str, Any]) -> int:
     handlers.journal.write("begin", settings.get("group", ""), role)
     if role in ROLES:
         return ROLES[role](settings, handlers.journal)
-    return run_follower(settings) if role == "follower" else run_leader(settings)
+    return PIPELINES[role](settings)
 
 
 if __name__ == "__main__":
