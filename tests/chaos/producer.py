@@ -129,8 +129,8 @@ class _Numbered:
     def _note(self, partition: int, offset: int | None, said: tuple[object, ...]) -> None:
         """The message is there, for those who read committed ones, too.
 
-        Without an offset it was sent twice, since the first acknowledgement got lost: where it is can't be told, so nobody
-        will miss it.
+        Without an offset it was sent twice, since the first acknowledgement got lost: where it is can't be told, so
+        nobody will miss it.
         """
         if self._is_journalled and offset is not None:
             self._journal.write("acked", self._epoch, partition, offset, *said)
