@@ -147,11 +147,13 @@ class _MembersOf:
 def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     with LogScan(settings, options.commit_log, options.timeout) as scan:
         found = groups_of(scan.read_to_end())
+    missing = scan.missing
     if options.json:
-        return _lines(json.dumps(each.to_json()) for each in found)
+        _lines(json.dumps(each.to_json()) for each in found)
+        return _tell_missing(options.commit_log, missing, settings)
     now = time.time()
     summary, _ = _tables()
-    lines = [f"No group reports on {options.commit_log}."] if not found else []
+    lines = [] if found or missing else [f"No group reports on {options.commit_log}."]
     for each in found:
         rate = "" if each.records_a_second is None else f", {each.records_a_second:.2g} a second"
         newest = (
@@ -159,7 +161,8 @@ def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
         )
         lines.append(f"{summary.shown_name(each.group)}  {summary.shown_name(each.topic)}  partitions ")
         lines[-1] += f"{summary.ranges(each.partitions)}  {each.records} records{rate}, newest {newest}"
-    return _lines(lines)
+    _lines(lines)
+    return _tell_missing(options.commit_log, missing, settings)
 
 
 def _tail(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
@@ -170,12 +173,21 @@ def _tail(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
 
     with LogScan(settings, options.commit_log, options.timeout) as scan:
         _lines(line(each) for each in last_of(scan.read_to_end(), wanted, options.records or None))
+        status = _tell_missing(options.commit_log, scan.missing, settings)
         if options.follow:
             with suppress(KeyboardInterrupt):
                 for record in scan.follow():
                     if wanted.takes(record):
                         _write(line(record) + "\n")
-    return 0
+    return status
+
+
+def _tell_missing(commit_log: str, missing: Mapping[int, str], settings: Mapping[str, str]) -> int:
+    """Name the log partitions that what was said lacks. Returns the exit status."""
+    if not missing:
+        return int(ExitStatus.GOING_ON)
+    told = "; ".join(f"{commit_log}[{partition}] ({missing[partition]})" for partition in sorted(missing))
+    return _fail(f"without what is in {told}", settings)
 
 
 def _show_json(seen: Seen, members: Members) -> None:
@@ -253,10 +265,9 @@ def _is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def _lines(lines: Iterable[str]) -> int:
+def _lines(lines: Iterable[str]) -> None:
     for line in lines:
         _write(line + "\n")
-    return int(ExitStatus.GOING_ON)
 
 
 def _write(text: str) -> None:

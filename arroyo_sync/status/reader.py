@@ -188,7 +188,8 @@ class StatusReader:
         if self._query.commit_log is None:
             return {}
         with self._log_scan(self._query.commit_log) as scan:
-            return reported_since(scan.read_to_end(since, MAX_TAIL_RECORDS))
+            found = reported_since(scan.read_to_end(since, MAX_TAIL_RECORDS))
+            return {} if scan.missing else found  # what wasn't read may hold another offset
 
     def _log_scan(self, commit_log: str) -> LogScan:
         return LogScan(self._query.commit_log_settings or self._query.settings, commit_log, self.timeout)
