@@ -44,8 +44,11 @@ _MEMBERSHIP_SETTINGS = {
     "auto.commit.interval.ms",
 }
 
+# Arroyo's builder of consumer settings sets them: the numbers of two clients would take turns in the same gauges.
+_STATISTICS_SETTINGS = {"stats_cb", "statistics.interval.ms"}
+
 # Events that only a client whose `poll` is called can get rid of.
-_EVENT_SETTINGS = {"stats_cb", "statistics.interval.ms", "error_cb", "throttle_cb", "logger", "on_delivery"}
+_EVENT_SETTINGS = _STATISTICS_SETTINGS | {"error_cb", "throttle_cb", "logger", "on_delivery"}
 
 # A consumer's alone: an administrator's client would log a warning for each.
 _CONSUMER_SETTINGS = _MEMBERSHIP_SETTINGS | {
@@ -158,7 +161,7 @@ def reader_settings(configuration: Mapping[str, Any], on_error: Callable[[KafkaE
 
     return {
         **_READER_DEFAULTS,
-        **_own(configuration, _MEMBERSHIP_SETTINGS),
+        **_own(configuration, _MEMBERSHIP_SETTINGS | _STATISTICS_SETTINGS),
         **_apart(configuration),
         # The end of a partition is told even if its last offsets hold no records.
         "enable.partition.eof": True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from arroyo.backends.kafka.configuration import build_kafka_consumer_configuration
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError
@@ -48,6 +49,13 @@ def test_the_reader_is_apart_and_sees_every_end() -> None:
     assert (first["auto.offset.reset"], first["enable.auto.commit"]) == ("error", False)
     assert first["enable.partition.eof"]
     assert (first["sasl.password"], first["fetch.wait.max.ms"]) == ("secret", 7)
+
+
+def test_the_readers_statistics_are_not_told_as_the_followers() -> None:
+    """Arroyo's builder has every consumer report the same gauges, which have no tag that tells two apart."""
+    arroyo = build_kafka_consumer_configuration({}, "followers", bootstrap_servers=["kafka:9092"])
+    assert {"stats_cb", "statistics.interval.ms"} <= arroyo.keys()
+    assert not {"stats_cb", "statistics.interval.ms"} & reader_settings(arroyo, ignore).keys()
 
 
 def test_the_readers_group_is_the_one_that_the_user_may_use() -> None:
