@@ -89,6 +89,7 @@ def test_the_quickstart_keeps_every_promise(tmp_path: Path) -> None:
         assert re.search(r"slow-writer/\d stands still: partitions \d, \d must wait", program.text)
         assert re.search(r"While slow-writer/\d stood still for \d", program.text)
         assert re.search(r"release latency  p50 [\d.]+ ms, p99 [\d.]+ ms", program.text)
+        assert max(map(len, program.text[program.text.rindex("  produced") :].splitlines())) <= 80
         assert "Traceback" not in program.text
 
 
