@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import make_client, query_settings
 
@@ -109,6 +109,8 @@ class GroupCommits:
                     _answer(question, error.args[0])
                 except ConfigurationError as error:
                     _answer(question, KafkaError(KafkaError._INVALID_ARG, str(error)))
+                except BrokersUnreachable as error:
+                    _answer(question, KafkaError(KafkaError._TRANSPORT, str(error)))
         finally:
             if consumer is not None:
                 consumer.close()

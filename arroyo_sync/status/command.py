@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import replace
 from shutil import get_terminal_size
 from types import ModuleType
+from typing import Any
 
 from confluent_kafka import KafkaException
 
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     # What goes wrong is told once, at the end.
     logging.getLogger("arroyo_sync").addHandler(logging.NullHandler())
-    settings: Mapping[str, str] = {}
+    settings: Mapping[str, Any] = {}
     try:
         settings = settings_of(options, os.environ)
         run = {"status": _status, "groups": _groups, "tail": _tail}[options.command]
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_describe(error), settings)
 
 
-def _status(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
+def _status(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     check_names(options)
     query = StatusQuery(
         topic=options.topic,
@@ -143,7 +144,7 @@ class _MembersOf:
         self._asked_at = time.monotonic()
 
 
-def _groups(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
+def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     with LogScan(settings, options.commit_log, options.timeout) as scan:
         found = groups_of(scan.read_to_end())
     missing = scan.missing
@@ -164,7 +165,7 @@ def _groups(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
     return _tell_missing(options.commit_log, missing, settings)
 
 
-def _tail(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
+def _tail(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     wanted = Filter(options.group, options.topic, options.partition)
 
     def line(record: LogRecord) -> str:
@@ -310,11 +311,11 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error} (--debug shows where)"
 
 
-def _redacted(text: str, settings: Mapping[str, str]) -> str:
+def _redacted(text: str, settings: Mapping[str, Any]) -> str:
     return " ".join(without_secrets(text, settings).splitlines())
 
 
-def _fail(reason: str, settings: Mapping[str, str]) -> int:
+def _fail(reason: str, settings: Mapping[str, Any]) -> int:
     with suppress(OSError):  # if nobody can be told, the exit status says it
         print(f"arroyo-sync: {_redacted(reason, settings)}", file=sys.stderr)
     return int(ExitStatus.UNKNOWN)

@@ -42,6 +42,7 @@ from arroyo_sync.kafka.errors import (
     ClientErrors,
     is_fatal,
     is_fatal_for_reading,
+    log_missing_token,
     log_no_answer,
     no_broker_answered,
 )
@@ -149,6 +150,7 @@ class CommitLogReader:
     def on_error(self, error: KafkaError) -> None:
         """Called by librdkafka, within ``poll``. That connections are lost proves nothing: see `BrokerDoubts`."""
         self._errors.add(error)
+        log_missing_token(error)
         if error.code() in TOPIC_IS_GONE:
             self._refresh_at = 0.0
         else:
