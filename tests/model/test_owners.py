@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from tests.model import owners
-from tests.model.world import models
-
-
-@pytest.fixture(autouse=True)
-def _models() -> Iterator[None]:
-    with models(), owners.no_threads():
-        yield
+from tests.model.search import assert_kept
 
 
 @pytest.mark.parametrize("name", owners.PLANS)
@@ -22,11 +16,7 @@ def test_every_sequence_of_two_owners_reports_what_the_group_has_done(
 ) -> None:
     """No report of what isn't done, in whatever order they arrive; and a heartbeat later the owner's offset counts."""
     setup, depth = owners.PLANS[name]
-    search = owners.Explorer(setup)
-    search.explore(depth)
-    record_property("explored", f"{name}: {search}")
-    assert search.violations == []
-    assert search.depth == depth
+    assert_kept(owners.Explorer(setup), depth, name, record_property)
 
 
 def test_a_late_record_of_the_first_owner_counts_until_the_second_ones_next() -> None:

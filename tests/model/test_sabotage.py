@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from tests.model import leaders, owners
 from tests.model.explore import Explorer
 from tests.model.setups import PLANS
-from tests.model.world import models
 from tests.support.sabotage import SABOTAGES, VARIABLE, apply_from_environment, sabotaged
 
 TIMING = frozenset({"forgets to notify"})
@@ -42,12 +40,6 @@ NOTICED = {
     "trusts the mapping": Noticed("Safety", "two owners, the first one's record is late"),
     "forgets a start": Noticed("Progress", "two owners"),
 }
-
-
-@pytest.fixture(autouse=True)
-def _models() -> Iterator[None]:
-    with models(), owners.no_threads():
-        yield
 
 
 def test_all_are_listed() -> None:
