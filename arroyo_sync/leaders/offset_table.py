@@ -109,7 +109,7 @@ class OffsetTable:
                 each.latest.timestamp_ms,
                 each.heard_at_seconds,
                 each.latest.orig_message_ts,
-                each.is_rejected or each.verdict is SUSPECT,
+                each.is_rejected or (each.is_doubted and each.verdict is SUSPECT),
                 each.verdict.reason.value if each.verdict.reason is not None else None,
                 each.latest.topic_id,
             )

@@ -93,6 +93,10 @@ class KnownEnd:
         """
         return log_offset < self.log_ends.get(log_partition, 0)
 
+    def has_unknown_log_end(self, log_partition: int) -> bool:
+        """Whether it isn't known of this partition's records if they are older: all count as older meanwhile."""
+        return self.log_ends.get(log_partition) == LOG_END_UNKNOWN
+
 
 class Verification(Enum):
     """Whether a published offset counts for the gate."""
@@ -155,7 +159,9 @@ def verify(
         return UNANSWERED
     if _is_older(report, known_end, epoch):
         if offset > answer.end:
-            return IMPOSSIBLE  # by the same answer, so it doesn't wait until a new topic has outgrown it
+            # By the same answer, so it doesn't wait until a new topic has outgrown it. Where the commit log's end is
+            # unknown it may be younger than the answer, and waits for the next one.
+            return UNANSWERED if known_end.has_unknown_log_end(report.log_partition) else IMPOSSIBLE
         is_lifted = is_of_this_topic or (committed is not None and committed >= offset)
         if not is_lifted and _is_suspect(report, answer, offset):
             return SUSPECT

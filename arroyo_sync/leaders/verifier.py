@@ -264,9 +264,11 @@ class Verifier:
             )
             still_suspect = self._offsets.suspects().get(group, {})
             long_ago = self._clock() - SUSPICION_PATIENCE_SECONDS
-            for key, answer in answers.items():
-                if key in still_suspect and self._suspect_since.get((key, group), long_ago + 1) <= long_ago:
-                    self._log_suspect(key, group, still_suspect[key], answer)
+            since = {key: self._suspect_since.get((key, group), long_ago + 1) for key in still_suspect}
+            doubted = [key for key in answers if since.get(key, long_ago + 1) <= long_ago]
+            self._offsets.doubt(group, doubted)
+            for key in doubted:
+                self._log_suspect(key, group, still_suspect[key], answers[key])
 
         self._brokers.ask_committed(group, list(offsets), QUERY_TIMEOUT_SECONDS, self._later(apply))
 

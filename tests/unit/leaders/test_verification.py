@@ -102,6 +102,15 @@ CASES = {
     "of a commit-log partition that couldn't be asked": Case(
         SUSPECT, log_offset=10**9, timestamp_ms=FIRST_WRITTEN - 1, log_end=LOG_END_UNKNOWN
     ),
+    "of a commit-log partition that couldn't be asked, beyond the answer": Case(
+        UNANSWERED, offset=901, log_offset=10**9, log_end=LOG_END_UNKNOWN
+    ),
+    "of a commit-log partition that couldn't be asked, beyond the answer, with the topic's own id": Case(
+        UNANSWERED, offset=901, log_end=LOG_END_UNKNOWN, report_id="one", topic_id=SAME, received=950
+    ),
+    "of a commit-log partition that couldn't be asked, with another topic's id": Case(
+        OF_EARLIER_TOPIC, log_end=LOG_END_UNKNOWN, report_id="one", topic_id=OTHER
+    ),
     "suspect, and the group has committed as far": Case(VERIFIED, timestamp_ms=FIRST_WRITTEN - 1, committed=423),
     "suspect, and the group has committed less": Case(SUSPECT, timestamp_ms=FIRST_WRITTEN - 1, committed=422),
     "beyond the answer": Case(IMPOSSIBLE, offset=901),

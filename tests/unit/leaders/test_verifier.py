@@ -348,8 +348,10 @@ def test_a_suspect_report_is_told_and_lifted_by_the_groups_own_commit(caplog: py
         fixture.verifier.ask()
         assert fixture.remote() is None
     assert caplog.messages == []
+    assert not fixture.offsets.published()[FIRST]["g"].rejected
     fixture.clock.now += SUSPICION_PATIENCE_SECONDS
     fixture.verifier.ask()
+    assert fixture.offsets.published()[FIRST]["g"].rejected
     (line,) = caplog.records
     assert line.getMessage().startswith(
         "events[0]: group 'g' published offset 423 before the first message that is there was written"
@@ -358,6 +360,7 @@ def test_a_suspect_report_is_told_and_lifted_by_the_groups_own_commit(caplog: py
     fixture.clock.now += INTERVAL_SECONDS
     fixture.verifier.ask()
     assert fixture.remote() == 423
+    assert not fixture.offsets.published()[FIRST]["g"].rejected
     asked = len(fixture.brokers.questions_about_commits)
     fixture.clock.now += INTERVAL_SECONDS
     fixture.verifier.ask()
