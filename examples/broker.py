@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from confluent_kafka import Producer
 from demo.broker import TIMEOUT_SECONDS, embedded_broker
@@ -22,11 +23,12 @@ from demo.broker import TIMEOUT_SECONDS, embedded_broker
 TOPICS = ("events", "snuba-commit-log")
 
 EXPLANATION = """\
-The broker listens until Ctrl-C, and {rate:g} events a second arrive in {topics}. In other terminals:
+The broker listens until Ctrl-C, and {rate:g} events a second arrive in {topics}.
+In other terminals, in this folder:
 
 export KAFKA={address}
-python examples/first_leader.py
-python examples/first_follower.py
+{python} {examples}/first_leader.py
+{python} {examples}/first_follower.py
 """
 
 
@@ -41,6 +43,11 @@ def produce(broker: Producer, topics: Sequence[str], rate: float, ended: threadi
     broker.flush(TIMEOUT_SECONDS)
 
 
+def shown(path: Path) -> Path:
+    """Seen from the working directory, if it lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="A broker with events on it, for the other examples.")
     parser.add_argument("--rate", type=float, default=5.0, help="events a second (default: %(default)g)")
@@ -53,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: ended.set())
     broker, address = embedded_broker(*topics, *TOPICS)
-    print(EXPLANATION.format(rate=options.rate, topics=" and ".join(topics), address=address), flush=True)
+    words = {"python": shown(Path(sys.executable)), "examples": shown(Path(__file__).resolve().parent)}
+    print(EXPLANATION.format(rate=options.rate, topics=" and ".join(topics), address=address, **words), flush=True)
     produce(broker, topics, options.rate, ended)
     return 0
 

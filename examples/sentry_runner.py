@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,12 @@ DLQ_BUFFERED = 10_000
 """Arroyo copies every message until it is committed, held ones too: what the gate holds and what is in flight."""
 
 Payload = FilteredPayload | KafkaPayload
+
+# Python runs this file once more in each process that Arroyo starts: the pool's, and that of the shared memory. A
+# SIGTERM to the whole process group (from a supervisor, say) would end them in the middle of their work, and Arroyo
+# would fail or hang. In groups of their own they go on until this program's processor has finished with them.
+if __name__ == "__mp_main__":
+    os.setpgrp()
 
 
 def process(message: Message[Payload]) -> Payload:

@@ -24,7 +24,7 @@ from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing.processor import StreamProcessor
 from arroyo.types import Topic
 from post_process_forwarder import ForwarderFactory
-from runner import print_event
+from runner import print_event, run_and_report
 
 from arroyo_sync import CommitLogConsumer, SynchronizedStrategyFactory
 
@@ -73,8 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, shut_down)
-    run_all(processors)
-    return 0
+    return run_and_report(parser.prog, lambda: run_all(processors))
 
 
 if __name__ == "__main__":

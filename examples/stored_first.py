@@ -35,7 +35,7 @@ from demo.pipelines import Pipeline, Traffic
 from arroyo_sync import CommitLogConsumer, CommitLogPublisher, SynchronizedStrategyFactory
 
 LEADER, GATED, PLAIN = "writer", "with the gate", "without it"
-BATCH_EVENTS, BATCH_SECONDS = 200, 0.2
+BATCH_EVENTS, BATCH_SECONDS = 1_000, 1.0
 READY_SECONDS = 60.0
 DRAIN_SECONDS = 15.0
 
@@ -157,6 +157,8 @@ def run(stage: Stage, database: Database, rate: float, seconds: float) -> int:
         gives_up_at = time.monotonic() + DRAIN_SECONDS
         while min(reader.events for reader in readers.values()) < produced and time.monotonic() < gives_up_at:
             time.sleep(0.1)
+        if produced:
+            print_line(time.monotonic() - began_at, readers)
         for pipeline in pipelines:
             pipeline.stop()
         for pipeline in pipelines:
@@ -173,8 +175,8 @@ def run(stage: Stage, database: Database, rate: float, seconds: float) -> int:
 
 def print_line(elapsed: float, readers: Mapping[str, Reader]) -> None:
     """How both followers stand."""
-    counts = "   ".join(f"{name}: {each.events:6d} events, {each.misses:6d} missed" for name, each in readers.items())
-    print(f"{elapsed:4.0f} s   {counts}", flush=True)
+    counts = "   ".join(f"{name}: {each.misses:5d} of {each.events:5d} missed" for name, each in readers.items())
+    print(f"{elapsed:3.0f} s  {counts}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +22,10 @@ BOOTSTRAP_SERVERS_VARIABLE = "ARROYO_SYNC_TEST_BOOTSTRAP_SERVERS"
 
 
 sabotage.apply_from_environment()  # to see that some test finds it: `tests.chaos.old_behaviour`
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background job begins so, and what the tests start would inherit it: Ctrl-C would end none of them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

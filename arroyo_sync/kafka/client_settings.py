@@ -6,18 +6,22 @@ left out, and everything else wins over our defaults.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
+import threading
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.checks import check_mapping, check_text
-from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.kafka.redaction import without_secrets
+
+logger = logging.getLogger(__name__)
 
 TClient = TypeVar("TClient")
 
@@ -40,8 +44,11 @@ _MEMBERSHIP_SETTINGS = {
     "auto.commit.interval.ms",
 }
 
+# Arroyo's builder of consumer settings sets them: the numbers of two clients would take turns in the same gauges.
+_STATISTICS_SETTINGS = {"stats_cb", "statistics.interval.ms"}
+
 # Events that only a client whose `poll` is called can get rid of.
-_EVENT_SETTINGS = {"stats_cb", "statistics.interval.ms", "error_cb", "throttle_cb", "logger", "on_delivery"}
+_EVENT_SETTINGS = _STATISTICS_SETTINGS | {"error_cb", "throttle_cb", "logger", "on_delivery"}
 
 # A consumer's alone: an administrator's client would log a warning for each.
 _CONSUMER_SETTINGS = _MEMBERSHIP_SETTINGS | {
@@ -154,20 +161,45 @@ def reader_settings(configuration: Mapping[str, Any], on_error: Callable[[KafkaE
 
     return {
         **_READER_DEFAULTS,
-        **_own(configuration, _MEMBERSHIP_SETTINGS),
-        **_apart(),
+        **_own(configuration, _MEMBERSHIP_SETTINGS | _STATISTICS_SETTINGS),
+        **_apart(configuration),
         # The end of a partition is told even if its last offsets hold no records.
         "enable.partition.eof": True,
-        "error_cb": error_cb,
+        "error_cb": but_for_group(error_cb),
     }
 
 
-def query_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """For a consumer that reads nothing and only asks for offsets; its ``poll`` is never called."""
+def concerns_group(error: KafkaError) -> bool:
+    """Whether a broker refuses the use of a consumer's group, which a consumer that is assigned doesn't need.
+
+    librdkafka looks for the coordinator of every group nevertheless, and tells of the refusal as of any other.
+    """
+    return error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
+
+
+def but_for_group(on_error: Callable[[KafkaError], None]) -> Callable[[KafkaError], None]:
+    """Told of all but what `concerns_group`. A question about a group has that as its answer."""
+
+    def error_cb(error: KafkaError) -> None:
+        if not concerns_group(error):
+            on_error(error)
+
+    return error_cb
+
+
+def query_settings(
+    configuration: Mapping[str, Any], group: str, on_error: Callable[[KafkaError], None]
+) -> dict[str, Any]:
+    """For a consumer that reads nothing, and only asks what the group has committed.
+
+    :param on_error: called from ``poll`` for every error that isn't about one question.
+    """
     return {
         **_QUESTION_DEFAULTS,
         **_own(configuration, _MEMBERSHIP_SETTINGS | _EVENT_SETTINGS),
-        **_apart(),
+        **_apart(configuration),
+        "group.id": group,
+        "error_cb": but_for_group(on_error),
         # Else a transaction that hangs hides what the group has committed before.
         "isolation.level": "read_uncommitted",
     }
@@ -189,16 +221,66 @@ def metadata_refresh_seconds(configuration: Mapping[str, Any]) -> float:
 
 
 def make_client(kind: Callable[[dict[str, Any]], TClient], settings: dict[str, Any]) -> TClient:
-    """A client of this kind.
+    """A client of this kind. With an ``oauth_cb`` it blocks until it has its first token, for at most ten seconds.
 
     :raises ConfigurationError: librdkafka refuses the settings.
+    :raises BrokersUnreachable: there was no token to log in with.
     """
     try:
         return kind(settings)
-    except KafkaException as error:
-        reason: str = error.args[0].str()
+    except (KafkaException, SystemError) as caught:
+        # confluent-kafka 2.16 calls ``error_cb`` with its own exception set, and Python makes a SystemError of that.
+        error = caught.__cause__ if isinstance(caught, SystemError) else caught
+        if not isinstance(error, KafkaException):
+            raise
+        kafka_error: KafkaError = error.args[0]
     # Outside: the error of librdkafka would go along, and it may show the value.
-    raise ConfigurationError(f"librdkafka refuses the configuration: {without_secrets(reason, settings)}")
+    reason = without_secrets(kafka_error.str(), settings)
+    if kafka_error.code() == KafkaError.SASL_AUTHENTICATION_FAILED:  # nothing was sent yet: only a token was asked for
+        raise BrokersUnreachable(
+            f"there is no token to log in to {servers_of(settings)} with: {reason}. Does oauth_cb raise, and is what "
+            "it asks up?"
+        )
+    raise ConfigurationError(f"librdkafka refuses the configuration: {reason}")
+
+
+class LazyClient(Generic[TClient]):
+    """A client that is made when somebody first needs it. Any thread may call anything.
+
+    :param kind: its class.
+    :param settings: librdkafka's.
+    """
+
+    def __init__(self, kind: Callable[[dict[str, Any]], TClient], settings: dict[str, Any]) -> None:
+        self._kind = kind
+        self._settings = settings
+        # Held while the client is made. The user's code may fetch its token then: only who needs the client waits.
+        self._making = threading.Lock()
+        self._is_closed = False
+        self.client: TClient | None = None
+        """Once it is made, and until `close`. Written while it is made and by `close`; read without the lock."""
+
+    def get(self) -> TClient | None:
+        """The client; ``None`` if it was closed, or if there is no token to log in with, which is logged.
+
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
+        try:
+            with self._making:
+                if self.client is None and not self._is_closed:
+                    self.client = make_client(self._kind, self._settings)
+                if self._is_closed:
+                    self.client = None
+                return self.client
+        except BrokersUnreachable as error:
+            logger.warning("%s The next question tries again", error)
+            return None
+
+    def close(self) -> TClient | None:
+        """There is no client any more. Returns it, to be destroyed on a thread that isn't its own. Doesn't block."""
+        self._is_closed = True
+        client, self.client = self.client, None
+        return client
 
 
 def _own(configuration: Mapping[str, Any], without: set[str]) -> dict[str, Any]:
@@ -209,10 +291,13 @@ def _own(configuration: Mapping[str, Any], without: set[str]) -> dict[str, Any]:
     }
 
 
-def _apart() -> dict[str, Any]:
-    """No other consumer can take its partitions, and it leaves nothing behind."""
+def _apart(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """No other consumer can take its partitions, and it leaves nothing behind: it never joins its group.
+
+    The group is the user's, who may use it: a broker with access rules notes everything else as refused.
+    """
     return {
-        "group.id": f"arroyo-sync-{uuid.uuid4()}",
+        "group.id": configuration.get("group.id") or f"arroyo-sync-{uuid.uuid4()}",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         # An offset that isn't there is an error to us, not something to step over.

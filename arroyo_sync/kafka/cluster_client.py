@@ -24,7 +24,7 @@ from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec
 
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.broker_watch import BrokerWatch
-from arroyo_sync.kafka.client_settings import admin_settings, make_client
+from arroyo_sync.kafka.client_settings import LazyClient, admin_settings
 from arroyo_sync.kafka.errors import no_answer, stopped
 
 logger = logging.getLogger(__name__)
@@ -71,12 +71,11 @@ class ClusterClient:
         watch: BrokerWatch,
         clock: Callable[[], float],
     ) -> None:
-        self._settings = {**admin_settings(configuration), "error_cb": on_error}
+        self._client = LazyClient(AdminClient, {**admin_settings(configuration), "error_cb": on_error})
         self._watch = watch
         self._clock = clock
         # Guards what follows; written and read by any thread. Notified when a question is over.
         self._changed = threading.Condition()
-        self._admin: AdminClient | None = None
         self._is_stopped = False
         # The questions that aren't answered yet; the values answer them with an error.
         self._in_flight: dict[object, Callable[[], None]] = {}
@@ -150,8 +149,7 @@ class ClusterClient:
 
     def poll(self) -> None:
         """Let ``on_error`` be told of what has happened. Doesn't block."""
-        with self._changed:
-            admin = self._admin
+        admin = self._client.client
         if admin is not None:
             admin.poll(0)
 
@@ -165,7 +163,7 @@ class ClusterClient:
             self._changed.wait_for(lambda: not self._in_flight, timeout)
             unanswered, self._in_flight = self._in_flight, {}
             # Let go of on this thread, since a client can't be destroyed on its own.
-            admin, self._admin = self._admin, None
+            admin = self._client.close()
         del admin
         for give_up in unanswered.values():
             give_up()
@@ -356,17 +354,16 @@ class ClusterClient:
             self._outdated.update(topic for (topic, _), error in errors.items() if error is not None)
 
     def _begin_question(self, question: object, give_up: Callable[[], None]) -> AdminClient | None:
-        """The client, for a question that is in flight until `_end_question`; ``None`` once stopped. Takes the lock.
+        """The client, for a question that is in flight until `_end_question`; ``None``: there is none. Takes the lock.
 
         :param give_up: called if it isn't answered before the client is closed.
         """
+        admin = self._client.get()
         with self._changed:
-            if self._is_stopped:
+            if admin is None or self._is_stopped:
                 return None
-            if self._admin is None:
-                self._admin = make_client(AdminClient, self._settings)
             self._in_flight[question] = give_up
-            return self._admin
+            return admin
 
     def _end_question(self, question: object) -> bool:
         """Whether it was in flight until now: else it was given up. Takes the lock."""

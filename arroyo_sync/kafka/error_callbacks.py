@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.checks import check_instance
 from arroyo_sync.core.errors import AccessRefused
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.kafka.errors import is_fatal
+from arroyo_sync.kafka.errors import is_fatal, log_missing_token
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +31,11 @@ _throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
 def raise_if_refused(error: KafkaError) -> None:
     """For a consumer: what it raises comes out of the consumer's ``poll``, and ends the processor.
 
-    :raises AccessRefused: the brokers refuse the login, or a permission. All else librdkafka rides out.
+    :raises AccessRefused: the brokers refuse the login, or a permission. All else librdkafka rides out; that no token
+        can be fetched (OAUTHBEARER) is logged.
     """
     check_instance("error", error, KafkaError)
+    log_missing_token(error)
     if is_fatal(error):
         raise AccessRefused(_text(error))
 
@@ -41,6 +43,7 @@ def raise_if_refused(error: KafkaError) -> None:
 def log_if_refused(error: KafkaError) -> None:
     """For a producer, whose callbacks run on a thread that must go on: logs the same, at most once a minute."""
     check_instance("error", error, KafkaError)
+    log_missing_token(error)
     if is_fatal(error) and _throttle.should_log(error.code()):
         logger.error("%s", _text(error))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.client_settings import servers_of
 
 logger = logging.getLogger(__name__)
@@ -83,9 +85,31 @@ _RETRIABLE = frozenset(
 )
 
 
+# librdkafka calls these a failed authentication, too, though nobody refused the token (OAUTHBEARER): it couldn't be
+# fetched. It is fetched again every ten seconds, and the connections that there are go on.
+_HAS_NO_TOKEN = ("Failed to acquire SASL OAUTHBEARER token", "OAUTHBEARER cannot log in because there is no token")
+
+_token_throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
+
+
+def has_no_token(error: KafkaError) -> bool:
+    """Whether a client could fetch no token to log in with. Whoever gives them out may be back in a moment."""
+    return error.code() == KafkaError._AUTHENTICATION and any(each in error.str() for each in _HAS_NO_TOKEN)
+
+
+def log_missing_token(error: KafkaError) -> None:
+    """Say so, if that is what the error says: once a minute, whichever client it is, for they all need one."""
+    if has_no_token(error) and _token_throttle.should_log("token"):
+        logger.warning(
+            "There is no token to log in to Kafka with: %s. It is tried again every ten seconds. Open connections go "
+            "on until their token expires",
+            error.str(),
+        )
+
+
 def is_fatal(error: KafkaError) -> bool:
     """Whether an error that isn't about one partition can't be ridden out. librdkafka tells of most as information."""
-    return error.fatal() or error.code() in ENDS
+    return error.fatal() or (error.code() in ENDS and not has_no_token(error))
 
 
 def is_fatal_for_reading(error: KafkaError) -> bool:

@@ -34,7 +34,7 @@ from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatisti
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.asker import Asker, LastEndOffsets
 from arroyo_sync.kafka.client_settings import check_configuration
-from arroyo_sync.kafka.errors import ClientErrors
+from arroyo_sync.kafka.errors import ClientErrors, log_missing_token
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -327,6 +327,7 @@ class OffsetSource(ABC):
     def _on_data_error(self, error: KafkaError) -> None:
         """Told by a client of the data topic's cluster. What isn't told here comes out of the question it spoiled."""
         self._data_errors.add(error)
+        log_missing_token(error)
 
     def _periodic_checks(self) -> float:
         """Called by the checking thread, now and then and when something changed.

@@ -11,12 +11,20 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.version import package_version
 from arroyo_sync.observe.grade import Grade
 from arroyo_sync.status.check import LEGEND
-from arroyo_sync.status.settings import ENVIRONMENT_PREFIX, flag_settings, kafka_settings
+from arroyo_sync.status.settings import (
+    ENVIRONMENT_PREFIX,
+    OAuthCallback,
+    flag_settings,
+    kafka_settings,
+    takes_token,
+    with_oauth_cb,
+)
 
 MAX_SECONDS = 86_400.0
 MAX_STALLED_AFTER_SECONDS = 366 * 86_400.0
@@ -90,7 +98,7 @@ def _actions(whole: argparse.ArgumentParser) -> Iterator[argparse.Action]:
                 yield from _actions(command)
 
 
-def settings_of(options: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, str]:
+def settings_of(options: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Any]:
     """librdkafka's settings for the cluster of the data topic, or of the commit log if there is no other.
 
     :raises ConfigurationError: one can't be.
@@ -99,10 +107,12 @@ def settings_of(options: argparse.Namespace, environment: Mapping[str, str]) -> 
     settings = checked(kafka_settings(options.config, environment, flags))
     if not settings.get("bootstrap.servers") and not settings.get("metadata.broker.list"):
         raise ConfigurationError("no brokers: give --bootstrap-servers, or bootstrap.servers in a --config file")
-    return settings
+    if options.oauth_cb is not None and not takes_token(settings):
+        raise ConfigurationError("--oauth-cb is of no use without the setting sasl.mechanism=OAUTHBEARER")
+    return with_oauth_cb(settings, options.oauth_cb)
 
 
-def commit_log_settings_of(options: argparse.Namespace) -> dict[str, str] | None:
+def commit_log_settings_of(options: argparse.Namespace) -> dict[str, Any] | None:
     """Those of the commit log's cluster, if it is another one.
 
     :raises ConfigurationError: one can't be.
@@ -114,7 +124,7 @@ def commit_log_settings_of(options: argparse.Namespace) -> dict[str, str] | None
     settings = checked(kafka_settings(options.commit_log_config, {}, flags))
     if not settings.get("bootstrap.servers") and not settings.get("metadata.broker.list"):
         raise ConfigurationError("no brokers of the commit log: give --commit-log-bootstrap-servers")
-    return settings
+    return with_oauth_cb(settings, options.oauth_cb)
 
 
 def checked(settings: dict[str, str]) -> dict[str, str]:
@@ -124,7 +134,8 @@ def checked(settings: dict[str, str]) -> dict[str, str]:
     """
     for name, value in settings.items():
         if name.endswith("_cb") or name in ("logger", "on_commit", "on_delivery"):
-            raise ConfigurationError(f"setting {name}: it takes a function, which can't be given as text: leave it out")
+            instead = "give it with --oauth-cb" if name == "oauth_cb" else "leave it out"
+            raise ConfigurationError(f"setting {name}: it takes a function, which can't be given as text: {instead}")
         _check_text(f"setting {name}", name + value)
     return settings
 
@@ -228,6 +239,12 @@ def _command(
     add("--bootstrap-servers", metavar="HOST:PORT,...", help="brokers of the cluster")
     add("--config", action="append", default=[], type=Path, metavar="FILE", help="librdkafka settings, name=value")
     add("-X", action="append", default=[], metavar="NAME=VALUE", help="one librdkafka setting, not a secret")
+    add(
+        "--oauth-cb",
+        type=OAuthCallback,
+        metavar="MODULE:FUNCTION",
+        help="librdkafka's oauth_cb, which fetches the token that OAUTHBEARER logs in with (such as for MSK's IAM)",
+    )
     add("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="for the brokers' answers (default 30)")
     add("--debug", action="store_true", help="with the traceback of what goes wrong")
     return command

@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import replace
 from shutil import get_terminal_size
 from types import ModuleType
+from typing import Any
 
 from confluent_kafka import KafkaException
 
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     # What goes wrong is told once, at the end.
     logging.getLogger("arroyo_sync").addHandler(logging.NullHandler())
-    settings: Mapping[str, str] = {}
+    settings: Mapping[str, Any] = {}
     try:
         settings = settings_of(options, os.environ)
         run = {"status": _status, "groups": _groups, "tail": _tail}[options.command]
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_describe(error), settings)
 
 
-def _status(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
+def _status(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     check_names(options)
     query = StatusQuery(
         topic=options.topic,
@@ -143,14 +144,16 @@ class _MembersOf:
         self._asked_at = time.monotonic()
 
 
-def _groups(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
+def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     with LogScan(settings, options.commit_log, options.timeout) as scan:
         found = groups_of(scan.read_to_end())
+    missing = scan.missing
     if options.json:
-        return _lines(json.dumps(each.to_json()) for each in found)
+        _lines(json.dumps(each.to_json()) for each in found)
+        return _tell_missing(options.commit_log, missing, settings)
     now = time.time()
     summary, _ = _tables()
-    lines = [f"No group reports on {options.commit_log}."] if not found else []
+    lines = [] if found or missing else [f"No group reports on {options.commit_log}."]
     for each in found:
         rate = "" if each.records_a_second is None else f", {each.records_a_second:.2g} a second"
         newest = (
@@ -158,10 +161,11 @@ def _groups(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
         )
         lines.append(f"{summary.shown_name(each.group)}  {summary.shown_name(each.topic)}  partitions ")
         lines[-1] += f"{summary.ranges(each.partitions)}  {each.records} records{rate}, newest {newest}"
-    return _lines(lines)
+    _lines(lines)
+    return _tell_missing(options.commit_log, missing, settings)
 
 
-def _tail(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
+def _tail(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     wanted = Filter(options.group, options.topic, options.partition)
 
     def line(record: LogRecord) -> str:
@@ -169,12 +173,21 @@ def _tail(options: argparse.Namespace, settings: Mapping[str, str]) -> int:
 
     with LogScan(settings, options.commit_log, options.timeout) as scan:
         _lines(line(each) for each in last_of(scan.read_to_end(), wanted, options.records or None))
+        status = _tell_missing(options.commit_log, scan.missing, settings)
         if options.follow:
             with suppress(KeyboardInterrupt):
                 for record in scan.follow():
                     if wanted.takes(record):
                         _write(line(record) + "\n")
-    return 0
+    return status
+
+
+def _tell_missing(commit_log: str, missing: Mapping[int, str], settings: Mapping[str, str]) -> int:
+    """Name the log partitions that what was said lacks. Returns the exit status."""
+    if not missing:
+        return int(ExitStatus.GOING_ON)
+    told = "; ".join(f"{commit_log}[{partition}] ({missing[partition]})" for partition in sorted(missing))
+    return _fail(f"without what is in {told}", settings)
 
 
 def _show_json(seen: Seen, members: Members) -> None:
@@ -252,10 +265,9 @@ def _is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def _lines(lines: Iterable[str]) -> int:
+def _lines(lines: Iterable[str]) -> None:
     for line in lines:
         _write(line + "\n")
-    return int(ExitStatus.GOING_ON)
 
 
 def _write(text: str) -> None:
@@ -299,11 +311,11 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error} (--debug shows where)"
 
 
-def _redacted(text: str, settings: Mapping[str, str]) -> str:
+def _redacted(text: str, settings: Mapping[str, Any]) -> str:
     return " ".join(without_secrets(text, settings).splitlines())
 
 
-def _fail(reason: str, settings: Mapping[str, str]) -> int:
+def _fail(reason: str, settings: Mapping[str, Any]) -> int:
     with suppress(OSError):  # if nobody can be told, the exit status says it
         print(f"arroyo-sync: {_redacted(reason, settings)}", file=sys.stderr)
     return int(ExitStatus.UNKNOWN)

@@ -1,31 +1,51 @@
 """Reads a commit log record by record, for people: ``arroyo-sync groups`` and ``arroyo-sync tail``.
 
-Every record is shown, also those that a follower refuses. It is in no group and commits nothing.
+Every record is shown, also those that a follower refuses. It is in no group and commits nothing. A log partition whose
+broker is down costs its own records alone; `LogScan.missing` names it.
 
 Threads: for one thread. Every call to the brokers has a time limit.
 """
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from arroyo_sync.core.errors import BrokersUnreachable, TopicMissing
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.client_settings import check_configuration, make_client, reader_settings, servers_of
-from arroyo_sync.kafka.errors import is_fatal
-from arroyo_sync.leaders.commit_log.log_topic import OffsetRange, list_partitions
+from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.client_settings import (
+    check_configuration,
+    concerns_group,
+    make_client,
+    reader_settings,
+    servers_of,
+)
+from arroyo_sync.kafka.errors import ClientErrors, is_fatal, is_fatal_for_reading, no_broker_answered
+from arroyo_sync.leaders.commit_log.log_topic import LogSpans, OffsetRange, list_partitions
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id
 
 ASK_TIMEOUT_SECONDS = 1.0
+PARTIAL_TIMEOUT_SECONDS = 10.0
+"""For a broker's answer, where another one has answered: what is there is shown without it."""
 POLL_SECONDS = 0.1
+STOP_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +80,23 @@ class LogScan:
 
     def __init__(self, settings: Mapping[str, Any], topic: str, timeout: float) -> None:
         check_configuration("the settings", settings)
+        self.missing: dict[int, str] = {}
+        """After `read_to_end`: the log partitions that weren't read, or not to their end, and why."""
+        self._settings = settings
         self._servers = servers_of(settings)
         self._topic = topic
         self._timeout = timeout
-        self._error: KafkaError | None = None
-        self._consumer = make_client(Consumer, reader_settings(settings, self._on_error))
-        self._spans: dict[int, OffsetRange] = {}
+        self._errors = ClientErrors()
+        self._consumer = make_client(Consumer, reader_settings(settings, self._errors.add))
+        self._asker = Asker(settings, self._errors.add)
+        # Of each partition, where to read on.
+        self._positions: dict[int, int] = {}
 
     def __enter__(self) -> LogScan:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._asker.stop(STOP_TIMEOUT_SECONDS)
         self._consumer.close()
 
     def read_to_end(self, since: float | None = None, at_most: int | None = None) -> Iterator[LogRecord]:
@@ -78,98 +104,108 @@ class LogScan:
 
         :param since: Unix seconds; without the records before, by their timestamps.
         :param at_most: about so many, the last ones of each partition.
-        :raises BrokersUnreachable: no broker answered, or nothing came, in time.
+        :raises BrokersUnreachable: no broker answered, or nothing came at all, in time.
         :raises TopicMissing: there is no such topic.
         :raises KafkaException: the brokers refuse to tell.
         """
-        self._spans = self._connect()
-        if since is not None:
-            self._spans = self._begin_at(since, self._spans)
+        spans = self._ask_spans(self._connect(), since)
         if at_most is not None:
-            most = at_most // max(1, len(self._spans))
-            self._spans = {each: OffsetRange(max(start, end - most), end) for each, (start, end) in self._spans.items()}
-        left = {partition: span for partition, span in self._spans.items() if span.start < span.end}
-        self._consumer.assign([TopicPartition(self._topic, each, span.start) for each, span in left.items()])
+            most = at_most // max(1, len(spans))
+            spans = {each: OffsetRange(max(start, end - most), end) for each, (start, end) in spans.items()}
+        left = {partition: span for partition, span in spans.items() if span.start < span.end}
+        self._positions = dict.fromkeys(self.missing, OFFSET_END) | {each: span.start for each, span in spans.items()}
+        self._assign(left)
         deadline = time.monotonic() + self._timeout
+        has_any = len(left) < len(spans)
         while left:
             message = self._poll()
             if message is None:
-                if time.monotonic() >= deadline:
-                    raise BrokersUnreachable(
-                        f"{self._topic}: nothing came for {self._timeout:g} s from {self._servers}"
-                    )
-                continue
+                if time.monotonic() < deadline:
+                    continue
+                reason = f"nothing came for {self._timeout:g} s"
+                if not has_any:
+                    raise BrokersUnreachable(f"{self._topic}: {reason} from {self._servers}")
+                self.missing.update(dict.fromkeys(left, reason))
+                return
             deadline = time.monotonic() + self._timeout
+            has_any = True
             partition, offset = message.partition() or 0, message.offset() or 0
             span = left.get(partition)
             is_record = message.error() is None
-            if span is not None and offset + (1 if is_record else 0) >= span.end:
+            if span is None:
+                continue
+            self._positions[partition] = min(span.end, offset + (1 if is_record else 0))
+            if self._positions[partition] == span.end:
                 del left[partition]
-            if is_record and (span is None or offset < span.end):
+            if is_record and offset < span.end:
                 yield record_of(message)
 
     def follow(self) -> Iterator[LogRecord]:
         """After `read_to_end`: what is written from then on, without end. Brokers that are away are waited for."""
-        self._consumer.assign([TopicPartition(self._topic, each, span.end) for each, span in self._spans.items()])
+        self._assign(self._positions)
         while True:
             message = self._poll()
             if message is not None and message.error() is None:
                 yield record_of(message)
 
+    def _assign(self, partitions: Iterable[int]) -> None:
+        self._consumer.assign([TopicPartition(self._topic, each, self._positions[each]) for each in partitions])
+
     def _poll(self) -> Message | None:
         message = self._consumer.poll(POLL_SECONDS)
         error = None if message is None else message.error()
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            if is_fatal(error):
+            if is_fatal(error) and not concerns_group(error):
                 raise KafkaException(error)
             return None
         return message
 
-    def _connect(self) -> dict[int, OffsetRange]:
+    def _connect(self) -> list[int]:
+        """The log's partitions, once a broker answers."""
         deadline = time.monotonic() + self._timeout
-        while (spans := self._try_to_connect(deadline)) is None:
-            pass
-        return spans
-
-    def _try_to_connect(self, deadline: float) -> dict[int, OffsetRange] | None:
-        try:
-            partitions = list_partitions(self._consumer, self._topic, ASK_TIMEOUT_SECONDS)
+        while True:
+            try:
+                partitions = list_partitions(self._consumer, self._topic, ASK_TIMEOUT_SECONDS)
+            except KafkaException as error:
+                self._raise_if_over(error.args[0], deadline)
+                continue
             if not partitions:
                 raise TopicMissing(f"topic {self._topic!r} doesn't exist at {self._servers}: is the name right?")
-            return self._ask_spans(partitions)
-        except KafkaException as error:
-            self._consumer.poll(0)  # for `_on_error`
-            reason: KafkaError = self._error or error.args[0]
-            if is_fatal(reason):
-                raise KafkaException(reason) from None
-            if time.monotonic() >= deadline:
-                raise BrokersUnreachable(
-                    f"no broker of {self._servers} answered within {self._timeout:g} s: {reason.str()}"
-                ) from None
-            return None
+            return partitions
 
-    def _ask_spans(self, partitions: Collection[int]) -> dict[int, OffsetRange]:
-        """Where the partitions begin and end: all of them, since a list of what is on the log leaves none out."""
+    def _ask_spans(self, partitions: Collection[int], since: float | None) -> dict[int, OffsetRange]:
+        """From where to where the partitions are to be read. Those whose brokers don't answer are `missing`."""
+        questions = LogSpans(self._asker, self._topic)
+        questions.restart(() if since is None else partitions)
+        began_at = time.monotonic()
         spans: dict[int, OffsetRange] = {}
-        for partition in partitions:
-            place = TopicPartition(self._topic, partition)
-            start, end = self._consumer.get_watermark_offsets(place, timeout=self._timeout)
-            spans[partition] = OffsetRange(start, end)
+        errors: dict[int, KafkaError] = {}
+        while left := [each for each in partitions if each not in spans]:
+            questions.ask(left, round((since or 0.0) * 1000), ASK_TIMEOUT_SECONDS)
+            self._consumer.poll(POLL_SECONDS)  # nothing is assigned: it waits, and hears of errors
+            answered, failed = questions.take()
+            spans |= answered
+            errors |= failed
+            for error in failed.values():
+                if is_fatal_for_reading(error):
+                    raise KafkaException(error)
+            if not answered and spans and time.monotonic() - began_at >= min(self._timeout, PARTIAL_TIMEOUT_SECONDS):
+                break
+            if not spans and failed:
+                self._raise_if_over(next(iter(failed.values())), began_at + self._timeout)
+        self.missing = {each: errors[each].str() if each in errors else "no answer" for each in left}
         return spans
 
-    def _begin_at(self, since: float, spans: Mapping[int, OffsetRange]) -> dict[int, OffsetRange]:
-        """The spans without the records before ``since``; one without any later record begins at its end."""
-        places = [TopicPartition(self._topic, partition, round(since * 1000)) for partition in spans]
-        later: dict[int, OffsetRange] = {}
-        for found in self._consumer.offsets_for_times(places, timeout=self._timeout):
-            if found.error is not None:
-                raise KafkaException(found.error)
-            later[found.partition] = spans[found.partition].later(None if found.offset < 0 else found.offset)
-        return later
+    def _raise_if_over(self, error: KafkaError, deadline: float) -> None:
+        """Return if there is still time to ask again.
 
-    def _on_error(self, error: KafkaError) -> None:
-        if self._error is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause
-            self._error = error
+        :raises BrokersUnreachable: there isn't.
+        :raises KafkaException: to ask again doesn't help.
+        """
+        self._consumer.poll(0)  # the client tells more by the way than its answer does
+        self._errors.raise_fatal(KafkaException(error))
+        if time.monotonic() >= deadline:
+            raise no_broker_answered(self._settings, self._timeout, self._errors.reason(error)) from None
 
 
 def record_of(message: Message) -> LogRecord:
@@ -277,8 +313,12 @@ def reported_since(records: Iterable[LogRecord]) -> dict[tuple[PartitionKey, str
 
 def last_of(records: Iterable[LogRecord], filter: Filter, count: int | None) -> list[LogRecord]:
     """The last so many that are wanted, in the order in which they were written; ``None``: all."""
-    kept = deque((each for each in records if filter.takes(each)), maxlen=count)
-    return sorted(kept, key=lambda each: (each.timestamp_ms or 0, each.log_partition, each.log_offset))
+
+    def written(record: LogRecord) -> tuple[int, int, int]:
+        return record.timestamp_ms or 0, record.log_partition, record.log_offset
+
+    wanted = (each for each in records if filter.takes(each))
+    return sorted(wanted if count is None else heapq.nlargest(count, wanted, written), key=written)
 
 
 def record_line(record: LogRecord) -> str:

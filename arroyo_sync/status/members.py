@@ -2,7 +2,7 @@
 
 Only a group's coordinator knows, and librdkafka's administrator client may abort the whole process when a coordinator
 goes away during the question (librdkafka issue 4605). So a process of its own asks: an abort, a hang or an error costs
-this answer alone. The settings go through its standard input, since they may hold passwords.
+this answer alone. The settings go through its standard input, since they may hold passwords; a function by its name.
 
 Run as ``python -m arroyo_sync.status.members``: it reads ``{"settings": {...}, "groups": [...], "topic": ...,
 "timeout": ...}`` and writes one line, ``{group: [member, ...] or "why not"}``.
@@ -25,6 +25,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.kafka.client_settings import admin_settings
+from arroyo_sync.status.settings import OAuthCallback
 
 SECONDS_TO_START = 5.0
 """What a process takes to begin, on a busy machine."""
@@ -50,7 +51,7 @@ class MembersQuestion:
     def __init__(self, settings: Mapping[str, Any], groups: Collection[str], topic: str, timeout: float) -> None:
         self._groups = sorted(groups)
         self._deadline = time.monotonic() + timeout + SECONDS_TO_START
-        question = {"settings": dict(settings), "groups": self._groups, "topic": topic, "timeout": timeout}
+        question = {"settings": _as_json(settings), "groups": self._groups, "topic": topic, "timeout": timeout}
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
@@ -74,7 +75,9 @@ class MembersQuestion:
     def answer(self) -> dict[str, tuple[Member, ...] | str]:
         """By group its members, or why they can't be told. Blocks until the timeout at most."""
         try:
-            output, _ = self._process.communicate(timeout=max(0.0, self._deadline - time.monotonic()))
+            # One that has ended is heard also when the time is over, since something else was done meanwhile.
+            seconds = None if self.has_answer else max(0.0, self._deadline - time.monotonic())
+            output, _ = self._process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             return dict.fromkeys(self._groups, "the brokers didn't answer in time")
         finally:
@@ -93,6 +96,11 @@ class MembersQuestion:
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+
+def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, ``oauth_cb`` by its name."""
+    return {name: value.name if isinstance(value, OAuthCallback) else value for name, value in settings.items()}
 
 
 def _read(said: str | Sequence[Mapping[str, Any]]) -> tuple[Member, ...] | str:
@@ -128,7 +136,10 @@ def describe(
 
 def main() -> None:
     question = json.load(sys.stdin)
-    print(json.dumps(describe(question["settings"], question["groups"], question["topic"], question["timeout"])))
+    settings = question["settings"]
+    if "oauth_cb" in settings:
+        settings["oauth_cb"] = OAuthCallback(settings["oauth_cb"])
+    print(json.dumps(describe(settings, question["groups"], question["topic"], question["timeout"])))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,13 @@ No secret is in any message from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.kafka.redaction import is_secret
@@ -87,3 +92,38 @@ def flag_settings(pairs: Iterable[str]) -> dict[str, str]:
             )
         settings[name] = value.strip()
     return settings
+
+
+class OAuthCallback:
+    """librdkafka's ``oauth_cb``, given as ``module:function``. The working directory is searched, too.
+
+    :raises argparse.ArgumentTypeError: there is none; the message says why.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        module, colon, function = name.partition(":")
+        if not (module and colon and function):
+            raise argparse.ArgumentTypeError(f"{name!r} names no function: give it as MODULE:FUNCTION")
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
+        try:
+            self._function: Callable[[str], object] = getattr(importlib.import_module(module), function)
+        except Exception as error:  # whatever the module raises
+            raise argparse.ArgumentTypeError(f"{name!r} can't be had: {type(error).__name__}: {error}") from None
+        if not callable(self._function):
+            raise argparse.ArgumentTypeError(f"{name!r} can't be called")
+
+    def __call__(self, configuration: str) -> object:
+        return self._function(configuration)
+
+
+def takes_token(settings: Mapping[str, str]) -> bool:
+    """Whether a client of these settings logs in with a token that it fetches by a function."""
+    mechanism = settings.get("sasl.mechanism") or settings.get("sasl.mechanisms") or ""
+    return mechanism.upper() == "OAUTHBEARER"
+
+
+def with_oauth_cb(settings: Mapping[str, str], oauth_cb: OAuthCallback | None) -> dict[str, Any]:
+    """The settings, with the function where it is asked: else a client would wait in vain for it to be called."""
+    return {**settings, "oauth_cb": oauth_cb} if oauth_cb is not None and takes_token(settings) else dict(settings)

@@ -194,9 +194,7 @@ def print_summary(console: Console, verdict: Verdict) -> None:
     ]
     p50, p99 = verdict.latency_ms(0.5), verdict.latency_ms(0.99)
     if p50 is not None and p99 is not None:
-        lines.append(
-            f"        release latency  p50 {p50:.1f} ms, p99 {p99:.1f} ms  [dim]after the last leader's record[/]"
-        )
+        lines.append(f"        release latency  p50 {p50:.1f} ms, p99 {p99:.1f} ms  [dim]after the last record[/]")
     if verdict.stop is not None:
         lines += ["", _waits(verdict, verdict.stop)]
     lines.append("")

@@ -127,8 +127,12 @@ class _Numbered:
             self._producer.produce(topic, on_delivery=on_delivery, **message)
 
     def _note(self, partition: int, offset: int | None, said: tuple[object, ...]) -> None:
-        """The message is there, for those who read committed ones, too."""
-        if self._is_journalled:
+        """The message is there, for those who read committed ones, too.
+
+        Without an offset it was sent twice, since the first acknowledgement got lost: where it is can't be told, so
+        nobody will miss it.
+        """
+        if self._is_journalled and offset is not None:
             self._journal.write("acked", self._epoch, partition, offset, *said)
 
 

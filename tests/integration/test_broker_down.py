@@ -14,13 +14,15 @@ from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy
 from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import Commit, Partition, Topic
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer
 
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.leaders.offset_source import OffsetSource
+from arroyo_sync.status.command import main
 from arroyo_sync.status.reader import StatusQuery, StatusReader
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.coordinators import group_coordinated_by
@@ -172,3 +174,26 @@ def test_what_was_published_is_verified_partition_by_partition(
         world.dead.start()
         world.kafka.wait_until_ready()
         remote.wait_for(10, world.dead_partition, TOPIC)
+
+
+def test_groups_and_tail_show_what_the_other_brokers_of_the_commit_log_have(
+    kafka_cluster: Callable[..., KafkaCluster], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They name the partition that is missing, and exit with 2: not all of it could be told."""
+    kafka = kafka_cluster(brokers=3, min_insync_replicas=1)
+    kafka.create_topic(LOG, 3, replication=1)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    for partition in range(3):
+        key, value = encode(CommitRecord("events", partition, "writers", 10 + partition, 1.0))
+        producer.produce(LOG, value, key, partition)
+    assert producer.flush(30) == 0
+    leaders = {index: each.leader for index, each in kafka.admin.list_topics(LOG).topics[LOG].partitions.items()}
+    kafka.brokers[leaders[1] - 1].kill()
+    for command, told in {"groups": "partitions 0, 2  2 records", "tail": "events[2]  writers  12"}.items():
+        arguments = ["--bootstrap-servers", kafka.bootstrap_servers, "--commit-log", LOG, "--timeout", "5"]
+        assert main([command, *arguments]) == 2
+        output = capsys.readouterr()
+        assert told in output.out
+        assert "events[1]" not in output.out
+        assert output.err.startswith("arroyo-sync: without what is in commit-log[1] (")
+        assert output.err.count("\n") == 1

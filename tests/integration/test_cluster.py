@@ -110,7 +110,7 @@ class TestOneBroker:
         ports: list[int] = []
 
         def is_told() -> bool:
-            """A client that has learned the other port on its own, before it asks, finds nobody there; the next may be quicker."""
+            """A client that has learned the other port on its own, before it asks, finds nobody there: try another."""
             with suppress(KafkaException):
                 client = connect(f"127.0.0.1:{told['PROXIED'] - 1}")
                 ports.extend(broker.port for broker in client.list_topics(timeout=1.0).brokers.values())

@@ -41,11 +41,11 @@ class Field:
         self._producer.produce(self.commit_log, value, f"{topic or self.events}:0:{self.leader}")
         assert self._producer.flush(SECONDS) == 0
 
-    def run(self, name: str, *flags: str) -> Program:
+    def run(self, name: str, *flags: str, own_group: bool = False) -> Program:
         arguments = ["--bootstrap-servers", self.kafka.bootstrap_servers, "--topic", self.events]
         arguments += ["--consumer-group", self.group, "--synchronize-commit-log-topic", self.commit_log]
         arguments += ["--synchronize-commit-group", self.leader, *flags]
-        return Program(self._folder / name, str(EXAMPLES / "sentry_runner.py"), *arguments)
+        return Program(self._folder / name, str(EXAMPLES / "sentry_runner.py"), *arguments, own_group=own_group)
 
     def lines(self, *programs: Program) -> list[str]:
         """What was processed, in all of them, by offset: threads and processes end in any order."""
@@ -106,6 +106,19 @@ def test_events_are_processed_as_far_as_snuba_has_committed(field: Field, mode: 
         field.wait_for(EVENTS, first, second)
         end(second)
     assert field.lines(second) == field.expected(range(RELEASED, EVENTS))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_to_the_whole_process_group_ends_it_cleanly(field: Field, signum: signal.Signals) -> None:
+    """The processes of the pool and of the shared memory get it too, as from a supervisor or by Ctrl-C."""
+    field.produce(*numbered(range(RELEASED)))
+    field.publish(RELEASED)
+    with field.run("runner", "--mode", "multiprocess", own_group=True) as program:
+        field.wait_for(RELEASED, program)
+        program.signal_group(signum)
+        assert program.exit_status() == 0, program.text
+    assert "Traceback" not in program.text
+    assert field.kafka.committed_offsets(field.group, field.events) == {0: RELEASED}
 
 
 def test_invalid_messages_become_dead_letters_once_they_are_released(field: Field) -> None:

@@ -47,11 +47,12 @@ class Program:
     """A Python process with its output in a file. Leaving the context ends it, if it has not ended.
 
     :param arguments: of Python.
+    :param own_group: whether it leads a process group of its own, for `signal_group`.
     :param variables: of the environment.
     :param folder: the working directory; the output goes there too.
     """
 
-    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, own_group: bool = False, **variables: str) -> None:
         folder.mkdir(exist_ok=True)
         self._output = output = folder / "output.txt"
         with output.open("w") as file:
@@ -61,6 +62,7 @@ class Program:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
+                start_new_session=own_group,
                 env={
                     **os.environ,
                     "PYTHONPATH": f"{EXAMPLES}{os.pathsep}{EXAMPLES.parent}",
@@ -82,6 +84,10 @@ class Program:
 
         wait_until(is_there, SECONDS, lambda: f"{pattern} in {self.text}")
         assert re.search(pattern, self.text), f"ended without {pattern}: {self.text}"
+
+    def signal_group(self, signum: signal.Signals) -> None:
+        """To the program and to all that it started, as a terminal's Ctrl-C does."""
+        os.killpg(self._process.pid, signum)
 
     def signal(self, signum: signal.Signals) -> None:
         self._process.send_signal(signum)

@@ -32,6 +32,7 @@ import metrics_to_terminal
 import post_process_forwarder
 import quickstart
 import runner
+from demo.broker import embedded
 from demo.journal import Journal, Publication, Release, Stop, judge, partitions
 from demo.view import Picture, Row, open_view
 
@@ -89,6 +90,7 @@ def test_the_quickstart_keeps_every_promise(tmp_path: Path) -> None:
         assert re.search(r"slow-writer/\d stands still: partitions \d, \d must wait", program.text)
         assert re.search(r"While slow-writer/\d stood still for \d", program.text)
         assert re.search(r"release latency  p50 [\d.]+ ms, p99 [\d.]+ ms", program.text)
+        assert max(map(len, program.text[program.text.rindex("  produced") :].splitlines())) <= 80
         assert "Traceback" not in program.text
 
 
@@ -111,6 +113,19 @@ def test_an_interrupted_quickstart_ends_cleanly(tmp_path: Path, signum: signal.S
         summary = counts(program.text)
         assert summary["produced"] == summary["released"] > 0
         assert "Traceback" not in program.text
+
+
+def test_one_of_several_topics_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    """And exit status 1: the other topic's processor is shut down."""
+    with embedded() as stage:
+        arguments = ["--bootstrap-servers", stage.bootstrap_servers, "--consumer-group", stage.group("forwarder")]
+        arguments += ["--follow", f"{stage.events}=writers", "--follow", "not-there=writers"]
+        arguments += ["--synchronize-commit-log-topic", stage.commit_log]
+        with Program(tmp_path, str(EXAMPLES / "several_topics.py"), *arguments) as program:
+            assert program.exit_status() == 1
+    told = [line for line in program.text.splitlines() if "message.timestamp.type=CreateTime" not in line]
+    assert [line.partition(": ")[0] for line in told] == ["several_topics.py"]
+    assert "not-there" in told[0]
 
 
 def test_a_cluster_that_does_not_answer_is_one_line(

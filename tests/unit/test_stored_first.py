@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.benchmarks.stored_rows import curves
 from tests.support import postgresql
 from tests.support.programs import EXAMPLES, Program
 from tests.support.requirements import lacking
@@ -39,6 +40,9 @@ def test_the_gated_follower_never_misses_a_row(tmp_path: Path) -> None:
         assert f"{events} events were produced." in program.text
         assert (events > 0, misses) == (True, 0)
         assert counts(program.text)["without it"][1] > 0
+        last = {name: curve[-1][1] for name, curve in curves(program.text).items()}
+        assert last == counts(program.text), "the last line has all"
+        assert max(map(len, program.text.splitlines())) <= 80
         assert "Traceback" not in program.text
 
 

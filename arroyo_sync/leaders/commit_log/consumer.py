@@ -5,6 +5,7 @@ The reading itself is in `reader.py`, what every source shares in `leaders/offse
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from arroyo.types import Topic
 from confluent_kafka import Consumer, KafkaError
 
 from arroyo_sync.core.checks import check_callable, check_choice, check_flag, check_seconds, check_topic
-from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.asker import Asker
@@ -25,6 +26,8 @@ from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.offset_source import OffsetSource
 from arroyo_sync.leaders.verification import LOG_END_UNKNOWN
 from arroyo_sync.leaders.verifier import OnLogEnds
+
+logger = logging.getLogger(__name__)
 
 
 class CommitLogConsumer(OffsetSource):
@@ -74,6 +77,7 @@ class CommitLogConsumer(OffsetSource):
         check_callable("wall_clock", wall_clock, "something to call for Unix seconds")
         self.name = f"commit log {topic.name}"
         self._topic = topic.name
+        self._connect_timeout = connect_timeout
         self._decoder = BatchDecoder(topic.name, self.groups, clock, wall_clock)
         # Puts the questions to the commit log's cluster, which mostly is the data topic's, too.
         self._log_asker = self._asker
@@ -175,11 +179,34 @@ class CommitLogConsumer(OffsetSource):
     def _read(self) -> None:
         identity = TopicIdentity(self._log_asker, self._topic, self._clock)
         while not self._stopping.is_set():  # for each topic of that name a client that knows no other
-            consumer = make_client(Consumer, reader_settings(self._configuration, self._reader.on_error))
+            consumer = self._make_consumer()
+            if consumer is None:
+                return
             try:
                 self._reader.run(consumer, identity)
             finally:
                 consumer.close()
+
+    def _make_consumer(self) -> Consumer | None:
+        """``None``: it is to stop.
+
+        :raises BrokersUnreachable: there was no token to log in with.
+        """
+        deadline = self._clock() + self._connect_timeout
+        while not self._stopping.is_set():
+            consumer = self._try_to_make_consumer(deadline)
+            if consumer is not None:
+                return consumer
+        return None
+
+    def _try_to_make_consumer(self, deadline: float) -> Consumer | None:
+        try:
+            return make_client(Consumer, reader_settings(self._configuration, self._reader.on_error))
+        except BrokersUnreachable as error:  # after ten seconds
+            if self._clock() >= deadline:
+                raise
+            logger.warning("Commit log %s: %s It is tried again", self._topic, error)
+            return None
 
     def _periodic_checks(self) -> float:
         seconds = super()._periodic_checks()

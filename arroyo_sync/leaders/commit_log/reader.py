@@ -35,13 +35,14 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from arroyo_sync.core.errors import CommitLogMissing
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.broker_watch import PATIENCE_SECONDS
-from arroyo_sync.kafka.client_settings import metadata_refresh_seconds, servers_of
+from arroyo_sync.kafka.client_settings import concerns_group, metadata_refresh_seconds, servers_of
 from arroyo_sync.kafka.errors import (
     POSITION_IS_GONE,
     TOPIC_IS_GONE,
     ClientErrors,
     is_fatal,
     is_fatal_for_reading,
+    log_missing_token,
     log_no_answer,
     no_broker_answered,
 )
@@ -149,6 +150,7 @@ class CommitLogReader:
     def on_error(self, error: KafkaError) -> None:
         """Called by librdkafka, within ``poll``. That connections are lost proves nothing: see `BrokerDoubts`."""
         self._errors.add(error)
+        log_missing_token(error)
         if error.code() in TOPIC_IS_GONE:
             self._refresh_at = 0.0
         else:
@@ -353,7 +355,9 @@ class CommitLogReader:
         if error is None or partition is None:
             return
         code = error.code()
-        if code == KafkaError._PARTITION_EOF:
+        if concerns_group(error):
+            logger.debug("Commit log %s: %s", self._topic, error)
+        elif code == KafkaError._PARTITION_EOF:
             self._partitions.reached_end(partition)
         elif code in POSITION_IS_GONE:
             gone.add(partition)

@@ -5,7 +5,22 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.kafka.errors import POSITION_IS_GONE, TOPIC_IS_GONE, ClientErrors, is_fatal, is_fatal_for_reading
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
+from arroyo_sync.kafka import errors
+from arroyo_sync.kafka.errors import (
+    POSITION_IS_GONE,
+    TOPIC_IS_GONE,
+    ClientErrors,
+    is_fatal,
+    is_fatal_for_reading,
+    log_missing_token,
+)
+
+
+@pytest.fixture(autouse=True)
+def anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another test has logged doesn't count."""
+    monkeypatch.setattr(errors, "_token_throttle", LogThrottle(LOG_INTERVAL_SECONDS, lambda: 0.0))
 
 
 @pytest.mark.parametrize(
@@ -39,6 +54,24 @@ def test_a_fatal_error_ends_whatever_its_code() -> None:
     error = KafkaError(KafkaError._TRANSPORT, "over", True)
     assert error.fatal()
     assert is_fatal(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Failed to acquire SASL OAUTHBEARER token: OAuth callback raised exception",
+        "Failed to initialize SASL authentication: OAUTHBEARER cannot log in because there is no token available",
+    ],
+)
+def test_a_token_that_could_not_be_fetched_is_waited_for(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody has refused anything, though librdkafka calls it a failed authentication. It is logged once a minute."""
+    error = KafkaError(KafkaError._AUTHENTICATION, text)
+    assert not is_fatal(error)
+    for _ in range(2):
+        log_missing_token(error)
+        log_missing_token(KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: invalid_token"))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert text.split()[-1] in caplog.text
 
 
 def test_what_is_handled_apart_is_apart() -> None:

@@ -47,6 +47,12 @@ def test_a_missing_argument_is_exit_status_2(capsys: pytest.CaptureFixture[str])
             id="an empty flag is none",
         ),
         pytest.param(["-X", "error_cb=print"], "error_cb: it takes a function", id="a callback as text"),
+        pytest.param(["-X", "oauth_cb=print"], "give it with --oauth-cb", id="the token's function as text"),
+        pytest.param(
+            ["--bootstrap-servers", "h:1", "--oauth-cb", "json:loads"],
+            "sasl.mechanism=OAUTHBEARER",
+            id="a token that nobody asks for",
+        ),
         pytest.param(["-X", "client.id=\udcff"], "setting client.id isn't UTF-8", id="a setting that isn't UTF-8"),
         pytest.param(
             ["--bootstrap-servers", "127.0.0.1:1", "--leader-group", "forwarder"],

@@ -1,12 +1,27 @@
 from __future__ import annotations
 
-import pytest
-from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+from confluent_kafka import (
+    OFFSET_END,
+    TIMESTAMP_CREATE_TIME,
+    TIMESTAMP_NOT_AVAILABLE,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+
+from arroyo_sync.core.errors import BrokersUnreachable
+from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.time_lookups import FoundOffset
 from arroyo_sync.status.commit_log import (
     Filter,
     GroupOnLog,
     LogRecord,
+    LogScan,
     groups_of,
     last_of,
     record_line,
@@ -21,9 +36,18 @@ class FakeMessage:
     """What is asked of confluent-kafka's message."""
 
     def __init__(
-        self, key: bytes | None, value: bytes | None, headers: object = None, kind: int = TIMESTAMP_CREATE_TIME
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: object = None,
+        kind: int = TIMESTAMP_CREATE_TIME,
+        place: tuple[int, int] = (1, 7),
     ) -> None:
         self.parts = key, value, headers, (kind, 1700000001000)
+        self.place = place
+
+    def error(self) -> None:
+        return None
 
     def key(self) -> bytes | None:
         return self.parts[0]
@@ -38,10 +62,10 @@ class FakeMessage:
         return self.parts[3]
 
     def partition(self) -> int:
-        return 1
+        return self.place[0]
 
     def offset(self) -> int:
-        return 7
+        return self.place[1]
 
 
 @pytest.mark.parametrize(
@@ -110,9 +134,9 @@ def test_groups_are_counted_by_topic_with_their_partitions_rate_and_newest_repor
 
 
 def test_the_last_records_that_are_wanted_in_the_order_of_their_time() -> None:
-    """By group, topic and partition."""
+    """By group, topic and partition. In whichever order the log's partitions were read."""
     records = [report("a", 0, 3.0), report("b", 0, 1.0), report("a", 1, 2.0), report("a", 0, 4.0, "else")]
-    assert last_of(records, Filter(), 2) == [records[2], records[3]]
+    assert last_of(records, Filter(), 2) == [records[0], records[3]]
     assert last_of(records, Filter(groups=["a"]), None) == [records[2], records[0], records[3]]
     assert last_of(records, Filter(topic="events", partitions=[0]), None) == [records[1], records[0]]
 
@@ -131,3 +155,129 @@ def test_since_when_a_group_reports_the_same_offset() -> None:
     }
     back = LogRecord(0, 6, 70_000, "events", 3, "writers", 5)
     assert reported_since([*records, back])[("events", 3), "writers"] == (5, 70.0)
+
+
+AWAY = KafkaError(KafkaError._TRANSPORT, "connection refused")
+
+
+class FakeLog:
+    """A commit log: what is asked of confluent-kafka's consumer, and of the asker, by `LogScan`.
+
+    :param records: how many each partition has.
+    :param away: the partitions whose broker doesn't answer.
+    :param stops: the partitions of which nothing can be read, though their broker tells where they end.
+    """
+
+    def __init__(self, records: dict[int, int], away: tuple[int, ...] = (), stops: tuple[int, ...] = ()) -> None:
+        self.records, self.away, self.stops = records, away, stops
+        self.positions: dict[int, int] = {}
+        self.is_closed = self.is_stopped = False
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        partitions = dict.fromkeys(self.records)
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=None, partitions=partitions)})
+
+    def ask_ranges(self, keys: list[tuple[str, int]], timeout: float, on_answer: Any, **_: bool) -> None:
+        for key in keys:
+            on_answer({key: AWAY if key[1] in self.away else PartitionRange(0, self.records[key[1]])})
+
+    def ask_offsets_for_time(self, keys: Any, since_ms: int, timeout: float, on_answer: Any) -> None:
+        on_answer({key: FoundOffset(since_ms // 1000, since_ms) for key in keys})
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        self.positions = {place.partition: place.offset for place in places}
+
+    def poll(self, timeout: float) -> object:
+        for partition, position in self.positions.items():
+            if 0 <= position < self.records[partition] and partition not in {*self.away, *self.stops}:
+                self.positions[partition] += 1
+                return FakeMessage(b"events:%d:writers" % partition, VALUE, place=(partition, position))
+        return None
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def stop(self, timeout: float) -> None:
+        self.is_stopped = True
+
+
+@pytest.fixture
+def scan_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeLog], LogScan]:
+    """Reads this log. It waits for nothing."""
+
+    def make(log: FakeLog, timeout: float = 0.05) -> LogScan:
+        monkeypatch.setattr("arroyo_sync.status.commit_log.make_client", lambda *_: log)
+        monkeypatch.setattr("arroyo_sync.status.commit_log.Asker", lambda *_: log)
+        return LogScan({"bootstrap.servers": "kafka:9092"}, "log", timeout)
+
+    return make
+
+
+def places(records: Iterable[LogRecord]) -> list[tuple[int, int]]:
+    return sorted((each.log_partition, each.log_offset) for each in records)
+
+
+def test_a_partition_whose_broker_is_away_costs_its_own_records_alone(scan_of: Callable[[FakeLog], LogScan]) -> None:
+    """It is named with the reason."""
+    log = FakeLog({0: 2, 1: 2, 2: 1}, away=(1,))
+    with scan_of(log) as scan:
+        assert places(scan.read_to_end()) == [(0, 0), (0, 1), (2, 0)]
+        assert scan.missing == {1: "connection refused"}
+    assert (log.is_closed, log.is_stopped) == (True, True)
+
+
+def test_a_partition_that_stops_in_the_middle_is_named_too(scan_of: Callable[[FakeLog], LogScan]) -> None:
+    """Its broker told where it ends, and went away then."""
+    with scan_of(FakeLog({0: 2, 1: 2}, stops=(0,))) as scan:
+        assert places(scan.read_to_end()) == [(1, 0), (1, 1)]
+        assert scan.missing == {0: "nothing came for 0.05 s"}
+
+
+def test_what_was_missing_is_followed_once_its_broker_is_back(scan_of: Callable[[FakeLog], LogScan]) -> None:
+    """From its end, where that is all that is known; else from where the reading stopped."""
+    log = FakeLog({0: 2, 1: 2, 2: 2}, away=(1,), stops=(2,))
+    with scan_of(log) as scan:
+        assert places(scan.read_to_end()) == [(0, 0), (0, 1)]
+        log.stops = ()
+        assert next(scan.follow()).log_offset == 0
+        assert log.positions == {0: 2, 1: OFFSET_END, 2: 1}
+
+
+def test_records_that_come_meanwhile_are_left_to_those_who_follow(scan_of: Callable[[FakeLog], LogScan]) -> None:
+    """Each is shown once."""
+    log = FakeLog({0: 1, 1: 1})
+    with scan_of(log) as scan:
+        records = scan.read_to_end()
+        seen = [next(records)]
+        log.records[0] += 1
+        seen += records
+        assert places(seen) == [(0, 0), (1, 0)]
+        assert places([next(scan.follow())]) == [(0, 1)]
+
+
+def test_a_time_leaves_out_what_was_written_before(scan_of: Callable[[FakeLog], LogScan]) -> None:
+    """Of the fake log each record is a second younger than the one before. Not past the end."""
+    with scan_of(FakeLog({0: 3, 1: 1})) as scan:
+        assert places(scan.read_to_end(since=2.0)) == [(0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("log", "says"),
+    [
+        pytest.param(FakeLog({0: 1, 1: 1}, away=(0, 1)), "no broker of kafka:9092 answered .*refused", id="no answer"),
+        pytest.param(FakeLog({0: 1, 1: 1}, stops=(0, 1)), "log: nothing came for 0.05 s from kafka", id="no record"),
+    ],
+)
+def test_no_answer_at_all_is_an_error(scan_of: Callable[[FakeLog], LogScan], log: FakeLog, says: str) -> None:
+    """There is nothing to show."""
+    with scan_of(log) as scan, pytest.raises(BrokersUnreachable, match=says):
+        list(scan.read_to_end())
+
+
+def test_a_refusal_is_an_error_though_others_answer(scan_of: Callable[[FakeLog], LogScan]) -> None:
+    """To ask again doesn't help."""
+    log = FakeLog({0: 1, 1: 1}, away=(1,))
+    refused = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    log.ask_ranges = lambda keys, timeout, on_answer, **_: on_answer({keys[0]: refused})  # type: ignore[method-assign]
+    with scan_of(log) as scan, pytest.raises(KafkaException):
+        list(scan.read_to_end())

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.status.settings import environment_settings, flag_settings, kafka_settings, read_properties
+from arroyo_sync.status.settings import (
+    OAuthCallback,
+    environment_settings,
+    flag_settings,
+    kafka_settings,
+    read_properties,
+    with_oauth_cb,
+)
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -99,3 +107,49 @@ def test_a_secret_on_the_command_line_is_refused_and_not_repeated() -> None:
     with pytest.raises(ConfigurationError, match="ARROYO_SYNC_KAFKA_SASL_PASSWORD") as raised:
         flag_settings(["sasl.password=hunter2"])
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.fixture
+def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a function in a module that lies in the working directory."""
+    (tmp_path / "the_issuer.py").write_text("def token(configuration): return 'a token', 0.0\nnumber = 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "the_issuer:token"
+
+
+def test_oauth_cb_is_found_by_its_name(issuer: str) -> None:
+    """And keeps it, so that another process finds it, too."""
+    function = OAuthCallback(issuer)
+    assert function("") == ("a token", 0.0)
+    assert function.name == issuer
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        pytest.param("the_issuer", "give it as MODULE:FUNCTION", id="no function"),
+        pytest.param("nowhere:token", "No module named 'nowhere'", id="no module"),
+        pytest.param("the_issuer:nothing", "has no attribute 'nothing'", id="not in it"),
+        pytest.param("the_issuer:number", "can't be called", id="no function of that name"),
+    ],
+)
+def test_an_oauth_cb_that_can_not_be_had_is_refused_with_the_reason(issuer: str, name: str, why: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=why):
+        OAuthCallback(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_given"),
+    [
+        pytest.param({"sasl.mechanism": "OAUTHBEARER"}, True, id="asked for"),
+        pytest.param({"sasl.mechanisms": "oauthbearer"}, True, id="by its other name"),
+        pytest.param({"sasl.mechanism": "PLAIN"}, False, id="another mechanism"),
+        pytest.param({}, False, id="no login"),
+    ],
+)
+def test_oauth_cb_is_given_where_a_token_is_asked_for(settings: dict[str, str], is_given: bool, issuer: str) -> None:
+    """A client that asks for none would wait ten seconds for it."""
+    oauth_cb = OAuthCallback(issuer)
+    assert with_oauth_cb(settings, oauth_cb).get("oauth_cb") is (oauth_cb if is_given else None)
+    assert with_oauth_cb(settings, None) == settings

@@ -1,0 +1,96 @@
+"""What comes of a client that can't be made, and of one that several threads need."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
+from arroyo_sync.kafka.client_settings import LazyClient, make_client
+
+SETTINGS = {"bootstrap.servers": "kafka:9092", "sasl.password": "hunter2"}
+NO_TOKEN = KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, "OAuth token not set within 10 seconds timeout")
+REFUSED = KafkaError(KafkaError._INVALID_ARG, 'Invalid value "hunter2" for sasl.password')
+
+
+class Client:
+    """One that can be made once the issuer is up."""
+
+    is_up = False
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        if not self.is_up:
+            raise KafkaException(NO_TOKEN)
+
+
+def failing(error: KafkaError) -> Any:
+    def make(settings: dict[str, Any]) -> object:
+        raise KafkaException(error)
+
+    return make
+
+
+def overwritten(settings: dict[str, Any]) -> object:
+    """As confluent-kafka 2.16 does if it calls a callback with its own exception set."""
+    try:
+        raise KafkaException(NO_TOKEN)
+    except KafkaException as error:
+        raise SystemError("<method 'fatal'> returned a result with an exception set") from error
+
+
+@pytest.mark.parametrize("make", [failing(NO_TOKEN), overwritten], ids=["as it is", "as a SystemError"])
+def test_without_a_token_it_is_told_what_is_missing(make: Any) -> None:
+    """Not that the configuration is wrong: it may be right."""
+    with pytest.raises(
+        BrokersUnreachable, match=r"no token to log in to kafka:9092 .*not set within 10 seconds.*oauth_cb"
+    ):
+        make_client(make, SETTINGS)
+
+
+def test_a_refused_setting_is_told_without_its_value() -> None:
+    with pytest.raises(ConfigurationError, match="librdkafka refuses the configuration: Invalid value") as raised:
+        make_client(failing(REFUSED), SETTINGS)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_another_system_error_is_passed_on() -> None:
+    """It is none of ours."""
+
+    def make(settings: dict[str, Any]) -> object:
+        raise SystemError("out of order")
+
+    with pytest.raises(SystemError, match="out of order"):
+        make_client(make, SETTINGS)
+
+
+def test_a_client_that_could_not_be_made_is_made_by_the_next_question(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Meanwhile it is a line in the log, and no answer."""
+    lazy = LazyClient(Client, SETTINGS)
+    assert lazy.get() is None
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    monkeypatch.setattr(Client, "is_up", True)
+    client = lazy.get()
+    assert client is not None
+    assert lazy.get() is client
+
+
+def test_after_its_end_no_client_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it was being made when the end came."""
+    made: list[Client] = []
+
+    def make(settings: dict[str, Any]) -> Client:
+        assert lazy.close() is None
+        made.append(Client(settings))
+        return made[-1]
+
+    monkeypatch.setattr(Client, "is_up", True)
+    lazy = LazyClient(make, SETTINGS)
+    assert lazy.get() is None
+    assert lazy.get() is None
+    assert len(made) == 1
+    assert lazy.client is None
