@@ -121,7 +121,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
     def __getattr__(name: str) -> object:
         if name == "__version__":
-            value = _version()
+            value = import_module(f"{__name__}.core.version").package_version()
         elif name in _MODULE_OF:
             value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
         else:
@@ -131,12 +131,3 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("arroyo-sync")
-    except PackageNotFoundError:  # a copy of the sources that nobody has installed
-        return "0+unknown"

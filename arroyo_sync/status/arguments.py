@@ -10,11 +10,11 @@ import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.version import package_version
 from arroyo_sync.observe.grade import Grade
 from arroyo_sync.status.check import LEGEND
 from arroyo_sync.status.settings import (
@@ -96,14 +96,6 @@ def _actions(whole: argparse.ArgumentParser) -> Iterator[argparse.Action]:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 yield from _actions(command)
-
-
-def package_version() -> str:
-    """The installed version of this package."""
-    try:
-        return version("arroyo-sync")
-    except PackageNotFoundError:  # run from its source
-        return "unknown"
 
 
 def settings_of(options: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Any]:

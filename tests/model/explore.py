@@ -83,12 +83,6 @@ class Setup:
 
 
 def perform(world: World, action: Action) -> None:
-    """Let it happen, and judge it."""
-    act(world, action)
-    world.check()
-
-
-def act(world: World, action: Action) -> None:
     """Let it happen."""
     world.places.clear()
     if isinstance(action, Run):
@@ -104,6 +98,7 @@ def act(world: World, action: Action) -> None:
     else:
         world.behaviour.answer, world.behaviour.loses_in_flight = action.answer, action.loses_in_flight
         world.shut_down()
+    world.check()
 
 
 def _run(world: World, action: Run) -> None:
@@ -225,5 +220,5 @@ class Explorer(Search[Action]):
     def _follow(self, path: Path) -> World:
         world = self.setup.make()
         for action in path:
-            act(world, action)  # it was judged when it was the path's last
+            perform(world, action)
         return world
