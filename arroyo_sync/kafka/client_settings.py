@@ -44,8 +44,11 @@ _MEMBERSHIP_SETTINGS = {
     "auto.commit.interval.ms",
 }
 
+# Arroyo's builder of consumer settings sets them: the numbers of two clients would take turns in the same gauges.
+_STATISTICS_SETTINGS = {"stats_cb", "statistics.interval.ms"}
+
 # Events that only a client whose `poll` is called can get rid of.
-_EVENT_SETTINGS = {"stats_cb", "statistics.interval.ms", "error_cb", "throttle_cb", "logger", "on_delivery"}
+_EVENT_SETTINGS = _STATISTICS_SETTINGS | {"error_cb", "throttle_cb", "logger", "on_delivery"}
 
 # A consumer's alone: an administrator's client would log a warning for each.
 _CONSUMER_SETTINGS = _MEMBERSHIP_SETTINGS | {
@@ -158,20 +161,45 @@ def reader_settings(configuration: Mapping[str, Any], on_error: Callable[[KafkaE
 
     return {
         **_READER_DEFAULTS,
-        **_own(configuration, _MEMBERSHIP_SETTINGS),
-        **_apart(),
+        **_own(configuration, _MEMBERSHIP_SETTINGS | _STATISTICS_SETTINGS),
+        **_apart(configuration),
         # The end of a partition is told even if its last offsets hold no records.
         "enable.partition.eof": True,
-        "error_cb": error_cb,
+        "error_cb": but_for_group(error_cb),
     }
 
 
-def query_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """For a consumer that reads nothing and only asks for offsets; its ``poll`` is never called."""
+def concerns_group(error: KafkaError) -> bool:
+    """Whether a broker refuses the use of a consumer's group, which a consumer that is assigned doesn't need.
+
+    librdkafka looks for the coordinator of every group nevertheless, and tells of the refusal as of any other.
+    """
+    return error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
+
+
+def but_for_group(on_error: Callable[[KafkaError], None]) -> Callable[[KafkaError], None]:
+    """Told of all but what `concerns_group`. A question about a group has that as its answer."""
+
+    def error_cb(error: KafkaError) -> None:
+        if not concerns_group(error):
+            on_error(error)
+
+    return error_cb
+
+
+def query_settings(
+    configuration: Mapping[str, Any], group: str, on_error: Callable[[KafkaError], None]
+) -> dict[str, Any]:
+    """For a consumer that reads nothing, and only asks what the group has committed.
+
+    :param on_error: called from ``poll`` for every error that isn't about one question.
+    """
     return {
         **_QUESTION_DEFAULTS,
         **_own(configuration, _MEMBERSHIP_SETTINGS | _EVENT_SETTINGS),
-        **_apart(),
+        **_apart(configuration),
+        "group.id": group,
+        "error_cb": but_for_group(on_error),
         # Else a transaction that hangs hides what the group has committed before.
         "isolation.level": "read_uncommitted",
     }
@@ -263,10 +291,13 @@ def _own(configuration: Mapping[str, Any], without: set[str]) -> dict[str, Any]:
     }
 
 
-def _apart() -> dict[str, Any]:
-    """No other consumer can take its partitions, and it leaves nothing behind."""
+def _apart(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """No other consumer can take its partitions, and it leaves nothing behind: it never joins its group.
+
+    The group is the user's, who may use it: a broker with access rules notes everything else as refused.
+    """
     return {
-        "group.id": f"arroyo-sync-{uuid.uuid4()}",
+        "group.id": configuration.get("group.id") or f"arroyo-sync-{uuid.uuid4()}",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         # An offset that isn't there is an error to us, not something to step over.

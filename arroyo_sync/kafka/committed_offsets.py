@@ -16,10 +16,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.client_settings import make_client, query_settings
+from arroyo_sync.kafka.client_settings import concerns_group, make_client, query_settings
 
 logger = logging.getLogger(__name__)
 
+FIRST_SECONDS = 1.0
+"""After how long without an answer it is looked whether the group may be asked about at all."""
 IDLE_SECONDS = 10.0
 """After how long without a question the thread ends and the consumer is closed; the next question makes new ones."""
 
@@ -55,7 +57,7 @@ class GroupCommits:
         on_error: Callable[[KafkaError], None],
         clock: Callable[[], float],
     ) -> None:
-        self._settings = {**query_settings(configuration), "group.id": group, "error_cb": on_error}
+        self._settings = query_settings(configuration, group, on_error)
         self._group = group
         self._clock = clock
         # Guards what follows; written by any thread.
@@ -64,6 +66,8 @@ class GroupCommits:
         self._thread: threading.Thread | None = None
         self._ending: list[threading.Thread] = []
         self._is_stopped = False
+        # The group's thread's: that it may not be looked at, until there was an answer.
+        self._refused: KafkaError | None = None
 
     def ask(self, partitions: Collection[PartitionKey], timeout: float, on_answer: Callable[[Commits], None]) -> None:
         """Ask what the group has committed of the partitions. Returns at once."""
@@ -131,11 +135,32 @@ class GroupCommits:
         if seconds <= 0:
             return KafkaError(KafkaError._TIMED_OUT, "an earlier question took all the time")
         wanted = [TopicPartition(topic, partition) for topic, partition in question.partitions]
+        answer = self._ask_once(consumer, wanted, min(seconds, FIRST_SECONDS))
+        if isinstance(answer, KafkaError) and self._refused is None and seconds > FIRST_SECONDS:
+            answer = self._ask_once(consumer, wanted, seconds - FIRST_SECONDS)
+        return self._refused or answer
+
+    def _ask_once(self, consumer: Consumer, wanted: list[TopicPartition], seconds: float) -> Commits | KafkaError:
         try:
             answers = consumer.committed(wanted, timeout=seconds)
-        finally:
-            consumer.poll(0)  # for `on_error`
+        except KafkaException as error:
+            failure: KafkaError = error.args[0]
+            self._hear(consumer)
+            return failure
+        self._hear(consumer)
+        self._refused = None
         return {(each.topic, each.partition): _offset_of(each) for each in answers}
+
+    def _hear(self, consumer: Consumer) -> None:
+        """Let ``on_error`` be told, and keep that the group may not be looked at.
+
+        librdkafka tells that once, by the way, and lets every question run out of time.
+        """
+        while (event := consumer.poll(0)) is not None:
+            error = event.error()
+            if error is not None and concerns_group(error):
+                advice = f"The user must be allowed to describe group {self._group!r}"
+                self._refused = KafkaError(error.code(), f"{error.str()} {advice}")
 
 
 def _offset_of(answer: TopicPartition) -> int | KafkaError | None:

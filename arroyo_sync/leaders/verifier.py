@@ -264,8 +264,9 @@ class Verifier:
             )
             still_suspect = self._offsets.suspects().get(group, {})
             long_ago = self._clock() - SUSPICION_PATIENCE_SECONDS
-            long_suspect = (key for key in answers if self._suspect_since.get((key, group), long_ago + 1) <= long_ago)
-            self._log_suspects(group, {key: still_suspect[key] for key in long_suspect if key in still_suspect})
+            for key, answer in answers.items():
+                if key in still_suspect and self._suspect_since.get((key, group), long_ago + 1) <= long_ago:
+                    self._log_suspect(key, group, still_suspect[key], answer)
 
         self._brokers.ask_committed(group, list(offsets), QUERY_TIMEOUT_SECONDS, self._later(apply))
 
@@ -325,17 +326,22 @@ class Verifier:
                 rejection.end,
             )
 
-    def _log_suspects(self, group: str, offsets: Mapping[PartitionKey, int]) -> None:
-        for key, offset in offsets.items():
-            if self._throttle.should_log((key, group, "suspect")):
-                logger.error(
-                    "%s[%d]: group %r published offset %d before the first message that is there was written, and "
-                    "hasn't committed that far on the brokers: it speaks of an earlier topic of that name. The group "
-                    "counts as unknown there until it publishes again, or its commit reaches that far",
-                    *key,
-                    group,
-                    offset,
-                )
+    def _log_suspect(self, key: PartitionKey, group: str, offset: int, committed: int | KafkaError | None) -> None:
+        if not self._throttle.should_log((key, group, "suspect")):
+            return
+        if isinstance(committed, KafkaError):
+            commit = f"what it has committed can't be asked for ({committed.str()}): it may speak"
+        else:
+            commit = "hasn't committed that far on the brokers: it speaks"
+        logger.error(
+            "%s[%d]: group %r published offset %d before the first message that is there was written, and %s of an "
+            "earlier topic of that name. The group counts as unknown there until it publishes again, or its commit "
+            "reaches that far",
+            *key,
+            group,
+            offset,
+            commit,
+        )
 
     def _log_truncation(self, truncation: Truncation) -> None:
         logger.error(

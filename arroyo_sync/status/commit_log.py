@@ -30,7 +30,13 @@ from confluent_kafka import (
 from arroyo_sync.core.errors import BrokersUnreachable, TopicMissing
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.asker import Asker
-from arroyo_sync.kafka.client_settings import check_configuration, make_client, reader_settings, servers_of
+from arroyo_sync.kafka.client_settings import (
+    check_configuration,
+    concerns_group,
+    make_client,
+    reader_settings,
+    servers_of,
+)
 from arroyo_sync.kafka.errors import ClientErrors, is_fatal, is_fatal_for_reading, no_broker_answered
 from arroyo_sync.leaders.commit_log.log_topic import LogSpans, OffsetRange, list_partitions
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id
@@ -149,7 +155,7 @@ class LogScan:
         message = self._consumer.poll(POLL_SECONDS)
         error = None if message is None else message.error()
         if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            if is_fatal(error):
+            if is_fatal(error) and not concerns_group(error):
                 raise KafkaException(error)
             return None
         return message

@@ -75,7 +75,9 @@ class MembersQuestion:
     def answer(self) -> dict[str, tuple[Member, ...] | str]:
         """By group its members, or why they can't be told. Blocks until the timeout at most."""
         try:
-            output, _ = self._process.communicate(timeout=max(0.0, self._deadline - time.monotonic()))
+            # One that has ended is heard also when the time is over, since something else was done meanwhile.
+            seconds = None if self.has_answer else max(0.0, self._deadline - time.monotonic())
+            output, _ = self._process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             return dict.fromkeys(self._groups, "the brokers didn't answer in time")
         finally:

@@ -244,11 +244,18 @@ class StatusReader:
             answers = self._asker.committed(group, keys, max(RETRY_SECONDS, deadline - time.monotonic()))
             errors = [each for each in answers.values() if isinstance(each, KafkaError)]
             refusals = [error for error in errors if is_fatal_for_reading(error)]
+            if refusals and self._is_only_shown(group):
+                return answers
             if refusals:
                 raise KafkaException(refusals[0])
             if not errors or time.monotonic() >= deadline:
                 return answers
             time.sleep(RETRY_SECONDS)
+
+    def _is_only_shown(self, group: str) -> bool:
+        """Whether nothing follows from what the group has committed: a leader whose reports are all read."""
+        reads_reports = self._commit_log is not None and self._query.reads_all
+        return reads_reports and group != self._query.follower_group
 
     def _partition(
         self,
@@ -266,7 +273,7 @@ class StatusReader:
             commit = commits[group]
             committed = None if isinstance(commit, KafkaError) else commit
             said = None if published is None else published.get(group)
-            if said is None and not (self._commit_log is not None and self._query.reads_all):
+            if said is None and not self._is_only_shown(group):
                 # Nothing was published, or not lately: what it has committed counts.
                 said = LeaderOffset(committed, -1, 0.0)
                 if isinstance(commit, KafkaError):

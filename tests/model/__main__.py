@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 
-from tests.model import leaders
+from tests.model import leaders, owners
 from tests.model.explore import Explorer
 from tests.model.search import Search
 from tests.model.setups import PLANS
@@ -18,7 +18,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__)
     parser.add_argument("--deeper", type=int, default=1, help="how much deeper than the test run (default: 1)")
     parser.add_argument("--seconds", type=float, help="how long at most for each setup (default: until it is done)")
-    parser.add_argument("--only", help="one setup: " + ", ".join([*PLANS, *leaders.PLANS]))
+    parser.add_argument("--only", help="one setup: " + ", ".join([*PLANS, *leaders.PLANS, *owners.PLANS]))
     options = parser.parse_args()
 
     searches: dict[str, tuple[Search[object], int]] = {}
@@ -26,9 +26,11 @@ def main() -> int:
         searches[name] = Explorer(plan.setup), plan.depth  # type: ignore[assignment]
     for name, leaders_plan in leaders.PLANS.items():
         searches[name] = leaders.Explorer(leaders_plan.setup), leaders_plan.depth  # type: ignore[assignment]
+    for name, owners_plan in owners.PLANS.items():
+        searches[name] = owners.Explorer(owners_plan.setup), owners_plan.depth  # type: ignore[assignment]
 
     is_broken = False
-    with models():
+    with models(), owners.no_threads():
         for name, (search, depth) in searches.items():
             if options.only not in (None, name):
                 continue

@@ -83,6 +83,12 @@ class Setup:
 
 
 def perform(world: World, action: Action) -> None:
+    """Let it happen, and judge it."""
+    act(world, action)
+    world.check()
+
+
+def act(world: World, action: Action) -> None:
     """Let it happen."""
     world.places.clear()
     if isinstance(action, Run):
@@ -98,7 +104,6 @@ def perform(world: World, action: Action) -> None:
     else:
         world.behaviour.answer, world.behaviour.loses_in_flight = action.answer, action.loses_in_flight
         world.shut_down()
-    world.check()
 
 
 def _run(world: World, action: Run) -> None:
@@ -220,5 +225,5 @@ class Explorer(Search[Action]):
     def _follow(self, path: Path) -> World:
         world = self.setup.make()
         for action in path:
-            perform(world, action)
+            act(world, action)  # it was judged when it was the path's last
         return world

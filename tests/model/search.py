@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
 
 from tests.model.judge import Violation
 
@@ -54,3 +54,22 @@ class Search(Generic[TAction]):
     def __str__(self) -> str:
         depth = "completely" if self.is_complete else f"to depth {self.depth}"
         return f"explored {depth}: {len(self.states)} states, {self.transitions} transitions"
+
+
+def assert_kept(
+    search: Search[Any],
+    depth: int,
+    name: str,
+    record_property: Callable[[str, object], None],
+    *,
+    everything: bool = False,
+) -> None:
+    """Explore to this depth, and tell how far that was. Nothing may be violated.
+
+    :param everything: whether every state there is must have been visited; else there must be more.
+    """
+    search.explore(depth)
+    record_property("explored", f"{name}: {search}")
+    assert search.violations == [], search.violations[0]
+    assert search.is_complete == everything
+    assert search.is_complete or search.depth == depth

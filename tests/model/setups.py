@@ -22,14 +22,18 @@ EVERYTHING = 1_000
 assigned = Run("assign", BOTH)
 released = (assigned, Publish(0, None, 2), Publish(1, None, 2), Ask())
 
-PLANS: Mapping[str, Plan] = {
+ONE_PARTITION: Mapping[str, Plan] = {
     "one partition, one message": Plan(
         Setup(partitions=1, messages=1, offsets=(None, 0, 1), prefix=(Run("assign", frozenset({0})),)), EVERYTHING
     ),
     # The gate may hold one of them, so it becomes full and drains. 17 is everything.
     "one partition, two messages": Plan(Setup(partitions=1, prefix=(Run("assign", frozenset({0})),)), 6),
+}
+TWO_PARTITIONS: Mapping[str, Plan] = {
     "two partitions": Plan(Setup(prefix=(assigned,)), 4),
     "two partitions, eager": Plan(Setup(is_kip848=False, prefix=(assigned,)), 3),
+}
+UNDER_WAY: Mapping[str, Plan] = {
     # Both have a message left over, which the next step rejected.
     "left over": Plan(Setup(prefix=(assigned, Run(message=0), Run(message=1), *released[1:], Run(answer="reject"))), 3),
     # The leaders of one partition are ahead, those of the other behind the follower.
@@ -41,3 +45,7 @@ PLANS: Mapping[str, Plan] = {
         Setup(prefix=(*released, Run(message=0, answer="reject"), Later(), Run(answer="reject"))), 3
     ),
 }
+"""Those in which something has happened before."""
+
+PLANS: Mapping[str, Plan] = {**ONE_PARTITION, **TWO_PARTITIONS, **UNDER_WAY}
+"""Each kind has a test file of its own, so that several workers share them."""

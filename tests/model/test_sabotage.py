@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from tests.model import leaders
+from tests.model import leaders, owners
 from tests.model.explore import Explorer
 from tests.model.setups import PLANS
-from tests.model.world import models
 from tests.support.sabotage import SABOTAGES, VARIABLE, apply_from_environment, sabotaged
 
 TIMING = frozenset({"forgets to notify"})
@@ -38,13 +36,10 @@ NOTICED = {
     "sleeps through": Noticed("Progress", "two partitions"),
     "one holds up all": Noticed("Progress", "left over"),
     "swallows the death": Noticed("Loud", "two partitions"),
+    "trusts its memory": Noticed("Safety", "two owners, the first one's record is late", 5),
+    "trusts the mapping": Noticed("Safety", "two owners, the first one's record is late"),
+    "forgets a start": Noticed("Progress", "two owners"),
 }
-
-
-@pytest.fixture(autouse=True)
-def _models() -> Iterator[None]:
-    with models():
-        yield
 
 
 def test_all_are_listed() -> None:
@@ -57,9 +52,11 @@ def test_the_model_notices(name: str) -> None:
     """The exploration finds a sequence of actions that breaks the promise, and none without the sabotage."""
     noticed = NOTICED[name]
     with sabotaged(name):
-        search: Explorer | leaders.Explorer
+        search: Explorer | leaders.Explorer | owners.Explorer
         if noticed.plan in PLANS:
             search = Explorer(PLANS[noticed.plan].setup)
+        elif noticed.plan in owners.PLANS:
+            search = owners.Explorer(owners.PLANS[noticed.plan].setup)
         else:
             search = leaders.Explorer(leaders.PLANS[noticed.plan].setup)
         search.explore(noticed.depth)

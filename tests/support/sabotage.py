@@ -24,6 +24,7 @@ from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.leaders import published_offset as claim
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishStep
 from arroyo_sync.leaders.commit_report import CommitReport
 from tests.support.old_behaviour import OLD_BEHAVIOURS, Patch
 
@@ -197,6 +198,35 @@ def _swallows_the_death() -> list[Patch]:
     return [Patch(PartitionBuffers, "refresh_remote_offsets", silent)]
 
 
+def _trusts_its_memory() -> list[Patch]:
+    """A leader's publisher goes on with what it had published of a partition, whoever had that meanwhile."""
+    step = CommitLogPublisher.step
+
+    def trusting(publisher: Any, commit: Any, partitions: Any) -> Any:
+        made = step(publisher, commit, partitions)
+        for queued in publisher._queue.partitions.values():
+            queued.is_unclear = queued.newest is None
+        return made
+
+    return [Patch(CommitLogPublisher, "step", trusting)]
+
+
+def _trusts_the_mapping() -> list[Patch]:
+    """Each partition counts as newly assigned, and a retained one starts past the work in flight."""
+    step = CommitLogPublisher.step
+
+    def trusting(publisher: Any, commit: Any, partitions: Any) -> Any:
+        publisher._queue.keep_only(())
+        return step(publisher, commit, partitions)
+
+    return [Patch(CommitLogPublisher, "step", trusting)]
+
+
+def _forgets_a_start() -> list[Patch]:
+    """A start that could not be committed before the next rebalance never is."""
+    return [Patch(PublishStep, "uncommitted_starts", {})]
+
+
 SABOTAGES: Mapping[str, Callable[[], list[Patch]]] = {
     "off by one": _off_by_one,
     "forgets a partition in a rebalance": _forgets_a_partition,
@@ -212,6 +242,9 @@ SABOTAGES: Mapping[str, Callable[[], list[Patch]]] = {
     "one holds up all": _one_holds_up_all,
     "forgets to notify": _forgets_to_notify,
     "swallows the death": _swallows_the_death,
+    "trusts its memory": _trusts_its_memory,
+    "trusts the mapping": _trusts_the_mapping,
+    "forgets a start": _forgets_a_start,
 }
 """Breaks that the model knows of."""
 EVERY: Mapping[str, Callable[[], list[Patch]]] = {**SABOTAGES, **OLD_BEHAVIOURS}

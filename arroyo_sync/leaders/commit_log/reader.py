@@ -35,7 +35,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from arroyo_sync.core.errors import CommitLogMissing
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.broker_watch import PATIENCE_SECONDS
-from arroyo_sync.kafka.client_settings import metadata_refresh_seconds, servers_of
+from arroyo_sync.kafka.client_settings import concerns_group, metadata_refresh_seconds, servers_of
 from arroyo_sync.kafka.errors import (
     POSITION_IS_GONE,
     TOPIC_IS_GONE,
@@ -355,7 +355,9 @@ class CommitLogReader:
         if error is None or partition is None:
             return
         code = error.code()
-        if code == KafkaError._PARTITION_EOF:
+        if concerns_group(error):
+            logger.debug("Commit log %s: %s", self._topic, error)
+        elif code == KafkaError._PARTITION_EOF:
             self._partitions.reached_end(partition)
         elif code in POSITION_IS_GONE:
             gone.add(partition)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from arroyo.backends.kafka.configuration import build_kafka_consumer_configuration
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError
@@ -36,15 +37,51 @@ def ignore(error: KafkaError) -> None:
     pass
 
 
+def asking(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Of a consumer that asks what a group has committed."""
+    return query_settings(configuration, "writers", ignore)
+
+
 def test_the_reader_is_apart_and_sees_every_end() -> None:
     """Settings that would make it a member of a group, commit, or step over a gap don't come through."""
-    first, second = (reader_settings(ARROYO, ignore) for _ in range(2))
-    assert first["group.id"] != second["group.id"]
-    assert first["group.id"].startswith("arroyo-sync-")
+    first = reader_settings(ARROYO, ignore)
     assert not {"group.instance.id", "group.protocol", "arroyo.strict.offset.reset"} & first.keys()
     assert (first["auto.offset.reset"], first["enable.auto.commit"]) == ("error", False)
     assert first["enable.partition.eof"]
     assert (first["sasl.password"], first["fetch.wait.max.ms"]) == ("secret", 7)
+
+
+def test_the_readers_statistics_are_not_told_as_the_followers() -> None:
+    """Arroyo's builder has every consumer report the same gauges, which have no tag that tells two apart."""
+    arroyo = build_kafka_consumer_configuration({}, "followers", bootstrap_servers=["kafka:9092"])
+    assert {"stats_cb", "statistics.interval.ms"} <= arroyo.keys()
+    assert not {"stats_cb", "statistics.interval.ms"} & reader_settings(arroyo, ignore).keys()
+
+
+def test_the_readers_group_is_the_one_that_the_user_may_use() -> None:
+    """It never joins it. Without one it is a name that nobody else has."""
+    assert reader_settings(ARROYO, ignore)["group.id"] == ARROYO["group.id"]
+    names = {reader_settings({"bootstrap.servers": "kafka:9092"}, ignore)["group.id"] for _ in range(2)}
+    assert len(names) == 2
+    assert all(name.startswith("arroyo-sync-") for name in names)
+
+
+def test_that_a_group_may_not_be_used_is_told_to_nobody() -> None:
+    """An assigned consumer needs none, and a question about one has it as its answer."""
+    heard: list[int] = []
+
+    def hear(error: KafkaError) -> None:
+        heard.append(error.code())
+
+    for settings in (
+        reader_settings({**ARROYO, "error_cb": hear}, hear),
+        query_settings(ARROYO, "writers", hear),
+    ):
+        settings["error_cb"](KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+        assert heard == []
+        settings["error_cb"](KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+        assert set(heard) == {KafkaError.TOPIC_AUTHORIZATION_FAILED}
+        heard.clear()
 
 
 def test_the_users_error_callback_is_called_as_well() -> None:
@@ -57,11 +94,13 @@ def test_the_users_error_callback_is_called_as_well() -> None:
     assert heard == ["ours", "theirs"]
 
 
-@pytest.mark.parametrize("make", [query_settings, admin_settings])
-def test_a_client_that_is_never_polled_has_nothing_to_tell(make: Any) -> None:
-    """Its events would pile up."""
-    settings = make({**ARROYO, "error_cb": ignore, "stats_cb": ignore})
-    assert not {"error_cb", "stats_cb", "statistics.interval.ms", "group.protocol"} & settings.keys()
+@pytest.mark.parametrize("make", [asking, admin_settings])
+def test_a_client_that_only_asks_tells_the_user_nothing(make: Any) -> None:
+    """It isn't the user's, and seldom polled: events would pile up."""
+    callback = list[KafkaError]().append
+    settings = make({**ARROYO, "error_cb": callback, "stats_cb": callback})
+    assert settings.get("error_cb") is not callback
+    assert not {"stats_cb", "statistics.interval.ms", "group.protocol"} & settings.keys()
     assert settings["sasl.password"] == "secret"
 
 
@@ -94,7 +133,7 @@ def test_brokers_must_be_named() -> None:
         assert servers_of(configuration)
 
 
-@pytest.mark.parametrize("make", [query_settings, admin_settings])
+@pytest.mark.parametrize("make", [asking, admin_settings])
 def test_a_broker_that_stands_still_is_given_up_soon_unless_the_user_says_otherwise(make: Any) -> None:
     """Whoever only asks has other brokers to ask."""
     assert make(ARROYO)["socket.timeout.ms"] == 3_000
@@ -103,4 +142,4 @@ def test_a_broker_that_stands_still_is_given_up_soon_unless_the_user_says_otherw
 
 def test_whoever_asks_for_commits_sees_those_from_before_a_transaction_that_hangs() -> None:
     """Whatever the user's consumer reads."""
-    assert query_settings({**ARROYO, "isolation.level": "read_committed"})["isolation.level"] == "read_uncommitted"
+    assert asking({**ARROYO, "isolation.level": "read_committed"})["isolation.level"] == "read_uncommitted"

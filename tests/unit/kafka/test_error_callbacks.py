@@ -31,11 +31,11 @@ def test_that_there_is_no_token_is_logged_and_ridden_out(
 ) -> None:
     """Whoever gives them out may be back in a moment, and librdkafka asks again."""
     monkeypatch.setattr(errors, "_token_throttle", LogThrottle(LOG_INTERVAL_SECONDS, lambda: 0.0))
-    error = KafkaError(KafkaError._AUTHENTICATION, "Failed to acquire SASL OAUTHBEARER token: it is down")
+    error = KafkaError(KafkaError._AUTHENTICATION, "Failed to acquire SASL OAUTHBEARER token: the issuer is down")
     raise_if_refused(error)
     log_if_refused(error)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "it is down" in caplog.text
+    assert "issuer is down" in caplog.text
 
 
 def test_a_producers_refused_login_is_logged_once_a_minute(

@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
@@ -362,6 +363,35 @@ def test_a_suspect_report_is_told_and_lifted_by_the_groups_own_commit(caplog: py
     fixture.verifier.ask()
     assert fixture.brokers.questions_about_commits == [("g", {FIRST})] * asked
     assert fixture.verifier.impossible == 0
+
+
+@pytest.mark.parametrize(
+    ("committed", "says"),
+    [
+        pytest.param(
+            422, "and hasn't committed that far on the brokers: it speaks of an earlier topic", id="too little"
+        ),
+        pytest.param(
+            KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "not allowed"),
+            "and what it has committed can't be asked for (not allowed): it may speak of an earlier topic",
+            id="not told",
+        ),
+    ],
+)
+def test_a_suspicion_says_what_the_groups_own_commit_says_of_it(
+    committed: Any, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That it could not be asked for proves nothing."""
+    fixture = Fixture()
+    fixture.brokers.log_ends = {0: 10}
+    fixture.brokers.ranges = {FIRST: PartitionRange(0, 900, first_timestamp_ms=5_000)}
+    fixture.brokers.committed["g", FIRST] = committed
+    fixture.assign(FIRST)
+    fixture.publish(423, timestamp_ms=4_999)
+    fixture.verifier.ask()
+    fixture.clock.now += SUSPICION_PATIENCE_SECONDS
+    fixture.verifier.ask()
+    assert says in caplog.text
 
 
 def test_a_groups_commit_is_not_asked_for_without_suspicion() -> None:

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.status import members
 from arroyo_sync.status.members import Member, MembersQuestion, describe
+from tests.integration.cluster.waiting import wait_until
 
 SETTINGS = {"bootstrap.servers": "127.0.0.1:1"}
 
@@ -55,6 +56,14 @@ def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     hanging = question(monkeypatch, "import threading; threading.Event().wait()", timeout=0.1)
     assert hanging.answer() == {"writers": "the brokers didn't answer in time"}
     assert hanging.has_answer
+
+
+def test_an_answer_counts_that_came_in_time_and_is_taken_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something else was waited for meanwhile."""
+    monkeypatch.setattr(members, "SECONDS_TO_START", 0.0)
+    late = question(monkeypatch, "print('{\"writers\": []}')", timeout=0.0)
+    wait_until(lambda: late.has_answer, 30, "the process's end")
+    assert late.answer() == {"writers": ()}
 
 
 def test_a_question_that_nobody_wants_answered_any_more_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ Where a partition starts
     - *Another offset, or none yet*: either it was retained (KIP-848), and the mapping holds Arroyo's position, past
       work that isn't committed; or all partitions were revoked, somebody else had this one meanwhile, and the mapping
       holds what they have committed. Arroyo tells a strategy of neither. So the brokers are asked what the group has
-      committed, and until they answer or the pipeline commits, nothing of it is published or committed.
+      committed, and until they answer or the pipeline commits, nothing of it is published or committed. If that is
+      nothing, since where it started could not be committed before the rebalance, that is committed now.
 
 What a follower sees
     - *A leader dies between its commit and its report*: the report comes late. Whoever gets the partition next reports
@@ -32,7 +33,7 @@ What a follower sees
       ``arroyo.enable.auto.commit`` librdkafka every five): the next owner starts further back, and reports that. The
       gate is shut until the leader has come that far again.
     - *Two members have a partition in turn*: the first one's last record may arrive after the second one's first. Then
-      the remote offset goes back, until the second one's next report, at most a heartbeat later.
+      the remote offset is where the first had come, until the second one's next report, at most a heartbeat later.
 
 Failures
     See `ReportWriter` for what can't be delivered. What ``commit`` raises for the start of an assignment is logged, and
@@ -74,6 +75,7 @@ COMMIT_RETRY_SECONDS = 1.0
 START_PATIENCE_SECONDS = 5.0
 """For how long that fails before it is told of."""
 
+Offsets = Mapping[Partition, int]
 ReceivedTimestamps = Callable[[Message[Any]], Iterable[float]]
 
 
@@ -175,7 +177,8 @@ class CommitLogPublisher:
                 in_question.append(partition)
         if self._questions is not None:
             self._questions.ask({partition.topic.name for partition in partitions}, in_question)
-        self._step = PublishStep(commit, self, starts)
+        before = {} if previous is None else previous.uncommitted_starts
+        self._step = PublishStep(commit, self, starts, {each: before[each] for each in in_question if each in before})
         return self._step
 
     def _received(self, message: Message[Any]) -> list[float]:
@@ -202,10 +205,11 @@ class CommitLogPublisher:
 class PublishStep(CommitOffsets):
     """Commits offsets and publishes them, for one assignment. `CommitLogPublisher.step` makes it.
 
-    :param starts: the offsets at which newly assigned partitions start, to be committed.
+    :param starts: where newly assigned partitions start, to be committed.
+    :param starts_before: where partitions in question started, which the step before could not commit.
     """
 
-    def __init__(self, commit: Commit, publisher: CommitLogPublisher, starts: Mapping[Partition, int]) -> None:
+    def __init__(self, commit: Commit, publisher: CommitLogPublisher, starts: Offsets, starts_before: Offsets) -> None:
         super().__init__(commit)
         self.has_ended = False
         """Whether it was joined or terminated. Written by the processor's thread."""
@@ -217,6 +221,8 @@ class PublishStep(CommitOffsets):
         self._takes_times = publisher._received_timestamps is not None
         self._starts = dict(starts)
         """Offsets that are still to be committed."""
+        self._starts_before = dict(starts_before)
+        """The same, if the brokers answer that the group has committed nothing."""
         self._starts_due_at = -math.inf
         self._unable_since: float | None = None
         self._only_starts = True
@@ -228,6 +234,11 @@ class PublishStep(CommitOffsets):
     def failed_deliveries(self) -> int:
         """How many records the producer refused or could not deliver, for all steps of the publisher."""
         return self._writer.failed_deliveries
+
+    @property
+    def uncommitted_starts(self) -> Mapping[Partition, int]:
+        """Where partitions started of which nothing was committed since."""
+        return {**self._starts_before, **self._starts}
 
     def submit(self, message: Message[Any]) -> None:
         """Commit the message's offsets, and publish those whose partition is due. Never waits for delivery.
@@ -246,10 +257,11 @@ class PublishStep(CommitOffsets):
             queued.newest = (offset, timestamp)
             if received or not queued.pending:
                 self._writer.report(queued, received)
-        if self._starts:
+        if self._starts or self._starts_before:
             self._only_starts = False
             for partition in message.committable:
                 self._starts.pop(partition, None)
+                self._starts_before.pop(partition, None)
 
     def poll(self) -> None:
         """Let Arroyo commit, and publish what is due: new offsets, retries, heartbeats. Never waits for delivery."""
@@ -322,8 +334,13 @@ class PublishStep(CommitOffsets):
     def _take_answers(self, questions: StartQuestions) -> None:
         for partition, offset in questions.take_committed().items():
             queued = self._partitions.get(partition)
-            if queued is not None and queued.is_unclear:
+            start = self._starts_before.pop(partition, None)
+            if queued is None or not queued.is_unclear:
+                continue
+            if offset is not None:
                 self._publish(queued, offset)
+            elif start is not None:
+                self._starts[partition] = start
 
     def _publish(self, queued: QueuedPartition, offset: int) -> None:
         queued.newest = (offset, None)
@@ -369,7 +386,7 @@ class PublishCommitLog(PublishStep):
             received_timestamps=received_timestamps,
             clock=clock,
         )
-        super().__init__(commit, publisher, {})
+        super().__init__(commit, publisher, {}, {})
 
 
 def _settings_of(producer: Producer[KafkaPayload]) -> Mapping[str, Any] | None:

@@ -52,8 +52,8 @@ class StartQuestions:
     def __init__(self, configuration: Mapping[str, Any], group: str) -> None:
         self.topic_ids: dict[str, bytes] = {}
         """Per topic its id, as it is written in a header. Written by the thread; an entry never changes."""
-        self.committed: dict[Partition, int] = {}
-        """Answers that nobody has taken yet. Replaced whole, under the lock."""
+        self.committed: dict[Partition, int | None] = {}
+        """Answers that nobody has taken yet; ``None``: nothing is committed. Replaced whole, under the lock."""
         self._configuration = dict(configuration)
         self._group = group
         self._changed = threading.Condition()
@@ -82,8 +82,8 @@ class StartQuestions:
                 self._thread = threading.Thread(target=self._run, name="arroyo-sync-leader-questions", daemon=True)
                 self._thread.start()
 
-    def take_committed(self) -> Mapping[Partition, int]:
-        """What was answered since, each once. Partitions of which the group has committed nothing are missing."""
+    def take_committed(self) -> Mapping[Partition, int | None]:
+        """What was answered since, each once. ``None``: the group has committed nothing."""
         with self._changed:
             committed, self.committed = self.committed, {}
             return committed
@@ -150,7 +150,7 @@ class StartQuestions:
             if asked.round == self._round:
                 answered = {key: each for key, each in commits.items() if not isinstance(each, KafkaError)}
                 self._partitions -= answered.keys()
-                offsets = {Partition(Topic(key[0]), key[1]): each for key, each in answered.items() if each is not None}
+                offsets = {Partition(Topic(key[0]), key[1]): each for key, each in answered.items()}
                 self.committed = {**self.committed, **offsets}
         return given_up
 

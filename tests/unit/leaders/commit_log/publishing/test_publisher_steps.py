@@ -183,6 +183,48 @@ def test_a_start_that_could_not_be_committed_ends_no_pipeline(make_leader: Calla
     assert leader.producer.take() == [(0, 11)]
 
 
+@pytest.mark.parametrize("committed", [None, 14])
+def test_a_start_that_could_not_be_committed_before_a_rebalance_is_committed_after_it(
+    committed: int | None, make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """Unless somebody else has committed meanwhile: by then the mapping may be past work in flight."""
+    asker.commits["events", 0] = committed
+    leader = make_leader()
+    leader.commits.by_others[EVENTS[0]] = [14]
+    leader.commits.error = RuntimeError("the group is forming")
+    leader.assign({0: 10})
+    assert leader.end() == []
+    leader.wait_for_answer()
+    leader.commits.error = None
+    leader.assign({0: 17})
+    leader.wait_for_answer()
+    reports = [*leader.after(10.0), *leader.after(10.0)]
+    assert reports == [(0, 10 if committed is None else committed)]
+    assert leader.commits.history == ({EVENTS[0]: [10]} if committed is None else {})
+
+
+def test_a_start_that_the_pipeline_has_committed_past_is_not_committed_again(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """The brokers' answer that nothing was committed is from before."""
+    asker.commits["events", 0] = None
+    leader = make_leader()
+    leader.commits.error = RuntimeError("the group is forming")
+    leader.assign({0: 10})
+    leader.end()
+    leader.wait_for_answer()
+    leader.commits.error = None
+    leader.assign({0: 10})
+    leader.wait_for_answer()
+    leader.commit(0, 11)
+    assert leader.producer.take() == [(0, 11)]
+    assert [*leader.after(10.0), *leader.after(10.0)] == []
+    assert leader.commits.history == {EVENTS[0]: [11]}
+    leader.commits.error = RuntimeError("the group is forming")
+    with pytest.raises(RuntimeError, match="forming"):
+        leader.end()
+
+
 def test_what_commit_raises_for_messages_comes_out_at_the_end(make_leader: Callable[..., Leader]) -> None:
     """Also while a start is still to be committed."""
     leader = make_leader(can_ask=False)

@@ -1,49 +1,10 @@
-"""Every sequence of actions up to a depth keeps the promises. ``python -m tests.model`` goes deeper."""
+"""The fingerprint tells worlds apart that may go on differently, and no others: else the exploration skips states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-import pytest
-
-from tests.model import leaders
 from tests.model.explore import Explorer, Run, Setup, perform
 from tests.model.fingerprint import COVERED, LEFT_OUT, fingerprint
-from tests.model.setups import EVERYTHING, PLANS, Plan
-from tests.model.world import models
-
-
-@pytest.fixture(autouse=True)
-def _models() -> Iterator[None]:
-    with models():
-        yield
-
-
-@pytest.mark.parametrize("name", PLANS)
-def test_every_sequence_of_actions_keeps_the_promises(
-    name: str, record_property: Callable[[str, object], None]
-) -> None:
-    """Gate, manager, flow control and published offsets under Arroyo's processor, judged after every action."""
-    setup, depth = PLANS[name]
-    search = Explorer(setup)
-    search.explore(depth)
-    record_property("explored", f"{name}: {search}")
-    assert search.violations == []
-    assert search.is_complete or search.depth == depth
-    assert search.is_complete == (depth == EVERYTHING)
-
-
-@pytest.mark.parametrize("name", leaders.PLANS)
-def test_every_sequence_of_published_offsets_gives_the_remote_offset_of_the_reference(
-    name: str, record_property: Callable[[str, object], None]
-) -> None:
-    """What two groups publish, in whatever order, and what is learnt of the partition's end meanwhile."""
-    setup, depth = leaders.PLANS[name]
-    search = leaders.Explorer(setup)
-    search.explore(depth)
-    record_property("explored", f"{name}: {search}")
-    assert search.violations == []
-    assert search.depth == depth
+from tests.model.setups import PLANS, Plan
 
 
 def test_the_fingerprint_knows_every_attribute() -> None:

@@ -1,0 +1,20 @@
+"""Every sequence of actions on one partition keeps the promises. ``python -m tests.model`` goes deeper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.model.explore import Explorer
+from tests.model.search import assert_kept
+from tests.model.setups import EVERYTHING, ONE_PARTITION
+
+
+@pytest.mark.parametrize("name", ONE_PARTITION)
+def test_every_sequence_of_actions_keeps_the_promises(
+    name: str, record_property: Callable[[str, object], None]
+) -> None:
+    """Gate, manager, flow control and published offsets under Arroyo's processor, judged after every action."""
+    setup, depth = ONE_PARTITION[name]
+    assert_kept(Explorer(setup), depth, name, record_property, everything=depth == EVERYTHING)
