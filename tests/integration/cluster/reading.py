@@ -19,6 +19,8 @@ from tests.integration.cluster.admin import Kafka
 from tests.support.assigned import unassigned_remote
 
 TIMEOUT_SECONDS = 30.0
+READY_SECONDS = 120.0
+"""To read a whole commit log, which may be hundreds of megabytes on a machine that has much else to do."""
 EVENTS = "events"
 
 QUICK: dict[str, Any] = {
@@ -177,7 +179,7 @@ def running(source: OffsetSource, remote: Remote | None = None, is_ready: bool =
     source.start(remote.manager)
     try:
         if is_ready:
-            source.wait_until_ready(TIMEOUT_SECONDS)
+            source.wait_until_ready(READY_SECONDS)
         yield remote
     finally:
         source.stop(TIMEOUT_SECONDS)
