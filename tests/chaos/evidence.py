@@ -39,10 +39,11 @@ class Delivery(NamedTuple):
 
 
 class Rewind(NamedTuple):
-    """A leader group's partition that was set back, and when the group published again, if it did."""
+    """A leader group's partition that was set back to an offset, and when the group published again, if it did."""
 
     time: float
     published_at: float | None
+    offset: int
 
 
 class Round(NamedTuple):
@@ -144,7 +145,7 @@ class Evidence:
         self._truncated: dict[Place, int] = {}
         self._done: dict[tuple[str, Place], list[tuple[float, int]]] = defaultdict(list)
         self._wall_ahead = 0.0
-        rewound: list[tuple[float, str, Place]] = []
+        rewound: list[tuple[float, str, Place, int]] = []
         for name, lines in journals.items():
             self._take_in(name, lines, rewound)
         self._acked_offsets = {place: {offset for offset, _ in acked} for place, acked in self.acked.items()}
@@ -157,14 +158,15 @@ class Evidence:
         ]
         self._rewinds: dict[tuple[str, Place], list[Rewind]] = defaultdict(list)
         published = self._published(commit_log)
-        for time, group, place in sorted(rewound):
+        for time, group, place, offset in sorted(rewound):
             later = [each for each in published.get((group, place[1]), ()) if each > time]
-            self._rewinds[group, place].append(Rewind(time, min(later, default=None)))
+            self._rewinds[group, place].append(Rewind(time, min(later, default=None), offset))
         # By group and place the reach since each rewind; the first one is since the beginning.
         self._reaches: dict[tuple[str, Place], list[Reach]] = {}
         for key, steps in self._done.items():
-            since = [float("-inf"), *(rewind.time for rewind in self._rewinds.get(key, ()))]
-            self._reaches[key] = [Reach([step for step in steps if step[0] > begin]) for begin in since]
+            # What lies below where a group was set back to it needn't commit again.
+            since = [(float("-inf"), -1), *((each.time, each.offset - 1) for each in self._rewinds.get(key, ()))]
+            self._reaches[key] = [Reach([begin, *(step for step in steps if step[0] > begin[0])]) for begin in since]
 
     def committed_at(self, group: str, place: Place, offset: int) -> float:
         """When a leader group first passed the message to ``commit``; infinity: never."""
@@ -220,7 +222,9 @@ class Evidence:
             return False
         return not self.is_hindered(begin, time, "cluster", follower.group)
 
-    def _take_in(self, name: str, lines: Sequence[PartitionBuffer], rewound: list[tuple[float, str, Place]]) -> None:
+    def _take_in(
+        self, name: str, lines: Sequence[PartitionBuffer], rewound: list[tuple[float, str, Place, int]]
+    ) -> None:
         follower = Follower(name, "", 0.0)
         group = ""
         for line in lines:
@@ -256,8 +260,8 @@ class Evidence:
                     self.epochs.append((time, epoch))
                 case "deleted", [epoch, partition, before]:
                     self.deleted[epoch, partition].append((time, before))
-                case "rewound", [of, epoch, partition, _]:
-                    rewound.append((time, of, (epoch, partition)))
+                case "rewound", [of, epoch, partition, offset]:
+                    rewound.append((time, of, (epoch, partition), offset))
                 case "fault", [_, what, _, began]:
                     self.faults.append((what, began, time))
                 case "skipped", [what, began]:

@@ -112,6 +112,14 @@ class TestRewinds:
         """It was in the commit log, which is read whole before the gate opens."""
         assert broken(self.judge([], late=out(9.0, 50))) == {"safety": 1}
 
+    def test_what_lies_below_where_it_was_set_back_to_is_still_committed(self) -> None:
+        record = LogRecord(1006.0, b"events:0:writers", b'{"offset": 51, "orig_message_ts": 7.0}')
+        for offset, verdict in ((50, {}), (51, {"safety": 1})):
+            driver: list[PartitionBuffer] = [["rewound", 5.0, "writers", 1, 0, 51], ["deleted", 0.1, 1, 0, offset]]
+            made = journals([], list(self.LEADER), driver=driver)
+            made["late-1.1"] = [["begin", 8.0, "late", "follower"], out(9.0, offset)]
+            assert broken(judge(made, [record])) == verdict
+
     def test_who_could_read_the_record_for_long_must_obey_it(self) -> None:
         assert broken(self.judge([out(6.1 + KNOWN_AFTER_SECONDS, 50)])) == {"safety": 1}
 
