@@ -144,7 +144,7 @@ class Slot:
         status = self._process.returncode
         self._forget()
         text = self._log.read_text(errors="replace")
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("%")]  # librdkafka's own
         last_line = lines[-1] if lines else ""
         is_clear = status == 1 and "Traceback" not in text and last_line.startswith("worker.py: ")
         return status, last_line, is_clear

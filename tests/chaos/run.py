@@ -26,6 +26,8 @@ BURST = 60
 FIRST_ROUND_SECONDS = 90.0
 """For the round after faults: dead members are missed, leaders that were set back catch up, and a quiet partition is
 published again by its heartbeat only."""
+BACKLOG_SECONDS, STANDS_SECONDS = 120.0, 5.0
+"""For how long at most followers with slow steps may work off what they have, and when they don't any more."""
 ROUND_SECONDS = 15.0
 STILL_SECONDS = 4.5
 """A leader stands still for less than its session's timeout."""
@@ -93,6 +95,8 @@ class Run:
             if not broker.is_running:
                 broker.start()
         world.wait_until_whole()
+        if any(follower.step_seconds for follower in world.ingredients.followers):
+            self._let_backlog_pass()
         if self._round(FIRST_ROUND_SECONDS):
             all_came = all(self._round(ROUND_SECONDS) for _ in range(rounds - 1))
             if all_came and self._round_with_a_leader_standing_still():
@@ -136,6 +140,22 @@ class Run:
             else:
                 self._bag = list(self._kinds)
                 self._random.shuffle(self._bag)
+
+    def _let_backlog_pass(self) -> None:
+        """Wait while what the faults have held up is worked off: a slow step takes its time, and that is no fault."""
+        world = self._world
+        world.producer.say("rate 0")
+        seen, same_since = -1, time.monotonic()
+
+        def is_over() -> bool:
+            nonlocal seen, same_since
+            is_missing = self._missing(())
+            came = sum(map(len, world.tally.came.values()))
+            if came != seen:
+                seen, same_since = came, time.monotonic()
+            return not is_missing or time.monotonic() > same_since + STANDS_SECONDS
+
+        world.wait(BACKLOG_SECONDS, is_over)
 
     def _round(self, seconds: float) -> bool:
         """Whether all came through; so the others."""

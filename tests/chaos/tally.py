@@ -42,10 +42,14 @@ class Tally:
         self._from_the_end = from_the_end
         self._last_of_key: dict[tuple[Place, str], int] = {}
         self._begins: dict[str, dict[Place, int]] = defaultdict(dict)
+        self._epochs: list[tuple[float, int]] = []
+        """When each of the topic's epochs began. What is read late is still of its own."""
 
-    def look(self, epoch: int) -> None:
-        """Take in what the journals say by now; ``epoch`` is the topic's."""
-        for name, line in self._tail.new_lines():
+    def look(self) -> None:
+        """Take in what the journals say by now."""
+        lines = list(self._tail.new_lines())
+        self._epochs += [(line[1], line[2]) for _, line in lines if line[0] == "epoch"]
+        for name, line in lines:
             if line[0] == "acked":
                 _, _, of_epoch, partition, offset, _, *key = line
                 acked = self.acked.setdefault(of_epoch, set())
@@ -62,6 +66,7 @@ class Tally:
                 self.done[self._groups_of[name]].add((line[2], line[3], line[4]))
             elif line[0] == "assigned":
                 self.assigned.add(self._groups_of[name])
+                epoch = max((each for each in self._epochs if each[0] <= line[1]), default=(0.0, 1))[1]
                 for partition, offset in line[3].items():
                     self._begins[self._groups_of[name]].setdefault((epoch, int(partition)), offset)
 

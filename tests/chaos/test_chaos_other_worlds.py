@@ -231,7 +231,7 @@ def test_the_driver_waits_for_what_the_judge_would_miss(tmp_path: Any) -> None:
     for name, written in lines.items():
         text = "".join(f"{json.dumps(line)}\n" for line in written)
         (tmp_path / f"{name}.jsonl").write_text(text)
-    tally.look(epoch=1)
+    tally.look()
     assert tally.assigned == {"late", "early"}
     assert tally.missing(1, {(1, 0): 2}) == {"late": {(1, 0, 3)}, "early": {(1, 0, 2), (1, 0, 4)}}
     assert tally.missing(1, {}, still=[0]) == {"late": set(), "early": set()}
@@ -264,3 +264,17 @@ def test_of_a_leader_that_publishes_out_of_order_the_last_record_is_the_newest()
         step.join()
     assert published[-1] == 100
     assert any(second < first for first, second in itertools.pairwise(published))
+
+
+def test_the_driver_knows_of_which_epoch_an_assignment_was_though_it_reads_of_it_late(tmp_path: Any) -> None:
+    """Else a group that begins at the end would be taken to begin where it had come on the topic before."""
+    tally = Tally(tmp_path, {"f": "late"}, ["writers"], ["late"], {"late"})
+    lines = {
+        "driver": [["epoch", 0.0, 1], ["epoch", 5.0, 2]],
+        "f": [["assigned", 4.0, 1, {"0": 900}], ["assigned", 6.0, 2, {"0": 0}]],
+        "producer": [acked(7.0, 0, epoch=2)],
+    }
+    for name, written in lines.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in written))
+    tally.look()
+    assert tally.missing(2, {}) == {"late": {(2, 0, 0)}}

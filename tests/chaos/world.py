@@ -252,7 +252,7 @@ class World:
 
     def look(self) -> None:
         """Bring `tally` up to date with the journals."""
-        self.tally.look(self.epoch)
+        self.tally.look()
 
     def _tend(self) -> None:
         now = time.monotonic()
