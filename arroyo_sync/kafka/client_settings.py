@@ -228,12 +228,14 @@ def make_client(kind: Callable[[dict[str, Any]], TClient], settings: dict[str, A
     """
     try:
         return kind(settings)
-    except (KafkaException, SystemError) as caught:
-        # confluent-kafka 2.16 calls ``error_cb`` with its own exception set, and Python makes a SystemError of that.
-        error = caught.__cause__ if isinstance(caught, SystemError) else caught
-        if not isinstance(error, KafkaException):
-            raise
+    except KafkaException as error:
         kafka_error: KafkaError = error.args[0]
+    except SystemError:
+        # Without a token confluent-kafka 2.16 destroys the client, which calls ``error_cb`` with an exception set, or
+        # clears that one: Python makes this of both.
+        if settings.get("oauth_cb") is None:
+            raise
+        kafka_error = KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, "OAuth token not set in time")
     # Outside: the error of librdkafka would go along, and it may show the value.
     reason = without_secrets(kafka_error.str(), settings)
     if kafka_error.code() == KafkaError.SASL_AUTHENTICATION_FAILED:  # nothing was sent yet: only a token was asked for

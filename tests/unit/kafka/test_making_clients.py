@@ -41,13 +41,18 @@ def overwritten(settings: dict[str, Any]) -> object:
         raise SystemError("<method 'fatal'> returned a result with an exception set") from error
 
 
-@pytest.mark.parametrize("make", [failing(NO_TOKEN), overwritten], ids=["as it is", "as a SystemError"])
+def cleared(settings: dict[str, Any]) -> object:
+    """The same, if the callback has cleared it."""
+    raise SystemError("<class 'cimpl.Consumer'> returned NULL without setting an exception")
+
+
+@pytest.mark.parametrize(
+    "make", [failing(NO_TOKEN), overwritten, cleared], ids=["as it is", "as a SystemError", "cleared"]
+)
 def test_without_a_token_it_is_told_what_is_missing(make: Any) -> None:
     """Not that the configuration is wrong: it may be right."""
-    with pytest.raises(
-        BrokersUnreachable, match=r"no token to log in to kafka:9092 .*not set within 10 seconds.*oauth_cb"
-    ):
-        make_client(make, SETTINGS)
+    with pytest.raises(BrokersUnreachable, match=r"no token to log in to kafka:9092 .*token not set .*oauth_cb"):
+        make_client(make, {**SETTINGS, "oauth_cb": lambda configuration: None})
 
 
 def test_a_refused_setting_is_told_without_its_value() -> None:
@@ -57,7 +62,7 @@ def test_a_refused_setting_is_told_without_its_value() -> None:
 
 
 def test_another_system_error_is_passed_on() -> None:
-    """It is none of ours."""
+    """No token was waited for."""
 
     def make(settings: dict[str, Any]) -> object:
         raise SystemError("out of order")
