@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         with KafkaCluster(brokers=1, heap_mb=1_000, jvm_options=[LONG_LIVED]) as cluster:
             bench = Bench(cluster, Path(work), options.quick, options.seed, tell)
+            bench.repetitions = options.repetitions or bench.repetitions
             environment = describe(bench)
             for name in names:
                 progress.update(task, scenario=name)
@@ -112,6 +113,7 @@ def _document(
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.benchmarks", description="Beside the peer and the floor.")
     parser.add_argument("--quick", action="store_true", help="2 short repetitions of less: under four minutes")
+    parser.add_argument("--repetitions", metavar="N", type=int, help="so many of all (default: 4, of --quick 2)")
     parser.add_argument("--only", metavar="NAME", action="append", choices=SCENARIOS, help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything that was measured")
     parser.add_argument("--plots", metavar="DIR", type=Path, help="write PNG pictures")
