@@ -20,12 +20,12 @@ class Traffic:
 
     def install(self) -> None:
         """Watch every client that is made from now on."""
-        from arroyo_sync.kafka import client_settings, cluster_client
+        from arroyo_sync.kafka import client_settings
         from arroyo_sync.leaders.commit_log import consumer
 
         make = client_settings.make_client
-        for module, kind in ((consumer, "reader"), (cluster_client, "asker")):
-            module.make_client = self._watched(make, kind)  # type: ignore[attr-defined]
+        for module, kind in ((consumer, "reader"), (client_settings, "asker")):  # there `LazyClient` makes it
+            vars(module)["make_client"] = self._watched(make, kind)
 
     def _watched(self, make: Callable[..., Any], kind: str) -> Callable[..., Any]:
         taken = self._taken[kind]
