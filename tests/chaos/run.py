@@ -39,6 +39,19 @@ STILLS, LAST_STILLS = 5, 60
 """How often all stands still in a quiet time between faults, and at the end of a run."""
 
 
+class _Steady:
+    """A count that is looked at again and again, and for how long it has been the same."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._since = time.monotonic()
+
+    def seconds_at(self, count: int) -> float:
+        if count != self._count:
+            self._count, self._since = count, time.monotonic()
+        return time.monotonic() - self._since
+
+
 class Run:
     """Drives a world. Its methods block for as long as what they do takes."""
 
@@ -145,15 +158,11 @@ class Run:
         """Wait while what the faults have held up is worked off: a slow step takes its time, and that is no fault."""
         world = self._world
         world.producer.say("rate 0")
-        seen, same_since = -1, time.monotonic()
+        came = _Steady(-1)
 
         def is_over() -> bool:
-            nonlocal seen, same_since
             is_missing = self._missing(())
-            came = sum(map(len, world.tally.came.values()))
-            if came != seen:
-                seen, same_since = came, time.monotonic()
-            return not is_missing or time.monotonic() > same_since + STANDS_SECONDS
+            return came.seconds_at(sum(map(len, world.tally.came.values()))) > STANDS_SECONDS or not is_missing
 
         world.wait(BACKLOG_SECONDS, is_over)
 
@@ -201,14 +210,12 @@ class Run:
         world.look()
         before = world.tally.acknowledged
         world.producer.say(f"rate 0\nburst {count}")
-        seen, same_since = before, time.monotonic()
+        acknowledged = _Steady(before)
 
         def is_over() -> bool:
-            nonlocal seen, same_since
             world.look()
-            if world.tally.acknowledged != seen:
-                seen, same_since = world.tally.acknowledged, time.monotonic()
-            return seen > before and time.monotonic() > same_since + settled_seconds
+            seconds = acknowledged.seconds_at(world.tally.acknowledged)
+            return world.tally.acknowledged > before and seconds > settled_seconds
 
         world.wait(30.0, is_over)
         return time.monotonic()
