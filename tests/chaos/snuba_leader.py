@@ -25,7 +25,10 @@ SETTLE_SECONDS = 0.1
 
 
 class PublishAsSnuba(ProcessingStrategy[FilteredPayload | KafkaPayload]):
-    """Commits as `CommitOffsets` does, and publishes some records together, shuffled."""
+    """Commits as `CommitOffsets` does, and publishes some records together, shuffled.
+
+    A partition's last records are published soon after, however busy the others are: they are committed.
+    """
 
     def __init__(self, commit: Any, producer: KafkaProducer, commit_log: Topic, group: str) -> None:
         self._step = CommitOffsets(commit)
@@ -36,12 +39,13 @@ class PublishAsSnuba(ProcessingStrategy[FilteredPayload | KafkaPayload]):
         self._gathered: dict[Partition, list[tuple[int, datetime]]] = {}
         self._stale: dict[Partition, tuple[int, datetime]] = {}
         """Where the record that was published last isn't the newest: that one."""
-        self._moved_at = time.monotonic()
+        self._moved_at: dict[Partition, float] = {}
+        """When a partition of which something may be gathered or stale had its last message."""
 
     def submit(self, message: Message[FilteredPayload | KafkaPayload]) -> None:
         self._step.submit(message)
-        self._moved_at = time.monotonic()
         for partition, offset in message.committable.items():
+            self._moved_at[partition] = time.monotonic()
             gathered = self._gathered.setdefault(partition, [])
             gathered.append((offset, message.timestamp or datetime.now()))
             if len(gathered) >= GATHERED:
@@ -49,34 +53,36 @@ class PublishAsSnuba(ProcessingStrategy[FilteredPayload | KafkaPayload]):
 
     def poll(self) -> None:
         self._step.poll()
-        if time.monotonic() - self._moved_at > SETTLE_SECONDS:
-            self._settle()
+        now = time.monotonic()
+        for partition in [each for each, moved_at in self._moved_at.items() if now - moved_at > SETTLE_SECONDS]:
+            self._settle(partition)
 
     def close(self) -> None:
         self._step.close()
 
     def join(self, timeout: float | None = None) -> None:
         self._step.join(timeout)
-        self._settle()
+        for partition in list(self._moved_at):
+            self._settle(partition)
 
     def terminate(self) -> None:
         self._step.terminate()
 
     def _publish_gathered(self, partition: Partition) -> None:
-        gathered = self._gathered.pop(partition, [])
+        gathered = self._gathered.pop(partition)
         shuffled = self._random.sample(gathered, len(gathered))
         for offset, timestamp in shuffled:
             self._publish(partition, offset, timestamp)
         self._stale.pop(partition, None)
-        if shuffled and shuffled[-1] != max(gathered):
+        if shuffled[-1] != max(gathered):
             self._stale[partition] = max(gathered)
 
-    def _settle(self) -> None:
-        for partition in list(self._gathered):
+    def _settle(self, partition: Partition) -> None:
+        del self._moved_at[partition]
+        if partition in self._gathered:
             self._publish_gathered(partition)
-        for partition, newest in self._stale.items():
-            self._publish(partition, *newest)
-        self._stale.clear()
+        if partition in self._stale:
+            self._publish(partition, *self._stale.pop(partition))
 
     def _publish(self, partition: Partition, offset: int, timestamp: datetime) -> None:
         commit = CommitData(self._group, partition, offset, timestamp.timestamp(), None)

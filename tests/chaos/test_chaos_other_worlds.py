@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from random import Random
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from arroyo.types import Topic
+from arroyo.types import Partition, Topic
 
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode
-from tests.chaos import rubbish
+from tests.chaos import rubbish, snuba_leader
 from tests.chaos.checker import END_SECONDS, SETTLE_SECONDS, STANDS_STILL_SECONDS, judge
 from tests.chaos.faults import FAULTS
 from tests.chaos.ingredients import WORLDS, draw
@@ -253,17 +254,51 @@ def test_what_others_write_to_a_shared_commit_log_says_nothing_of_a_followed_gro
             assert decoded.topic != "events" or decoded.group not in ("writer-a", "writer-b"), (key, value)
 
 
-def test_of_a_leader_that_publishes_out_of_order_the_last_record_is_the_newest() -> None:
-    """As of Snuba's, whose threads publish: some records are older than the one before, and the end is right."""
-    published: list[int] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PublishAsSnuba, "_publish", lambda step, partition, offset, timestamp: published.append(offset))
-        step = PublishAsSnuba(lambda offsets, force=False: None, None, Topic("log"), "g")  # type: ignore[arg-type]
+class TestLeaderLikeSnubas:
+    """Some of its records are older than the one before, and the end of each partition is right."""
+
+    @pytest.fixture
+    def now(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """Seconds."""
+        now = [0.0]
+        monkeypatch.setattr(snuba_leader, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        return now
+
+    @pytest.fixture
+    def published(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+        """Partitions and next offsets."""
+        published: list[tuple[int, int]] = []
+
+        def publish(step: object, partition: Partition, offset: int, timestamp: object) -> None:
+            published.append((partition.index, offset))
+
+        monkeypatch.setattr(PublishAsSnuba, "_publish", publish)
+        return published
+
+    @pytest.fixture
+    def step(self) -> PublishAsSnuba:
+        return PublishAsSnuba(lambda offsets, force=False: None, None, Topic("log"), "g")  # type: ignore[arg-type]
+
+    def test_the_last_record_is_the_newest(self, step: PublishAsSnuba, published: list[tuple[int, int]]) -> None:
         for offset in range(100):
             step.submit(message(0, offset))
         step.join()
-    assert published[-1] == 100
-    assert any(second < first for first, second in itertools.pairwise(published))
+        assert published[-1] == (0, 100)
+        assert any(second < first for first, second in itertools.pairwise(published))
+
+    @pytest.mark.parametrize("count", range(1, 2 * snuba_leader.GATHERED + 1))
+    def test_a_quiet_partition_settles_while_another_is_busy(
+        self, step: PublishAsSnuba, now: list[float], published: list[tuple[int, int]], count: int
+    ) -> None:
+        """Its leader has committed all of it: a follower that gets it late would be blamed for the leader."""
+        for offset in range(count):
+            step.submit(message(1, offset))
+        for offset in range(30):
+            now[0] += 0.01
+            step.submit(message(0, offset))
+            step.poll()
+        of_quiet = [next_offset for partition, next_offset in published if partition == 1]
+        assert of_quiet[-1:] == [count]
 
 
 def test_the_driver_knows_of_which_epoch_an_assignment_was_though_it_reads_of_it_late(tmp_path: Any) -> None:
