@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from random import Random
 
@@ -210,9 +209,10 @@ def term_twice(world: World, random: Random) -> None:
     slots = running(world, random.choice(["leader", "follower"]))
     if slots:
         slot, began = random.choice(slots), time.monotonic()
-        slot.signal(signal.SIGTERM)
+        slot.ask_to_stop()  # it isn't wanted any more, so that an end before the second signal is none by itself
         world.wait(random.uniform(0.0, 0.2))
         slot.kill()
+        world.start(slot)
         if slot.role == "follower":
             world.hindered(slot.group, began)
     world.wait(0.5)

@@ -120,11 +120,6 @@ class Slot:
         self.took_seconds = time.monotonic() - self._asked_at
         self._forget()
 
-    def signal(self, number: signal.Signals) -> None:
-        """If it runs. It stays wanted."""
-        if self._process is not None and self.is_running:
-            self._process.send_signal(number)
-
     def pause(self) -> None:
         """SIGSTOP."""
         if self._process is not None and self.is_running:

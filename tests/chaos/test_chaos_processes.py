@@ -1,0 +1,60 @@
+"""What a fault of processes does to a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.chaos.process_faults import term_twice
+from tests.chaos.processes import Slot
+from tests.integration.cluster.waiting import wait_until
+
+
+class First(Random):
+    """Draws the first of a choice, and the least number."""
+
+    def random(self) -> float:
+        return 0.0
+
+    def getrandbits(self, k: int, /) -> int:
+        return 0
+
+
+class Waits:
+    """In place of a `World`: while it waits first, the process ends. It looks for such ends as that does."""
+
+    def __init__(self, slot: Slot) -> None:
+        self.slots = [slot]
+        self.ended_by_itself: list[object] = []
+        self._waited = 0
+
+    def start(self, slot: Slot) -> None:
+        slot.start()
+
+    def wait(self, seconds: float) -> None:
+        (slot,) = self.slots
+        self._waited += 1
+        if self._waited == 1:
+            wait_until(lambda: not slot.is_running, 60.0, "the end of the process")
+            if slot.is_wanted:
+                self.ended_by_itself.append(slot.ended_by_itself())
+
+
+@pytest.fixture
+def leader(tmp_path: Path) -> Iterator[Slot]:
+    slot = Slot(tmp_path, "leader-1", "leader", {})
+    slot.start()
+    yield slot
+    slot.kill()
+
+
+def test_a_process_that_ends_before_the_second_signal_has_not_ended_by_itself(leader: Slot) -> None:
+    """It was asked to; and it is started again."""
+    world: Any = Waits(leader)
+    term_twice(world, First())
+    assert world.ended_by_itself == []
+    assert (leader.is_wanted, leader.journal) == (True, "leader-1.2")
