@@ -73,7 +73,7 @@ def lose_commit_log(world: World, random: Random) -> None:
     partitions, began = len(world.questions.ends(COMMIT_LOG)), time.monotonic()
     readers = [each.group for each in world.ingredients.followers if each.source != GROUP_OFFSETS]
     living = [group for group in readers if any(slot.is_running for slot in world.members(group))]
-    world.cluster.delete_topic(COMMIT_LOG)
+    world.delete_topic(COMMIT_LOG)
     world.wait(random.choice([2.5, 12.0]))  # a reader that misses it for ten seconds dies
     world.create_commit_log(partitions)
     world.stop(*world.leaders)

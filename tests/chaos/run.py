@@ -149,7 +149,7 @@ class Run:
                 if self._world.is_whole() or not FAULTS[name].needs_whole:
                     return self._bag.pop(index)
             if self._bag:
-                self._world.wait(1.0)
+                self._world.wait_until_whole()
             else:
                 self._bag = list(self._kinds)
                 self._random.shuffle(self._bag)

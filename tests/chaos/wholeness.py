@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaException
 
+from tests.integration.cluster.admin import metadata_of
+from tests.integration.cluster.broker import Broker
 from tests.integration.cluster.cluster import KafkaCluster
 
 LOOK_SECONDS = 0.3
@@ -27,6 +29,8 @@ class Wholeness:
         self._note = note
         self._look_at = 0.0
         self._broken_at: float | None = None
+        self._answered: dict[int, int | None] = {}
+        """By broker, its process that has answered."""
 
     def is_whole(self) -> bool:
         """Whether all brokers serve and all replicas are in sync, so that any one of them may fail."""
@@ -42,7 +46,7 @@ class Wholeness:
         return not self.what_is_broken
 
     def _ask(self) -> str:
-        silent = [broker.node_id for broker in self._cluster.brokers if not broker.is_serving]
+        silent = [broker.node_id for broker in self._cluster.brokers if not self._serves(broker)]
         self.lacking = set(silent)
         if silent:
             return f"brokers {silent} don't serve"
@@ -59,3 +63,17 @@ class Wholeness:
                     broken.append(f"{name}[{index}] led by {each.leader}, in sync {each.isrs}")
                     self.lacking.update(set(each.replicas) - set(each.isrs))
         return f"{len(broken)} partitions, as {broken[0]}" if broken else ""
+
+    def _serves(self, broker: Broker) -> bool:
+        """Whether it has answered since its start.
+
+        For some seconds the cluster takes one that was killed for alive. A topic that is deleted then, before the
+        broker has registered anew, may keep it out for good ("existed in isrMembers, but not in the topics map", Kafka
+        4.3.1).
+        """
+        if broker.is_serving and self._answered.get(broker.node_id) != broker.pid:
+            metadata = metadata_of(broker.address)
+            if metadata is None or broker.node_id not in metadata.brokers:
+                return False
+            self._answered[broker.node_id] = broker.pid
+        return broker.is_serving

@@ -32,6 +32,7 @@ HELD_LIMIT = 100
 WRITER_B_SECONDS = 0.002
 """How long the second leader group takes over a message: it is the slower one."""
 TICK_SECONDS = 0.05
+TOPICS_SECONDS = 10.0
 STUCK_SECONDS = 25.0
 """After so long a replica isn't waited for any more."""
 ANY_TIME = str(2**62)
@@ -128,9 +129,21 @@ class World:
             settings |= {"cleanup.policy": "compact", "segment.ms": "3000", "min.cleanable.dirty.ratio": "0.01"}
         self.cluster.create_topic(TOPIC, partitions, settings, replication=data.replicas)
 
+    def delete_topic(self, name: str) -> None:
+        """It is gone then, also if some broker took too long to show it; so it can be created again.
+
+        :raises TimeoutError: it is still there.
+        """
+        try:
+            self.cluster.delete_topic(name)
+        except TimeoutError:
+            self.wait_until_whole()
+            if name in self.cluster.admin.list_topics(timeout=TOPICS_SECONDS).topics:
+                raise
+
     def recreate_data_topic(self, partitions: int) -> None:
         """Deleted and created again, empty: another epoch."""
-        self.cluster.delete_topic(TOPIC)
+        self.delete_topic(TOPIC)
         self.create_data_topic(partitions)
         self.begin_epoch()
 
