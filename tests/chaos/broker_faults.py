@@ -14,6 +14,7 @@ AWAY_SECONDS = 30.0
 """For how long at least the broker of some partitions is away."""
 OTHERS_SECONDS = 40.0
 """For how long what the others' leaders committed meanwhile may take: clients miss a broker first."""
+BEGUN_SECONDS = 30.0
 BURST = 20
 
 
@@ -43,8 +44,18 @@ def pause_broker(world: World, random: Random) -> None:
 
 
 def miss_broker(world: World, random: Random) -> None:
-    """Of a topic whose partitions have one replica: those of the other brokers go on, and a rebalance comes, too."""
+    """Of a topic whose partitions have one replica: those of the other brokers go on, and a rebalance comes, too.
+
+    Every follower group has begun with every partition before. Where it has no committed offset Arroyo asks the
+    partition's broker, and ends if that is away (FOLLOWERS.md, other pitfalls).
+    """
     led = world.questions.leaders(TOPIC)
+
+    def have_begun() -> bool:
+        return all(world.questions.committed(group).keys() >= led.keys() for group in world.follower_groups)
+
+    if not world.wait(BEGUN_SECONDS, have_begun):
+        raise TimeoutError("a follower group hasn't begun with all partitions")
     broker = random.choice(world.cluster.brokers)
     still = sorted(partition for partition, leader in led.items() if leader == broker.node_id)
     began = time.monotonic()

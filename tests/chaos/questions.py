@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
 from tests.chaos.evidence import LogRecord
 
 ASK_SECONDS = 10.0
+REACH_SECONDS = 3.0
+"""For a broker that may be away, though the others don't know it yet."""
 READ_SECONDS = 60.0
 
 
@@ -33,6 +35,16 @@ class Questions:
         with self._consumer("ends") as consumer:
             partitions = consumer.list_topics(topic, timeout=ASK_SECONDS).topics[topic].partitions
             return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), ASK_SECONDS) for p in partitions}
+
+    def reachable_ends(self, topic: str) -> dict[int, tuple[int, int]]:
+        """The same, without the partitions whose brokers are away."""
+        ends: dict[int, tuple[int, int]] = {}
+        with self._consumer("ends") as consumer:
+            partitions = consumer.list_topics(topic, timeout=ASK_SECONDS).topics[topic].partitions
+            for index in [index for index, each in partitions.items() if each.leader >= 0]:
+                with suppress(KafkaException):
+                    ends[index] = consumer.get_watermark_offsets(TopicPartition(topic, index), REACH_SECONDS)
+        return ends
 
     def leaders(self, topic: str) -> dict[int, int]:
         """Per partition, the broker that leads it; -1: none."""

@@ -323,11 +323,14 @@ class World:
             self.journal.write("set", group, self.epoch, partition, offset)
 
     def set_stale_offsets(self, group: str) -> None:
-        """Set the group's offsets that aren't in the topic to the nearest one that is."""
+        """Set the group's offsets that aren't in the topic to the nearest one that is.
+
+        Partition by partition: one whose broker is away has nothing to do with another's records that are gone.
+        """
         members = [slot for slot in self.members(group) if slot.is_wanted]
         self.stop(*self.members(group))
         with suppress(KafkaException, KeyError, TimeoutError):
-            ends = self.questions.ends(TOPIC)
+            ends = self.questions.reachable_ends(TOPIC)
             committed = self.questions.committed(group)
             near = {p: min(max(offset, ends[p][0]), ends[p][1]) for p, offset in committed.items() if p in ends}
             near.update({p: low for p, (low, _) in ends.items() if p not in committed and low > 0})
