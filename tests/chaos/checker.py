@@ -7,8 +7,9 @@
     progress      in a quiet time, when all worked, a message that all leaders had committed didn't come through
     independence  the same, while a leader of other partitions stood still
     bounded       a partition held more than its limit
-    loud          a process ended by itself without one clear line; a fault that needs a person wasn't told of, by name
-                  and in time; something was told that no fault explains (`tests.chaos.alarms`)
+    loud          a process ended by itself without one clear line, or not well though asked to; a fault that needs a
+                  person wasn't told of, by name and in time; something was told that no fault explains
+                  (`tests.chaos.alarms`)
     out of the way  a process took longer to end than its work in flight explains
 
 A follower that begins at the end of its topic is to get all from where it was first assigned. A message of a compacted

@@ -15,7 +15,8 @@ Each line is ``[kind, time, ...]``; times are of ``CLOCK_MONOTONIC``, which all 
     stopped   name seconds                           driver: a process was asked to end then, and took so long
     hindered  what until                             driver: "cluster", a group or "partition N" could not work from
                                                      then on
-    exit      name status line clear                 driver: a process ended by itself, with this last line
+    exit      name status line clear                 driver: a process ended by itself, with this last line; or it was
+                                                     asked to, and that isn't a clear one
     started   name                                   driver
     round     number acked_by deadline still         driver: all that was acknowledged until ``acked_by`` was to come
                                                      through until ``deadline``; ``still``: no leader worked

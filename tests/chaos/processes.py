@@ -20,6 +20,8 @@ JOIN_SECONDS = 15.0
 """How long a pipeline may wait for its work in flight."""
 STOP_SECONDS = 30.0
 TICK_SECONDS = 0.02
+FINE_ENDS = (0, -signal.SIGTERM, -signal.SIGKILL)
+"""Of a process that was asked to end: SIGTERM, before it had begun; SIGKILL is ours, and how long it took is judged."""
 FED = frozenset({"producer", "rubbish"})
 """The roles whose processes end with their input."""
 
@@ -37,6 +39,8 @@ class Slot:
         self.is_paused = False
         self.took_seconds = 0.0
         """How long the last process took to end, once it was asked to."""
+        self.unclear_end: tuple[int, str] | None = None
+        """If that one ended neither well nor with one clear line: its status and last line."""
         self._folder = folder
         self._asked_at = 0.0
         self._number = 0
@@ -118,6 +122,8 @@ class Slot:
             self._process.kill()
             self._process.wait(10)
         self.took_seconds = time.monotonic() - self._asked_at
+        status, last_line, is_clear = self._end()
+        self.unclear_end = None if is_clear or status in FINE_ENDS else (status, last_line)
         self._forget()
 
     def pause(self) -> None:
@@ -136,18 +142,23 @@ class Slot:
         """Once for each such end: exit status, last line, and whether that is all there is to say."""
         if self._process is None or self._process.poll() is None:
             return None
-        status = self._process.returncode
+        end = self._end()
         self._forget()
-        text = self._log.read_text(errors="replace")
-        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("%")]  # librdkafka's own
-        last_line = lines[-1] if lines else ""
-        is_clear = status == 1 and "Traceback" not in text and last_line.startswith("worker.py: ")
-        return status, last_line, is_clear
+        return end
 
     @property
     def is_due(self) -> bool:
         """Whether it is to be started again."""
         return self.is_wanted and self._process is None and time.monotonic() >= self._ended_at + RESTART_SECONDS
+
+    def _end(self) -> tuple[int, str, bool]:
+        assert self._process is not None
+        status = self._process.returncode
+        text = self._log.read_text(errors="replace")
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("%")]  # librdkafka's own
+        last_line = lines[-1] if lines else ""
+        is_clear = status == 1 and "Traceback" not in text and last_line.startswith("worker.py: ")
+        return status, last_line, is_clear
 
     @property
     def _log(self) -> Path:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.chaos.process_faults import term_twice
 from tests.chaos.processes import Slot
+from tests.chaos.world import World
 from tests.integration.cluster.waiting import wait_until
 
 
@@ -58,3 +60,27 @@ def test_a_process_that_ends_before_the_second_signal_has_not_ended_by_itself(le
     term_twice(world, First())
     assert world.ended_by_itself == []
     assert (leader.is_wanted, leader.journal) == (True, "leader-1.2")
+
+
+def test_a_process_that_is_asked_to_end_before_it_has_begun_ends_well(leader: Slot) -> None:
+    leader.stop()
+    assert leader.unclear_end is None
+
+
+def test_a_process_that_is_asked_to_end_and_ends_with_a_traceback_does_not(leader: Slot) -> None:
+    """Ours ends so because its settings are missing; that it was asked to, meanwhile, excuses nothing."""
+    wait_until(lambda: not leader.is_running, 60.0, "the end of the process")
+    leader.wait_until_stopped()
+    assert leader.unclear_end == (1, "KeyError: 'consumer'")
+
+
+def test_an_end_that_is_not_well_is_noted_for_the_judge() -> None:
+    written: list[tuple[object, ...]] = []
+    slot = SimpleNamespace(
+        is_running=True, role="leader", journal="leader-1.1", took_seconds=1.0, unclear_end=(1, "KeyError: 'x'")
+    )
+    slot.ask_to_stop = lambda: setattr(slot, "is_running", False)
+    slot.wait_until_stopped = lambda *timeout: None
+    world: Any = SimpleNamespace(journal=SimpleNamespace(write=lambda *values, at=None: written.append(values)))
+    World.stop(world, slot)  # type: ignore[arg-type]
+    assert written == [("stopped", "leader-1.1", 1.0), ("exit", "leader-1.1", 1, "KeyError: 'x'", False)]

@@ -177,12 +177,14 @@ class World:
             self.journal.write("started", slot.journal)
 
     def stop(self, *slots: Slot) -> None:
-        """Stop them and, where they end by themselves, note how long that took."""
+        """Stop them and, where they end by themselves, note how long that took, and whether it was well."""
         asked = [slot for slot in slots if slot.is_running and slot.role not in FED]
         began = time.monotonic()
         stop_together(slots)
         for slot in asked:
             self.journal.write("stopped", slot.journal, slot.took_seconds, at=began)
+            if slot.unclear_end is not None:
+                self.journal.write("exit", slot.journal, *slot.unclear_end, False)
 
     def start_producer(self, rate: int = RATE) -> None:
         self.producer.settings.update(epoch=self.epoch, rate=rate)
