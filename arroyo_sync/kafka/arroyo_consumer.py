@@ -1,11 +1,12 @@
 """What is needed of Arroyo's consumer and processor and not public there: the one place that touches private parts.
 
 Where an attribute is missing (another Arroyo, another consumer), the answer is ``None``, and the package goes on
-without: nothing is proven from the client's cache, every partition may be a retained one, the group isn't compared, and
-staged offsets are committed by the consumer's own method alone. If one of Arroyo's own classes lacks one, that is
-logged once, since the versions that are supported have all.
+without: nothing is proven from the client's cache, every partition may be a retained one, the group isn't compared,
+staged offsets are committed by the consumer's own method alone, and a partition that was just added may end the
+consumer. If one of Arroyo's own classes lacks one, that is logged once, since the versions that are supported have all.
 
-Threads: any; nothing here blocks or calls the broker, except `commit_staged`.
+Threads: any; nothing here blocks or calls the broker, except `commit_staged` and `reset_offset`, and, inside the
+assignment, what `look_for_added_partitions` puts into the consumer.
 
 Sources: ``arroyo/backends/kafka/consumer.py`` and ``arroyo/processing/processor.py``, 2.38.5 to 2.48.0
 (``tests/unit/kafka/test_arroyo_consumer.py`` holds the installed version against it).
@@ -13,8 +14,10 @@ Sources: ``arroyo/backends/kafka/consumer.py`` and ``arroyo/processing/processor
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
+from contextlib import suppress
 from typing import Any
 
 import confluent_kafka
@@ -39,6 +42,10 @@ PRIVATE_ATTRIBUTES = (
 
 PROCESSOR_ATTRIBUTES = ("_StreamProcessor__consumer", "_StreamProcessor__processor_factory")
 """Of ``StreamProcessor``."""
+
+ADDED_SECONDS = 5.0
+"""For how long a partition that the client doesn't know is looked for. A broker learns of it within milliseconds."""
+_LOOK_SECONDS = 0.1
 
 _throttle = LogThrottle(float("inf"), time.monotonic)
 
@@ -93,6 +100,34 @@ def resets_to_end(consumer: object) -> bool | None:
     """Whether ``auto.offset.reset`` is ``latest``."""
     resolve = _private(consumer, PRIVATE_ATTRIBUTES[4])
     return None if resolve is None else str(getattr(resolve, "__name__", "")).endswith("_latest")
+
+
+def look_for_added_partitions(consumer: object) -> None:
+    """Have the consumer refresh its metadata when it is assigned a partition that it doesn't know: Arroyo would end.
+
+    Under KIP-848 the brokers assign a partition as soon as it is added. The client looks for such every five minutes
+    (``topic.metadata.refresh.interval.ms``), and until then can't say where the partition begins.
+    """
+    resolve = _private(consumer, PRIVATE_ATTRIBUTES[4])
+    client = client_of(consumer)
+    if client is None or not callable(resolve):
+        return
+
+    @functools.wraps(resolve)
+    def resolve_known(partition: TopicPartition) -> object:
+        gives_up_at = time.monotonic() + ADDED_SECONDS
+        while True:
+            try:
+                return resolve(partition)
+            except KafkaException as exc:
+                is_unknown = exc.args[0].code() == KafkaError._UNKNOWN_PARTITION
+                if not is_unknown or time.monotonic() >= gives_up_at:
+                    raise
+            with suppress(KafkaException):
+                client.list_topics(partition.topic, timeout=1.0)
+            time.sleep(_LOOK_SECONDS)
+
+    setattr(consumer, PRIVATE_ATTRIBUTES[4], resolve_known)
 
 
 def reset_offset(consumer: Consumer[Any], partition: Partition, timeout: float) -> int:

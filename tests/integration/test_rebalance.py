@@ -87,6 +87,27 @@ def test_no_loss_when_a_member_joins_and_leaves_while_messages_are_held(
     assert kafka.committed_offsets(group, topic) == dict.fromkeys(range(PARTITIONS), PER_PARTITION)
 
 
+def test_a_partition_that_is_added_doesn_t_end_a_follower_of_the_new_protocol(
+    kafka: Kafka, topic_name: Callable[..., str]
+) -> None:
+    """The brokers assign it at once, and by default the client would look for it within five minutes."""
+    topic = topic_name("events")
+    kafka.create_topic(topic, 1)
+    settings = consumer_settings(kafka.bootstrap_servers, topic_name("follower"), "kip848")
+    del settings["topic.metadata.refresh.interval.ms"]
+    follower = Follower(settings, topic)
+    follower.release((0, 1), 1)
+    follower.start()
+    try:
+        wait_until(lambda: follower.assigned == {0}, 60, "the assignment")
+        kafka.add_partitions(topic, 2)
+        wait_until(lambda: follower.assigned == {0, 1} or follower.error is not None, 60, "the added partition")
+        produce_numbered(kafka.bootstrap_servers, topic, (0, 1), 1)
+        follower.wait_until_received(2)
+    finally:
+        follower.stop()
+
+
 def test_cooperative_sticky_is_refused_with_one_clear_line(kafka: Kafka, topic_name: Callable[..., str]) -> None:
     """Arroyo itself can't work with it: the processor ends with the reason instead of librdkafka's."""
     topic = topic_name("events")

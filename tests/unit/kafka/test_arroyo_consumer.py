@@ -69,6 +69,76 @@ def test_where_a_partition_without_a_commit_begins(
         consumer.close()
 
 
+class TestAddedPartition:
+    """One that the client doesn't know yet: Arroyo alone would end in the assignment (KIP-848, real broker:
+    ``tests/integration/test_rebalance.py``)."""
+
+    @pytest.fixture
+    def now(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """Seconds."""
+        now = [0.0]
+
+        def sleep(seconds: float) -> None:
+            now[0] += seconds
+
+        monkeypatch.setattr(arroyo_consumer, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+        return now
+
+    def resolve(
+        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch, error: int, known_after: float = float("inf")
+    ) -> tuple[Any, list[str]]:
+        """Arroyo's method, under our hand, with the topics that the client was asked for."""
+        asked: list[str] = []
+
+        def _KafkaConsumer__resolve_partition_offset_latest(partition: TopicPartition) -> TopicPartition:
+            if len(asked) < known_after:
+                raise KafkaException(KafkaError(error))
+            return TopicPartition(partition.topic, partition.partition, 7)
+
+        def list_topics(topic: str, timeout: float) -> None:
+            asked.append(topic)
+            if len(asked) == 1:
+                raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+        name = arroyo_consumer.PRIVATE_ATTRIBUTES[4]
+        monkeypatch.setattr(consumer, name, _KafkaConsumer__resolve_partition_offset_latest)
+        monkeypatch.setattr(arroyo_consumer, "client_of", lambda consumer: SimpleNamespace(list_topics=list_topics))
+        arroyo_consumer.look_for_added_partitions(consumer)
+        return getattr(consumer, name), asked
+
+    def test_it_is_resolved_once_the_metadata_has_it(
+        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch, now: list[float]
+    ) -> None:
+        """And where ``auto.offset.reset`` says that it begins can still be told."""
+        resolve, asked = self.resolve(consumer, monkeypatch, KafkaError._UNKNOWN_PARTITION, known_after=2)
+        assert resolve(TopicPartition("events", 1)).offset == 7
+        assert asked == ["events", "events"]
+        assert arroyo_consumer.resets_to_end(consumer) is True
+
+    def test_the_search_has_an_end(
+        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch, now: list[float]
+    ) -> None:
+        """What Arroyo would have raised comes up then."""
+        resolve, _ = self.resolve(consumer, monkeypatch, KafkaError._UNKNOWN_PARTITION)
+        with pytest.raises(KafkaException, match="_UNKNOWN_PARTITION"):
+            resolve(TopicPartition("events", 1))
+        assert now[0] == pytest.approx(arroyo_consumer.ADDED_SECONDS, abs=0.2)
+
+    def test_any_other_error_comes_up_at_once(
+        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch, now: list[float]
+    ) -> None:
+        resolve, asked = self.resolve(consumer, monkeypatch, KafkaError._TRANSPORT)
+        with pytest.raises(KafkaException, match="_TRANSPORT"):
+            resolve(TopicPartition("events", 1))
+        assert asked == []
+
+    def test_another_consumer_is_left_alone(self) -> None:
+        consumer = ScriptedConsumer()
+        before = dict(vars(consumer))
+        arroyo_consumer.look_for_added_partitions(consumer)
+        assert vars(consumer) == before
+
+
 def test_where_another_consumer_would_begin_is_not_known() -> None:
     """Nothing is made up."""
     with pytest.raises(LookupError, match="ScriptedConsumer has no client"):
