@@ -127,6 +127,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         message = inner_poll(0.0)
         if message is None:
             self.empty_polls += 1
+            if self._rebalances.retained:
+                self._rebalances.wake_retained()
             if drain.needs_poll or self._drain is not drain:  # or there was a rebalance, and all is another gate's now
                 return None
             if self._start.is_pending and not self._new_topic.is_there:
