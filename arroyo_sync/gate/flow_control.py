@@ -1,7 +1,7 @@
 """A consumer around the user's: it wakes the processor for the gate, pauses full partitions, seeks back in a rebalance.
 
 Guarantees
-    - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), or for 0.1 s
+    - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), or for 0.25 s
       while all that could come would be held too, and returns as soon as a remote offset moves. While it holds nothing,
       it polls as the inner consumer would.
     - Once the data topic was deleted and created again, nothing of it is committed but where to begin; see `NewTopic`.
