@@ -1,7 +1,7 @@
 """A consumer around the user's: it wakes the processor for the gate, pauses full partitions, seeks back in a rebalance.
 
 Guarantees
-    - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), or for 0.1 s
+    - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), or for 0.25 s
       while all that could come would be held too, and returns as soon as a remote offset moves. While it holds nothing,
       it polls as the inner consumer would.
     - Once the data topic was deleted and created again, nothing of it is committed but where to begin; see `NewTopic`.
@@ -127,6 +127,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         message = inner_poll(0.0)
         if message is None:
             self.empty_polls += 1
+            if self._rebalances.retained:
+                self._rebalances.wake_retained()
             if drain.needs_poll or self._drain is not drain:  # or there was a rebalance, and all is another gate's now
                 return None
             if self._start.is_pending and not self._new_topic.is_there:

@@ -200,6 +200,11 @@ class PartitionBuffers:
 
     # What the flow control asks.
 
+    @property
+    def is_verification_pending(self) -> bool:
+        """Whether an offset that was published waits for a message, or for the brokers, to prove that it can be."""
+        return bool(self._source.unverified)
+
     def has_open(self) -> bool:
         """Whether the next message of some partition would be handed on as it comes. Cheap however many there are."""
         while self._maybe_open:

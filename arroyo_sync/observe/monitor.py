@@ -5,8 +5,8 @@ Guarantees
       client: the source asks the brokers for it.
     - A check costs about a microsecond for each assigned partition, which it walks by their offsets alone, and more for
       those that have waited for long, and for those whose metrics are sent, of which it takes a snapshot: at most
-      `AT_ONCE` of each. It takes one of all when something is to be told, and if the source can't tell of some
-      partitions alone.
+      `JUDGED_AT_ONCE` and `SENT_AT_ONCE`. It takes one of all when something is to be told, and if the source can't
+      tell of some partitions alone.
     - That a partition waits no more is known at the next check; that its wait has become a stall, when it has its turn.
     - Whatever a check raises (a metrics backend, the user's ``on_stall``) is logged, at most once a minute, and the
       next check takes place all the same.
@@ -42,9 +42,18 @@ logger = logging.getLogger(__name__)
 ASK_TIMEOUT_SECONDS = 0.5
 """How long a check may wait for the brokers. What a slow one answers later is there at the next check."""
 
-AT_ONCE = 250
-"""Of so many partitions a check sends the metrics, and judges so many that have waited for long: some 40 us of the
-interpreter for each. More take turns, and keep the verdict of their last one meanwhile."""
+SENT_AT_ONCE = 250
+"""Of so many partitions a check sends the metrics; more take turns."""
+
+JUDGED_AT_ONCE = 100
+"""Of the partitions that have waited for long, a check judges so many: some 40 us of the interpreter for each. More
+take turns, and keep the verdict of their last one meanwhile."""
+
+UNMOVED_SKIPS = 3
+"""While no partition's end moves, up to so many looks in a row do without asking for them anew."""
+
+ASKED_AT_ONCE = 100
+"""Of more partitions, some are asked about at each look, in turns: then no look does without."""
 
 Ends = Mapping[PartitionKey, int]
 OnStall = Callable[[Stall], object] | Literal["raise"] | None
@@ -106,6 +115,8 @@ class Monitor:
         self._judged: dict[PartitionKey, Verdict] = {}
         self.ends: Ends = {}
         """Where the partitions end, as of the last check. Replaced whole by the monitor's thread; any may read it."""
+        # How many looks go without asking for the ends, and how many still do.
+        self._skips = self._skips_left = 0
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
 
@@ -145,11 +156,21 @@ class Monitor:
             self.check_once()
 
     def refresh_ends(self) -> None:
-        """Ask where the partitions of the last check end. Blocks, for half a second at most. Never raises."""
+        """Ask where the partitions of the last check end, every fourth time while none moves.
+
+        Blocks, for half a second at most. Never raises.
+        """
         if self._ask_ends is None:
             return
+        is_known = len(self._keys) <= ASKED_AT_ONCE and self.ends.keys() == set(self._keys)
+        if is_known and self._skips_left:
+            self._skips_left -= 1
+            return
         try:
-            self.ends = self._ask_ends(self._keys, ASK_TIMEOUT_SECONDS) if self._keys else {}
+            ends = self._ask_ends(self._keys, ASK_TIMEOUT_SECONDS) if self._keys else {}
+            is_unmoved = is_known and ends == self.ends
+            self._skips = self._skips_left = min(self._skips + 1, UNMOVED_SKIPS) if is_unmoved else 0
+            self.ends = ends
         except Exception:
             if self._throttle.should_log("ends"):
                 logger.exception("Can't ask where the partitions end; the monitor goes on without")
@@ -187,15 +208,15 @@ class Monitor:
     def _next_sent(self) -> Iterable[PartitionKey]:
         """The assigned partitions whose metrics have their turn."""
         begin = self._turn if self._turn < len(self._keys) else 0
-        self._turn = begin + AT_ONCE
+        self._turn = begin + SENT_AT_ONCE
         return islice(self._keys, begin, self._turn)
 
     def _next_judged(self, long: set[PartitionKey]) -> set[PartitionKey]:
         """Those of the partitions that have waited for long whose turn it is: first those without a verdict."""
-        if len(long) <= AT_ONCE:
+        if len(long) <= JUDGED_AT_ONCE:
             return long
-        due = set(islice((key for key in long if key not in self._judged), AT_ONCE))
-        return due.union(islice((key for key in self._judged if key in long), AT_ONCE - len(due)))
+        due = set(islice((key for key in long if key not in self._judged), JUDGED_AT_ONCE))
+        return due.union(islice((key for key in self._judged if key in long), JUDGED_AT_ONCE - len(due)))
 
     def _with_earlier(self, verdicts: Sequence[Verdict], long: Collection[PartitionKey]) -> list[Verdict]:
         """These verdicts, and the last ones of the partitions that wait for their turn."""

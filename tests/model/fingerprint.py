@@ -33,7 +33,7 @@ COVERED: dict[type, str] = {
     PartitionCell: "remote received current",
     SynchronizedPartitionStateManager: "_moved version _cells",
     FlowControlledConsumer: "_buffers _drain _pauses _rebalances",
-    Rebalances: "resume_offsets",
+    Rebalances: "resume_offsets retained",
     Pauses: "_outside _full _outside_before_all is_all_paused",
     LeaderOffsets: "_table _assigned _enabled",
     OffsetTable: "_rows",
@@ -128,6 +128,7 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
         parts.append(
             (partition in pauses._outside, partition in pauses._full, flow._rebalances.resume_offsets.get(index))
         )
+        parts.append(partition in flow._rebalances.retained)
         parts.append(pauses._outside_before_all is not None and partition in pauses._outside_before_all)
     if gate is not None and index in gate.buffers._all:
         buffers = gate.buffers

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from arroyo.backends.abstract import Consumer
@@ -128,7 +129,9 @@ class ScriptedConsumer(Consumer[KafkaPayload]):
     """Does what Arroyo's KafkaConsumer does with Kafka, without Kafka.
 
     The same are: when callbacks run, what `tell` shows in them, which offsets are staged and dropped, what may be
-    called when, and what is an error. It hands out long runs of one partition, as librdkafka does.
+    called when, and what is an error. It hands out long runs of one partition, as librdkafka does. What a rebalance
+    leaves here is paused until the callbacks have returned, and is fetched again once a seek has woken the fetching: in
+    librdkafka that takes up to a second otherwise, here for ever.
     """
 
     def __init__(self, *, is_kip848: bool = True) -> None:
@@ -140,6 +143,8 @@ class ScriptedConsumer(Consumer[KafkaPayload]):
         self._positions: dict[Partition, int] = {}
         self._staged: dict[Partition, int] = {}
         self._paused: set[Partition] = set()
+        self._retained: set[Partition] = set()  # in the callbacks of a rebalance
+        self._asleep: set[Partition] = set()
         self.subscribed: list[Topic] = []
         self.committed: dict[int, int] = {}
         """By the partition's index."""
@@ -188,20 +193,33 @@ class ScriptedConsumer(Consumer[KafkaPayload]):
         offsets = {partition(index): self.committed.get(index, 0) for index in indexes}
         self._positions.update(offsets)
         self._paused.difference_update(offsets)
-        if self._on_assign is not None:
-            self._on_assign(offsets)
+        self._asleep.difference_update(offsets)
+        with self._calling_back(self._positions.keys() - offsets.keys()):
+            if self._on_assign is not None:
+                self._on_assign(offsets)
 
     def revoke(self, *indexes: int) -> None:
         """The revocation callback of librdkafka."""
         partitions = [partition(index) for index in indexes]
         try:
-            if self._on_revoke is not None:
-                self._on_revoke(partitions)
+            with self._calling_back(self._positions.keys() - set(partitions)):
+                if self._on_revoke is not None:
+                    self._on_revoke(partitions)
         finally:
             for each in partitions:
                 self._staged.pop(each, None)
                 self._positions.pop(each, None)
                 self._paused.discard(each)
+                self._asleep.discard(each)
+
+    @contextmanager
+    def _calling_back(self, retained: Collection[Partition]) -> Iterator[None]:
+        self._retained = set(retained)
+        try:
+            yield
+        finally:
+            self._asleep |= self._retained
+            self._retained = set()
 
     # Arroyo's side.
 
@@ -228,7 +246,7 @@ class ScriptedConsumer(Consumer[KafkaPayload]):
         return value
 
     def _next(self) -> BrokerValue[KafkaPayload] | None:
-        ready = sorted(self._positions.keys() - self._paused)
+        ready = sorted(self._positions.keys() - self._paused - self._asleep)
         if self._run in ready:
             ready.insert(0, self._run)
         for each in ready:
@@ -264,6 +282,7 @@ class ScriptedConsumer(Consumer[KafkaPayload]):
         if moved:  # a seek to where it is only wakes the fetching
             self.calls.append(("seek", moved))
         self._positions.update(offsets)
+        self._asleep.difference_update(offsets)
 
     def stage_offsets(self, offsets: Mapping[Partition, int]) -> None:
         self._staged.update(offsets)

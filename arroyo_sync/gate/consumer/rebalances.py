@@ -4,6 +4,7 @@ Guarantees
     - The positions that an assignment begins at are committed before the gate exists; see `StartPositions`.
     - Partitions that are retained (KIP-848) are read again from the last offset that was staged for them, so nothing
       that the old gate held, and nothing that the processor carried, is lost.
+    - They are fetched as soon as the rebalance is over.
     - The processor is told that they were revoked, and then assigned. Else it would keep what it buffered of them for
       the dead-letter queue, and buffer it once more as it is read again.
 
@@ -21,7 +22,7 @@ from typing import Any
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition, Topic
 
-from arroyo_sync.gate.consumer.pauses import Pauses
+from arroyo_sync.gate.consumer.pauses import Pauses, wake_fetching
 from arroyo_sync.gate.consumer.start_positions import StartPositions
 
 OnAssign = Callable[[Mapping[Partition, int]], None]
@@ -42,6 +43,8 @@ class Rebalances:
         self.resume_offsets: dict[int, int] = {}
         """Per partition index the offset to go back to: the last one staged, or the one the assignment began at. By
         index, since it is written once a message and Arroyo's Partition is slow to hash."""
+        self.retained: Collection[Partition] = ()
+        """What the last rebalance left here, until `wake_retained`. Read by each poll without a message."""
         self._hidden: Collection[Partition] = ()  # partitions that `tell` leaves out; see `_hiding`
 
     def subscribe(
@@ -94,6 +97,14 @@ class Rebalances:
         tell = self._inner.tell()
         return {each: tell[each] for each in tell if each not in self._hidden} if self._hidden else tell
 
+    def wake_retained(self) -> None:
+        """The poll that the rebalance was in has returned: let the retained partitions be fetched again at once.
+
+        librdkafka pauses them until the callbacks have returned, so no seek within them is of use.
+        """
+        retained, self.retained = self.retained, ()
+        wake_fetching(self._inner, retained)
+
     def sought(self, partition: Partition, offset: int) -> None:
         """The partition is read on from here. What is held since lies below the last offset staged."""
         self.resume_offsets[partition.index] = min(offset, self.resume_offsets.get(partition.index, offset))
@@ -123,4 +134,5 @@ class Rebalances:
         if moved:
             self._inner.seek(moved)
         self._pauses.begin_anew(retained)
+        self.retained = retained
         return back

@@ -67,7 +67,9 @@ BATCH_BYTES = 16_000_000
 """How many bytes of them: fewer are taken if they are large."""
 SAMPLED = 64
 """Of so many records of a batch, one is measured."""
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.25
+"""How long a poll waits for a record. What comes ends it; `stop` and what other threads want wait for its end."""
+CONNECTING_POLL_SECONDS = 0.1
 ASKING_POLL_SECONDS = 0.01
 """While nothing is read yet: what is waited for is the brokers' answer, where to begin."""
 ASK_TIMEOUT_SECONDS = 1.0
@@ -230,7 +232,7 @@ class CommitLogReader:
             try:
                 partitions = list_partitions(consumer, self._topic, ASK_TIMEOUT_SECONDS)
             except KafkaException as error:
-                consumer.poll(POLL_SECONDS)  # for `on_error`
+                consumer.poll(CONNECTING_POLL_SECONDS)  # for `on_error`
                 self._errors.raise_fatal(error)
                 reason = self._errors.reason(error.args[0])
                 self._waits_for = f"an answer of {servers}: {reason.str()}"

@@ -225,6 +225,40 @@ def test_the_broker_is_asked_where_the_assigned_partitions_end(follower: Followe
     assert (monitor.ends, len(follower.asked)) == ({}, 2)
 
 
+def test_while_no_end_moves_most_looks_do_without_asking(follower: Follower) -> None:
+    """An idle follower costs little; once something moves, or others are assigned, every look asks again."""
+    ends = {("events", 3): 500}
+    asked = []
+
+    def ask(partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+        asked.append(look)
+        return {key: end for key, end in ends.items() if key in partitions}
+
+    follower.ask_ends = ask  # type: ignore[method-assign]
+    monitor = follower.monitor()
+    for look in range(30):
+        if look == 20:
+            ends["events", 3] = 501
+        if look == 25:
+            follower.show(WAITING, PartitionSnapshot("events", 9, 50, 50))
+            ends["events", 9] = 7
+        look_at(follower, monitor, look)
+        monitor.refresh_ends()
+    # At 0 it was not known; from 1 on it was the same. The movement is found at 22, the other partition at once.
+    assert asked == [0, 1, 3, 6, 10, 14, 18, 22, 23, 25, 26, 28]
+
+
+def test_what_no_broker_tells_is_asked_for_at_every_look(follower: Follower) -> None:
+    """An end that isn't known is not one that didn't move."""
+    asked = []
+    follower.ask_ends = lambda partitions, timeout: asked.append(partitions) or {}  # type: ignore[method-assign,func-returns-value]
+    monitor = follower.monitor()
+    look_at(follower, monitor, 0)
+    for _ in range(5):
+        monitor.refresh_ends()
+    assert len(asked) == 5
+
+
 def test_it_looks_by_itself_on_a_thread_of_its_own_until_it_is_stopped(follower: Follower) -> None:
     """A named daemon thread, which ends."""
     monitor = follower.monitor(interval=0.001)
@@ -281,7 +315,7 @@ def test_with_no_interval_it_never_looks(follower: Follower) -> None:
 def test_the_metrics_of_many_partitions_take_turns(monkeypatch: pytest.MonkeyPatch, is_wanted: bool) -> None:
     """A look takes a snapshot of those that have their turn, and of none without a metrics backend; of what has waited
     for long besides, and of the first in any case."""
-    monkeypatch.setattr("arroyo_sync.observe.monitor.AT_ONCE", 2)
+    monkeypatch.setattr("arroyo_sync.observe.monitor.SENT_AT_ONCE", 2)
     keys = [("events", index) for index in range(3)]
     asked: list[set[PartitionKey]] = []
     backend = RecordingMetrics()
@@ -320,7 +354,7 @@ def test_the_metrics_of_many_partitions_take_turns(monkeypatch: pytest.MonkeyPat
 
 def test_partitions_that_have_waited_for_long_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """First those without a verdict, then the oldest one's; who waits no more is forgotten at once."""
-    monkeypatch.setattr("arroyo_sync.observe.monitor.AT_ONCE", 2)
+    monkeypatch.setattr("arroyo_sync.observe.monitor.JUDGED_AT_ONCE", 2)
     keys = [("events", index) for index in range(6)]
     waiting = keys[1:]  # since the first is looked at in any case
     judged: list[set[PartitionKey]] = []

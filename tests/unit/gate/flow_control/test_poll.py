@@ -110,14 +110,25 @@ def test_after_a_message_that_was_held_the_wait_is_a_slice_at_once() -> None:
 
 
 def test_while_every_partition_is_closed_the_waits_are_longer() -> None:
-    """Whatever comes is held; from 20 ms after a message they double up to a tenth of a second."""
+    """Whatever comes is held; from 20 ms after a message they double up to a quarter of a second."""
     pipeline = holding(0)
-    pipeline.run(5)
-    assert pipeline.waits == [0.020, 0.040, 0.080, 0.1, 0.1]
+    pipeline.run(6)
+    assert pipeline.waits == [0.020, 0.040, 0.080, 0.160, 0.25, 0.25]
     pipeline.produce(1, [0])
     pipeline.run(4)
-    assert pipeline.waits[5:] == [0.020, 0.040]
+    assert pipeline.waits[6:] == [0.020, 0.040]
     assert pipeline.held(1) == 1
+
+
+def test_independence_a_report_that_overtook_its_message_makes_the_waits_short() -> None:
+    """The message that is to verify it comes soon, though its partition isn't open before; partition 0 is held."""
+    pipeline = holding(0, 1)
+    pipeline.run_until(lambda: pipeline.waits[-2:] == [0.25, 0.25])
+    pipeline.waits.clear()
+    pipeline.source.doubted["events", 1] = 1
+    pipeline.manager.wake()
+    pipeline.run_until(lambda: len(pipeline.waits) == 8)
+    assert pipeline.waits == [0.25, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.25]  # the first one ends at once
 
 
 @pytest.mark.parametrize("how", ["its remote offset moves", "what it held goes through", "a seek back"])
@@ -127,7 +138,7 @@ def test_independence_a_partition_that_opens_brings_the_waits_back_to_a_slice(ho
     pipeline.produce(1, [0] if how != "its remote offset moves" else [])
     if how == "a seek back":
         pipeline.release(1, 1)
-    pipeline.run_until(lambda: pipeline.waits[-2:] == [0.1, 0.1])
+    pipeline.run_until(lambda: pipeline.waits[-2:] == [0.25, 0.25])
     if how == "a seek back":
         pipeline.consumer.pause([partition(1)])  # else it is read again at once, and the partition closed again
         pipeline.flow.seek({partition(1): 0})

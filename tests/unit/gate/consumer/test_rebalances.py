@@ -1,0 +1,47 @@
+"""Partitions that a rebalance of KIP-848 leaves here are fetched again at once."""
+
+from __future__ import annotations
+
+from tests.support.pipelines import Pipeline, pipeline_of
+
+
+def test_retained_partitions_are_fetched_once_others_were_revoked() -> None:
+    pipeline = Pipeline()
+    pipeline.start(0, 1)
+    pipeline.run_until_quiet()
+    pipeline.consumer.rebalance(0)
+    pipeline.produce(0, range(5))
+    pipeline.release(0, 5)
+    pipeline.run_until_quiet()
+    assert pipeline.released_of(0) == list(range(5))
+
+
+def test_retained_partitions_are_fetched_once_others_were_assigned() -> None:
+    pipeline = Pipeline()
+    pipeline.start(0)
+    pipeline.run_until_quiet()
+    pipeline.consumer.rebalance(0, 1)
+    pipeline.produce(0, range(5))
+    pipeline.release(0, 5)
+    pipeline.run_until_quiet()
+    assert pipeline.released_of(0) == list(range(5))
+
+
+def test_a_rebalance_in_the_poll_that_a_message_comes_in() -> None:
+    """Of another partition: the next poll without one wakes those that were retained."""
+    pipeline = pipeline_of(0, 1)
+    pipeline.release(0, 20)
+    pipeline.release(1, 20)
+    pipeline.run_until_quiet()
+
+    def assign_and_produce() -> None:
+        pipeline.consumer.assign(2)
+        pipeline.produce(0, range(20, 25))
+        pipeline.produce(2, range(5))
+
+    pipeline.consumer.events_while_waiting.append(assign_and_produce)
+    pipeline.release(0, 25)
+    pipeline.release(2, 5)
+    pipeline.run_until_quiet()
+    assert pipeline.released_of(0) == list(range(25))
+    assert pipeline.released_of(2) == list(range(5))
