@@ -86,7 +86,7 @@ _QUESTION_DEFAULTS = {
 
 _READER_DEFAULTS = {
     **_QUIET,
-    # A fetch that finds nothing is answered after this: new partitions join the next fetch, and such an answer tells the
+    # A fetch that finds nothing is answered after this: new partitions join the next one, and such an answer tells the
     # end of a partition whose last offsets hold no records. Each costs the broker and this process something.
     "fetch.wait.max.ms": 250,
     # By default a partition whose queue is full isn't fetched for a second: a replay would run dry.

@@ -17,7 +17,7 @@ from pathlib import Path
 import confluent_kafka
 
 from tests.chaos.faults import FAULTS
-from tests.chaos.ingredients import WORLDS, draw
+from tests.chaos.ingredients import WORLDS, draw, on_kafka
 from tests.chaos.run import LAST_ROUNDS, run
 from tests.integration.cluster import jars
 from tests.support.sabotage import EVERY, VARIABLE
@@ -44,7 +44,7 @@ def main() -> int:
     folder = options.keep or Path(tempfile.mkdtemp(prefix="arroyo-sync-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     environment = {VARIABLE: options.sabotage} if options.sabotage else {}
-    ingredients = WORLDS[options.world] if options.world else draw(options.seed)
+    ingredients = on_kafka(WORLDS[options.world] if options.world else draw(options.seed), jars.version())
     print(f"seed {options.seed}: {json.dumps(ingredients.as_json())}", flush=True)
     verdict, summary = run(
         folder,

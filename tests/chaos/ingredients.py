@@ -123,6 +123,13 @@ KINDS = ("plain", TRANSACTIONAL, COMPACTED, ONE_REPLICA, TWO_REPLICAS, TRANSACTI
 """By turns, so that six seeds that follow each other have them all."""
 
 
+def on_kafka(ingredients: Ingredients, version: str) -> Ingredients:
+    """The same world on this Kafka: before 4.0 there is no KIP-848."""
+    if int(version.split(".")[0]) >= 4:
+        return ingredients
+    return replace(ingredients, followers=tuple(replace(each, protocol="eager") for each in ingredients.followers))
+
+
 def draw(seed: int) -> Ingredients:
     """The ingredients of the run with this seed."""
     random = Random(f"ingredients {seed}")  # not the faults' sequence: they stay the same when an ingredient is added

@@ -15,7 +15,7 @@ from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode
 from tests.chaos import rubbish, snuba_leader
 from tests.chaos.checker import END_SECONDS, SETTLE_SECONDS, STANDS_STILL_SECONDS, judge
 from tests.chaos.faults import FAULTS
-from tests.chaos.ingredients import WORLDS, draw
+from tests.chaos.ingredients import WORLDS, draw, on_kafka
 from tests.chaos.journal import PartitionBuffer
 from tests.chaos.snuba_leader import PublishAsSnuba
 from tests.chaos.tally import Tally
@@ -313,3 +313,10 @@ def test_the_driver_knows_of_which_epoch_an_assignment_was_though_it_reads_of_it
         (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in written))
     tally.look()
     assert tally.missing(2, {}) == {"late": {(2, 0, 0)}}
+
+
+@pytest.mark.parametrize(("version", "protocols"), [("3.6.2", {"eager"}), ("4.4.0", {"eager", "kip848"})])
+def test_before_kafka_4_all_followers_are_eager(version: str, protocols: set[str]) -> None:
+    world = on_kafka(draw(1), version)
+    assert {follower.protocol for follower in world.followers} == protocols
+    assert world.data == draw(1).data
