@@ -3,7 +3,8 @@
     safety        a message came through before some leader group had passed it to ``commit``; after a rewind that the
                   follower knew of, before it was passed again
     order         within an assignment and partition the next offset didn't follow the last
-    no loss       a later message came through, or was committed, and this one never did before
+    no loss       a later message came through, or was committed, and this one never did before; or it was committed,
+                  found invalid, and is no dead letter where the group has them
     progress      in a quiet time, when all worked, a message that all leaders had committed didn't come through
     independence  the same, while a leader of other partitions stood still
     bounded       a partition held more than its limit
@@ -23,8 +24,9 @@ Messages may come through more than once, after a crash or a rebalance: these ar
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tests.chaos.alarms import false_alarms, untold
@@ -67,9 +69,13 @@ class Verdict:
         return {promise: counted[promise] for promise in PROMISES}
 
 
-def judge(journals: dict[str, list[PartitionBuffer]], commit_log: Sequence[LogRecord] = ()) -> Verdict:
-    """All journals of a run by file name, and all records of its commit log."""
-    return _Judge(Evidence(journals, commit_log)).verdict()
+def judge(
+    journals: dict[str, list[PartitionBuffer]],
+    commit_log: Sequence[LogRecord] = (),
+    dead_letters: Mapping[str, Sequence[LogRecord]] = MappingProxyType({}),
+) -> Verdict:
+    """All journals of a run by file name, all records of its commit log, and by follower group its dead letters."""
+    return _Judge(Evidence(journals, commit_log, dead_letters)).verdict()
 
 
 class _Judge:
@@ -96,6 +102,7 @@ class _Judge:
             violations += self._over_limit(follower)
         for group in self._groups:
             violations += self._lost(group)
+            violations += self._lost_letters(group)
             violations += self._stuck(group)
             violations += self._stood_still(group)
         violations += self._unclear()
@@ -167,6 +174,18 @@ class _Judge:
                 next_missing = max(next_missing, offset)
                 if offset >= next_missing:
                     came.add(offset)
+
+    def _lost_letters(self, group: str) -> Iterator[Violation]:
+        """One that isn't committed is read again, and one of an earlier topic may be gone with it."""
+        letters = self._evidence.dead_letters.get(group)
+        committed = {place: offset for of, place, offset in self._evidence.committed if of == group}
+        if letters is None:
+            return
+        for place, offset, payload in self._evidence.invalid.get(group, ()):
+            is_there = offset >= self._evidence.first_offset(place, float("inf"))
+            is_there = is_there and self._evidence.must_come(place, offset)
+            if is_there and offset < committed.get(place, 0) and payload not in letters:
+                yield Violation("no loss", f"{group}: the invalid message {offset} of {place} is no dead letter")
 
     def _stuck(self, group: str) -> Iterator[Violation]:
         told: set[tuple[Place, int]] = set()

@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tests.chaos.ingredients import COMPACTED, TRANSACTIONAL
@@ -119,7 +120,18 @@ class Follower:
 class Evidence:
     """What the journals and the commit log say."""
 
-    def __init__(self, journals: Mapping[str, Sequence[PartitionBuffer]], commit_log: Sequence[LogRecord] = ()) -> None:
+    def __init__(
+        self,
+        journals: Mapping[str, Sequence[PartitionBuffer]],
+        commit_log: Sequence[LogRecord] = (),
+        dead_letters: Mapping[str, Sequence[LogRecord]] = MappingProxyType({}),
+    ) -> None:
+        self.invalid: dict[str, list[tuple[Place, int, str]]] = defaultdict(list)
+        """By follower group: the messages that named themselves as invalid, with their payloads."""
+        self.dead_letters = {
+            group: {(each.value or b"").decode() for each in letters} for group, letters in dead_letters.items()
+        }
+        """The payloads, by the groups that have a topic for them."""
         self.followers: list[Follower] = []
         self.acked: dict[Place, list[tuple[int, float]]] = defaultdict(list)
         self.epochs: list[tuple[float, int]] = []
@@ -239,6 +251,8 @@ class Evidence:
                         self.followers.append(follower)
                 case "out", [assignment, epoch, partition, offset, _]:
                     follower.deliveries.append(Delivery(time, name, assignment, epoch, partition, offset))
+                case "invalid", [epoch, partition, offset, payload]:
+                    self.invalid[group].append(((epoch, partition), offset, payload))
                 case "done", [epoch, partition, offset]:
                     self._done[group, (epoch, partition)].append((time, offset))
                 case "acked", [epoch, partition, offset, _, *key]:

@@ -88,7 +88,7 @@ def run(settings: Mapping[str, Any], flags: list[str], consumer_settings: Any) -
     example["ForwarderFactory"] = JournallingFactory
     example["CommitLogConsumer"] = functools.partial(_source, settings.get("source"))
     example["consumer_settings"] = consumer_settings
-    if settings.get("has_dead_letters"):
+    if settings.get("dead_letters"):
         example["StreamProcessor"] = functools.partial(StreamProcessor, dlq_policy=_dead_letters(settings))
     handlers.journal.write("limit", limits.messages)
     threading.Thread(target=sample, name="sample", daemon=True).start()

@@ -1,6 +1,7 @@
 """The handlers that the examples' processes call with each event, and what they share with `worker.py`.
 
-A payload is ``epoch partition number``, and a ``!`` behind it if the message after it is to find it invalid.
+A payload is ``epoch partition number``, and behind it a ``!`` if the message after it is to find it invalid, or ``!!``
+if it is to find itself so.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ def begin_assignment(positions: dict[int, int]) -> None:
     journal.write("assigned", assignment, positions)
 
 
-def read(event: BrokerValue[KafkaPayload]) -> tuple[int, int, int, bool]:
-    """Epoch, partition, number, and whether it turns out to be invalid."""
-    epoch, partition, number, *invalid = event.payload.value.split()
-    return int(epoch), int(partition), int(number), bool(invalid)
+def read(event: BrokerValue[KafkaPayload]) -> tuple[int, int, int, bytes]:
+    """Epoch, partition, number, and its mark."""
+    epoch, partition, number, *mark = event.payload.value.split()
+    return int(epoch), int(partition), int(number), mark[0] if mark else b""
 
 
 def work(event: BrokerValue[KafkaPayload]) -> None:
@@ -51,16 +52,21 @@ def work(event: BrokerValue[KafkaPayload]) -> None:
 def receive(event: BrokerValue[KafkaPayload]) -> None:
     """A follower's. First given the message after an invalid one, it names that one, and doesn't take this.
 
-    :raises InvalidMessage: for an earlier message than this.
+    The one that it names was committed, so that Arroyo finds no dead letter. One that names itself becomes one.
+
+    :raises InvalidMessage: for an earlier message than this, or for this one.
     """
-    epoch, partition, number, is_invalid = read(event)
+    epoch, partition, number, mark = read(event)
     last = _last.pop(partition, None)
     if last is not None and last[1] and last[0] == event.offset - 1:
         raise InvalidMessage(event.partition, last[0], log_exception=False)
     if _delay_seconds:
         time.sleep(_delay_seconds)
     journal.write("out", assignment, epoch, partition, event.offset, number)
-    _last[partition] = (event.offset, is_invalid)
+    if mark == b"!!":
+        journal.write("invalid", epoch, partition, event.offset, event.payload.value.decode())
+        raise InvalidMessage(event.partition, event.offset, log_exception=False)
+    _last[partition] = (event.offset, mark == b"!")
 
 
 _counts: dict[int, int] = {}

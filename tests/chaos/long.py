@@ -24,7 +24,17 @@ from typing import Any
 from tests.chaos.checker import PROMISES
 from tests.chaos.processes import ROOT
 
-COUNTS = ("faults", "messages", "deliveries", "duplicates", "rounds", "late_leaders", "rewinds", "assignments")
+COUNTS = (
+    "faults",
+    "messages",
+    "deliveries",
+    "duplicates",
+    "rounds",
+    "late_leaders",
+    "rewinds",
+    "assignments",
+    "dead_letters",
+)
 
 START_SECONDS, FAULT_SECONDS = 1800.0, 60.0
 """A run that takes longer than this, with so much for each fault, hangs: it is ended, and the next one begins."""

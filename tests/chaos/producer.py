@@ -98,7 +98,7 @@ class _Numbered:
     def _next(self, partition: int) -> tuple[str, dict[str, Any], tuple[object, ...]]:
         """The topic, the message, and what the journal is to say of it."""
         self._numbers[partition] = number = self._numbers[partition] + 1
-        mark = " !" if number % INVALID_EVERY == 0 else ""
+        mark = "" if number % INVALID_EVERY else " !" if number % (2 * INVALID_EVERY) else " !!"
         message: dict[str, Any] = {
             "value": f"{self._epoch} {partition} {number}{mark}".encode(),
             "partition": partition,

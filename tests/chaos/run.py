@@ -16,7 +16,7 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.ingredients import Ingredients, draw
 from tests.chaos.journal import read_all
 from tests.chaos.processes import FED
-from tests.chaos.world import COMMIT_LOG, RATE, World
+from tests.chaos.world import COMMIT_LOG, RATE, World, dead_letters_of
 
 FAULTS_A_ROUND = 12
 """After so many faults all is healed, and in a quiet round everything must come through."""
@@ -260,8 +260,13 @@ def run(
         driver.quiet(last_rounds, last_stills)
         driver.end()
         commit_log = world.questions.read_all(COMMIT_LOG)
+        dead_letters = {
+            each.group: world.questions.read_all(dead_letters_of(each.group))
+            for each in ingredients.followers
+            if each.has_dead_letters and not each.has_auto_commit  # librdkafka commits when it likes
+        }
     journals = read_all(folder)
-    verdict = judge(journals, commit_log)
+    verdict = judge(journals, commit_log, dead_letters)
     kinds: dict[str, int] = {}
     exits: dict[str, int] = {}
     repairs: list[str] = []
@@ -279,6 +284,7 @@ def run(
         "duplicates": verdict.duplicates,
         "violations": verdict.counts(),
         "deliveries": verdict.deliveries,
+        "dead_letters": sum(map(len, dead_letters.values())),
         "late_leaders": verdict.late_leaders,
         "rewinds": verdict.rewinds,
         "rounds": verdict.rounds,

@@ -263,3 +263,31 @@ def test_reach_tells_when_an_offset_or_one_beyond_was_reached_first() -> None:
     """Whatever order the steps are given in."""
     reach = Reach([(3.0, 5), (1.0, 2), (2.0, 1)])
     assert [reach.time_of(offset) for offset in (0, 2, 3, 5, 6)] == [1.0, 1.0, 3.0, 3.0, float("inf")]
+
+
+INVALID: PartitionBuffer = ["invalid", 2.0, 1, 0, 0, "1 0 46 !!"]
+
+
+@pytest.mark.parametrize(
+    ("letters", "driver", "count"),
+    [
+        pytest.param([b"1 0 46 !!"], [["committed", 9.5, "follower", 1, 0, 2]], 0, id="a dead letter"),
+        pytest.param([b"1 0 92 !!"], [["committed", 9.5, "follower", 1, 0, 2]], 1, id="another one"),
+        pytest.param([], [["committed", 9.5, "follower", 1, 0, 0]], 0, id="it is read again"),
+        pytest.param(
+            [],
+            [["deleted", 8.0, 1, 0, 1], ["committed", 9.5, "follower", 1, 0, 2]],
+            0,
+            id="it may be gone",
+        ),
+        pytest.param(None, [["committed", 9.5, "follower", 1, 0, 2]], 0, id="the group has no topic for them"),
+    ],
+)
+def test_an_invalid_message_that_was_committed_is_a_dead_letter(
+    letters: list[bytes] | None, driver: list[PartitionBuffer], count: int
+) -> None:
+    verdict = judge(
+        journals([out(2.0, 0), INVALID, out(2.1, 1)], driver=driver),
+        dead_letters={} if letters is None else {"follower": [LogRecord(3.0, None, each) for each in letters]},
+    )
+    assert verdict.counts()["no loss"] == count

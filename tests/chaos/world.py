@@ -24,7 +24,7 @@ from tests.chaos.tally import Tally
 from tests.chaos.wholeness import Wholeness
 from tests.integration.cluster.cluster import KafkaCluster
 
-TOPIC, COMMIT_LOG, DEAD_LETTERS = "events", "commit-log", "dead-letters"
+TOPIC, COMMIT_LOG = "events", "commit-log"
 PARTITIONS = 4
 RATE = 150
 """Messages a second."""
@@ -44,6 +44,11 @@ KIP848 = {**QUICK, "group.protocol": "consumer"}
 LEADER = {**QUICK, "session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
 STALE = ("range", "reset", "Unknown topic", "unknown topic")
 """In the last line of a process whose committed offset isn't in the topic: an operator must set it."""
+
+
+def dead_letters_of(group: str) -> str:
+    """The topic for a follower group's dead letters."""
+    return f"dead-letters-{group}"
 
 
 class World:
@@ -96,7 +101,8 @@ class World:
             self.journal.write("ingredients", self.ingredients.as_json())
             self.create_data_topic(PARTITIONS)
             self.create_commit_log()
-            self.cluster.create_topic(DEAD_LETTERS)
+            for group in self.follower_groups:
+                self.cluster.create_topic(dead_letters_of(group))
             self.journal.write("epoch", self.epoch)
             self._make_slots()
         except BaseException:
@@ -191,7 +197,7 @@ class World:
         self.start(self.producer)
 
     def _make_slots(self) -> None:
-        common = {"topic": TOPIC, "commit_log": COMMIT_LOG, "dead_letters": DEAD_LETTERS}
+        common = {"topic": TOPIC, "commit_log": COMMIT_LOG}
         own = {**common, "bootstrap_servers": self.cluster.bootstrap_servers}
         data = self.ingredients.data
         producer = {**own, "kind": data.kind, "clock": data.clock, "headers": data.headers}
@@ -238,7 +244,7 @@ class World:
             "is_preempted": True,
             "reset": follower.reset,
             "source": follower.source,
-            "has_dead_letters": follower.has_dead_letters,
+            "dead_letters": dead_letters_of(follower.group) if follower.has_dead_letters else None,
             "instance_id": name if follower.is_static else None,
             "join_seconds": JOIN_SECONDS,
         }
