@@ -25,9 +25,9 @@ COLOURS = {
     "peer": "#c0392b",
 }
 LABELS = {
-    "floor": "floor: bare consumer of the commit log",
+    "floor": "floor: a bare consumer of the commit log",
     "bare": "Arroyo without a gate",
-    "busy_floor": "busy floor: the same beside a pipeline",
+    "busy_floor": "busy floor: such a consumer beside a pipeline",
     "gated": "arroyo-sync",
     "plain": "arroyo-sync, the README's lines alone",
     "unwrapped": "arroyo-sync without flow control",
@@ -85,7 +85,7 @@ def latency_curves(cases: Mapping[str, Any]) -> Figure:
     for axis in axes[:, 0]:
         axis.set_ylabel("share released")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)), frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)), frameon=False, fontsize=8)
     return figure
 
 
@@ -149,7 +149,7 @@ def cpu_bars(cases: Mapping[str, Any]) -> Figure:
             capsize=2,
             label=LABELS[name],
         )
-    axis.set_xticks(range(len(tailing)), list(tailing))
+    axis.set_xticks(range(len(tailing)), [name.replace(", ", "\n") for name in tailing])
     axis.set_ylabel("CPU, us a message")
     axis.grid(axis="x", visible=False)
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
