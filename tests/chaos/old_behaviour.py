@@ -117,6 +117,10 @@ FINDERS: Mapping[str, Line] = {
     "keeps no secrets": Line("secrets in Sentry's events", Tests(f"{UNIT}/sentry/test_secrets.py")),
     "checks no seconds": Line("arguments that can't be right", Tests(f"{UNIT}/test_hostile_arguments.py")),
     "lifts no pauses": Line("pauses that outlive a rebuild", Tests(f"{UNIT}/gate")),
+    "sleeps after a rebalance": Line("a member joins under KIP-848", Tests(f"{UNIT}/gate/consumer/test_rebalances.py")),
+    "ends with an added partition": Line(
+        "a partition is added under KIP-848", Tests(f"{REAL}/test_rebalance.py -k partition_that_is_added")
+    ),
     "reports nothing at its start": Line(
         "an idle partition after a restart", Tests(f"{REAL}/test_leader_starts.py -k idle_leader_is_reported_at")
     ),

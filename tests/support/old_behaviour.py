@@ -238,6 +238,20 @@ def _lifts_no_pauses() -> list[Patch]:
     return [Patch(Pauses, "begin_anew", lambda pauses, retained: None)]
 
 
+def _sleeps_after_a_rebalance() -> list[Patch]:
+    """What a rebalance leaves here is fetched once librdkafka's thread wakes by itself."""
+
+    def forget(rebalances: Any) -> None:
+        rebalances.retained = ()
+
+    return [Patch(Rebalances, "wake_retained", forget)]
+
+
+def _ends_with_an_added_partition() -> list[Patch]:
+    """Arroyo asks where it begins, and the client doesn't know it yet."""
+    return [Patch(factory, "look_for_added_partitions", lambda consumer: None)]
+
+
 # The leader's step.
 
 
@@ -286,6 +300,8 @@ OLD_BEHAVIOURS: Mapping[str, Callable[[], list[Patch]]] = {
     "keeps no secrets": _keeps_no_secrets,
     "checks no seconds": _checks_no_seconds,
     "lifts no pauses": _lifts_no_pauses,
+    "sleeps after a rebalance": _sleeps_after_a_rebalance,
+    "ends with an added partition": _ends_with_an_added_partition,
     "reports nothing at its start": _reports_nothing_at_its_start,
     "waits for a dead commit log": _waits_for_a_dead_commit_log,
     "takes NaN for a time": _takes_nan_for_a_time,
