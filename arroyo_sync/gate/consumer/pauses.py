@@ -87,14 +87,19 @@ class Pauses:
         self.resumes += len(drained)
 
     def begin_anew(self, retained: Iterable[Partition]) -> None:
-        """The strategy is rebuilt over these retained partitions: lift the old gate's pauses and the processor's."""
+        """The strategy is rebuilt over these retained partitions: lift the old gate's pauses and the processor's.
+
+        Within the callbacks of a rebalance, after which their fetching is to be woken: `wake_fetching`.
+        """
         if self._outside_before_all is not None:
             # The processor has forgotten its pause of everything; what was paused before it stays so.
             self._outside = self._outside_before_all
             self._outside_before_all = None
             self.is_all_paused = False
         self._full.clear()
-        self._resume_inner([each for each in retained if each not in self._outside])
+        read_on = [each for each in retained if each not in self._outside]
+        if read_on:
+            self._inner.resume(read_on)
 
     def forget(self, partitions: Iterable[Partition]) -> None:
         """These were assigned anew, or revoked: the inner consumer has forgotten their pauses."""
