@@ -23,6 +23,9 @@ POISON_TIMESTAMP = 1.0
 KNOWN_AFTER_SECONDS = 3.0
 """A follower that nothing hinders knows a record that has been in the commit log for so long."""
 
+WRITTEN_SECONDS = 10.0
+"""Within which the brokers have a dead letter, one of them being away."""
+
 
 class Delivery(NamedTuple):
     """A message that came out of a gate."""
@@ -127,7 +130,9 @@ class Evidence:
         dead_letters: Mapping[str, Sequence[LogRecord]] = MappingProxyType({}),
     ) -> None:
         self.invalid: dict[str, list[tuple[Place, int, str]]] = defaultdict(list)
-        """By follower group: the messages that named themselves as invalid, with their payloads."""
+        """By follower group: the messages that named themselves as invalid, with their payloads. Not those of processes
+        that were killed soon after: Arroyo waits for a dead letter before it commits the same partition, but not before
+        a commit of another one takes its offset along."""
         self.dead_letters = {
             group: {(each.value or b"").decode() for each in letters} for group, letters in dead_letters.items()
         }
@@ -251,7 +256,7 @@ class Evidence:
                         self.followers.append(follower)
                 case "out", [assignment, epoch, partition, offset, _]:
                     follower.deliveries.append(Delivery(time, name, assignment, epoch, partition, offset))
-                case "invalid", [epoch, partition, offset, payload]:
+                case "invalid", [epoch, partition, offset, payload] if lines[-1][1] > time + WRITTEN_SECONDS:
                     self.invalid[group].append(((epoch, partition), offset, payload))
                 case "done", [epoch, partition, offset]:
                     self._done[group, (epoch, partition)].append((time, offset))

@@ -18,6 +18,7 @@ from arroyo.dlq import DlqPolicy, KafkaDlqProducer
 from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy
 from arroyo.types import Commit, Partition, Topic
+from runner import close_producer
 
 from arroyo_sync import CommitLogConsumer, GroupOffsetsSource, RemoteOffsetSource
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
@@ -88,14 +89,22 @@ def run(settings: Mapping[str, Any], flags: list[str], consumer_settings: Any) -
     example["ForwarderFactory"] = JournallingFactory
     example["CommitLogConsumer"] = functools.partial(_source, settings.get("source"))
     example["consumer_settings"] = consumer_settings
+    producer = KafkaProducer({"bootstrap.servers": settings["bootstrap_servers"]})
     if settings.get("dead_letters"):
-        example["StreamProcessor"] = functools.partial(StreamProcessor, dlq_policy=_dead_letters(settings))
+        policy = DlqPolicy(
+            KafkaDlqProducer(producer, Topic(settings["dead_letters"])),
+            max_buffered_messages_per_partition=DEAD_LETTERS_BUFFERED,
+        )
+        example["StreamProcessor"] = functools.partial(StreamProcessor, dlq_policy=policy)
     handlers.journal.write("limit", limits.messages)
     threading.Thread(target=sample, name="sample", daemon=True).start()
     groups = [each for group in settings["leader_groups"] for each in ("--synchronize-commit-group", group)]
-    return post_process_forwarder.run_post_process_forwarder(
-        [*flags, "--synchronize-commit-log-topic", settings["commit_log"], *groups]
-    )
+    try:
+        return post_process_forwarder.run_post_process_forwarder(
+            [*flags, "--synchronize-commit-log-topic", settings["commit_log"], *groups]
+        )
+    finally:
+        close_producer(producer, "The last dead letters")
 
 
 def _source(kind: str | None, configuration: Mapping[str, Any], *, topic: Topic, groups: Any) -> RemoteOffsetSource:
@@ -103,14 +112,6 @@ def _source(kind: str | None, configuration: Mapping[str, Any], *, topic: Topic,
     if kind == GROUP_OFFSETS:
         return GroupOffsetsSource(configuration, groups=groups, interval_seconds=GROUP_OFFSETS_SECONDS)
     return CommitLogConsumer(configuration, topic=topic, groups=groups, start="recent" if kind == RECENT else "all")
-
-
-def _dead_letters(settings: Mapping[str, Any]) -> DlqPolicy[KafkaPayload]:
-    producer = KafkaProducer({"bootstrap.servers": settings["bootstrap_servers"]})
-    return DlqPolicy(
-        KafkaDlqProducer(producer, Topic(settings["dead_letters"])),
-        max_buffered_messages_per_partition=DEAD_LETTERS_BUFFERED,
-    )
 
 
 def preempt_at_random() -> None:

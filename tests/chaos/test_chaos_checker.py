@@ -266,6 +266,7 @@ def test_reach_tells_when_an_offset_or_one_beyond_was_reached_first() -> None:
 
 
 INVALID: PartitionBuffer = ["invalid", 2.0, 1, 0, 0, "1 0 46 !!"]
+LATER: PartitionBuffer = ["held", 20.0, 0]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,14 @@ def test_an_invalid_message_that_was_committed_is_a_dead_letter(
     letters: list[bytes] | None, driver: list[PartitionBuffer], count: int
 ) -> None:
     verdict = judge(
-        journals([out(2.0, 0), INVALID, out(2.1, 1)], driver=driver),
+        journals([out(2.0, 0), INVALID, out(2.1, 1), LATER], driver=driver),
         dead_letters={} if letters is None else {"follower": [LogRecord(3.0, None, each) for each in letters]},
     )
     assert verdict.counts()["no loss"] == count
+
+
+def test_a_dead_letter_of_a_process_that_was_killed_soon_after_may_be_missing() -> None:
+    """A commit of another partition takes its offset along, and Arroyo doesn't wait for it then."""
+    driver: list[PartitionBuffer] = [["committed", 9.5, "follower", 1, 0, 2]]
+    verdict = judge(journals([out(2.0, 0), INVALID, out(2.1, 1)], driver=driver), dead_letters={"follower": []})
+    assert verdict.counts()["no loss"] == 0
