@@ -95,7 +95,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._waits = Waits(slice_seconds)
         self._pauses = Pauses(inner)
         self._start = StartPositions(inner, clock)
-        self._new_topic = NewTopic(inner, manager)
+        self._new_topic = NewTopic(inner, manager, self._start)
         self._is_closing = False
         self._rebalances = Rebalances(inner, self._pauses, self._start)
         self._resume_offsets = self._rebalances.resume_offsets

@@ -130,11 +130,14 @@ def look_for_added_partitions(consumer: object) -> None:
     setattr(consumer, PRIVATE_ATTRIBUTES[4], resolve_known)
 
 
-def reset_offset(consumer: Consumer[Any], partition: Partition, timeout: float) -> int:
+def reset_offset(
+    consumer: Consumer[Any], partition: Partition, timeout: float, *, latest_at_most: int | None = None
+) -> int:
     """Where ``auto.offset.reset`` says that a partition without a commit begins; with ``error``, at its beginning.
 
     Blocks for at most ``timeout`` seconds. On the consumer's own thread.
 
+    :param latest_at_most: ``latest`` doesn't go past this offset, if the partition still has it.
     :raises KafkaException: the broker didn't answer.
     :raises LookupError: this isn't Arroyo's ``KafkaConsumer``.
     """
@@ -145,7 +148,9 @@ def reset_offset(consumer: Consumer[Any], partition: Partition, timeout: float) 
     if ends is None:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
     begin, end = ends
-    return int(end if resets_to_end(consumer) else begin)
+    if not resets_to_end(consumer):
+        return int(begin)
+    return int(end if latest_at_most is None else max(begin, min(end, latest_at_most)))
 
 
 def consumer_behind(commit: object) -> object | None:

@@ -20,6 +20,7 @@ from arroyo_sync.core.source import RemoteOffsetSource
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord, encode
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
+from arroyo_sync.testing import ManualSource
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.followers import PROTOCOLS, Follower, consumer_settings, produce_numbered
 from tests.integration.cluster.leaders import Leader
@@ -67,11 +68,15 @@ class World:
 
     @contextmanager
     def follower(
-        self, protocol: str = "eager", source: RemoteOffsetSource | None = None, is_strict: bool = True
+        self,
+        protocol: str = "eager",
+        source: RemoteOffsetSource | None = None,
+        is_strict: bool = True,
+        reset: str = "earliest",
     ) -> Iterator[Follower]:
         """:param is_strict: it ends if its position is beyond the end, else it begins anew."""
         settings: Mapping[str, Any] = consumer_settings(self.kafka.bootstrap_servers, self.group, protocol)
-        settings = {**settings, "arroyo.strict.offset.reset": is_strict}
+        settings = {**settings, "arroyo.strict.offset.reset": is_strict, "auto.offset.reset": reset}
         follower = Follower(settings, self.topic, source=source or self.source())
         follower.start()
         try:
@@ -229,6 +234,19 @@ def test_a_living_follower_ends_and_begins_at_the_new_topics_beginning(world: Wo
     with world.follower(protocol) as follower:
         follower.wait_until_received(900, TIMEOUT_SECONDS)
         assert world.offsets(follower) == list(range(900))
+
+
+def test_a_follower_that_began_on_the_new_topic_loses_nothing_of_it_with_latest(world: World) -> None:
+    """It was assigned anew before it was noticed. The end of the topic is past where it began by the time it ends."""
+    source = ManualSource()
+    with world.follower(source=source, reset="latest") as follower:
+        wait_until(lambda: follower.assignments == [{0: 0}], TIMEOUT_SECONDS, "the assignment")
+        world.produce(90)
+        wait_until(lambda: follower.held == 90, TIMEOUT_SECONDS, "all messages to be held")
+        assert source.manager is not None
+        source.manager.fail(TopicRecreated(world.topic, "earlier", world.topic_id))
+        assert isinstance(follower.wait_until_ended(), TopicRecreated)
+    assert world.kafka.committed_offsets(world.group, world.topic) == {0: 0}
 
 
 def test_group_offsets_of_the_earlier_topic_release_nothing(world: World) -> None:

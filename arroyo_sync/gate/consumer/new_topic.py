@@ -6,6 +6,8 @@ skip all that lies before. The source notices, and makes the manager fail with `
 Guarantees
     - From then on nothing is committed but where ``auto.offset.reset`` says on the new topic (with ``error``: its
       beginning), of the partitions that this consumer has, before it is closed.
+    - With ``latest`` that isn't past where the assignment began. It may have begun on the new topic already, before
+      that was noticed: what has come since is the group's, and the end is beyond it by now.
     - That takes `TIMEOUT_SECONDS` at most, and raises nothing. `NewTopic.give_up` ends it sooner, also in a pause.
 
 Threads: the processor's thread calls everything but `NewTopic.give_up`, which any may call, and a signal handler.
@@ -23,6 +25,7 @@ from arroyo.types import Partition
 
 from arroyo_sync.core.errors import TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.kafka.arroyo_consumer import commit_staged, reset_offset
 
 logger = logging.getLogger(__name__)
@@ -36,11 +39,13 @@ class NewTopic:
     """Knows whether the topic was created again, and commits where to begin on the new one.
 
     :param inner: Arroyo's consumer.
+    :param start: knows where its partitions began.
     """
 
-    def __init__(self, inner: Consumer[Any], manager: SynchronizedPartitionStateManager) -> None:
+    def __init__(self, inner: Consumer[Any], manager: SynchronizedPartitionStateManager, start: StartPositions) -> None:
         self._inner = inner
         self._manager = manager
+        self._start = start
         # An event that a signal handler may set while the thread that it interrupts waits for it: a lock wouldn't do.
         self._given_up: SimpleQueue[None] = SimpleQueue()
 
@@ -89,7 +94,8 @@ class NewTopic:
         return True
 
     def _beginning(self, partition: Partition) -> int:
-        return reset_offset(self._inner, partition, QUERY_TIMEOUT_SECONDS)
+        began_at = self._start.positions.get(partition)
+        return reset_offset(self._inner, partition, QUERY_TIMEOUT_SECONDS, latest_at_most=began_at)
 
 
 def _named(offsets: dict[Partition, int]) -> str:

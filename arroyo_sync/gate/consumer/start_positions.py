@@ -8,6 +8,7 @@ Guarantees
     - Where librdkafka begins elsewhere without a word (a reset without ``arroyo.strict.offset.reset``, a gap), the
       offset of the first message that is held is committed too.
     - Nothing is committed that would pass a message: nothing before these positions comes in this assignment.
+    - The positions are remembered for as long as the partitions are assigned.
 
 Threads: the processor's thread calls everything.
 
@@ -47,11 +48,14 @@ class StartPositions:
         self._throttle = LogThrottle(_LOG_SECONDS, clock)
         self._not_before = clock()
         self._unstaged: dict[Partition, int] = {}  # where staging itself failed, which it can where librdkafka does it
+        self.positions: dict[Partition, int] = {}
+        """Where each partition that is assigned began."""
         self.is_pending = False
         """Whether something is still to be committed. Read by the consumer's poll when no message came."""
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Stage these positions and commit them. Blocks until the broker has answered."""
+        self.positions.update(positions)
         self._not_before = self._clock()  # a new assignment: whatever failed before may go well now
         self.stage(positions)
         self.commit_if_due()
@@ -78,6 +82,7 @@ class StartPositions:
     def forget(self, partitions: Iterable[Partition]) -> None:
         """These were revoked: whoever has them now commits."""
         for partition in partitions:
+            self.positions.pop(partition, None)
             self._unstaged.pop(partition, None)
 
     def _failed(self, error: Exception) -> None:

@@ -69,6 +69,24 @@ def test_where_a_partition_without_a_commit_begins(
         consumer.close()
 
 
+@pytest.mark.parametrize(
+    ("auto_offset_reset", "at_most", "offset"),
+    [("latest", 5, 5), ("latest", 12, 9), ("latest", 0, 3), ("earliest", 5, 3), ("earliest", 0, 3)],
+)
+def test_latest_does_not_go_past_an_offset_that_the_partition_has(
+    monkeypatch: pytest.MonkeyPatch, auto_offset_reset: str, at_most: int, offset: int
+) -> None:
+    """Nor before its beginning, where a consumer would find nothing."""
+    consumer = KafkaConsumer({**CONFIGURATION, "auto.offset.reset": auto_offset_reset})
+    client = SimpleNamespace(get_watermark_offsets=lambda partition, timeout: (3, 9))
+    monkeypatch.setattr(arroyo_consumer, "client_of", lambda consumer: client)
+    try:
+        partition = Partition(EVENTS, 0)
+        assert arroyo_consumer.reset_offset(consumer, partition, 1.0, latest_at_most=at_most) == offset
+    finally:
+        consumer.close()
+
+
 class TestAddedPartition:
     """One that the client doesn't know yet: Arroyo alone would end in the assignment (KIP-848, real broker:
     ``tests/integration/test_rebalance.py``)."""

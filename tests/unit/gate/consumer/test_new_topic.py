@@ -41,7 +41,9 @@ def beginnings(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int | Exceptio
     """Where each partition begins on the new topic, one answer a question."""
     answers: dict[int, list[int | Exception]] = {0: [0], 1: [5]}
 
-    def reset_offset(consumer: object, partition: Partition, timeout: float) -> int:
+    def reset_offset(
+        consumer: object, partition: Partition, timeout: float, *, latest_at_most: int | None = None
+    ) -> int:
         answer = answers[partition.index].pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -74,6 +76,26 @@ def test_where_the_new_topic_begins_is_committed_before_the_consumer_is_closed(
     ]
 
 
+def test_the_end_of_the_new_topic_is_not_past_where_each_assignment_began(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have begun on the new topic already. What was staged since, or assigned before, doesn't count."""
+
+    def reset_offset(
+        consumer: object, partition: Partition, timeout: float, *, latest_at_most: int | None = None
+    ) -> int:
+        return 900 if latest_at_most is None else min(900, latest_at_most)
+
+    monkeypatch.setattr(new_topic, "reset_offset", reset_offset)
+    flow.inner.revoke(1)
+    flow.inner.committed[1] = 70
+    flow.inner.assign(1)
+    flow.flow.stage_offsets({partition(0): 430, partition(1): 71})
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert flow.inner.committed == {0: 423, 1: 70}
+
+
 @pytest.mark.parametrize("failure", [None, RuntimeError("another")])
 def test_a_consumer_whose_topic_is_the_same_commits_nothing_when_it_is_closed(
     flow: Flow, beginnings: object, failure: Exception | None
@@ -104,7 +126,9 @@ def test_a_question_that_fails_is_asked_again_after_a_pause_which_another_close_
     asked: list[int] = []
     is_asked = threading.Event()
 
-    def reset_offset(consumer: object, partition: Partition, timeout: float) -> int:
+    def reset_offset(
+        consumer: object, partition: Partition, timeout: float, *, latest_at_most: int | None = None
+    ) -> int:
         asked.append(partition.index)
         is_asked.set()
         raise RuntimeError("no broker")
