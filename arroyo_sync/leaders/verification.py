@@ -114,6 +114,8 @@ class Reason(Enum):
     UNANSWERED = "the brokers haven't answered yet"
     BEYOND_END = "beyond the partition's end"
     EARLIER_TOPIC = "of an earlier topic of the same name"
+    BEFORE_FIRST_MESSAGE = "from before its first message, by that one's timestamp"
+    """So it may be of an earlier topic, too."""
 
 
 class Verdict(NamedTuple):
@@ -131,7 +133,7 @@ class TopicId(NamedTuple):
 VERIFIED = Verdict(Verification.VERIFIED)
 UNANSWERED = Verdict(Verification.PENDING, Reason.UNANSWERED)
 NOT_REACHED = Verdict(Verification.PENDING, Reason.BEYOND_END)
-SUSPECT = Verdict(Verification.PENDING, Reason.EARLIER_TOPIC)
+SUSPECT = Verdict(Verification.PENDING, Reason.BEFORE_FIRST_MESSAGE)
 IMPOSSIBLE = Verdict(Verification.REJECTED, Reason.BEYOND_END)
 OF_EARLIER_TOPIC = Verdict(Verification.REJECTED, Reason.EARLIER_TOPIC)
 

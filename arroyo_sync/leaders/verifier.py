@@ -332,13 +332,13 @@ class Verifier:
         if not self._throttle.should_log((key, group, "suspect")):
             return
         if isinstance(committed, KafkaError):
-            commit = f"what it has committed can't be asked for ({committed.str()}): it may speak"
+            commit = f"what it has committed can't be asked for ({committed.str()})"
         else:
-            commit = "hasn't committed that far on the brokers: it speaks"
+            commit = "hasn't committed that far on the brokers"
         logger.error(
-            "%s[%d]: group %r published offset %d before the first message that is there was written, and %s of an "
-            "earlier topic of that name. The group counts as unknown there until it publishes again, or its commit "
-            "reaches that far",
+            "%s[%d]: group %r published offset %d before the first message that is there was written, and %s: it may "
+            "speak of an earlier topic of that name, unless the topic's timestamps aren't the time of writing. The "
+            "group counts as unknown there until it publishes again, or its commit reaches that far",
             *key,
             group,
             offset,

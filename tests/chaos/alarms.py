@@ -48,10 +48,15 @@ class Alarm(NamedTuple):
     explained_by: frozenset[str]
 
 
+SUSPECT = re.compile(r"before (the|its) first message")
+"""Of a report that may speak of an earlier topic. Where topics can't be told apart, whatever keeps a leader's commit
+behind its report may make one suspect."""
+
 ALARMS = (
     Alarm(re.compile(r"^Over: |^No longer assigned here: "), frozenset({"anything"})),
     # A report with a timestamp from the future counts as the oldest; without a topic's id it is suspect then.
-    Alarm(re.compile(r"earlier topic"), RECREATED | {"clock shifted"}),
+    Alarm(SUSPECT, RECREATED | {"clock shifted"}),
+    Alarm(re.compile(r"earlier topic"), RECREATED),
     Alarm(
         re.compile(r"published offset \d+(, but the partition| of \S+, which) ends at|beyond the partition's end"),
         RECREATED | {"commit log poisoned", "unclean election"},
@@ -91,7 +96,10 @@ def false_alarms(evidence: Evidence) -> Iterator[str]:
 
 
 def _is_explained(evidence: Evidence, told: Told, alarm: Alarm) -> bool:
-    return "anything" in alarm.explained_by or any(
-        kind in alarm.explained_by and began <= told.time <= ended + AFTERMATH_SECONDS
+    explained_by = alarm.explained_by
+    if alarm.pattern is SUSPECT and not evidence.ingredients.tells_topics_apart:
+        explained_by |= LEADERLESS
+    return "anything" in explained_by or any(
+        kind in explained_by and began <= told.time <= ended + AFTERMATH_SECONDS
         for kind, began, ended in evidence.faults
     )

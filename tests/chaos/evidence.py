@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from tests.chaos.ingredients import COMPACTED, TRANSACTIONAL
+from tests.chaos.ingredients import PLAIN, Ingredients
 
 PartitionBuffer = list[Any]
 Place = tuple[int, int]
@@ -154,8 +154,7 @@ class Evidence:
         self.leader_groups: set[str] = set()
         self.hindered: list[tuple[float, float, str]] = []
         """Since, until, and what: "cluster", a follower group, or a partition."""
-        self._has_gaps = False
-        self._from_the_end: set[str] = set()
+        self.ingredients = PLAIN
         self._assigned: list[tuple[float, str, int, int]] = []
         self._superseded: dict[Place, set[int]] = defaultdict(set)
         self._last_of_key: dict[tuple[Place, str], int] = {}
@@ -209,7 +208,7 @@ class Evidence:
 
     def begins(self, group: str, place: Place) -> float:
         """From which offset on a follower group is to get messages; infinity: it never was told of any."""
-        return self._begins.get((group, place), float("inf")) if group in self._from_the_end else 0
+        return self._begins.get((group, place), float("inf")) if group in self.ingredients.from_the_end else 0
 
     def must_come(self, place: Place, offset: int) -> bool:
         """Whether there is a message at this offset, as far as is known, which nobody but a deletion takes away.
@@ -219,7 +218,7 @@ class Evidence:
         """
         if offset >= self._truncated.get(place, offset + 1):
             return False
-        if not self._has_gaps:
+        if not self.ingredients.data.has_gaps:
             return True
         return offset in self._acked_offsets.get(place, ()) and offset not in self._superseded[place]
 
@@ -286,10 +285,7 @@ class Evidence:
                 case "skipped", [what, began]:
                     self.faults.append((what, began, time))
                 case "ingredients", [ingredients]:
-                    self._has_gaps = ingredients["data"]["kind"] in (TRANSACTIONAL, COMPACTED)
-                    self._from_the_end = {
-                        each["group"] for each in ingredients["followers"] if each["reset"] == "latest"
-                    }
+                    self.ingredients = Ingredients.from_json(ingredients)
                 case "truncated", [epoch, partition, end]:
                     self._truncated[epoch, partition] = end
                 case "wanted", [pattern, of, deadline]:

@@ -12,7 +12,7 @@ from tests.chaos.broker_faults import (
 )
 from tests.chaos.commit_log_faults import add_log_partition, lose_commit_log, poison_commit_log, refuse_leaders
 from tests.chaos.fault import Fault
-from tests.chaos.ingredients import ONE_REPLICA, TRANSACTIONAL, TWO_REPLICAS, Ingredients
+from tests.chaos.ingredients import ONE_REPLICA, TRANSACTIONAL, TWO_REPLICAS
 from tests.chaos.process_faults import (
     end_slow_follower,
     grow_or_shrink,
@@ -34,12 +34,6 @@ from tests.chaos.topic_faults import (
     outgrow_topic,
     recreate_topic,
 )
-
-
-def _tells_topics_apart(ingredients: Ingredients) -> bool:
-    """Whether an old report can be told from one of the new topic, however long it is. (The README says when not.)"""
-    return ingredients.reports_have_ids or ingredients.data.has_true_times
-
 
 FAULTS: dict[str, Fault] = {
     "follower killed": Fault(kill("follower"), 4),
@@ -65,7 +59,7 @@ FAULTS: dict[str, Fault] = {
     "data partition added": Fault(add_data_partition, 2, needs_whole=True),
     "partition begun while shut": Fault(begin_shut, 1, needs_whole=True),
     "data topic recreated": Fault(recreate_topic, 1, needs_whole=True),
-    "data topic outgrown": Fault(outgrow_topic, 1, needs_whole=True, fits=_tells_topics_apart),
+    "data topic outgrown": Fault(outgrow_topic, 1, needs_whole=True, fits=lambda each: each.tells_topics_apart),
     "transaction hangs": Fault(hang_transaction, 2, fits=lambda each: each.data.kind == TRANSACTIONAL),
     "records deleted under the follower": Fault(
         delete_records, 2, needs_whole=True, fits=lambda each: each.data.kind != "compacted"

@@ -88,12 +88,32 @@ class Ingredients:
         return tuple(follower.group for follower in self.followers)
 
     @property
+    def from_the_end(self) -> set[str]:
+        """The follower groups that begin at the end of the topic."""
+        return {follower.group for follower in self.followers if follower.reset == "latest"}
+
+    @property
     def reports_have_ids(self) -> bool:
         """Whether every report names the topic that it is about."""
         return all(leader.publishes == OURS for leader in self.leaders)
 
+    @property
+    def tells_topics_apart(self) -> bool:
+        """Whether an old report can be told from one of a new topic, however long that is. (FOLLOWERS.md says when
+        not.) Where it can't, one of the same topic is suspect, too, until its group's commit reaches as far."""
+        return self.reports_have_ids or self.data.has_true_times
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, ingredients: Mapping[str, Any]) -> Ingredients:
+        return cls(
+            DataTopic(**ingredients["data"]),
+            CommitLog(**ingredients["commit_log"]),
+            tuple(Leader(**each) for each in ingredients["leaders"]),
+            tuple(Follower(**each) for each in ingredients["followers"]),
+        )
 
 
 PLAIN = Ingredients(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -15,20 +16,21 @@ from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode
 from tests.chaos import rubbish, snuba_leader
 from tests.chaos.checker import END_SECONDS, SETTLE_SECONDS, STANDS_STILL_SECONDS, judge
 from tests.chaos.faults import FAULTS
-from tests.chaos.ingredients import WORLDS, draw, on_kafka
+from tests.chaos.ingredients import PLAIN, SNUBA, WORLDS, DataTopic, Follower, Leader, draw, on_kafka
 from tests.chaos.journal import PartitionBuffer
 from tests.chaos.snuba_leader import PublishAsSnuba
 from tests.chaos.tally import Tally
 from tests.chaos.test_chaos_checker import FOLLOWER, LEADER, acked, broken, done, journals, out
 from tests.support.fakes import message
 
-TRANSACTIONAL: PartitionBuffer = ["ingredients", 0.0, {"data": {"kind": "transactional"}, "followers": []}]
-COMPACTED: PartitionBuffer = ["ingredients", 0.0, {"data": {"kind": "compacted"}, "followers": []}]
-LATEST: PartitionBuffer = [
-    "ingredients",
-    0.0,
-    {"data": {"kind": "plain"}, "followers": [{"group": "follower", "reset": "latest"}]},
-]
+
+def made_of(**changes: Any) -> PartitionBuffer:
+    return ["ingredients", 0.0, replace(PLAIN, **changes).as_json()]
+
+
+TRANSACTIONAL = made_of(data=DataTopic("transactional"))
+COMPACTED = made_of(data=DataTopic("compacted"))
+LATEST = made_of(followers=(Follower("follower", "eager", reset="latest"),))
 ROUND: PartitionBuffer = ["round", 12.0, 1, 3.0, 12.0, []]
 
 
@@ -201,6 +203,28 @@ class TestAlarms:
     def test_what_no_fault_explains_is_one(self, driver: list[PartitionBuffer]) -> None:
         verdict = judge(journals([told(15.0, EARLIER, "ERROR"), told(16.0, EARLIER, "ERROR")], driver=driver))
         assert broken(verdict) == {"loud": 1}, "and it is told once"
+
+    @pytest.mark.parametrize(
+        ("clock", "publishes", "fault", "is_explained"),
+        [
+            pytest.param("absurd", SNUBA, "coordinator killed", True, id="the commit stayed behind"),
+            pytest.param("absurd", SNUBA, "told to end twice", False, id="nothing keeps it away"),
+            pytest.param("absurd", "arroyo_sync", "coordinator killed", False, id="the reports have ids"),
+            pytest.param("right", SNUBA, "coordinator killed", False, id="timestamps are true"),
+        ],
+    )
+    def test_where_topics_can_not_be_told_apart_a_suspicion_is_explained_by_more(
+        self, clock: str, publishes: str, fault: str, is_explained: bool
+    ) -> None:
+        """The first message's timestamp is all that speaks against the report, and says nothing."""
+        world = made_of(data=DataTopic(clock=clock), leaders=(Leader("writers", 1, publishes),))
+        driver: list[PartitionBuffer] = [world, ["fault", 20.0, 1, fault, "", 10.0]]
+        for said in (
+            "group 'writers' published offset 3 before the first message that is there was written: it may speak of",
+            "group 'writers' has published offset 3 of events[0], that is from before its first message",
+        ):
+            verdict = judge(journals([told(25.0, said, "ERROR")], driver=driver))
+            assert broken(verdict) == ({} if is_explained else {"loud": 1})
 
     def test_an_error_that_nobody_expects_is_one(self) -> None:
         assert broken(judge(journals([told(15.0, "out of cheese", "ERROR")]))) == {"loud": 1}

@@ -72,8 +72,7 @@ class World:
         self.follower_groups = ingredients.follower_groups
         self._environment = dict(environment or {})
         self._groups_of: dict[str, str] = {}
-        from_the_end = {each.group for each in ingredients.followers if each.reset == "latest"}
-        self.tally = Tally(folder, self._groups_of, self.leader_groups, self.follower_groups, from_the_end)
+        self.tally = Tally(folder, self._groups_of, self.leader_groups, self.follower_groups, ingredients.from_the_end)
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._stack = ExitStack()
         self.cluster = KafkaCluster(
