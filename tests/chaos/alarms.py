@@ -12,6 +12,10 @@ from tests.chaos.evidence import Evidence, Told
 AFTERMATH_SECONDS = 120.0
 """For how long after its end a fault explains what is told."""
 
+REMINDER_SECONDS = 900.0
+"""A process tells of the same cause once in that time, though it was over meanwhile."""
+OVER = re.compile(r"^Over: |^No longer assigned here: ")
+
 RECREATED = frozenset({"data topic recreated", "data topic outgrown"})
 LOG_LOST = frozenset({"commit log deleted"})
 LEADERLESS = frozenset(
@@ -53,7 +57,7 @@ SUSPECT = re.compile(r"before (the|its) first message")
 behind its report may make one suspect."""
 
 ALARMS = (
-    Alarm(re.compile(r"^Over: |^No longer assigned here: "), frozenset({"anything"})),
+    Alarm(OVER, frozenset({"anything"})),
     # A report with a timestamp from the future counts as the oldest; without a topic's id it is suspect then.
     Alarm(SUSPECT, RECREATED | {"clock shifted"}),
     Alarm(re.compile(r"earlier topic"), RECREATED),
@@ -75,9 +79,22 @@ ALARMS = (
 def untold(evidence: Evidence) -> Iterator[str]:
     """What a follower group was to say and didn't, in words."""
     for began, deadline, group, pattern in evidence.wanted:
-        said = [each for each in evidence.told if each.group == group and began <= each.time <= deadline]
-        if not any(re.search(pattern, each.text) for each in said):
+        said = [each for each in evidence.told if each.group == group and re.search(pattern, each.text)]
+        if not any(began <= each.time <= deadline or _is_known(evidence, each, began, deadline) for each in said):
             yield f"{group} didn't say {pattern!r} between {began:.3f} and {deadline:.3f}"
+
+
+def _is_known(evidence: Evidence, told: Told, began: float, deadline: float) -> bool:
+    """Whether it isn't due once more by then: the same process has told the same cause, and may be silent for long."""
+    slot = told.process.rpartition(".")[0]
+    return (
+        not OVER.search(told.text)
+        and deadline - REMINDER_SECONDS <= told.time < began
+        and not any(
+            told.time < each.began_at <= deadline and each.name.rpartition(".")[0] == slot
+            for each in evidence.followers
+        )
+    )
 
 
 def false_alarms(evidence: Evidence) -> Iterator[str]:

@@ -175,7 +175,7 @@ class TestAlarms:
         [
             pytest.param([], id="never"),
             pytest.param([told(31.0, "3 messages wait for group 'writers'")], id="too late"),
-            pytest.param([told(9.0, "3 messages wait for group 'writers'")], id="before it began"),
+            pytest.param([told(-871.0, "3 messages wait for group 'writers'")], id="long before it began"),
             pytest.param([told(20.0, "3 messages wait for group 'others'")], id="another name"),
         ],
     )
@@ -183,6 +183,27 @@ class TestAlarms:
         verdict = judge(journals(said, driver=[self.WANTED]))
         assert broken(verdict) == {"loud": 1}
         assert "follower didn't say" in verdict.violations[0].what
+
+    @pytest.mark.parametrize(
+        ("said", "is_fine"),
+        [
+            pytest.param([told(1.0, "3 messages wait for group 'writers'")], True, id="it was told"),
+            pytest.param([told(1.0, "Over: 3 messages wait for group 'writers'")], False, id="it was over"),
+        ],
+    )
+    def test_a_process_need_not_say_the_same_again_within_a_quarter_of_an_hour(
+        self, said: list[PartitionBuffer], is_fine: bool
+    ) -> None:
+        away: PartitionBuffer = ["fault", 20.0, 1, "leader group away", "", -900.0]
+        verdict = judge(journals(said, driver=[self.WANTED, away]))
+        assert broken(verdict) == ({} if is_fine else {"loud": 1})
+
+    def test_its_next_one_needs(self) -> None:
+        """It knows nothing of what was told."""
+        said: list[PartitionBuffer] = [told(1.0, "3 messages wait for group 'writers'")]
+        restarted: list[PartitionBuffer] = [["begin", 5.0, "follower", "follower"]]
+        verdict = judge(journals(said, driver=[self.WANTED], **{"follower-1.2": restarted}))
+        assert broken(verdict) == {"loud": 1}
 
     def test_the_last_line_of_a_process_says_it_too(self) -> None:
         ended: PartitionBuffer = ["exit", 20.0, FOLLOWER, 1, "worker.py: 3 wait for group 'writers'", True]
