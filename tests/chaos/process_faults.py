@@ -26,6 +26,8 @@ AWAY_SECONDS = 32.0
 TOLD_SECONDS = 45.0
 SHIFTS = (-7200.0, -90.0, 90.0, 7200.0)
 """Seconds by which a clock is wrong."""
+BEHIND_SECONDS = (3.0, 10.0)
+"""For how long a follower's clock is behind."""
 
 
 def kill(role: str) -> Do:
@@ -189,7 +191,8 @@ def shift_clock(world: World, random: Random) -> None:
     """One process is started anew with another clock; it keeps it until its next start.
 
     Where leaders write the time of their reports none of them is behind: an older report would rightly count for as
-    long, once its key has got another place in the commit log.
+    long, once its key has got another place in the commit log. To a follower that is behind all reports are from the
+    future, so that the older place may count for as long: it says so, and gets its right clock back.
     """
     slots = running(world, "follower") + running(world, "leader")
     if not slots:
@@ -199,6 +202,10 @@ def shift_clock(world: World, random: Random) -> None:
     seconds = random.choice([each for each in SHIFTS if is_free or each > 0])
     world.stop(slot)
     world.start(slot, environment={SHIFT_VARIABLE: str(seconds)})
+    if slot.role == "follower" and seconds < 0:
+        world.wait(random.uniform(*BEHIND_SECONDS))
+        world.stop(slot)
+        world.start(slot)
     if slot.role == "follower":
         world.hindered(slot.group, began)
     world.wait(2.5)
