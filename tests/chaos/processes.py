@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ STOP_SECONDS = 30.0
 TICK_SECONDS = 0.02
 FINE_ENDS = (0, -signal.SIGTERM, -signal.SIGKILL)
 """Of a process that was asked to end: SIGTERM, before it had begun; SIGKILL is ours, and how long it took is judged."""
+STACKS_SIGNAL = signal.SIGUSR1
+"""Has a worker write into its log where each of its threads is: one that doesn't end is asked before it is killed."""
+STACKS_SECONDS = 1.0
 FED = frozenset({"producer", "rubbish"})
 """The roles whose processes end with their input."""
 
@@ -119,6 +123,9 @@ class Slot:
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
+            self._process.send_signal(STACKS_SIGNAL)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(STACKS_SECONDS)
             self._process.kill()
             self._process.wait(10)
         self.took_seconds = time.monotonic() - self._asked_at

@@ -74,6 +74,17 @@ def test_a_process_that_is_asked_to_end_and_ends_with_a_traceback_does_not(leade
     assert leader.unclear_end == (1, "KeyError: 'consumer'")
 
 
+def test_a_process_that_does_not_end_says_where_its_threads_are_before_it_is_killed(tmp_path: Path) -> None:
+    """This one ends with its input, which stays open here."""
+    settings = {"bootstrap_servers": "127.0.0.1:1", "commit_log": "commit-log", "topic": "events", "groups": []}
+    slot = Slot(tmp_path, "rubbish", "rubbish", settings)
+    slot.start()
+    journal = tmp_path / "rubbish.1.jsonl"
+    wait_until(lambda: journal.exists() and journal.stat().st_size > 0, 60.0, "its first line")
+    slot.wait_until_stopped(0.0)
+    assert "most recent call first" in (tmp_path / "rubbish.1.log").read_text()
+
+
 def test_an_end_that_is_not_well_is_noted_for_the_judge() -> None:
     written: list[tuple[object, ...]] = []
     slot = SimpleNamespace(

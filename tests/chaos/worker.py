@@ -6,6 +6,7 @@ protocol and quick timeouts (they have no flags for these), a low limit for held
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import json
 import os
@@ -25,6 +26,7 @@ import runner
 
 from tests.chaos import bare, followers, handlers, producer, rubbish
 from tests.chaos.ingredients import SNUBA
+from tests.chaos.processes import STACKS_SIGNAL
 from tests.chaos.snuba_leader import SnubaPublisher
 from tests.support import sabotage
 
@@ -71,6 +73,7 @@ PIPELINES = {"leader": run_leader, "follower": run_follower, "bare": bare.run}
 
 
 def main(role: str, settings: Mapping[str, Any]) -> int:
+    faulthandler.register(STACKS_SIGNAL)
     threading.Thread(target=_end_with, args=(os.getppid(),), name="end-with-driver", daemon=True).start()
     handlers.journal.write("begin", settings.get("group", ""), role)
     if role in ROLES:
