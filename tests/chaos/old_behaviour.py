@@ -104,6 +104,10 @@ FINDERS: Mapping[str, Line] = {
         "auto.offset.reset=latest, and nothing released yet",
         Chaos("from the end", 2, ("partition begun while shut",)),
     ),
+    "skips the new topic": Line(
+        "latest, and a new topic on which the follower had begun",
+        Tests(f"{REAL}/test_recreated_topic.py -k began_on_the_new_topic"),
+    ),
     "joins its backlog first": Line(
         "join spends its timeout on the backlog", Chaos("plain", 2, ("slow follower told to end",))
     ),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import IsolationLevel, KafkaError
 
 from arroyo_sync.gate import factory, partition_buffer
+from arroyo_sync.gate.consumer import new_topic
 from arroyo_sync.gate.consumer.pauses import Pauses
 from arroyo_sync.gate.consumer.rebalances import Rebalances
 from arroyo_sync.gate.consumer.start_positions import StartPositions
@@ -20,6 +21,7 @@ from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.kafka import cluster_client
+from arroyo_sync.kafka.arroyo_consumer import reset_offset
 from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.leaders import published_offset, verification
@@ -175,6 +177,15 @@ def _forgets_where_it_began() -> list[Patch]:
     ]
 
 
+def _skips_the_new_topic() -> list[Patch]:
+    """With ``latest`` a group begins at the end of the new topic, wherever it had begun there."""
+
+    def at_the_end(consumer: Any, partition: Any, timeout: float, *, latest_at_most: int | None = None) -> int:
+        return reset_offset(consumer, partition, timeout)
+
+    return [Patch(new_topic, "reset_offset", at_the_end)]
+
+
 def _joins_its_backlog_first() -> list[Patch]:
     """Whatever is released is forwarded before the next step is joined, with what is left of the time."""
     join = SynchronizedStrategy.join
@@ -291,6 +302,7 @@ OLD_BEHAVIOURS: Mapping[str, Callable[[], list[Patch]]] = {
     "takes any topic for a commit log": _takes_any_topic_for_a_commit_log,
     "never says that a broker is back": _never_says_that_a_broker_is_back,
     "forgets where it began": _forgets_where_it_began,
+    "skips the new topic": _skips_the_new_topic,
     "joins its backlog first": _joins_its_backlog_first,
     "weighs no headers": _weighs_no_headers,
     "takes its own group for a leader": _takes_its_own_group_for_a_leader,
