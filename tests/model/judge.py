@@ -209,7 +209,7 @@ class Judge:
         """The wrapper waited so long, for nothing; or the gate did for a moment, before a line that opened drains."""
         if seconds < 0.001:
             return
-        if seconds > (0.010 if self._is_any_open() else 0.100):
+        if seconds > (0.010 if self._is_any_open() else 0.250):
             self.violation("Progress", f"sleeps for {seconds} s while something is held")
         for partition, watched in self.partitions.items():
             if watched.is_due(watched.must_release) and not self.was_rejected:
