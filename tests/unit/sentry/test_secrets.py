@@ -160,7 +160,7 @@ def test_a_source_that_dies_of_its_settings_shows_none_of_them(caplog: pytest.Lo
         "sasl.oauthbearer.config": f"{SECRET} principal=somebody",
     }
     with sentry(enable_logs=True) as transport:
-        source = CommitLogConsumer(settings, topic=Topic("log"), groups=["w"])
+        source = CommitLogConsumer(settings, topic=Topic("log"), groups=["w"], connect_timeout=1.0)
         source.start(SynchronizedPartitionStateManager())
         with pytest.raises(SourceDied) as died:
             source.wait_until_ready(60.0)
