@@ -112,7 +112,7 @@ def _document(
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.benchmarks", description="Beside the peer and the floor.")
-    parser.add_argument("--quick", action="store_true", help="2 short repetitions of less: under four minutes")
+    parser.add_argument("--quick", action="store_true", help="2 short repetitions of less: about four minutes")
     parser.add_argument("--repetitions", metavar="N", type=int, help="so many of all (default: 4, of --quick 2)")
     parser.add_argument("--only", metavar="NAME", action="append", choices=SCENARIOS, help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything that was measured")
