@@ -17,6 +17,10 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManag
 
 NOTHING_UNVERIFIED: Mapping[PartitionKey, int] = MappingProxyType({})
 
+ENDS_AT_ONCE = 100
+"""Of so many partitions a source asks the brokers at once where they end; more take turns. An answer costs some 30 us
+for each."""
+
 
 class HighWatermarks(Protocol):
     """The ends of partitions that a client has cached. Who may ask depends on the client behind it."""

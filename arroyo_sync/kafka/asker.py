@@ -33,6 +33,7 @@ from typing import Any, NamedTuple, TypeVar
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
+from arroyo_sync.core.source import ENDS_AT_ONCE
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.kafka.cluster_client import ClusterClient, call
@@ -42,9 +43,6 @@ from arroyo_sync.kafka.time_lookups import FoundOffset, TimeLookups, read_each
 
 LATE_ANSWER_SECONDS = 5.0
 """How long a broker may take that nobody waits for: what it tells late is there for the next time."""
-
-ENDS_AT_ONCE = 100
-"""How many partitions `LastEndOffsets` asks about in one question. An answer costs some 30 us for each."""
 
 GRACE_SECONDS = 1.0
 """How much longer than its timeout a blocking question waits. librdkafka ends each by then, if only with an error."""

@@ -28,6 +28,7 @@ from typing import Literal
 
 from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
+from arroyo_sync.core.source import ENDS_AT_ONCE
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.grade import Grade, Verdict, worst_first
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
@@ -51,9 +52,6 @@ take turns, and keep the verdict of their last one meanwhile."""
 
 UNMOVED_SKIPS = 3
 """While no partition's end moves, up to so many looks in a row do without asking for them anew."""
-
-ASKED_AT_ONCE = 100
-"""Of more partitions, some are asked about at each look, in turns: then no look does without."""
 
 Ends = Mapping[PartitionKey, int]
 OnStall = Callable[[Stall], object] | Literal["raise"] | None
@@ -162,7 +160,8 @@ class Monitor:
         """
         if self._ask_ends is None:
             return
-        is_known = len(self._keys) <= ASKED_AT_ONCE and self.ends.keys() == set(self._keys)
+        # Of more of them the source asks about some at a time, in turns: then no look does without.
+        is_known = len(self._keys) <= ENDS_AT_ONCE and self.ends.keys() == set(self._keys)
         if is_known and self._skips_left:
             self._skips_left -= 1
             return
