@@ -27,6 +27,7 @@ UNRELEASED = 500
 BATCH_BYTES = 16_384
 """Of the producer's batches of a backlog: Kafka's own default."""
 SELDOM_REPETITIONS = 2
+"""Of a full run; of a quick one it is one."""
 READY_SECONDS = 30.0
 FINISH_SECONDS = 60.0
 SLOWEST_PER_SECOND = 20_000
@@ -122,14 +123,16 @@ class Bench:
     ) -> Iterator[tuple[int, str]]:
         """Every contender once a repetition, each repetition beginning with the next one.
 
-        :param seldom: those of them that run in the first `SELDOM_REPETITIONS` only, being far from any bound.
+        :param seldom: those of them that run in the first `SELDOM_REPETITIONS` only (in a quick run: in the first),
+            being far from any bound.
         :param at_most: so many repetitions, though the bench does more.
         """
         repetitions = min(self.repetitions, at_most)
+        seldom_repetitions = self.pick(1, SELDOM_REPETITIONS)
         for repetition in range(repetitions):
             shift = repetition % len(contenders)
             for contender in [*contenders[shift:], *contenders[:shift]]:
-                if contender in seldom and repetition >= SELDOM_REPETITIONS:
+                if contender in seldom and repetition >= seldom_repetitions:
                     continue
                 self.progress(f"repetition {repetition + 1} of {repetitions}: {contender}")
                 yield repetition, contender

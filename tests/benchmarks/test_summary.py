@@ -21,8 +21,10 @@ class _NoCluster:
 
 
 def test_contenders_take_turns_and_some_run_less_often() -> None:
-    """Each repetition begins with the next one; those that run seldom run in the first two."""
+    """Each repetition begins with the next one; those that run seldom run in the first two, in a quick run once."""
     bench = Bench(cast(KafkaCluster, _NoCluster()), Path(), False, 1, lambda text: None)
+    quick = Bench(cast(KafkaCluster, _NoCluster()), Path(), True, 1, lambda text: None)
+    assert list(quick.alternating(["a", "b"], ["b"])) == [(0, "a"), (0, "b"), (1, "a")]
     assert list(bench.alternating(["a", "b", "c"], ["c"], at_most=3)) == [
         (0, "a"), (0, "b"), (0, "c"),
         (1, "b"), (1, "c"), (1, "a"),
