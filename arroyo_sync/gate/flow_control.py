@@ -6,6 +6,7 @@ Guarantees
       it polls as the inner consumer would.
     - Once the data topic was deleted and created again, nothing of it is committed but where to begin; see `NewTopic`.
     - Nothing is lost in a rebalance; see `Rebalances`.
+    - `FlowControlledConsumer.close` returns, also where it is the first to hear of an assignment.
 
 Threads
     The processor's thread calls everything, rebalance callbacks included, which run inside `poll`.
@@ -97,7 +98,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._start = StartPositions(inner, clock)
         self._new_topic = NewTopic(inner, manager, self._start)
         self._is_closing = False
-        self._rebalances = Rebalances(inner, self._pauses, self._start)
+        self._rebalances = Rebalances(inner, self._pauses, self._start, lambda: self._is_closing)
         self._resume_offsets = self._rebalances.resume_offsets
         self.empty_polls = 0
         """How often the inner consumer had no message. Written by the processor's thread, read by any: it tells a

@@ -2,8 +2,9 @@
 
 Where an attribute is missing (another Arroyo, another consumer), the answer is ``None``, and the package goes on
 without: nothing is proven from the client's cache, every partition may be a retained one, the group isn't compared,
-staged offsets are committed by the consumer's own method alone, and a partition that was just added may end the
-consumer. If one of Arroyo's own classes lacks one, that is logged once, since the versions that are supported have all.
+staged offsets are committed by the consumer's own method alone, a partition that was just added may end the consumer,
+and a rebalance may keep it from closing. If one of Arroyo's own classes lacks one, that is logged once, since the
+versions that are supported have all.
 
 Threads: any; nothing here blocks or calls the broker, except `commit_staged` and `reset_offset`, and, inside the
 assignment, what `look_for_added_partitions` puts into the consumer.
@@ -17,7 +18,8 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import confluent_kafka
@@ -46,6 +48,8 @@ PROCESSOR_ATTRIBUTES = ("_StreamProcessor__consumer", "_StreamProcessor__process
 ADDED_SECONDS = 5.0
 """For how long a partition that the client doesn't know is looked for. A broker learns of it within milliseconds."""
 _LOOK_SECONDS = 0.1
+
+_OnAssign = Callable[[confluent_kafka.Consumer, list[TopicPartition]], None]
 
 _throttle = LogThrottle(float("inf"), time.monotonic)
 
@@ -128,6 +132,41 @@ def look_for_added_partitions(consumer: object) -> None:
             time.sleep(_LOOK_SECONDS)
 
     setattr(consumer, PRIVATE_ATTRIBUTES[4], resolve_known)
+
+
+@contextmanager
+def declining_assignments(consumer: object, is_closing: Callable[[], bool]) -> Iterator[None]:
+    """Have the consumer, which subscribes within this context, take no assignment any more while it closes.
+
+    An assignment may lie in librdkafka's queue when the consumer is closed, since nobody polls while the work in flight
+    is waited for. Closing hands it out, and Arroyo then asks for the group's commits, without a timeout. librdkafka
+    answers no such question any more, so the process would never end (librdkafka#4041 is of this kind; seen with
+    2.16.0, eager and KIP-848). A callback may do nothing: the client assigns by itself then, and revokes as it closes.
+    """
+    client = client_of(consumer)
+    if client is None:
+        yield
+        return
+    setattr(consumer, PRIVATE_ATTRIBUTES[0], _Subscriber(client, is_closing))
+    try:
+        yield
+    finally:
+        setattr(consumer, PRIVATE_ATTRIBUTES[0], client)
+
+
+class _Subscriber:
+    """Stands where the client is while Arroyo subscribes, so as to stand before its assignment callback for good."""
+
+    def __init__(self, client: confluent_kafka.Consumer, is_closing: Callable[[], bool]) -> None:
+        self._client = client
+        self._is_closing = is_closing
+
+    def subscribe(self, topics: list[str], *, on_assign: _OnAssign, **callbacks: Any) -> None:
+        def assigned(client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+            if not self._is_closing():
+                on_assign(client, partitions)
+
+        self._client.subscribe(topics, on_assign=assigned, **callbacks)
 
 
 def reset_offset(

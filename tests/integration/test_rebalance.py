@@ -108,6 +108,26 @@ def test_a_partition_that_is_added_doesn_t_end_a_follower_of_the_new_protocol(
         follower.stop()
 
 
+@pytest.mark.parametrize("protocol", ["eager", "kip848"])
+def test_a_follower_ends_though_an_assignment_lies_in_its_clients_queue(
+    kafka: Kafka, topic_name: Callable[..., str], protocol: str
+) -> None:
+    """Closing hands the assignment out, and Arroyo would ask for the group's commits, for ever: nobody answers then."""
+    topic, group = topic_name("events"), topic_name("follower")
+    kafka.create_topic(topic, PARTITIONS)
+    follower = Follower(consumer_settings(kafka.bootstrap_servers, group, protocol), topic)
+
+    def is_assigned() -> bool:
+        described = kafka.admin.describe_consumer_groups([group], request_timeout=10)[group].result(10)
+        return [len(member.assignment.topic_partitions) for member in described.members] == [PARTITIONS]
+
+    wait_until(is_assigned, 60, "the brokers have assigned what nobody has polled for")
+    follower.processor.signal_shutdown()
+    follower.start()  # its first step is to close all
+    follower.stop()
+    assert follower.assignments == []
+
+
 def test_cooperative_sticky_is_refused_with_one_clear_line(kafka: Kafka, topic_name: Callable[..., str]) -> None:
     """Arroyo itself can't work with it: the processor ends with the reason instead of librdkafka's."""
     topic = topic_name("events")

@@ -24,6 +24,7 @@ from arroyo.types import Partition, Topic
 
 from arroyo_sync.gate.consumer.pauses import Pauses, wake_fetching
 from arroyo_sync.gate.consumer.start_positions import StartPositions
+from arroyo_sync.kafka.arroyo_consumer import declining_assignments
 
 OnAssign = Callable[[Mapping[Partition, int]], None]
 OnRevoke = Callable[[Sequence[Partition]], None]
@@ -34,12 +35,17 @@ class Rebalances:
 
     :param inner: the user's consumer.
     :param pauses: its pauses, of which those of the old gate and of the processor end with a rebuild.
+    :param is_closing: whether it is being closed. Closing hands out what lay in the client's queue, and then revokes
+        all; no strategy is made in between.
     """
 
-    def __init__(self, inner: Consumer[Any], pauses: Pauses, start: StartPositions) -> None:
+    def __init__(
+        self, inner: Consumer[Any], pauses: Pauses, start: StartPositions, is_closing: Callable[[], bool]
+    ) -> None:
         self._inner = inner
         self._pauses = pauses
         self._start = start
+        self._is_closing = is_closing
         self.resume_offsets: dict[int, int] = {}
         """Per partition index the offset to go back to: the last one staged, or the one the assignment began at. By
         index, since it is written once a message and Arroyo's Partition is slow to hash."""
@@ -82,7 +88,7 @@ class Rebalances:
             self._start.forget(partitions)
             for partition in partitions:
                 self.resume_offsets.pop(partition.index, None)
-            if not retained:
+            if not retained or self._is_closing():
                 on_nothing_left()
                 return
             retained_offsets = self._rewind(retained)
@@ -90,7 +96,8 @@ class Rebalances:
                 with self._hiding(gone):
                     on_assign(retained_offsets)
 
-        self._inner.subscribe(topics, on_assign=assigned, on_revoke=revoked)
+        with declining_assignments(self._inner, self._is_closing):
+            self._inner.subscribe(topics, on_assign=assigned, on_revoke=revoked)
 
     def tell(self) -> Mapping[Partition, int]:
         """The inner consumer's positions, of the partitions that are assigned as far as the processor knows."""

@@ -12,7 +12,7 @@ import pytest
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
 from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
-from arroyo.types import Commit, Partition
+from arroyo.types import Commit, Partition, Topic
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.log_throttle import LogThrottle
@@ -155,6 +155,59 @@ class TestAddedPartition:
         before = dict(vars(consumer))
         arroyo_consumer.look_for_added_partitions(consumer)
         assert vars(consumer) == before
+
+
+class _Client(confluent_kafka.Consumer):
+    """Notes what Arroyo subscribes with."""
+
+    callbacks: dict[str, Any]
+
+    def subscribe(self, topics: list[str], **callbacks: Any) -> None:  # type: ignore[override]
+        self.callbacks = {**callbacks, "topics": topics}
+
+
+class TestDecliningAssignments:
+    """Real brokers, and a consumer that would never close: ``tests/integration/test_rebalance.py``."""
+
+    def test_an_assignment_while_it_closes_asks_nothing(
+        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Before, it is Arroyo's; and what it is asked to do as partitions are revoked always is."""
+        asked: list[list[TopicPartition]] = []
+
+        class Client(_Client):
+            def committed(self, partitions: list[TopicPartition], *args: Any) -> list[TopicPartition]:
+                asked.append(partitions)
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+        is_closing = [False]
+        client = Client({"group.id": "follower"})
+        monkeypatch.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], client)
+        with arroyo_consumer.declining_assignments(consumer, lambda: is_closing[0]):
+            consumer.subscribe([EVENTS])
+        assert arroyo_consumer.client_of(consumer) is client
+        assert client.callbacks["topics"] == ["events"]
+        assert client.callbacks["on_revoke"].__name__ == "revocation_callback"
+        partitions = [TopicPartition("events", 0)]
+        with pytest.raises(KafkaException, match="_TIMED_OUT"):
+            client.callbacks["on_assign"](client, partitions)
+        is_closing[0] = True
+        client.callbacks["on_assign"](client, partitions)
+        assert asked == [partitions]
+
+    def test_a_subscription_that_is_refused_leaves_the_client_where_it_was(
+        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client = arroyo_consumer.client_of(consumer)
+        with pytest.raises(KafkaException), arroyo_consumer.declining_assignments(consumer, lambda: False):
+            consumer.subscribe([Topic("")])
+        assert arroyo_consumer.client_of(consumer) is client
+
+    def test_another_consumer_is_left_alone(self) -> None:
+        consumer = ScriptedConsumer()
+        before = dict(vars(consumer))
+        with arroyo_consumer.declining_assignments(consumer, lambda: True):
+            assert vars(consumer) == before
 
 
 def test_where_another_consumer_would_begin_is_not_known() -> None:

@@ -27,6 +27,23 @@ def test_retained_partitions_are_fetched_once_others_were_assigned() -> None:
     assert pipeline.released_of(0) == list(range(5))
 
 
+def test_closing_makes_no_strategy_though_others_were_revoked_first() -> None:
+    """What lay in the client's queue is handed out in its close; the rest is revoked next."""
+    pipeline = Pipeline()
+    pipeline.start(0, 1)
+    pipeline.run_until_quiet()
+    made = len(pipeline.steps)
+    close = pipeline.consumer.close
+
+    def hand_out_and_close(timeout: float | None = None) -> None:
+        pipeline.consumer.revoke(1)
+        close(timeout)
+
+    pipeline.consumer.close = hand_out_and_close  # type: ignore[method-assign]
+    pipeline.stop()
+    assert len(pipeline.steps) == made
+
+
 def test_a_rebalance_in_the_poll_that_a_message_comes_in() -> None:
     """Of another partition: the next poll without one wakes those that were retained."""
     pipeline = pipeline_of(0, 1)
