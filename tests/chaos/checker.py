@@ -233,7 +233,7 @@ class _Judge:
                 committed = max(self._evidence.committed_at(of, place, offset) for of in self._evidence.leader_groups)
                 since = max(committed, time)
                 if came - since > STANDS_STILL_SECONDS:
-                    seconds = self._unexplained(since, came, group, place[1])
+                    seconds = self._unexplained(since, came, group, place[1]) - self._worked(since, came, group)
                     if seconds > STANDS_STILL_SECONDS and (worst is None or seconds > worst[0]):
                         worst = seconds, offset, came
             if worst is not None:
@@ -252,6 +252,15 @@ class _Judge:
                 seconds += max(0.0, since - at)
                 at = until + SETTLE_SECONDS
         return seconds + max(0.0, end - at)
+
+    def _worked(self, begin: float, end: float, group: str) -> float:
+        """How much of that time a process of the group spent in its own slow step, over other messages."""
+        ingredients = self._evidence.ingredients
+        step_seconds = next((each.step_seconds for each in ingredients.followers if each.group == group), 0.0)
+        if not step_seconds:
+            return 0.0
+        counts = (sum(begin < each.time < end for each in one.deliveries) for one in self._groups[group])
+        return step_seconds * max(counts, default=0)
 
     def _slow_to_end(self) -> Iterator[Violation]:
         for time, process, seconds in self._evidence.stopped:

@@ -122,6 +122,20 @@ class TestStandingStill:
     def test_what_hindered_it_does(self, what: str) -> None:
         assert self.judge(["hindered", 30.0, what, 31.0]) == {}
 
+    @pytest.mark.parametrize(("step_seconds", "verdict"), [(0.02, {}), (0.01, {"progress": 1}), (0.0, {"progress": 1})])
+    def test_a_slow_step_that_worked_on_other_partitions_all_the_while_does(
+        self, step_seconds: float, verdict: dict[str, int]
+    ) -> None:
+        """Not one that had nothing to do for so long."""
+        slow = replace(PLAIN.followers[0], group="follower", step_seconds=step_seconds)
+        ingredients: PartitionBuffer = ["ingredients", 0.0, replace(PLAIN, followers=(slow,)).as_json()]
+        others = [out(11.0 + number / 10, number, partition=1) for number in range(90)]
+        made = journals(
+            [*others, out(self.CAME, 0)], [done(1.0, 99), done(1.0, 99, partition=1)], driver=[ingredients],
+            producer=[acked(10.0, 0)],
+        )  # fmt: skip
+        assert broken(judge(made)) == verdict
+
     @pytest.mark.parametrize("what", ["another", "partition 1"])
     def test_what_hindered_another_does_not(self, what: str) -> None:
         assert self.judge(["hindered", 30.0, what, 40.0]) == {"progress": 1}
