@@ -1,8 +1,9 @@
 """What needs a person: which problems there are, and when to tell of them.
 
-`find_problems` is pure. `ProblemReporter` tells of each problem when it begins, again at most every
-`REMINDER_SECONDS`, and once when it is over, at the level at which it began. One problem is one cause: a leader group
-that stands still in fifty partitions is one.
+`find_problems` is pure. `ProblemReporter` tells of each problem when it begins, again every `REMINDER_SECONDS`, and
+once when it is over, at the level at which it began. One that comes back is told again, after `RETURN_SECONDS` at the
+earliest: "over" may not be the last word of it. One problem is one cause: a leader group that stands still in fifty
+partitions is one.
 
 Threads: none; the monitor's thread calls it.
 """
@@ -25,6 +26,10 @@ from arroyo_sync.observe.waits import Limits
 logger = logging.getLogger(__name__)
 
 REMINDER_SECONDS = 900.0
+"""From one event or line about a problem that lasts to the next."""
+
+RETURN_SECONDS = 60.0
+"""From one line to the next about a problem that was told to be over in between. Events keep to the longer limit."""
 
 SILENCE_SECONDS = 60.0
 """How long after the replay a group that has published nothing is told of, though no message waits for it."""
@@ -139,8 +144,11 @@ class ProblemReporter:
 
     def __init__(self, tell: Callable[[Problem, Snapshot], None], clock: Callable[[], float]) -> None:
         self._tell = tell
-        self._throttle = LogThrottle(REMINDER_SECONDS, clock)
+        self._clock = clock
+        self._events = LogThrottle(REMINDER_SECONDS, clock)
         self._told: dict[Cause, Problem] = {}
+        self._told_at: dict[Cause, float] = {}
+        self._over_at: dict[tuple[str | None, str | None], float] = {}  # by topic and group, as of a cause
 
     def update(self, problems: Iterable[Problem], observe: Callable[[], Snapshot]) -> None:
         """These are the problems that there are now.
@@ -148,7 +156,8 @@ class ProblemReporter:
         :param observe: takes a snapshot of everything; called only if something is to be told.
         """
         active = {problem.cause: problem for problem in problems}
-        due = {cause for cause in active if self._throttle.should_log(cause)}
+        now = self._clock()
+        due = {cause for cause in active if self._is_due(cause, now)}
         if not due and self._told.keys() <= active.keys():
             self._told = {cause: active[cause] for cause in self._told}  # as they are now
             return
@@ -160,9 +169,10 @@ class ProblemReporter:
             if cause in due:
                 # A warning: Sentry's logging integration makes an event of its own of every error.
                 logger.warning("%s", problem)
-                if problem.kind not in ONLY_LOGGED:
+                if problem.kind not in ONLY_LOGGED and self._events.should_log(cause):
                     self._tell(problem, snapshot)
                 told[cause] = problem
+                self._told_at[cause] = now
             elif cause in self._told:
                 told[cause] = problem  # as it is now
         for cause, problem in self._told.items():
@@ -170,7 +180,15 @@ class ProblemReporter:
             if cause not in active and not is_worse_now:
                 is_elsewhere = problem.partitions and not assigned.intersection(problem.partitions)
                 logger.warning("%s: %s", "No longer assigned here" if is_elsewhere else "Over", problem.message)
+                self._over_at[cause[1:]] = now
         self._told = told
+
+    def _is_due(self, cause: Cause, now: float) -> bool:
+        told_at = self._told_at.get(cause)
+        if told_at is None:
+            return True
+        is_back = self._over_at.get(cause[1:], float("-inf")) >= told_at
+        return now - told_at >= (RETURN_SECONDS if is_back else REMINDER_SECONDS)
 
 
 def _silent(snapshot: Snapshot, group: str) -> Problem:

@@ -13,7 +13,9 @@ AFTERMATH_SECONDS = 120.0
 """For how long after its end a fault explains what is told."""
 
 REMINDER_SECONDS = 900.0
-"""A process tells of the same cause once in that time, though it was over meanwhile."""
+"""A process tells of the same cause once in that time."""
+RETURN_SECONDS = 75.0
+"""Likewise, if it has said meanwhile that it is over: a minute, and some time to see it."""
 OVER = re.compile(r"^Over: |^No longer assigned here: ")
 
 RECREATED = frozenset({"data topic recreated", "data topic outgrown"})
@@ -87,9 +89,13 @@ def untold(evidence: Evidence) -> Iterator[str]:
 def _is_known(evidence: Evidence, told: Told, began: float, deadline: float) -> bool:
     """Whether it isn't due once more by then: the same process has told the same cause, and may be silent for long."""
     slot = told.process.rpartition(".")[0]
+    is_over = any(
+        each.process == told.process and told.time < each.time < deadline and OVER.search(each.text)
+        for each in evidence.told
+    )
     return (
         not OVER.search(told.text)
-        and deadline - REMINDER_SECONDS <= told.time < began
+        and deadline - (RETURN_SECONDS if is_over else REMINDER_SECONDS) <= told.time < began
         and not any(
             told.time < each.began_at <= deadline and each.name.rpartition(".")[0] == slot
             for each in evidence.followers

@@ -203,6 +203,16 @@ class TestAlarms:
         [
             pytest.param([told(1.0, "3 messages wait for group 'writers'")], True, id="it was told"),
             pytest.param([told(1.0, "Over: 3 messages wait for group 'writers'")], False, id="it was over"),
+            pytest.param(
+                [told(1.0, "3 messages wait for group 'writers'"), told(2.0, "Over: 3 messages wait")],
+                True,
+                id="it was told, and over a moment ago",
+            ),
+            pytest.param(
+                [told(-60.0, "3 messages wait for group 'writers'"), told(2.0, "Over: 3 messages wait")],
+                False,
+                id="it was told, and over since",
+            ),
         ],
     )
     def test_a_process_need_not_say_the_same_again_within_a_quarter_of_an_hour(

@@ -204,6 +204,26 @@ def test_a_problem_that_comes_and_goes_is_told_once_in_the_interval(teller: Tell
     assert teller.told == [FIRST]
 
 
+def test_a_problem_that_comes_back_is_a_line_again_after_a_minute_and_no_event(
+    teller: Teller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An operator who believes the last line would else take it for well while it stands still."""
+    for at, problems in ((0.0, [FIRST]), (20.0, []), (40.0, [FIRST]), (60.0, [FIRST]), (70.0, [FIRST]), (80.0, [])):
+        teller.now = at
+        teller.bulletin.update(problems, lambda: ASSIGNED)
+    assert caplog.messages == ["events[3] stands still", "Over: events[3] stands still"] * 2
+    assert teller.told == [FIRST]
+
+
+def test_what_comes_back_as_a_mere_wait_is_told_too(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
+    """Though the wait itself was never told to be over, since it had become a stall."""
+    waiting = Problem(KIND.WAITING, "events[3] waits", "events", (3,), "writers")
+    for at, problems in ((0.0, [waiting]), (45.0, [FIRST]), (50.0, []), (70.0, [waiting])):
+        teller.now = at
+        teller.bulletin.update(problems, lambda: ASSIGNED)
+    assert caplog.messages[-2:] == ["Over: events[3] stands still", "events[3] waits"]
+
+
 def test_another_cause_is_told_at_once(teller: Teller) -> None:
     """The limit is each cause's own."""
     teller.bulletin.update([FIRST], lambda: ASSIGNED)
@@ -247,7 +267,7 @@ def test_the_end_of_a_problem_is_one_log_line_at_the_same_level(
 
 
 def test_the_end_of_what_was_not_told_is_not_told(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
-    """A problem that flaps within the reminder's interval is told once, and its first end."""
+    """A problem that flaps within a minute is told once, and its first end."""
     for problems in ([FIRST], [], [FIRST], []):
         teller.bulletin.update(problems, lambda: ASSIGNED)
     assert lines(caplog) == [("WARNING", "events[3] stands still"), ("WARNING", "Over: events[3] stands still")]
