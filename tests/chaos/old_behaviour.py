@@ -125,6 +125,12 @@ FINDERS: Mapping[str, Line] = {
     "ends with an added partition": Line(
         "a partition is added under KIP-848", Tests(f"{REAL}/test_rebalance.py -k partition_that_is_added")
     ),
+    "asks while it closes": Line(
+        "an assignment lies in the client's queue at the end", Tests(f"{REAL}/test_rebalance.py -k lies_in_its_client")
+    ),
+    "over is its last word": Line(
+        "a partition stands still again after it was over", Tests(f"{UNIT}/observe/test_problems.py")
+    ),
     "reports nothing at its start": Line(
         "an idle partition after a restart", Tests(f"{REAL}/test_leader_starts.py -k idle_leader_is_reported_at")
     ),

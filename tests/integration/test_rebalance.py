@@ -12,6 +12,7 @@ from arroyo.backends.kafka import KafkaPayload
 from arroyo.dlq import DlqPolicy, InvalidMessage, NoopDlqProducer
 from arroyo.processing.strategies.abstract import ProcessingStrategy
 from arroyo.types import BrokerValue, Commit, Message, Partition
+from confluent_kafka import KafkaException
 
 from arroyo_sync.core.errors import ConfigurationError
 from tests.integration.cluster.admin import Kafka
@@ -118,7 +119,10 @@ def test_a_follower_ends_though_an_assignment_lies_in_its_clients_queue(
     follower = Follower(consumer_settings(kafka.bootstrap_servers, group, protocol), topic)
 
     def is_assigned() -> bool:
-        described = kafka.admin.describe_consumer_groups([group], request_timeout=10)[group].result(10)
+        try:
+            described = kafka.admin.describe_consumer_groups([group], request_timeout=10)[group].result(10)
+        except KafkaException:  # the group, or its coordinator, isn't there yet
+            return False
         return [len(member.assignment.topic_partitions) for member in described.members] == [PARTITIONS]
 
     wait_until(is_assigned, 60, "the brokers have assigned what nobody has polled for")

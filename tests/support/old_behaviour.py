@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from confluent_kafka import IsolationLevel, KafkaError
 
 from arroyo_sync.gate import factory, partition_buffer
-from arroyo_sync.gate.consumer import new_topic
+from arroyo_sync.gate.consumer import new_topic, rebalances
 from arroyo_sync.gate.consumer.pauses import Pauses
 from arroyo_sync.gate.consumer.rebalances import Rebalances
 from arroyo_sync.gate.consumer.start_positions import StartPositions
@@ -36,6 +37,7 @@ from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.rewinds import RewindLog, _Pending
 from arroyo_sync.leaders.verification import TopicId
 from arroyo_sync.leaders.verifier import Verifier
+from arroyo_sync.observe import problems
 
 
 class Patch(NamedTuple):
@@ -263,6 +265,16 @@ def _ends_with_an_added_partition() -> list[Patch]:
     return [Patch(factory, "look_for_added_partitions", lambda consumer: None)]
 
 
+def _asks_while_it_closes() -> list[Patch]:
+    """For the group's commits, of an assignment that lay in the client's queue."""
+    return [Patch(rebalances, "declining_assignments", lambda consumer, is_closing: nullcontext())]
+
+
+def _over_is_its_last_word() -> list[Patch]:
+    """Of what comes back, for a quarter of an hour."""
+    return [Patch(problems, "RETURN_SECONDS", problems.REMINDER_SECONDS)]
+
+
 # The leader's step.
 
 
@@ -314,6 +326,8 @@ OLD_BEHAVIOURS: Mapping[str, Callable[[], list[Patch]]] = {
     "lifts no pauses": _lifts_no_pauses,
     "sleeps after a rebalance": _sleeps_after_a_rebalance,
     "ends with an added partition": _ends_with_an_added_partition,
+    "asks while it closes": _asks_while_it_closes,
+    "over is its last word": _over_is_its_last_word,
     "reports nothing at its start": _reports_nothing_at_its_start,
     "waits for a dead commit log": _waits_for_a_dead_commit_log,
     "takes NaN for a time": _takes_nan_for_a_time,
