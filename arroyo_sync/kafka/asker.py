@@ -36,9 +36,9 @@ from confluent_kafka.admin import ListOffsetsResultInfo, OffsetSpec, TopicDescri
 from arroyo_sync.core.source import ENDS_AT_ONCE
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.broker_watch import BrokerWatch
-from arroyo_sync.kafka.cluster_client import ClusterClient, call
+from arroyo_sync.kafka.cluster_client import ClusterClient
 from arroyo_sync.kafka.committed_offsets import GroupCommits
-from arroyo_sync.kafka.errors import no_answer, stopped
+from arroyo_sync.kafka.errors import hand_on, no_answer, stopped
 from arroyo_sync.kafka.time_lookups import FoundOffset, TimeLookups, read_each
 
 LATE_ANSWER_SECONDS = 5.0
@@ -238,7 +238,7 @@ class Asker:
                 commits = GroupCommits(self._configuration, group, self._on_error, self._clock)
                 self._groups[group] = commits
         if commits is None:
-            call(on_answer, dict.fromkeys(partitions, stopped()))
+            hand_on(on_answer, dict.fromkeys(partitions, stopped()))
         else:
             commits.ask(partitions, timeout, on_answer)
 

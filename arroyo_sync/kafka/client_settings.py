@@ -23,6 +23,10 @@ from arroyo_sync.kafka.redaction import without_secrets
 
 logger = logging.getLogger(__name__)
 
+LET_GO_SECONDS = 15.0
+"""For how long at most a closed client is waited for that is just being made, or asked. A token has ten seconds."""
+
+V = TypeVar("V")
 TClient = TypeVar("TClient")
 
 METADATA_REFRESH_SETTING = "topic.metadata.refresh.interval.ms"
@@ -260,11 +264,15 @@ class LazyClient(Generic[TClient]):
         # Held while the client is made. The user's code may fetch its token then: only who needs the client waits.
         self._making = threading.Lock()
         self._is_closed = False
+        self._users = 0  # how many threads are in `use`; guarded by the condition
+        self._is_let_go = threading.Condition()
         self.client: TClient | None = None
         """Once it is made, and until `close`. Written while it is made and by `close`; read without the lock."""
 
     def get(self) -> TClient | None:
         """The client; ``None`` if it was closed, or if there is no token to log in with, which is logged.
+
+        Not for a thread of librdkafka, nor for a callback that may run on one: see `use`.
 
         :raises ConfigurationError: librdkafka refuses the settings.
         """
@@ -272,18 +280,42 @@ class LazyClient(Generic[TClient]):
             with self._making:
                 if self.client is None and not self._is_closed:
                     self.client = make_client(self._kind, self._settings)
-                if self._is_closed:
+                if not self._is_closed:
+                    return self.client
+                if not self._users:  # else `close` still waits, and takes it
                     self.client = None
-                return self.client
         except BrokersUnreachable as error:
             logger.warning("%s The next question tries again", error)
-            return None
+        return None
 
-    def close(self) -> TClient | None:
-        """There is no client any more. Returns it, to be destroyed on a thread that isn't its own. Doesn't block."""
-        self._is_closed = True
-        client, self.client = self.client, None
-        return client
+    def use(self, ask: Callable[[TClient], V]) -> V | None:
+        """What ``ask`` makes of the client, which it may not keep; ``None`` where `get` gives none.
+
+        A client that is let go of is destroyed, and librdkafka aborts the process if that happens on a thread of its
+        own. So `close` waits for whoever is in here, and then lets go of it.
+
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
+        with self._is_let_go:
+            if self._is_closed:
+                return None
+            self._users += 1
+        client = None
+        try:
+            client = self.get()
+            return None if client is None else ask(client)
+        finally:
+            client = None
+            with self._is_let_go:
+                self._users -= 1
+                self._is_let_go.notify_all()
+
+    def close(self) -> None:
+        """Let go of the client, and make none any more. Blocks while it is made or used, and destroyed."""
+        with self._is_let_go:
+            self._is_closed = True
+            self._is_let_go.wait_for(lambda: not self._users, LET_GO_SECONDS)
+        self.client = None
 
 
 def _own(configuration: Mapping[str, Any], without: set[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ own, and after the timeout in a common one).
 Threads
     Any thread may call anything; nothing blocks but `ClusterClient.reach` and `ClusterClient.stop`. Callbacks run on
     the client's own thread, or on the caller's for what is known at once. They must be quick and may not call what
-    blocks.
+    blocks. They may ask on.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec, TopicDescription
+from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.kafka.client_settings import LazyClient, admin_settings
-from arroyo_sync.kafka.errors import no_answer, stopped
+from arroyo_sync.kafka.errors import hand_on, no_answer, stopped
 
 logger = logging.getLogger(__name__)
 
@@ -138,43 +138,42 @@ class ClusterClient:
         :raises ConfigurationError: librdkafka refuses the settings.
         """
         question = object()
-        admin = self._begin_question(question, lambda: None)
-        if admin is None:
+        if self._send(question, lambda: None, lambda admin: True) is None:
             raise KafkaException(stopped())
         try:
-            admin.list_topics(ANY_TOPIC, timeout=timeout)
+            self._list_topics(ANY_TOPIC, timeout)
         finally:
-            admin.poll(timeout / 10)  # for `on_error`, which may have several to hear
+            self._client.use(lambda admin: admin.poll(timeout / 10))  # for `on_error`, which may have several to hear
             self._end_question(question)
 
     def poll(self) -> None:
         """Let ``on_error`` be told of what has happened. Doesn't block."""
-        admin = self._client.client
-        if admin is not None:
-            admin.poll(0)
+        if self._client.client is not None:
+            self._client.use(lambda admin: admin.poll(0))
 
     def stop(self, timeout: float) -> None:
         """Answer questions with an error from now on, and close the client, once no question is in flight any more.
 
-        Blocks, for at most ``timeout`` seconds and as long as librdkafka takes to end its threads.
+        Blocks, for at most ``timeout`` seconds and as long as librdkafka takes to make a client and to end its threads.
         """
         with self._changed:
             self._is_stopped = True
             self._changed.wait_for(lambda: not self._in_flight, timeout)
             unanswered, self._in_flight = self._in_flight, {}
-            # Let go of on this thread, since a client can't be destroyed on its own.
-            admin = self._client.close()
-        del admin
+        self._client.close()
         for give_up in unanswered.values():
             give_up()
 
     def _describe(self, names: Sequence[str], timeout: float, on_answer: OnDescribed) -> None:
         """Ask the broker that counts as the controller for now."""
         question = object()
-        give_up = partial(call, on_answer, dict.fromkeys(names, stopped()))
-        admin = self._begin_question(question, give_up)
-        if admin is None:
-            give_up()
+        give_up = partial(hand_on, on_answer, dict.fromkeys(names, stopped()))
+
+        def send(admin: AdminClient) -> Mapping[str, Future[TopicDescription]]:
+            return admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout)
+
+        futures = self._send(question, give_up, send)
+        if futures is None:
             return
         found: dict[str, TopicDescription | KafkaError] = {}
 
@@ -184,10 +183,8 @@ class ClusterClient:
                 leaders = {each.id: each.leader for each in answer.partitions}
                 self._keep(topic, {index: -1 if each is None else each.id for index, each in leaders.items()})
             if len(found) == len(futures) and self._end_question(question):
-                call(on_answer, found)
+                hand_on(on_answer, found)
 
-        futures: Mapping[str, Future[TopicDescription]]
-        futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout)
         for topic, future in futures.items():
             future.add_done_callback(lambda future, topic=topic: settle(topic, _result(future)))  # type: ignore[misc]
 
@@ -211,19 +208,16 @@ class ClusterClient:
         librdkafka sends `describe` to the broker that it takes for the controller. While that one is down it doesn't
         look for another by itself.
         """
-        question = object()
-        admin = self._begin_question(question, lambda: None)
-        found: dict[str, list[int]] = {}
-        if admin is None:
+        question, found = object(), dict[str, list[int]]()
+        if self._send(question, lambda: None, lambda admin: True) is None:
             then(found)
             return
 
         def run() -> None:
-            nonlocal admin
             seconds = min(timeout, FIND_SECONDS)
             try:
                 for name in names:
-                    topic = admin.list_topics(name, timeout=seconds).topics[name]  # type: ignore[union-attr]
+                    topic = self._list_topics(name, seconds).topics[name]
                     if topic.error is None:
                         self._keep(name, {each.id: each.leader for each in topic.partitions.values()})
                         found[name] = sorted(topic.partitions)
@@ -231,12 +225,10 @@ class ClusterClient:
                         self._keep_error(name, topic.error)
             except KafkaException as error:
                 logger.debug("No broker tells who leads %s: %s", names, error)
-                for name in names:
-                    if name not in found:
-                        self._keep_error(name, error.args[0])
+                for name in set(names) - found.keys():
+                    self._keep_error(name, error.args[0])
             finally:
                 then(found)
-                admin = None
                 self._end_question(question)
 
         threading.Thread(target=run, name="arroyo-sync brokers", daemon=True).start()
@@ -250,7 +242,7 @@ class ClusterClient:
             errors = {key: self._why_not_led(key) for key in unknown}
         if errors:
             self._watch.update(errors)
-            call(on_answer, errors)
+            hand_on(on_answer, errors)
         for leader_id, keys in led.items():
             self._ask_broker(leader_id, keys, specs, timeout, on_answer)
 
@@ -264,10 +256,20 @@ class ClusterClient:
     ) -> None:
         """One request for each spec, all at once. The answers are told together."""
         question = object()
-        give_up = partial(call, on_answer, dict.fromkeys(keys, stopped()))
-        admin = self._begin_question(question, give_up)
-        if admin is None:
-            give_up()
+        give_up = partial(hand_on, on_answer, dict.fromkeys(keys, stopped()))
+
+        def send(admin: AdminClient) -> list[Mapping[TopicPartition, Future[ListOffsetsResultInfo]]]:
+            return [
+                admin.list_offsets(
+                    {TopicPartition(*key): spec for key in keys},
+                    isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                    request_timeout=timeout,
+                )
+                for spec in specs
+            ]
+
+        sent = self._send(question, give_up, send)
+        if sent is None:
             return
         found: dict[PartitionKey, list[Offset]] = {key: [no_answer()] * len(specs) for key in keys}
         pending = len(keys) * len(specs)
@@ -282,15 +284,9 @@ class ClusterClient:
                     return
             if self._end_question(question):
                 self._note_answered(found)
-                call(on_answer, found)
+                hand_on(on_answer, found)
 
-        for index, spec in enumerate(specs):
-            futures: Mapping[TopicPartition, Future[ListOffsetsResultInfo]]
-            futures = admin.list_offsets(
-                {TopicPartition(*key): spec for key in keys},
-                isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                request_timeout=timeout,
-            )
+        for index, futures in enumerate(sent):
             for partition, future in futures.items():
                 key = (partition.topic, partition.partition)
                 future.add_done_callback(
@@ -337,11 +333,10 @@ class ClusterClient:
 
     def _keep(self, name: str, leaders: Mapping[int, int]) -> None:
         """Takes the lock. -1: no broker leads the partition."""
+        known = {partition: None if leader < 0 else leader for partition, leader in leaders.items()}
         with self._changed:
             self._outdated.discard(name)
-            self._topics[name] = _Topic(
-                self._clock(), {partition: None if leader < 0 else leader for partition, leader in leaders.items()}
-            )
+            self._topics[name] = _Topic(self._clock(), known)
 
     def _note_answered(self, found: Mapping[PartitionKey, Sequence[Offset]]) -> None:
         """Takes the lock."""
@@ -353,31 +348,39 @@ class ClusterClient:
         with self._changed:
             self._outdated.update(topic for (topic, _), error in errors.items() if error is not None)
 
-    def _begin_question(self, question: object, give_up: Callable[[], None]) -> AdminClient | None:
-        """The client, for a question that is in flight until `_end_question`; ``None``: there is none. Takes the lock.
+    def _list_topics(self, name: str, timeout: float) -> ClusterMetadata:
+        """Blocks, so it isn't for a thread of librdkafka. `stop` doesn't wait for it longer than for any question.
 
-        :param give_up: called if it isn't answered before the client is closed.
+        :raises KafkaException: no broker answered, or the client was closed.
         """
         admin = self._client.get()
+        if admin is None:
+            raise KafkaException(stopped())
+        return admin.list_topics(name, timeout=timeout)
+
+    def _send(self, question: object, give_up: Callable[[], None], ask: Callable[[AdminClient], V]) -> V | None:
+        """Have ``ask`` send a question, which is in flight until `_end_question`. Takes the lock.
+
+        :param give_up: called if it isn't answered before the client is closed, or if there is none; then this returns
+            ``None``.
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
         with self._changed:
-            if admin is None or self._is_stopped:
-                return None
             self._in_flight[question] = give_up
-            return admin
+        try:
+            sent = None if self._is_stopped else self._client.use(ask)
+        except Exception:
+            self._end_question(question)
+            raise
+        if sent is None and self._end_question(question):
+            give_up()
+        return sent
 
     def _end_question(self, question: object) -> bool:
         """Whether it was in flight until now: else it was given up. Takes the lock."""
         with self._changed:
             self._changed.notify_all()
             return self._in_flight.pop(question, None) is not None
-
-
-def call(on_answer: Callable[[V], None], answer: V) -> None:
-    """Hand an answer on. What that raises is logged, since nobody else on a client's thread could."""
-    try:
-        on_answer(answer)
-    except Exception:
-        logger.exception("What was to be done with an answer of the brokers failed")
 
 
 def _result(future: Future[V]) -> V | KafkaError:

@@ -6,7 +6,6 @@ each group, but a broker that goes away during such a question aborts the whole 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
@@ -17,8 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import concerns_group, make_client, query_settings
-
-logger = logging.getLogger(__name__)
+from arroyo_sync.kafka.errors import hand_on
 
 FIRST_SECONDS = 1.0
 """After how long without an answer it is looked whether the group may be asked about at all."""
@@ -172,7 +170,4 @@ def _offset_of(answer: TopicPartition) -> int | KafkaError | None:
 def _answer(question: _Question, answer: Commits | KafkaError) -> None:
     if isinstance(answer, KafkaError):
         answer = dict.fromkeys(question.partitions, answer)
-    try:
-        question.on_answer(answer)
-    except Exception:
-        logger.exception("What is to be done with an answer of the brokers failed")
+    hand_on(question.on_answer, answer)

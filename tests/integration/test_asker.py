@@ -116,7 +116,7 @@ def test_once_stopped_every_question_is_answered_with_an_error(kafka: Kafka, top
     with asking(kafka) as asker:
         assert asker.end_offsets([key], TIMEOUT_SECONDS) == {key: 0}
         assert asker.committed("g", [key], TIMEOUT_SECONDS) == {key: None}
-        assert own_threads() == ["arroyo-sync commits of g"]
+        wait_until(lambda: own_threads() == ["arroyo-sync commits of g"], TIMEOUT_SECONDS, "those that asked to end")
         asker.stop(TIMEOUT_SECONDS)
         asker.stop(TIMEOUT_SECONDS)
         answers = [

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+import threading
+from typing import Any, ClassVar
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.kafka.client_settings import LazyClient, make_client
+from tests.integration.cluster.waiting import wait_until
 
 SETTINGS = {"bootstrap.servers": "kafka:9092", "sasl.password": "hunter2"}
 NO_TOKEN = KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, "OAuth token not set within 10 seconds timeout")
@@ -89,7 +91,7 @@ def test_after_its_end_no_client_is_made(monkeypatch: pytest.MonkeyPatch) -> Non
     made: list[Client] = []
 
     def make(settings: dict[str, Any]) -> Client:
-        assert lazy.close() is None
+        lazy.close()
         made.append(Client(settings))
         return made[-1]
 
@@ -98,4 +100,50 @@ def test_after_its_end_no_client_is_made(monkeypatch: pytest.MonkeyPatch) -> Non
     assert lazy.get() is None
     assert lazy.get() is None
     assert len(made) == 1
+    assert lazy.client is None
+
+
+class _Noted:
+    """A client that says by which thread it was destroyed."""
+
+    by: ClassVar[list[str]] = []
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        pass
+
+    def __del__(self) -> None:
+        self.by.append(threading.current_thread().name)
+
+
+@pytest.mark.parametrize("is_made_first", [True, False], ids=["it is asked", "it is being made"])
+def test_whoever_closes_a_client_is_the_last_to_let_go_of_it(is_made_first: bool) -> None:
+    """Though another thread was just asking it. If that is one of librdkafka's, that would abort the process."""
+    _Noted.by = []
+    is_in_use, may_go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        is_in_use.set()
+        assert may_go_on.wait(20)
+
+    def make(settings: dict[str, Any]) -> _Noted:
+        if not is_made_first:
+            wait()
+        return _Noted(settings)
+
+    def ask(client: _Noted) -> bool:
+        if is_made_first:
+            wait()
+        return True
+
+    lazy = LazyClient(make, SETTINGS)
+    asking = threading.Thread(target=lambda: lazy.use(ask), name="librdkafka's")
+    closing = threading.Thread(target=lazy.close, name="ours")
+    asking.start()
+    assert is_in_use.wait(20)
+    closing.start()
+    wait_until(lambda: lazy._is_closed, 20, "it counts as closed")
+    may_go_on.set()
+    asking.join(20)
+    closing.join(20)
+    assert _Noted.by == ["ours"]
     assert lazy.client is None
