@@ -259,6 +259,12 @@ def test_a_process_that_ended_without_one_clear_line_is_told() -> None:
     assert "status -11" in verdict.violations[0].what
 
 
+def test_how_a_writer_of_the_world_ends_is_not_judged() -> None:
+    """It is started again, and isn't the package's."""
+    exits: list[PartitionBuffer] = [["exit", 3.0, "producer.2", 1, "OUT_OF_ORDER_SEQUENCE_NUMBER", False]]
+    assert broken(judge(journals([], driver=exits))) == {}
+
+
 def test_reach_tells_when_an_offset_or_one_beyond_was_reached_first() -> None:
     """Whatever order the steps are given in."""
     reach = Reach([(3.0, 5), (1.0, 2), (2.0, 1)])
