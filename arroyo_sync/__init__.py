@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         MalformedRecord,
         MessageNotReady,
         NotReady,
+        PartitionTruncated,
         SourceDied,
         StepRejectedInPoll,
         TopicMissing,
@@ -70,6 +71,7 @@ __all__ = [
     "NotReady",
     "Offsets",
     "PartitionSnapshot",
+    "PartitionTruncated",
     "PublishCommitLog",
     "RemoteOffsetSource",
     "Snapshot",
@@ -94,8 +96,8 @@ __all__ = [
 _MODULES = {
     "core.errors": (
         "AccessRefused ArroyoSyncError BrokersUnreachable CommitLogMissing ConfigurationError FollowerStalled "
-        "InvalidOffset InvalidState MalformedRecord MessageNotReady NotReady SourceDied StepRejectedInPoll "
-        "TopicMissing TopicRecreated UnexpectedMessage"
+        "InvalidOffset InvalidState MalformedRecord MessageNotReady NotReady PartitionTruncated SourceDied "
+        "StepRejectedInPoll TopicMissing TopicRecreated UnexpectedMessage"
     ),
     "core.source": "HighWatermarks RemoteOffsetSource SourceStatistics",
     "core.state": "Offsets SynchronizedPartitionState SynchronizedPartitionStateManager",

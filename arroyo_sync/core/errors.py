@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ArroyoSyncError(Exception):
     """The base of all errors of this package."""
@@ -103,6 +105,29 @@ class TopicRecreated(ArroyoSyncError, RuntimeError):
         super().__init__(
             f"topic {topic!r} was deleted and created again (its id was {previous_id} and is {topic_id}). "
             "Restart the follower, and every leader that was running meanwhile"
+        )
+
+
+class PartitionTruncated(ArroyoSyncError, RuntimeError):
+    """Partitions of the data topic lost messages that the follower had read, so the follower ends.
+
+    What takes their place has the same offsets: what is held of them would go downstream in its stead, and what the
+    follower has committed would skip it. Nothing more is released or committed. With the flow control, the follower's
+    group goes on where each of them ends now, so a restart reads what comes there.
+
+    :param ends: by partition, where it ends.
+    :param read_to: by partition, the offset after the last message that was read.
+    """
+
+    def __init__(self, topic: str, ends: Mapping[int, int], read_to: Mapping[int, int]) -> None:
+        self.topic = topic
+        self.ends = dict(ends)
+        self.read_to = dict(read_to)
+        first = min(ends)
+        more = f" (and {len(ends) - 1} more likewise)" if len(ends) > 1 else ""
+        super().__init__(
+            f"{topic}[{first}] ends at {ends[first]}, though it was read to {read_to[first]}{more}: it was truncated, "
+            "as by an unclean election. Restart the follower, and every leader that was running meanwhile"
         )
 
 

@@ -6,8 +6,8 @@ staged offsets are committed by the consumer's own method alone, a partition tha
 and a rebalance may keep it from closing. If one of Arroyo's own classes lacks one, that is logged once, since the
 versions that are supported have all.
 
-Threads: any; nothing here blocks or calls the broker, except `commit_staged` and `reset_offset`, and, inside the
-assignment, what `look_for_added_partitions` puts into the consumer.
+Threads: any; nothing here blocks or calls the broker, except `commit_staged`, `reset_offset` and `committed_offset`,
+and, inside the assignment, what `look_for_added_partitions` puts into the consumer.
 
 Sources: ``arroyo/backends/kafka/consumer.py`` and ``arroyo/processing/processor.py``, 2.38.5 to 2.48.0
 (``tests/unit/kafka/test_arroyo_consumer.py`` holds the installed version against it).
@@ -180,16 +180,29 @@ def reset_offset(
     :raises KafkaException: the broker didn't answer.
     :raises LookupError: this isn't Arroyo's ``KafkaConsumer``.
     """
-    client = client_of(consumer)
-    if client is None:
-        raise LookupError(f"{type(consumer).__name__} has no client to ask")
-    ends = client.get_watermark_offsets(TopicPartition(partition.topic.name, partition.index), timeout=timeout)
+    asked = TopicPartition(partition.topic.name, partition.index)
+    ends = _client_to_ask(consumer).get_watermark_offsets(asked, timeout=timeout)
     if ends is None:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
     begin, end = ends
     if not resets_to_end(consumer):
         return int(begin)
     return int(end if latest_at_most is None else max(begin, min(end, latest_at_most)))
+
+
+def committed_offset(consumer: Consumer[Any], partition: Partition, timeout: float) -> int | None:
+    """What the consumer's group has committed of the partition; ``None``: nothing.
+
+    Blocks for at most ``timeout`` seconds. On the consumer's own thread.
+
+    :raises KafkaException: the group's coordinator didn't answer.
+    :raises LookupError: this isn't Arroyo's ``KafkaConsumer``.
+    """
+    asked = [TopicPartition(partition.topic.name, partition.index)]
+    (answer,) = _client_to_ask(consumer).committed(asked, timeout=timeout)
+    if answer.error is not None:
+        raise KafkaException(answer.error)
+    return answer.offset if answer.offset >= 0 else None
 
 
 def consumer_behind(commit: object) -> object | None:
@@ -205,6 +218,13 @@ def outermost_factory(commit: object) -> object | None:
 def _of_processor(commit: object, name: str) -> object | None:
     processor = getattr(commit, "__self__", None)  # it is a method of the processor's
     return _private(processor, name) if isinstance(processor, StreamProcessor) else None
+
+
+def _client_to_ask(consumer: object) -> confluent_kafka.Consumer:
+    client = client_of(consumer)
+    if client is None:
+        raise LookupError(f"{type(consumer).__name__} has no client to ask")
+    return client
 
 
 def _private(owner: object, name: str) -> object:

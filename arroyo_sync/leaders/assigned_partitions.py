@@ -34,6 +34,8 @@ class Truncation(NamedTuple):
     key: PartitionKey
     previous_end: int
     end: int
+    read_to: int | None
+    """The offset after the last message that the follower has received, if that lies past where the partition ended."""
 
 
 class Question(NamedTuple):
@@ -229,10 +231,12 @@ class AssignedPartitions:
     def _lower(self, key: PartitionKey, known_end: KnownEnd, end: int, question: Question) -> Truncation:
         """The partition was truncated: what lies beyond is rejected, all else is to be verified anew."""
         previous_end, received_before = question.known[key]
+        read_to = received_before if received_before is not None and received_before > end else None
+        truncation = Truncation(key, previous_end, end, read_to)
         for _, published_offset in self._table.filled(key):
             published_offset.reject_beyond(end, question.epoch)
         received = known_end.received
         if received is not None and received != received_before:
             end = max(end, received)
         self.begin_trust(key, known_end.lowered(end))
-        return Truncation(key, previous_end, end)
+        return truncation

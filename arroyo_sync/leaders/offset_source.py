@@ -13,7 +13,8 @@ Threads
     by any thread.
 
 Failures
-    A data topic that was deleted and created again makes the manager fail with `TopicRecreated`, so the gate raises it.
+    A data topic that was deleted and created again makes the manager fail with `TopicRecreated`, one that has lost what
+    the follower read with `PartitionTruncated`, so the gate raises it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.checks import check_callable, check_groups, check_seconds
-from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied, TopicRecreated
+from arroyo_sync.core.errors import (
+    ArroyoSyncError,
+    ConfigurationError,
+    NotReady,
+    PartitionTruncated,
+    SourceDied,
+    TopicRecreated,
+)
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
@@ -306,7 +314,7 @@ class OffsetSource(ABC):
             logger.debug("%s: %s while it ended", self.name, error)
             return
         assert self._manager is not None
-        if isinstance(error, TopicRecreated):
+        if isinstance(error, TopicRecreated | PartitionTruncated):
             # Before anything else is released: the gate raises it, and the flow control commits nothing more.
             self._manager.fail(error)
             self._offsets.disable()

@@ -18,19 +18,20 @@ Threads
     blocks. The answers come on threads of the asker.
 
 Failures
-    What isn't answered is asked again. A data topic with another id ends `run` with `TopicRecreated`.
+    What isn't answered is asked again. A data topic with another id ends `run` with `TopicRecreated`; one that has lost
+    messages which the follower has read, with `PartitionTruncated`.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from confluent_kafka import KafkaError
 
-from arroyo_sync.core.errors import TopicRecreated
+from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.asker import PartitionRange
@@ -246,7 +247,9 @@ class Verifier:
             with self._condition:
                 self._in_flight.difference_update(answers if is_first else ())
             ranges = {key: each for key, each in answers.items() if not isinstance(each, KafkaError)}
-            for truncation in self._offsets.apply_answers(ranges, question, log_ends):
+            truncations = self._offsets.apply_answers(ranges, question, log_ends)
+            _refuse_lost_messages(truncations)
+            for truncation in truncations:
                 self._log_truncation(truncation)
                 self.assign([truncation.key])
 
@@ -353,3 +356,18 @@ class Verifier:
             truncation.end,
             truncation.previous_end,
         )
+
+
+def _refuse_lost_messages(truncations: Sequence[Truncation]) -> None:
+    """The follower may have handed on, or hold, what isn't there any more; others will come at the same offsets.
+
+    :raises PartitionTruncated: it has read past where a partition ends.
+    """
+    ends: dict[int, int] = {}
+    read_to: dict[int, int] = {}
+    for truncation in truncations:
+        topic, partition = truncation.key
+        if truncation.read_to is not None:
+            ends[partition], read_to[partition] = truncation.end, truncation.read_to
+    if ends:
+        raise PartitionTruncated(topic, ends, read_to)

@@ -125,6 +125,12 @@ FINDERS: Mapping[str, Line] = {
     "ends with an added partition": Line(
         "a partition is added under KIP-848", Tests(f"{REAL}/test_rebalance.py -k partition_that_is_added")
     ),
+    "hands on what was truncated": Line(
+        "truncation of what the follower holds", Tests(f"{UNIT}/leaders/test_verifier.py")
+    ),
+    "lets go of a client in use": Line(
+        "the end of a client that is just asked", Tests(f"{UNIT}/kafka/test_making_clients.py")
+    ),
     "asks while it closes": Line(
         "an assignment lies in the client's queue at the end", Tests(f"{REAL}/test_rebalance.py -k lies_in_its_client")
     ),

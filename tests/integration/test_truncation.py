@@ -7,11 +7,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from arroyo.types import Topic
 from confluent_kafka import KafkaException, Producer
 
+from arroyo_sync import CommitLogConsumer, HoldLimits, PartitionTruncated
 from arroyo_sync.leaders import verifier
 from tests.integration.cluster.broker import Broker
 from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.followers import Follower, consumer_settings
 from tests.integration.cluster.reading import CommitLog, reading
 from tests.integration.cluster.waiting import wait_until
 
@@ -71,7 +74,11 @@ class Replicas:
 def test_what_an_unclean_election_took_away_is_not_released_again_without_its_leader(
     kafka_cluster: Callable[..., KafkaCluster], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The leader was at 100; the partition ends at 60 and grows by 40 that it never saw. Its next report counts."""
+    """The leader was at 100; the partition ends at 60 and grows by 40 that it never saw. Its next report counts.
+
+    A follower that holds messages past 60 ends: they are gone, and others come at their offsets. (While it fetches,
+    librdkafka ends it, by the leader epoch; this one is full.)
+    """
     monkeypatch.setattr(verifier, "REFRESH_SECONDS", 2.0)
     kafka = kafka_cluster(3, min_insync_replicas=1)
     settings = {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
@@ -85,7 +92,14 @@ def test_what_an_unclean_election_took_away_is_not_released_again_without_its_le
     second.kill()
     replicas.wait_for(first, {first.node_id})
     grow(kafka, 40)
+    log.publish(45, topic=TOPIC, group="slow")
+    follows = {**consumer_settings(kafka.bootstrap_servers, "follower", "eager"), "session.timeout.ms": 120_000}
+    slow = CommitLogConsumer(follows, topic=Topic(log.topic), groups={"slow"})
+    follower = Follower(follows, TOPIC, source=slow, limits=HoldLimits(messages=50, resume_messages=10))
     with reading(kafka, log.topic) as (source, remote):
+        follower.start()
+        follower.wait_until_received(45)
+        wait_until(lambda: follower.held == 50, TIMEOUT_SECONDS, "it is full")
         source.assign({KEY: 0}, None)
         remote.receive(TOPIC, 0, 30, source)
         log.publish(100, topic=TOPIC)
@@ -100,6 +114,10 @@ def test_what_an_unclean_election_took_away_is_not_released_again_without_its_le
             TIMEOUT_SECONDS,
             "the truncation to be told",
         )
+        error = follower.wait_until_ended(TIMEOUT_SECONDS)
+        assert isinstance(error, PartitionTruncated)
+        assert (error.ends, error.read_to) == ({0: 60}, {0: 95})
+        assert kafka.committed_offsets("follower", TOPIC) == {0: 45}
         grow(kafka, 40)
         asked = len(caplog.records)
         wait_until(lambda: kafka.watermarks(TOPIC)[0] == (0, 100), TIMEOUT_SECONDS, "the partition to be as long again")

@@ -21,11 +21,11 @@ from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.strategy import SynchronizedStrategy
-from arroyo_sync.kafka import cluster_client
+from arroyo_sync.kafka import client_settings, cluster_client
 from arroyo_sync.kafka.arroyo_consumer import reset_offset
 from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.broker_watch import BrokerWatch
-from arroyo_sync.leaders import published_offset, verification
+from arroyo_sync.leaders import published_offset, verification, verifier
 from arroyo_sync.leaders.assigned_partitions import AssignedPartitions
 from arroyo_sync.leaders.commit_log import record
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
@@ -265,6 +265,16 @@ def _ends_with_an_added_partition() -> list[Patch]:
     return [Patch(factory, "look_for_added_partitions", lambda consumer: None)]
 
 
+def _hands_on_what_was_truncated() -> list[Patch]:
+    """What is held of it, once the leaders are past what has taken its place."""
+    return [Patch(verifier, "_refuse_lost_messages", lambda truncations: None)]
+
+
+def _lets_go_of_a_client_in_use() -> list[Patch]:
+    """Then the thread that asks it, which may be one of librdkafka's, is the last one."""
+    return [Patch(client_settings, "LET_GO_SECONDS", 0.0)]
+
+
 def _asks_while_it_closes() -> list[Patch]:
     """For the group's commits, of an assignment that lay in the client's queue."""
     return [Patch(rebalances, "declining_assignments", lambda consumer, is_closing: nullcontext())]
@@ -326,6 +336,8 @@ OLD_BEHAVIOURS: Mapping[str, Callable[[], list[Patch]]] = {
     "lifts no pauses": _lifts_no_pauses,
     "sleeps after a rebalance": _sleeps_after_a_rebalance,
     "ends with an added partition": _ends_with_an_added_partition,
+    "hands on what was truncated": _hands_on_what_was_truncated,
+    "lets go of a client in use": _lets_go_of_a_client_in_use,
     "asks while it closes": _asks_while_it_closes,
     "over is its last word": _over_is_its_last_word,
     "reports nothing at its start": _reports_nothing_at_its_start,

@@ -1,11 +1,13 @@
-"""What is left to do when the data topic was deleted and created again: the group begins at the new topic's beginning.
+"""What is left to do when messages that were read are gone: the group begins where others take their place.
 
-A living consumer reads on in the middle of the new topic without a word, and what it commits there would make a restart
-skip all that lies before. The source notices, and makes the manager fail with `TopicRecreated`.
+A living consumer reads on in the middle of a topic that was deleted and created again, or of a partition that was
+truncated, without a word, and what it commits there would make a restart skip all that lies before. The source notices,
+and makes the manager fail with `TopicRecreated` or `PartitionTruncated`.
 
 Guarantees
-    - From then on nothing is committed but where ``auto.offset.reset`` says on the new topic (with ``error``: its
-      beginning), of the partitions that this consumer has, before it is closed.
+    - From then on nothing is committed but, before the consumer is closed, of the partitions that it has: on a new
+      topic where ``auto.offset.reset`` says (with ``error``: its beginning); where a truncated one ends, if the group
+      has committed beyond.
     - With ``latest`` that isn't past where the assignment began. It may have begun on the new topic already, before
       that was noticed: what has come since is the group's, and the end is beyond it by now.
     - That takes `TIMEOUT_SECONDS` at most, and raises nothing. `NewTopic.give_up` ends it sooner, also in a pause.
@@ -23,10 +25,10 @@ from typing import Any
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
 
-from arroyo_sync.core.errors import TopicRecreated
+from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.start_positions import StartPositions
-from arroyo_sync.kafka.arroyo_consumer import commit_staged, reset_offset
+from arroyo_sync.kafka.arroyo_consumer import commit_staged, committed_offset, reset_offset
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ RETRY_SECONDS = 0.5
 
 
 class NewTopic:
-    """Knows whether the topic was created again, and commits where to begin on the new one.
+    """Knows whether the topic is another one now, or a part of it is, and commits where to begin there.
 
     :param inner: Arroyo's consumer.
     :param start: knows where its partitions began.
@@ -51,32 +53,37 @@ class NewTopic:
 
     @property
     def is_there(self) -> bool:
-        """Whether the topic that is read isn't the one that was assigned, so that nothing may be committed."""
-        return isinstance(self._manager.failure, TopicRecreated)
+        """Whether what is read isn't what was assigned, so that nothing may be committed."""
+        return isinstance(self._manager.failure, TopicRecreated | PartitionTruncated)
 
     def commit_beginnings(self) -> None:
-        """Commit where the assigned partitions begin on the new topic, if there is one."""
+        """Commit where the assigned partitions begin on the new topic, or go on in a truncated one."""
+        failure = self._manager.failure
         if not self.is_there:
             return
         pending = list(self._inner.tell())
+        if isinstance(failure, PartitionTruncated):
+            pending = [each for each in pending if each.index in failure.ends]
         deadline = time.monotonic() + TIMEOUT_SECONDS
         error: Exception | None = None
         while pending and time.monotonic() < deadline:
             if error is not None and self._has_given_up(min(RETRY_SECONDS, deadline - time.monotonic())):
                 break
             try:
-                beginnings = {partition: self._beginning(partition) for partition in pending}
+                found = {partition: self._beginning(partition) for partition in pending}
+                beginnings = {partition: offset for partition, offset in found.items() if offset is not None}
                 self._inner.stage_offsets(beginnings)
                 commit_staged(self._inner)
             except Exception as exc:
                 error = exc
                 continue
-            logger.warning("The group begins on the new topic at %s", _named(beginnings))
+            begins = "goes on" if isinstance(failure, PartitionTruncated) else "begins on the new topic"
+            logger.warning("The group %s at %s", begins, _named(beginnings))
             return
         if pending:
             logger.error(
-                "Couldn't commit where the group begins on the new topic: %s. Its commits of %s are of the earlier "
-                "one: reset them before you restart, or messages are skipped",
+                "Couldn't commit where the group begins: %s. Its commits of %s are of what was there before: reset "
+                "them before you restart, or messages are skipped",
                 error,
                 ", ".join(f"{each.topic.name}[{each.index}]" for each in pending),
             )
@@ -93,8 +100,14 @@ class NewTopic:
             return False
         return True
 
-    def _beginning(self, partition: Partition) -> int:
-        began_at = self._start.positions.get(partition)
+    def _beginning(self, partition: Partition) -> int | None:
+        """``None``: that isn't known, and nothing has been committed."""
+        failure, began_at = self._manager.failure, self._start.positions.get(partition)
+        if isinstance(failure, PartitionTruncated):
+            # Though it is what is committed: an offset may be staged beyond.
+            committed = committed_offset(self._inner, partition, QUERY_TIMEOUT_SECONDS)
+            committed = began_at if committed is None else committed
+            return None if committed is None else min(committed, failure.ends[partition.index])
         return reset_offset(self._inner, partition, QUERY_TIMEOUT_SECONDS, latest_at_most=began_at)
 
 

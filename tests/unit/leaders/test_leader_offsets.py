@@ -464,7 +464,7 @@ def test_a_lower_answer_begins_trust_anew() -> None:
     fixture.ask(100)
     assert fixture.remote() == 50
     question = fixture.offsets.begin_question([KEY])
-    assert fixture.offsets.apply_answers({KEY: PartitionRange(0, 60)}, question, {}) == [Truncation(KEY, 100, 60)]
+    assert fixture.offsets.apply_answers({KEY: PartitionRange(0, 60)}, question, {}) == [Truncation(KEY, 100, 60, None)]
     assert fixture.offsets.take_rejections() == [Rejection(KEY, "b", 100, Reason.BEYOND_END, 60)]
     assert (fixture.remote(), fixture.offsets.unanswered()) == (None, [KEY])
     fixture.offsets.received(KEY, 120)
@@ -483,7 +483,8 @@ def test_what_was_received_since_the_question_is_known_after_a_lower_answer() ->
     question = fixture.offsets.begin_question([KEY])
     cell.received = 105
     (truncation,) = fixture.offsets.apply_answers({KEY: PartitionRange(0, 60)}, question, {})
-    assert truncation == Truncation(KEY, 100, 105)
+    assert truncation == Truncation(KEY, 100, 60, 100)
+    assert fixture.offsets.begin_question([KEY]).known[KEY] == (105, 105)
 
     fixture = Fixture()
     fixture.assign(KEY, cached=7)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from arroyo_sync.core.errors import TopicRecreated
+from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
@@ -428,6 +428,23 @@ def test_a_truncated_partition_is_told_and_asked_about_again_at_once(caplog: pyt
     assert [each.getMessage()[:50] for each in caplog.records] == ["events[0]: ends at 60, though it reached to 100 be"]
     fixture.verifier.ask()
     assert fixture.remote() == 50
+
+
+def test_a_follower_that_has_read_what_is_lost_ends() -> None:
+    """Else what it holds of it would go downstream once the leaders are past what takes its place."""
+    fixture = Fixture()
+    fixture.ends(first=100, second=100)
+    fixture.assign(FIRST, SECOND)
+    fixture.verifier.ask()
+    fixture.manager.cell(*FIRST).received = 98
+    fixture.manager.cell(*SECOND).received = 60
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.ends(first=60, second=60)
+    with pytest.raises(
+        PartitionTruncated, match=r"^events\[0\] ends at 60, though it was read to 98: it was "
+    ) as raised:
+        fixture.verifier.ask()
+    assert (raised.value.ends, raised.value.read_to) == ({0: 60}, {0: 98})
 
 
 # Its thread.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from arroyo.types import Partition
 
-from arroyo_sync.core.errors import TopicRecreated
+from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer import new_topic
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
@@ -74,6 +74,25 @@ def test_where_the_new_topic_begins_is_committed_before_the_consumer_is_closed(
     assert [each.getMessage() for each in caplog.records] == [
         "The group begins on the new topic at events[0]: 0, events[1]: 5"
     ]
+
+
+@pytest.mark.parametrize(
+    ("committed", "begins_at"),
+    [(430, 400), (380, 380), (None, 400)],
+    ids=["the group was past its end", "it was behind", "it has committed nothing"],
+)
+def test_where_a_truncated_partition_ends_is_committed_of_it_alone(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, committed: int | None, begins_at: int
+) -> None:
+    """And nothing of what was staged past it: a restart reads what takes the place of what was lost."""
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr(new_topic, "committed_offset", lambda consumer, partition, timeout: committed)
+    flow.flow.stage_offsets({partition(0): 450, partition(1): 12})
+    flow.manager.fail(PartitionTruncated("events", {0: 400, 7: 1}, {0: 498, 7: 5}))
+    assert flow.flow.commit_offsets() is None
+    flow.flow.close()
+    assert (flow.inner.committed, flow.inner.is_closed) == ({0: begins_at, 1: 12}, True)
+    assert caplog.messages == [f"The group goes on at events[0]: {begins_at}"]
 
 
 def test_the_end_of_the_new_topic_is_not_past_where_each_assignment_began(
