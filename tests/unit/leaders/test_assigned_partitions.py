@@ -1,0 +1,233 @@
+"""What is known of the partitions that are read, and what is forgotten when they aren't read any more."""
+
+from __future__ import annotations
+
+import pytest
+
+from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.leaders import offset_table
+from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Rejection, Truncation
+from arroyo_sync.leaders.offset_table import OffsetTable
+from arroyo_sync.leaders.verification import KnownEnd, Reason, TopicId
+from tests.unit.leaders.test_leader_offsets import KEY, NOW, OTHER, Fixture, reading
+
+THIRD = ("another", 0)
+
+
+def suspect(*groups: str) -> Fixture:
+    """A report from before the first answer, by which nothing tells that it is of this topic."""
+    fixture = Fixture(*groups)
+    fixture.offsets.assign({KEY: None, OTHER: None})
+    for group in groups or ("g",):
+        fixture.publish(100, group)
+    fixture.answer({KEY: PartitionRange(0, 900), OTHER: PartitionRange(0, 900)}, {0: 1000})
+    return fixture
+
+
+def test_a_topic_counts_as_read_while_one_of_its_partitions_is() -> None:
+    """Assigned twice it is there once; what wasn't assigned can't be taken away."""
+    fixture = Fixture()
+    fixture.assign(KEY, OTHER, THIRD)
+    fixture.assign(KEY)
+    assert fixture.offsets.topics() == {"events", "another"}
+    fixture.offsets.revoke([KEY, ("events", 7)])
+    fixture.offsets.revoke([KEY])
+    assert fixture.offsets.topics() == {"events", "another"}
+    fixture.offsets.revoke([OTHER])
+    assert fixture.offsets.topics() == {"another"}
+
+
+def test_nothing_is_asked_about_a_revoked_partition() -> None:
+    """Whatever was still open about it."""
+    fixture = suspect()
+    assert fixture.offsets.suspects() == {"g": {KEY: 100}}
+    fixture.offsets.ask_anew()
+    assert sorted(fixture.offsets.unanswered()) == [KEY, OTHER]
+    fixture.offsets.revoke([KEY])
+    assert (fixture.offsets.unanswered(), fixture.offsets.suspects()) == ([OTHER], {})
+
+
+def test_a_suspicion_ends_with_the_assignment() -> None:
+    """Nobody is shown a report as rejected of which nothing is known any more."""
+    fixture = suspect()
+    assert fixture.offsets.rejected() == [KEY]
+    fixture.offsets.doubt("g", [KEY, OTHER])
+    assert fixture.offsets.published([KEY])[KEY]["g"].rejected
+    fixture.offsets.revoke([KEY])
+    assert fixture.offsets.rejected() == []
+    assert not fixture.offsets.published([KEY])[KEY]["g"].rejected
+
+
+def test_only_the_doubted_groups_reports_are_shown_as_rejected() -> None:
+    """A suspicion alone isn't shown: mostly a commit lifts it at once."""
+    fixture = suspect("a", "b")
+    assert fixture.offsets.suspects() == {"a": {KEY: 100}, "b": {KEY: 100}}
+    fixture.offsets.doubt("b", [KEY])
+    said = fixture.offsets.published([KEY])[KEY]
+    assert (said["a"].rejected, said["b"].rejected) == (False, True)
+    assert said["b"].rejected_because == "from before its first message, by that one's timestamp"
+
+
+def test_a_groups_own_commit_lifts_its_suspicion_and_no_other() -> None:
+    """Where it reaches as far, and was asked for since trust began."""
+    fixture = suspect("a", "b")
+    question = fixture.offsets.begin_question([KEY])
+    fixture.offsets.apply_committed("a", {KEY: 99, OTHER: 99}, question)
+    assert fixture.offsets.suspects().keys() == {"a", "b"}
+    fixture.offsets.apply_committed("a", {KEY: 100}, question)
+    assert fixture.offsets.suspects().keys() == {"b"}
+    fixture.offsets.apply_committed("b", {KEY: 100}, question)
+    assert (fixture.offsets.suspects(), fixture.remote()) == ({}, 100)
+
+
+def test_a_commit_that_was_asked_for_before_trust_began_lifts_nothing() -> None:
+    """It may have been of the topic that was there before."""
+    fixture = suspect()
+    question = fixture.offsets.begin_question([KEY])
+    fixture.offsets.assign({KEY: None})
+    fixture.answer({KEY: PartitionRange(0, 900)}, {0: 1000})
+    fixture.offsets.apply_committed("g", {KEY: 100}, question)
+    assert (fixture.offsets.suspects(), fixture.remote()) == ({"g": {KEY: 100}}, None)
+
+
+def test_nothing_is_asked_for_before_the_replay_is_over() -> None:
+    """What history passes over isn't worth a question, nor a warning."""
+    fixture = suspect()
+    fixture.offsets.revoke([OTHER])
+    fixture.offsets.assign({OTHER: None})
+
+    def asked() -> list[object]:
+        offsets = fixture.offsets
+        return [offsets.assigned(), offsets.unanswered(), offsets.suspects(), offsets.partitions_without_report("g")]
+
+    assert asked() == [[KEY, OTHER], [OTHER], {"g": {KEY: 100}}, [OTHER]]
+    fixture.offsets.disable()
+    assert asked() == [[], [], {}, []]
+
+
+def test_a_topic_id_that_is_known_judges_nothing_anew() -> None:
+    """It is told once a second, and there may be ten thousand partitions."""
+    assigned = AssignedPartitions(OffsetTable(["g"]))
+    for key in (KEY, OTHER, THIRD):
+        assigned.begin_trust(key, KnownEnd())
+    assert assigned.set_topic_id("events", TopicId("one")) == [KEY, OTHER]
+    assert assigned.set_topic_id("events", TopicId("one")) == []
+    assert assigned.set_topic_id("events", TopicId("two")) == [KEY, OTHER]
+    assert assigned.set_topic_id("another", TopicId("two")) == [THIRD]
+
+
+def test_a_committed_offset_that_fills_in_counts_at_once() -> None:
+    """In each partition that it fills; shown with no timestamp, and when it was heard."""
+    fixture = reading()
+    assert fixture.offsets.seed_from_committed([(KEY, "g", 50), (OTHER, "g", 60)], NOW) == 2
+    assert (fixture.remote(), fixture.remote(OTHER)) == (50, 60)
+    assert fixture.offsets.published([KEY])[KEY]["g"][:3] == (50, -1, NOW)
+
+
+def test_a_question_about_many_partitions_is_answered_about_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though they are gone through in parts."""
+    monkeypatch.setattr(offset_table, "CHUNK", 1)
+    fixture = suspect("a", "b")
+    fixture.publish(100, "a", OTHER)
+    assert fixture.offsets.partitions_unknown("b") == [OTHER]
+    fixture.offsets.forget([KEY, OTHER])
+    assert fixture.offsets.partitions_unknown("b") == [KEY, OTHER]
+    fixture.offsets.revoke([KEY, OTHER])
+    assert fixture.offsets.topics() == set()
+
+
+# What a cached end, and what was received, is worth.
+
+
+def test_what_the_client_had_cached_before_shows_not_even_one_message() -> None:
+    """It may be the end of an earlier topic."""
+    fixture = Fixture()
+    fixture.assign(KEY, cached=1000)
+    fixture.publish(1)
+    fixture.offsets.cached({KEY: 1000})
+    assert fixture.remote() is None
+
+
+def test_each_cached_end_counts_by_itself() -> None:
+    """Whether others are known, or of partitions that are read."""
+    fixture = Fixture()
+    fixture.assign(KEY, cached=7)
+    fixture.publish(900)
+    fixture.offsets.cached({OTHER: 5, ("events", 2): None, KEY: 950})
+    assert fixture.remote() == 900
+
+
+def test_what_is_received_after_a_truncation_counts_without_a_question() -> None:
+    """The follower reads on in the log that is there."""
+    fixture = Fixture()
+    fixture.assign(KEY)
+    cell = fixture.manager.cell(*KEY)
+    cell.received = 100
+    fixture.answer({KEY: PartitionRange(0, 60)})
+    fixture.answer({KEY: PartitionRange(0, 60)})
+    cell.received = 130
+    fixture.publish(110)
+    assert fixture.remote() == 110
+
+
+def test_a_report_at_the_end_of_a_truncated_partition_is_possible() -> None:
+    """It is verified by the next answer; what lies one beyond is rejected."""
+    fixture = Fixture("a", "b")
+    fixture.assign(KEY)
+    fixture.publish(60, "a")
+    fixture.publish(61, "b")
+    fixture.ask(100)
+    assert fixture.ask(60) == [Rejection(KEY, "b", 61, Reason.BEYOND_END, 60)]
+    fixture.ask(60)
+    fixture.publish(60, "b")
+    assert fixture.remote() == 60
+
+
+def read_again() -> Fixture:
+    """The partition is known to reach to 300, and the brokers are to be asked anew: the commit log is another one."""
+    fixture = Fixture()
+    fixture.assign(KEY, cached=1000)
+    fixture.answer({KEY: PartitionRange(0, 300)})
+    fixture.offsets.ask_anew()
+    return fixture
+
+
+def test_a_partition_that_is_asked_about_anew_is_still_known_to_reach_as_far() -> None:
+    """So a log that was truncated meanwhile is found."""
+    fixture = read_again()
+    question = fixture.offsets.begin_question([KEY])
+    answers = {KEY: PartitionRange(0, 200)}
+    assert fixture.offsets.apply_answers(answers, question, {}) == [Truncation(KEY, 300, 200)]
+
+
+def test_what_is_received_of_a_partition_that_is_asked_about_anew_counts_without_a_question() -> None:
+    """As before."""
+    fixture = read_again()
+    fixture.answer({KEY: PartitionRange(0, 300)})
+    fixture.manager.cell(*KEY).received = 700
+    fixture.publish(600)
+    assert fixture.remote() == 600
+
+
+def test_what_was_cached_when_trust_began_proves_nothing_when_the_brokers_are_asked_anew() -> None:
+    """It is no younger for that."""
+    fixture = read_again()
+    fixture.answer({KEY: PartitionRange(0, 300)})
+    fixture.publish(900)
+    fixture.offsets.cached({KEY: 1000})
+    assert fixture.remote() is None
+    fixture.offsets.cached({KEY: 950})
+    assert fixture.remote() == 900
+
+
+def test_what_is_cached_of_a_truncated_partition_proves_nothing_when_the_brokers_are_asked_anew() -> None:
+    """The client may not have noticed the truncation yet."""
+    fixture = Fixture()
+    fixture.assign(KEY, cached=7)
+    fixture.answer({KEY: PartitionRange(0, 300)})
+    fixture.answer({KEY: PartitionRange(0, 200)})
+    fixture.offsets.ask_anew()
+    fixture.answer({KEY: PartitionRange(0, 200)})
+    fixture.publish(250)
+    fixture.offsets.cached({KEY: 300})
+    assert fixture.remote() is None
