@@ -231,3 +231,13 @@ def test_what_is_cached_of_a_truncated_partition_proves_nothing_when_the_brokers
     fixture.publish(250)
     fixture.offsets.cached({KEY: 300})
     assert fixture.remote() is None
+
+
+def test_what_is_received_concerns_what_waits_for_it_alone() -> None:
+    """It is asked for each message that could verify an offset: where none waits, nothing is looked at again."""
+    assigned = AssignedPartitions(OffsetTable(["g"]))
+    assigned.begin_trust(KEY, KnownEnd(end=50))
+    assert not assigned.reach(OTHER, 100), "it isn't assigned"
+    assert not assigned.reach(KEY, 40), "it is known to reach further"
+    assert not assigned.reach(KEY, 60), "nothing is published"
+    assert assigned.known_ends[KEY].end == 60

@@ -67,6 +67,15 @@ def test_what_a_commit_log_partition_said_is_dropped_and_it_is_told_where_anothe
     assert table.slot(KEY, "b") is None
 
 
+def test_of_what_other_commit_log_partitions_said_the_latest_counts() -> None:
+    """Not the highest offset, nor the highest commit-log partition."""
+    table = OffsetTable(["b"])
+    for offset, log_partition, timestamp_ms in ((9, 0, 1), (3, 1, 2), (5, 2, 3), (8, 3, 1)):
+        published_offset = table.take(report(offset, "b", log_partition, timestamp_ms), 1.0).published_offset
+    table.forget_log_partition(KEY, 2)
+    assert published_offset.latest.offset == 3
+
+
 def test_a_snapshot_has_all_that_the_last_report_said() -> None:
     """And when it was heard."""
     table = OffsetTable(["a", "b"])
