@@ -19,6 +19,7 @@ from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import Reason
 from arroyo_sync.leaders.verifier import (
     INTERVAL_SECONDS,
+    QUERY_TIMEOUT_SECONDS,
     REFRESH_SECONDS,
     REFRESHED_AT_ONCE,
     SUSPICION_PATIENCE_SECONDS,
@@ -50,6 +51,7 @@ class Brokers:
         self.asked = threading.Event()
 
     def ask_log_ends(self, timeout: float, on_log_ends: OnLogEnds) -> None:
+        assert timeout == QUERY_TIMEOUT_SECONDS
         on_log_ends(self.log_ends)
 
     def ask_ranges(
@@ -60,6 +62,7 @@ class Brokers:
         *,
         with_first_messages: bool,
     ) -> None:
+        assert timeout == QUERY_TIMEOUT_SECONDS
         self.questions.append(set(partitions))
         self.questions_about_first_messages += [set(partitions)] if with_first_messages else []
         self.before_answer()
@@ -73,6 +76,7 @@ class Brokers:
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
     ) -> None:
+        assert timeout == QUERY_TIMEOUT_SECONDS
         self.questions_about_ids += 1
         on_answer(dict.fromkeys(topics, self.topic_id))
 
@@ -83,6 +87,7 @@ class Brokers:
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, int | KafkaError | None]], None],
     ) -> None:
+        assert timeout == QUERY_TIMEOUT_SECONDS
         self.questions_about_commits.append((group, set(partitions)))
         on_answer({key: self.committed.get((group, key), NO_ANSWER) for key in partitions})
 
@@ -273,7 +278,34 @@ def test_an_impossible_offset_is_counted_each_time_and_logged_once_a_minute(capl
     assert fixture.remote() is None
     (line,) = caplog.records
     assert line.levelno == logging.ERROR
-    assert line.getMessage().startswith("events[0]: group 'g' published offset 1000, but the partition ends at 6.")
+    assert line.getMessage() == (
+        "events[0]: group 'g' published offset 1000, but the partition ends at 6. Was the topic deleted and created "
+        "again under an old commit log? The group counts as unknown there until it publishes a possible offset"
+    )
+    fixture.clock.now += 60.0
+    fixture.publish(1_000)
+    fixture.verifier.ask()
+    assert len(caplog.records) == 2
+
+
+def test_each_partition_of_each_group_is_told_of_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """None hides the other; neither does one reason."""
+    fixture = Fixture()
+    fixture.ends(first=6, second=6)
+    fixture.assign(FIRST, SECOND)
+    fixture.publish(1_000, FIRST)
+    fixture.publish(1_000, SECOND)
+    fixture.verifier.ask()
+    fixture.brokers.topic_id = "two"
+    fixture.publish(3, FIRST, topic_id="one")
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert [line.partition(" published")[0] for line in caplog.messages] == [
+        "events[0]: group 'g'",
+        "events[1]: group 'g'",
+        "events[0]: group 'g'",
+    ]
+    assert fixture.verifier.impossible == 3
 
 
 # A data topic that was deleted and created again.
@@ -315,8 +347,9 @@ def test_a_report_of_another_topic_id_is_rejected_and_told_with_its_group(caplog
     assert (fixture.remote(), fixture.verifier.impossible) == (None, 1)
     (line,) = caplog.records
     assert line.levelno == logging.ERROR
-    assert line.getMessage().startswith(
-        "events[0]: group 'g' published offset 423 of an earlier topic of that name: its report carries another topic"
+    assert line.getMessage() == (
+        "events[0]: group 'g' published offset 423 of an earlier topic of that name: its report carries another topic "
+        "id. Restart that leader. The group counts as unknown there until it publishes of this topic"
     )
     fixture.publish(7, topic_id="two")
     assert fixture.remote() == 7
@@ -374,11 +407,11 @@ def test_a_suspect_report_is_told_and_lifted_by_the_groups_own_commit(caplog: py
     ("committed", "says"),
     [
         pytest.param(
-            422, "and hasn't committed that far on the brokers: it may speak of an earlier topic", id="too little"
+            422, "and hasn't committed that far on the brokers", id="too little"
         ),
         pytest.param(
             KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "not allowed"),
-            "and what it has committed can't be asked for (not allowed): it may speak of an earlier topic",
+            "and what it has committed can't be asked for (not allowed)",
             id="not told",
         ),
     ],
@@ -396,7 +429,17 @@ def test_a_suspicion_says_what_the_groups_own_commit_says_of_it(
     fixture.verifier.ask()
     fixture.clock.now += SUSPICION_PATIENCE_SECONDS
     fixture.verifier.ask()
-    assert says in caplog.text
+    assert caplog.messages == [
+        f"events[0]: group 'g' published offset 423 before the first message that is there was written, {says}: it may "
+        "speak of an earlier topic of that name, unless the topic's timestamps aren't the time of writing. The group "
+        "counts as unknown there until it publishes again, or its commit reaches that far"
+    ]
+    fixture.clock.now += 59.0
+    fixture.verifier.ask()
+    assert len(caplog.messages) == 1
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert len(caplog.messages) == 2, "once a minute"
 
 
 def test_a_groups_commit_is_not_asked_for_without_suspicion() -> None:
@@ -425,7 +468,10 @@ def test_a_truncated_partition_is_told_and_asked_about_again_at_once(caplog: pyt
     fixture.ends(first=60)
     fixture.verifier.ask()
     assert fixture.remote() is None
-    assert [each.getMessage()[:50] for each in caplog.records] == ["events[0]: ends at 60, though it reached to 100 be"]
+    assert caplog.messages == [
+        "events[0]: ends at 60, though it reached to 100 before: it was truncated, as by an unclean election. What its "
+        "leaders published is verified anew"
+    ]
     fixture.verifier.ask()
     assert fixture.remote() == 50
 
