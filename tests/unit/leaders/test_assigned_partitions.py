@@ -7,6 +7,8 @@ import pytest
 from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders import offset_table
 from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Rejection, Truncation
+from arroyo_sync.leaders.commit_report import CommitReport
+from arroyo_sync.leaders.leader_offsets import READ_WAIT_SECONDS
 from arroyo_sync.leaders.offset_table import OffsetTable
 from arroyo_sync.leaders.verification import KnownEnd, Reason, TopicId
 from tests.unit.leaders.test_leader_offsets import KEY, NOW, OTHER, Fixture, reading
@@ -56,6 +58,10 @@ def test_a_suspicion_ends_with_the_assignment() -> None:
     fixture.offsets.revoke([KEY])
     assert fixture.offsets.rejected() == []
     assert not fixture.offsets.published([KEY])[KEY]["g"].rejected
+    fixture.offsets.assign({KEY: None})
+    fixture.answer({KEY: PartitionRange(0, 900)}, {0: 1000})
+    assert fixture.offsets.suspects() == {"g": {KEY: 100}}
+    assert not fixture.offsets.published([KEY])[KEY]["g"].rejected, "a new suspicion has a while of its own"
 
 
 def test_only_the_doubted_groups_reports_are_shown_as_rejected() -> None:
@@ -241,3 +247,71 @@ def test_what_is_received_concerns_what_waits_for_it_alone() -> None:
     assert not assigned.reach(KEY, 40), "it is known to reach further"
     assert not assigned.reach(KEY, 60), "nothing is published"
     assert assigned.known_ends[KEY].end == 60
+
+
+# Answers that don't count.
+
+
+def test_an_answer_to_a_question_from_before_another_assignment_is_ignored() -> None:
+    """However often the partition was assigned before, and whatever was published meanwhile."""
+    fixture = Fixture()
+    for _ in range(3):
+        fixture.assign(KEY)
+        fixture.publish(100)
+    question = fixture.offsets.begin_question([KEY])
+    fixture.offsets.assign({KEY: None})
+    assert fixture.answer_to(question, 100) == []
+    assert (fixture.remote(), fixture.offsets.unanswered()) == (None, [KEY])
+
+
+def test_an_answer_about_what_was_not_asked_or_is_not_read_any_more_is_ignored() -> None:
+    """Nothing is known of what was known when it was asked."""
+    fixture = Fixture()
+    fixture.offsets.assign({KEY: None, OTHER: None})
+    fixture.publish(100)
+    assert fixture.answer_to(fixture.offsets.begin_question([OTHER]), 100) == []
+    assert fixture.remote() is None
+    question = fixture.offsets.begin_question([KEY])
+    fixture.offsets.revoke([KEY])
+    assert fixture.answer_to(question, 100) == []
+    assert dict(fixture.manager.partitions).keys() == {OTHER}
+
+
+def test_an_answer_verifies_reports_that_carry_the_topics_id() -> None:
+    """It may come after the id, and before the next report."""
+    fixture = Fixture()
+    fixture.offsets.assign({KEY: None})
+    fixture.offsets.set_topic_id("events", TopicId("one"))
+    fixture.offsets.apply([CommitReport(KEY, "g", 5, 0, 0, 0, None, "one")], NOW)
+    assert fixture.ask(10) == []
+    assert fixture.remote() == 5
+
+
+class Lock:
+    """Notes what is done with it."""
+
+    def __init__(self, *, is_held: bool) -> None:
+        self.is_held = is_held
+        self.calls: list[object] = []
+
+    def acquire(self, timeout: float) -> bool:
+        self.calls.append(timeout)
+        return not self.is_held
+
+    def release(self) -> None:
+        self.calls.append("release")
+
+
+@pytest.mark.parametrize("is_held", [False, True], ids=["free", "held"])
+def test_a_look_takes_the_lock_part_by_part_and_waits_for_it_once(
+    is_held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a signal handler's, which interrupted whoever holds the lock: then it goes without."""
+    monkeypatch.setattr(offset_table, "CHUNK", 1)
+    fixture = Fixture()
+    fixture.publish(1)
+    fixture.publish(2, key=OTHER)
+    lock = Lock(is_held=is_held)
+    monkeypatch.setattr(fixture.offsets, "_lock", lock)
+    assert {key: said["g"].offset for key, said in fixture.offsets.published().items()} == {KEY: 1, OTHER: 2}
+    assert lock.calls == ([READ_WAIT_SECONDS] if is_held else [READ_WAIT_SECONDS, "release"] * 2)

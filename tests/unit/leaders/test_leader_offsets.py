@@ -367,7 +367,9 @@ def test_the_oldest_offset_in_doubt_comes_into_force_by_itself() -> None:
     fixture.assign(KEY)
     for offset in (200, 300, 400):
         fixture.publish(offset)
-    fixture.offsets.received(KEY, 250)
+    fixture.offsets.received(KEY, 199)
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (None, {KEY: 200})
+    fixture.offsets.received(KEY, 200)
     assert (fixture.remote(), dict(fixture.offsets.unverified)) == (200, {KEY: 400})
 
 
@@ -623,12 +625,13 @@ def test_an_assignment_before_the_start_counts_too() -> None:
     """The gate's first assignment and the source's start may come in either order."""
     offsets = LeaderOffsets(["g"])
     offsets.assign({KEY: None})
+    offsets.apply([CommitReport(KEY, "g", 9, 0, 0, 0)], NOW)
     manager = SynchronizedPartitionStateManager()
     offsets.attach(manager)
     offsets.enable()
     offsets.apply_answers({KEY: PartitionRange(0, 0)}, offsets.begin_question([KEY]), {})
     manager.cell(*KEY).received = 10
-    offsets.apply([CommitReport(KEY, "g", 10, 0, 0, 0)], NOW)
+    offsets.apply([CommitReport(KEY, "g", 10, 0, 0, 1)], NOW)
     assert manager.cell(*KEY).remote == 10
 
 

@@ -47,6 +47,7 @@ def test_a_report_tells_which_one_counted_before() -> None:
     assert table.take(first, 1.0).previous is None
     change = table.take(second, 2.0)
     assert (change.previous, change.published_offset.latest) == (first, second)
+    assert change.published_offset.heard_at_seconds == 2.0
     change = table.take(first, 3.0)
     assert (change.previous, change.published_offset.latest) == (second, second)
 

@@ -406,9 +406,7 @@ def test_a_suspect_report_is_told_and_lifted_by_the_groups_own_commit(caplog: py
 @pytest.mark.parametrize(
     ("committed", "says"),
     [
-        pytest.param(
-            422, "and hasn't committed that far on the brokers", id="too little"
-        ),
+        pytest.param(422, "and hasn't committed that far on the brokers", id="too little"),
         pytest.param(
             KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "not allowed"),
             "and what it has committed can't be asked for (not allowed)",
