@@ -84,6 +84,7 @@ def test_a_groups_own_commit_lifts_its_suspicion_and_no_other() -> None:
     assert fixture.offsets.suspects().keys() == {"b"}
     fixture.offsets.apply_committed("b", {KEY: 100}, question)
     assert (fixture.offsets.suspects(), fixture.remote()) == ({}, 100)
+    assert fixture.offsets.rejected() == []
 
 
 def test_a_commit_that_was_asked_for_before_trust_began_lifts_nothing() -> None:
@@ -247,6 +248,56 @@ def test_what_is_received_concerns_what_waits_for_it_alone() -> None:
     assert not assigned.reach(KEY, 40), "it is known to reach further"
     assert not assigned.reach(KEY, 60), "nothing is published"
     assert assigned.known_ends[KEY].end == 60
+
+
+# What the gate is shown.
+
+
+@pytest.mark.parametrize("offset", [None, 1000], ids=["tombstone", "impossible"])
+def test_what_waits_for_proof_is_shown_whatever_other_groups_have_published(offset: int | None) -> None:
+    """Nothing, something that can't be, or something that waits, too: the lowest of what waits counts."""
+    fixture = Fixture("a", "b", "c")
+    fixture.assign(KEY)
+    fixture.publish(200, "b")
+    fixture.publish(300, "c")
+    assert dict(fixture.offsets.unverified) == {KEY: 200}
+    fixture.publish(offset, "a")
+    fixture.ask(100)
+    fixture.publish(200, "b")
+    assert dict(fixture.offsets.unverified) == {KEY: 200}
+    assert fixture.offsets.rejected() == [KEY], "c, at least"
+
+
+def test_what_merely_waits_for_proof_is_shown_to_nobody_as_rejected() -> None:
+    """A follower that is a little behind sees many of those."""
+    fixture = Fixture()
+    fixture.assign(KEY)
+    fixture.publish(200)
+    assert fixture.offsets.rejected() == []
+
+
+def test_the_gate_is_woken_only_where_another_message_could_verify_something() -> None:
+    """Each time it looks at what it has received."""
+    fixture = Fixture()
+    fixture.assign(KEY)
+    woken: list[object] = []
+    fixture.manager.wake = lambda keys=(): woken.append(list(keys))  # type: ignore[assignment,misc]
+    for offset in (300, 400, 200):
+        fixture.publish(offset)
+    assert woken == [[KEY], [KEY]], "400 isn't looked for before 300 was met"
+    fixture.publish(None)
+    assert woken == [[KEY], [KEY]], "nothing is looked for any more"
+
+
+def test_a_report_of_another_topic_is_rejected_as_soon_as_its_partition_is_assigned() -> None:
+    """Where the topic's id is known, no other answer is needed for that."""
+    fixture = Fixture()
+    fixture.offsets.assign({OTHER: None})
+    fixture.offsets.set_topic_id("events", TopicId("one"))
+    fixture.offsets.apply([CommitReport(KEY, "g", 5, 0, 0, 0, None, "two")], NOW)
+    assert fixture.offsets.rejected() == []
+    fixture.offsets.assign({KEY: None})
+    assert fixture.offsets.rejected() == [KEY]
 
 
 # Answers that don't count.

@@ -138,7 +138,24 @@ def test_a_rewind_is_obeyed_and_told_once() -> None:
     fixture.offsets.enable()
     assert fixture.publish(5) == [Rewind(KEY, "g", 20, 5)]
     assert fixture.remote() == 5
+    assert fixture.publish(5) == [], "a heartbeat"
     assert fixture.publish(6) == []
+
+
+def test_a_rewind_counts_at_once_though_it_is_not_verified() -> None:
+    """Nothing is released past it while the topic's id, which its report carries, isn't known yet."""
+    fixture = reading()
+    fixture.publish(100)
+    fixture.offsets.apply([CommitReport(KEY, "g", 50, 10**9, 0, 10**9, None, "one")], NOW)
+    assert fixture.remote() == 50
+
+
+def test_reports_that_are_no_longer_current_are_passed_over_each_by_itself() -> None:
+    """What is read of a topic that nobody follows any more, say, between others."""
+    fixture = reading()
+    reports = [CommitReport(key, "g", 5, 0, 0, position) for position, key in enumerate((KEY, OTHER))]
+    assert fixture.offsets.apply(reports, NOW, lambda report: report.key == OTHER) == []
+    assert (fixture.remote(), fixture.remote(OTHER)) == (None, 5)
 
 
 def test_a_committed_offset_fills_in_only_for_what_was_never_published() -> None:

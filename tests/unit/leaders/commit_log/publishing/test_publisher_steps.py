@@ -475,18 +475,16 @@ def test_the_brokers_are_asked_with_the_producers_settings_where_no_others_are_g
     """But for its transactions: two clients can't have the same id."""
 
     class Telling(ScriptedProducer):
-        settings: Any = {"bootstrap.servers": "nowhere:1", "transactional.id": "x"}
-
         def get_config(self) -> Any:
-            return self.settings
+            return settings
 
+    settings: Any = {"bootstrap.servers": "nowhere:1", "transactional.id": "x"}
     commits = Commits()
     publisher = CommitLogPublisher(Telling(commits, make_future), COMMIT_LOG, "writers")
     publisher.step(commits, {EVENTS[0]: 1}).terminate()
     assert asker.is_stopped.wait(PATIENCE_SECONDS)
     assert asker.settings == [{"bootstrap.servers": "nowhere:1"}]
-    for settings in ({}, "bootstrap.servers", None):
-        Telling.settings = settings
+    for settings in ({}, "bootstrap.servers", None):  # noqa: B007
         publisher = CommitLogPublisher(Telling(commits, make_future), COMMIT_LOG, "writers")
         publisher.step(commits, {EVENTS[0]: 1}).terminate()
     assert len(asker.settings) == 1
