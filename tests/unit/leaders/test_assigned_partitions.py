@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.kafka.asker import PartitionRange
 from arroyo_sync.leaders import offset_table
 from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Rejection, Truncation
 from arroyo_sync.leaders.commit_report import CommitReport
-from arroyo_sync.leaders.leader_offsets import READ_WAIT_SECONDS
+from arroyo_sync.leaders.leader_offsets import READ_WAIT_SECONDS, LeaderOffsets
 from arroyo_sync.leaders.offset_table import OffsetTable
 from arroyo_sync.leaders.verification import KnownEnd, Reason, TopicId
 from tests.unit.leaders.test_leader_offsets import KEY, NOW, OTHER, Fixture, reading
@@ -366,3 +367,49 @@ def test_a_look_takes_the_lock_part_by_part_and_waits_for_it_once(
     monkeypatch.setattr(fixture.offsets, "_lock", lock)
     assert {key: said["g"].offset for key, said in fixture.offsets.published().items()} == {KEY: 1, OTHER: 2}
     assert lock.calls == ([READ_WAIT_SECONDS] if is_held else [READ_WAIT_SECONDS, "release"] * 2)
+
+
+def test_rejections_are_told_once_the_replay_is_over() -> None:
+    """Of every partition, each once. What history holds was mostly made good by what follows."""
+    fixture = Fixture(is_open=False)
+    fixture.assign(KEY, OTHER)
+    fixture.publish(1000)
+    fixture.publish(2000, key=OTHER)
+    fixture.answer({KEY: PartitionRange(0, 10), OTHER: PartitionRange(0, 20)})
+    assert fixture.offsets.take_rejections() == []
+    fixture.offsets.enable()
+    assert sorted(fixture.offsets.take_rejections()) == [
+        Rejection(KEY, "g", 1000, Reason.BEYOND_END, 10),
+        Rejection(OTHER, "g", 2000, Reason.BEYOND_END, 20),
+    ]
+    assert fixture.offsets.take_rejections() == []
+
+
+def test_a_change_of_state_is_told_when_no_lock_is_held() -> None:
+    """So whoever is told may ask for what is published."""
+    told: list[tuple[object, ...]] = []
+    offsets = LeaderOffsets(["g"])
+    offsets.attach(
+        SynchronizedPartitionStateManager(lambda *change: told.append((*change[:2], offsets._lock.locked())))
+    )
+    offsets.enable()
+    offsets.assign({KEY: None})
+    offsets.apply([CommitReport(KEY, "g", 0, 0, 0, 0)], NOW)
+    offsets.apply_answers({KEY: PartitionRange(0, 0)}, offsets.begin_question([KEY]), {})
+    assert told == [(*KEY, False)]
+
+
+def test_what_is_forgotten_of_partitions_that_are_read_counts_no_more_whatever_others_there_are() -> None:
+    """Those that aren't read are passed over, each by itself."""
+    fixture = Fixture()
+    fixture.publish(5, key=OTHER)
+    fixture.assign(KEY)
+    fixture.publish(0)
+    assert fixture.remote() == 0
+    fixture.offsets.forget_log_partition(0)
+    assert (fixture.remote(), fixture.offsets.published([KEY, OTHER])) == (None, {KEY: {}, OTHER: {}})
+
+
+def test_the_leader_groups_are_named_in_order() -> None:
+    """Each once, however they were given."""
+    assert LeaderOffsets(["b", "a", "b"]).groups == ("a", "b")
