@@ -11,9 +11,9 @@ from arroyo.utils.metrics import DummyMetricsBackend
 from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.observe.grade import Verdict
+from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
-from arroyo_sync.observe.monitor import Monitor, OnStall
+from arroyo_sync.observe.monitor import ASK_TIMEOUT_SECONDS, Monitor, OnStall
 from arroyo_sync.observe.problems import Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall
@@ -34,6 +34,7 @@ class Follower:
         self.snapshot = Snapshot(0.0, (WAITING,))
         self.given_ends: list[Mapping[PartitionKey, int]] = []
         self.asked: list[Collection[PartitionKey]] = []
+        self.timeouts: set[float] = set()
         self.errors: list[Exception] = []
         self.told: list[Problem] = []
         self.backend = RecordingMetrics()
@@ -47,6 +48,7 @@ class Follower:
 
     def ask_ends(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
         self.asked.append(partitions)
+        self.timeouts.add(timeout)
         self.was_asked.set()
         return {key: 500 + len(self.asked) for key in partitions if key[1] != 9}
 
@@ -185,7 +187,7 @@ def test_what_on_stall_raises_is_logged_and_the_next_look_takes_place(
 
     monitor = follower.monitor(fail)
     look_at(follower, monitor, 0, 300)
-    assert "on_stall raised" in caplog.text
+    assert "on_stall raised; the follower goes on" in caplog.messages
     assert follower.backend.of("arroyo_sync.stalled")[-2:] == [
         (1, {"waits_for": "leader"}),
         (0, {"waits_for": "follower"}),
@@ -200,7 +202,8 @@ def test_a_look_that_fails_is_logged_once_a_minute_and_the_next_one_takes_place(
     caplog.set_level(logging.ERROR)
     follower.snapshot = None  # type: ignore[assignment]
     look_at(follower, monitor, 0, 1, 59)
-    assert len(caplog.records) == 1
+    assert caplog.messages == ["The monitor's check failed; it goes on"]
+    assert caplog.records[0].exc_info is not None, "with where it failed"
     look_at(follower, monitor, 60)
     assert len(caplog.records) == 2
     assert len(follower.given_ends) == 4
@@ -223,6 +226,7 @@ def test_the_broker_is_asked_where_the_assigned_partitions_end(follower: Followe
     look_at(follower, monitor, 3)
     monitor.refresh_ends()
     assert (monitor.ends, len(follower.asked)) == ({}, 2)
+    assert follower.timeouts == {ASK_TIMEOUT_SECONDS}
 
 
 def test_while_no_end_moves_most_looks_do_without_asking(follower: Follower) -> None:
@@ -289,7 +293,7 @@ def test_it_goes_on_without_ends_that_can_not_be_asked_for(
     follower.looked.clear()
     assert follower.looked.wait(10), "since the first look, it has known of a partition to ask about"
     monitor.stop(10)
-    assert caplog.text.count("goes on without") == 1
+    assert caplog.messages.count("Can't ask where the partitions end; the monitor goes on without") == 1
 
 
 def test_it_takes_a_last_look_when_it_is_stopped(follower: Follower, told: list[Problem]) -> None:
@@ -406,3 +410,60 @@ def test_partitions_that_have_waited_for_long_take_turns(monkeypatch: pytest.Mon
     for _ in range(3):
         monitor.check_once()
     assert sorted(stall.partition for stall in stalls) == [1, 2, 3]
+
+
+def test_each_partition_that_begins_to_stand_still_is_told_of_though_the_call_fails(
+    follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next one's call is made; that they fail is logged once a minute."""
+    called: list[int] = []
+
+    def fail(stall: Stall) -> None:
+        called.append(stall.partition)
+        raise RuntimeError("the pager is down")
+
+    monitor = follower.monitor(fail)
+    follower.show(WAITING, replace(WAITING, partition=4))
+    look_at(follower, monitor, 0, 300, 301)
+    assert called == [3, 4]
+    assert caplog.messages.count("on_stall raised; the follower goes on") == 1
+
+
+def test_the_first_stall_alone_ends_the_processor(follower: Follower) -> None:
+    """It ends once, by the partition that has waited for longest; all of them are known to whoever asks."""
+    monitor = follower.monitor("raise")
+    follower.show(WAITING)
+    look_at(follower, monitor, 0)
+    follower.show(WAITING, replace(WAITING, partition=2))
+    look_at(follower, monitor, 1, 301)
+    assert [error.stall.partition for error in follower.errors if isinstance(error, FollowerStalled)] == [3]
+    assert [stall.partition for stall in monitor.stalls] == [3, 2]
+
+
+def test_a_verdict_can_be_asked_for_at_any_time(follower: Follower) -> None:
+    """With how long a wait has lasted by now, since the last look but no further; asking is no look."""
+    monitor = follower.monitor()
+    look_at(follower, monitor, 0)
+    monitor.refresh_ends()
+    follower.now = 300.0
+    for _ in range(2):
+        (verdict,) = monitor.verdicts()
+        assert (verdict.grade, verdict.waiting_seconds) == (Grade.STALLED, 300.0)
+    assert (monitor.stalls, follower.errors) == ((), [])
+    assert follower.given_ends == [{}, {("events", 3): 501}, {("events", 3): 501}]
+
+
+def test_waits_for_the_follower_and_for_leaders_are_counted_apart(follower: Follower) -> None:
+    """Whom to call depends on it. A group of which it isn't known whether it is right counts, too."""
+    monitor = follower.monitor()
+    follower.show(
+        WAITING,
+        replace(WAITING, partition=4, remote_offset=80),
+        PartitionSnapshot("events", 5, 50, None, high_watermark=100, leaders=(LeaderSnapshot("typo"),)),
+        replace(DONE, partition=6),
+    )
+    look_at(follower, monitor, 0, WAITING_AFTER_SECONDS, STALLED_AFTER)
+    waiting = [(tags["waits_for"], value) for value, tags in follower.backend.of("arroyo_sync.waiting")]
+    assert waiting == [("leader", 0), ("follower", 0), ("leader", 2), ("follower", 1), ("leader", 0), ("follower", 0)]
+    stalled = [(tags["waits_for"], value) for value, tags in follower.backend.of("arroyo_sync.stalled")]
+    assert stalled[-2:] == [("leader", 2), ("follower", 1)]
