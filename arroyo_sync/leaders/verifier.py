@@ -263,9 +263,13 @@ class Verifier:
                 group, {key: None if isinstance(each, KafkaError) else each for key, each in answers.items()}, question
             )
             still_suspect = self._offsets.suspects().get(group, {})
-            long_ago = self._clock() - SUSPICION_PATIENCE_SECONDS
-            since = {key: self._suspect_since.get((key, group), long_ago + 1) for key in still_suspect}
-            doubted = [key for key in answers if since.get(key, long_ago + 1) <= long_ago]
+            now = self._clock()
+            doubted = [
+                key
+                for key in answers
+                if key in still_suspect
+                and now - self._suspect_since.get((key, group), now) >= SUSPICION_PATIENCE_SECONDS
+            ]
             self._offsets.doubt(group, doubted)
             for key in doubted:
                 self._log_suspect(key, group, still_suspect[key], answers[key])

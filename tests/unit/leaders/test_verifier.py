@@ -44,7 +44,10 @@ class Brokers:
         self.questions: list[set[PartitionKey]] = []
         self.questions_about_first_messages: list[set[PartitionKey]] = []
         self.slow: set[PartitionKey] = set()
+        """Those whose first messages take long to be found, and maybe their ends as well."""
+        self.all_are_slow = False
         self.late: list[Callable[[], None]] = []
+        self.commits_are_slow = False
         self.questions_about_ids = 0
         self.questions_about_commits: list[tuple[str, set[PartitionKey]]] = []
         self.before_answer: Callable[[], None] = lambda: None
@@ -68,7 +71,7 @@ class Brokers:
         self.before_answer()
         self.asked.set()
         for key in partitions:  # each by a broker of its own
-            if with_first_messages and key in self.slow:
+            if (with_first_messages or self.all_are_slow) and key in self.slow:
                 self.late.append(lambda key=key: on_answer({key: self.ranges[key]}))  # type: ignore[misc]
             else:
                 on_answer({key: self.ranges.get(key, NO_ANSWER)})
@@ -89,6 +92,9 @@ class Brokers:
     ) -> None:
         assert timeout == QUERY_TIMEOUT_SECONDS
         self.questions_about_commits.append((group, set(partitions)))
+        if self.commits_are_slow:
+            self.late.append(lambda: on_answer(dict.fromkeys(partitions, 0)))
+            return
         on_answer({key: self.committed.get((group, key), NO_ANSWER) for key in partitions})
 
 
@@ -440,6 +446,59 @@ def test_a_suspicion_says_what_the_groups_own_commit_says_of_it(
     assert len(caplog.messages) == 2, "once a minute"
 
 
+def suspicious(*keys: PartitionKey) -> Fixture:
+    """What is published of the partitions was written before their first message."""
+    fixture = Fixture()
+    fixture.brokers.log_ends = {0: 10}
+    fixture.brokers.ranges = {key: PartitionRange(0, 900, first_timestamp_ms=5_000) for key in keys}
+    fixture.assign(*keys)
+    for key in keys:
+        fixture.publish(20, key, timestamp_ms=4_999)
+    return fixture
+
+
+def test_each_suspicion_is_told_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """Those that last, with their partitions, and no others."""
+    fixture = suspicious(FIRST, SECOND)
+    fixture.verifier.ask()
+    fixture.publish(30, SECOND, timestamp_ms=5_000)
+    fixture.clock.now += SUSPICION_PATIENCE_SECONDS - 0.5
+    fixture.verifier.ask()
+    fixture.publish(20, SECOND, timestamp_ms=4_999)
+    fixture.verifier.ask()
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert [line[:9] for line in caplog.messages] == ["events[0]"]
+    fixture.clock.now += SUSPICION_PATIENCE_SECONDS
+    fixture.verifier.ask()
+    assert [line[:9] for line in caplog.messages] == ["events[0]", "events[1]"]
+    assert fixture.brokers.questions_about_commits[-1] == ("g", {FIRST, SECOND})
+
+
+def test_an_error_lifts_no_suspicion(caplog: pytest.LogCaptureFixture) -> None:
+    """Though it has a number, which may be higher than the offset."""
+    fixture = suspicious(FIRST)
+    fixture.brokers.committed["g", FIRST] = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)  # type: ignore[assignment]
+    fixture.verifier.ask()
+    assert fixture.offsets.suspects() == {"g": {FIRST: 20}}
+    assert fixture.remote() is None
+
+
+def test_an_answer_to_an_older_question_does_not_make_a_suspicion_an_old_one(caplog: pytest.LogCaptureFixture) -> None:
+    """One that went away meanwhile has a while of its own."""
+    fixture = suspicious(FIRST)
+    fixture.brokers.commits_are_slow = True
+    fixture.verifier.ask()
+    fixture.publish(30, timestamp_ms=5_000)
+    fixture.clock.now += SUSPICION_PATIENCE_SECONDS
+    fixture.verifier.ask()
+    fixture.publish(20, timestamp_ms=4_999)
+    fixture.brokers.late.pop()()
+    fixture.verifier.ask()
+    assert caplog.messages == []
+    assert not fixture.offsets.published()[FIRST]["g"].rejected
+
+
 def test_a_groups_commit_is_not_asked_for_without_suspicion() -> None:
     """A leader that commits elsewhere, or whose commits have expired, is followed as ever."""
     fixture = Fixture()
@@ -539,3 +598,75 @@ def test_a_partition_in_which_trust_begins_anew_does_not_wait_for_the_answer_to_
     assert fixture.remote() is None
     fixture.verifier.ask()
     assert fixture.remote() == 5
+
+
+def test_an_older_answer_does_not_make_it_ask_again_for_what_is_being_looked_up() -> None:
+    """A look-up by time may take long, and the broker is to do it once."""
+    fixture = Fixture()
+    fixture.read(FIRST)
+    fixture.ends(first=10)
+    fixture.brokers.slow = {FIRST}
+    fixture.brokers.all_are_slow = True
+    fixture.publish(5)
+    fixture.verifier.ask()
+    fixture.assign(FIRST)
+    fixture.verifier.ask()
+    about_end, about_first_message = fixture.brokers.late
+    asked = len(fixture.brokers.questions)
+    about_end()
+    for _ in range(3):
+        fixture.clock.now += INTERVAL_SECONDS
+        fixture.verifier.ask()
+    assert len(fixture.brokers.questions) == asked
+    about_first_message()
+    fixture.verifier.ask()
+    assert fixture.remote() == 5
+
+
+def test_nothing_is_kept_of_revoked_partitions() -> None:
+    """A follower may have had thousands in its life; one that was never asked about, too."""
+    fixture = Fixture()
+    fixture.assign(FIRST, SECOND)
+    fixture.verifier.ask()
+    fixture.verifier.revoke([FIRST, SECOND, ("events", 7)])
+    assert not fixture.verifier._asked_at
+    assert not fixture.verifier._in_flight
+
+
+class Running:
+    """The thread of a verifier that has nothing to ask, and the periodic checks that it makes."""
+
+    def __init__(self, seconds: float) -> None:
+        self.fixture = Fixture()
+        self.checks = threading.Semaphore(0)
+        self._seconds = seconds
+        self._thread = threading.Thread(target=self.fixture.verifier.run, args=(self._check,), daemon=True)
+        self._thread.start()
+
+    def _check(self) -> float:
+        self.checks.release()
+        return self._seconds
+
+    def stop(self) -> None:
+        self.fixture.verifier.stop()
+        self._thread.join(TIMEOUT_SECONDS)
+        assert not self._thread.is_alive()
+
+
+def test_the_thread_waits_until_it_is_woken() -> None:
+    """Once for each time that it is, whatever else is due; and it ends at once."""
+    running = Running(3_600.0)
+    assert running.checks.acquire(timeout=TIMEOUT_SECONDS)
+    for _ in range(2):
+        running.fixture.verifier.wake()
+        assert running.checks.acquire(timeout=TIMEOUT_SECONDS)
+    assert not running.checks.acquire(timeout=0.05)
+    running.stop()
+
+
+def test_the_thread_wakes_by_itself_when_a_periodic_check_is_due() -> None:
+    """As often as the check itself has said."""
+    running = Running(0.001)
+    for _ in range(3):
+        assert running.checks.acquire(timeout=TIMEOUT_SECONDS)
+    running.stop()
