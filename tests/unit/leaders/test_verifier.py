@@ -670,3 +670,29 @@ def test_the_thread_wakes_by_itself_when_a_periodic_check_is_due() -> None:
     for _ in range(3):
         assert running.checks.acquire(timeout=TIMEOUT_SECONDS)
     running.stop()
+
+
+def test_an_id_that_is_not_answered_is_waited_for() -> None:
+    """A broker that is away for a moment is no broker that knows no ids."""
+    fixture = Fixture()
+    fixture.ends(first=900)
+    fixture.assign(FIRST)
+    fixture.publish(423, topic_id="one")
+    fixture.verifier.ask()
+    assert fixture.remote() is None
+    fixture.brokers.topic_id = "one"
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert fixture.remote() == 423
+
+
+def test_an_id_that_was_told_once_stays_known_when_it_can_not_be_asked_any_more() -> None:
+    """Permissions change; the topic doesn't."""
+    fixture = Fixture()
+    fixture.brokers.topic_id = "one"
+    fixture.read(FIRST)
+    fixture.brokers.topic_id = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    fixture.verifier.ask()
+    fixture.publish(0, topic_id="two")
+    fixture.verifier.ask()
+    assert (fixture.remote(), fixture.verifier.impossible) == (None, 1)
