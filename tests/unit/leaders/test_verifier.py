@@ -696,3 +696,43 @@ def test_an_id_that_was_told_once_stays_known_when_it_can_not_be_asked_any_more(
     fixture.publish(0, topic_id="two")
     fixture.verifier.ask()
     assert (fixture.remote(), fixture.verifier.impossible) == (None, 1)
+
+
+def test_what_a_group_has_committed_is_asked_for_once_a_second_while_it_is_suspected() -> None:
+    """However often it is woken, and it says when it is due again; a new suspicion is asked about at once."""
+    fixture = suspicious(FIRST)
+    assert [fixture.verifier.ask() for _ in range(3)] == [INTERVAL_SECONDS] * 3
+    assert len(fixture.brokers.questions_about_commits) == 1
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert len(fixture.brokers.questions_about_commits) == 2
+    fixture.publish(30, timestamp_ms=5_000)
+    fixture.verifier.ask()
+    fixture.publish(20, timestamp_ms=4_999)
+    fixture.verifier.ask()
+    assert len(fixture.brokers.questions_about_commits) == 3
+
+
+def test_the_id_is_asked_for_once_a_second_however_often_it_is_woken() -> None:
+    """Each report that waits for proof wakes it."""
+    fixture = Fixture()
+    fixture.read(FIRST)
+    for _ in range(3):
+        fixture.verifier.ask()
+    assert fixture.brokers.questions_about_ids == 1
+
+
+def test_it_says_when_the_next_question_is_due() -> None:
+    """Whichever it is: about a partition, the id, or all of them."""
+    fixture = Fixture()
+    fixture.assign(FIRST)
+    assert fixture.verifier.ask() == INTERVAL_SECONDS
+    fixture.clock.now += 0.5
+    fixture.brokers.ranges = {SECOND: PartitionRange(0, 0)}
+    fixture.assign(SECOND)
+    assert fixture.verifier.ask() == 0.5, "the first one has no answer yet"
+    fixture.ends(first=0, second=0)
+    fixture.clock.now += 0.5
+    assert fixture.verifier.ask() == 0.5, "the id"
+    fixture.clock.now += REFRESH_SECONDS - 1.25
+    assert fixture.verifier.ask() == 0.25, "all of them"
