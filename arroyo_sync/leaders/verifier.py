@@ -229,7 +229,7 @@ class Verifier:
         if now >= self._refreshed_at + REFRESH_SECONDS:
             self._refreshed_at = now
             self._to_refresh = self._offsets.assigned()
-            turns = max(1, int(REFRESH_SECONDS / INTERVAL_SECONDS))
+            turns = int(REFRESH_SECONDS / INTERVAL_SECONDS)
             self._turn_size = max(REFRESHED_AT_ONCE, -(-len(self._to_refresh) // turns))
         if not self._to_refresh or now < self._turn_at:
             return []

@@ -182,9 +182,10 @@ def test_many_assigned_partitions_are_asked_about_in_turns(count: int) -> None:
     keys = [("events", index) for index in range(count)]
     fixture.read(*keys)
     fixture.clock.now += REFRESH_SECONDS
-    for _ in range(int(REFRESH_SECONDS / INTERVAL_SECONDS)):
+    for turn in range(int(REFRESH_SECONDS / INTERVAL_SECONDS)):
         fixture.verifier.ask()
         fixture.verifier.ask()
+        assert len(fixture.brokers.questions) <= turn + 1
         fixture.clock.now += INTERVAL_SECONDS
     asked = fixture.brokers.questions
     assert sorted(key for question in asked for key in question) == keys
