@@ -88,6 +88,20 @@ def test_a_groups_own_commit_lifts_its_suspicion_and_no_other() -> None:
     assert fixture.offsets.rejected() == []
 
 
+def test_a_commit_lifts_a_suspicion_of_what_was_published_before_the_assignment() -> None:
+    """Asked for as soon as the partition is assigned; also where the topic has no id, and the report carries one."""
+    for topic_id in (None, "one"):
+        fixture = Fixture()
+        fixture.offsets.apply([CommitReport(KEY, "g", 100, 0, 0, 0, None, topic_id)], NOW)
+        fixture.offsets.assign({KEY: None})
+        fixture.offsets.set_topic_id("events", TopicId(None))
+        question = fixture.offsets.begin_question([KEY])
+        fixture.answer({KEY: PartitionRange(0, 900)}, {0: 1000})
+        assert fixture.remote() is None
+        fixture.offsets.apply_committed("g", {KEY: 100}, question)
+        assert fixture.remote() == 100
+
+
 def test_a_commit_that_was_asked_for_before_trust_began_lifts_nothing() -> None:
     """It may have been of the topic that was there before."""
     fixture = suspect()
