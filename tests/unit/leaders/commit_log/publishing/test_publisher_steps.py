@@ -37,6 +37,7 @@ class ScriptedAsker:
         self.is_stopped = threading.Event()
         self.asked: list[Collection[PartitionKey]] = []
         self.asked_ids: list[list[str]] = []
+        self.ids_asked = threading.Semaphore(0)
         self.settings: list[Mapping[str, Any]] = []
         """What each client was made with."""
         self.refuses: Exception | None = None
@@ -46,6 +47,7 @@ class ScriptedAsker:
         if self.refuses is not None:
             raise self.refuses
         self.asked_ids.append(sorted(topics))
+        self.ids_asked.release()
         return {topic: self.ids[topic] for topic in topics}
 
     def committed(
@@ -343,6 +345,7 @@ def test_what_is_in_question_is_silent_until_it_is_answered_or_committed(
     assert leader.after(1.0) == [(0, 20)]
     assert leader.commits.history == {EVENTS[0]: [10], EVENTS[1]: [10, 21]}
     assert leader.end() == [(0, 20), (1, 21)]
+    assert asker.asked_ids == [["events"]], "nothing is asked that is known"
 
 
 def test_an_answer_to_an_earlier_assignments_question_counts_no_more(
@@ -457,6 +460,24 @@ def test_an_id_that_could_not_be_asked_at_first_is_asked_for_again(
     assert questions is not None
     assert questions.topic_ids == {"events": b"topic-id", "others": b"others-id"}
     assert caplog.messages == []
+
+
+def test_what_is_new_is_asked_at_once_and_what_was_not_answered_after_a_while(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that is away isn't asked without end, and a rebalance doesn't wait for that while."""
+    monkeypatch.setattr(start_questions, "RETRY_SECONDS", 3_600.0)
+    asker.ids["events"] = NO_ANSWER
+    leader = make_leader()
+    leader.assign({0: 10})
+    assert asker.ids_asked.acquire(timeout=PATIENCE_SECONDS)
+    assert not asker.ids_asked.acquire(timeout=0.05)
+    leader.end()
+    assert asker.ids_asked.acquire(timeout=PATIENCE_SECONDS), "what was withdrawn is new, too"
+    assert not asker.ids_asked.acquire(timeout=0.05)
+    asker.ids["events"] = "topic-id"
+    leader.assign({0: 10})
+    leader.wait_for_answer()
 
 
 def test_settings_that_no_client_takes_are_told_of(
