@@ -183,3 +183,14 @@ def test_where_nothing_is_published_the_next_look_is_a_heartbeat_later(queue: Pu
     queue.add(EVENTS[0])
     queue.mark_heartbeats(7.0)
     assert queue.heartbeat_due_at == 107.0
+
+
+def test_one_partition_that_has_nothing_to_repeat_keeps_no_other_silent(queue: PublishQueue) -> None:
+    """Whichever it had first."""
+    queue.mark_unclear(commit(queue, 0, 1))
+    queue.add(EVENTS[1])
+    commit(queue, 2, 5)
+    assert take(queue, 0.0) == [(2, 5)]
+    assert take(queue, 1.0) == []
+    queue.mark_heartbeats(100.0)
+    assert take(queue, 100.0) == [(2, 5)]

@@ -459,13 +459,16 @@ def test_join_retries_a_failed_delivery_within_its_timeout() -> None:
     assert leader.producer.take() == [(0, 1)]
 
 
-def test_join_without_a_timeout_ends_when_a_delivery_has_failed(leader: Leader) -> None:
-    """It doesn't wait for a broker that never comes back."""
+def test_join_without_a_timeout_ends_when_a_delivery_has_failed(
+    leader: Leader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It doesn't wait for a broker that never comes back, and says what is unsure."""
     leader.commit(0, 1)
     leader.producer.deliver()
     leader.producer.refuses = BufferError("queue full")
     leader.step.join(None)
     assert leader.step.failed_deliveries == 1
+    assert caplog.messages[-1].endswith("reports them: events[0] offset 1")
 
 
 def test_nothing_is_published_after_terminate(leader: Leader) -> None:

@@ -541,6 +541,18 @@ def test_times_that_are_none_are_dropped_and_counted(
     assert caplog.messages == [text % 1, text % 3], "once a minute"
 
 
+def test_nothing_is_said_of_times_that_are_some(
+    make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor of a message without any."""
+    times = [[5.0], []]
+    leader = make_leader(received_timestamps=lambda message: times.pop())
+    leader.assign({0: 0})
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    assert (leader.publisher.dropped_timestamps, caplog.messages, times) == (0, [], [])
+
+
 def test_received_timestamps_that_fails_ends_nothing(
     make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
 ) -> None:
