@@ -335,3 +335,21 @@ def test_it_notes_who_publishes() -> None:
     made = decoder()
     made.decode([record(1, b"events:0:g", b"5"), record(2, b"events:0:other", b"5"), record(3, b"x", b"5")])
     assert set(made.contents.groups) == {"g", "other"}
+
+
+def test_a_partition_that_is_read_again_has_no_timestamp_before_its_first() -> None:
+    """Another partition's last one stays known."""
+    made = BatchDecoder("log", GROUPS, Clock(), lambda: 2.0)
+    past, future = (TIMESTAMP_CREATE_TIME, 1_000), (TIMESTAMP_CREATE_TIME, 10**15)
+    for forgotten, expected in ((4, 1_000), (3, -1)):
+        made.decode([record(1, b"e:0:g", b"5", past)])
+        made.forget(forgotten)
+        assert [each.timestamp_ms for each in made.decode([record(2, b"e:0:g", b"6", future)]).reports] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "size"), [(b"abc", b"de", 5), (None, b"de", 2), (b"abc", None, 3), (None, None, 0)]
+)
+def test_the_size_of_a_record_is_that_of_its_key_and_value(key: bytes | None, value: bytes | None, size: int) -> None:
+    """Either may be missing."""
+    assert batch.bytes_of(record(1, key, value)) == size

@@ -69,6 +69,8 @@ def test_a_topic_without_any_commit_record_is_called_no_commit_log(
         "topic:partition:group. Nothing is released. Was another topic's name given by mistake?"
     )
     assert contents.is_foreign
+    contents.judge([b"events:0:g"])
+    assert contents.is_foreign, "a thousand records are enough"
 
 
 @pytest.mark.parametrize("before", [0, JUDGED_RECORDS - 1])

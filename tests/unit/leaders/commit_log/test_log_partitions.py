@@ -103,3 +103,13 @@ def test_a_few_of_the_missing_partitions_are_named() -> None:
     partitions.begin({each: OffsetRange(0, 9) for each in (0, 1)})
     named = ", ".join(f"{each} (read up to 0 of 9)" for each in range(5))
     assert partitions.missing() == f"it still has to read partitions {named} and 2 more"
+
+
+def test_partitions_are_found_one_by_one() -> None:
+    """Each is new once, and is to be read until that begins."""
+    partitions = LogPartitions()
+    assert (partitions.is_replayed, partitions.missing()) == (True, None)
+    assert partitions.find([1], is_open=False) == [1]
+    assert partitions.find([0, 1, 2], is_open=False) == [0, 2]
+    assert partitions.found == {0, 1, 2}
+    assert not partitions.is_replayed

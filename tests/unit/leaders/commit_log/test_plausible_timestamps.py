@@ -72,6 +72,7 @@ def test_what_came_before_is_of_the_same_commit_log_partition(timestamps: Plausi
     assert counted(timestamps, batch(FUTURE_MS, log_partition=1)) == [NO_TIMESTAMP]
     assert counted(timestamps, batch(FUTURE_MS, begin=1)) == [5]
     timestamps.forget(0)
+    timestamps.forget(7)
     assert counted(timestamps, batch(FUTURE_MS)) == [NO_TIMESTAMP]
 
 

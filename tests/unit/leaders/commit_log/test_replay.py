@@ -68,6 +68,15 @@ def test_progress_counts_offsets_and_partitions() -> None:
     assert replay.progress() == Progress(3, 3, 1.0)
 
 
+def test_progress_goes_on_when_others_are_to_be_replayed_too() -> None:
+    """And what is read twice counts once."""
+    replay = Replay({0: OffsetRange(0, 10)})
+    replay.add({1: OffsetRange(0, 30)})
+    for next_offset in (9, 9, 7):
+        replay.passed(0, next_offset)
+    assert replay.progress() == Progress(0, 2, 0.225)
+
+
 # What is logged of it.
 
 

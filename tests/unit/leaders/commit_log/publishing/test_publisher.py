@@ -23,6 +23,7 @@ from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.leaders.commit_log.publishing import report_writer
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import MAX_RECEIVED_TIMES
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishCommitLog
+from tests.integration.cluster.waiting import wait_until
 from tests.support.leader import (
     COMMIT_LOG,
     EVENTS,
@@ -199,6 +200,21 @@ def test_a_failed_delivery_is_counted_and_retried_with_the_newest_offset(leader:
     leader.producer.deliver()
     assert leader.after(11.0) == []
     assert leader.step.failed_deliveries == 1
+
+
+def test_a_commit_finds_out_what_became_of_the_record_before(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
+    """A busy pipeline may commit far more often than it polls: failures are counted and told, and so is their end."""
+    caplog.set_level(logging.INFO)
+    leader.commit(0, 1)
+    leader.producer.fail(RuntimeError("broker gone"))
+    leader.commit(0, 2)
+    assert leader.step.failed_deliveries == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert leader.after(11.0) == [(0, 1), (0, 2)]
+    leader.producer.deliver()
+    leader.commit(0, 3)
+    assert leader.step.failed_deliveries == 1
+    assert caplog.messages[1:] == ["Commits of group writers are published to commit-log again"]
 
 
 def test_a_failed_delivery_is_retried_though_nothing_new_was_committed(leader: Leader) -> None:
@@ -504,6 +520,21 @@ def test_the_end_of_a_burst_is_published_though_nobody_polls() -> None:
     leader.commit(0, 2)
     with leader.producer.published:
         assert leader.producer.published.wait_for(lambda: (0, 2) in leader.producer.records, 60.0)
+    leader.step.terminate()
+
+
+def test_the_end_of_another_burst_is_published_after_a_pause() -> None:
+    """The thread, which had nothing left to do, is woken by its first commit."""
+    leader = Leader(make_future, clock=time.monotonic, interval=0.02)
+    leader.producer.delivers_at_once = True
+    queue = leader.step._writer.queue
+    for offset in (1, 3):
+        leader.commit(0, offset)
+        leader.commit(0, offset + 1)
+        with leader.producer.published:
+            newest = (0, offset + 1)
+            assert leader.producer.published.wait_for(lambda: newest in leader.producer.records, 60.0)  # noqa: B023
+        wait_until(lambda: not queue.waiting, 60.0, "the thread to have nothing left to do")
     leader.step.terminate()
 
 

@@ -238,7 +238,9 @@ def test_a_start_that_the_pipeline_has_committed_past_is_not_committed_again(
     leader.commits.error = None
     leader.assign({0: 10})
     leader.wait_for_answer()
+    assert leader.step.uncommitted_starts == {EVENTS[0]: 10}
     leader.commit(0, 11)
+    assert leader.step.uncommitted_starts == {}
     assert leader.producer.take() == [(0, 11)]
     assert [*leader.after(10.0), *leader.after(10.0)] == []
     assert leader.commits.history == {EVENTS[0]: [11]}
