@@ -132,6 +132,8 @@ def test_a_record_says_the_same_however_its_value_is_written() -> None:
     [
         pytest.param([("topic_id", b"Ozt3Tf9FRq2c5MwvPSbmGg")], "Ozt3Tf9FRq2c5MwvPSbmGg", id="ours"),
         pytest.param([("other", b"x"), ("topic_id", b"abc")], "abc", id="beside others"),
+        pytest.param({"topic_id": b"abc"}, "abc", id="as a mapping"),
+        pytest.param([("topic_id", "abc")], "abc", id="as a text"),
         pytest.param(None, None, id="none"),
         pytest.param([("topic_id", None)], None, id="null"),
         pytest.param([("topic_id", b"")], None, id="empty"),
@@ -320,6 +322,52 @@ def test_writers_clocks_are_warned_about_once_where_they_decide(
         "the later one counts, by the clocks of the leaders' machines. Set the topic's message.timestamp.type to "
         "LogAppendTime"
     }
+
+
+@pytest.mark.parametrize("time", [b"0", b"0.5", b"1e11"])
+def test_a_time_that_can_be_one_is_in_the_report(time: bytes) -> None:
+    """From 1970 to the year 5138."""
+    value = b'{"offset": 6, "orig_message_ts": %s, "received_p99": null}' % time
+    (report,) = decoder().decode([record(12, b"events:0:g", value)]).reports
+    assert report.orig_message_ts == float(time)
+
+
+def test_the_very_first_record_of_a_log_has_its_place() -> None:
+    """Offset 0 of partition 0."""
+    message = Message("log", 0, 0, b"events:0:g", b"5", None, None, (TIMESTAMP_CREATE_TIME, 7))
+    decoded = decoder().decode([message])
+    assert decoded.reports == [CommitReport(("events", 0), "g", 5, 7, 0, 0)]
+    assert decoded.next_offset == 1
+
+
+def test_tombstones_and_logical_offsets_are_counted() -> None:
+    """Each of them, over all batches."""
+    made = decoder()
+    for _ in range(2):
+        made.decode(
+            [record(1, b"events:0:g", None), record(2, b"events:1:g", None), record(3, b"events:2:g", b"-1001")]
+        )
+    assert (made.tombstones, made.logical, dict(made.malformed), made.read) == (4, 2, {}, 6)
+
+
+def test_the_one_before_counts_if_the_last_of_two_can_not_be_read() -> None:
+    """As of many."""
+    decoded = decoder().decode([record(1, b"events:0:g", b"5"), record(2, b"events:0:g", b"{")])
+    assert [(each.offset, each.log_offset) for each in decoded.reports] == [(5, 1)]
+
+
+def test_a_record_of_the_legacy_form_has_its_time_in_a_header() -> None:
+    """Arroyo's before 2022."""
+    headers = [("orig_message_ts", b"2023-11-14T22:13:20.250000Z")]
+    message = Message("log", 3, 1, b"events:0:g", b"5", headers, None, (TIMESTAMP_CREATE_TIME, 1))
+    (report,) = decoder().decode([message]).reports
+    assert (report.offset, report.orig_message_ts) == (5, 1700000000.25)
+
+
+def test_a_topic_that_is_no_commit_log_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """So whoever gave the wrong name finds it."""
+    decoder().decode([record(index, b"a user's key", b"") for index in range(1_000)])
+    assert any(line.startswith("Topic log is no commit log") for line in caplog.messages)
 
 
 @pytest.mark.parametrize("time", [b"1e308", b"-1.5", b"1e12"])
