@@ -15,9 +15,10 @@ from confluent_kafka import (
     Message,
 )
 
+from arroyo_sync.core.errors import MalformedRecord
 from arroyo_sync.leaders.commit_log import batch_decoder as batch
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
-from arroyo_sync.leaders.commit_log.record import Skipped, Tombstone, decode, decode_unusual
+from arroyo_sync.leaders.commit_log.record import Skipped, Tombstone, decode, decode_key, decode_unusual
 from arroyo_sync.leaders.commit_report import CommitReport
 from tests.support.fakes import Clock
 
@@ -185,6 +186,9 @@ def test_a_reason_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> N
         made.decode([record(index, b"events:0:g", b"{" * 10_000), record(index, b"k", b"")])
     assert len(caplog.records) == 2
     line = caplog.records[0].getMessage()
+    with pytest.raises(MalformedRecord) as raised:
+        decode_key(b"k")
+    assert caplog.messages[1].startswith(f"Skipped a record of log[3] at offset 0 (key): {raised.value.detail}. More")
     assert line.startswith("Skipped a record of log[3] at offset 0 (value): events[0] of group 'g'")
     assert line.endswith(". More of this kind are only counted for a minute")
     assert len(line) < 400

@@ -42,10 +42,18 @@ def test_that_there_may_be_more_names_is_said_where_they_are_no_longer_noted(con
     """Of groups and of topics, each by itself."""
     contents.update([b"events:0:g%d" % index for index in range(MAX_NAMES - 1)])
     assert "more" not in str(contents)
-    contents.update([b"events:0:last", b"events:0:another", b"later:0:g1"])
+    contents.update([b"events:0:last", b"events:0:another"])
+    contents.update([b"later:0:g1"])
     groups = sorted(["last", *(f"g{index}" for index in range(MAX_NAMES - 1))])
     listed = ", ".join(repr(group) for group in groups)
     assert str(contents) == f"groups seen: {listed} and maybe more; of topics: 'events', 'later'"
+
+
+def test_of_many_topics_as_few_are_noted(contents: LogContents) -> None:
+    """Those that were seen first, though there are few groups."""
+    contents.update([b"t%d:0:g" % index for index in range(2 * MAX_NAMES)])
+    listed = ", ".join(sorted(repr(f"t{index}") for index in range(MAX_NAMES)))
+    assert str(contents) == f"groups seen: 'g'; of topics: {listed} and maybe more"
 
 
 def test_names_are_looked_for_in_so_many_keys_of_a_batch(contents: LogContents) -> None:

@@ -249,6 +249,30 @@ def test_a_start_that_the_pipeline_has_committed_past_is_not_committed_again(
         leader.end()
 
 
+def test_another_start_that_can_not_be_committed_is_told_after_a_while_of_its_own(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One was committed meanwhile, so the group was well."""
+    asker.commits["events", 0] = None
+    leader = make_leader()
+    leader.commits.error = RuntimeError("the group is forming")
+    leader.assign({0: 10})
+    leader.end()
+    leader.wait_for_answer()
+    leader.commits.error = None
+    leader.clock.now += 100.0
+    leader.assign({0: 10, 1: 0})
+    leader.wait_for_answer()
+    assert leader.after(0.0) == [(1, 0)]
+    leader.commits.error = RuntimeError("the group is forming again")
+    for _ in range(5):
+        assert leader.after(1.0) == []
+    assert caplog.messages == []
+    leader.after(1.0)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].endswith("forming again")
+
+
 def test_what_commit_raises_for_messages_comes_out_at_the_end(make_leader: Callable[..., Leader]) -> None:
     """Also while a start is still to be committed."""
     leader = make_leader(can_ask=False)
