@@ -143,6 +143,8 @@ def test_it_says_when_something_is_due_next(queue: PublishQueue) -> None:
     commit(queue, 0, 1)
     assert take(queue, 0.0, delivered=False) == [(0, 1)]
     assert queue.due_at == 10.0
+    queue.update(5.0)
+    assert queue.due_at == 15.0, "to see what became of the record"
     commit(queue, 0, 2)
     queue.update(5.0)
     assert queue.due_at == 10.0

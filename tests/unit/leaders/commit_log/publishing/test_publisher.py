@@ -267,6 +267,16 @@ def test_failures_are_logged_once_a_minute_and_their_end_once(leader: Leader, ca
     ]
 
 
+def test_nothing_is_said_while_all_is_well(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
+    """A line that it works again is for those who have read that it doesn't."""
+    caplog.set_level(logging.INFO)
+    leader.producer.delivers_at_once = True
+    leader.commit(0, 1)
+    leader.after(11.0)
+    leader.step.join(1.0)
+    assert caplog.messages == []
+
+
 def test_a_batch_publishes_each_of_its_partitions(leader: Leader) -> None:
     """A `Value` over several partitions is published partition by partition, with its one timestamp (aware or not)."""
     timestamp = datetime(2024, 1, 2, 4, 4, 5, 500_000, timezone(timedelta(hours=1)))
@@ -325,7 +335,7 @@ def test_received_p99_is_the_percentile_since_the_last_record() -> None:
     leader.after(11.0)
     assert published(leader) == {"offset": 250, "orig_message_ts": UNIX_SECONDS, "received_p99": 1201.0}
     for offset in range(300, 300 + 2 * MAX_RECEIVED_TIMES):
-        commit(offset, 1 if offset < 300 + MAX_RECEIVED_TIMES else 2)
+        commit(offset, 9 if offset < 300 + MAX_RECEIVED_TIMES else 2)
     leader.after(11.0)
     assert published(leader)["received_p99"] == 2.0
     leader.step.terminate()
