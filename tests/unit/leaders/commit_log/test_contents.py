@@ -105,3 +105,10 @@ def test_a_short_topic_is_called_so_when_it_was_read(contents: LogContents, capl
     assert "none of the first 10 records" in caplog.messages[0]
     contents.judge([b"events:0:g"])
     assert not contents.is_foreign
+
+
+def test_what_a_thousand_records_say_stands(contents: LogContents) -> None:
+    """A commit record that comes later was written there by mistake."""
+    contents.judge([FOREIGN] * JUDGED_RECORDS)
+    contents.judge([b"events:0:g"])
+    assert contents.is_foreign
