@@ -14,7 +14,7 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.monitor import ASK_TIMEOUT_SECONDS, Monitor, OnStall
-from arroyo_sync.observe.problems import Problem, ProblemKind
+from arroyo_sync.observe.problems import SILENCE_SECONDS, Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall
 from arroyo_sync.observe.verdict import evaluate
@@ -467,3 +467,168 @@ def test_waits_for_the_follower_and_for_leaders_are_counted_apart(follower: Foll
     assert waiting == [("leader", 0), ("follower", 0), ("leader", 2), ("follower", 1), ("leader", 0), ("follower", 0)]
     stalled = [(tags["waits_for"], value) for value, tags in follower.backend.of("arroyo_sync.stalled")]
     assert stalled[-2:] == [("leader", 2), ("follower", 1)]
+
+
+class Surveyed:
+    """A follower of some partitions, of which these wait for the leader; it is looked at through surveys."""
+
+    def __init__(self, count: int, waiting: Collection[int] = (), stalled_after: float = STALLED_AFTER) -> None:
+        self.keys = [("events", index) for index in range(count)]
+        self.waiting = [("events", index) for index in waiting]
+        self.rejected: list[PartitionKey] = []
+        self.now = 0.0
+        self.shown: list[set[PartitionKey]] = []
+        self.given_ends: list[Mapping[PartitionKey, int]] = []
+        self.backend: RecordingMetrics | DummyMetricsBackend = DummyMetricsBackend()
+        self.monitor = Monitor(
+            self._observe,
+            survey=self._survey,
+            ask_ends=lambda keys, timeout: dict.fromkeys(keys, 100),
+            gate_counts=lambda: GateCounts(pauses=3, resumes=2),
+            end=lambda error: None,
+            tell=lambda problem, snapshot: None,
+            stalled_after=stalled_after,
+            clock=lambda: self.now,
+            reporter=MetricsReporter(lambda: self.backend),
+        )
+
+    def _survey(self, ends: Mapping[PartitionKey, int]) -> Survey:
+        self.given_ends.append(ends)
+        return Survey(self.keys, [(key, 50, 50, None, True) for key in self.waiting], self.rejected, True, None)
+
+    def _observe(self, ends: Mapping[PartitionKey, int], partitions: Collection[PartitionKey] | None) -> Snapshot:
+        self.given_ends.append(ends)
+        if partitions is not None:
+            self.shown.append(set(partitions))
+        keys = sorted(self.keys if partitions is None else partitions)
+        held = {key: int(key in self.waiting) for key in keys}
+        return Snapshot(self.now, tuple(PartitionSnapshot(*key, 50, 50, held_messages=held[key]) for key in keys))
+
+    def look(self, *times: float) -> None:
+        for self.now in times:
+            self.monitor.check_once()
+
+
+def test_all_stalls_are_known_though_their_partitions_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdict of the last turn stands meanwhile, and no look judges more than it may."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.JUDGED_AT_ONCE", 2)
+    follower = Surveyed(6, waiting=range(1, 6))
+    follower.look(0.0, 300.0, 301.0, 302.0)
+    assert sorted(stall.partition for stall in follower.monitor.stalls) == [1, 2, 3, 4, 5]
+    assert [len(shown - {follower.keys[0]}) for shown in follower.shown] == [0, 2, 2, 2]
+
+
+def test_a_stall_that_is_called_one_early_is_found_early() -> None:
+    """What is worth judging follows from it."""
+    follower = Surveyed(3, waiting=[2], stalled_after=5.0)
+    follower.look(0.0, 4.9)
+    assert follower.monitor.stalls == ()
+    follower.look(5.0)
+    assert [stall.partition for stall in follower.monitor.stalls] == [2]
+
+
+def test_a_look_shows_the_partitions_with_a_report_that_cannot_be() -> None:
+    """Though nothing waits there: somebody is to be told."""
+    follower = Surveyed(3)
+    follower.rejected = [follower.keys[2]]
+    follower.look(0.0)
+    assert follower.shown == [{follower.keys[0], follower.keys[2]}]
+
+
+def test_every_look_goes_by_the_ends_that_were_asked_for_last() -> None:
+    """The survey, the snapshot, and the snapshot of all that goes with what is told."""
+    follower = Surveyed(2, waiting=[1])
+    follower.look(0.0)
+    assert follower.given_ends == [{}, {}]
+    follower.monitor.refresh_ends()
+    follower.look(STALLED_AFTER)
+    assert follower.given_ends[2:] == [dict.fromkeys(follower.keys, 100)] * 3
+
+
+def test_as_many_partitions_as_are_sent_at_once_are_sent_at_each_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look is left out; with them goes what the gate has counted."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.SENT_AT_ONCE", 2)
+    follower = Surveyed(2)
+    follower.backend = backend = RecordingMetrics()
+    follower.look(0.0, 1.0, 2.0)
+    assert follower.shown == [set(follower.keys)] * 3
+    assert [value for value, _ in backend.of("arroyo_sync.pauses")] == [3]
+
+
+@pytest.mark.parametrize(("count", "times"), [(2, 4), (3, 10)])
+def test_of_so_many_partitions_that_they_are_asked_about_in_turns_every_look_asks(
+    count: int, times: int, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time it is some of them; up to that number, most looks do without while nothing moves."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.ENDS_AT_ONCE", 2)
+    asked: list[Collection[PartitionKey]] = []
+    follower.ask_ends = lambda keys, timeout: asked.append(keys) or dict.fromkeys(keys, 7)  # type: ignore[method-assign,func-returns-value]
+    monitor = follower.monitor()
+    follower.show(*(replace(WAITING, partition=index) for index in range(count)))
+    for look in range(10):
+        look_at(follower, monitor, look)
+        monitor.refresh_ends()
+    assert len(asked) == times
+
+
+def test_a_check_that_hangs_keeps_nobody_who_stops_the_monitor(follower: Follower) -> None:
+    """For no longer than they say; there is no last look then, since one is going on."""
+    goes_on = threading.Event()
+    looks: list[int] = []
+
+    def observe(ends: object, partitions: object) -> Snapshot:
+        looks.append(1)
+        follower.looked.set()
+        assert goes_on.wait(10)
+        return follower.snapshot
+
+    follower.observe = observe  # type: ignore[method-assign,assignment]
+    monitor = follower.monitor(interval=0.001)
+    monitor.start()
+    assert follower.looked.wait(10)
+    monitor.stop(0.01)
+    assert len(looks) == 1
+    goes_on.set()
+    assert monitor._thread is not None
+    monitor._thread.join(10)
+
+
+def test_a_replay_is_told_of_by_how_long_it_has_lasted_and_not_by_when(
+    follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The clock may have begun long before."""
+    monitor = follower.monitor()
+    follower.snapshot = Snapshot(0.0, (), SourceStatistics(ready=False, alive=True))
+    look_at(follower, monitor, 1000, 1299)
+    assert caplog.messages == []
+    look_at(follower, monitor, 1300)
+    assert len(caplog.messages) == 1
+
+
+def test_a_group_that_has_never_reported_is_told_of_though_nothing_waits(
+    follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some time after the source is ready: its name may be wrong, which is better known before messages wait."""
+    done = replace(DONE, leaders=(LeaderSnapshot("typo"),))
+    monitor = follower.monitor()
+    follower.snapshot = Snapshot(0.0, (done,), SourceStatistics(ready=False, alive=True))
+    look_at(follower, monitor, 0)
+    follower.snapshot = Snapshot(0.0, (done,), SourceStatistics(ready=True, alive=True))
+    look_at(follower, monitor, 100, 100 + SILENCE_SECONDS - 1)
+    assert caplog.messages == []
+    look_at(follower, monitor, 100 + SILENCE_SECONDS)
+    assert [line.partition(" so far")[0] for line in caplog.messages] == [
+        "group 'typo' has published nothing of events"
+    ]
+
+
+def test_a_stall_that_follows_another_is_called_for_too(follower: Follower) -> None:
+    """Whichever has lasted longer."""
+    stalls: list[Stall] = []
+    monitor = follower.monitor(stalls.append)
+    look_at(follower, monitor, 0)
+    follower.show(WAITING, replace(WAITING, partition=2))
+    look_at(follower, monitor, 1, 300)
+    assert [stall.partition for stall in stalls] == [3]
+    look_at(follower, monitor, 301)
+    assert [stall.partition for stall in stalls] == [3, 2]

@@ -205,6 +205,19 @@ def test_a_start_that_could_not_be_committed_ends_no_pipeline(make_leader: Calla
     assert leader.producer.take() == [(0, 11)]
 
 
+def test_a_start_that_could_not_be_committed_is_told_of_at_the_end_as_well(
+    make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the last cause: nobody polls between the last try and the end."""
+    leader = make_leader(can_ask=False)
+    leader.commits.error = RuntimeError("the group is forming")
+    leader.assign({0: 10})
+    leader.clock.now += 5.0
+    leader.commits.error = RuntimeError("unknown member")
+    assert leader.end() == []
+    assert [line.rpartition("partitions: ")[2] for line in caplog.messages] == ["RuntimeError: unknown member"]
+
+
 @pytest.mark.parametrize("committed", [None, 14])
 def test_a_start_that_could_not_be_committed_before_a_rebalance_is_committed_after_it(
     committed: int | None, make_leader: Callable[..., Leader], asker: ScriptedAsker
