@@ -362,7 +362,7 @@ def test_the_one_before_counts_if_the_last_of_two_can_not_be_read() -> None:
 
 def test_a_record_of_the_legacy_form_has_its_time_in_a_header() -> None:
     """Arroyo's before 2022."""
-    headers = [("orig_message_ts", b"2023-11-14T22:13:20.250000Z")]
+    headers: Any = [("orig_message_ts", b"2023-11-14T22:13:20.250000Z")]
     message = Message("log", 3, 1, b"events:0:g", b"5", headers, None, (TIMESTAMP_CREATE_TIME, 1))
     (report,) = decoder().decode([message]).reports
     assert (report.offset, report.orig_message_ts) == (5, 1700000000.25)

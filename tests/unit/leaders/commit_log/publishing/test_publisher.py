@@ -22,7 +22,7 @@ from arroyo.utils import metrics
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.leaders.commit_log.publishing import report_writer
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import MAX_RECEIVED_TIMES
-from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishCommitLog
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishCommitLog, PublishStep
 from tests.integration.cluster.waiting import wait_until
 from tests.support.leader import (
     COMMIT_LOG,
@@ -459,6 +459,7 @@ def test_by_default_a_partition_is_published_ten_times_a_second_at_most_and_agai
     clock, commits = Clock(), Commits()
     producer = ScriptedProducer(commits, make_future)
     producer.delivers_at_once = True
+    step: PublishStep
     if kind is PublishCommitLog:
         step = PublishCommitLog(commits, producer, COMMIT_LOG, "writers", clock=clock)
     else:
