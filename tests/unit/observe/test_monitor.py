@@ -12,6 +12,7 @@ from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.grade import Grade, Verdict
+from arroyo_sync.observe.metrics import COMMIT_LOG_LATENCY
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.monitor import ASK_TIMEOUT_SECONDS, Monitor, OnStall
 from arroyo_sync.observe.problems import SILENCE_SECONDS, Problem, ProblemKind
@@ -502,8 +503,13 @@ class Surveyed:
         if partitions is not None:
             self.shown.append(set(partitions))
         keys = sorted(self.keys if partitions is None else partitions)
-        held = {key: int(key in self.waiting) for key in keys}
-        return Snapshot(self.now, tuple(PartitionSnapshot(*key, 50, 50, held_messages=held[key]) for key in keys))
+        leaders = (LeaderSnapshot("g", 50, self.now, record_latency_ms=7.0),)
+        return Snapshot(
+            self.now,
+            tuple(
+                PartitionSnapshot(*key, 50, 50, leaders=leaders, held_messages=int(key in self.waiting)) for key in keys
+            ),
+        )
 
     def look(self, *times: float) -> None:
         for self.now in times:
@@ -639,3 +645,13 @@ def test_a_stall_that_follows_another_is_called_for_too(follower: Follower) -> N
     assert [stall.partition for stall in stalls] == [3]
     look_at(follower, monitor, 301)
     assert [stall.partition for stall in stalls] == [3, 2]
+
+
+def test_partitions_that_wait_for_their_turn_are_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was reported between two of its turns is new, and its latency is sent."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.SENT_AT_ONCE", 1)
+    follower = Surveyed(3)
+    follower.backend = backend = RecordingMetrics()
+    follower.look(*map(float, range(6)))
+    sent = [tags["partition"] for _, tags in backend.of(COMMIT_LOG_LATENCY.name)]
+    assert sorted(sent) == ["0"] * 5 + ["1", "2"]
