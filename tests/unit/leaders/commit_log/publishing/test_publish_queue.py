@@ -124,6 +124,7 @@ def test_at_the_end_all_are_due_whatever_the_interval(queue: PublishQueue) -> No
     commit(queue, 1, 5)
     assert take(queue, 0.0, delivered=False) == [(1, 5)]
     queue.mark_all()
+    assert queue.due_at == -float("inf")
     assert take(queue, 0.0) == [(0, 1)]
     assert [queued.partition.index for queued in queue.waiting] == [1, 0]
 

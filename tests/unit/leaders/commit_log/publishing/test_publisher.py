@@ -549,6 +549,21 @@ def test_the_end_of_another_burst_is_published_after_a_pause() -> None:
     leader.step.terminate()
 
 
+def test_the_thread_may_look_when_all_is_to_be_published_once_more() -> None:
+    """Between that and the publication it must not wait for ever, which no lock can: it died of an OverflowError."""
+    leader = Leader(make_future, clock=time.monotonic, interval=0.02)
+    leader.producer.delivers_at_once = True
+    leader.commit(0, 1)
+    writer = leader.step._writer
+    wait_until(lambda: not writer.queue.waiting, 60.0, "the thread to have nothing left to do")
+    with writer._lock:
+        writer.queue.mark_all()
+        writer._changed.notify_all()
+    with leader.producer.published:
+        assert leader.producer.published.wait_for(lambda: len(leader.producer.records) == 2, 60.0)
+    leader.step.terminate()
+
+
 def test_the_thread_sends_no_heartbeat() -> None:
     """A pipeline that hangs in a step must not look alive: heartbeats come from ``poll`` alone."""
     leader = Leader(make_future, clock=time.monotonic, interval=0.001, heartbeat=0.001)
