@@ -97,9 +97,9 @@ class OffsetTable:
         """What was dropped doesn't count: it was of another topic."""
         self.reported = frozenset(group for key in self._rows for group, _ in self.filled(key))
 
-    def drop(self, key: PartitionKey) -> bool:
-        """Drop a row. Returns whether there was one."""
-        return self._rows.pop(key, None) is not None
+    def drop(self, key: PartitionKey) -> None:
+        """Forget all that was published of the partition."""
+        self._rows.pop(key, None)
 
     def snapshot(self, key: PartitionKey) -> dict[str, LeaderOffset]:
         """What every group published last of the partition."""

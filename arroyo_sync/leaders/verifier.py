@@ -230,7 +230,7 @@ class Verifier:
         if now >= self._refreshed_at + REFRESH_SECONDS:
             self._refreshed_at = now
             self._to_refresh = self._offsets.assigned()
-            turns = max(1, int(REFRESH_SECONDS / INTERVAL_SECONDS))
+            turns = int(REFRESH_SECONDS / INTERVAL_SECONDS)
             self._turn_size = max(REFRESHED_AT_ONCE, -(-len(self._to_refresh) // turns))
         if not self._to_refresh or now < self._turn_at:
             return []
@@ -266,9 +266,13 @@ class Verifier:
                 group, {key: None if isinstance(each, KafkaError) else each for key, each in answers.items()}, question
             )
             still_suspect = self._offsets.suspects().get(group, {})
-            long_ago = self._clock() - SUSPICION_PATIENCE_SECONDS
-            since = {key: self._suspect_since.get((key, group), long_ago + 1) for key in still_suspect}
-            doubted = [key for key in answers if since.get(key, long_ago + 1) <= long_ago]
+            now = self._clock()
+            doubted = [
+                key
+                for key in answers
+                if key in still_suspect
+                and now - self._suspect_since.get((key, group), now) >= SUSPICION_PATIENCE_SECONDS
+            ]
             self._offsets.doubt(group, doubted)
             for key in doubted:
                 self._log_suspect(key, group, still_suspect[key], answers[key])

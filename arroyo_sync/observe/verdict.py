@@ -124,7 +124,7 @@ def waits_for(partition: PartitionSnapshot) -> WaitsFor | None:
         return WaitsFor.FOLLOWER if is_open and partition.released_lag else None
     if (partition.gated_lag or 0) + (partition.released_lag or 0) <= TRANSACTION_MARKER_MESSAGES:
         return None
-    return WaitsFor.FOLLOWER if is_open and partition.released_lag else WaitsFor.LEADER
+    return WaitsFor.FOLLOWER if is_open else WaitsFor.LEADER
 
 
 def proven_since(partition: PartitionSnapshot, taken_at: float, stands_since: float | None = None) -> float | None:
@@ -222,7 +222,7 @@ def _of_wait(
         waiting_seconds=seconds,
         behind=behind,
         is_exact=is_exact,
-        local_offset=partition.local_offset if is_inside else partition.position,
+        local_offset=partition.position,
         remote_offset=partition.remote_offset,
         reason=reason if grade is not Grade.OK or is_stalled or is_idle else "",
     )
@@ -269,8 +269,6 @@ def _behind(partition: PartitionSnapshot, whom: WaitsFor) -> tuple[int, bool]:
     if whom is WaitsFor.LEADER and partition.held_messages is not None and not partition.is_full:
         return partition.held_messages, True
     lag = partition.gated_lag if whom is WaitsFor.LEADER else partition.released_lag
-    if whom is WaitsFor.FOLLOWER and partition.held_messages is not None and lag is None:
-        lag = partition.held_messages
     return lag or 0, lag == 1 and partition.next_message is not None
 
 

@@ -83,7 +83,7 @@ class Replay:
 
     def progress(self) -> Progress:
         """How much is done."""
-        fraction = 1.0 if self.is_done else min(1.0, self._done / self._total)
+        fraction = 1.0 if self.is_done else self._done / self._total
         return Progress(self._done_partitions, self._done_partitions + len(self._pending), fraction)
 
     def _finish(self, partition: int) -> None:

@@ -138,7 +138,24 @@ def test_a_rewind_is_obeyed_and_told_once() -> None:
     fixture.offsets.enable()
     assert fixture.publish(5) == [Rewind(KEY, "g", 20, 5)]
     assert fixture.remote() == 5
+    assert fixture.publish(5) == [], "a heartbeat"
     assert fixture.publish(6) == []
+
+
+def test_a_rewind_counts_at_once_though_it_is_not_verified() -> None:
+    """Nothing is released past it while the topic's id, which its report carries, isn't known yet."""
+    fixture = reading()
+    fixture.publish(100)
+    fixture.offsets.apply([CommitReport(KEY, "g", 50, 10**9, 0, 10**9, None, "one")], NOW)
+    assert fixture.remote() == 50
+
+
+def test_reports_that_are_no_longer_current_are_passed_over_each_by_itself() -> None:
+    """What is read of a topic that nobody follows any more, say, between others."""
+    fixture = reading()
+    reports = [CommitReport(key, "g", 5, 0, 0, position) for position, key in enumerate((KEY, OTHER))]
+    assert fixture.offsets.apply(reports, NOW, lambda report: report.key == OTHER) == []
+    assert (fixture.remote(), fixture.remote(OTHER)) == (None, 5)
 
 
 def test_a_committed_offset_fills_in_only_for_what_was_never_published() -> None:
@@ -367,7 +384,9 @@ def test_the_oldest_offset_in_doubt_comes_into_force_by_itself() -> None:
     fixture.assign(KEY)
     for offset in (200, 300, 400):
         fixture.publish(offset)
-    fixture.offsets.received(KEY, 250)
+    fixture.offsets.received(KEY, 199)
+    assert (fixture.remote(), dict(fixture.offsets.unverified)) == (None, {KEY: 200})
+    fixture.offsets.received(KEY, 200)
     assert (fixture.remote(), dict(fixture.offsets.unverified)) == (200, {KEY: 400})
 
 
@@ -624,12 +643,13 @@ def test_an_assignment_before_the_start_counts_too() -> None:
     """The gate's first assignment and the source's start may come in either order."""
     offsets = LeaderOffsets(["g"])
     offsets.assign({KEY: None})
+    offsets.apply([CommitReport(KEY, "g", 9, 0, 0, 0)], NOW)
     manager = SynchronizedPartitionStateManager()
     offsets.attach(manager)
     offsets.enable()
     offsets.apply_answers({KEY: PartitionRange(0, 0)}, offsets.begin_question([KEY]), {})
     manager.cell(*KEY).received = 10
-    offsets.apply([CommitReport(KEY, "g", 10, 0, 0, 0)], NOW)
+    offsets.apply([CommitReport(KEY, "g", 10, 0, 0, 1)], NOW)
     assert manager.cell(*KEY).remote == 10
 
 

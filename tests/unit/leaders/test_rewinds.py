@@ -44,6 +44,7 @@ def test_further_ones_are_counted_for_a_minute_and_the_worst_is_named(
     assert caplog.messages[1].startswith(
         "Group 'g' went back 100001 times, in 1000 partitions, the furthest in events[7] from 500 to 100. "
     )
+    assert "After a restart that is normal" in caplog.messages[1]
     clock.now += INTERVAL_SECONDS
     log.log_due()
     assert len(caplog.messages) == 2, "nothing is left"
@@ -57,3 +58,14 @@ def test_each_group_has_a_line_of_its_own(log: RewindLog, caplog: pytest.LogCapt
         "Group 'a' went back 2 times, in 2 partitions, the furthest in events[0] from 10 to 9",
         "events[0]: group 'b' went back from 8 to 7",
     ]
+
+
+def test_the_furthest_is_the_one_that_lost_most_offsets(
+    log: RewindLog, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wherever in the partition that was, and whichever came first."""
+    log.add([rewind(0, 10, 9)])
+    log.add([rewind(1, 1000, 990), rewind(2, 2000, 1980), rewind(3, 3000, 2980), rewind(4, 4000, 3990)])
+    clock.now += INTERVAL_SECONDS
+    log.log_due()
+    assert "the furthest in events[2] from 2000 to 1980" in caplog.messages[1]

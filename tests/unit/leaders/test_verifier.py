@@ -19,6 +19,7 @@ from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import Reason
 from arroyo_sync.leaders.verifier import (
     INTERVAL_SECONDS,
+    QUERY_TIMEOUT_SECONDS,
     REFRESH_SECONDS,
     REFRESHED_AT_ONCE,
     SUSPICION_PATIENCE_SECONDS,
@@ -43,13 +44,17 @@ class Brokers:
         self.questions: list[set[PartitionKey]] = []
         self.questions_about_first_messages: list[set[PartitionKey]] = []
         self.slow: set[PartitionKey] = set()
+        """Those whose first messages take long to be found, and maybe their ends as well."""
+        self.all_are_slow = False
         self.late: list[Callable[[], None]] = []
+        self.commits_are_slow = False
         self.questions_about_ids = 0
         self.questions_about_commits: list[tuple[str, set[PartitionKey]]] = []
         self.before_answer: Callable[[], None] = lambda: None
         self.asked = threading.Event()
 
     def ask_log_ends(self, timeout: float, on_log_ends: OnLogEnds) -> None:
+        assert timeout == QUERY_TIMEOUT_SECONDS
         on_log_ends(self.log_ends)
 
     def ask_ranges(
@@ -60,12 +65,13 @@ class Brokers:
         *,
         with_first_messages: bool,
     ) -> None:
+        assert timeout == QUERY_TIMEOUT_SECONDS
         self.questions.append(set(partitions))
         self.questions_about_first_messages += [set(partitions)] if with_first_messages else []
         self.before_answer()
         self.asked.set()
         for key in partitions:  # each by a broker of its own
-            if with_first_messages and key in self.slow:
+            if (with_first_messages or self.all_are_slow) and key in self.slow:
                 self.late.append(lambda key=key: on_answer({key: self.ranges[key]}))  # type: ignore[misc]
             else:
                 on_answer({key: self.ranges.get(key, NO_ANSWER)})
@@ -73,6 +79,7 @@ class Brokers:
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
     ) -> None:
+        assert timeout == QUERY_TIMEOUT_SECONDS
         self.questions_about_ids += 1
         on_answer(dict.fromkeys(topics, self.topic_id))
 
@@ -83,7 +90,11 @@ class Brokers:
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, int | KafkaError | None]], None],
     ) -> None:
+        assert timeout == QUERY_TIMEOUT_SECONDS
         self.questions_about_commits.append((group, set(partitions)))
+        if self.commits_are_slow:
+            self.late.append(lambda: on_answer(dict.fromkeys(partitions, 0)))
+            return
         on_answer({key: self.committed.get((group, key), NO_ANSWER) for key in partitions})
 
 
@@ -171,9 +182,10 @@ def test_many_assigned_partitions_are_asked_about_in_turns(count: int) -> None:
     keys = [("events", index) for index in range(count)]
     fixture.read(*keys)
     fixture.clock.now += REFRESH_SECONDS
-    for _ in range(int(REFRESH_SECONDS / INTERVAL_SECONDS)):
+    for turn in range(int(REFRESH_SECONDS / INTERVAL_SECONDS)):
         fixture.verifier.ask()
         fixture.verifier.ask()
+        assert len(fixture.brokers.questions) <= turn + 1
         fixture.clock.now += INTERVAL_SECONDS
     asked = fixture.brokers.questions
     assert sorted(key for question in asked for key in question) == keys
@@ -273,7 +285,34 @@ def test_an_impossible_offset_is_counted_each_time_and_logged_once_a_minute(capl
     assert fixture.remote() is None
     (line,) = caplog.records
     assert line.levelno == logging.ERROR
-    assert line.getMessage().startswith("events[0]: group 'g' published offset 1000, but the partition ends at 6.")
+    assert line.getMessage() == (
+        "events[0]: group 'g' published offset 1000, but the partition ends at 6. Was the topic deleted and created "
+        "again under an old commit log? The group counts as unknown there until it publishes a possible offset"
+    )
+    fixture.clock.now += 60.0
+    fixture.publish(1_000)
+    fixture.verifier.ask()
+    assert len(caplog.records) == 2
+
+
+def test_each_partition_of_each_group_is_told_of_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """None hides the other; neither does one reason."""
+    fixture = Fixture()
+    fixture.ends(first=6, second=6)
+    fixture.assign(FIRST, SECOND)
+    fixture.publish(1_000, FIRST)
+    fixture.publish(1_000, SECOND)
+    fixture.verifier.ask()
+    fixture.brokers.topic_id = "two"
+    fixture.publish(3, FIRST, topic_id="one")
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert [line.partition(" published")[0] for line in caplog.messages] == [
+        "events[0]: group 'g'",
+        "events[1]: group 'g'",
+        "events[0]: group 'g'",
+    ]
+    assert fixture.verifier.impossible == 3
 
 
 # A data topic that was deleted and created again.
@@ -315,8 +354,9 @@ def test_a_report_of_another_topic_id_is_rejected_and_told_with_its_group(caplog
     assert (fixture.remote(), fixture.verifier.impossible) == (None, 1)
     (line,) = caplog.records
     assert line.levelno == logging.ERROR
-    assert line.getMessage().startswith(
-        "events[0]: group 'g' published offset 423 of an earlier topic of that name: its report carries another topic"
+    assert line.getMessage() == (
+        "events[0]: group 'g' published offset 423 of an earlier topic of that name: its report carries another topic "
+        "id. Restart that leader. The group counts as unknown there until it publishes of this topic"
     )
     fixture.publish(7, topic_id="two")
     assert fixture.remote() == 7
@@ -373,12 +413,10 @@ def test_a_suspect_report_is_told_and_lifted_by_the_groups_own_commit(caplog: py
 @pytest.mark.parametrize(
     ("committed", "says"),
     [
-        pytest.param(
-            422, "and hasn't committed that far on the brokers: it may speak of an earlier topic", id="too little"
-        ),
+        pytest.param(422, "and hasn't committed that far on the brokers", id="too little"),
         pytest.param(
             KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "not allowed"),
-            "and what it has committed can't be asked for (not allowed): it may speak of an earlier topic",
+            "and what it has committed can't be asked for (not allowed)",
             id="not told",
         ),
     ],
@@ -396,7 +434,70 @@ def test_a_suspicion_says_what_the_groups_own_commit_says_of_it(
     fixture.verifier.ask()
     fixture.clock.now += SUSPICION_PATIENCE_SECONDS
     fixture.verifier.ask()
-    assert says in caplog.text
+    assert caplog.messages == [
+        f"events[0]: group 'g' published offset 423 before the first message that is there was written, {says}: it may "
+        "speak of an earlier topic of that name, unless the topic's timestamps aren't the time of writing. The group "
+        "counts as unknown there until it publishes again, or its commit reaches that far"
+    ]
+    fixture.clock.now += 59.0
+    fixture.verifier.ask()
+    assert len(caplog.messages) == 1
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert len(caplog.messages) == 2, "once a minute"
+
+
+def suspicious(*keys: PartitionKey) -> Fixture:
+    """What is published of the partitions was written before their first message."""
+    fixture = Fixture()
+    fixture.brokers.log_ends = {0: 10}
+    fixture.brokers.ranges = {key: PartitionRange(0, 900, first_timestamp_ms=5_000) for key in keys}
+    fixture.assign(*keys)
+    for key in keys:
+        fixture.publish(20, key, timestamp_ms=4_999)
+    return fixture
+
+
+def test_each_suspicion_is_told_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """Those that last, with their partitions, and no others."""
+    fixture = suspicious(FIRST, SECOND)
+    fixture.verifier.ask()
+    fixture.publish(30, SECOND, timestamp_ms=5_000)
+    fixture.clock.now += SUSPICION_PATIENCE_SECONDS - 0.5
+    fixture.verifier.ask()
+    fixture.publish(20, SECOND, timestamp_ms=4_999)
+    fixture.verifier.ask()
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert [line[:9] for line in caplog.messages] == ["events[0]"]
+    fixture.clock.now += SUSPICION_PATIENCE_SECONDS
+    fixture.verifier.ask()
+    assert [line[:9] for line in caplog.messages] == ["events[0]", "events[1]"]
+    assert fixture.brokers.questions_about_commits[-1] == ("g", {FIRST, SECOND})
+
+
+def test_an_error_lifts_no_suspicion(caplog: pytest.LogCaptureFixture) -> None:
+    """Though it has a number, which may be higher than the offset."""
+    fixture = suspicious(FIRST)
+    fixture.brokers.committed["g", FIRST] = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)  # type: ignore[assignment]
+    fixture.verifier.ask()
+    assert fixture.offsets.suspects() == {"g": {FIRST: 20}}
+    assert fixture.remote() is None
+
+
+def test_an_answer_to_an_older_question_does_not_make_a_suspicion_an_old_one(caplog: pytest.LogCaptureFixture) -> None:
+    """One that went away meanwhile has a while of its own."""
+    fixture = suspicious(FIRST)
+    fixture.brokers.commits_are_slow = True
+    fixture.verifier.ask()
+    fixture.publish(30, timestamp_ms=5_000)
+    fixture.clock.now += SUSPICION_PATIENCE_SECONDS
+    fixture.verifier.ask()
+    fixture.publish(20, timestamp_ms=4_999)
+    fixture.brokers.late.pop()()
+    fixture.verifier.ask()
+    assert caplog.messages == []
+    assert not fixture.offsets.published()[FIRST]["g"].rejected
 
 
 def test_a_groups_commit_is_not_asked_for_without_suspicion() -> None:
@@ -425,7 +526,10 @@ def test_a_truncated_partition_is_told_and_asked_about_again_at_once(caplog: pyt
     fixture.ends(first=60)
     fixture.verifier.ask()
     assert fixture.remote() is None
-    assert [each.getMessage()[:50] for each in caplog.records] == ["events[0]: ends at 60, though it reached to 100 be"]
+    assert caplog.messages == [
+        "events[0]: ends at 60, though it reached to 100 before: it was truncated, as by an unclean election. What its "
+        "leaders published is verified anew"
+    ]
     fixture.verifier.ask()
     assert fixture.remote() == 50
 
@@ -512,3 +616,141 @@ def test_a_partition_in_which_trust_begins_anew_does_not_wait_for_the_answer_to_
     assert fixture.remote() is None
     fixture.verifier.ask()
     assert fixture.remote() == 5
+
+
+def test_an_older_answer_does_not_make_it_ask_again_for_what_is_being_looked_up() -> None:
+    """A look-up by time may take long, and the broker is to do it once."""
+    fixture = Fixture()
+    fixture.read(FIRST)
+    fixture.ends(first=10)
+    fixture.brokers.slow = {FIRST}
+    fixture.brokers.all_are_slow = True
+    fixture.publish(5)
+    fixture.verifier.ask()
+    fixture.assign(FIRST)
+    fixture.verifier.ask()
+    about_end, about_first_message = fixture.brokers.late
+    asked = len(fixture.brokers.questions)
+    about_end()
+    for _ in range(3):
+        fixture.clock.now += INTERVAL_SECONDS
+        fixture.verifier.ask()
+    assert len(fixture.brokers.questions) == asked
+    about_first_message()
+    fixture.verifier.ask()
+    assert fixture.remote() == 5
+
+
+def test_nothing_is_kept_of_revoked_partitions() -> None:
+    """A follower may have had thousands in its life; one that was never asked about, too."""
+    fixture = Fixture()
+    fixture.assign(FIRST, SECOND)
+    fixture.verifier.ask()
+    fixture.verifier.revoke([FIRST, SECOND, ("events", 7)])
+    assert not fixture.verifier._asked_at
+    assert not fixture.verifier._in_flight
+
+
+class Running:
+    """The thread of a verifier that has nothing to ask, and the periodic checks that it makes."""
+
+    def __init__(self, seconds: float) -> None:
+        self.fixture = Fixture()
+        self.checks = threading.Semaphore(0)
+        self._seconds = seconds
+        self._thread = threading.Thread(target=self.fixture.verifier.run, args=(self._check,), daemon=True)
+        self._thread.start()
+
+    def _check(self) -> float:
+        self.checks.release()
+        return self._seconds
+
+    def stop(self) -> None:
+        self.fixture.verifier.stop()
+        self._thread.join(TIMEOUT_SECONDS)
+        assert not self._thread.is_alive()
+
+
+def test_the_thread_waits_until_it_is_woken() -> None:
+    """Once for each time that it is, whatever else is due; and it ends at once."""
+    running = Running(3_600.0)
+    assert running.checks.acquire(timeout=TIMEOUT_SECONDS)
+    for _ in range(2):
+        running.fixture.verifier.wake()
+        assert running.checks.acquire(timeout=TIMEOUT_SECONDS)
+    assert not running.checks.acquire(timeout=0.05)
+    running.stop()
+
+
+def test_the_thread_wakes_by_itself_when_a_periodic_check_is_due() -> None:
+    """As often as the check itself has said."""
+    running = Running(0.001)
+    for _ in range(3):
+        assert running.checks.acquire(timeout=TIMEOUT_SECONDS)
+    running.stop()
+
+
+def test_an_id_that_is_not_answered_is_waited_for() -> None:
+    """A broker that is away for a moment is no broker that knows no ids."""
+    fixture = Fixture()
+    fixture.ends(first=900)
+    fixture.assign(FIRST)
+    fixture.publish(423, topic_id="one")
+    fixture.verifier.ask()
+    assert fixture.remote() is None
+    fixture.brokers.topic_id = "one"
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert fixture.remote() == 423
+
+
+def test_an_id_that_was_told_once_stays_known_when_it_can_not_be_asked_any_more() -> None:
+    """Permissions change; the topic doesn't."""
+    fixture = Fixture()
+    fixture.brokers.topic_id = "one"
+    fixture.read(FIRST)
+    fixture.brokers.topic_id = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    fixture.verifier.ask()
+    fixture.publish(0, topic_id="two")
+    fixture.verifier.ask()
+    assert (fixture.remote(), fixture.verifier.impossible) == (None, 1)
+
+
+def test_what_a_group_has_committed_is_asked_for_once_a_second_while_it_is_suspected() -> None:
+    """However often it is woken, and it says when it is due again; a new suspicion is asked about at once."""
+    fixture = suspicious(FIRST)
+    assert [fixture.verifier.ask() for _ in range(3)] == [INTERVAL_SECONDS] * 3
+    assert len(fixture.brokers.questions_about_commits) == 1
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert len(fixture.brokers.questions_about_commits) == 2
+    fixture.publish(30, timestamp_ms=5_000)
+    fixture.verifier.ask()
+    fixture.publish(20, timestamp_ms=4_999)
+    fixture.verifier.ask()
+    assert len(fixture.brokers.questions_about_commits) == 3
+
+
+def test_the_id_is_asked_for_once_a_second_however_often_it_is_woken() -> None:
+    """Each report that waits for proof wakes it."""
+    fixture = Fixture()
+    fixture.read(FIRST)
+    for _ in range(3):
+        fixture.verifier.ask()
+    assert fixture.brokers.questions_about_ids == 1
+
+
+def test_it_says_when_the_next_question_is_due() -> None:
+    """Whichever it is: about a partition, the id, or all of them."""
+    fixture = Fixture()
+    fixture.assign(FIRST)
+    assert fixture.verifier.ask() == INTERVAL_SECONDS
+    fixture.clock.now += 0.5
+    fixture.brokers.ranges = {SECOND: PartitionRange(0, 0)}
+    fixture.assign(SECOND)
+    assert fixture.verifier.ask() == 0.5, "the first one has no answer yet"
+    fixture.ends(first=0, second=0)
+    fixture.clock.now += 0.5
+    assert fixture.verifier.ask() == 0.5, "the id"
+    fixture.clock.now += REFRESH_SECONDS - 1.25
+    assert fixture.verifier.ask() == 0.25, "all of them"

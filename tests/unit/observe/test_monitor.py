@@ -11,10 +11,11 @@ from arroyo.utils.metrics import DummyMetricsBackend
 from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.observe.grade import Verdict
+from arroyo_sync.observe.grade import Grade, Verdict
+from arroyo_sync.observe.metrics import COMMIT_LOG_LATENCY
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
-from arroyo_sync.observe.monitor import Monitor, OnStall
-from arroyo_sync.observe.problems import Problem, ProblemKind
+from arroyo_sync.observe.monitor import ASK_TIMEOUT_SECONDS, Monitor, OnStall
+from arroyo_sync.observe.problems import SILENCE_SECONDS, Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall
 from arroyo_sync.observe.verdict import evaluate
@@ -34,6 +35,7 @@ class Follower:
         self.snapshot = Snapshot(0.0, (WAITING,))
         self.given_ends: list[Mapping[PartitionKey, int]] = []
         self.asked: list[Collection[PartitionKey]] = []
+        self.timeouts: set[float] = set()
         self.errors: list[Exception] = []
         self.told: list[Problem] = []
         self.backend = RecordingMetrics()
@@ -47,6 +49,7 @@ class Follower:
 
     def ask_ends(self, partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
         self.asked.append(partitions)
+        self.timeouts.add(timeout)
         self.was_asked.set()
         return {key: 500 + len(self.asked) for key in partitions if key[1] != 9}
 
@@ -185,7 +188,7 @@ def test_what_on_stall_raises_is_logged_and_the_next_look_takes_place(
 
     monitor = follower.monitor(fail)
     look_at(follower, monitor, 0, 300)
-    assert "on_stall raised" in caplog.text
+    assert "on_stall raised; the follower goes on" in caplog.messages
     assert follower.backend.of("arroyo_sync.stalled")[-2:] == [
         (1, {"waits_for": "leader"}),
         (0, {"waits_for": "follower"}),
@@ -200,7 +203,8 @@ def test_a_look_that_fails_is_logged_once_a_minute_and_the_next_one_takes_place(
     caplog.set_level(logging.ERROR)
     follower.snapshot = None  # type: ignore[assignment]
     look_at(follower, monitor, 0, 1, 59)
-    assert len(caplog.records) == 1
+    assert caplog.messages == ["The monitor's check failed; it goes on"]
+    assert caplog.records[0].exc_info is not None, "with where it failed"
     look_at(follower, monitor, 60)
     assert len(caplog.records) == 2
     assert len(follower.given_ends) == 4
@@ -223,6 +227,7 @@ def test_the_broker_is_asked_where_the_assigned_partitions_end(follower: Followe
     look_at(follower, monitor, 3)
     monitor.refresh_ends()
     assert (monitor.ends, len(follower.asked)) == ({}, 2)
+    assert follower.timeouts == {ASK_TIMEOUT_SECONDS}
 
 
 def test_while_no_end_moves_most_looks_do_without_asking(follower: Follower) -> None:
@@ -289,7 +294,7 @@ def test_it_goes_on_without_ends_that_can_not_be_asked_for(
     follower.looked.clear()
     assert follower.looked.wait(10), "since the first look, it has known of a partition to ask about"
     monitor.stop(10)
-    assert caplog.text.count("goes on without") == 1
+    assert caplog.messages.count("Can't ask where the partitions end; the monitor goes on without") == 1
 
 
 def test_it_takes_a_last_look_when_it_is_stopped(follower: Follower, told: list[Problem]) -> None:
@@ -406,3 +411,247 @@ def test_partitions_that_have_waited_for_long_take_turns(monkeypatch: pytest.Mon
     for _ in range(3):
         monitor.check_once()
     assert sorted(stall.partition for stall in stalls) == [1, 2, 3]
+
+
+def test_each_partition_that_begins_to_stand_still_is_told_of_though_the_call_fails(
+    follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next one's call is made; that they fail is logged once a minute."""
+    called: list[int] = []
+
+    def fail(stall: Stall) -> None:
+        called.append(stall.partition)
+        raise RuntimeError("the pager is down")
+
+    monitor = follower.monitor(fail)
+    follower.show(WAITING, replace(WAITING, partition=4))
+    look_at(follower, monitor, 0, 300, 301)
+    assert called == [3, 4]
+    assert caplog.messages.count("on_stall raised; the follower goes on") == 1
+
+
+def test_the_first_stall_alone_ends_the_processor(follower: Follower) -> None:
+    """It ends once, by the partition that has waited for longest; all of them are known to whoever asks."""
+    monitor = follower.monitor("raise")
+    follower.show(WAITING)
+    look_at(follower, monitor, 0)
+    follower.show(WAITING, replace(WAITING, partition=2))
+    look_at(follower, monitor, 1, 301)
+    (error,) = follower.errors
+    assert str(error).startswith("events[3] has stood still")
+    assert [stall.partition for stall in monitor.stalls] == [3, 2]
+
+
+def test_a_verdict_can_be_asked_for_at_any_time(follower: Follower) -> None:
+    """With how long a wait has lasted by now, since the last look but no further; asking is no look."""
+    monitor = follower.monitor()
+    look_at(follower, monitor, 0)
+    monitor.refresh_ends()
+    follower.now = 300.0
+    for _ in range(2):
+        (verdict,) = monitor.verdicts()
+        assert (verdict.grade, verdict.waiting_seconds) == (Grade.STALLED, 300.0)
+    assert (monitor.stalls, follower.errors) == ((), [])
+    assert follower.given_ends == [{}, {("events", 3): 501}, {("events", 3): 501}]
+
+
+def test_waits_for_the_follower_and_for_leaders_are_counted_apart(follower: Follower) -> None:
+    """Whom to call depends on it. A group of which it isn't known whether it is right counts, too."""
+    monitor = follower.monitor()
+    follower.show(
+        WAITING,
+        replace(WAITING, partition=4, remote_offset=80),
+        PartitionSnapshot("events", 5, 50, None, high_watermark=100, leaders=(LeaderSnapshot("typo"),)),
+        replace(DONE, partition=6),
+    )
+    look_at(follower, monitor, 0, WAITING_AFTER_SECONDS, STALLED_AFTER)
+    waiting = [(tags["waits_for"], value) for value, tags in follower.backend.of("arroyo_sync.waiting")]
+    assert waiting == [("leader", 0), ("follower", 0), ("leader", 2), ("follower", 1), ("leader", 0), ("follower", 0)]
+    stalled = [(tags["waits_for"], value) for value, tags in follower.backend.of("arroyo_sync.stalled")]
+    assert stalled[-2:] == [("leader", 2), ("follower", 1)]
+
+
+class Surveyed:
+    """A follower of some partitions, of which these wait for the leader; it is looked at through surveys."""
+
+    def __init__(self, count: int, waiting: Collection[int] = (), stalled_after: float = STALLED_AFTER) -> None:
+        self.keys = [("events", index) for index in range(count)]
+        self.waiting = [("events", index) for index in waiting]
+        self.rejected: list[PartitionKey] = []
+        self.now = 0.0
+        self.shown: list[set[PartitionKey]] = []
+        self.given_ends: list[Mapping[PartitionKey, int]] = []
+        self.backend: RecordingMetrics | DummyMetricsBackend = DummyMetricsBackend()
+        self.monitor = Monitor(
+            self._observe,
+            survey=self._survey,
+            ask_ends=lambda keys, timeout: dict.fromkeys(keys, 100),
+            gate_counts=lambda: GateCounts(pauses=3, resumes=2),
+            end=lambda error: None,
+            tell=lambda problem, snapshot: None,
+            stalled_after=stalled_after,
+            clock=lambda: self.now,
+            reporter=MetricsReporter(lambda: self.backend),
+        )
+
+    def _survey(self, ends: Mapping[PartitionKey, int]) -> Survey:
+        self.given_ends.append(ends)
+        return Survey(self.keys, [(key, 50, 50, None, True) for key in self.waiting], self.rejected, True, None)
+
+    def _observe(self, ends: Mapping[PartitionKey, int], partitions: Collection[PartitionKey] | None) -> Snapshot:
+        self.given_ends.append(ends)
+        if partitions is not None:
+            self.shown.append(set(partitions))
+        keys = sorted(self.keys if partitions is None else partitions)
+        leaders = (LeaderSnapshot("g", 50, self.now, record_latency_ms=7.0),)
+        return Snapshot(
+            self.now,
+            tuple(
+                PartitionSnapshot(*key, 50, 50, leaders=leaders, held_messages=int(key in self.waiting)) for key in keys
+            ),
+        )
+
+    def look(self, *times: float) -> None:
+        for self.now in times:
+            self.monitor.check_once()
+
+
+def test_all_stalls_are_known_though_their_partitions_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdict of the last turn stands meanwhile, and no look judges more than it may."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.JUDGED_AT_ONCE", 2)
+    follower = Surveyed(6, waiting=range(1, 6))
+    follower.look(0.0, 300.0, 301.0, 302.0)
+    assert {stall.partition for stall in follower.monitor.stalls} == {1, 2, 3, 4, 5}
+    assert [len(shown - {follower.keys[0]}) for shown in follower.shown] == [0, 2, 2, 2]
+
+
+def test_a_stall_that_is_called_one_early_is_found_early() -> None:
+    """What is worth judging follows from it."""
+    follower = Surveyed(3, waiting=[2], stalled_after=5.0)
+    follower.look(0.0, 4.9)
+    assert not follower.monitor.stalls
+    follower.look(5.0)
+    (stall,) = follower.monitor.stalls
+    assert stall.partition == 2
+
+
+def test_a_look_shows_the_partitions_with_a_report_that_cannot_be() -> None:
+    """Though nothing waits there: somebody is to be told."""
+    follower = Surveyed(3)
+    follower.rejected = [follower.keys[2]]
+    follower.look(0.0)
+    assert follower.shown == [{follower.keys[0], follower.keys[2]}]
+
+
+def test_every_look_goes_by_the_ends_that_were_asked_for_last() -> None:
+    """The survey, the snapshot, and the snapshot of all that goes with what is told."""
+    follower = Surveyed(2, waiting=[1])
+    follower.look(0.0)
+    assert follower.given_ends == [{}, {}]
+    follower.monitor.refresh_ends()
+    follower.look(STALLED_AFTER)
+    assert follower.given_ends[2:] == [dict.fromkeys(follower.keys, 100)] * 3
+
+
+def test_as_many_partitions_as_are_sent_at_once_are_sent_at_each_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No look is left out; with them goes what the gate has counted."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.SENT_AT_ONCE", 2)
+    follower = Surveyed(2)
+    follower.backend = backend = RecordingMetrics()
+    follower.look(0.0, 1.0, 2.0)
+    assert follower.shown == [set(follower.keys)] * 3
+    assert [value for value, _ in backend.of("arroyo_sync.pauses")] == [3]
+
+
+@pytest.mark.parametrize(("count", "times"), [(2, 4), (3, 10)])
+def test_of_so_many_partitions_that_they_are_asked_about_in_turns_every_look_asks(
+    count: int, times: int, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time it is some of them; up to that number, most looks do without while nothing moves."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.ENDS_AT_ONCE", 2)
+    asked: list[Collection[PartitionKey]] = []
+
+    def ask(partitions: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, int]:
+        asked.append(partitions)
+        return dict.fromkeys(partitions, 7)
+
+    follower.ask_ends = ask  # type: ignore[method-assign]
+    monitor = follower.monitor()
+    follower.show(*(replace(WAITING, partition=index) for index in range(count)))
+    for look in range(10):
+        look_at(follower, monitor, look)
+        monitor.refresh_ends()
+    assert len(asked) == times
+
+
+def test_a_check_that_hangs_keeps_nobody_who_stops_the_monitor(follower: Follower) -> None:
+    """For no longer than they say; there is no last look then, since one is going on."""
+    goes_on = threading.Event()
+    looks: list[int] = []
+
+    def observe(ends: object, partitions: object) -> Snapshot:
+        looks.append(1)
+        follower.looked.set()
+        assert goes_on.wait(10)
+        return follower.snapshot
+
+    follower.observe = observe  # type: ignore[method-assign]
+    monitor = follower.monitor(interval=0.001)
+    monitor.start()
+    assert follower.looked.wait(10)
+    monitor.stop(0.01)
+    assert len(looks) == 1
+    goes_on.set()
+    assert monitor._thread is not None
+    monitor._thread.join(10)
+
+
+def test_a_replay_is_told_of_by_how_long_it_has_lasted_and_not_by_when(
+    follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The clock may have begun long before."""
+    monitor = follower.monitor()
+    follower.snapshot = Snapshot(0.0, (), SourceStatistics(ready=False, alive=True))
+    look_at(follower, monitor, 1000, 1299)
+    assert caplog.messages == []
+    look_at(follower, monitor, 1300)
+    assert len(caplog.messages) == 1
+
+
+def test_a_group_that_has_never_reported_is_told_of_though_nothing_waits(
+    follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some time after the source is ready: its name may be wrong, which is better known before messages wait."""
+    done = replace(DONE, leaders=(LeaderSnapshot("typo"),))
+    monitor = follower.monitor()
+    follower.snapshot = Snapshot(0.0, (done,), SourceStatistics(ready=False, alive=True))
+    look_at(follower, monitor, 0)
+    follower.snapshot = Snapshot(0.0, (done,), SourceStatistics(ready=True, alive=True))
+    look_at(follower, monitor, 100, 100 + SILENCE_SECONDS - 1)
+    assert caplog.messages == []
+    look_at(follower, monitor, 100 + SILENCE_SECONDS)
+    assert [line.partition(" so far")[0] for line in caplog.messages] == [
+        "group 'typo' has published nothing of events"
+    ]
+
+
+def test_a_stall_that_follows_another_is_called_for_too(follower: Follower) -> None:
+    """Whichever has lasted longer."""
+    stalls: list[Stall] = []
+    monitor = follower.monitor(stalls.append)
+    look_at(follower, monitor, 0)
+    follower.show(WAITING, replace(WAITING, partition=2))
+    look_at(follower, monitor, 1, 300)
+    assert [stall.partition for stall in stalls] == [3]
+    look_at(follower, monitor, 301)
+    assert [stall.partition for stall in stalls] == [3, 2]
+
+
+def test_partitions_that_wait_for_their_turn_are_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was reported between two of its turns is new, and its latency is sent."""
+    monkeypatch.setattr("arroyo_sync.observe.monitor.SENT_AT_ONCE", 1)
+    follower = Surveyed(3)
+    follower.backend = backend = RecordingMetrics()
+    follower.look(*map(float, range(6)))
+    sent = [tags["partition"] for _, tags in backend.of(COMMIT_LOG_LATENCY.name)]
+    assert sorted(sent) == ["0"] * 5 + ["1", "2"]

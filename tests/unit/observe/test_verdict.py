@@ -9,7 +9,7 @@ from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.observe.grade import Grade, Verdict, worst, worst_first
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
-from arroyo_sync.observe.verdict import evaluate, proven_since
+from arroyo_sync.observe.verdict import MAYBE_UNREPORTED, evaluate, proven_since
 from arroyo_sync.observe.waits import NO_WAITS, Limits
 
 LIMITS = Limits(stalled_after=300.0, waiting_after=15.0)
@@ -112,6 +112,8 @@ NOTHING_THERE = NextMessage(None)
         pytest.param(lasting(Look(0, 100, 100)), OK, None, None, id="5: all is done"),
         pytest.param(lasting(Look(0, None, 50, low=50, high=50)), OK, None, None, id="5: nothing to begin with"),
         pytest.param(lasting(Look(0, 99, 99)), OK, None, None, id="5: a transaction's marker, nobody looked"),
+        pytest.param(lasting(Look(0, 99, 100)), OK, None, None, id="5: a released marker, nobody looked"),
+        pytest.param(lasting(Look(0, 50, 60, high=50, held=0)), OK, None, None, id="5: released, and isn't there yet"),
         pytest.param(lasting(Look(0, 50, 50, found=NOTHING_THERE)), OK, None, None, id="5: nothing is there"),
         pytest.param(
             lasting(Look(0, 2, 2, high=4, held=0)), OK, None, None, id="5: two interleaved transactions, from inside"
@@ -158,6 +160,9 @@ NOTHING_THERE = NextMessage(None)
             id="9: the leader runs ahead, the follower stands",
         ),
         pytest.param(
+            [Look(0, 0, 1), Look(200, 0, 2), Look(300, 0, 2)], STALLED, FOLLOWER, 300, id="9: at offset 0, too"
+        ),
+        pytest.param(
             [Look(0, 50, 60), Look(100, 50, None), Look(200, 50, 70), Look(300, 50, 70)],
             STALLED,
             FOLLOWER,
@@ -182,6 +187,20 @@ NOTHING_THERE = NextMessage(None)
             id="10: the next step hangs with the message in its hand",
         ),
         pytest.param(
+            [Look(0, 2, 4, 4, 0, polls=5), Look(295, 2, 4, 4, 0, polls=6), Look(300, 2, 4, 4, 0, polls=6)],
+            OK,
+            FOLLOWER,
+            300,
+            id="10: it was given nothing five seconds ago",
+        ),
+        pytest.param(
+            [Look(0, 2, 4, 4, 0, polls=5), Look(294, 2, 4, 4, 0, polls=6), Look(300, 2, 4, 4, 0, polls=6)],
+            STALLED,
+            FOLLOWER,
+            300,
+            id="10: and has asked for nothing for longer",
+        ),
+        pytest.param(
             [Look(0, 2, 4, high=4, held=2, polls=5), Look(300, 2, 4, high=4, held=2, polls=900)],
             STALLED,
             FOLLOWER,
@@ -197,6 +216,10 @@ NOTHING_THERE = NextMessage(None)
             lasting(Look(0, 99, 99, found=NextMessage(99))), STALLED, LEADER, 300, id="11: one message is there"
         ),
         pytest.param(
+            lasting(Look(0, 50, 60, found=NextMessage(59))), STALLED, FOLLOWER, 300, id="11: a released one is there"
+        ),
+        pytest.param(lasting(Look(0, 50, 99)), STALLED, FOLLOWER, 300, id="11: all but the last are released"),
+        pytest.param(
             lasting(Look(0, 7, None, high=None, held=1)), STALLED, LEADER, 300, id="11: held, the end unknown"
         ),
         pytest.param(
@@ -204,6 +227,18 @@ NOTHING_THERE = NextMessage(None)
         ),
         pytest.param(
             lasting(Look(0, 99, 99, held=1, committed=100)), WAITING, LEADER, 300, id="11: done, not reported"
+        ),
+        pytest.param(
+            lasting(Look(0, 0, 0, high=1, held=1, committed=1)), WAITING, LEADER, 300, id="11: the first one of all"
+        ),
+        pytest.param(
+            lasting(Look(0, 99, 99, held=1, committed=99)), STALLED, LEADER, 300, id="11: it hasn't committed this one"
+        ),
+        pytest.param(
+            lasting(Look(0, 60, 50, held=9, committed=60)), STALLED, LEADER, 300, id="11: nor, after it went back"
+        ),
+        pytest.param(
+            lasting(Look(0, 50, None, held=9, committed=60)), STALLED, LEADER, 300, id="11: what it reports is unknown"
         ),
         pytest.param(
             [Look(0, 98, 98, 99, 1, committed=99), Look(300, 98, 98, 100, 2, committed=100)],
@@ -258,11 +293,16 @@ def test_the_verdict(looks: list[Look], grade: Grade, whom: WaitsFor | None, sec
         (Look(0, 101, 50), "the follower has committed 101, and the partition ends at 100"),
         (Look(0, 50, 50, error="no broker"), "can't be told: no broker"),
         (Look(0, 50, 50, high=None), "where the partition ends isn't known"),
+        (Look(0, None, 50), "can't be told: where the follower is isn't known"),
         (Look(0, 50, None, has_reported=False), "group 'writers' has never reported"),
         (Look(0, 100, None, has_reported=False), "group 'writers' has never reported"),
         (
             Look(0, 50, None, published=5000, is_rejected=True),
             "published 5000, which is past the end: it ends at 100. Was",
+        ),
+        (
+            Look(0, 100, None, published=5000, is_rejected=True),
+            "published 5000, which is past the end: it ends at 100.",
         ),
         (
             Look(0, 99, 99, held=1),
@@ -276,6 +316,75 @@ def test_why_is_said(look: Look, says: str) -> None:
     assert says in verdict_at_last(lasting(look, 20)).reason
 
 
+IDLE = "The follower's consumer gets nothing: these offsets hold no messages, or their broker doesn't answer"
+
+
+@pytest.mark.parametrize(
+    ("looks", "reason"),
+    [
+        pytest.param(lasting(Look(0, 100, 100), 20), "", id="nothing waits"),
+        pytest.param(lasting(Look(0, 50, 80), 20), "", id="the follower is slow"),
+        pytest.param(lasting(Look(0, 99, 99, held=1), 14), "", id="it has only just come"),
+        pytest.param([Look(0, 2, 4, 4, 0, polls=5), Look(20, 2, 4, 4, 0, polls=9)], IDLE, id="it is given nothing"),
+        pytest.param(lasting(Look(0, 50, 50, held=10, high=60), 20), MAYBE_UNREPORTED, id="ten are left"),
+        pytest.param(lasting(Look(0, 50, 50, held=11, high=61), 20), "", id="more than that"),
+        pytest.param(
+            lasting(Look(0, 99, 99, held=1, committed=99), 20), MAYBE_UNREPORTED, id="the last one isn't committed"
+        ),
+        pytest.param(lasting(Look(0, 50, None, held=9), 20), "", id="what the leader has reported is unknown"),
+        pytest.param(lasting(Look(0, 50, None, held=9, published=5000, is_rejected=True), 20), "", id="or can't be"),
+        pytest.param(
+            [Look(0, 98, 98, 99, 1, committed=99), Look(20, 98, 98, 100, 2, committed=100)],
+            "It has committed up to 100 on the brokers and doesn't report it: is PublishCommitLog its last step, and "
+            "the commit log the same?",
+            id="it goes on without a report",
+        ),
+    ],
+)
+def test_what_may_be_the_reason_is_said_where_it_may_be_and_nowhere_else(looks: list[Look], reason: str) -> None:
+    """A guess why a leader is silent fits only a few trailing messages that it hasn't reported."""
+    assert verdict_at_last(looks).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("look", "group", "group_offset"),
+    [
+        pytest.param(Look(0, 60, 50), "writers", 50, id="for the leader"),
+        pytest.param(Look(0, 50, 80), None, None, id="for the follower, though the leader isn't done either"),
+        pytest.param(Look(0, None, 50, low=50), "writers", 50, id="a follower that hasn't begun"),
+        pytest.param(Look(0, 100, 100), None, None, id="nothing waits"),
+        pytest.param(Look(0, 50, 80, error="no broker"), None, None, id="it can't be told"),
+    ],
+)
+def test_a_verdict_says_where_the_follower_is_and_which_group_it_waits_for(
+    look: Look, group: str | None, group_offset: int | None
+) -> None:
+    """Where it waits for none, none is named: nobody is called for another's fault."""
+    verdict = verdict_at_last([look])
+    where = look.low if look.local is None else look.local
+    assert (verdict.local_offset, verdict.remote_offset) == (where, look.remote)
+    assert (verdict.group, verdict.group_offset) == (group, group_offset)
+
+
+@pytest.mark.parametrize(("lag", "left"), [(7, ", 7 records to go"), (None, "")])
+def test_a_replay_says_how_much_is_left_if_that_is_known(lag: int | None, left: str) -> None:
+    """A source that can't tell is waited for all the same."""
+    seen = replace(snapshot(Look(0, 50, None)), source=SourceStatistics(ready=False, alive=True, lag=lag))
+    (verdict,), _ = evaluate(seen, NO_WAITS, 0, LIMITS)
+    assert verdict.reason == f"waits for the start: what leaders published is being read{left}"
+
+
+def test_a_report_that_is_rejected_for_another_reason_is_not_called_past_the_end() -> None:
+    """What is said leads people to what they do about it."""
+    (partition,) = snapshot(Look(0, 50, None, published=5000, is_rejected=True)).partitions
+    leader = replace(partition.leaders[0], rejected_because="of an earlier topic of the same name")
+    (verdict,), _ = evaluate(Snapshot(0, (replace(partition, leaders=(leader,)),)), NO_WAITS, 0, LIMITS)
+    assert verdict.reason == (
+        "group 'writers' has published 5000, which is of an earlier topic of the same name. Was the topic deleted and "
+        "created again? Then restart the leader, or reset its group's offsets"
+    )
+
+
 @pytest.mark.parametrize(
     ("look", "behind", "is_exact"),
     [
@@ -283,7 +392,10 @@ def test_why_is_said(look: Look, says: str) -> None:
         pytest.param(Look(0, 50, 50, held=9), 9, True, id="from inside what is held"),
         pytest.param(Look(0, 50, 50, held=9, is_full=True), 50, False, id="and what a full partition doesn't fetch"),
         pytest.param(Look(0, 99, 99, found=NextMessage(99)), 1, True, id="one that was seen"),
+        pytest.param(Look(0, 50, 50, found=NextMessage(50)), 50, False, id="and what comes after it"),
         pytest.param(Look(0, 50, 80), 30, False, id="released"),
+        pytest.param(Look(0, 50, 80, held=9), 30, False, id="from inside, too, since they aren't all fetched"),
+        pytest.param(Look(0, 50, 51, held=0), 1, False, id="one offset that may hold none"),
     ],
 )
 def test_how_many_wait_and_whether_that_is_certain(look: Look, behind: int, is_exact: bool) -> None:
@@ -301,6 +413,7 @@ REPORTED_AT = 1000.0
         pytest.param(NextMessage(50, 900.0), 1000.0, id="older than the last report"),
         pytest.param(NextMessage(50, -3e9), 1000.0, id="of long ago: mirrored"),
         pytest.param(NextMessage(50, 1200.0), 1200.0, id="it came after the last report"),
+        pytest.param(NextMessage(50, 1300.0), 1300.0, id="it came this moment"),
         pytest.param(NextMessage(50, 9e9), 1000.0, id="from the future"),
         pytest.param(NextMessage(50, None), 1000.0, id="no timestamp"),
         pytest.param(None, 1000.0, id="nobody looked"),
@@ -314,6 +427,34 @@ def test_a_wait_is_proven_since_the_leaders_last_report_and_never_older(
     leader = LeaderSnapshot("writers", 50, published_at=REPORTED_AT)
     partition = PartitionSnapshot("events", 3, 50, 50, 0, 100, (leader,), next_message=found)
     assert proven_since(partition, 1300.0) == since
+
+
+@pytest.mark.parametrize(
+    ("found", "since"),
+    [
+        pytest.param(NextMessage(50, 900.0), 900.0, id="it came after the offset"),
+        pytest.param(NextMessage(50, 500.0), 700.0, id="it was there before"),
+        pytest.param(NextMessage(50, 1200.0), 1200.0, id="it came after the last report"),
+        pytest.param(NextMessage(50, None), 1000.0, id="no timestamp"),
+        pytest.param(None, 1000.0, id="nobody looked"),
+    ],
+)
+def test_a_report_that_repeats_its_offset_proves_that_the_leader_has_stood_there_while_the_message_waited(
+    found: NextMessage | None, since: float
+) -> None:
+    """Since the offset was first reported, here at 700: heartbeats of a leader that hangs make its stall no younger."""
+    leader = LeaderSnapshot("writers", 50, published_at=REPORTED_AT)
+    partition = PartitionSnapshot("events", 3, 50, 50, 0, 100, (leader,), next_message=found)
+    assert proven_since(partition, 1300.0, stands_since=700.0) == since
+    assert proven_since(partition, 1300.0, stands_since=9e9) == proven_since(partition, 1300.0), "its own clock errs"
+
+
+@pytest.mark.parametrize(
+    "leaders", [(), (LeaderSnapshot("writers", 50),)], ids=["no leader is known by name", "it has no timestamp"]
+)
+def test_nothing_is_proven_without_a_report_that_says_when(leaders: tuple[LeaderSnapshot, ...]) -> None:
+    """The wait begins with the first look, then."""
+    assert proven_since(PartitionSnapshot("events", 3, 50, 50, 0, 100, leaders), 1300.0) is None
 
 
 def test_nothing_is_proven_of_a_follower_or_by_a_report_from_the_future() -> None:
@@ -332,20 +473,21 @@ def test_a_wait_begins_when_it_is_proven_to_have_begun() -> None:
 
 
 @pytest.mark.parametrize(
-    ("back_at", "local", "seconds"),
+    ("back_after", "local", "seconds"),
     [
         pytest.param(290, 50, 290, id="as it was"),
         pytest.param(290, 60, 0, id="somebody else has moved it"),
+        pytest.param(301, 50, 0, id="when it has been away for as long as makes a stall"),
         pytest.param(600, 50, 0, id="after a long time"),
     ],
 )
-def test_a_rebalance_is_no_progress(back_at: float, local: int, seconds: float) -> None:
+def test_a_rebalance_is_no_progress(back_after: float, local: int, seconds: float) -> None:
     """A partition that is revoked and comes back goes on waiting, else a group that flaps would hide every stall."""
-    _, waits = evaluate(snapshot(Look(0, 50, 50)), NO_WAITS, 0, LIMITS)
-    for at in (200.0, back_at - 1):
+    _, waits = evaluate(snapshot(Look(1000, 50, 50)), NO_WAITS, 1000, LIMITS)
+    for at in (1200.0, 1000 + back_after - 1):
         verdicts, waits = evaluate(Snapshot(at, ()), waits, at, LIMITS)
         assert verdicts == []
-    (verdict,), waits = evaluate(snapshot(Look(back_at, local, local)), waits, back_at, LIMITS)
+    (verdict,), waits = evaluate(snapshot(Look(1000 + back_after, local, local)), waits, 1000 + back_after, LIMITS)
     assert verdict.waiting_seconds == seconds
 
 

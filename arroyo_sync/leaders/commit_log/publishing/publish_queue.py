@@ -160,6 +160,7 @@ class PublishQueue:
         for queued in self.partitions.values():
             if queued.newest is not None and not queued.is_unclear:
                 queued.handed_over_at = -math.inf
+                self.due_at = -math.inf  # whoever looks before the next update waits for nothing
                 self.mark_pending(queued)
 
     def update(self, now: float) -> tuple[list[Outcome], list[DueReport]]:

@@ -15,9 +15,10 @@ from confluent_kafka import (
     Message,
 )
 
+from arroyo_sync.core.errors import MalformedRecord
 from arroyo_sync.leaders.commit_log import batch_decoder as batch
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
-from arroyo_sync.leaders.commit_log.record import Skipped, Tombstone, decode, decode_unusual
+from arroyo_sync.leaders.commit_log.record import Skipped, Tombstone, decode, decode_key, decode_unusual
 from arroyo_sync.leaders.commit_report import CommitReport
 from tests.support.fakes import Clock
 
@@ -132,6 +133,8 @@ def test_a_record_says_the_same_however_its_value_is_written() -> None:
     [
         pytest.param([("topic_id", b"Ozt3Tf9FRq2c5MwvPSbmGg")], "Ozt3Tf9FRq2c5MwvPSbmGg", id="ours"),
         pytest.param([("other", b"x"), ("topic_id", b"abc")], "abc", id="beside others"),
+        pytest.param({"topic_id": b"abc"}, "abc", id="as a mapping"),
+        pytest.param([("topic_id", "abc")], "abc", id="as a text"),
         pytest.param(None, None, id="none"),
         pytest.param([("topic_id", None)], None, id="null"),
         pytest.param([("topic_id", b"")], None, id="empty"),
@@ -183,7 +186,11 @@ def test_a_reason_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> N
         made.decode([record(index, b"events:0:g", b"{" * 10_000), record(index, b"k", b"")])
     assert len(caplog.records) == 2
     line = caplog.records[0].getMessage()
+    with pytest.raises(MalformedRecord) as raised:
+        decode_key(b"k")
+    assert caplog.messages[1].startswith(f"Skipped a record of log[3] at offset 0 (key): {raised.value.detail}. More")
     assert line.startswith("Skipped a record of log[3] at offset 0 (value): events[0] of group 'g'")
+    assert line.endswith(". More of this kind are only counted for a minute")
     assert len(line) < 400
     clock.now += 60
     made.decode([record(9, b"events:0:g", b"{")])
@@ -266,7 +273,10 @@ def test_so_many_partitions_are_kept_and_no_more(
         assert [each.key[1] for each in made.decode(messages).reports] == [0, 1, 2]
         assert made.other_topics == rounds * 7
     (line,) = caplog.messages
-    assert "reports of group 'g' about more than 3 partitions are dropped, such as events[3]" in line
+    assert line == (
+        "Commit log log: reports of group 'g' about more than 3 partitions are dropped, such as events[3]. Who writes "
+        "them?"
+    )
     assert made.is_incomplete is (topic is None)
 
 
@@ -292,7 +302,10 @@ def test_a_timestamp_from_the_future_is_counted_logged_and_replaced(caplog: pyte
     made.decode([record(3, b"e:1:g", b"7", future)])
     assert (made.from_the_future, made.newest_timestamp_ms) == (2, 1_000)
     (line,) = caplog.messages
-    assert "log[3]: the record of e[1] of group 'g' at offset 2 has a timestamp from the future" in line
+    assert line == (
+        f"Commit log log[3]: the record of e[1] of group 'g' at offset 2 has a timestamp from the future, {10**15} ms. "
+        "It counts as old as the record before it. Is the clock of its writer right, and that of this machine?"
+    )
 
 
 @pytest.mark.parametrize(
@@ -308,7 +321,57 @@ def test_writers_clocks_are_warned_about_once_where_they_decide(
         made.decode([record(offset, b"e:0:g", b"5", (kind, 1_000))])
         made.check_timestamps(log_partitions)
     assert len(caplog.messages) == lines
-    assert all("Set the topic's message.timestamp.type to LogAppendTime" in line for line in caplog.messages)
+    assert set(caplog.messages) <= {
+        "Commit log log has 2 partitions and message.timestamp.type=CreateTime: of a group's reports in two of them "
+        "the later one counts, by the clocks of the leaders' machines. Set the topic's message.timestamp.type to "
+        "LogAppendTime"
+    }
+
+
+@pytest.mark.parametrize("time", [b"0", b"0.5", b"1e11"])
+def test_a_time_that_can_be_one_is_in_the_report(time: bytes) -> None:
+    """From 1970 to the year 5138."""
+    value = b'{"offset": 6, "orig_message_ts": %s, "received_p99": null}' % time
+    (report,) = decoder().decode([record(12, b"events:0:g", value)]).reports
+    assert report.orig_message_ts == float(time)
+
+
+def test_the_very_first_record_of_a_log_has_its_place() -> None:
+    """Offset 0 of partition 0."""
+    message = Message("log", 0, 0, b"events:0:g", b"5", None, None, (TIMESTAMP_CREATE_TIME, 7))
+    decoded = decoder().decode([message])
+    assert decoded.reports == [CommitReport(("events", 0), "g", 5, 7, 0, 0)]
+    assert decoded.next_offset == 1
+
+
+def test_tombstones_and_logical_offsets_are_counted() -> None:
+    """Each of them, over all batches."""
+    made = decoder()
+    for _ in range(2):
+        made.decode(
+            [record(1, b"events:0:g", None), record(2, b"events:1:g", None), record(3, b"events:2:g", b"-1001")]
+        )
+    assert (made.tombstones, made.logical, dict(made.malformed), made.read) == (4, 2, {}, 6)
+
+
+def test_the_one_before_counts_if_the_last_of_two_can_not_be_read() -> None:
+    """As of many."""
+    decoded = decoder().decode([record(1, b"events:0:g", b"5"), record(2, b"events:0:g", b"{")])
+    assert [(each.offset, each.log_offset) for each in decoded.reports] == [(5, 1)]
+
+
+def test_a_record_of_the_legacy_form_has_its_time_in_a_header() -> None:
+    """Arroyo's before 2022."""
+    headers: Any = [("orig_message_ts", b"2023-11-14T22:13:20.250000Z")]
+    message = Message("log", 3, 1, b"events:0:g", b"5", headers, None, (TIMESTAMP_CREATE_TIME, 1))
+    (report,) = decoder().decode([message]).reports
+    assert (report.offset, report.orig_message_ts) == (5, 1700000000.25)
+
+
+def test_a_topic_that_is_no_commit_log_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """So whoever gave the wrong name finds it."""
+    decoder().decode([record(index, b"a user's key", b"") for index in range(1_000)])
+    assert any(line.startswith("Topic log is no commit log") for line in caplog.messages)
 
 
 @pytest.mark.parametrize("time", [b"1e308", b"-1.5", b"1e12"])
@@ -324,3 +387,21 @@ def test_it_notes_who_publishes() -> None:
     made = decoder()
     made.decode([record(1, b"events:0:g", b"5"), record(2, b"events:0:other", b"5"), record(3, b"x", b"5")])
     assert set(made.contents.groups) == {"g", "other"}
+
+
+def test_a_partition_that_is_read_again_has_no_timestamp_before_its_first() -> None:
+    """Another partition's last one stays known."""
+    made = BatchDecoder("log", GROUPS, Clock(), lambda: 2.0)
+    past, future = (TIMESTAMP_CREATE_TIME, 1_000), (TIMESTAMP_CREATE_TIME, 10**15)
+    for forgotten, expected in ((4, 1_000), (3, -1)):
+        made.decode([record(1, b"e:0:g", b"5", past)])
+        made.forget(forgotten)
+        assert [each.timestamp_ms for each in made.decode([record(2, b"e:0:g", b"6", future)]).reports] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "size"), [(b"abc", b"de", 5), (None, b"de", 2), (b"abc", None, 3), (None, None, 0)]
+)
+def test_the_size_of_a_record_is_that_of_its_key_and_value(key: bytes | None, value: bytes | None, size: int) -> None:
+    """Either may be missing."""
+    assert batch.bytes_of(record(1, key, value)) == size

@@ -6,6 +6,7 @@ import pytest
 
 from arroyo_sync.leaders.commit_log.contents import (
     JUDGED_RECORDS,
+    KEYS_PER_BATCH,
     LEAST_RECORDS,
     MAX_NAME_LENGTH,
     MAX_NAMES,
@@ -37,6 +38,30 @@ def test_names_are_few_and_short_whatever_is_written(contents: LogContents) -> N
     assert len(str(contents)) < 10_000
 
 
+def test_that_there_may_be_more_names_is_said_where_they_are_no_longer_noted(contents: LogContents) -> None:
+    """Of groups and of topics, each by itself."""
+    contents.update([b"events:0:g%d" % index for index in range(MAX_NAMES - 1)])
+    assert "more" not in str(contents)
+    contents.update([b"events:0:last", b"events:0:another"])
+    contents.update([b"later:0:g1"])
+    groups = sorted(["last", *(f"g{index}" for index in range(MAX_NAMES - 1))])
+    listed = ", ".join(repr(group) for group in groups)
+    assert str(contents) == f"groups seen: {listed} and maybe more; of topics: 'events', 'later'"
+
+
+def test_of_many_topics_as_few_are_noted(contents: LogContents) -> None:
+    """Those that were seen first, though there are few groups."""
+    contents.update([b"t%d:0:g" % index for index in range(2 * MAX_NAMES)])
+    listed = ", ".join(sorted(repr(f"t{index}") for index in range(MAX_NAMES)))
+    assert str(contents) == f"groups seen: 'g'; of topics: {listed} and maybe more"
+
+
+def test_names_are_looked_for_in_so_many_keys_of_a_batch(contents: LogContents) -> None:
+    """It takes time that the records need."""
+    contents.update([b"events:0:g%d" % (index // KEYS_PER_BATCH) for index in range(2 * KEYS_PER_BATCH)])
+    assert contents.groups == ("g0",)
+
+
 def test_a_topic_without_any_commit_record_is_called_no_commit_log(
     contents: LogContents, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -47,8 +72,13 @@ def test_a_topic_without_any_commit_record_is_called_no_commit_log(
     contents.judge([FOREIGN] * 10_000)
     contents.conclude()
     (line,) = caplog.messages
-    assert line.startswith("Topic log is no commit log: none of the first 1,000 records is a commit record")
+    assert line == (
+        "Topic log is no commit log: none of the first 1,000 records is a commit record, whose key would be "
+        "topic:partition:group. Nothing is released. Was another topic's name given by mistake?"
+    )
     assert contents.is_foreign
+    contents.judge([b"events:0:g"])
+    assert contents.is_foreign, "a thousand records are enough"
 
 
 @pytest.mark.parametrize("before", [0, JUDGED_RECORDS - 1])
@@ -75,3 +105,10 @@ def test_a_short_topic_is_called_so_when_it_was_read(contents: LogContents, capl
     assert "none of the first 10 records" in caplog.messages[0]
     contents.judge([b"events:0:g"])
     assert not contents.is_foreign
+
+
+def test_what_a_thousand_records_say_stands(contents: LogContents) -> None:
+    """A commit record that comes later was written there by mistake."""
+    contents.judge([FOREIGN] * JUDGED_RECORDS)
+    contents.judge([b"events:0:g"])
+    assert contents.is_foreign

@@ -6,6 +6,7 @@ import pytest
 
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
 from arroyo_sync.leaders.commit_log.log_topic import OffsetRange
+from arroyo_sync.leaders.commit_log.replay import Progress
 from arroyo_sync.leaders.commit_report import CommitReport
 
 
@@ -69,3 +70,46 @@ def test_what_is_staged_of_other_topics_can_be_dropped(partitions: LogPartitions
     partitions.passed(2, [report(1, 0, 2), report(2, 1, 2, "other")], 2)
     partitions.retain_topic("events")
     assert partitions.take_staged() == [report(1, 0, 2)]
+
+
+def test_partitions_that_are_replayed_apart_do_not_hold_up_the_gate(partitions: LogPartitions) -> None:
+    """Neither before they are read nor while they are; and they count for no progress of the others."""
+    partitions.passed(0, [], 5)
+    partitions.passed(1, [], 5)
+    assert partitions.find([0, 1, 2, 3], is_open=True) == [2, 3]
+    assert partitions.is_replayed
+    partitions.begin({2: OffsetRange(0, 3)})
+    assert partitions.is_replayed
+    assert (partitions.missing(), partitions.progress()) == (None, Progress(2, 2, 1.0))
+    partitions.passed(2, [report(8, 0, 2)], 1)
+    partitions.reached_end(2)
+    assert partitions.take_staged() == [report(8, 0, 2)]
+    assert partitions.take_staged() == []
+
+
+def test_progress_is_that_of_the_replay(partitions: LogPartitions) -> None:
+    """Of what was there when it began."""
+    partitions.passed(0, [], 5)
+    assert partitions.progress() == Progress(1, 2, 0.625)
+
+
+def test_a_few_of_the_missing_partitions_are_named() -> None:
+    """There may be a thousand."""
+    partitions = LogPartitions()
+    partitions.restart(range(7))
+    partitions.begin({each: OffsetRange(0, 9) for each in (6, 5, 4, 3, 2)})
+    named = ", ".join(f"{each} (read up to 0 of 9)" for each in range(2, 7))
+    assert partitions.missing() == f"it still has to read partitions {named}"
+    partitions.begin({each: OffsetRange(0, 9) for each in (0, 1)})
+    named = ", ".join(f"{each} (read up to 0 of 9)" for each in range(5))
+    assert partitions.missing() == f"it still has to read partitions {named} and 2 more"
+
+
+def test_partitions_are_found_one_by_one() -> None:
+    """Each is new once, and is to be read until that begins."""
+    partitions = LogPartitions()
+    assert (partitions.is_replayed, partitions.missing()) == (True, None)
+    assert partitions.find([1], is_open=False) == [1]
+    assert partitions.find([0, 1, 2], is_open=False) == [0, 2]
+    assert partitions.found == {0, 1, 2}
+    assert not partitions.is_replayed

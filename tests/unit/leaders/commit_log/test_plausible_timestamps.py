@@ -72,7 +72,23 @@ def test_what_came_before_is_of_the_same_commit_log_partition(timestamps: Plausi
     assert counted(timestamps, batch(FUTURE_MS, log_partition=1)) == [NO_TIMESTAMP]
     assert counted(timestamps, batch(FUTURE_MS, begin=1)) == [5]
     timestamps.forget(0)
+    timestamps.forget(7)
     assert counted(timestamps, batch(FUTURE_MS)) == [NO_TIMESTAMP]
+
+
+def test_what_came_before_is_known_of_each_commit_log_partition(timestamps: PlausibleTimestamps) -> None:
+    """Whichever was read last."""
+    counted(timestamps, batch(5, log_partition=1))
+    counted(timestamps, batch(6))
+    assert counted(timestamps, batch(FUTURE_MS, log_partition=1, begin=1)) == [5]
+    assert counted(timestamps, batch(FUTURE_MS, begin=1)) == [6]
+
+
+def test_only_what_is_from_the_future_is_told_as_that(timestamps: PlausibleTimestamps) -> None:
+    """Neither what is just within the tolerance, nor what has no timestamp."""
+    messages = batch(LIMIT_MS, LIMIT_MS + 1, None)
+    timestamps.begin(messages)
+    assert [timestamps.of(message)[1] for message in messages] == [False, True, False]
 
 
 def test_a_record_may_be_asked_for_alone(timestamps: PlausibleTimestamps) -> None:

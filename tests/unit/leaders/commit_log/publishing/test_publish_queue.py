@@ -124,6 +124,7 @@ def test_at_the_end_all_are_due_whatever_the_interval(queue: PublishQueue) -> No
     commit(queue, 1, 5)
     assert take(queue, 0.0, delivered=False) == [(1, 5)]
     queue.mark_all()
+    assert queue.due_at == -float("inf")
     assert take(queue, 0.0) == [(0, 1)]
     assert [queued.partition.index for queued in queue.waiting] == [1, 0]
 
@@ -143,8 +144,56 @@ def test_it_says_when_something_is_due_next(queue: PublishQueue) -> None:
     commit(queue, 0, 1)
     assert take(queue, 0.0, delivered=False) == [(0, 1)]
     assert queue.due_at == 10.0
+    queue.update(5.0)
+    assert queue.due_at == 15.0, "to see what became of the record"
     commit(queue, 0, 2)
     queue.update(5.0)
     assert queue.due_at == 10.0
     queue.update(10.0)
     assert queue.due_at == 11.0
+
+
+def test_it_says_when_the_next_heartbeat_is_due(queue: PublishQueue) -> None:
+    """That of the partition that has been silent for longest, as of the last look at them."""
+    assert queue.heartbeat_due_at == float("inf")
+    commit(queue, 0, 1)
+    assert take(queue, 0.0) == [(0, 1)]
+    commit(queue, 1, 5)
+    assert take(queue, 60.0) == [(1, 5)]
+    assert queue.heartbeat_due_at == 100.0
+    queue.mark_heartbeats(100.0)
+    assert take(queue, 100.0) == [(0, 1)]
+    assert queue.heartbeat_due_at == 160.0
+    queue.mark_heartbeats(160.0)
+    assert take(queue, 160.0) == [(1, 5)]
+    assert queue.heartbeat_due_at == 200.0
+
+
+def test_a_record_that_stays_in_flight_is_looked_at_a_hundred_times_a_heartbeat_at_most(queue: PublishQueue) -> None:
+    """Its heartbeat is overdue all the while, and can't be sent; neither can that of a partition of which nothing is
+    known."""
+    commit(queue, 0, 1)
+    assert take(queue, 0.0, delivered=False) == [(0, 1)]
+    queue.mark_unclear(commit(queue, 1, 5))
+    queue.mark_heartbeats(150.0)
+    assert take(queue, 150.0) == []
+    assert queue.heartbeat_due_at == 151.0
+
+
+def test_where_nothing_is_published_the_next_look_is_a_heartbeat_later(queue: PublishQueue) -> None:
+    """Whatever is committed meanwhile has a heartbeat of its own, from then on."""
+    queue.heartbeat_due_at = 0.0
+    queue.add(EVENTS[0])
+    queue.mark_heartbeats(7.0)
+    assert queue.heartbeat_due_at == 107.0
+
+
+def test_one_partition_that_has_nothing_to_repeat_keeps_no_other_silent(queue: PublishQueue) -> None:
+    """Whichever it had first."""
+    queue.mark_unclear(commit(queue, 0, 1))
+    queue.add(EVENTS[1])
+    commit(queue, 2, 5)
+    assert take(queue, 0.0) == [(2, 5)]
+    assert take(queue, 1.0) == []
+    queue.mark_heartbeats(100.0)
+    assert take(queue, 100.0) == [(2, 5)]

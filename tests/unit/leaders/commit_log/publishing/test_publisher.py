@@ -20,13 +20,16 @@ from arroyo.types import FILTERED_PAYLOAD, BaseValue, BrokerValue, Message, Part
 from arroyo.utils import metrics
 
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.leaders.commit_log.publishing import report_writer
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import MAX_RECEIVED_TIMES
-from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishCommitLog, PublishStep
+from tests.integration.cluster.waiting import wait_until
 from tests.support.leader import (
     COMMIT_LOG,
     EVENTS,
     NAIVE_UTC,
     UNIX_SECONDS,
+    Clock,
     Commits,
     Leader,
     ScriptedProducer,
@@ -199,6 +202,21 @@ def test_a_failed_delivery_is_counted_and_retried_with_the_newest_offset(leader:
     assert leader.step.failed_deliveries == 1
 
 
+def test_a_commit_finds_out_what_became_of_the_record_before(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
+    """A busy pipeline may commit far more often than it polls: failures are counted and told, and so is their end."""
+    caplog.set_level(logging.INFO)
+    leader.commit(0, 1)
+    leader.producer.fail(RuntimeError("broker gone"))
+    leader.commit(0, 2)
+    assert leader.step.failed_deliveries == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert leader.after(11.0) == [(0, 1), (0, 2)]
+    leader.producer.deliver()
+    leader.commit(0, 3)
+    assert leader.step.failed_deliveries == 1
+    assert caplog.messages[1:] == ["Commits of group writers are published to commit-log again"]
+
+
 def test_a_failed_delivery_is_retried_though_nothing_new_was_committed(leader: Leader) -> None:
     """The last offset of a burst isn't lost with its record."""
     leader.commit(0, 1)
@@ -234,8 +252,10 @@ def test_failures_are_logged_once_a_minute_and_their_end_once(leader: Leader, ca
     assert leader.step.failed_deliveries == 12
     warnings = [record.getMessage() for record in caplog.records]
     assert len(warnings) == 2
-    for text in ("events[0]", "writers", "commit-log", "BufferError: queue full"):
-        assert text in warnings[0]
+    assert warnings[0] == (
+        "events[0]: a commit of group writers could not be published to commit-log, so followers wait; the newest "
+        "offset is published as soon as it can be (1 failed so far): BufferError: queue full"
+    )
     leader.producer.refuses = None
     leader.producer.delivers_at_once = True
     leader.after(10.5)
@@ -245,6 +265,16 @@ def test_failures_are_logged_once_a_minute_and_their_end_once(leader: Leader, ca
     assert [record.getMessage() for record in caplog.records[2:]] == [
         "Commits of group writers are published to commit-log again"
     ]
+
+
+def test_nothing_is_said_while_all_is_well(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
+    """A line that it works again is for those who have read that it doesn't."""
+    caplog.set_level(logging.INFO)
+    leader.producer.delivers_at_once = True
+    leader.commit(0, 1)
+    leader.after(11.0)
+    leader.step.join(1.0)
+    assert caplog.messages == []
 
 
 def test_a_batch_publishes_each_of_its_partitions(leader: Leader) -> None:
@@ -305,7 +335,7 @@ def test_received_p99_is_the_percentile_since_the_last_record() -> None:
     leader.after(11.0)
     assert published(leader) == {"offset": 250, "orig_message_ts": UNIX_SECONDS, "received_p99": 1201.0}
     for offset in range(300, 300 + 2 * MAX_RECEIVED_TIMES):
-        commit(offset, 1 if offset < 300 + MAX_RECEIVED_TIMES else 2)
+        commit(offset, 9 if offset < 300 + MAX_RECEIVED_TIMES else 2)
     leader.after(11.0)
     assert published(leader)["received_p99"] == 2.0
     leader.step.terminate()
@@ -365,9 +395,84 @@ def test_join_gives_up_at_its_timeout_and_says_so(caplog: pytest.LogCaptureFixtu
     leader.commit(0, 1)
     leader.commit(0, 2)
     leader.step.join(0.05)
-    assert "events[0] offset 2" in caplog.text
-    assert "writers" in caplog.text
+    assert caplog.messages == [
+        "The last offsets of group writers were not confirmed by commit-log before its pipeline ended. Followers may "
+        "wait until the next owner of these partitions reports them: events[0] offset 2"
+    ]
     assert leader.producer.take() == [(0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        pytest.param(3, ": events[0] offset 1, events[1] offset 2, events[2] offset 3", id="all of them"),
+        pytest.param(2, ": events[0] offset 1, events[1] offset 2 and 1 more", id="and how many more"),
+    ],
+)
+def test_what_is_unsure_is_named_in_a_line_of_bounded_length(
+    shown: int, text: str, leader: Leader, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A leader may have thousands of partitions."""
+    monkeypatch.setattr(report_writer, "SHOWN_PARTITIONS", shown)
+    for partition in range(3):
+        leader.commit(partition, partition + 1)
+    leader.step.join(0.0)
+    (line,) = caplog.messages
+    assert line.endswith(text)
+
+
+class TickingClock(Clock):
+    """Each look at it takes a hundredth of a second."""
+
+    def __call__(self) -> float:
+        self.now += 0.01
+        return self.now
+
+
+@pytest.mark.parametrize(("timeout", "most"), [(60.0, 1.0), (None, 1.0), (0.3, 0.3)])
+def test_join_waits_for_a_second_at_most(timeout: float | None, most: float) -> None:
+    """However long it may: a commit log that can't be written holds up no rebalance. And for as long as it may."""
+    clock = TickingClock()
+    leader = Leader(make_future, clock=clock)
+    leader.commit(0, 1)
+    before = clock.now
+    leader.step.join(timeout)
+    assert most <= clock.now - before < most + 0.1
+
+
+def test_what_no_reader_could_take_is_counted_and_not_tried_again(
+    leader: Leader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The partition goes on with what is committed next."""
+    leader.producer.delivers_at_once = True
+    leader.step.submit(Message(Value(b"", {EVENTS[0]: -5})))
+    assert [leader.after(11.0), leader.after(11.0)] == [[], []]
+    assert leader.step.failed_deliveries == 1
+    assert "events[0] of group 'writers': an offset is an integer from 0 to 2**63 - 1, not -5" in caplog.text
+    leader.commit(0, 3)
+    assert leader.producer.take() == [(0, 3)]
+
+
+@pytest.mark.parametrize("kind", [PublishCommitLog, CommitLogPublisher])
+def test_by_default_a_partition_is_published_ten_times_a_second_at_most_and_again_after_ten_seconds(kind: Any) -> None:
+    """So a follower waits for a tenth of a second, and knows in ten seconds who is gone."""
+    clock, commits = Clock(), Commits()
+    producer = ScriptedProducer(commits, make_future)
+    producer.delivers_at_once = True
+    step: PublishStep
+    if kind is PublishCommitLog:
+        step = PublishCommitLog(commits, producer, COMMIT_LOG, "writers", clock=clock)
+    else:
+        step = CommitLogPublisher(producer, COMMIT_LOG, "writers", clock=clock).step(commits, {})
+    for offset in (1, 2):
+        step.submit(Message(Value(b"", {EVENTS[0]: offset})))
+    published = []
+    for seconds in (0.09, 0.011, 9.9, 0.11):
+        clock.now += seconds
+        step.poll()
+        published.append(producer.take())
+    assert published == [[(0, 1)], [(0, 2)], [], [(0, 2)]]
+    step.terminate()
 
 
 def test_join_retries_a_failed_delivery_within_its_timeout() -> None:
@@ -381,13 +486,16 @@ def test_join_retries_a_failed_delivery_within_its_timeout() -> None:
     assert leader.producer.take() == [(0, 1)]
 
 
-def test_join_without_a_timeout_ends_when_a_delivery_has_failed(leader: Leader) -> None:
-    """It doesn't wait for a broker that never comes back."""
+def test_join_without_a_timeout_ends_when_a_delivery_has_failed(
+    leader: Leader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It doesn't wait for a broker that never comes back, and says what is unsure."""
     leader.commit(0, 1)
     leader.producer.deliver()
     leader.producer.refuses = BufferError("queue full")
     leader.step.join(None)
     assert leader.step.failed_deliveries == 1
+    assert caplog.messages[-1].endswith("reports them: events[0] offset 1")
 
 
 def test_nothing_is_published_after_terminate(leader: Leader) -> None:
@@ -426,6 +534,36 @@ def test_the_end_of_a_burst_is_published_though_nobody_polls() -> None:
     leader.step.terminate()
 
 
+def test_the_end_of_another_burst_is_published_after_a_pause() -> None:
+    """The thread, which had nothing left to do, is woken by its first commit."""
+    leader = Leader(make_future, clock=time.monotonic, interval=0.02)
+    leader.producer.delivers_at_once = True
+    queue = leader.step._writer.queue
+    for offset in (1, 3):
+        leader.commit(0, offset)
+        leader.commit(0, offset + 1)
+        with leader.producer.published:
+            newest = (0, offset + 1)
+            assert leader.producer.published.wait_for(lambda: newest in leader.producer.records, 60.0)  # noqa: B023
+        wait_until(lambda: not queue.waiting, 60.0, "the thread to have nothing left to do")
+    leader.step.terminate()
+
+
+def test_the_thread_may_look_when_all_is_to_be_published_once_more() -> None:
+    """Between that and the publication it must not wait for ever, which no lock can: it died of an OverflowError."""
+    leader = Leader(make_future, clock=time.monotonic, interval=0.02)
+    leader.producer.delivers_at_once = True
+    leader.commit(0, 1)
+    writer = leader.step._writer
+    wait_until(lambda: not writer.queue.waiting, 60.0, "the thread to have nothing left to do")
+    with writer._lock:
+        writer.queue.mark_all()
+        writer._changed.notify_all()
+    with leader.producer.published:
+        assert leader.producer.published.wait_for(lambda: len(leader.producer.records) == 2, 60.0)
+    leader.step.terminate()
+
+
 def test_the_thread_sends_no_heartbeat() -> None:
     """A pipeline that hangs in a step must not look alive: heartbeats come from ``poll`` alone."""
     leader = Leader(make_future, clock=time.monotonic, interval=0.001, heartbeat=0.001)
@@ -444,14 +582,16 @@ def test_the_thread_ends_with_the_step(end: str) -> None:
     """Each assignment makes a step, so a thread that stayed would be a leak."""
     leader = Leader(make_future, clock=time.monotonic)
     leader.producer.delivers_at_once = True
-    before = threading.active_count()
+    before = threading.enumerate()
     leader.commit(0, 1)
-    assert threading.active_count() == before + 1
+    (thread,) = set(threading.enumerate()) - set(before)
+    assert thread.name == "arroyo-sync-publish-commit-log"
+    assert thread.daemon, "a leader that ends without a join isn't kept alive by it"
     if end == "join":
         leader.step.join(60.0)
     else:
         leader.step.terminate()
-    assert threading.active_count() == before
+    assert not thread.is_alive()
 
 
 def test_a_step_that_commits_nothing_starts_no_thread() -> None:
@@ -488,22 +628,34 @@ def test_a_commit_during_a_publication_is_not_lost() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        pytest.param({"topic": Topic("")}, "a topic's name is", id="empty topic"),
-        pytest.param({"topic": Topic("a:b")}, "a topic's name is", id="colon in the topic"),
-        pytest.param({"group": ""}, "group=.*a consumer group's name is", id="empty group"),
+        pytest.param({"topic": Topic("")}, "^topic.name=.*a topic's name is", id="empty topic"),
+        pytest.param({"topic": Topic("a:b")}, "^topic.name=.*a topic's name is", id="colon in the topic"),
+        pytest.param({"group": ""}, "^group=.*a consumer group's name is", id="empty group"),
         pytest.param({"group": b"writers"}, "group=b'writers'", id="bytes for a group"),
-        pytest.param({"interval": 0.0}, "interval=.*must be more than 0", id="no interval"),
-        pytest.param({"heartbeat": -1.0}, "heartbeat=.*must be more than 0", id="negative heartbeat"),
+        pytest.param({"interval": 0.0}, "^interval=.*must be more than 0", id="no interval"),
+        pytest.param({"heartbeat": -1.0}, "^heartbeat=.*must be more than 0", id="negative heartbeat"),
         pytest.param({"interval": float("nan")}, "interval=nan.*must be more than 0", id="nan"),
-        pytest.param({"received_timestamps": 7}, "received_timestamps=7", id="no function"),
+        pytest.param(
+            {"received_timestamps": 7},
+            "^received_timestamps=7: must be called with a message or None$",
+            id="no function",
+        ),
+        pytest.param(
+            {"clock": 7.0}, "^clock=7.0: must be called with nothing, for monotonic seconds$", id="a time for a clock"
+        ),
+        pytest.param(
+            {"commit": None},
+            "^commit=None: must be the function that Arroyo hands to create_with_partitions$",
+            id="no commit",
+        ),
     ],
 )
 def test_bad_settings_are_refused(arguments: dict[str, Any], complaint: str) -> None:
     """Each with one line that names the setting."""
     commits = Commits()
-    keywords = {"topic": COMMIT_LOG, "group": "writers", **arguments}
+    keywords = {"commit": commits, "topic": COMMIT_LOG, "group": "writers", **arguments}
     with pytest.raises(ConfigurationError, match=complaint):
-        PublishCommitLog(commits, ScriptedProducer(commits, make_future), **keywords)
+        PublishCommitLog(producer=ScriptedProducer(commits, make_future), **keywords)
 
 
 def test_a_value_that_is_no_broker_value_is_taken() -> None:

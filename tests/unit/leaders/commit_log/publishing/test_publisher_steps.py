@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.backends.kafka.commit import CommitCodec
-from arroyo.types import BrokerValue, Message
+from arroyo.types import BrokerValue, Message, Partition, Topic
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.leaders.commit_log.publishing import start_questions
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishStep
+from tests.integration.cluster.waiting import wait_until
 from tests.support.leader import COMMIT_LOG, EVENTS, NAIVE_UTC, Clock, Commits, ScriptedProducer, make_future
 from tests.support.threads import PATIENCE_SECONDS
 
@@ -35,14 +36,24 @@ class ScriptedAsker:
         self.is_asked = threading.Event()
         self.is_stopped = threading.Event()
         self.asked: list[Collection[PartitionKey]] = []
+        self.asked_ids: list[list[str]] = []
+        self.ids_asked = threading.Semaphore(0)
+        self.settings: list[Mapping[str, Any]] = []
+        """What each client was made with."""
+        self.refuses: Exception | None = None
 
     def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
+        assert timeout == start_questions.TIMEOUT_SECONDS
+        if self.refuses is not None:
+            raise self.refuses
+        self.asked_ids.append(sorted(topics))
+        self.ids_asked.release()
         return {topic: self.ids[topic] for topic in topics}
 
     def committed(
         self, group: str, partitions: Collection[PartitionKey], timeout: float
     ) -> dict[PartitionKey, int | KafkaError | None]:
-        assert group == "writers"
+        assert (group, timeout) == ("writers", start_questions.TIMEOUT_SECONDS)
         self.asked.append(partitions)
         answers = {key: self.commits[key] for key in partitions}
         self.is_asked.set()
@@ -50,6 +61,7 @@ class ScriptedAsker:
         return answers
 
     def stop(self, timeout: float) -> None:
+        assert timeout == start_questions.TIMEOUT_SECONDS
         self.is_stopped.set()
 
 
@@ -101,7 +113,13 @@ class Leader:
 @pytest.fixture
 def asker(monkeypatch: pytest.MonkeyPatch) -> ScriptedAsker:
     asker = ScriptedAsker()
-    monkeypatch.setattr(start_questions, "Asker", lambda configuration, on_error: asker)
+
+    def make(configuration: Mapping[str, Any], on_error: Callable[[KafkaError], None]) -> ScriptedAsker:
+        on_error(NO_ANSWER)  # what a client tells while its brokers are away ends nothing
+        asker.settings.append(configuration)
+        return asker
+
+    monkeypatch.setattr(start_questions, "Asker", make)
     monkeypatch.setattr(start_questions, "RETRY_SECONDS", 0.001)
     return asker
 
@@ -147,9 +165,13 @@ def test_where_it_starts_is_not_published_unless_it_was_committed(
         assert leader.after(1.0) == []
     assert caplog.messages == []
     assert leader.after(1.0) == []
-    (line,) = caplog.messages
-    assert "writers" in line
-    assert "RuntimeError: no coordinator" in line
+    text = "Group writers can't commit where it starts, it is tried again while it has the partitions: RuntimeError: %s"
+    assert caplog.messages == [text % "no coordinator"]
+    for _ in range(59):
+        leader.after(1.0)
+    assert len(caplog.messages) == 1
+    leader.after(1.0)
+    assert len(caplog.messages) == 2, "once a minute"
     leader.commits.error = None
     assert leader.after(0.5) == []
     assert leader.after(0.5) == [(0, 10)]
@@ -181,6 +203,19 @@ def test_a_start_that_could_not_be_committed_ends_no_pipeline(make_leader: Calla
     assert leader.commits.calls == [], "it may have been retained"
     leader.commit(0, 11)
     assert leader.producer.take() == [(0, 11)]
+
+
+def test_a_start_that_could_not_be_committed_is_told_of_at_the_end_as_well(
+    make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the last cause: nobody polls between the last try and the end."""
+    leader = make_leader(can_ask=False)
+    leader.commits.error = RuntimeError("the group is forming")
+    leader.assign({0: 10})
+    leader.clock.now += 5.0
+    leader.commits.error = RuntimeError("unknown member")
+    assert leader.end() == []
+    assert [line.rpartition("partitions: ")[2] for line in caplog.messages] == ["RuntimeError: unknown member"]
 
 
 @pytest.mark.parametrize("committed", [None, 14])
@@ -216,13 +251,39 @@ def test_a_start_that_the_pipeline_has_committed_past_is_not_committed_again(
     leader.commits.error = None
     leader.assign({0: 10})
     leader.wait_for_answer()
+    assert leader.step.uncommitted_starts == {EVENTS[0]: 10}
     leader.commit(0, 11)
+    assert leader.step.uncommitted_starts == {}
     assert leader.producer.take() == [(0, 11)]
     assert [*leader.after(10.0), *leader.after(10.0)] == []
     assert leader.commits.history == {EVENTS[0]: [11]}
     leader.commits.error = RuntimeError("the group is forming")
     with pytest.raises(RuntimeError, match="forming"):
         leader.end()
+
+
+def test_another_start_that_can_not_be_committed_is_told_after_a_while_of_its_own(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One was committed meanwhile, so the group was well."""
+    asker.commits["events", 0] = None
+    leader = make_leader()
+    leader.commits.error = RuntimeError("the group is forming")
+    leader.assign({0: 10})
+    leader.end()
+    leader.wait_for_answer()
+    leader.commits.error = None
+    leader.clock.now += 100.0
+    leader.assign({0: 10, 1: 0})
+    leader.wait_for_answer()
+    assert leader.after(0.0) == [(1, 0)]
+    leader.commits.error = RuntimeError("the group is forming again")
+    for _ in range(5):
+        assert leader.after(1.0) == []
+    assert caplog.messages == []
+    leader.after(1.0)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].endswith("forming again")
 
 
 def test_what_commit_raises_for_messages_comes_out_at_the_end(make_leader: Callable[..., Leader]) -> None:
@@ -323,6 +384,7 @@ def test_what_is_in_question_is_silent_until_it_is_answered_or_committed(
     assert leader.after(1.0) == [(0, 20)]
     assert leader.commits.history == {EVENTS[0]: [10], EVENTS[1]: [10, 21]}
     assert leader.end() == [(0, 20), (1, 21)]
+    assert asker.asked_ids == [["events"]], "nothing is asked that is known"
 
 
 def test_an_answer_to_an_earlier_assignments_question_counts_no_more(
@@ -369,7 +431,10 @@ def test_a_step_that_is_made_before_the_last_one_has_ended_is_warned_about(
     leader = make_leader(can_ask=False)
     leader.assign({0: 10})
     leader.assign({0: 17, 1: 0})
-    assert "a CommitLogPublisher for each StreamProcessor" in caplog.text
+    assert caplog.messages == [
+        "The step of group writers was made anew before the last one was joined, which publishes nothing more: make a "
+        "CommitLogPublisher for each StreamProcessor, and let every step join the next one"
+    ]
     assert leader.steps[0].has_ended
     assert leader.commits.history == {EVENTS[0]: [10], EVENTS[1]: [0]}
     assert leader.producer.take() == [(0, 10), (1, 0)]
@@ -405,7 +470,84 @@ def test_without_an_answer_reports_carry_no_id_and_that_is_said(
     leader.wait_for_answer()
     leader.end()
     assert [headers(each) for each in leader.producer.payloads] == [{}, {}]
-    assert "The id of topic events can't be asked" in caplog.text
+    assert caplog.messages == [
+        "The id of topic events can't be asked, so the commit reports of group writers don't carry it, and followers "
+        f"can't tell by it that the topic was created anew: {NO_ANSWER.str()}. If its cluster isn't the producer's, "
+        "give CommitLogPublisher data_configuration"
+    ]
+    assert len(asker.asked_ids) == 1
+
+
+def test_an_id_that_could_not_be_asked_at_first_is_asked_for_again(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For a minute, by one thread, whatever is assigned meanwhile; an id that is known is asked for no more."""
+    asker.ids = {"events": NO_ANSWER, "others": "others-id"}
+    leader = make_leader()
+    leader.assign({0: 10})
+    wait_until(lambda: len(asker.asked_ids) >= 3, PATIENCE_SECONDS, "the id to be asked for again")
+    leader.end()
+    both = {EVENTS[0]: 10, Partition(Topic("others"), 0): 0}
+    leader.steps.append(leader.publisher.step(leader.commits, both))
+    wait_until(lambda: ["events", "others"] in asker.asked_ids, PATIENCE_SECONDS, "the other topic's id")
+    wait_until(lambda: asker.asked_ids[-3:] == [["events"]] * 3, PATIENCE_SECONDS, "what is known to be left out")
+    threads = [thread for thread in threading.enumerate() if thread.name == "arroyo-sync-leader-questions"]
+    assert [thread.daemon for thread in threads] == [True]
+    asker.ids["events"] = "topic-id"
+    leader.wait_for_answer()
+    questions = leader.publisher._questions
+    assert questions is not None
+    assert questions.topic_ids == {"events": b"topic-id", "others": b"others-id"}
+    assert caplog.messages == []
+
+
+def test_what_is_new_is_asked_at_once_and_what_was_not_answered_after_a_while(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that is away isn't asked without end, and a rebalance doesn't wait for that while."""
+    monkeypatch.setattr(start_questions, "RETRY_SECONDS", 3_600.0)
+    asker.ids["events"] = NO_ANSWER
+    leader = make_leader()
+    leader.assign({0: 10})
+    assert asker.ids_asked.acquire(timeout=PATIENCE_SECONDS)
+    assert not asker.ids_asked.acquire(timeout=0.05)
+    leader.end()
+    assert asker.ids_asked.acquire(timeout=PATIENCE_SECONDS), "what was withdrawn is new, too"
+    assert not asker.ids_asked.acquire(timeout=0.05)
+    asker.ids["events"] = "topic-id"
+    leader.assign({0: 10})
+    leader.wait_for_answer()
+
+
+def test_settings_that_no_client_takes_are_told_of(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The leader goes on: only what it can't ask is missing."""
+    asker.refuses = ConfigurationError("no such setting")
+    leader = make_leader()
+    leader.assign({0: 10})
+    leader.wait_for_answer()
+    assert caplog.messages == ["Group writers can't ask the brokers of its data topic: no such setting"]
+    assert leader.producer.take() == [(0, 10)]
+
+
+def test_the_brokers_are_asked_with_the_producers_settings_where_no_others_are_given(asker: ScriptedAsker) -> None:
+    """But for its transactions: two clients can't have the same id."""
+
+    class Telling(ScriptedProducer):
+        def get_config(self) -> Any:
+            return settings
+
+    settings: Any = {"bootstrap.servers": "nowhere:1", "transactional.id": "x"}
+    commits = Commits()
+    publisher = CommitLogPublisher(Telling(commits, make_future), COMMIT_LOG, "writers")
+    publisher.step(commits, {EVENTS[0]: 1}).terminate()
+    assert asker.is_stopped.wait(PATIENCE_SECONDS)
+    assert asker.settings == [{"bootstrap.servers": "nowhere:1"}]
+    for settings in ({}, "bootstrap.servers", None):  # noqa: B007
+        publisher = CommitLogPublisher(Telling(commits, make_future), COMMIT_LOG, "writers")
+        publisher.step(commits, {EVENTS[0]: 1}).terminate()
+    assert len(asker.settings) == 1
 
 
 def test_without_a_way_to_ask_nobody_is_asked(make_leader: Callable[..., Leader]) -> None:
@@ -431,7 +573,23 @@ def test_times_that_are_none_are_dropped_and_counted(
     assert leader.publisher.dropped_timestamps == 1
     assert leader.publisher.failed_deliveries == 0
     assert CommitCodec().decode(leader.producer.payloads[-1]).received_p99 == 5.0
-    assert "dropped (1 so far)" in caplog.text
+    leader.commit(0, 2)
+    leader.clock.now += 60.0
+    leader.commit(0, 3)
+    text = "received_timestamps returned what is no time, such as NaN: dropped (%d so far)"
+    assert caplog.messages == [text % 1, text % 3], "once a minute"
+
+
+def test_nothing_is_said_of_times_that_are_some(
+    make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor of a message without any."""
+    times = [[5.0], []]
+    leader = make_leader(received_timestamps=lambda message: times.pop())
+    leader.assign({0: 0})
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    assert (leader.publisher.dropped_timestamps, caplog.messages, times) == (0, [], [])
 
 
 def test_received_timestamps_that_fails_ends_nothing(
@@ -447,7 +605,9 @@ def test_received_timestamps_that_fails_ends_nothing(
     leader.producer.take()
     leader.commit(0, 1)
     assert leader.after(10.0) == [(0, 1)]
-    assert "LookupError: no such field" in caplog.text
+    leader.commit(0, 2)
+    assert caplog.messages == ["received_timestamps failed: LookupError: no such field"], "once a minute"
+    assert caplog.records[0].exc_info is not None, "with where it was raised"
 
 
 def test_neither_a_log_handler_nor_the_producer_is_called_under_the_lock(make_leader: Callable[..., Leader]) -> None:
@@ -487,9 +647,9 @@ def test_neither_a_log_handler_nor_the_producer_is_called_under_the_lock(make_le
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        pytest.param({"producer": None}, "producer=None", id="no producer"),
-        pytest.param({"data_configuration": "x"}, "data_configuration='x'", id="no mapping"),
-        pytest.param({"data_configuration": {}}, "data_configuration names no brokers", id="no brokers"),
+        pytest.param({"producer": None}, "^producer=None: must be an Arroyo producer", id="no producer"),
+        pytest.param({"data_configuration": "x"}, "^data_configuration='x'", id="no mapping"),
+        pytest.param({"data_configuration": {}}, "^data_configuration names no brokers", id="no brokers"),
     ],
 )
 def test_bad_settings_are_refused(arguments: dict[str, Any], complaint: str) -> None:
@@ -507,9 +667,14 @@ def test_bad_settings_are_refused(arguments: dict[str, Any], complaint: str) -> 
 @pytest.mark.parametrize(
     ("commit", "partitions", "complaint"),
     [
-        pytest.param(None, {}, "commit=None", id="no commit"),
-        pytest.param(Commits(), None, "partitions=None", id="no partitions"),
-        pytest.param(Commits(), [EVENTS[0]], "partitions=<list>", id="a list"),
+        pytest.param(
+            None,
+            {},
+            "^commit=None: must be the function that Arroyo hands to create_with_partitions$",
+            id="no commit",
+        ),
+        pytest.param(Commits(), None, "^partitions=None", id="no partitions"),
+        pytest.param(Commits(), [EVENTS[0]], "^partitions=<list>", id="a list"),
     ],
 )
 def test_a_step_needs_what_arroyo_gives(
