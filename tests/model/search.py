@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from tests.model.judge import Violation
 
 TAction = TypeVar("TAction")
+
+COLLECT_AFTER = 20_000
+"""How many new objects there are before the youngest are collected; Python's own number is 700."""
 
 
 class Search(Generic[TAction]):
@@ -26,6 +31,10 @@ class Search(Generic[TAction]):
     def explore(self, depth: int, seconds: float | None = None) -> None:
         """Explore to this depth, until something is violated, or until the time is over."""
         end = None if seconds is None else time.monotonic() + seconds
+        with _rare_collections():
+            self._explore(depth, end)
+
+    def _explore(self, depth: int, end: float | None) -> None:
         frontier: list[tuple[TAction, ...]] = [()]
         while frontier and self.depth < depth:
             following: list[tuple[TAction, ...]] = []
@@ -73,3 +82,19 @@ def assert_kept(
     assert search.violations == [], search.violations[0]
     assert search.is_complete == everything
     assert search.is_complete or search.depth == depth
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Within, garbage is collected less often, and without a look at what was there before.
+
+    An exploration makes worlds by the ten thousand, each of many objects and with cycles.
+    """
+    thresholds = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()

@@ -15,6 +15,7 @@ from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import BrokerValue, Commit, Message, Partition
 
+import arroyo_sync.gate.factory
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
@@ -35,6 +36,7 @@ from tests.model.scripted import (
 JOIN_TIMEOUT_SECONDS = 0.1
 
 processor_module: Any = arroyo.processing.processor
+factory_module: Any = arroyo_sync.gate.factory
 
 
 def limits_in_messages(limits: HoldLimits) -> tuple[int, int]:
@@ -309,11 +311,17 @@ class _PausesSeen:
 
 @contextmanager
 def models() -> Iterator[None]:
-    """Within, worlds may be made: Arroyo's processor gets the model's time, and nobody logs."""
-    time = processor_module.time
+    """Within, worlds may be made: Arroyo's processor gets the model's time, and nobody logs.
+
+    Worlds are made by the ten thousand, so the log's filters, which need no second call, are set once.
+    """
+    time, keep_secrets = processor_module.time, factory_module.keep_secrets
     logging.disable(logging.CRITICAL)
+    keep_secrets()
+    factory_module.keep_secrets = lambda: None
     try:
         yield
     finally:
+        factory_module.keep_secrets = keep_secrets
         processor_module.time = time
         logging.disable(logging.NOTSET)
