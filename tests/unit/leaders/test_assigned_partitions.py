@@ -219,7 +219,7 @@ def test_a_partition_that_is_asked_about_anew_is_still_known_to_reach_as_far() -
     fixture = read_again()
     question = fixture.offsets.begin_question([KEY])
     answers = {KEY: PartitionRange(0, 200)}
-    assert fixture.offsets.apply_answers(answers, question, {}) == [Truncation(KEY, 300, 200)]
+    assert fixture.offsets.apply_answers(answers, question, {}) == [Truncation(KEY, 300, 200, None)]
 
 
 def test_what_is_received_of_a_partition_that_is_asked_about_anew_counts_without_a_question() -> None:
