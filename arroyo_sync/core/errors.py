@@ -131,5 +131,9 @@ class PartitionTruncated(ArroyoSyncError, RuntimeError):
         )
 
 
+WHAT_WAS_READ_IS_GONE = (TopicRecreated, PartitionTruncated)
+"""After these nothing more is committed but where the follower's group is to begin."""
+
+
 class CommitLogMissing(ArroyoSyncError, LookupError):
     """The commit-log topic doesn't exist, or not any more."""

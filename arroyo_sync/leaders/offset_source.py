@@ -29,14 +29,7 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.checks import check_callable, check_groups, check_seconds
-from arroyo_sync.core.errors import (
-    ArroyoSyncError,
-    ConfigurationError,
-    NotReady,
-    PartitionTruncated,
-    SourceDied,
-    TopicRecreated,
-)
+from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, ArroyoSyncError, ConfigurationError, NotReady, SourceDied
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
@@ -314,7 +307,7 @@ class OffsetSource(ABC):
             logger.debug("%s: %s while it ended", self.name, error)
             return
         assert self._manager is not None
-        if isinstance(error, TopicRecreated | PartitionTruncated):
+        if isinstance(error, WHAT_WAS_READ_IS_GONE):
             # Before anything else is released: the gate raises it, and the flow control commits nothing more.
             self._manager.fail(error)
             self._offsets.disable()

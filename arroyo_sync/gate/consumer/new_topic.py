@@ -25,7 +25,7 @@ from typing import Any
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
 
-from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
+from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, PartitionTruncated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.kafka.arroyo_consumer import commit_staged, committed_offset, reset_offset
@@ -54,7 +54,7 @@ class NewTopic:
     @property
     def is_there(self) -> bool:
         """Whether what is read isn't what was assigned, so that nothing may be committed."""
-        return isinstance(self._manager.failure, TopicRecreated | PartitionTruncated)
+        return isinstance(self._manager.failure, WHAT_WAS_READ_IS_GONE)
 
     def commit_beginnings(self) -> None:
         """Commit where the assigned partitions begin on the new topic, or go on in a truncated one."""

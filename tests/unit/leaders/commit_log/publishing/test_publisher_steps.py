@@ -109,6 +109,16 @@ class Leader:
         assert self.asker.is_stopped.wait(PATIENCE_SECONDS)
         self.asker.is_stopped.clear()
 
+    def be_assigned_in_vain(self, positions: Mapping[int, int]) -> list[tuple[int, int]]:
+        """An assignment that ends before the group has formed, so that its starts can't be committed; what that
+        publishes."""
+        self.commits.error = RuntimeError("the group is forming")
+        self.assign(positions)
+        published = self.end()
+        self.wait_for_answer()
+        self.commits.error = None
+        return published
+
 
 @pytest.fixture
 def asker(monkeypatch: pytest.MonkeyPatch) -> ScriptedAsker:
@@ -226,11 +236,7 @@ def test_a_start_that_could_not_be_committed_before_a_rebalance_is_committed_aft
     asker.commits["events", 0] = committed
     leader = make_leader()
     leader.commits.by_others[EVENTS[0]] = [14]
-    leader.commits.error = RuntimeError("the group is forming")
-    leader.assign({0: 10})
-    assert leader.end() == []
-    leader.wait_for_answer()
-    leader.commits.error = None
+    assert leader.be_assigned_in_vain({0: 10}) == []
     leader.assign({0: 17})
     leader.wait_for_answer()
     reports = [*leader.after(10.0), *leader.after(10.0)]
@@ -244,11 +250,7 @@ def test_a_start_that_the_pipeline_has_committed_past_is_not_committed_again(
     """The brokers' answer that nothing was committed is from before."""
     asker.commits["events", 0] = None
     leader = make_leader()
-    leader.commits.error = RuntimeError("the group is forming")
-    leader.assign({0: 10})
-    leader.end()
-    leader.wait_for_answer()
-    leader.commits.error = None
+    leader.be_assigned_in_vain({0: 10})
     leader.assign({0: 10})
     leader.wait_for_answer()
     assert leader.step.uncommitted_starts == {EVENTS[0]: 10}
@@ -268,11 +270,7 @@ def test_another_start_that_can_not_be_committed_is_told_after_a_while_of_its_ow
     """One was committed meanwhile, so the group was well."""
     asker.commits["events", 0] = None
     leader = make_leader()
-    leader.commits.error = RuntimeError("the group is forming")
-    leader.assign({0: 10})
-    leader.end()
-    leader.wait_for_answer()
-    leader.commits.error = None
+    leader.be_assigned_in_vain({0: 10})
     leader.clock.now += 100.0
     leader.assign({0: 10, 1: 0})
     leader.wait_for_answer()
