@@ -100,6 +100,15 @@ class RemoteOffsetSource(Protocol):
         """The follower has received the message below ``next_offset``: the partition reaches that far."""
         return
 
+    def check_topic(self, timeout: float) -> None:
+        """Ask the brokers now whether the data topic is still the one that was assigned; if it isn't, have the manager
+        fail with `TopicRecreated`.
+
+        Called on the processor's thread once the last offset of an assignment is committed: at a revocation, and before
+        the consumer is closed. Blocks for about ``timeout`` seconds at most, and raises nothing.
+        """
+        return
+
     def refresh_known_ends(self) -> None:
         """The follower's own client may have fetched further ends. Called on the processor's thread when the gate reads
         remote offsets while something is `unverified`. Never blocks."""

@@ -203,8 +203,9 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             before_close=self._watermarks.close if self._watermarks is not None else None,
             after_close=self._consumer_closed,
             clock=self._clock,
-            # A source that only looks like the contract may be without it.
+            # A source that only looks like the contract may be without these.
             on_subscribe=getattr(self._source, "subscribe", None),
+            check_topic=getattr(self._source, "check_topic", None),
         )
         return self._flow
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from arroyo.backends.abstract import Consumer
@@ -57,6 +58,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
     :param slice_seconds: for how long a poll waits at most while something is held.
     :param rejected_wait_seconds: for how long it waits after the next step rejected a message.
     :param before_close: called before the inner consumer is closed; ``after_close`` after it.
+    :param check_topic: see `RemoteOffsetSource.check_topic`.
     :param on_subscribe: called with the topic's name before the inner consumer subscribes; not for a pattern.
     :raises ConfigurationError: an argument can't be right; the message names it.
     """
@@ -72,6 +74,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         before_close: Callable[[], None] | None = None,
         after_close: Callable[[], None] | None = None,
         on_subscribe: Callable[[str], None] | None = None,
+        check_topic: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_consumer("inner", inner)
@@ -96,9 +99,9 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._waits = Waits(slice_seconds)
         self._pauses = Pauses(inner)
         self._start = StartPositions(inner, clock)
-        self._new_topic = NewTopic(inner, manager, self._start)
+        self._new_topic = NewTopic(inner, manager, check_topic, self._start)
         self._is_closing = False
-        self._rebalances = Rebalances(inner, self._pauses, self._start, lambda: self._is_closing)
+        self._rebalances = Rebalances(inner, self._pauses, self._start, self._new_topic.leave, lambda: self._is_closing)
         self._resume_offsets = self._rebalances.resume_offsets
         self.empty_polls = 0
         """How often the inner consumer had no message. Written by the processor's thread, read by any: it tells a
@@ -261,8 +264,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
     def close(self, timeout: float | None = None) -> None:
         """Close the inner consumer, then stop the source.
 
-        If the topic was created anew, it may take some seconds to commit where the group begins. Called again
-        meanwhile, by another thread or a signal handler, it ends that.
+        Whether the topic was created anew is asked once more. If so, it may take some seconds to commit where the group
+        begins. Called again meanwhile, by another thread or a signal handler, it ends that.
         """
         if self._is_closing:
             self._new_topic.give_up()
@@ -271,7 +274,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         if self._before_close is not None:
             self._before_close()
         try:
-            self._new_topic.commit_beginnings()
+            with suppress(RuntimeError):  # it is closed already, or a rebalance failed
+                self._new_topic.leave(self._inner.tell())
             self._inner.close(timeout)
         finally:
             self._is_closing = False

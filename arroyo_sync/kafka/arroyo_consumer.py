@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -78,10 +78,14 @@ def uses_auto_commit(consumer: object) -> bool | None:
     return answer if isinstance(answer, bool) else None
 
 
-def commit_staged(consumer: Consumer[Any]) -> None:
-    """Commit what is staged now, also under ``arroyo.enable.auto.commit``, where ``commit_offsets()`` does nothing.
+def commit_staged(consumer: Consumer[Any], offsets: Mapping[Partition, int]) -> None:
+    """Commit what is staged now, of which these offsets are a part; under ``arroyo.enable.auto.commit`` these alone.
 
-    Blocks until the broker has answered. On the consumer's own thread, callbacks included.
+    There ``commit_offsets()`` does nothing, and librdkafka itself commits nothing that lies before its last commit.
+    What is staged beyond these, it commits later. Blocks until the broker has answered. On the consumer's own thread,
+    callbacks included.
+
+    Source: ``rd_kafka_topic_partition_list_set_offsets`` of librdkafka 2.16, which compares with what was committed.
 
     :raises Exception: whatever the commit raises; what is staged stays so.
     """
@@ -89,13 +93,10 @@ def commit_staged(consumer: Consumer[Any]) -> None:
     if client is None:
         consumer.commit_offsets()
         return
-    try:
-        results = client.commit(asynchronous=False)
-    except KafkaException as exc:
-        if isinstance(exc.args[0], KafkaError) and exc.args[0].code() == KafkaError._NO_OFFSET:
-            return  # librdkafka has committed it meanwhile
-        raise
-    for result in results or ():
+    if not offsets:
+        return
+    named = [TopicPartition(each.topic.name, each.index, offset) for each, offset in offsets.items()]
+    for result in client.commit(offsets=named, asynchronous=False) or ():
         if result.error is not None:
             raise KafkaException(result.error)
 

@@ -29,7 +29,14 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.checks import check_callable, check_groups, check_seconds
-from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, ArroyoSyncError, ConfigurationError, NotReady, SourceDied
+from arroyo_sync.core.errors import (
+    WHAT_WAS_READ_IS_GONE,
+    ArroyoSyncError,
+    ConfigurationError,
+    NotReady,
+    SourceDied,
+    TopicRecreated,
+)
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
@@ -177,6 +184,14 @@ class OffsetSource(ABC):
 
     def received(self, topic: str, partition: int, next_offset: int) -> None:
         self._offsets.received((topic, partition), next_offset)
+
+    def check_topic(self, timeout: float) -> None:
+        try:
+            self._verifier.check_topics(timeout)
+        except TopicRecreated as error:
+            self._die(error)
+            if self._manager is not None:
+                self._manager.fail(error)  # also if it had died of something else
 
     def refresh_known_ends(self) -> None:
         """Take the ends that the follower's own client knows of all it fetched: on the processor's thread alone.

@@ -72,6 +72,7 @@ class Brokers(Protocol):
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
     ) -> None: ...
+    def topic_ids(self, topics: Collection[str], timeout: float) -> Mapping[str, str | KafkaError]: ...
     def ask_committed(
         self,
         group: str,
@@ -105,7 +106,7 @@ class Verifier:
         self.impossible = 0
         """How many published offsets were rejected. Written by `run`'s thread."""
         self._topic_ids: dict[str, str] = {}
-        """Of `run`'s thread: each topic's id as it was first told."""
+        """Each topic's id as it was first told. Written by `run`'s thread, read by any."""
         self._committed_at: dict[str, float] = {}
         """Of `run`'s thread: when the groups with a suspect report were asked what they have committed."""
         self._suspect_since: dict[tuple[PartitionKey, str], float] = {}
@@ -166,6 +167,17 @@ class Verifier:
             with self._condition:
                 self._condition.wait_for(lambda: self._is_woken or self._is_stopped, wait_seconds)
                 self._is_woken = False
+
+    def check_topics(self, timeout: float) -> None:
+        """Ask now whether the data topics are those of which the ids were first told. What isn't answered may be.
+
+        Blocks until the brokers have answered, for about ``timeout`` seconds at most. Any thread may call it.
+
+        :raises TopicRecreated: one has another id.
+        """
+        known = dict(self._topic_ids)
+        if known:
+            _refuse_other_topics(known, self._brokers.topic_ids(known, timeout))
 
     def ask(self) -> float:
         """Apply the answers that have come, and ask what is due.
@@ -280,14 +292,12 @@ class Verifier:
         self._brokers.ask_committed(group, list(offsets), QUERY_TIMEOUT_SECONDS, self._later(apply))
 
     def _check_ids(self, answers: Mapping[str, str | KafkaError]) -> None:
+        _refuse_other_topics(self._topic_ids, answers)
         for topic, answer in answers.items():
-            known = self._topic_ids.get(topic)
             if isinstance(answer, str):
-                if known is not None and known != answer:
-                    raise TopicRecreated(topic, known, answer)
                 self._topic_ids[topic] = answer
                 self._offsets.set_topic_id(topic, TopicId(answer))
-            elif known is None and answer.code() in NO_TOPIC_IDS:
+            elif topic not in self._topic_ids and answer.code() in NO_TOPIC_IDS:
                 self._offsets.set_topic_id(topic, TopicId(None))
 
     # Answers.
@@ -360,6 +370,13 @@ class Verifier:
             truncation.end,
             truncation.previous_end,
         )
+
+
+def _refuse_other_topics(known: Mapping[str, str], answers: Mapping[str, str | KafkaError]) -> None:
+    """:raises TopicRecreated: a topic has another id than is known."""
+    for topic, answer in answers.items():
+        if isinstance(answer, str) and known.get(topic, answer) != answer:
+            raise TopicRecreated(topic, known[topic], answer)
 
 
 def _refuse_lost_messages(truncations: Sequence[Truncation]) -> None:

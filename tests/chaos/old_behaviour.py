@@ -108,6 +108,14 @@ FINDERS: Mapping[str, Line] = {
         "latest, and a new topic on which the follower had begun",
         Tests(f"{REAL}/test_recreated_topic.py -k began_on_the_new_topic"),
     ),
+    "asks no more as it ends": Line(
+        "a new topic that the follower doesn't live to notice",
+        Tests(f"{REAL}/test_recreated_topic.py -k before_it_is_noticed"),
+    ),
+    "leaves it to auto-commit": Line(
+        "auto-commit, and an offset that lies before the last one",
+        Tests(f"{REAL}/test_recreated_topic.py -k though_more_was_committed"),
+    ),
     "joins its backlog first": Line(
         "join spends its timeout on the backlog", Chaos("plain", 2, ("slow follower told to end",))
     ),

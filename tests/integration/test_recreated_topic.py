@@ -17,6 +17,7 @@ from confluent_kafka import TopicCollection
 
 from arroyo_sync.core.errors import TopicRecreated
 from arroyo_sync.core.source import RemoteOffsetSource
+from arroyo_sync.leaders import verifier
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord, encode
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
@@ -73,10 +74,15 @@ class World:
         source: RemoteOffsetSource | None = None,
         is_strict: bool = True,
         reset: str = "earliest",
+        settings: Mapping[str, Any] | None = None,
     ) -> Iterator[Follower]:
         """:param is_strict: it ends if its position is beyond the end, else it begins anew."""
-        settings: Mapping[str, Any] = consumer_settings(self.kafka.bootstrap_servers, self.group, protocol)
-        settings = {**settings, "arroyo.strict.offset.reset": is_strict, "auto.offset.reset": reset}
+        settings = {
+            **consumer_settings(self.kafka.bootstrap_servers, self.group, protocol),
+            "arroyo.strict.offset.reset": is_strict,
+            "auto.offset.reset": reset,
+            **(settings or {}),
+        }
         follower = Follower(settings, self.topic, source=source or self.source())
         follower.start()
         try:
@@ -234,6 +240,57 @@ def test_a_living_follower_ends_and_begins_at_the_new_topics_beginning(world: Wo
     with world.follower(protocol) as follower:
         follower.wait_until_received(900, TIMEOUT_SECONDS)
         assert world.offsets(follower) == list(range(900))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_follower_that_ends_before_it_is_noticed_begins_at_the_new_topics_beginning(
+    world: World, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of range, as Arroyo ends it, or with the commit that it makes: the topic's id is asked once more."""
+    world.produce(423)
+    world.report(423, world.topic_id)
+    source = world.source()
+    with world.follower(protocol, source) as follower:
+        follower.wait_until_received(423, TIMEOUT_SECONDS)
+        wait_until(
+            lambda: world.kafka.committed_offsets(world.group, world.topic) == {0: 423}, TIMEOUT_SECONDS, "its commit"
+        )
+        wait_until(lambda: bool(source._verifier._topic_ids), TIMEOUT_SECONDS, "it to know the topic's id")
+        monkeypatch.setattr(verifier, "INTERVAL_SECONDS", 1_000.0)
+        world.recreate()
+        world.produce(10)
+        assert follower.wait_until_ended() is not None
+    assert world.kafka.committed_offsets(world.group, world.topic) == {0: 0}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("is_auto", [False, True], ids=["Arroyo's commits", "auto-commit"])
+def test_the_beginning_is_committed_though_more_was_committed_there(world: World, protocol: str, is_auto: bool) -> None:
+    """And is there before the client closes: librdkafka's auto-commit doesn't go back until then, if it ever does."""
+    source = ManualSource()
+    settings = {"arroyo.enable.auto.commit": is_auto, "auto.commit.interval.ms": 200} if is_auto else {}
+    world.produce(90)
+    with world.follower(protocol, source=source, settings=settings) as follower:
+        wait_until(lambda: follower.held == 90, TIMEOUT_SECONDS, "all messages to be held")
+        source.set_remote_offset(world.topic, 0, 60)
+        follower.wait_until_received(60, TIMEOUT_SECONDS)
+        wait_until(
+            lambda: world.kafka.committed_offsets(world.group, world.topic) == {0: 60}, TIMEOUT_SECONDS, "its commit"
+        )
+        assert follower.flow is not None
+        assert source.manager is not None
+        inner, at_close = follower.flow._inner, []
+        close = inner.close
+
+        def close_noting(timeout: float | None = None) -> None:
+            at_close.append(world.kafka.committed_offsets(world.group, world.topic))
+            close(timeout)
+
+        inner.close = close_noting  # type: ignore[method-assign]
+        source.manager.fail(TopicRecreated(world.topic, "earlier", world.topic_id))
+        assert isinstance(follower.wait_until_ended(), TopicRecreated)
+    assert at_close == [{0: 0}]
+    assert world.kafka.committed_offsets(world.group, world.topic) == {0: 0}
 
 
 def test_a_follower_that_began_on_the_new_topic_loses_nothing_of_it_with_latest(world: World) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
-from confluent_kafka import IsolationLevel, KafkaError
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException
 
 from arroyo_sync.gate import factory, partition_buffer
-from arroyo_sync.gate.consumer import new_topic, rebalances
+from arroyo_sync.gate.consumer import new_topic, rebalances, start_positions
 from arroyo_sync.gate.consumer.pauses import Pauses
 from arroyo_sync.gate.consumer.rebalances import Rebalances
 from arroyo_sync.gate.consumer.start_positions import StartPositions
@@ -22,7 +22,7 @@ from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.kafka import client_settings, cluster_client
-from arroyo_sync.kafka.arroyo_consumer import reset_offset
+from arroyo_sync.kafka.arroyo_consumer import client_of, reset_offset, uses_auto_commit
 from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.leaders import published_offset, verification, verifier
@@ -72,7 +72,7 @@ def _reads_on_in_a_new_topic() -> list[Patch]:
                 verifier._topic_ids[topic] = answer
                 verifier._offsets.set_topic_id(topic, TopicId(answer))
 
-    return [Patch(Verifier, "_check_ids", first_alone)]
+    return [Patch(Verifier, "_check_ids", first_alone), *_asks_no_more_as_it_ends()]
 
 
 def _never_takes_an_end_back() -> list[Patch]:
@@ -186,6 +186,25 @@ def _skips_the_new_topic() -> list[Patch]:
         return reset_offset(consumer, partition, timeout)
 
     return [Patch(new_topic, "reset_offset", at_the_end)]
+
+
+def _asks_no_more_as_it_ends() -> list[Patch]:
+    """What the follower ends with, or hands over, is of whatever topic it was told of by then."""
+    return [Patch(Verifier, "check_topics", lambda verifier, timeout: None)]
+
+
+def _leaves_it_to_auto_commit() -> list[Patch]:
+    """librdkafka is asked to commit what is staged, and does so where that is more than its last commit."""
+
+    def commit_staged(consumer: Any, offsets: object) -> None:
+        client = client_of(consumer) if uses_auto_commit(consumer) else None
+        if client is None:
+            consumer.commit_offsets()
+            return
+        with suppress(KafkaException):
+            client.commit(asynchronous=False)
+
+    return [Patch(each, "commit_staged", commit_staged) for each in (new_topic, start_positions)]
 
 
 def _joins_its_backlog_first() -> list[Patch]:
@@ -325,6 +344,8 @@ OLD_BEHAVIOURS: Mapping[str, Callable[[], list[Patch]]] = {
     "never says that a broker is back": _never_says_that_a_broker_is_back,
     "forgets where it began": _forgets_where_it_began,
     "skips the new topic": _skips_the_new_topic,
+    "asks no more as it ends": _asks_no_more_as_it_ends,
+    "leaves it to auto-commit": _leaves_it_to_auto_commit,
     "joins its backlog first": _joins_its_backlog_first,
     "weighs no headers": _weighs_no_headers,
     "takes its own group for a leader": _takes_its_own_group_for_a_leader,

@@ -5,11 +5,13 @@ truncated, without a word, and what it commits there would make a restart skip a
 and makes the manager fail with `TopicRecreated` or `PartitionTruncated`.
 
 Guarantees
-    - From then on nothing is committed but, before the consumer is closed, of the partitions that it has: on a new
-      topic where ``auto.offset.reset`` says (with ``error``: its beginning); where a truncated one ends, if the group
-      has committed beyond.
+    - From then on nothing is committed but, before partitions are revoked or the consumer is closed, of those that it
+      has: on a new topic where ``auto.offset.reset`` says (with ``error``: its beginning); where a truncated one ends,
+      if the group has committed beyond.
     - With ``latest`` that isn't past where the assignment began. It may have begun on the new topic already, before
       that was noticed: what has come since is the group's, and the end is beyond it by now.
+    - The source is asked once more after the last commit of an assignment, so that none of the earlier topic is the
+      last word on the new one. The client may have come to its end before the source noticed.
     - That takes `TIMEOUT_SECONDS` at most, and raises nothing. `NewTopic.give_up` ends it sooner, also in a pause.
 
 Threads: the processor's thread calls everything but `NewTopic.give_up`, which any may call, and a signal handler.
@@ -19,11 +21,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Collection
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
+from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, PartitionTruncated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
@@ -33,20 +37,40 @@ from arroyo_sync.kafka.arroyo_consumer import commit_staged, committed_offset, r
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 15.0
+CHECK_SECONDS = 1.0
+"""For how long the source may ask whether the topic is the same."""
 QUERY_TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 0.5
+
+NO_MEMBER = frozenset(
+    {
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.FENCED_MEMBER_EPOCH,
+    }
+)
+"""Errors of a commit that say that the partitions are another member's by now: no other try would be answered else."""
 
 
 class NewTopic:
     """Knows whether the topic is another one now, or a part of it is, and commits where to begin there.
 
     :param inner: Arroyo's consumer.
+    :param check_topic: `RemoteOffsetSource.check_topic`.
     :param start: knows where its partitions began.
     """
 
-    def __init__(self, inner: Consumer[Any], manager: SynchronizedPartitionStateManager, start: StartPositions) -> None:
+    def __init__(
+        self,
+        inner: Consumer[Any],
+        manager: SynchronizedPartitionStateManager,
+        check_topic: Callable[[float], None] | None,
+        start: StartPositions,
+    ) -> None:
         self._inner = inner
         self._manager = manager
+        self._check_topic = check_topic
         self._start = start
         # An event that a signal handler may set while the thread that it interrupts waits for it: a lock wouldn't do.
         self._given_up: SimpleQueue[None] = SimpleQueue()
@@ -56,12 +80,23 @@ class NewTopic:
         """Whether what is read isn't what was assigned, so that nothing may be committed."""
         return isinstance(self._manager.failure, WHAT_WAS_READ_IS_GONE)
 
-    def commit_beginnings(self) -> None:
-        """Commit where the assigned partitions begin on the new topic, or go on in a truncated one."""
-        failure = self._manager.failure
-        if not self.is_there:
+    def leave(self, partitions: Collection[Partition]) -> None:
+        """These partitions are about to be given up, and all commits of theirs are made. Commit where they begin on the
+        new topic, or go on in a truncated one, if that is what is there now.
+        """
+        pending = list(partitions)
+        if not pending:
             return
-        pending = list(self._inner.tell())
+        if self._check_topic is not None and not self.is_there:
+            try:
+                self._check_topic(CHECK_SECONDS)
+            except Exception:
+                logger.exception("The source couldn't check whether the topic is still the same")
+        if self.is_there:
+            self._commit_beginnings(pending)
+
+    def _commit_beginnings(self, pending: list[Partition]) -> None:
+        failure = self._manager.failure
         if isinstance(failure, PartitionTruncated):
             pending = [each for each in pending if each.index in failure.ends]
         deadline = time.monotonic() + TIMEOUT_SECONDS
@@ -73,9 +108,11 @@ class NewTopic:
                 found = {partition: self._beginning(partition) for partition in pending}
                 beginnings = {partition: offset for partition, offset in found.items() if offset is not None}
                 self._inner.stage_offsets(beginnings)
-                commit_staged(self._inner)
+                commit_staged(self._inner, beginnings)
             except Exception as exc:
                 error = exc
+                if isinstance(exc, KafkaException) and exc.args[0].code() in NO_MEMBER:
+                    break
                 continue
             begins = "goes on" if isinstance(failure, PartitionTruncated) else "begins on the new topic"
             logger.warning("The group %s at %s", begins, _named(beginnings))
@@ -89,7 +126,7 @@ class NewTopic:
             )
 
     def give_up(self) -> None:
-        """Let `commit_beginnings` try no more."""
+        """Let `leave` try no more."""
         self._given_up.put(None)
 
     def _has_given_up(self, timeout: float) -> bool:

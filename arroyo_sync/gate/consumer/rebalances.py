@@ -5,6 +5,7 @@ Guarantees
     - Partitions that are retained (KIP-848) are read again from the last offset that was staged for them, so nothing
       that the old gate held, and nothing that the processor carried, is lost.
     - They are fetched as soon as the rebalance is over.
+    - What is committed of revoked partitions is of the topic that is there now; see `NewTopic.leave`.
     - The processor is told that they were revoked, and then assigned. Else it would keep what it buffered of them for
       the dead-letter queue, and buffer it once more as it is read again.
 
@@ -35,14 +36,21 @@ class Rebalances:
 
     :param inner: the user's consumer.
     :param pauses: its pauses, of which those of the old gate and of the processor end with a rebuild.
+    :param leave: called with all partitions once the processor has let go of those that are revoked.
     :param is_closing: whether it is being closed. Closing hands out what lay in the client's queue, and then revokes
         all; no strategy is made in between.
     """
 
     def __init__(
-        self, inner: Consumer[Any], pauses: Pauses, start: StartPositions, is_closing: Callable[[], bool]
+        self,
+        inner: Consumer[Any],
+        pauses: Pauses,
+        start: StartPositions,
+        leave: Callable[[Collection[Partition]], None],
+        is_closing: Callable[[], bool],
     ) -> None:
         self._inner = inner
+        self._leave = leave
         self._pauses = pauses
         self._start = start
         self._is_closing = is_closing
@@ -85,6 +93,8 @@ class Rebalances:
             retained = [each for each in self._inner.tell() if each not in gone]
             if on_revoke is not None:
                 on_revoke([*partitions, *retained])
+            if not self._is_closing():
+                self._leave([*partitions, *retained])
             self._start.forget(partitions)
             for partition in partitions:
                 self.resume_offsets.pop(partition.index, None)

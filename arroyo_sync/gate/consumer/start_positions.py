@@ -48,6 +48,7 @@ class StartPositions:
         self._throttle = LogThrottle(_LOG_SECONDS, clock)
         self._not_before = clock()
         self._unstaged: dict[Partition, int] = {}  # where staging itself failed, which it can where librdkafka does it
+        self._uncommitted: dict[Partition, int] = {}
         self.positions: dict[Partition, int] = {}
         """Where each partition that is assigned began."""
         self.is_pending = False
@@ -72,11 +73,13 @@ class StartPositions:
         try:
             if self._unstaged:
                 self._inner.stage_offsets(self._unstaged)
+                self._uncommitted.update(self._unstaged)
                 self._unstaged = {}
-            commit_staged(self._inner)
+            commit_staged(self._inner, self._uncommitted)
         except Exception as exc:
             self._failed(exc)
         else:
+            self._uncommitted = {}
             self.is_pending = False
 
     def forget(self, partitions: Iterable[Partition]) -> None:
@@ -84,6 +87,7 @@ class StartPositions:
         for partition in partitions:
             self.positions.pop(partition, None)
             self._unstaged.pop(partition, None)
+            self._uncommitted.pop(partition, None)
 
     def _failed(self, error: Exception) -> None:
         self._not_before = self._clock() + RETRY_SECONDS

@@ -304,7 +304,7 @@ class Client(confluent_kafka.Consumer):
     outcome: list[TopicPartition] | Exception
 
     def commit(self, *args: Any, **kwargs: Any) -> Any:
-        assert (args, kwargs) == ((), {"asynchronous": False})
+        assert (args, kwargs) == ((), {"asynchronous": False, "offsets": [TopicPartition("events", 0, 4)]})
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
@@ -321,15 +321,20 @@ def test_a_consumer_that_commits_itself_is_asked_to() -> None:
     consumer = ScriptedConsumer()
     consumer.assign(0)
     consumer.stage_offsets({Partition(EVENTS, 0): 4})
-    arroyo_consumer.commit_staged(consumer)
+    arroyo_consumer.commit_staged(consumer, {})
     assert consumer.committed == {0: 4}
 
 
-def test_under_auto_commit_the_client_commits_and_is_waited_for(client: Client) -> None:
-    """Also when librdkafka has committed all of it meanwhile."""
-    for outcome in ([TopicPartition("events", 0, 4)], KafkaException(KafkaError(KafkaError._NO_OFFSET))):
-        client.outcome = outcome
-        arroyo_consumer.commit_staged(AutoCommitting(client))
+def test_under_auto_commit_the_client_commits_these_offsets_and_is_waited_for(client: Client) -> None:
+    """By name: of what is staged it commits nothing that lies before its last commit."""
+    client.outcome = [TopicPartition("events", 0, 4)]
+    arroyo_consumer.commit_staged(AutoCommitting(client), {Partition(EVENTS, 0): 4})
+
+
+def test_under_auto_commit_nothing_is_asked_for_no_offsets(client: Client) -> None:
+    """They may have been revoked meanwhile."""
+    client.outcome = AssertionError("asked")
+    arroyo_consumer.commit_staged(AutoCommitting(client), {})
 
 
 @pytest.mark.parametrize("is_of_one_partition", [True, False])
@@ -342,5 +347,5 @@ def test_a_commit_that_fails_raises(client: Client, is_of_one_partition: bool) -
     else:
         client.outcome = KafkaException(error)
     with pytest.raises(KafkaException) as raised:
-        arroyo_consumer.commit_staged(AutoCommitting(client))
+        arroyo_consumer.commit_staged(AutoCommitting(client), {Partition(EVENTS, 0): 4})
     assert raised.value.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID

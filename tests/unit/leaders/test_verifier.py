@@ -30,6 +30,7 @@ from tests.support.fakes import Clock
 
 FIRST, SECOND = ("events", 0), ("events", 1)
 TIMEOUT_SECONDS = 30.0
+CHECK_TIMEOUT_SECONDS = 2.5
 NO_ANSWER = KafkaError(KafkaError._TIMED_OUT)
 
 
@@ -82,6 +83,11 @@ class Brokers:
         assert timeout == QUERY_TIMEOUT_SECONDS
         self.questions_about_ids += 1
         on_answer(dict.fromkeys(topics, self.topic_id))
+
+    def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
+        assert timeout == CHECK_TIMEOUT_SECONDS
+        self.questions_about_ids += 1
+        return dict.fromkeys(topics, self.topic_id)
 
     def ask_committed(
         self,
@@ -330,6 +336,23 @@ def test_another_topic_id_ends_it() -> None:
     fixture.brokers.topic_id = "two"
     with pytest.raises(TopicRecreated, match=r"'events' was deleted and created again .* was one and is two"):
         fixture.verifier.ask()
+
+
+def test_whether_the_topic_is_the_same_can_be_asked_between_the_turns() -> None:
+    """Another id raises at once; no answer, and an id that was never told, say nothing."""
+    fixture = Fixture()
+    fixture.read(FIRST)
+    fixture.verifier.check_topics(CHECK_TIMEOUT_SECONDS)
+    assert fixture.brokers.questions_about_ids == 0
+    fixture.brokers.topic_id = "one"
+    fixture.verifier.ask()
+    for answer in ("one", NO_ANSWER):
+        fixture.brokers.topic_id = answer
+        fixture.verifier.check_topics(CHECK_TIMEOUT_SECONDS)
+    fixture.brokers.topic_id = "two"
+    with pytest.raises(TopicRecreated, match=r"'events' was deleted and created again .* was one and is two"):
+        fixture.verifier.check_topics(CHECK_TIMEOUT_SECONDS)
+    assert fixture.brokers.questions_about_ids == 4
 
 
 @pytest.mark.parametrize("code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._TIMED_OUT])

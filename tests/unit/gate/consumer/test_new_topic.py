@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from arroyo.types import Partition
+from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
@@ -26,9 +28,20 @@ class Flow:
         self.inner = ScriptedConsumer()
         self.inner.committed = {0: 423, 1: 10}
         self.manager = SynchronizedPartitionStateManager()
-        self.flow: FlowControlledConsumer[Any] = FlowControlledConsumer(self.inner, self.manager, lambda: None)
+        self.is_another = False
+        self.checks = 0
+        self.flow: FlowControlledConsumer[Any] = FlowControlledConsumer(
+            self.inner, self.manager, lambda: None, check_topic=self.check_topic
+        )
         self.flow.subscribe([EVENTS])
         self.inner.assign(0, 1)
+
+    def check_topic(self, timeout: float) -> None:
+        """As the source does: it may learn of the new topic by this question only."""
+        assert timeout == new_topic.CHECK_SECONDS
+        self.checks += 1
+        if self.is_another:
+            self.manager.fail(RECREATED)
 
 
 @pytest.fixture
@@ -180,3 +193,74 @@ def test_what_can_not_be_committed_is_told_and_the_consumer_closed(
     (line,) = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
     assert "no broker" in line
     assert "reset them before you restart" in line
+
+
+def test_whether_the_topic_is_another_is_asked_once_more_before_the_consumer_is_closed(
+    flow: Flow, beginnings: object
+) -> None:
+    """The client may have come to its end, out of range, before the source noticed."""
+    flow.flow.stage_offsets({partition(0): 430})
+    flow.flow.commit_offsets()
+    flow.is_another = True
+    flow.flow.close()
+    assert (flow.inner.committed, flow.inner.is_closed, flow.checks) == ({0: 0, 1: 5}, True, 1)
+
+
+def test_a_revoked_partition_is_handed_over_at_the_beginning_of_the_new_topic(
+    flow: Flow, beginnings: dict[int, list[int | Exception]]
+) -> None:
+    """Whoever has it next may never have known the earlier one. What stays here begins anew as well."""
+    flow.is_another = True
+    flow.inner.revoke(0)
+    assert (flow.inner.committed, flow.checks) == ({0: 0, 1: 5}, 1)
+
+
+def test_a_partition_of_the_same_topic_is_handed_over_as_it_is(flow: Flow, beginnings: object) -> None:
+    """And closing asks once, though it revokes what is left."""
+    flow.flow.stage_offsets({partition(0): 430})
+    flow.flow.commit_offsets()
+    flow.inner.revoke(0)
+    assert (flow.inner.committed, flow.checks) == ({0: 430, 1: 10}, 1)
+    flow.flow.close()
+    assert (flow.inner.committed, flow.checks) == ({0: 430, 1: 10}, 2)
+
+
+def test_a_consumer_without_partitions_asks_nothing(flow: Flow) -> None:
+    """Nothing of its commits is the last word. Nor does one that is closed already."""
+    flow.inner.revoke(0, 1)
+    assert flow.checks == 1
+    flow.flow.close()
+    flow.flow.close()
+    assert flow.checks == 1
+
+
+def test_a_source_that_can_not_check_ends_nothing(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another's may raise."""
+
+    def check_topic(timeout: float) -> None:
+        raise RuntimeError("no broker")
+
+    flow.flow._new_topic._check_topic = check_topic
+    flow.flow.close()
+    assert flow.inner.is_closed
+    assert "couldn't check whether the topic is still the same" in caplog.text
+
+
+def test_a_commit_is_not_tried_again_once_the_partitions_are_another_members(
+    flow: Flow, beginnings: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker would answer the same for as long as it is tried."""
+    commits: list[Mapping[int, int]] = []
+
+    def refuse(offsets: Mapping[int, int]) -> None:
+        commits.append(offsets)
+        raise KafkaException(KafkaError(KafkaError.UNKNOWN_MEMBER_ID))
+
+    flow.inner.on_commit = refuse
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert commits == [{0: 0, 1: 5}]
+    assert flow.inner.is_closed
+    assert "Couldn't commit where the group begins" in caplog.text

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from arroyo.types import Partition
 
+from arroyo_sync.gate.consumer import start_positions
 from arroyo_sync.gate.consumer.start_positions import RETRY_SECONDS, StartPositions
 from tests.support.fakes import Clock, ScriptedConsumer, ScriptedStep, partition
 from tests.support.pipelines import Pipeline, both_protocols
@@ -138,6 +140,28 @@ def test_what_could_not_be_staged_is_staged_with_the_next_try(inner: FailingCons
     clock.now += RETRY_SECONDS
     start.commit_if_due()
     assert (start.is_pending, inner.committed) == (False, {0: 4})
+
+
+def test_what_is_not_committed_yet_is_named_with_each_try(
+    inner: FailingConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a consumer whose commits librdkafka makes: until one went well, and but for what was revoked."""
+    clock = Clock()
+    named: list[dict[Partition, int]] = []
+
+    def commit_staged(consumer: object, offsets: Mapping[Partition, int]) -> None:
+        named.append(dict(offsets))
+        if len(named) == 1:
+            raise RuntimeError("coordinator is away")
+
+    monkeypatch.setattr(start_positions, "commit_staged", commit_staged)
+    start = StartPositions(inner, clock)
+    start.commit({partition(0): 4, partition(1): 5})
+    start.forget([partition(1)])
+    clock.now += RETRY_SECONDS
+    start.commit_if_due()
+    start.commit({partition(1): 7})
+    assert named == [{partition(0): 4, partition(1): 5}, {partition(0): 4}, {partition(1): 7}]
 
 
 def test_a_new_assignment_tries_at_once_whatever_failed_before(inner: FailingConsumer) -> None:
