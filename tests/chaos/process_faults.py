@@ -26,6 +26,8 @@ AWAY_SECONDS = 32.0
 TOLD_SECONDS = 45.0
 SHIFTS = (-7200.0, -90.0, 90.0, 7200.0)
 """Seconds by which a clock is wrong."""
+REFUSED_SECONDS = 3600.0
+"""From when on brokers refuse a record from the future (``message.timestamp.after.max.ms``, Kafka 4.0)."""
 BEHIND_SECONDS = (3.0, 10.0)
 """For how long a follower's clock is behind."""
 
@@ -191,7 +193,8 @@ def shift_clock(world: World, random: Random) -> None:
     """One process is started anew with another clock; it keeps it until its next start.
 
     Where leaders write the time of their reports none of them is behind: an older report would rightly count for as
-    long, once its key has got another place in the commit log. To a follower that is behind all reports are from the
+    long, once its key has got another place in the commit log. Nor is one ahead by more than an hour: brokers refuse
+    its reports, as it says. To a follower that is behind all reports are from the
     future, so that the older place may count for as long: it says so, and gets its right clock back.
     """
     slots = running(world, "follower") + running(world, "leader")
@@ -199,7 +202,7 @@ def shift_clock(world: World, random: Random) -> None:
         return
     slot, began = random.choice(slots), time.monotonic()
     is_free = slot.role == "follower" or world.ingredients.commit_log.timestamps == LOG_APPEND_TIME
-    seconds = random.choice([each for each in SHIFTS if is_free or each > 0])
+    seconds = random.choice([each for each in SHIFTS if is_free or 0 < each < REFUSED_SECONDS])
     world.stop(slot)
     world.start(slot, environment={SHIFT_VARIABLE: str(seconds)})
     if slot.role == "follower" and seconds < 0:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from arroyo.backends.abstract import Producer
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import Partition, Topic
+from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import MalformedRecord
 from arroyo_sync.core.log_throttle import LogThrottle
@@ -251,16 +252,28 @@ class ReportWriter:
             if error is not None and self._throttle.should_log("failure"):
                 logger.warning(
                     "%r: a commit of group %s could not be published to %s, so followers wait; the newest offset is "
-                    "published as soon as it can be (%d failed so far): %s: %s",
+                    "published as soon as it can be (%d failed so far): %s: %s%s",
                     queued,
                     self._group,
                     self._topic.name,
                     self.failed_deliveries,
                     type(error).__name__,
                     error,
+                    _advice(error),
                 )
         if is_over:
             logger.info("Commits of group %s are published to %s again", self._group, self._topic.name)
+
+
+def _advice(error: Exception) -> str:
+    """What to do, where the broker's words don't say it."""
+    cause = error.args[0] if error.args else None
+    if isinstance(cause, KafkaError) and cause.code() == KafkaError.INVALID_TIMESTAMP:
+        return (
+            ". The brokers refuse this machine's time: set its clock right, or the topic's message.timestamp.type to "
+            "LogAppendTime"
+        )
+    return ""
 
 
 def _shown(partitions: Collection[QueuedPartition]) -> str:

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from arroyo.backends.abstract import SimpleProducerFuture
 from arroyo.backends.kafka.commit import CommitCodec
+from arroyo.errors import TransportError
 from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import FILTERED_PAYLOAD, BaseValue, BrokerValue, Message, Partition, Topic, Value
 from arroyo.utils import metrics
+from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.leaders.commit_log.publishing import report_writer
@@ -265,6 +267,17 @@ def test_failures_are_logged_once_a_minute_and_their_end_once(leader: Leader, ca
     assert [record.getMessage() for record in caplog.records[2:]] == [
         "Commits of group writers are published to commit-log again"
     ]
+
+
+def test_a_clock_that_the_brokers_refuse_is_named(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
+    """Their own words don't say whose timestamp it is."""
+    leader.producer.refuses = TransportError(KafkaError(KafkaError.INVALID_TIMESTAMP))
+    leader.commit(0, 1)
+    (line,) = caplog.messages
+    assert line.endswith(
+        "Broker: Invalid timestamp\"}. The brokers refuse this machine's time: set its clock right, or the topic's "
+        "message.timestamp.type to LogAppendTime"
+    )
 
 
 def test_nothing_is_said_while_all_is_well(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
