@@ -41,8 +41,8 @@ from arroyo_sync.kafka.arroyo_consumer import (
     consumer_behind,
     group_of,
     is_kip848,
-    look_for_added_partitions,
     outermost_factory,
+    wait_for_added_partitions,
 )
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.observe.grade import Verdict
@@ -189,7 +189,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             )
         check_consumer("consumer", consumer)
         self._check_group(consumer)
-        look_for_added_partitions(consumer)
+        wait_for_added_partitions(consumer)
         # Arroyo has no call for a partition's end offset; its consumer's own handle knows it without asking the broker.
         client = client_of(consumer)
         if client is not None:

@@ -281,7 +281,7 @@ def _sleeps_after_a_rebalance() -> list[Patch]:
 
 def _ends_with_an_added_partition() -> list[Patch]:
     """Arroyo asks where it begins, and the client doesn't know it yet."""
-    return [Patch(factory, "look_for_added_partitions", lambda consumer: None)]
+    return [Patch(factory, "wait_for_added_partitions", lambda consumer: None)]
 
 
 def _hands_on_what_was_truncated() -> list[Patch]:
