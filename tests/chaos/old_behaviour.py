@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -133,6 +134,10 @@ FINDERS: Mapping[str, Line] = {
     "ends with an added partition": Line(
         "a partition is added under KIP-848", Tests(f"{REAL}/test_rebalance.py -k partition_that_is_added")
     ),
+    "lists topics in a callback": Line(
+        "an added partition, and a callback that follows in the same poll",
+        Tests(f"{REAL}/test_rebalance.py -k partition_that_is_added"),
+    ),
     "hands on what was truncated": Line(
         "truncation of what the follower holds", Tests(f"{UNIT}/leaders/test_verifier.py")
     ),
@@ -178,7 +183,10 @@ def find(name: str, is_control: bool = False) -> dict[str, Any]:
             row["first"] = (summary["told"] or [""])[0] if summary is not None else ended.stderr[-300:]
         else:
             failed = [each for each in ended.stdout.splitlines() if each.startswith("FAILED")]
-            row |= {"level": line.found_by.level, "found": ended.returncode == 1 and bool(failed)}
+            failed += [
+                each for each in ended.stderr.splitlines() if "Fatal Python error" in each
+            ]  # the tests were aborted
+            row |= {"level": line.found_by.level, "found": ended.returncode in (1, -signal.SIGABRT) and bool(failed)}
             row["first"] = failed[0][:300] if failed else ended.stdout[-300:]
     row["seconds"] = round(time.monotonic() - began)
     return row

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext, suppress
+from functools import wraps
 from typing import Any, NamedTuple
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException
@@ -22,7 +23,7 @@ from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.kafka import client_settings, cluster_client
-from arroyo_sync.kafka.arroyo_consumer import client_of, reset_offset, uses_auto_commit
+from arroyo_sync.kafka.arroyo_consumer import PRIVATE_ATTRIBUTES, client_of, reset_offset, uses_auto_commit
 from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.leaders import published_offset, verification, verifier
@@ -284,6 +285,24 @@ def _ends_with_an_added_partition() -> list[Patch]:
     return [Patch(factory, "wait_for_added_partitions", lambda consumer: None)]
 
 
+def _lists_topics_in_a_callback() -> list[Patch]:
+    """To have the client learn of an added partition at once. The callback after that aborts the process."""
+
+    def look_for_added_partitions(consumer: Any) -> None:
+        name, client = PRIVATE_ATTRIBUTES[4], client_of(consumer)
+        resolve = getattr(consumer, name, None)
+        if client is None or resolve is None:
+            return
+
+        def resolve_known(partition: Any) -> Any:
+            client.list_topics(partition.topic, timeout=1.0)
+            return resolve(partition)
+
+        setattr(consumer, name, wraps(resolve)(resolve_known))
+
+    return [Patch(factory, "wait_for_added_partitions", look_for_added_partitions)]
+
+
 def _hands_on_what_was_truncated() -> list[Patch]:
     """What is held of it, once the leaders are past what has taken its place."""
     return [Patch(verifier, "_refuse_lost_messages", lambda truncations: None)]
@@ -357,6 +376,7 @@ OLD_BEHAVIOURS: Mapping[str, Callable[[], list[Patch]]] = {
     "lifts no pauses": _lifts_no_pauses,
     "sleeps after a rebalance": _sleeps_after_a_rebalance,
     "ends with an added partition": _ends_with_an_added_partition,
+    "lists topics in a callback": _lists_topics_in_a_callback,
     "hands on what was truncated": _hands_on_what_was_truncated,
     "lets go of a client in use": _lets_go_of_a_client_in_use,
     "asks while it closes": _asks_while_it_closes,
