@@ -104,8 +104,8 @@ class RemoteOffsetSource(Protocol):
         """Ask the brokers now whether the data topic is still the one that was assigned; if it isn't, have the manager
         fail with `TopicRecreated`.
 
-        Called on the processor's thread once the last offset of an assignment is committed: at a revocation, and before
-        the consumer is closed. Blocks for about ``timeout`` seconds at most, and raises nothing.
+        Called on the processor's thread once the pipeline's last offset of an assignment is committed: at a revocation,
+        and before the consumer is closed. Blocks for a second more than ``timeout`` at most. What it raises is logged.
         """
         return
 

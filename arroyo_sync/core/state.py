@@ -25,7 +25,13 @@ from enum import Enum
 from typing import NamedTuple
 
 from arroyo_sync.core.checks import check_callable, check_partition, check_topic_name, shown
-from arroyo_sync.core.errors import InvalidOffset, InvalidState, MessageNotReady
+from arroyo_sync.core.errors import (
+    InvalidOffset,
+    InvalidState,
+    MessageNotReady,
+    PartitionTruncated,
+    TopicRecreated,
+)
 from arroyo_sync.core.state_changes import StateChanges
 
 PartitionKey = tuple[str, int]
@@ -254,9 +260,13 @@ class SynchronizedPartitionStateManager:
             self._moved_condition.notify_all()
 
     def fail(self, error: Exception) -> None:
-        """From now on `check` raises ``error``, the first one given; the gate is woken to call it. Any thread."""
+        """From now on `check` raises ``error``, and the gate is woken to call it. Any thread.
+
+        Of several it is the first, unless a later one says more of what is gone: since then nothing may be committed.
+        """
         with self._lock:
-            self._failure = self._failure or error
+            if self._failure is None or _weight(error) > _weight(self._failure):
+                self._failure = error
             self.wake()
 
     @property
@@ -334,6 +344,11 @@ class SynchronizedPartitionStateManager:
         cell.current = (state, offsets)
         if self._has_listener and state is not previous[0]:
             self._changes.add(cell.key, previous, cell.current)
+
+
+def _weight(error: Exception) -> int:
+    """The whole topic is more than a part of it, and either is more than anything else."""
+    return 2 if isinstance(error, TopicRecreated) else int(isinstance(error, PartitionTruncated))
 
 
 def check_offset(key: PartitionKey, offset: object) -> None:

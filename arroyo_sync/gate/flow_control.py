@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from arroyo.backends.abstract import Consumer
@@ -274,8 +273,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         if self._before_close is not None:
             self._before_close()
         try:
-            with suppress(RuntimeError):  # it is closed already, or a rebalance failed
-                self._new_topic.leave(self._inner.tell())
+            if not self._inner.closed:
+                self._new_topic.leave(self._start.positions)
             self._inner.close(timeout)
         finally:
             self._is_closing = False

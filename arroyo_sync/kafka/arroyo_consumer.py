@@ -20,6 +20,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import confluent_kafka
@@ -78,25 +79,35 @@ def uses_auto_commit(consumer: object) -> bool | None:
     return answer if isinstance(answer, bool) else None
 
 
-def commit_staged(consumer: Consumer[Any], offsets: Mapping[Partition, int]) -> None:
-    """Commit what is staged now, of which these offsets are a part; under ``arroyo.enable.auto.commit`` these alone.
+def commit_staged(consumer: Consumer[Any], by_name: Mapping[Partition, int] = MappingProxyType({})) -> None:
+    """Commit what is staged now, also under ``arroyo.enable.auto.commit``, where ``commit_offsets()`` does nothing.
 
-    There ``commit_offsets()`` does nothing, and librdkafka itself commits nothing that lies before its last commit.
-    What is staged beyond these, it commits later. Blocks until the broker has answered. On the consumer's own thread,
-    callbacks included.
+    There librdkafka, asked to commit what is staged, leaves out what lies before its last commit. Blocks until the
+    broker has answered. On the consumer's own thread, callbacks included.
 
     Source: ``rd_kafka_topic_partition_list_set_offsets`` of librdkafka 2.16, which compares with what was committed.
 
+    :param by_name: staged offsets that are committed though more has been.
     :raises Exception: whatever the commit raises; what is staged stays so.
     """
     client = client_of(consumer) if uses_auto_commit(consumer) else None
     if client is None:
         consumer.commit_offsets()
         return
-    if not offsets:
-        return
-    named = [TopicPartition(each.topic.name, each.index, offset) for each, offset in offsets.items()]
-    for result in client.commit(offsets=named, asynchronous=False) or ():
+    if by_name:
+        offsets = [TopicPartition(each.topic.name, each.index, offset) for each, offset in by_name.items()]
+        _raise_errors(client.commit(offsets=offsets, asynchronous=False))
+    try:
+        results = client.commit(asynchronous=False)
+    except KafkaException as exc:
+        if isinstance(exc.args[0], KafkaError) and exc.args[0].code() == KafkaError._NO_OFFSET:
+            return  # all of it has been committed
+        raise
+    _raise_errors(results)
+
+
+def _raise_errors(results: list[TopicPartition] | None) -> None:
+    for result in results or ():
         if result.error is not None:
             raise KafkaException(result.error)
 

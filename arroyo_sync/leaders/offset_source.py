@@ -9,8 +9,8 @@ Guarantees
 Threads
     The *reading* thread (`OffsetSource._read`, a subclass's) brings in what the leaders published. The *checking*
     thread asks the brokers about pending offsets (`Verifier`) and, without a monitor, looks for silent groups. The
-    processor's thread alone calls `assign`, `revoke`, `received` and `refresh_known_ends`. All else may be called
-    by any thread.
+    processor's thread alone calls `assign`, `revoke`, `received`, `refresh_known_ends` and `check_topic`. All else may
+    be called by any thread.
 
 Failures
     A data topic that was deleted and created again makes the manager fail with `TopicRecreated`, one that has lost what

@@ -171,7 +171,7 @@ class Verifier:
     def check_topics(self, timeout: float) -> None:
         """Ask now whether the data topics are those of which the ids were first told. What isn't answered may be.
 
-        Blocks until the brokers have answered, for about ``timeout`` seconds at most. Any thread may call it.
+        Blocks until the brokers have answered, for a second more than ``timeout`` at most. Any thread may call it.
 
         :raises TopicRecreated: one has another id.
         """
@@ -260,6 +260,8 @@ class Verifier:
                 self._in_flight.difference_update(answers if is_first else ())
             ranges = {key: each for key, each in answers.items() if not isinstance(each, KafkaError)}
             truncations = self._offsets.apply_answers(ranges, question, log_ends)
+            if any(each.read_to is not None for each in truncations):
+                self.check_topics(QUERY_TIMEOUT_SECONDS)  # a new topic ends at less as well
             _refuse_lost_messages(truncations)
             for truncation in truncations:
                 self._log_truncation(truncation)

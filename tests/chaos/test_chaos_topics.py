@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.chaos import topic_faults
+from tests.chaos.commit_log_faults import lose_commit_log
 from tests.chaos.ingredients import OURS, PLAIN, SNUBA
 from tests.chaos.test_chaos_processes import First
 from tests.chaos.topic_faults import outgrow_topic
@@ -52,3 +53,34 @@ def test_only_leaders_whose_reports_name_their_topic_hang_while_it_is_outgrown(
     )
     outgrow_topic(world, First())
     assert hung == [do_hang]
+
+
+@pytest.mark.parametrize(
+    ("after", "must_tell"),
+    [("follower-1.1", ["group"]), ("follower-1.2", []), (None, [])],
+    ids=["lives", "anew", "ended"],
+)
+def test_who_lives_through_a_new_commit_log_must_tell(after: str | None, must_tell: list[str]) -> None:
+    """One that was just ending, and its next process, may have seen one of the two alone."""
+    slot = SimpleNamespace(group="group", journal="follower-1.1", is_running=True)
+    told: list[str] = []
+
+    def nothing(*arguments: Any, **more: Any) -> None: ...
+
+    def create_commit_log(partitions: int) -> None:
+        slot.is_running, slot.journal = after is not None, after or slot.journal
+
+    def wants_told(pattern: str, began: float, seconds: float, *groups: str) -> None:
+        told.extend(groups)
+
+    world: Any = SimpleNamespace(
+        ingredients=replace(PLAIN, followers=(replace(PLAIN.followers[0], group="group", source="all"),)),
+        leaders=[],
+        members=lambda group: [slot],
+        questions=SimpleNamespace(ends=lambda topic: {0: (0, 300)}),
+        create_commit_log=create_commit_log,
+        wants_told=wants_told,
+        **dict.fromkeys(("delete_topic", "wait", "start", "stop", "hindered"), nothing),
+    )
+    lose_commit_log(world, First())
+    assert told == must_tell

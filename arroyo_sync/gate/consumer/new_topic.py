@@ -12,9 +12,11 @@ Guarantees
       that was noticed: what has come since is the group's, and the end is beyond it by now.
     - The source is asked once more after the last commit of an assignment, so that none of the earlier topic is the
       last word on the new one. The client may have come to its end before the source noticed.
-    - That takes `TIMEOUT_SECONDS` at most, and raises nothing. `NewTopic.give_up` ends it sooner, also in a pause.
+      (What librdkafka itself commits as it revokes or closes comes after that, milliseconds later.)
+    - No try begins after `TIMEOUT_SECONDS`, and nothing is raised. `NewTopic.give_up` ends it sooner, also in a pause.
 
-Threads: the processor's thread calls everything but `NewTopic.give_up`, which any may call, and a signal handler.
+Threads: the processor's thread calls everything but `NewTopic.give_up` and a second `NewTopic.leave`, which any may
+call, and a signal handler.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, PartitionTruncated
+from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.kafka.arroyo_consumer import commit_staged, committed_offset, reset_offset
@@ -40,6 +42,7 @@ TIMEOUT_SECONDS = 15.0
 CHECK_SECONDS = 1.0
 """For how long the source may ask whether the topic is the same."""
 QUERY_TIMEOUT_SECONDS = 5.0
+SHORTEST_QUERY_SECONDS = 0.1
 RETRY_SECONDS = 0.5
 
 NO_MEMBER = frozenset(
@@ -50,7 +53,7 @@ NO_MEMBER = frozenset(
         KafkaError.FENCED_MEMBER_EPOCH,
     }
 )
-"""Errors of a commit that say that the partitions are another member's by now: no other try would be answered else."""
+"""Errors of a commit that say that the group has taken the partitions away: no other try would be answered else."""
 
 
 class NewTopic:
@@ -74,6 +77,7 @@ class NewTopic:
         self._start = start
         # An event that a signal handler may set while the thread that it interrupts waits for it: a lock wouldn't do.
         self._given_up: SimpleQueue[None] = SimpleQueue()
+        self._is_leaving = False
 
     @property
     def is_there(self) -> bool:
@@ -82,18 +86,23 @@ class NewTopic:
 
     def leave(self, partitions: Collection[Partition]) -> None:
         """These partitions are about to be given up, and all commits of theirs are made. Commit where they begin on the
-        new topic, or go on in a truncated one, if that is what is there now.
+        new topic, or go on in a truncated one, if that is what is there now. Called again meanwhile, it ends that.
         """
-        pending = list(partitions)
-        if not pending:
+        if self._is_leaving:
+            self.give_up()
             return
-        if self._check_topic is not None and not self.is_there:
-            try:
-                self._check_topic(CHECK_SECONDS)
-            except Exception:
-                logger.exception("The source couldn't check whether the topic is still the same")
-        if self.is_there:
-            self._commit_beginnings(pending)
+        self._is_leaving = True
+        try:
+            pending = list(partitions)
+            if pending and self._check_topic is not None and not isinstance(self._manager.failure, TopicRecreated):
+                try:
+                    self._check_topic(CHECK_SECONDS)
+                except Exception:
+                    logger.exception("The source couldn't check whether the topic is still the same")
+            if pending and self.is_there:
+                self._commit_beginnings(pending)
+        finally:
+            self._is_leaving = False
 
     def _commit_beginnings(self, pending: list[Partition]) -> None:
         failure = self._manager.failure
@@ -105,14 +114,22 @@ class NewTopic:
             if error is not None and self._has_given_up(min(RETRY_SECONDS, deadline - time.monotonic())):
                 break
             try:
-                found = {partition: self._beginning(partition) for partition in pending}
+                found = {partition: self._beginning(partition, deadline) for partition in pending}
                 beginnings = {partition: offset for partition, offset in found.items() if offset is not None}
                 self._inner.stage_offsets(beginnings)
                 commit_staged(self._inner, beginnings)
             except Exception as exc:
                 error = exc
-                if isinstance(exc, KafkaException) and exc.args[0].code() in NO_MEMBER:
-                    break
+                if _is_no_member(exc):
+                    logger.warning(
+                        "The group has taken %s away from this follower, which can't commit where they begin: whoever "
+                        "has them now does. If nobody has, reset them before you restart: %s",
+                        _shown(pending),
+                        exc,
+                    )
+                    return
+                if isinstance(exc, LookupError):
+                    break  # this consumer can't be asked
                 continue
             begins = "goes on" if isinstance(failure, PartitionTruncated) else "begins on the new topic"
             logger.warning("The group %s at %s", begins, _named(beginnings))
@@ -122,7 +139,7 @@ class NewTopic:
                 "Couldn't commit where the group begins: %s. Its commits of %s are of what was there before: reset "
                 "them before you restart, or messages are skipped",
                 error,
-                ", ".join(f"{each.topic.name}[{each.index}]" for each in pending),
+                _shown(pending),
             )
 
     def give_up(self) -> None:
@@ -137,15 +154,25 @@ class NewTopic:
             return False
         return True
 
-    def _beginning(self, partition: Partition) -> int | None:
+    def _beginning(self, partition: Partition, deadline: float) -> int | None:
         """``None``: that isn't known, and nothing has been committed."""
         failure, began_at = self._manager.failure, self._start.positions.get(partition)
+        timeout = min(QUERY_TIMEOUT_SECONDS, max(SHORTEST_QUERY_SECONDS, deadline - time.monotonic()))
         if isinstance(failure, PartitionTruncated):
             # Though it is what is committed: an offset may be staged beyond.
-            committed = committed_offset(self._inner, partition, QUERY_TIMEOUT_SECONDS)
+            committed = committed_offset(self._inner, partition, timeout)
             committed = began_at if committed is None else committed
             return None if committed is None else min(committed, failure.ends[partition.index])
-        return reset_offset(self._inner, partition, QUERY_TIMEOUT_SECONDS, latest_at_most=began_at)
+        return reset_offset(self._inner, partition, timeout, latest_at_most=began_at)
+
+
+def _is_no_member(error: Exception) -> bool:
+    cause = error.args[0] if isinstance(error, KafkaException) and error.args else None
+    return isinstance(cause, KafkaError) and cause.code() in NO_MEMBER
+
+
+def _shown(partitions: Collection[Partition]) -> str:
+    return ", ".join(f"{each.topic.name}[{each.index}]" for each in partitions)
 
 
 def _named(offsets: dict[Partition, int]) -> str:

@@ -91,11 +91,13 @@ class Rebalances:
             self._pauses.forget(partitions)
             gone = set(partitions)
             retained = [each for each in self._inner.tell() if each not in gone]
-            if on_revoke is not None:
-                on_revoke([*partitions, *retained])
-            if not self._is_closing():
-                self._leave([*partitions, *retained])
-            self._start.forget(partitions)
+            try:
+                if on_revoke is not None:
+                    on_revoke([*partitions, *retained])
+            finally:
+                if not self._is_closing():
+                    self._leave([*partitions, *retained])
+                self._start.forget(partitions)
             for partition in partitions:
                 self.resume_offsets.pop(partition.index, None)
             if not retained or self._is_closing():

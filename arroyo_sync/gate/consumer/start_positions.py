@@ -48,7 +48,6 @@ class StartPositions:
         self._throttle = LogThrottle(_LOG_SECONDS, clock)
         self._not_before = clock()
         self._unstaged: dict[Partition, int] = {}  # where staging itself failed, which it can where librdkafka does it
-        self._uncommitted: dict[Partition, int] = {}
         self.positions: dict[Partition, int] = {}
         """Where each partition that is assigned began."""
         self.is_pending = False
@@ -71,15 +70,15 @@ class StartPositions:
         if not self.is_pending or self._clock() < self._not_before:
             return
         try:
-            if self._unstaged:
-                self._inner.stage_offsets(self._unstaged)
-                self._uncommitted.update(self._unstaged)
+            staged = self._unstaged
+            if staged:
+                self._inner.stage_offsets(staged)
                 self._unstaged = {}
-            commit_staged(self._inner, self._uncommitted)
+            # By name the first time alone: later, more of these partitions may have been committed.
+            commit_staged(self._inner, staged)
         except Exception as exc:
             self._failed(exc)
         else:
-            self._uncommitted = {}
             self.is_pending = False
 
     def forget(self, partitions: Iterable[Partition]) -> None:
@@ -87,7 +86,6 @@ class StartPositions:
         for partition in partitions:
             self.positions.pop(partition, None)
             self._unstaged.pop(partition, None)
-            self._uncommitted.pop(partition, None)
 
     def _failed(self, error: Exception) -> None:
         self._not_before = self._clock() + RETRY_SECONDS

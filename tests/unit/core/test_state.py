@@ -12,6 +12,8 @@ from arroyo_sync.core.errors import (
     InvalidOffset,
     InvalidState,
     MessageNotReady,
+    PartitionTruncated,
+    TopicRecreated,
 )
 from arroyo_sync.core.state import (
     Offsets,
@@ -343,3 +345,17 @@ def test_a_message_of_an_unheard_partition_is_invalid() -> None:
     with pytest.raises(InvalidState) as raised:
         SynchronizedPartitionStateManager().validate_local_message("events", 3, 0)
     assert (raised.value.topic, raised.value.partition, raised.value.state) == ("events", 3, None)
+
+
+def test_of_several_failures_it_is_the_first_unless_a_later_one_says_that_more_is_gone() -> None:
+    """Else the follower would commit what is of an earlier topic, since it had stalled before."""
+    stalled, other = RuntimeError("stalled"), RuntimeError("another")
+    truncated, recreated = PartitionTruncated("events", {0: 1}, {0: 2}), TopicRecreated("events", "one", "two")
+    manager = SynchronizedPartitionStateManager()
+    seen = []
+    for error in (stalled, other, truncated, stalled, recreated, truncated):
+        manager.fail(error)
+        seen.append(manager.failure)
+    assert seen == [stalled, stalled, truncated, truncated, recreated, recreated]
+    with pytest.raises(TopicRecreated):
+        manager.check()

@@ -85,7 +85,7 @@ class Brokers:
         on_answer(dict.fromkeys(topics, self.topic_id))
 
     def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
-        assert timeout == CHECK_TIMEOUT_SECONDS
+        assert timeout in (CHECK_TIMEOUT_SECONDS, QUERY_TIMEOUT_SECONDS)
         self.questions_about_ids += 1
         return dict.fromkeys(topics, self.topic_id)
 
@@ -572,6 +572,22 @@ def test_a_follower_that_has_read_what_is_lost_ends() -> None:
     ) as raised:
         fixture.verifier.ask()
     assert (raised.value.ends, raised.value.read_to) == ({0: 60}, {0: 98})
+
+
+def test_a_new_topic_that_ends_at_less_is_not_taken_for_a_truncated_one() -> None:
+    """Its id is asked for then, though that wasn't due."""
+    fixture = Fixture()
+    fixture.ends(first=100)
+    fixture.brokers.topic_id = "one"
+    fixture.assign(FIRST)
+    fixture.verifier.ask()
+    fixture.manager.cell(*FIRST).received = 98
+    fixture.publish(50)
+    fixture.ends(first=10)
+    fixture.brokers.topic_id = "two"
+    fixture.clock.now += REFRESH_SECONDS
+    with pytest.raises(TopicRecreated):
+        fixture.verifier.ask()
 
 
 # Its thread.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ RECREATED = TopicRecreated("events", "one", "two")
 class Flow:
     """A flow control around a scripted consumer that has two partitions."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_revoke: Callable[[object], None] | None = None) -> None:
         self.inner = ScriptedConsumer()
         self.inner.committed = {0: 423, 1: 10}
         self.manager = SynchronizedPartitionStateManager()
@@ -33,7 +33,7 @@ class Flow:
         self.flow: FlowControlledConsumer[Any] = FlowControlledConsumer(
             self.inner, self.manager, lambda: None, check_topic=self.check_topic
         )
-        self.flow.subscribe([EVENTS])
+        self.flow.subscribe([EVENTS], on_revoke=on_revoke)
         self.inner.assign(0, 1)
 
     def check_topic(self, timeout: float) -> None:
@@ -248,10 +248,10 @@ def test_a_source_that_can_not_check_ends_nothing(
     assert "couldn't check whether the topic is still the same" in caplog.text
 
 
-def test_a_commit_is_not_tried_again_once_the_partitions_are_another_members(
+def test_a_commit_is_not_tried_again_once_the_group_has_taken_the_partitions_away(
     flow: Flow, beginnings: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The broker would answer the same for as long as it is tried."""
+    """The broker would answer the same for as long as it is tried. Another member may have seen to it: no alarm."""
     commits: list[Mapping[int, int]] = []
 
     def refuse(offsets: Mapping[int, int]) -> None:
@@ -263,4 +263,69 @@ def test_a_commit_is_not_tried_again_once_the_partitions_are_another_members(
     flow.flow.close()
     assert commits == [{0: 0, 1: 5}]
     assert flow.inner.is_closed
+    (line,) = caplog.records
+    assert line.levelno == logging.WARNING
+    assert line.getMessage().startswith("The group has taken events[0], events[1] away from this follower")
+
+
+@pytest.mark.parametrize("error", [LookupError("no client"), KafkaException("text alone")])
+def test_whatever_a_consumer_raises_it_is_closed(
+    flow: Flow,
+    beginnings: dict[int, list[int | Exception]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    """One that can't be asked is asked once; what may get better, again."""
+    monkeypatch.setattr(new_topic, "TIMEOUT_SECONDS", 0.05)
+    beginnings[0] = [error] * 100_000
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert flow.inner.is_closed
+    assert (len(beginnings[0]) == 99_999) == isinstance(error, LookupError)
     assert "Couldn't commit where the group begins" in caplog.text
+
+
+@pytest.mark.parametrize("earlier", [RuntimeError("stalled"), PartitionTruncated("events", {0: 10}, {0: 423})])
+def test_a_new_topic_counts_whatever_the_follower_has_failed_of_before(
+    flow: Flow, beginnings: object, earlier: Exception
+) -> None:
+    """One that ends at less than was read looks like a truncated partition until its id is known."""
+    flow.manager.fail(earlier)
+    flow.is_another = True
+    flow.flow.close()
+    assert flow.inner.committed == {0: 0, 1: 5}
+    assert flow.manager.failure is RECREATED
+
+
+def test_a_revocation_in_which_the_steps_raise_is_handed_over_as_well(beginnings: object) -> None:
+    """Arroyo forgets these partitions then, so closing can't make up for it."""
+
+    def on_revoke(partitions: object) -> None:
+        raise RuntimeError("a step that can't end")
+
+    flow = Flow(on_revoke)
+    flow.is_another = True
+    with pytest.raises(RuntimeError, match="a step that can't end"):
+        flow.inner.revoke(0)
+    assert (flow.inner.committed, flow.checks) == ({0: 0, 1: 5}, 1)
+
+
+def test_a_close_within_a_revocation_ends_what_that_tries(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a signal handler may."""
+    monkeypatch.setattr(new_topic, "RETRY_SECONDS", 1_000.0)
+    monkeypatch.setattr(new_topic, "TIMEOUT_SECONDS", 1_000.0)
+    asked: list[int] = []
+
+    def reset_offset(consumer: object, partition: Partition, timeout: float, *, latest_at_most: int | None) -> int:
+        asked.append(partition.index)
+        flow.flow.close()
+        raise RuntimeError("no broker")
+
+    monkeypatch.setattr(new_topic, "reset_offset", reset_offset)
+    flow.manager.fail(RECREATED)
+    flow.inner.revoke(0, 1)
+    assert flow.inner.is_closed
+    assert asked == [0]
