@@ -89,6 +89,15 @@ def test_where_the_new_topic_begins_is_committed_before_the_consumer_is_closed(
     ]
 
 
+def test_the_beginnings_are_committed_by_name(flow: Flow, beginnings: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie before what was committed, which librdkafka's auto-commit takes for nothing to do."""
+    named: list[dict[Partition, int]] = []
+    monkeypatch.setattr(new_topic, "commit_staged", lambda consumer, by_name: named.append(dict(by_name)))
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert named == [{partition(0): 0, partition(1): 5}]
+
+
 @pytest.mark.parametrize(
     ("committed", "begins_at"),
     [(430, 400), (380, 380), (None, 400)],
@@ -265,7 +274,11 @@ def test_a_commit_is_not_tried_again_once_the_group_has_taken_the_partitions_awa
     assert flow.inner.is_closed
     (line,) = caplog.records
     assert line.levelno == logging.WARNING
-    assert line.getMessage().startswith("The group has taken events[0], events[1] away from this follower")
+    assert line.getMessage() == (
+        "The group has taken events[0], events[1] away from this follower, which can't commit where they begin: "
+        "whoever has them now does. If nobody has, reset them before you restart: "
+        'KafkaError{code=UNKNOWN_MEMBER_ID,val=25,str="Broker: Unknown member"}'
+    )
 
 
 @pytest.mark.parametrize("error", [LookupError("no client"), KafkaException("text alone")])
