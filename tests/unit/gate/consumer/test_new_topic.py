@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,6 +149,34 @@ def test_a_consumer_whose_topic_is_the_same_commits_nothing_when_it_is_closed(
     flow.flow.commit_offsets()
     flow.flow.close()
     assert flow.inner.committed == {0: 430, 1: 10}
+
+
+@pytest.mark.parametrize(
+    ("failure", "question"),
+    [
+        (RECREATED, "reset_offset"),
+        (PartitionTruncated("events", dict.fromkeys(range(3), 3), dict.fromkeys(range(3), 5)), "committed_offset"),
+    ],
+)
+def test_a_question_has_no_more_time_than_is_left(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, failure: Exception, question: str
+) -> None:
+    """The first one 5 seconds; one after 13 of the 15 seconds two; and what was begun is ended, in a moment."""
+    now = [100.0]
+    asked: list[tuple[object, int, float]] = []
+
+    def ask(consumer: object, partition: Partition, timeout: float, *, latest_at_most: int | None = None) -> int:
+        asked.append((consumer, partition.index, timeout))
+        now[0] += 13.0
+        return 3
+
+    flow.inner.assign(2)
+    flow.manager.fail(failure)
+    monkeypatch.setattr(new_topic, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(new_topic, question, ask)
+    flow.flow.close()
+    assert asked == [(flow.inner, 0, 5.0), (flow.inner, 1, 2.0), (flow.inner, 2, new_topic.SHORTEST_QUERY_SECONDS)]
+    assert flow.inner.committed == {0: 3, 1: 3, 2: 3}
 
 
 def test_a_question_that_fails_is_asked_again(flow: Flow, beginnings: dict[int, list[int | Exception]]) -> None:
