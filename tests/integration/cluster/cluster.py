@@ -44,6 +44,7 @@ class KafkaCluster(Kafka):
     """``brokers`` brokers with node ids from 1, each of them also a controller.
 
     :param properties: server properties, over those in `tests.integration.cluster.settings`.
+    :param features: levels of Kafka's features, over those that are new storage's default.
     :param listeners: further listeners for clients, by name, with their security protocol (``{"SASL":
         "SASL_PLAINTEXT"}``). What they need goes into ``properties``. The plain one stays, for the brokers themselves.
     :param advertise: called with node id, listener and port, returns the port that clients are told: a proxy's.
@@ -59,6 +60,7 @@ class KafkaCluster(Kafka):
         brokers: int = 1,
         *,
         properties: Mapping[str, str] | None = None,
+        features: Mapping[str, int] | None = None,
         listeners: Mapping[str, str] | None = None,
         advertise: Callable[[int, str, int], int] | None = None,
         min_insync_replicas: int | None = None,
@@ -72,6 +74,8 @@ class KafkaCluster(Kafka):
         self.brokers: list[Broker] = []
         self._count = brokers
         self._properties = dict(properties or {})
+        levels = (features or {}).items()
+        self._features = [option for name, level in levels for option in ("--feature", f"{name}={level}")]
         self._protocols = {PLAINTEXT: "PLAINTEXT", **(listeners or {})}
         self._advertise = advertise or (lambda node_id, listener, port: port)
         self._min_insync_replicas = min_insync_replicas or (brokers + 1) // 2
@@ -203,7 +207,10 @@ class KafkaCluster(Kafka):
         jvm += ["-cp", f"{jars}/*"]
         tool = [option for option in jvm if not option.startswith(class_archive.MAKE)]
         formatting = subprocess.run(
-            [*tool, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(properties)],
+            [
+                *(*tool, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(properties)),
+                *self._features,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
