@@ -36,6 +36,7 @@ from arroyo_sync.gate.consumer.waits import Waits
 from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.kafka.arroyo_consumer import is_kip848
+from arroyo_sync.kafka.errors import code_of
 
 TPayload = TypeVar("TPayload")
 
@@ -165,7 +166,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
             return self._inner_poll(timeout)
         except KafkaException as exc:
             # librdkafka refuses Arroyo's assign() with this error, in the first assignment.
-            if isinstance(exc.args[0], KafkaError) and exc.args[0].code() == KafkaError._STATE:
+            if code_of(exc) == KafkaError._STATE:
                 raise ConfigurationError(
                     "Arroyo doesn't work with partition.assignment.strategy=cooperative-sticky: "
                     "use range or roundrobin, or group.protocol=consumer (KIP-848)"

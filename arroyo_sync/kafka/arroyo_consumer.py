@@ -31,6 +31,7 @@ from arroyo.types import Partition
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.kafka.errors import code_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def commit_staged(consumer: Consumer[Any], by_name: Mapping[Partition, int] = Ma
     try:
         results = client.commit(asynchronous=False)
     except KafkaException as exc:
-        if isinstance(exc.args[0], KafkaError) and exc.args[0].code() == KafkaError._NO_OFFSET:
+        if code_of(exc) == KafkaError._NO_OFFSET:
             return  # all of it has been committed
         raise
     _raise_errors(results)
@@ -136,8 +137,7 @@ def wait_for_added_partitions(consumer: object) -> None:
             try:
                 return resolve(partition)
             except KafkaException as exc:
-                is_unknown = exc.args[0].code() == KafkaError._UNKNOWN_PARTITION
-                if not is_unknown or time.monotonic() >= gives_up_at:
+                if code_of(exc) != KafkaError._UNKNOWN_PARTITION or time.monotonic() >= gives_up_at:
                     raise
             time.sleep(_LOOK_SECONDS)
 

@@ -109,6 +109,12 @@ def log_missing_token(error: KafkaError) -> None:
         )
 
 
+def code_of(error: Exception) -> int | None:
+    """The code of the ``KafkaError`` that an exception of confluent-kafka's or Arroyo's holds; ``None``: none."""
+    held = error.args[0] if error.args else None
+    return held.code() if isinstance(held, KafkaError) else None
+
+
 def is_fatal(error: KafkaError) -> bool:
     """Whether an error that isn't about one partition can't be ridden out. librdkafka tells of most as information."""
     return error.fatal() or (error.code() in ENDS and not has_no_token(error))

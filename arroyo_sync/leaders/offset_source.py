@@ -190,8 +190,6 @@ class OffsetSource(ABC):
             self._verifier.check_topics(timeout)
         except TopicRecreated as error:
             self._die(error)
-            if self._manager is not None:
-                self._manager.fail(error)  # also if it had died of something else
 
     def refresh_known_ends(self) -> None:
         """Take the ends that the follower's own client knows of all it fetched: on the processor's thread alone.
@@ -318,14 +316,15 @@ class OffsetSource(ABC):
                 self._is_ready = False
                 self._stopping.set()
                 self._changed.notify_all()
+        assert self._manager is not None
+        if isinstance(error, WHAT_WAS_READ_IS_GONE):
+            # Before anything else is released, and whatever it had died of before: the gate raises it, and the flow
+            # control commits nothing more.
+            self._manager.fail(error)
+            self._offsets.disable()
         if not is_first:
             logger.debug("%s: %s while it ended", self.name, error)
             return
-        assert self._manager is not None
-        if isinstance(error, WHAT_WAS_READ_IS_GONE):
-            # Before anything else is released: the gate raises it, and the flow control commits nothing more.
-            self._manager.fail(error)
-            self._offsets.disable()
         is_expected = isinstance(error, ArroyoSyncError)
         logger.error(
             "%s has ended, nothing more is released: %s",

@@ -29,12 +29,13 @@ from typing import Any
 
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.kafka.arroyo_consumer import commit_staged, committed_offset, reset_offset
+from arroyo_sync.kafka.errors import code_of
 
 logger = logging.getLogger(__name__)
 
@@ -93,19 +94,25 @@ class NewTopic:
             return
         self._is_leaving = True
         try:
-            pending = list(partitions)
-            if pending and self._check_topic is not None and not isinstance(self._manager.failure, TopicRecreated):
-                try:
-                    self._check_topic(CHECK_SECONDS)
-                except Exception:
-                    logger.exception("The source couldn't check whether the topic is still the same")
-            if pending and self.is_there:
-                self._commit_beginnings(pending)
+            if partitions:
+                self._ask_once_more()
+                self._commit_beginnings(list(partitions))
         finally:
             self._is_leaving = False
 
+    def _ask_once_more(self) -> None:
+        """Have the manager fail if it is another topic now, unless it has."""
+        if self._check_topic is None or isinstance(self._manager.failure, TopicRecreated):
+            return
+        try:
+            self._check_topic(CHECK_SECONDS)
+        except Exception:
+            logger.exception("The source couldn't check whether the topic is still the same")
+
     def _commit_beginnings(self, pending: list[Partition]) -> None:
         failure = self._manager.failure
+        if not isinstance(failure, WHAT_WAS_READ_IS_GONE):
+            return
         if isinstance(failure, PartitionTruncated):
             pending = [each for each in pending if each.index in failure.ends]
         deadline = time.monotonic() + TIMEOUT_SECONDS
@@ -114,13 +121,13 @@ class NewTopic:
             if error is not None and self._has_given_up(min(RETRY_SECONDS, deadline - time.monotonic())):
                 break
             try:
-                found = {partition: self._beginning(partition, deadline) for partition in pending}
+                found = {partition: self._beginning(partition, failure, deadline) for partition in pending}
                 beginnings = {partition: offset for partition, offset in found.items() if offset is not None}
                 self._inner.stage_offsets(beginnings)
                 commit_staged(self._inner, beginnings)
             except Exception as exc:
                 error = exc
-                if _is_no_member(exc):
+                if code_of(exc) in NO_MEMBER:
                     logger.warning(
                         "The group has taken %s away from this follower, which can't commit where they begin: whoever "
                         "has them now does. If nobody has, reset them before you restart: %s",
@@ -154,9 +161,9 @@ class NewTopic:
             return False
         return True
 
-    def _beginning(self, partition: Partition, deadline: float) -> int | None:
+    def _beginning(self, partition: Partition, failure: Exception, deadline: float) -> int | None:
         """``None``: that isn't known, and nothing has been committed."""
-        failure, began_at = self._manager.failure, self._start.positions.get(partition)
+        began_at = self._start.positions.get(partition)
         timeout = min(QUERY_TIMEOUT_SECONDS, max(SHORTEST_QUERY_SECONDS, deadline - time.monotonic()))
         if isinstance(failure, PartitionTruncated):
             # Though it is what is committed: an offset may be staged beyond.
@@ -166,17 +173,11 @@ class NewTopic:
         return reset_offset(self._inner, partition, timeout, latest_at_most=began_at)
 
 
-def _is_no_member(error: Exception) -> bool:
-    cause = error.args[0] if isinstance(error, KafkaException) and error.args else None
-    return isinstance(cause, KafkaError) and cause.code() in NO_MEMBER
-
-
 def _shown(partitions: Collection[Partition]) -> str:
     return ", ".join(f"{each.topic.name}[{each.index}]" for each in partitions)
 
 
 def _named(offsets: dict[Partition, int]) -> str:
     return ", ".join(
-        f"{each.topic.name}[{each.index}]: {offset}"
-        for each, offset in sorted(offsets.items(), key=lambda item: item[0].index)
+        f"{_shown([each])}: {offset}" for each, offset in sorted(offsets.items(), key=lambda item: item[0].index)
     )

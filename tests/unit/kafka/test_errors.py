@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from arroyo.errors import TransportError
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
@@ -11,6 +12,7 @@ from arroyo_sync.kafka.errors import (
     POSITION_IS_GONE,
     TOPIC_IS_GONE,
     ClientErrors,
+    code_of,
     is_fatal,
     is_fatal_for_reading,
     log_missing_token,
@@ -109,3 +111,17 @@ def test_the_first_error_that_can_not_be_ridden_out_is_raised() -> None:
         errors.raise_fatal(timeout)
     assert raised.value.args == (first,)
     assert raised.value.__cause__ is timeout
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (KafkaException(KafkaError(KafkaError._STATE)), KafkaError._STATE),
+        (TransportError(KafkaError(KafkaError.INVALID_TIMESTAMP)), KafkaError.INVALID_TIMESTAMP),
+        (KafkaException("text alone"), None),
+        (RuntimeError(), None),
+    ],
+)
+def test_an_exception_may_hold_an_error_of_kafka(error: Exception, code: int | None) -> None:
+    """A user's consumer may raise any."""
+    assert code_of(error) == code

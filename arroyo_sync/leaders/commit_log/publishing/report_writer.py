@@ -31,6 +31,7 @@ from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import MalformedRecord
 from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.kafka.errors import code_of
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import DueReport, Outcome, PublishQueue, QueuedPartition
 from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord, encode
 
@@ -267,8 +268,7 @@ class ReportWriter:
 
 def _advice(error: Exception) -> str:
     """What to do, where the broker's words don't say it."""
-    cause = error.args[0] if error.args else None
-    if isinstance(cause, KafkaError) and cause.code() == KafkaError.INVALID_TIMESTAMP:
+    if code_of(error) == KafkaError.INVALID_TIMESTAMP:
         return (
             ". The brokers refuse this machine's time: set its clock right, or the topic's message.timestamp.type to "
             "LogAppendTime"
