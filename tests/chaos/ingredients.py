@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from random import Random
 from typing import Any
 
+from tests.integration.cluster import jars
+
 TRANSACTIONAL, COMPACTED, ONE_REPLICA, TWO_REPLICAS = "transactional", "compacted", "one replica", "two replicas"
 CREATE_TIME, LOG_APPEND_TIME = "CreateTime", "LogAppendTime"
 OURS, SNUBA = "arroyo_sync", "snuba"
@@ -145,7 +147,7 @@ KINDS = ("plain", TRANSACTIONAL, COMPACTED, ONE_REPLICA, TWO_REPLICAS, TRANSACTI
 
 def on_kafka(ingredients: Ingredients, version: str) -> Ingredients:
     """The same world on this Kafka: before 4.0 there is no KIP-848."""
-    if int(version.split(".")[0]) >= 4:
+    if jars.major(version) >= 4:
         return ingredients
     return replace(ingredients, followers=tuple(replace(each, protocol="eager") for each in ingredients.followers))
 

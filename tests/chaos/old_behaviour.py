@@ -183,9 +183,8 @@ def find(name: str, is_control: bool = False) -> dict[str, Any]:
             row["first"] = (summary["told"] or [""])[0] if summary is not None else ended.stderr[-300:]
         else:
             failed = [each for each in ended.stdout.splitlines() if each.startswith("FAILED")]
-            failed += [
-                each for each in ended.stderr.splitlines() if "Fatal Python error" in each
-            ]  # the tests were aborted
+            aborted = [each for each in ended.stderr.splitlines() if "Fatal Python error" in each]
+            failed += aborted
             row |= {"level": line.found_by.level, "found": ended.returncode in (1, -signal.SIGABRT) and bool(failed)}
             row["first"] = failed[0][:300] if failed else ended.stdout[-300:]
     row["seconds"] = round(time.monotonic() - began)

@@ -194,8 +194,8 @@ def shift_clock(world: World, random: Random) -> None:
 
     Where leaders write the time of their reports none of them is behind: an older report would rightly count for as
     long, once its key has got another place in the commit log. Nor is one ahead by more than an hour: brokers refuse
-    its reports, as it says. To a follower that is behind all reports are from the
-    future, so that the older place may count for as long: it says so, and gets its right clock back.
+    its reports, as it says. To a follower that is behind all reports are from the future, so that the older place may
+    count for as long: it says so, and gets its right clock back.
     """
     slots = running(world, "follower") + running(world, "leader")
     if not slots:

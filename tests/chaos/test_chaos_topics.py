@@ -15,6 +15,9 @@ from tests.chaos.test_chaos_processes import First
 from tests.chaos.topic_faults import outgrow_topic
 
 
+def nothing(*arguments: Any, **more: Any) -> None: ...
+
+
 class Leader:
     """In place of a `Slot`."""
 
@@ -39,8 +42,6 @@ def test_only_leaders_whose_reports_name_their_topic_hang_while_it_is_outgrown(
     monkeypatch.setattr(topic_faults, "_wait_until_all_began", lambda world, partitions: None)
     leader, hung = Leader(), []
 
-    def nothing(*arguments: Any, **more: Any) -> None: ...
-
     world: Any = SimpleNamespace(
         ingredients=replace(PLAIN, leaders=tuple(replace(each, publishes=publishes) for each in PLAIN.leaders)),
         slots=[leader],
@@ -64,8 +65,6 @@ def test_who_lives_through_a_new_commit_log_must_tell(after: str | None, must_te
     """One that was just ending, and its next process, may have seen one of the two alone."""
     slot = SimpleNamespace(group="group", journal="follower-1.1", is_running=True)
     told: list[str] = []
-
-    def nothing(*arguments: Any, **more: Any) -> None: ...
 
     def create_commit_log(partitions: int) -> None:
         slot.is_running, slot.journal = after is not None, after or slot.journal

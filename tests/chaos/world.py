@@ -87,7 +87,7 @@ class World:
                 "offsets.topic.num.partitions": "2",
                 "delete.topic.enable": "true",
             },
-            features=WITHOUT_ELIGIBLE_REPLICAS if int(jars.version().split(".")[0]) >= 4 else None,
+            features=WITHOUT_ELIGIBLE_REPLICAS if jars.major(jars.version()) >= 4 else None,
             listeners={group.upper(): "PLAINTEXT" for group in self.follower_groups},
             advertise=self._advertise,
             min_insync_replicas=2,

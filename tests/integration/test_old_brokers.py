@@ -16,7 +16,7 @@ from arroyo_sync.gate.consumer.rebalance_protocol import broker_without_kip848
 from tests.integration.cluster import jars
 from tests.integration.cluster.admin import Kafka
 
-IS_OLD = int(jars.version().split(".")[0]) < 4
+IS_OLD = jars.major(jars.version()) < 4
 
 
 class Steps(ProcessingStrategyFactory[KafkaPayload]):

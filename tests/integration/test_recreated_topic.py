@@ -50,6 +50,11 @@ class World:
         described = self.kafka.admin.describe_topics(TopicCollection([self.topic]))[self.topic].result(TIMEOUT_SECONDS)
         return str(described.topic_id)
 
+    @property
+    def committed(self) -> dict[int, int]:
+        """What the followers' group has committed, by partition."""
+        return self.kafka.committed_offsets(self.group, self.topic)
+
     def produce(self, count: int) -> None:
         produce_numbered(self.kafka.bootstrap_servers, self.topic, [0], count)
 
@@ -226,16 +231,14 @@ def test_a_living_follower_ends_and_begins_at_the_new_topics_beginning(world: Wo
     # A strict one may find its position beyond the end before all is written; that ends it, too.
     with world.follower(protocol, is_strict=False) as follower:
         follower.wait_until_received(423, TIMEOUT_SECONDS)
-        wait_until(
-            lambda: world.kafka.committed_offsets(world.group, world.topic) == {0: 423}, TIMEOUT_SECONDS, "its commit"
-        )
+        wait_until(lambda: world.committed == {0: 423}, TIMEOUT_SECONDS, "its commit")
         world.recreate()
         world.produce(900)
         error = follower.wait_until_ended()
         assert isinstance(error, TopicRecreated), error
         assert error.topic_id == world.topic_id
         assert len(follower.received) == 423
-    assert world.kafka.committed_offsets(world.group, world.topic) == {0: 0}
+    assert world.committed == {0: 0}
     world.report(900, world.topic_id)
     with world.follower(protocol) as follower:
         follower.wait_until_received(900, TIMEOUT_SECONDS)
@@ -252,15 +255,13 @@ def test_a_follower_that_ends_before_it_is_noticed_begins_at_the_new_topics_begi
     source = world.source()
     with world.follower(protocol, source) as follower:
         follower.wait_until_received(423, TIMEOUT_SECONDS)
-        wait_until(
-            lambda: world.kafka.committed_offsets(world.group, world.topic) == {0: 423}, TIMEOUT_SECONDS, "its commit"
-        )
+        wait_until(lambda: world.committed == {0: 423}, TIMEOUT_SECONDS, "its commit")
         wait_until(lambda: bool(source._verifier._topic_ids), TIMEOUT_SECONDS, "it to know the topic's id")
         monkeypatch.setattr(verifier, "INTERVAL_SECONDS", 1_000.0)
         world.recreate()
         world.produce(10)
         assert follower.wait_until_ended() is not None
-    assert world.kafka.committed_offsets(world.group, world.topic) == {0: 0}
+    assert world.committed == {0: 0}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -274,23 +275,21 @@ def test_the_beginning_is_committed_though_more_was_committed_there(world: World
         wait_until(lambda: follower.held == 90, TIMEOUT_SECONDS, "all messages to be held")
         source.set_remote_offset(world.topic, 0, 60)
         follower.wait_until_received(60, TIMEOUT_SECONDS)
-        wait_until(
-            lambda: world.kafka.committed_offsets(world.group, world.topic) == {0: 60}, TIMEOUT_SECONDS, "its commit"
-        )
+        wait_until(lambda: world.committed == {0: 60}, TIMEOUT_SECONDS, "its commit")
         assert follower.flow is not None
         assert source.manager is not None
         inner, at_close = follower.flow._inner, []
         close = inner.close
 
         def close_noting(timeout: float | None = None) -> None:
-            at_close.append(world.kafka.committed_offsets(world.group, world.topic))
+            at_close.append(world.committed)
             close(timeout)
 
         inner.close = close_noting  # type: ignore[method-assign]
         source.manager.fail(TopicRecreated(world.topic, "earlier", world.topic_id))
         assert isinstance(follower.wait_until_ended(), TopicRecreated)
     assert at_close == [{0: 0}]
-    assert world.kafka.committed_offsets(world.group, world.topic) == {0: 0}
+    assert world.committed == {0: 0}
 
 
 def test_a_follower_that_began_on_the_new_topic_loses_nothing_of_it_with_latest(world: World) -> None:
@@ -303,7 +302,7 @@ def test_a_follower_that_began_on_the_new_topic_loses_nothing_of_it_with_latest(
         assert source.manager is not None
         source.manager.fail(TopicRecreated(world.topic, "earlier", world.topic_id))
         assert isinstance(follower.wait_until_ended(), TopicRecreated)
-    assert world.kafka.committed_offsets(world.group, world.topic) == {0: 0}
+    assert world.committed == {0: 0}
 
 
 def test_group_offsets_of_the_earlier_topic_release_nothing(world: World) -> None:

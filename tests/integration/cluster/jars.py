@@ -49,6 +49,11 @@ def version() -> str:
     return named[1]
 
 
+def major(version: str) -> int:
+    """What stands before the first point."""
+    return int(version.split(".")[0])
+
+
 def folder() -> Path:
     """Where the jars lie, or will: ``ARROYO_SYNC_CACHE``, else ``arroyo-sync`` in the user's cache folder."""
     pom = _POM.read_bytes()

@@ -68,6 +68,12 @@ def beginnings(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int | Exceptio
     return answers
 
 
+def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that fails is asked again after so long that only `NewTopic.give_up` can end it."""
+    for name in ("RETRY_SECONDS", "TIMEOUT_SECONDS"):
+        monkeypatch.setattr(new_topic, name, 1_000.0)
+
+
 def test_nothing_staged_is_committed_any_more(flow: Flow, beginnings: object) -> None:
     """It is of a topic that isn't there."""
     flow.flow.stage_offsets({partition(0): 430})
@@ -191,8 +197,7 @@ def test_a_question_that_fails_is_asked_again_after_a_pause_which_another_close_
     flow: Flow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, and the consumer is closed all the same."""
-    monkeypatch.setattr(new_topic, "RETRY_SECONDS", 1_000.0)
-    monkeypatch.setattr(new_topic, "TIMEOUT_SECONDS", 1_000.0)
+    be_patient(monkeypatch)
     asked: list[int] = []
     is_asked = threading.Event()
 
@@ -357,8 +362,7 @@ def test_a_close_within_a_revocation_ends_what_that_tries(
     flow: Flow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As a signal handler may."""
-    monkeypatch.setattr(new_topic, "RETRY_SECONDS", 1_000.0)
-    monkeypatch.setattr(new_topic, "TIMEOUT_SECONDS", 1_000.0)
+    be_patient(monkeypatch)
     asked: list[int] = []
 
     def reset_offset(consumer: object, partition: Partition, timeout: float, *, latest_at_most: int | None) -> int:
