@@ -112,10 +112,10 @@ def test_after_a_message_that_was_held_the_wait_is_a_slice_at_once() -> None:
 def test_while_every_partition_is_closed_the_waits_are_longer() -> None:
     """Whatever comes is held; from 20 ms after a message they double up to a quarter of a second."""
     pipeline = holding(0)
-    pipeline.run(6)
+    pipeline.run_until(lambda: len(pipeline.waits) == 6)
     assert pipeline.waits == [0.020, 0.040, 0.080, 0.160, 0.25, 0.25]
     pipeline.produce(1, [0])
-    pipeline.run(4)
+    pipeline.run_until(lambda: len(pipeline.waits) == 8)
     assert pipeline.waits[6:] == [0.020, 0.040]
     assert pipeline.held(1) == 1
 
