@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from arroyo_sync.core.state import MAX_OFFSET, PartitionKey
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.offset_table import OffsetTable
 from arroyo_sync.leaders.published_offset import PublishedOffset
 from arroyo_sync.leaders.verification import SUSPECT, VERIFIED, KnownEnd, Reason, TopicId

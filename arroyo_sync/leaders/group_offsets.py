@@ -29,10 +29,10 @@ from arroyo_sync.core.checks import check_seconds
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.broker_watch import PATIENCE_SECONDS
 from arroyo_sync.kafka.client_settings import servers_of
-from arroyo_sync.kafka.committed_offsets import Commits
 from arroyo_sync.kafka.errors import log_no_answer, no_broker_answered
+from arroyo_sync.kafka.questions.broker_watch import PATIENCE_SECONDS
+from arroyo_sync.kafka.questions.committed_offsets import Commits
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.offset_source import OffsetSource
 

@@ -40,9 +40,9 @@ from arroyo_sync.core.errors import (
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import Asker, LastEndOffsets
 from arroyo_sync.kafka.client_settings import check_configuration
 from arroyo_sync.kafka.errors import ClientErrors, log_missing_token
+from arroyo_sync.kafka.questions.asker import Asker, LastEndOffsets
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets

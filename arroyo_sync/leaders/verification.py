@@ -17,7 +17,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from arroyo_sync.core.state import MAX_OFFSET, PartitionCell
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 
 LOG_END_UNKNOWN = MAX_OFFSET

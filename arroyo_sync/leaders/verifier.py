@@ -34,7 +34,7 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.assigned_partitions import Question, Rejection, Truncation
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import Reason, TopicId

@@ -29,7 +29,6 @@ from confluent_kafka import (
 
 from arroyo_sync.core.errors import BrokersUnreachable, TopicMissing
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.client_settings import (
     check_configuration,
     concerns_group,
@@ -38,6 +37,7 @@ from arroyo_sync.kafka.client_settings import (
     servers_of,
 )
 from arroyo_sync.kafka.errors import ClientErrors, is_fatal, is_fatal_for_reading, no_broker_answered
+from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.leaders.commit_log.log_topic import LogSpans, OffsetRange, list_partitions
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id
 

@@ -26,9 +26,9 @@ from arroyo_sync.core.checks import check_group, check_topic_name
 from arroyo_sync.core.errors import ConfigurationError, TopicMissing
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import Asker, PartitionRange
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
 from arroyo_sync.kafka.errors import ClientErrors, is_fatal_for_reading, no_broker_answered
+from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.log_topic import list_partitions
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot, in_order

@@ -100,7 +100,9 @@ FINDERS: Mapping[str, Line] = {
         "rewinds, and a pool that publishes out of order", Tests(f"{UNIT}/leaders/test_rewinds.py")
     ),
     "takes any topic for a commit log": Line("a wrong commit log", Tests(f"{LOG}/test_contents.py")),
-    "never says that a broker is back": Line("a broker that is back", Tests(f"{UNIT}/kafka/test_broker_watch.py")),
+    "never says that a broker is back": Line(
+        "a broker that is back", Tests(f"{UNIT}/kafka/questions/test_broker_watch.py")
+    ),
     "forgets where it began": Line(
         "auto.offset.reset=latest, and nothing released yet",
         Chaos("from the end", 2, ("partition begun while shut",)),

@@ -12,9 +12,9 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka import broker_watch
-from arroyo_sync.kafka.asker import Asker
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
+from arroyo_sync.kafka.questions import broker_watch
+from arroyo_sync.kafka.questions.asker import Asker
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.broker import Broker
 from tests.integration.cluster.cluster import KafkaCluster

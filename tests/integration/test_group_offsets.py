@@ -11,8 +11,8 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from arroyo_sync.core.errors import BrokersUnreachable, NotReady, SourceDied
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
-from arroyo_sync.kafka.asker import Asker
-from arroyo_sync.kafka.committed_offsets import Commits
+from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.questions.committed_offsets import Commits
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster

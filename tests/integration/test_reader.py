@@ -16,8 +16,8 @@ from confluent_kafka import Producer
 
 from arroyo_sync.core.errors import NotReady
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
-from arroyo_sync.kafka.asker import Asker
-from arroyo_sync.kafka.committed_offsets import Commits
+from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.questions.committed_offsets import Commits
 from arroyo_sync.leaders.commit_log import reader as commit_log_reader
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import LOGICAL_OFFSETS

@@ -21,7 +21,7 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
-from arroyo_sync.kafka.asker import Asker, PartitionRange
+from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.leaders import verifier
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.reading import TIMEOUT_SECONDS, CommitLog, reading

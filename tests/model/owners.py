@@ -24,7 +24,7 @@ from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import BrokerValue, Message, Partition, Topic
 
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_log.publishing import report_writer, start_questions
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import Delivery, PublishQueue, QueuedPartition
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishStep

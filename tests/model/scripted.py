@@ -18,7 +18,7 @@ from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from tests.model.judge import Judge

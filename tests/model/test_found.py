@@ -11,7 +11,7 @@ from arroyo.types import BrokerValue, Message, Partition, Topic
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.strategy import SynchronizedStrategy
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.testing import ManualSource, RecordingStep

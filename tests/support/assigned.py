@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 
 FAR = 10**15

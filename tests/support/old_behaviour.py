@@ -22,10 +22,11 @@ from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.strategy import SynchronizedStrategy
-from arroyo_sync.kafka import client_settings, cluster_client
+from arroyo_sync.kafka import client_settings
 from arroyo_sync.kafka.arroyo_consumer import PRIVATE_ATTRIBUTES, client_of, reset_offset, uses_auto_commit
-from arroyo_sync.kafka.asker import Asker
-from arroyo_sync.kafka.broker_watch import BrokerWatch
+from arroyo_sync.kafka.questions import cluster_client
+from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 from arroyo_sync.leaders import published_offset, verification, verifier
 from arroyo_sync.leaders.assigned_partitions import AssignedPartitions
 from arroyo_sync.leaders.commit_log import record

@@ -27,7 +27,7 @@ import arroyo_sync
 from arroyo_sync import Snapshot, SynchronizedStrategyFactory
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.asker import Asker, PartitionRange
+from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.offset_source import OffsetSource
 from arroyo_sync.testing import RecordingStep

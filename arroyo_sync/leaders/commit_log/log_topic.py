@@ -13,9 +13,9 @@ from typing import NamedTuple
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.asker import Asker, PartitionRange
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
-from arroyo_sync.kafka.time_lookups import FoundOffset
+from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
+from arroyo_sync.kafka.questions.time_lookups import FoundOffset
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,6 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from arroyo_sync.core.errors import CommitLogMissing
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.kafka.broker_watch import PATIENCE_SECONDS
 from arroyo_sync.kafka.client_settings import concerns_group, metadata_refresh_seconds, servers_of
 from arroyo_sync.kafka.errors import (
     POSITION_IS_GONE,
@@ -46,6 +45,7 @@ from arroyo_sync.kafka.errors import (
     log_no_answer,
     no_broker_answered,
 )
+from arroyo_sync.kafka.questions.broker_watch import PATIENCE_SECONDS
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder, bytes_of
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
 from arroyo_sync.leaders.commit_log.log_topic import (

@@ -32,9 +32,9 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.asker import Asker
-from arroyo_sync.kafka.committed_offsets import Commits
 from arroyo_sync.kafka.errors import is_fatal
+from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.questions.committed_offsets import Commits
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from arroyo.types import Topic
 from confluent_kafka import KafkaException, Message, Producer
 
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from arroyo_sync.leaders.offset_source import OffsetSource

@@ -9,9 +9,9 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
-from arroyo_sync.kafka.asker import Asker
-from arroyo_sync.kafka.cluster_client import ClusterClient
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
+from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.questions.cluster_client import ClusterClient
 
 TIMEOUT_SECONDS = 30.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders import offset_table
 from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Rejection, Truncation
 from arroyo_sync.leaders.commit_report import CommitReport

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pytest
 
 from arroyo_sync.core.state import MAX_OFFSET, PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.assigned_partitions import Question, Rejection, Truncation
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets

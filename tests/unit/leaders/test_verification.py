@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.verification import (
     IMPOSSIBLE,

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import Reason

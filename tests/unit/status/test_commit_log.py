@@ -15,8 +15,8 @@ from confluent_kafka import (
 )
 
 from arroyo_sync.core.errors import BrokersUnreachable
-from arroyo_sync.kafka.asker import PartitionRange
-from arroyo_sync.kafka.time_lookups import FoundOffset
+from arroyo_sync.kafka.questions.asker import PartitionRange
+from arroyo_sync.kafka.questions.time_lookups import FoundOffset
 from arroyo_sync.status.commit_log import (
     Filter,
     GroupOnLog,

@@ -24,7 +24,7 @@ from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.questions.asker import Asker
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from arroyo_sync import HighWatermarks, RemoteOffsetSource, SynchronizedPartitio
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.source import LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 

@@ -15,7 +15,7 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, Message
 from arroyo_sync.core.errors import ConfigurationError, NotReady, SourceDied
 from arroyo_sync.core.source import NOTHING_UNVERIFIED, HighWatermarks, RemoteOffsetSource, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders import offset_source as source_module
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_report import CommitReport

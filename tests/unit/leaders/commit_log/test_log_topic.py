@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from confluent_kafka import KafkaError
 
-from arroyo_sync.kafka.asker import Asker
+from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.leaders.commit_log.log_topic import IDENTITY_SECONDS, TopicIdentity
 from tests.support.fakes import Clock
 

@@ -22,8 +22,8 @@ from confluent_kafka.admin import PartitionMetadata, TopicMetadata
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import Asker, PartitionRange
-from arroyo_sync.kafka.time_lookups import FoundOffset
+from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
+from arroyo_sync.kafka.questions.time_lookups import FoundOffset
 from arroyo_sync.leaders.commit_log import batch_decoder
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, LogSpans, TopicIdentity

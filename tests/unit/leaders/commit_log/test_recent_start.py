@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.asker import Asker
-from arroyo_sync.kafka.committed_offsets import Commits
+from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.questions.committed_offsets import Commits
 from arroyo_sync.leaders.commit_log.recent_start import RETRY_SECONDS, RecentStart
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets

@@ -35,11 +35,11 @@ from confluent_kafka.admin import ListOffsetsResultInfo, OffsetSpec, TopicDescri
 
 from arroyo_sync.core.source import ENDS_AT_ONCE
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.broker_watch import BrokerWatch
-from arroyo_sync.kafka.cluster_client import ClusterClient
-from arroyo_sync.kafka.committed_offsets import GroupCommits
 from arroyo_sync.kafka.errors import hand_on, no_answer, stopped
-from arroyo_sync.kafka.time_lookups import FoundOffset, TimeLookups, read_each
+from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
+from arroyo_sync.kafka.questions.cluster_client import ClusterClient
+from arroyo_sync.kafka.questions.committed_offsets import GroupCommits
+from arroyo_sync.kafka.questions.time_lookups import FoundOffset, TimeLookups, read_each
 
 LATE_ANSWER_SECONDS = 5.0
 """How long a broker may take that nobody waits for: what it tells late is there for the next time."""

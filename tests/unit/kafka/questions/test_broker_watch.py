@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.broker_watch import PATIENCE_SECONDS, SHOWN_PARTITIONS, BrokerWatch
+from arroyo_sync.kafka.questions.broker_watch import PATIENCE_SECONDS, SHOWN_PARTITIONS, BrokerWatch
 from tests.support.fakes import Clock
 
 FIRST, SECOND = ("events", 0), ("events", 1)

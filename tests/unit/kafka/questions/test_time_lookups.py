@@ -9,9 +9,9 @@ from confluent_kafka import KafkaError
 from confluent_kafka.admin import ListOffsetsResultInfo, OffsetSpec
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.asker import Asker, PartitionRange
-from arroyo_sync.kafka.cluster_client import ClusterClient, OnOffsets
-from arroyo_sync.kafka.time_lookups import ALONE_SECONDS, FoundOffset, TimeLookups
+from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
+from arroyo_sync.kafka.questions.cluster_client import ClusterClient, OnOffsets
+from arroyo_sync.kafka.questions.time_lookups import ALONE_SECONDS, FoundOffset, TimeLookups
 
 KEYS = [("events", index) for index in range(100)]
 SLOW = KEYS[42]

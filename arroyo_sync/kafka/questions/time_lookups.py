@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError
 from confluent_kafka.admin import ListOffsetsResultInfo, OffsetSpec
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.cluster_client import ClusterClient, OnOffsets
+from arroyo_sync.kafka.questions.cluster_client import ClusterClient, OnOffsets
 
 ALONE_SECONDS = 10.0
 """How long a look-up by time may take of a partition that has a request of its own."""

@@ -23,9 +23,9 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCol
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.broker_watch import BrokerWatch
 from arroyo_sync.kafka.client_settings import LazyClient, admin_settings
 from arroyo_sync.kafka.errors import hand_on, no_answer, stopped
+from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 
 logger = logging.getLogger(__name__)
 
