@@ -107,11 +107,10 @@ def find_problems(
         return [Problem(ProblemKind.SOURCE_DIED, snapshot.source_error, advice=DIED_ADVICE)]
     if replaying_seconds >= limits.stalled_after:
         return [_long_replay(snapshot, replaying_seconds)]
-    rejected = _rejected(snapshot)
-    explained = {(problem.topic, problem.group) for problem in rejected}
-    # Before the replay is over, what a group has published may not have been read yet.
-    is_replaying = snapshot.source is not None and not snapshot.source.ready
+    is_replaying = _is_replaying(snapshot)
+    rejected = [] if is_replaying else _rejected(snapshot)
     silent = frozenset() if is_replaying else groups_without_report(snapshot)
+    explained = {(problem.topic, problem.group) for problem in rejected}
     by_kind: dict[ProblemKind, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         if (verdict.topic, verdict.group) in explained:
@@ -232,6 +231,11 @@ def _advice(kind: ProblemKind, worst: Verdict, seen: str) -> str:
     if kind is ProblemKind.NEVER_REPORTED:
         return seen + NEVER_REPORTED_ADVICE
     return "" if worst.waits_for is None else worst.reason or WHAT_TO_DO[worst.waits_for]
+
+
+def _is_replaying(snapshot: Snapshot) -> bool:
+    """Whether what a group has published last may not have been read yet; what was read may be older than the topic."""
+    return snapshot.source is not None and not snapshot.source.ready
 
 
 def _rejected(snapshot: Snapshot) -> list[Problem]:

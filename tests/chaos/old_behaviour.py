@@ -152,6 +152,10 @@ FINDERS: Mapping[str, Line] = {
     "over is its last word": Line(
         "a partition stands still again after it was over", Tests(f"{UNIT}/observe/test_problems.py")
     ),
+    "blames leaders while it replays": Line(
+        "a commit log that begins with reports of an earlier topic",
+        Tests(f"{UNIT}/observe/test_problems.py -k before_everything"),
+    ),
     "reports nothing at its start": Line(
         "an idle partition after a restart", Tests(f"{REAL}/test_leader_starts.py -k idle_leader_is_reported_at")
     ),

@@ -324,6 +324,11 @@ def _over_is_its_last_word() -> list[Patch]:
     return [Patch(problems, "RETURN_SECONDS", problems.REMINDER_SECONDS)]
 
 
+def _blames_leaders_while_it_replays() -> list[Patch]:
+    """For what they published of an earlier topic, though the newer reports weren't read yet."""
+    return [Patch(problems, "_is_replaying", lambda snapshot: False)]
+
+
 # The leader's step.
 
 
@@ -382,6 +387,7 @@ OLD_BEHAVIOURS: Mapping[str, Callable[[], list[Patch]]] = {
     "lets go of a client in use": _lets_go_of_a_client_in_use,
     "asks while it closes": _asks_while_it_closes,
     "over is its last word": _over_is_its_last_word,
+    "blames leaders while it replays": _blames_leaders_while_it_replays,
     "reports nothing at its start": _reports_nothing_at_its_start,
     "waits for a dead commit log": _waits_for_a_dead_commit_log,
     "takes NaN for a time": _takes_nan_for_a_time,

@@ -142,6 +142,16 @@ def test_an_impossible_offset_names_group_partition_and_both_offsets_and_explain
     assert problem.message.startswith("group 'writers' has published offset 500 of events[3], which ends at 100:")
 
 
+def test_an_impossible_offset_is_none_before_everything_was_read() -> None:
+    """The commit log may begin with what the group published of an earlier topic of that name."""
+    leader = LeaderSnapshot("writers", 500, is_rejected=True, rejected_because="of an earlier topic of the same name")
+    partition = PartitionSnapshot("events", 3, 5, None, high_watermark=100, leaders=(leader,))
+    source = SourceStatistics(ready=False, alive=True, lag=7)
+    assert problems_of(snapshot=Snapshot(0.0, (partition,), source), replaying=10.0) == []
+    (problem,) = problems_of(snapshot=Snapshot(0.0, (partition,), replace(source, ready=True)))
+    assert problem.kind is KIND.IMPOSSIBLE_OFFSET
+
+
 def test_a_dead_source_is_the_only_problem() -> None:
     """All else follows from it."""
     (problem,) = problems_of(verdict(0, 500), snapshot=Snapshot(0.0, (), source_error="it died"))
