@@ -10,6 +10,7 @@ from arroyo_sync.gate.partition_buffer import HoldLimits
 from tests.model.fingerprint import fingerprint
 from tests.model.scripted import CommitAlways
 from tests.model.search import Search
+from tests.model.snapshot import Snapshot
 from tests.model.world import World
 
 GROUPS = ("a", "b")
@@ -139,27 +140,31 @@ class Explorer(Search[Action]):
 
     def _expand(self, path: Path) -> Iterator[Path]:
         world = self._follow(path)
-        for action in [*self._quiet(world), *self._endings(world)]:
-            yield from self._try(path, action)[1]
+        before = Snapshot(world)
         submits = world.judge.submits
-        for run in self._runs(world):
-            after, paths = self._try(path, run)
-            yield from paths
-            if after.judge.submits > submits:
-                for answer in ("slow", "reject", "invalid", "invalid earlier"):
-                    yield from self._try(path, run._replace(answer=answer))[1]
-            if run.rebalance is None:
-                for place in after.places.intersection(PLACES if run.message is None else PLACES_WITH_MESSAGE):
-                    for meanwhile in self._meanwhile(world):
-                        yield from self._try(path, run._replace(place=place, meanwhile=meanwhile))[1]
+        quiet, runs = [*self._quiet(world), *self._endings(world)], [*self._runs(world)]
+        meanwhiles = [*self._meanwhile(world)]
 
-    def _try(self, path: Path, action: Action) -> tuple[World, list[Path]]:
-        """Perform one more action. The path to the new state is empty if it was known."""
-        world = self._follow(path)
-        extended = (*path, action)
-        perform(world, action)
-        is_new = self._note(extended, fingerprint(world), world.judge.violations)
-        return world, [extended] if is_new and not world.is_over else []
+        def attempt(action: Action) -> list[Path]:
+            """Perform one more action. The path to the new state is empty if it was known."""
+            before.restore()
+            perform(world, action)
+            extended = (*path, action)
+            is_new = self._note(extended, fingerprint(world), world.judge.violations)
+            return [extended] if is_new and not world.is_over else []
+
+        for action in quiet:
+            yield from attempt(action)
+        for run in runs:
+            yield from attempt(run)
+            places = world.places.intersection(PLACES if run.message is None else PLACES_WITH_MESSAGE)
+            if world.judge.submits > submits:
+                for answer in ("slow", "reject", "invalid", "invalid earlier"):
+                    yield from attempt(run._replace(answer=answer))
+            if run.rebalance is None:
+                for place in places:
+                    for meanwhile in meanwhiles:
+                        yield from attempt(run._replace(place=place, meanwhile=meanwhile))
 
     def _quiet(self, world: World) -> Iterator[Action]:
         """What may happen while the processor does nothing."""

@@ -17,7 +17,7 @@ from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.published_offset import PublishedOffset
 from tests.model.judge import Violation
-from tests.model.search import Search
+from tests.model.search import NamedAction, NamedActions
 
 KEY = ("events", 0)
 GROUPS = ("a", "b")
@@ -370,16 +370,12 @@ def _of_slot(slot: PublishedOffset | None, question: int) -> object:
     return slot.latest[2:4], log_partitions, hash(decided), slot.epoch > question
 
 
-Action = tuple[str, tuple[object, ...]]
-"""A method of `World` and its arguments."""
-
-
 @dataclass(frozen=True)
 class Setup:
     records: tuple[Record, ...]
     """What leaders may publish. The partition ends at 1, and at 2 when it has grown: 3 is impossible."""
     log_partitions: tuple[int, ...] = (0,)
-    prefix: tuple[Action, ...] = ()
+    prefix: tuple[NamedAction, ...] = ()
     """What has happened before."""
     left_out: frozenset[str] = frozenset()
     """Actions that have nothing to do with what is explored."""
@@ -393,7 +389,7 @@ class Plan(NamedTuple):
     """How deep the test run explores it."""
 
 
-READING: tuple[Action, ...] = (("grow", ()), ("assign", ()), ("ask", ()), ("answer", ()))
+READING: tuple[NamedAction, ...] = (("grow", ()), ("assign", ()), ("ask", ()), ("answer", ()))
 """The partition is assigned, and the brokers have answered that it ends at 2."""
 RARE = frozenset({"seed_from_committed", "recreate", "fetch", "look_at_cache", "shut", "forget", "commit", "truncate"})
 
@@ -413,30 +409,17 @@ PLANS: Mapping[str, Plan] = {
 }
 
 
-class Explorer(Search[Action]):
+class Explorer(NamedActions[World]):
     """Explores what the leaders may publish, and what may be learnt of the partition's end."""
 
     def __init__(self, setup: Setup) -> None:
-        super().__init__()
+        super().__init__(setup.prefix, setup.left_out)
         self.setup = setup
 
-    def _expand(self, path: tuple[Action, ...]) -> Iterator[tuple[Action, ...]]:
-        for action in self._actions(self._follow(path)):
-            if action[0] in self.setup.left_out:
-                continue
-            extended = (*path, action)
-            world = self._follow(extended)
-            world.check()
-            if self._note(extended, world.fingerprint(), world.violations):
-                yield extended
+    def _make(self) -> World:
+        return World(self.setup.first_timestamp)
 
-    def _follow(self, path: tuple[Action, ...]) -> World:
-        world = World(self.setup.first_timestamp)
-        for name, arguments in (*self.setup.prefix, *path):
-            getattr(world, name)(*arguments)
-        return world
-
-    def _actions(self, world: World) -> Iterator[Action]:
+    def _actions(self, world: World) -> Iterator[NamedAction]:
         for name, group in world.groups.items():
             for log_partition in self.setup.log_partitions:
                 for record in self.setup.records:

@@ -34,7 +34,7 @@ from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from tests.model.judge import Violation
 from tests.model.scripted import PARTITIONS, SOME_TIME, TOPIC, Clock
-from tests.model.search import Search
+from tests.model.search import NamedAction, NamedActions
 
 KEY = (TOPIC.name, 0)
 PARTITION = PARTITIONS[0]
@@ -414,13 +414,9 @@ def _until(moment: float, now: float) -> float:
     return max(0.0, moment - now)
 
 
-Action = tuple[str, tuple[object, ...]]
-"""A method of `World` and its arguments."""
-
-
 @dataclass(frozen=True)
 class Setup:
-    prefix: tuple[Action, ...] = ()
+    prefix: tuple[NamedAction, ...] = ()
     """What has happened before."""
     starts: tuple[int, ...] = (0,)
     """Where ``auto.offset.reset`` may begin."""
@@ -434,12 +430,12 @@ class Plan(NamedTuple):
     """How deep the test run explores it."""
 
 
-def _of(name: str, *actions: str) -> tuple[Action, ...]:
+def _of(name: str, *actions: str) -> tuple[NamedAction, ...]:
     return tuple((action, (name,)) for action in actions)
 
 
-FIRST: Action = ("assign", ("one", 0, False))
-SECOND: Action = ("assign", ("other", 0, False))
+FIRST: NamedAction = ("assign", ("one", 0, False))
+SECOND: NamedAction = ("assign", ("other", 0, False))
 
 PLANS: Mapping[str, Plan] = {
     "two owners": Plan(Setup(starts=(0, 1)), 4),
@@ -460,33 +456,20 @@ PLANS: Mapping[str, Plan] = {
 }
 
 
-class Explorer(Search[Action]):
+class Explorer(NamedActions[World]):
     """Explores what two members may do in turn, and settles each state that is new."""
 
     def __init__(self, setup: Setup) -> None:
-        super().__init__()
+        super().__init__(setup.prefix, setup.left_out)
         self.setup = setup
 
-    def _expand(self, path: tuple[Action, ...]) -> Iterator[tuple[Action, ...]]:
-        for action in list(self._actions(self._follow(path))):
-            if action[0] in self.setup.left_out:
-                continue
-            extended = (*path, action)
-            world = self._follow(extended)
-            world.check()
-            state = world.fingerprint()
-            if state not in self.states and not world.violations:
-                world.settle()
-            if self._note(extended, state, world.violations):
-                yield extended
+    def _make(self) -> World:
+        return World()
 
-    def _follow(self, path: tuple[Action, ...]) -> World:
-        world = World()
-        for name, arguments in (*self.setup.prefix, *path):
-            getattr(world, name)(*arguments)
-        return world
+    def _settle(self, world: World) -> None:
+        world.settle()
 
-    def _actions(self, world: World) -> Iterator[Action]:
+    def _actions(self, world: World) -> Iterator[NamedAction]:
         for name, member in world.members.items():
             yield from self._of_process(name, member)
             if member.step is not None:
@@ -497,7 +480,7 @@ class Explorer(Search[Action]):
                     yield "assign", (name, start, True)
         yield "wait", ()
 
-    def _of_process(self, name: str, member: Member) -> Iterator[Action]:
+    def _of_process(self, name: str, member: Member) -> Iterator[NamedAction]:
         if member.on_its_way:
             yield "deliver", (name,)
             yield "fail", (name,)
@@ -510,7 +493,7 @@ class Explorer(Search[Action]):
             if member.step is None and member.publisher._queue.partitions:
                 yield "have_another", (name,)
 
-    def _of_assignment(self, name: str, member: Member) -> Iterator[Action]:
+    def _of_assignment(self, name: str, member: Member) -> Iterator[NamedAction]:
         for arrives in (False, True):
             yield "revoke", (name, arrives)
             if member.is_owner:

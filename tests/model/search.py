@@ -1,14 +1,18 @@
-"""Every sequence of actions up to a depth, breadth first, each state once."""
+"""Every sequence of actions up to a depth, breadth first, each state once.
+
+The path to a state is walked, and what may happen then is tried in turn in the same world, which is put back each time.
+"""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from tests.model.judge import Violation
+from tests.model.snapshot import Snapshot
 
 TAction = TypeVar("TAction")
 
@@ -17,7 +21,7 @@ COLLECT_AFTER = 20_000
 
 
 class Search(Generic[TAction]):
-    """What an exploration has seen. The subclass says which actions there are, and performs them from the root anew."""
+    """What an exploration has seen. The subclass says which actions there are, and performs them."""
 
     def __init__(self) -> None:
         self.states: set[int] = set()
@@ -63,6 +67,63 @@ class Search(Generic[TAction]):
     def __str__(self) -> str:
         depth = "completely" if self.is_complete else f"to depth {self.depth}"
         return f"explored {depth}: {len(self.states)} states, {self.transitions} transitions"
+
+
+NamedAction = tuple[str, tuple[Any, ...]]
+"""A method of the world, and its arguments."""
+
+
+class JudgedWorld(Protocol):
+    """One whose methods are the actions."""
+
+    violations: list[Violation]
+
+    def check(self) -> None: ...
+    def fingerprint(self) -> int: ...
+
+
+TWorld = TypeVar("TWorld", bound=JudgedWorld)
+
+
+class NamedActions(Search[NamedAction], Generic[TWorld]):
+    """Explores a world whose methods are the actions.
+
+    :param prefix: what has happened before.
+    :param left_out: methods that have nothing to do with what is explored.
+    """
+
+    def __init__(self, prefix: tuple[NamedAction, ...], left_out: Collection[str]) -> None:
+        super().__init__()
+        self._prefix = prefix
+        self._left_out = left_out
+
+    def _make(self) -> TWorld:
+        """The world, before anything has happened."""
+        raise NotImplementedError
+
+    def _actions(self, world: TWorld) -> Iterator[NamedAction]:
+        """What may happen now."""
+        raise NotImplementedError
+
+    def _settle(self, world: TWorld) -> None:
+        """Let happen what must, from a state that is new, and judge how that ends."""
+
+    def _expand(self, path: tuple[NamedAction, ...]) -> Iterator[tuple[NamedAction, ...]]:
+        world = self._make()
+        for name, arguments in (*self._prefix, *path):
+            getattr(world, name)(*arguments)
+        before = Snapshot(world)
+        for action in [each for each in self._actions(world) if each[0] not in self._left_out]:
+            before.restore()
+            name, arguments = action
+            getattr(world, name)(*arguments)
+            world.check()
+            state = world.fingerprint()
+            if state not in self.states and not world.violations:
+                self._settle(world)
+            extended = (*path, action)
+            if self._note(extended, state, world.violations):
+                yield extended
 
 
 def assert_kept(
