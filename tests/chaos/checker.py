@@ -189,6 +189,7 @@ class _Judge:
         for place, offset, payload in self._evidence.invalid.get(group, ()):
             is_there = offset >= self._evidence.first_offset(place, float("inf"))
             is_there = is_there and self._evidence.must_come(place, offset)
+            is_there = is_there and payload not in self._evidence.refused[group]
             if is_there and offset < committed.get(place, 0) and payload not in letters:
                 yield Violation("no loss", f"{group}: the invalid message {offset} of {place} is no dead letter")
 

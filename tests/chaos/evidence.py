@@ -133,6 +133,9 @@ class Evidence:
         """By follower group: the messages that named themselves as invalid, with their payloads. Not those of processes
         that were killed soon after: Arroyo waits for a dead letter before it commits the same partition, but not before
         a commit of another one takes its offset along."""
+        self.refused: dict[str, set[str]] = defaultdict(set)
+        """By follower group: the payloads of which the brokers took no dead letter at least once. Arroyo drops those,
+        and commits past them."""
         self.dead_letters = {
             group: {(each.value or b"").decode() for each in letters} for group, letters in dead_letters.items()
         }
@@ -257,6 +260,8 @@ class Evidence:
                     follower.deliveries.append(Delivery(time, name, assignment, epoch, partition, offset))
                 case "invalid", [epoch, partition, offset, payload] if lines[-1][1] > time + WRITTEN_SECONDS:
                     self.invalid[group].append(((epoch, partition), offset, payload))
+                case "refused", [payload, _]:
+                    self.refused[group].add(payload)
                 case "done", [epoch, partition, offset]:
                     self._done[group, (epoch, partition)].append((time, offset))
                 case "acked", [epoch, partition, offset, _, *key]:

@@ -8,16 +8,18 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
 from random import Random
 from types import FrameType
 from typing import Any
 
 import post_process_forwarder
+from arroyo.backends.abstract import ProducerFuture
 from arroyo.backends.kafka import KafkaPayload, KafkaProducer
 from arroyo.dlq import DlqPolicy, KafkaDlqProducer
 from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy
-from arroyo.types import Commit, Partition, Topic
+from arroyo.types import BrokerValue, Commit, Partition, Topic
 from runner import close_producer
 
 from arroyo_sync import CommitLogConsumer, GroupOffsetsSource, RemoteOffsetSource
@@ -53,6 +55,24 @@ class JournallingFactory(post_process_forwarder.ForwarderFactory):
     ) -> ProcessingStrategy[KafkaPayload]:
         handlers.begin_assignment({partition.index: offset for partition, offset in partitions.items()})
         return super().create_with_partitions(commit, partitions)
+
+
+class JournallingDlqProducer(KafkaDlqProducer):
+    """Notes each dead letter that the brokers refused: Arroyo drops it with the next one, and commits past it."""
+
+    def produce(
+        self, value: BrokerValue[KafkaPayload], reason: str | None = None
+    ) -> ProducerFuture[BrokerValue[KafkaPayload]]:
+        future = super().produce(value, reason)
+        assert isinstance(future, Future)
+        future.add_done_callback(functools.partial(self._note, value.payload.value.decode()))
+        return future
+
+    @staticmethod
+    def _note(payload: str, future: Future[BrokerValue[KafkaPayload]]) -> None:
+        error = future.exception()
+        if error is not None:
+            handlers.journal.write("refused", payload, str(error))
 
 
 class JournallingHandler(logging.Handler):
@@ -92,7 +112,7 @@ def run(settings: Mapping[str, Any], flags: list[str], consumer_settings: Any) -
     producer = KafkaProducer({"bootstrap.servers": settings["bootstrap_servers"]})
     if settings.get("dead_letters"):
         policy = DlqPolicy(
-            KafkaDlqProducer(producer, Topic(settings["dead_letters"])),
+            JournallingDlqProducer(producer, Topic(settings["dead_letters"])),
             max_buffered_messages_per_partition=DEAD_LETTERS_BUFFERED,
         )
         example["StreamProcessor"] = functools.partial(StreamProcessor, dlq_policy=policy)

@@ -27,6 +27,7 @@ Each line is ``[kind, time, ...]``; times are of ``CLOCK_MONOTONIC``, which all 
     assigned  assignment positions                   follower: a strategy was made
     out       assignment epoch partition offset number    follower: a message came out of the gate
     invalid   epoch partition offset payload         follower: a message that came out named itself as invalid
+    refused   payload error                          follower: the brokers took no dead letter of this
     done      epoch partition offset                 leader: written before the offset after this one goes to ``commit``
     told      level logger text                      follower: what it told of, from warnings on
     held      messages                               follower: the most that any partition held, as told by itself

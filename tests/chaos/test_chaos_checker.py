@@ -300,6 +300,16 @@ def test_an_invalid_message_that_was_committed_is_a_dead_letter(
     assert verdict.counts()["no loss"] == count
 
 
+def test_a_dead_letter_that_the_brokers_refused_may_be_missing() -> None:
+    """Arroyo forgets a letter that failed as soon as there is another, and commits past both."""
+    driver: list[PartitionBuffer] = [["committed", 9.5, "follower", 1, 0, 2]]
+    refused: PartitionBuffer = ["refused", 2.05, "1 0 46 !!", "Broker: Invalid timestamp"]
+    verdict = judge(
+        journals([out(2.0, 0), INVALID, refused, out(2.1, 1), LATER], driver=driver), dead_letters={"follower": []}
+    )
+    assert verdict.counts()["no loss"] == 0
+
+
 def test_a_dead_letter_of_a_process_that_was_killed_soon_after_may_be_missing() -> None:
     """A commit of another partition takes its offset along, and Arroyo doesn't wait for it then."""
     driver: list[PartitionBuffer] = [["committed", 9.5, "follower", 1, 0, 2]]

@@ -74,6 +74,7 @@ PIPELINES = {"leader": run_leader, "follower": run_follower, "bare": bare.run}
 
 def main(role: str, settings: Mapping[str, Any]) -> int:
     faulthandler.register(STACKS_SIGNAL)
+    faulthandler.enable(handlers.journal.path.with_suffix(".crash").open("w"))  # not its log: its last line says why
     threading.Thread(target=_end_with, args=(os.getppid(),), name="end-with-driver", daemon=True).start()
     handlers.journal.write("begin", settings.get("group", ""), role)
     if role in ROLES:
