@@ -161,6 +161,8 @@ class Verifier:
 
         :param periodic_checks: returns in how many seconds it wants to be called again at the latest.
         :raises TopicRecreated: the data topic has another id than before.
+        :raises PartitionTruncated: messages that the follower has read are gone from the data topic.
+        :raises Exception: whatever ``periodic_checks`` raises.
         """
         while not self._is_stopped:
             wait_seconds = min(self.ask(), periodic_checks())
@@ -183,7 +185,7 @@ class Verifier:
         """Apply the answers that have come, and ask what is due.
 
         :returns: in how many seconds something is due again.
-        :raises TopicRecreated: see `run`.
+        :raises TopicRecreated, PartitionTruncated: see `run`.
         """
         self._apply_answers()
         now = self._clock()
@@ -220,10 +222,11 @@ class Verifier:
         """Ask about the partitions that are due. Returns when another one is."""
         unanswered = set(self._offsets.unanswered())
         wanted = unanswered.union(self._offsets.unverified_partitions())
+        assigned = self._offsets.assigned() if now >= self._refreshed_at + REFRESH_SECONDS else None
         with self._condition:
             wanted -= self._in_flight
             due = {key for key in wanted if now >= self._asked_at.get(key, float("-inf")) + INTERVAL_SECONDS}
-            due.update(key for key in self._next_to_refresh(now) if key not in self._in_flight)
+            due.update(key for key in self._next_to_refresh(now, assigned) if key not in self._in_flight)
             self._asked_at.update(dict.fromkeys(due, now))
             next_at = min((self._asked_at[key] + INTERVAL_SECONDS for key in wanted), default=float("inf"))
         first, others = due & unanswered, due - unanswered
@@ -237,13 +240,12 @@ class Verifier:
             self._ask_ranges(sorted(others), self._offsets.begin_question(others), None)
         return next_at
 
-    def _next_to_refresh(self, now: float) -> list[PartitionKey]:
-        """Of the assigned partitions, those whose turn it is. With the condition held."""
-        if now >= self._refreshed_at + REFRESH_SECONDS:
-            self._refreshed_at = now
-            self._to_refresh = self._offsets.assigned()
+    def _next_to_refresh(self, now: float, assigned: list[PartitionKey] | None) -> list[PartitionKey]:
+        """Of the assigned partitions (None: they have begun to have their turns), whose turn it is. With the condition."""
+        if assigned is not None:
+            self._refreshed_at, self._to_refresh = now, assigned
             turns = int(REFRESH_SECONDS / INTERVAL_SECONDS)
-            self._turn_size = max(REFRESHED_AT_ONCE, -(-len(self._to_refresh) // turns))
+            self._turn_size = max(REFRESHED_AT_ONCE, -(-len(assigned) // turns))
         if not self._to_refresh or now < self._turn_at:
             return []
         self._turn_at = now + INTERVAL_SECONDS
