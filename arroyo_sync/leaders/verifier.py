@@ -241,7 +241,7 @@ class Verifier:
         return next_at
 
     def _next_to_refresh(self, now: float, assigned: list[PartitionKey] | None) -> list[PartitionKey]:
-        """Of the assigned partitions (None: they have begun to have their turns), whose turn it is. With the condition."""
+        """Whose turn it is of the assigned partitions; ``None``: the round goes on. With the condition held."""
         if assigned is not None:
             self._refreshed_at, self._to_refresh = now, assigned
             turns = int(REFRESH_SECONDS / INTERVAL_SECONDS)

@@ -27,7 +27,8 @@ from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_log.publishing import report_writer, start_questions
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import Delivery, PublishQueue, QueuedPartition
-from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishStep
+from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
 from arroyo_sync.leaders.commit_log.publishing.report_writer import ReportWriter
 from arroyo_sync.leaders.commit_log.publishing.start_questions import StartQuestions
 from arroyo_sync.leaders.commit_report import CommitReport
@@ -377,8 +378,8 @@ COVERED: dict[type, str] = {
 """What is in the fingerprint."""
 
 LEFT_OUT: dict[type, str] = {
-    CommitLogPublisher: "dropped_timestamps _group _received_timestamps _clock _throttle",
-    PublishStep: "_commit _publisher _writer _queue _partitions _takes_times _unable_since "
+    CommitLogPublisher: "_shared _received",
+    PublishStep: "_commit _shared _writer _partitions _received _unable_since "
     "_CommitOffsets__commit _CommitOffsets__metrics _CommitOffsets__last_record_time",
     PublishQueue: "_interval _heartbeat",
     QueuedPartition: "partition last_seconds received last_p99",

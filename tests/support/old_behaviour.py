@@ -34,7 +34,8 @@ from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.contents import LogContents
 from arroyo_sync.leaders.commit_log.plausible_timestamps import PlausibleTimestamps
 from arroyo_sync.leaders.commit_log.publishing import report_writer
-from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishStep
+from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
+from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.rewinds import RewindLog, _Pending
 from arroyo_sync.leaders.verification import TopicId
@@ -347,10 +348,10 @@ def _waits_for_a_dead_commit_log() -> list[Patch]:
 
 
 def _takes_nan_for_a_time() -> list[Patch]:
-    def raw(publisher: Any, message: Any) -> list[float]:
-        return [float(time) for time in publisher._received_timestamps(message)]
+    def raw(received: Any, message: Any) -> list[float]:
+        return [float(time) for time in received._timestamps_of(message)]
 
-    return [Patch(CommitLogPublisher, "_received", raw)]
+    return [Patch(ReceivedTimes, "of", raw)]
 
 
 OLD_BEHAVIOURS: Mapping[str, Callable[[], list[Patch]]] = {

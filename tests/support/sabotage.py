@@ -24,7 +24,8 @@ from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.leaders import published_offset as claim
-from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishStep
+from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
 from arroyo_sync.leaders.commit_report import CommitReport
 from tests.support.old_behaviour import OLD_BEHAVIOURS, Patch
 

@@ -43,15 +43,13 @@ Failures
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from arroyo.backends.abstract import Producer
 from arroyo.backends.kafka import KafkaPayload
-from arroyo.processing.strategies.commit import CommitOffsets
-from arroyo.types import Commit, Message, Partition, Topic
+from arroyo.types import Commit, Partition, Topic
 
 from arroyo_sync.core.checks import (
     check_callable,
@@ -64,19 +62,13 @@ from arroyo_sync.core.checks import (
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka.client_settings import check_configuration
 from arroyo_sync.kafka.redaction import keep_secrets
-from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue, QueuedPartition
+from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue
+from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep, SharedParts
+from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes, ReceivedTimestamps
 from arroyo_sync.leaders.commit_log.publishing.report_writer import SECONDS_BETWEEN_LOGS, ReportWriter
 from arroyo_sync.leaders.commit_log.publishing.start_questions import StartQuestions
 
 logger = logging.getLogger(__name__)
-
-COMMIT_RETRY_SECONDS = 1.0
-"""How often the start of an assignment is committed while that fails."""
-START_PATIENCE_SECONDS = 5.0
-"""For how long that fails before it is told of."""
-
-Offsets = Mapping[Partition, int]
-ReceivedTimestamps = Callable[[Message[Any]], Iterable[float]]
 
 
 class CommitLogPublisher:
@@ -128,17 +120,19 @@ class CommitLogPublisher:
             data_configuration = _settings_of(producer)
         else:
             check_configuration("data_configuration", data_configuration)
-        self.dropped_timestamps = 0
-        """How many times of `received_timestamps` weren't finite numbers. Written by the processor's thread."""
-        self._group = group
-        self._received_timestamps = received_timestamps
-        self._clock = clock
-        self._throttle = LogThrottle(SECONDS_BETWEEN_LOGS, clock)
+        throttle = LogThrottle(SECONDS_BETWEEN_LOGS, clock)
+        self._received = None if received_timestamps is None else ReceivedTimes(received_timestamps, throttle)
         self._questions = None if data_configuration is None else StartQuestions(data_configuration, group)
         topic_ids: Mapping[str, bytes] = {} if self._questions is None else self._questions.topic_ids
         self._queue = PublishQueue(interval, heartbeat)
         self._writer = ReportWriter(producer, topic, group, self._queue, topic_ids, clock)
+        self._shared = SharedParts(group, self._queue, self._writer, self._questions, self._received, throttle, clock)
         self._step: PublishStep | None = None
+
+    @property
+    def dropped_timestamps(self) -> int:
+        """How many times of ``received_timestamps`` weren't finite numbers."""
+        return 0 if self._received is None else self._received.dropped
 
     @property
     def failed_deliveries(self) -> int:
@@ -159,7 +153,7 @@ class CommitLogPublisher:
             logger.warning(
                 "The step of group %s was made anew before the last one was joined, which publishes nothing more: make "
                 "a CommitLogPublisher for each StreamProcessor, and let every step join the next one",
-                self._group,
+                self._shared.group,
             )
             previous.terminate()
         else:
@@ -178,179 +172,9 @@ class CommitLogPublisher:
         if self._questions is not None:
             self._questions.ask({partition.topic.name for partition in partitions}, in_question)
         before = {} if previous is None else previous.uncommitted_starts
-        self._step = PublishStep(commit, self, starts, {each: before[each] for each in in_question if each in before})
+        starts_before = {each: before[each] for each in in_question if each in before}
+        self._step = PublishStep(commit, self._shared, starts, starts_before)
         return self._step
-
-    def _received(self, message: Message[Any]) -> list[float]:
-        """What `received_timestamps` says of the message. What it raises is logged, and so is what is no time."""
-        if self._received_timestamps is None:
-            return []
-        try:
-            times = [float(time) for time in self._received_timestamps(message)]
-        except Exception as error:
-            if self._throttle.should_log("raised"):
-                logger.warning("received_timestamps failed: %s: %s", type(error).__name__, error, exc_info=error)
-            return []
-        finite = [time for time in times if math.isfinite(time)]
-        if len(finite) < len(times):
-            self.dropped_timestamps += len(times) - len(finite)
-            if self._throttle.should_log("dropped"):
-                logger.warning(
-                    "received_timestamps returned what is no time, such as NaN: dropped (%d so far)",
-                    self.dropped_timestamps,
-                )
-        return finite
-
-
-class PublishStep(CommitOffsets):
-    """Commits offsets and publishes them, for one assignment. `CommitLogPublisher.step` makes it.
-
-    :param starts: where newly assigned partitions start, to be committed.
-    :param starts_before: where partitions in question started, which the step before could not commit.
-    """
-
-    def __init__(self, commit: Commit, publisher: CommitLogPublisher, starts: Offsets, starts_before: Offsets) -> None:
-        super().__init__(commit)
-        self.has_ended = False
-        """Whether it was joined or terminated. Written by the processor's thread."""
-        self._commit = commit
-        self._publisher = publisher
-        self._writer = publisher._writer
-        self._queue = publisher._queue
-        self._partitions = self._queue.partitions
-        self._takes_times = publisher._received_timestamps is not None
-        self._starts = dict(starts)
-        """Offsets that are still to be committed."""
-        self._starts_before = dict(starts_before)
-        """The same, if the brokers answer that the group has committed nothing."""
-        self._starts_due_at = -math.inf
-        self._unable_since: float | None = None
-        self._only_starts = True
-        """Whether nothing but `starts` was passed to ``commit`` while they are still to be committed."""
-        self._writer.begin()
-        self._commit_starts()
-
-    @property
-    def failed_deliveries(self) -> int:
-        """How many records the producer refused or could not deliver, for all steps of the publisher."""
-        return self._writer.failed_deliveries
-
-    @property
-    def uncommitted_starts(self) -> Mapping[Partition, int]:
-        """Where partitions started of which nothing was committed since."""
-        return {**self._starts_before, **self._starts}
-
-    def submit(self, message: Message[Any]) -> None:
-        """Commit the message's offsets, and publish those whose partition is due. Never waits for delivery.
-
-        :raises: what ``commit`` raises, and then nothing of this message is published.
-        """
-        super().submit(message)
-        if self.has_ended:
-            return
-        received = self._publisher._received(message) if self._takes_times else ()
-        timestamp = message.timestamp
-        for partition, offset in message.committable.items():
-            queued = self._partitions.get(partition)
-            if queued is None:
-                queued = self._writer.add(partition)
-            queued.newest = (offset, timestamp)
-            if received or not queued.pending:
-                self._writer.report(queued, received)
-        if self._starts or self._starts_before:
-            self._only_starts = False
-            for partition in message.committable:
-                self._starts.pop(partition, None)
-                self._starts_before.pop(partition, None)
-
-    def poll(self) -> None:
-        """Let Arroyo commit, and publish what is due: new offsets, retries, heartbeats. Never waits for delivery."""
-        if self._starts:
-            self._commit_starts()
-        else:
-            super().poll()
-        if self.has_ended:
-            return
-        questions = self._publisher._questions
-        if questions is not None and questions.committed:
-            self._take_answers(questions)
-        self._writer.poll()
-
-    def close(self) -> None:
-        """Nothing yet: the steps before this one hand on their last messages in their `join`."""
-
-    def terminate(self) -> None:
-        """Publish nothing more. What is in flight may still arrive."""
-        self._end()
-
-    def join(self, timeout: float | None = None) -> None:
-        """Commit all that is staged, publish every partition's offset once more, and wait for the deliveries.
-
-        Blocks for at most ``timeout`` seconds after the commit, and never for more than one: a commit log that can't be
-        written holds up no rebalance. What wasn't confirmed in time is logged; it may still arrive.
-        """
-        try:
-            super().join(timeout)
-        except Exception as error:
-            if not self._starts or not self._only_starts:
-                raise
-            # Nothing of the pipeline's own was to be committed. A member that was missed may not commit.
-            self._log_unable_to_start(error)
-        if not self.has_ended:
-            self._writer.finish(timeout)
-            self._end()
-
-    def _commit_starts(self) -> None:
-        """Commit where newly assigned partitions start, and then publish it. What fails is tried again in `poll`."""
-        now = self._publisher._clock()
-        if not self._starts or now < self._starts_due_at:
-            return
-        try:
-            self._commit(dict(self._starts), force=True)
-        except Exception as error:
-            # Not raised: it would end the processor, out of the assignment, for partitions that may be idle. Arroyo
-            # commits what it has staged with the first message, and what it raises then comes out.
-            self._starts_due_at = now + COMMIT_RETRY_SECONDS
-            self._log_unable_to_start(error)
-            return
-        self._unable_since = None
-        starts, self._starts = self._starts, {}
-        for partition, offset in starts.items():
-            self._publish(self._writer.add(partition), offset)
-
-    def _log_unable_to_start(self, error: Exception) -> None:
-        now = self._publisher._clock()
-        self._unable_since = now if self._unable_since is None else self._unable_since
-        # While its group forms, a member that is well may not commit.
-        is_long = now - self._unable_since >= START_PATIENCE_SECONDS
-        if is_long and self._publisher._throttle.should_log("start"):
-            logger.warning(
-                "Group %s can't commit where it starts, it is tried again while it has the partitions: %s: %s",
-                self._publisher._group,
-                type(error).__name__,
-                error,
-            )
-
-    def _take_answers(self, questions: StartQuestions) -> None:
-        for partition, offset in questions.take_committed().items():
-            queued = self._partitions.get(partition)
-            start = self._starts_before.pop(partition, None)
-            if queued is None or not queued.is_unclear:
-                continue
-            if offset is not None:
-                self._publish(queued, offset)
-            elif start is not None:
-                self._starts[partition] = start
-
-    def _publish(self, queued: QueuedPartition, offset: int) -> None:
-        queued.newest = (offset, None)
-        self._writer.report(queued)
-
-    def _end(self) -> None:
-        self.has_ended = True
-        if self._publisher._questions is not None:
-            self._publisher._questions.withdraw()
-        self._writer.stop()
 
 
 class PublishCommitLog(PublishStep):
@@ -386,7 +210,7 @@ class PublishCommitLog(PublishStep):
             received_timestamps=received_timestamps,
             clock=clock,
         )
-        super().__init__(commit, publisher, {}, {})
+        super().__init__(commit, publisher._shared, {}, {})
 
 
 def _settings_of(producer: Producer[KafkaPayload]) -> Mapping[str, Any] | None:

@@ -24,7 +24,8 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.leaders.commit_log.publishing import report_writer
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import MAX_RECEIVED_TIMES
-from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishCommitLog, PublishStep
+from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishCommitLog
 from tests.integration.cluster.waiting import wait_until
 from tests.support.leader import (
     COMMIT_LOG,

@@ -17,7 +17,8 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.leaders.commit_log.publishing import start_questions
-from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishStep
+from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
 from tests.integration.cluster.waiting import wait_until
 from tests.support.leader import COMMIT_LOG, EVENTS, NAIVE_UTC, Clock, Commits, ScriptedProducer, make_future
 from tests.support.threads import PATIENCE_SECONDS
