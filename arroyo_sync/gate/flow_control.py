@@ -30,9 +30,9 @@ from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.new_topic import NewTopic
 from arroyo_sync.gate.consumer.pauses import Pauses
+from arroyo_sync.gate.consumer.poll_waits import PollWaits
 from arroyo_sync.gate.consumer.rebalances import OnAssign, OnRevoke, Rebalances
 from arroyo_sync.gate.consumer.start_positions import StartPositions
-from arroyo_sync.gate.consumer.waits import Waits
 from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.kafka.arroyo_consumer import is_kip848
@@ -96,7 +96,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         # The current gate's; None while nothing is assigned.
         self._buffers: PartitionBuffers | None = None
         self._drain: Drain | None = None
-        self._waits = Waits(slice_seconds)
+        self._waits = PollWaits(slice_seconds)
         self._pauses = Pauses(inner)
         self._start = StartPositions(inner, clock)
         self._new_topic = NewTopic(inner, manager, check_topic, self._start)

@@ -46,7 +46,7 @@ class Question(NamedTuple):
     """How far each partition was known to reach, and what the gate had received of it."""
 
 
-class Survey(NamedTuple):
+class PartitionOutcome(NamedTuple):
     """What follows for a partition from what its groups published."""
 
     remote_offset: int | None
@@ -179,7 +179,7 @@ class AssignedPartitions:
             for _, published_offset in self._table.filled(key):
                 published_offset.judge(known_end, self._topic_ids.get(key[0]))
 
-    def survey(self, key: PartitionKey) -> Survey:
+    def outcome(self, key: PartitionKey) -> PartitionOutcome:
         """What follows for the partition, after anything of it has changed."""
         row = self._table.row(key)
         remote_offset: int | None = MAX_OFFSET if row else None
@@ -194,14 +194,14 @@ class AssignedPartitions:
                 remote_offset = None
             elif remote_offset is not None and in_force < remote_offset:
                 remote_offset = in_force
-            if each.verdict is VERIFIED:
+            if each.ruling is VERIFIED:
                 continue
             pending = each.lowest_pending
             if pending is None:
                 is_rejected = is_rejected or each.is_rejected
                 continue
             lowest = pending if lowest is None or pending < lowest else lowest
-            is_suspect = is_suspect or each.verdict is SUSPECT
+            is_suspect = is_suspect or each.ruling is SUSPECT
         if is_suspect:
             self.suspect.add(key)
         elif self.suspect:
@@ -213,10 +213,10 @@ class AssignedPartitions:
         if lowest is None:
             if self._unverified:
                 self._unverified.pop(key, None)
-            return Survey(remote_offset, False, is_rejected)
+            return PartitionOutcome(remote_offset, False, is_rejected)
         is_newly_unverified = self._unverified.get(key) != lowest
         self._unverified[key] = lowest
-        return Survey(remote_offset, is_newly_unverified, is_rejected)
+        return PartitionOutcome(remote_offset, is_newly_unverified, is_rejected)
 
     def take_rejections(self, key: PartitionKey) -> list[Rejection]:
         """What of the partition is rejected, each report once."""
@@ -224,7 +224,7 @@ class AssignedPartitions:
         for group, each in self._table.filled(key):
             if each.is_rejected and not each.is_told and each.latest.offset is not None:
                 each.is_told = True
-                reason = each.verdict.reason or Reason.BEYOND_END
+                reason = each.ruling.reason or Reason.BEYOND_END
                 rejections.append(Rejection(key, group, each.latest.offset, reason, self.known_ends[key].end))
         return rejections
 

@@ -241,7 +241,7 @@ class LeaderOffsets:
             with self._lock:
                 for key in chunk:
                     for group, each in self._table.filled(key):
-                        if each.verdict is SUSPECT and each.latest.offset is not None:
+                        if each.ruling is SUSPECT and each.latest.offset is not None:
                             found.setdefault(group, {})[key] = each.latest.offset
         return found
 
@@ -364,7 +364,7 @@ class LeaderOffsets:
         for key in keys:
             if key not in self._assigned.known_ends:
                 continue
-            remote_offset, is_newly_unverified, is_rejected = self._assigned.survey(key)
+            remote_offset, is_newly_unverified, is_rejected = self._assigned.outcome(key)
             remote_offsets.append((key, remote_offset if self._enabled else None))
             if is_newly_unverified:
                 newly_unverified.append(key)

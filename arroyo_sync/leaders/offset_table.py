@@ -109,8 +109,8 @@ class OffsetTable:
                 each.latest.timestamp_ms,
                 each.heard_at_seconds,
                 each.latest.orig_message_ts,
-                each.is_rejected or (each.is_doubted and each.verdict is SUSPECT),
-                each.verdict.reason.value if each.verdict.reason is not None else None,
+                each.is_rejected or (each.is_doubted and each.ruling is SUSPECT),
+                each.ruling.reason.value if each.ruling.reason is not None else None,
                 each.latest.topic_id,
             )
             for group, each in self.filled(key)

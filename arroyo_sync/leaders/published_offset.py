@@ -1,6 +1,6 @@
 """One leader group's offset of one partition: the newest of its commit reports, and whether that is verified.
 
-`arroyo_sync.leaders.verification` has the rules. What follows from a verdict for the gate:
+`arroyo_sync.leaders.verification` has the rules. What follows from a ruling for the gate:
 
     VERIFIED    the offset is in force
     PENDING     what was verified before stays in force, unless the new offset is lower
@@ -14,14 +14,14 @@ from __future__ import annotations
 from arroyo_sync.core.state import MAX_OFFSET
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.verification import (
-    IMPOSSIBLE,
     NOT_REACHED,
     OF_EARLIER_TOPIC,
+    OFFSET_BEYOND_END,
     UNANSWERED,
     VERIFIED,
     KnownEnd,
+    Ruling,
     TopicId,
-    Verdict,
     Verification,
     verify,
 )
@@ -35,7 +35,7 @@ class PublishedOffset:
         "latest_by_log_partition",
         "heard_at_seconds",
         "epoch",
-        "verdict",
+        "ruling",
         "in_force",
         "lowest_unreached",
         "committed",
@@ -51,7 +51,7 @@ class PublishedOffset:
         self.epoch = 0
         """When `latest` was taken in."""
         # From here on: what counts only while the partition is assigned, except that a rejection stays.
-        self.verdict = UNANSWERED
+        self.ruling = UNANSWERED
         """On `latest`."""
         self.in_force: int | None = None
         """The offset that counts for the gate."""
@@ -99,12 +99,12 @@ class PublishedOffset:
 
     @property
     def is_rejected(self) -> bool:
-        return self.verdict is IMPOSSIBLE or self.verdict is OF_EARLIER_TOPIC
+        return self.ruling is OFFSET_BEYOND_END or self.ruling is OF_EARLIER_TOPIC
 
     @property
     def is_pending(self) -> bool:
         """Whether an offset waits to be verified."""
-        return self.latest.offset is not None and self.verdict.verification is Verification.PENDING
+        return self.latest.offset is not None and self.ruling.verification is Verification.PENDING
 
     @property
     def lowest_pending(self) -> int | None:
@@ -116,7 +116,7 @@ class PublishedOffset:
     def check(self, known_end: KnownEnd | None, topic_id: TopicId | None, epoch: int) -> None:
         """`latest` is another report. Without a known end the partition isn't assigned, so nothing is verified."""
         self.epoch = epoch
-        self.verdict = UNANSWERED
+        self.ruling = UNANSWERED
         self.is_told = self.is_doubted = False
         if known_end is None:
             self.in_force = self.lowest_unreached = None
@@ -128,7 +128,7 @@ class PublishedOffset:
         self.in_force = self.lowest_unreached = self.committed = None
         self.is_doubted = False
         if not self.is_rejected:
-            self.verdict = UNANSWERED
+            self.ruling = UNANSWERED
 
     def judge(self, known_end: KnownEnd, topic_id: TopicId | None) -> None:
         """Apply the rules to `latest` by what is known now. What was rejected stays so."""
@@ -138,15 +138,15 @@ class PublishedOffset:
             return
         if self.is_rejected:
             return
-        verdict = verify(self.latest, known_end, topic_id, epoch=self.epoch, committed=self.committed)
-        self._decide(verdict, offset)
-        if verdict is NOT_REACHED:
+        ruling = verify(self.latest, known_end, topic_id, epoch=self.epoch, committed=self.committed)
+        self._decide(ruling, offset)
+        if ruling is NOT_REACHED:
             self.reach(known_end.end)
 
     def reach(self, end: int) -> None:
         """The partition is known to reach to ``end``."""
         offset = self.latest.offset
-        if self.verdict is not NOT_REACHED or offset is None or self.lowest_unreached is None:
+        if self.ruling is not NOT_REACHED or offset is None or self.lowest_unreached is None:
             return
         if offset <= end:
             self._decide(VERIFIED, offset)
@@ -156,10 +156,10 @@ class PublishedOffset:
     def reject_unreached(self, asked: int) -> None:
         """The partition was asked where it ends: what it doesn't reach and isn't younger than the question can't be."""
         offset = self.latest.offset
-        if self.verdict is not NOT_REACHED or offset is None:
+        if self.ruling is not NOT_REACHED or offset is None:
             return
         if self.epoch <= asked:
-            self._decide(IMPOSSIBLE, offset)
+            self._decide(OFFSET_BEYOND_END, offset)
         else:
             # The newest offset is younger; the older ones, of which the lowest was one, may not be.
             self.lowest_unreached = offset
@@ -168,18 +168,18 @@ class PublishedOffset:
         """The partition was asked where it ends, and was truncated to ``end``."""
         offset = self.latest.offset
         if offset is not None and offset > end and self.epoch <= asked and not self.is_rejected:
-            self._decide(IMPOSSIBLE, offset)
+            self._decide(OFFSET_BEYOND_END, offset)
 
-    def _decide(self, verdict: Verdict, offset: int) -> None:
-        self.verdict = verdict
-        if verdict is VERIFIED:
+    def _decide(self, ruling: Ruling, offset: int) -> None:
+        self.ruling = ruling
+        if ruling is VERIFIED:
             self.in_force, self.lowest_unreached = offset, None
-        elif verdict is IMPOSSIBLE or verdict is OF_EARLIER_TOPIC:
+        elif ruling is OFFSET_BEYOND_END or ruling is OF_EARLIER_TOPIC:
             self.in_force = self.lowest_unreached = None
         else:
             if self.in_force is not None and offset < self.in_force:
                 self.in_force = offset
-            if verdict is not NOT_REACHED:
+            if ruling is not NOT_REACHED:
                 self.lowest_unreached = None
             elif self.lowest_unreached is None or offset < self.lowest_unreached:
                 self.lowest_unreached = offset

@@ -118,7 +118,7 @@ class Reason(Enum):
     """So it may be of an earlier topic, too."""
 
 
-class Verdict(NamedTuple):
+class Ruling(NamedTuple):
     verification: Verification
     reason: Reason | None = None
 
@@ -130,17 +130,17 @@ class TopicId(NamedTuple):
     """``None``: they know no ids, or don't tell."""
 
 
-VERIFIED = Verdict(Verification.VERIFIED)
-UNANSWERED = Verdict(Verification.PENDING, Reason.UNANSWERED)
-NOT_REACHED = Verdict(Verification.PENDING, Reason.BEYOND_END)
-SUSPECT = Verdict(Verification.PENDING, Reason.BEFORE_FIRST_MESSAGE)
-IMPOSSIBLE = Verdict(Verification.REJECTED, Reason.BEYOND_END)
-OF_EARLIER_TOPIC = Verdict(Verification.REJECTED, Reason.EARLIER_TOPIC)
+VERIFIED = Ruling(Verification.VERIFIED)
+UNANSWERED = Ruling(Verification.PENDING, Reason.UNANSWERED)
+NOT_REACHED = Ruling(Verification.PENDING, Reason.BEYOND_END)
+SUSPECT = Ruling(Verification.PENDING, Reason.BEFORE_FIRST_MESSAGE)
+OFFSET_BEYOND_END = Ruling(Verification.REJECTED, Reason.BEYOND_END)
+OF_EARLIER_TOPIC = Ruling(Verification.REJECTED, Reason.EARLIER_TOPIC)
 
 
 def verify(
     report: CommitReport, known_end: KnownEnd, topic_id: TopicId | None, *, epoch: int, committed: int | None
-) -> Verdict:
+) -> Ruling:
     """What the report is worth, by what is known now.
 
     :param topic_id: ``None``: not asked for yet.
@@ -163,7 +163,7 @@ def verify(
         if offset > answer.end:
             # By the same answer, so it doesn't wait until a new topic has outgrown it. Where the commit log's end is
             # unknown it may be younger than the answer, and waits for the next one.
-            return UNANSWERED if known_end.has_unknown_log_end(report.log_partition) else IMPOSSIBLE
+            return UNANSWERED if known_end.has_unknown_log_end(report.log_partition) else OFFSET_BEYOND_END
         is_lifted = is_of_this_topic or (committed is not None and committed >= offset)
         if not is_lifted and _is_suspect(report, answer, offset):
             return SUSPECT

@@ -38,7 +38,7 @@ COVERED: dict[type, str] = {
     LeaderOffsets: "_table _assigned _enabled",
     OffsetTable: "_rows",
     AssignedPartitions: "known_ends",
-    PublishedOffset: "latest verdict in_force lowest_unreached",
+    PublishedOffset: "latest ruling in_force lowest_unreached",
     KnownEnd: "end",
 }
 """What is in the fingerprint."""
@@ -150,4 +150,4 @@ def _partition(world: World, gate: Any, message: Any, index: int) -> int:
 
 
 def _of_slot(slot: PublishedOffset) -> object:
-    return slot.latest.offset, hash(slot.verdict), slot.in_force, slot.lowest_unreached
+    return slot.latest.offset, hash(slot.ruling), slot.in_force, slot.lowest_unreached

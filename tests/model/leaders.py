@@ -366,7 +366,7 @@ def _of_slot(slot: PublishedOffset | None, question: int) -> object:
     if slot is None:
         return None
     log_partitions = None if slot.latest_by_log_partition is None else tuple(sorted(slot.latest_by_log_partition))
-    decided = slot.verdict, slot.in_force, slot.lowest_unreached, slot.committed
+    decided = slot.ruling, slot.in_force, slot.lowest_unreached, slot.committed
     return slot.latest[2:4], log_partitions, hash(decided), slot.epoch > question
 
 

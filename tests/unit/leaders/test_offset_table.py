@@ -53,7 +53,7 @@ def test_a_report_tells_which_one_counted_before() -> None:
 
 
 def test_what_a_commit_log_partition_said_is_dropped_and_it_is_told_where_another_report_counts_now() -> None:
-    """There alone a verdict is to be made anew."""
+    """There alone a ruling is to be made anew."""
     table = OffsetTable(["a", "b"])
     older, newer = report(1, log_partition=0, timestamp_ms=5), report(2, log_partition=1, timestamp_ms=6)
     published_offset = table.take(older, 1.0).published_offset

@@ -9,16 +9,16 @@ import pytest
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.verification import (
-    IMPOSSIBLE,
     LOG_END_UNKNOWN,
     NOT_REACHED,
     OF_EARLIER_TOPIC,
+    OFFSET_BEYOND_END,
     SUSPECT,
     UNANSWERED,
     VERIFIED,
     KnownEnd,
+    Ruling,
     TopicId,
-    Verdict,
     verify,
 )
 
@@ -36,7 +36,7 @@ ANSWER = PartitionRange(0, 900, FIRST_WRITTEN)
 
 @dataclass(frozen=True)
 class Case:
-    expected: Verdict
+    expected: Ruling
     offset: int = 423
     log_offset: int = OLDER
     log_partition: int = 0
@@ -73,7 +73,9 @@ CASES = {
     "the topic's own id, written before the first message that is there": Case(
         VERIFIED, report_id="one", topic_id=SAME, timestamp_ms=FIRST_WRITTEN - 1
     ),
-    "the topic's own id, beyond the answer": Case(IMPOSSIBLE, offset=901, report_id="one", topic_id=SAME, received=950),
+    "the topic's own id, beyond the answer": Case(
+        OFFSET_BEYOND_END, offset=901, report_id="one", topic_id=SAME, received=950
+    ),
     "an id, while the topic's isn't asked yet": Case(UNANSWERED, report_id="one"),
     "an id, where the topic's can't be asked": Case(VERIFIED, report_id="one", topic_id=NO_IDS),
     "an id, where the topic's can't be asked, before the first message": Case(
@@ -113,10 +115,10 @@ CASES = {
     ),
     "suspect, and the group has committed as far": Case(VERIFIED, timestamp_ms=FIRST_WRITTEN - 1, committed=423),
     "suspect, and the group has committed less": Case(SUSPECT, timestamp_ms=FIRST_WRITTEN - 1, committed=422),
-    "beyond the answer": Case(IMPOSSIBLE, offset=901),
-    "beyond the answer, though more was received since": Case(IMPOSSIBLE, offset=901, received=950),
-    "of a topic that is empty at first, and has outgrown it": Case(IMPOSSIBLE, answer=EMPTY, received=950),
-    "beyond the answer, though the group has committed as far": Case(IMPOSSIBLE, offset=901, committed=901),
+    "beyond the answer": Case(OFFSET_BEYOND_END, offset=901),
+    "beyond the answer, though more was received since": Case(OFFSET_BEYOND_END, offset=901, received=950),
+    "of a topic that is empty at first, and has outgrown it": Case(OFFSET_BEYOND_END, answer=EMPTY, received=950),
+    "beyond the answer, though the group has committed as far": Case(OFFSET_BEYOND_END, offset=901, committed=901),
     # Younger ones.
     "younger than the answer": Case(VERIFIED, log_offset=YOUNGER, timestamp_ms=FIRST_WRITTEN - 1),
     "younger, beyond the answer": Case(NOT_REACHED, offset=901, log_offset=YOUNGER),
@@ -145,8 +147,8 @@ def test_a_report_is_worth_what_the_rules_say(case: Case) -> None:
     report = CommitReport(
         KEY, "g", case.offset, case.timestamp_ms, case.log_partition, case.log_offset, None, case.report_id
     )
-    verdict = verify(report, known_end, case.topic_id, epoch=case.epoch, committed=case.committed)
-    assert verdict is case.expected
+    ruling = verify(report, known_end, case.topic_id, epoch=case.epoch, committed=case.committed)
+    assert ruling is case.expected
 
 
 def test_the_first_answer_counts_and_no_later_one() -> None:

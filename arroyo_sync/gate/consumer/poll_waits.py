@@ -39,7 +39,7 @@ class Buffers(Protocol):
     def is_newest_held(self, index: int, offset: int) -> bool: ...
 
 
-class Waits:
+class PollWaits:
     """Decides on one wait after the other.
 
     :param slice_seconds: the longest wait while a partition is open.
