@@ -4,7 +4,8 @@ Guarantees
     - While the gate holds something, `FlowControlledConsumer.poll` blocks for at most a slice (5 ms), or for 0.25 s
       while all that could come would be held too, and returns as soon as a remote offset moves. While it holds nothing,
       it polls as the inner consumer would.
-    - Once the data topic was deleted and created again, nothing of it is committed but where to begin; see `NewTopic`.
+    - Once the data topic was deleted and created again, or a partition truncated, nothing is committed but where to
+      begin there; see `ReplacedLog`.
     - Nothing is lost in a rebalance; see `Rebalances`.
     - `FlowControlledConsumer.close` returns, also where it is the first to hear of an assignment.
 
@@ -28,10 +29,10 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.checks import check_callable, check_consumer, check_instance, check_seconds
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.gate.consumer.new_topic import NewTopic
 from arroyo_sync.gate.consumer.pauses import Pauses
 from arroyo_sync.gate.consumer.poll_waits import PollWaits
 from arroyo_sync.gate.consumer.rebalances import OnAssign, OnRevoke, Rebalances
+from arroyo_sync.gate.consumer.replaced_log import ReplacedLog
 from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
@@ -99,9 +100,11 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._waits = PollWaits(slice_seconds)
         self._pauses = Pauses(inner)
         self._start = StartPositions(inner, clock)
-        self._new_topic = NewTopic(inner, manager, check_topic, self._start)
+        self._replaced_log = ReplacedLog(inner, manager, check_topic, self._start)
         self._is_closing = False
-        self._rebalances = Rebalances(inner, self._pauses, self._start, self._new_topic.leave, lambda: self._is_closing)
+        self._rebalances = Rebalances(
+            inner, self._pauses, self._start, self._replaced_log.leave, lambda: self._is_closing
+        )
         self._resume_offsets = self._rebalances.resume_offsets
         self.empty_polls = 0
         """How often the inner consumer had no message. Written by the processor's thread, read by any: it tells a
@@ -135,7 +138,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
                 self._rebalances.wake_retained()
             if drain.needs_poll or self._drain is not drain:  # or there was a rebalance, and all is another gate's now
                 return None
-            if self._start.is_pending and not self._new_topic.is_there:
+            if self._start.is_pending and not self._replaced_log.is_replaced:
                 self._start.commit_if_due()
             if not buffers.held_messages:
                 buffers.report_local_offsets()
@@ -226,8 +229,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._inner_stage_offsets(offsets)
 
     def commit_offsets(self) -> Mapping[Partition, int] | None:
-        """Commit the staged offsets; nothing, once the topic was created again."""
-        return None if self._new_topic.is_there else self._inner.commit_offsets()
+        """Commit the staged offsets; nothing, once what was read is gone."""
+        return None if self._replaced_log.is_replaced else self._inner.commit_offsets()
 
     def tell(self) -> Mapping[Partition, int]:
         """The inner consumer's positions: past what the gate holds."""
@@ -268,14 +271,14 @@ class FlowControlledConsumer(Consumer[TPayload]):
         begins. Called again meanwhile, by another thread or a signal handler, it ends that.
         """
         if self._is_closing:
-            self._new_topic.give_up()
+            self._replaced_log.give_up()
             return
         self._is_closing = True
         if self._before_close is not None:
             self._before_close()
         try:
             if not self._inner.closed:
-                self._new_topic.leave(self._start.positions)
+                self._replaced_log.leave(self._start.positions)
             self._inner.close(timeout)
         finally:
             self._is_closing = False

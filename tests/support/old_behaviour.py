@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException
 
 from arroyo_sync.gate import factory, partition_buffer
-from arroyo_sync.gate.consumer import new_topic, rebalances, start_positions
+from arroyo_sync.gate.consumer import rebalances, replaced_log, start_positions
 from arroyo_sync.gate.consumer.pauses import Pauses
 from arroyo_sync.gate.consumer.rebalances import Rebalances
 from arroyo_sync.gate.consumer.start_positions import StartPositions
@@ -188,7 +188,7 @@ def _skips_the_new_topic() -> list[Patch]:
     def at_the_end(consumer: Any, partition: Any, timeout: float, *, latest_at_most: int | None = None) -> int:
         return reset_offset(consumer, partition, timeout)
 
-    return [Patch(new_topic, "reset_offset", at_the_end)]
+    return [Patch(replaced_log, "reset_offset", at_the_end)]
 
 
 def _asks_no_more_as_it_ends() -> list[Patch]:
@@ -207,7 +207,7 @@ def _leaves_it_to_auto_commit() -> list[Patch]:
         with suppress(KafkaException):
             client.commit(asynchronous=False)
 
-    return [Patch(each, "commit_staged", commit_staged) for each in (new_topic, start_positions)]
+    return [Patch(each, "commit_staged", commit_staged) for each in (replaced_log, start_positions)]
 
 
 def _joins_its_backlog_first() -> list[Patch]:

@@ -5,7 +5,7 @@ Guarantees
     - Partitions that are retained (KIP-848) are read again from the last offset that was staged for them, so nothing
       that the old gate held, and nothing that the processor carried, is lost.
     - They are fetched as soon as the rebalance is over.
-    - What is committed of revoked partitions is of the topic that is there now; see `NewTopic.leave`.
+    - What is committed of revoked partitions is of the topic that is there now; see `ReplacedLog.leave`.
     - The processor is told that they were revoked, and then assigned. Else it would keep what it buffered of them for
       the dead-letter queue, and buffer it once more as it is read again.
 

@@ -13,10 +13,11 @@ Guarantees
     - The source is asked once more after the last commit of an assignment, so that none of the earlier topic is the
       last word on the new one. The client may have come to its end before the source noticed.
       (What librdkafka itself commits as it revokes or closes comes after that, milliseconds later.)
-    - No try begins after `TIMEOUT_SECONDS`, and nothing is raised. `NewTopic.give_up` ends it sooner, also in a pause.
+    - No try begins after `TIMEOUT_SECONDS`, and nothing is raised. `ReplacedLog.give_up` ends it sooner, also in a
+      pause.
 
-Threads: the processor's thread calls everything but `NewTopic.give_up` and a second `NewTopic.leave`, which any may
-call, and a signal handler.
+Threads: the processor's thread calls everything but `ReplacedLog.give_up` and a second `ReplacedLog.leave`, which any
+may call, and a signal handler.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ NO_MEMBER = frozenset(
 """Errors of a commit that say that the group has taken the partitions away: no other try would be answered else."""
 
 
-class NewTopic:
-    """Knows whether the topic is another one now, or a part of it is, and commits where to begin there.
+class ReplacedLog:
+    """Knows whether the topic is another one now, or a part of it is, and commits where the group begins there.
 
     :param inner: Arroyo's consumer.
     :param check_topic: `RemoteOffsetSource.check_topic`.
@@ -81,7 +82,7 @@ class NewTopic:
         self._is_leaving = False
 
     @property
-    def is_there(self) -> bool:
+    def is_replaced(self) -> bool:
         """Whether what is read isn't what was assigned, so that nothing may be committed."""
         return isinstance(self._manager.failure, WHAT_WAS_READ_IS_GONE)
 

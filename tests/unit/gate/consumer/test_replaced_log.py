@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.gate.consumer import new_topic
+from arroyo_sync.gate.consumer import replaced_log
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from tests.support.fakes import EVENTS, ScriptedConsumer, partition
 from tests.support.threads import PATIENCE_SECONDS
@@ -39,7 +39,7 @@ class Flow:
 
     def check_topic(self, timeout: float) -> None:
         """As the source does: it may learn of the new topic by this question only."""
-        assert timeout == new_topic.CHECK_SECONDS
+        assert timeout == replaced_log.CHECK_SECONDS
         self.checks += 1
         if self.is_another:
             self.manager.fail(RECREATED)
@@ -63,15 +63,15 @@ def beginnings(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int | Exceptio
             raise answer
         return answer
 
-    monkeypatch.setattr(new_topic, "reset_offset", reset_offset)
-    monkeypatch.setattr(new_topic, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
+    monkeypatch.setattr(replaced_log, "RETRY_SECONDS", 0.01)
     return answers
 
 
 def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A question that fails is asked again after so long that only `NewTopic.give_up` can end it."""
+    """A question that fails is asked again after so long that only `ReplacedLog.give_up` can end it."""
     for name in ("RETRY_SECONDS", "TIMEOUT_SECONDS"):
-        monkeypatch.setattr(new_topic, name, 1_000.0)
+        monkeypatch.setattr(replaced_log, name, 1_000.0)
 
 
 def test_nothing_staged_is_committed_any_more(flow: Flow, beginnings: object) -> None:
@@ -99,7 +99,7 @@ def test_where_the_new_topic_begins_is_committed_before_the_consumer_is_closed(
 def test_the_beginnings_are_committed_by_name(flow: Flow, beginnings: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """They lie before what was committed, which librdkafka's auto-commit takes for nothing to do."""
     named: list[dict[Partition, int]] = []
-    monkeypatch.setattr(new_topic, "commit_staged", lambda consumer, by_name: named.append(dict(by_name)))
+    monkeypatch.setattr(replaced_log, "commit_staged", lambda consumer, by_name: named.append(dict(by_name)))
     flow.manager.fail(RECREATED)
     flow.flow.close()
     assert named == [{partition(0): 0, partition(1): 5}]
@@ -115,7 +115,7 @@ def test_where_a_truncated_partition_ends_is_committed_of_it_alone(
 ) -> None:
     """And nothing of what was staged past it: a restart reads what takes the place of what was lost."""
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(new_topic, "committed_offset", lambda consumer, partition, timeout: committed)
+    monkeypatch.setattr(replaced_log, "committed_offset", lambda consumer, partition, timeout: committed)
     flow.flow.stage_offsets({partition(0): 450, partition(1): 12})
     flow.manager.fail(PartitionTruncated("events", {0: 400, 7: 1}, {0: 498, 7: 5}))
     assert flow.flow.commit_offsets() is None
@@ -134,7 +134,7 @@ def test_the_end_of_the_new_topic_is_not_past_where_each_assignment_began(
     ) -> int:
         return 900 if latest_at_most is None else min(900, latest_at_most)
 
-    monkeypatch.setattr(new_topic, "reset_offset", reset_offset)
+    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
     flow.inner.revoke(1)
     flow.inner.committed[1] = 70
     flow.inner.assign(1)
@@ -178,10 +178,10 @@ def test_a_question_has_no_more_time_than_is_left(
 
     flow.inner.assign(2)
     flow.manager.fail(failure)
-    monkeypatch.setattr(new_topic, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(new_topic, question, ask)
+    monkeypatch.setattr(replaced_log, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(replaced_log, question, ask)
     flow.flow.close()
-    assert asked == [(flow.inner, 0, 5.0), (flow.inner, 1, 2.0), (flow.inner, 2, new_topic.SHORTEST_QUERY_SECONDS)]
+    assert asked == [(flow.inner, 0, 5.0), (flow.inner, 1, 2.0), (flow.inner, 2, replaced_log.SHORTEST_QUERY_SECONDS)]
     assert flow.inner.committed == {0: 3, 1: 3, 2: 3}
 
 
@@ -208,7 +208,7 @@ def test_a_question_that_fails_is_asked_again_after_a_pause_which_another_close_
         is_asked.set()
         raise RuntimeError("no broker")
 
-    monkeypatch.setattr(new_topic, "reset_offset", reset_offset)
+    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
     flow.manager.fail(RECREATED)
     closing = threading.Thread(target=flow.flow.close, daemon=True)
     closing.start()
@@ -228,7 +228,7 @@ def test_what_can_not_be_committed_is_told_and_the_consumer_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A person must reset the group's offsets."""
-    monkeypatch.setattr(new_topic, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(replaced_log, "TIMEOUT_SECONDS", 0.05)
     beginnings[0] = [RuntimeError("no broker")] * 100_000
     flow.manager.fail(RECREATED)
     flow.flow.close()
@@ -285,7 +285,7 @@ def test_a_source_that_can_not_check_ends_nothing(
     def check_topic(timeout: float) -> None:
         raise RuntimeError("no broker")
 
-    flow.flow._new_topic._check_topic = check_topic
+    flow.flow._replaced_log._check_topic = check_topic
     flow.flow.close()
     assert flow.inner.is_closed
     assert "couldn't check whether the topic is still the same" in caplog.text
@@ -324,7 +324,7 @@ def test_whatever_a_consumer_raises_it_is_closed(
     error: Exception,
 ) -> None:
     """One that can't be asked is asked once; what may get better, again."""
-    monkeypatch.setattr(new_topic, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(replaced_log, "TIMEOUT_SECONDS", 0.05)
     beginnings[0] = [error] * 100_000
     flow.manager.fail(RECREATED)
     flow.flow.close()
@@ -370,7 +370,7 @@ def test_a_close_within_a_revocation_ends_what_that_tries(
         flow.flow.close()
         raise RuntimeError("no broker")
 
-    monkeypatch.setattr(new_topic, "reset_offset", reset_offset)
+    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
     flow.manager.fail(RECREATED)
     flow.inner.revoke(0, 1)
     assert flow.inner.is_closed
