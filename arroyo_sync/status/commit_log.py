@@ -37,6 +37,7 @@ from arroyo_sync.kafka.client_settings import (
     servers_of,
 )
 from arroyo_sync.kafka.errors import ClientErrors, is_fatal, is_fatal_for_reading, no_broker_answered
+from arroyo_sync.kafka.headers import headers_of
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.leaders.commit_log.log_topic import LogSpans, OffsetRange, list_partitions
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id
@@ -212,8 +213,7 @@ def record_of(message: Message) -> LogRecord:
     """What a record says, or why it is refused. Raises for no record."""
     kind, timestamp_ms = message.timestamp()
     place = message.partition() or 0, message.offset() or 0, None if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms
-    pairs: Any = message.headers() or ()  # a list of pairs; what can be *given* is more
-    headers: list[tuple[str, bytes | None]] = [(name, _bytes(value)) for name, value in pairs]
+    headers = headers_of(message) or []
     decoded = decode(_bytes(message.key()), _bytes(message.value()), headers)
     if isinstance(decoded, Skipped):
         return LogRecord(*place, refused=f"{decoded.reason.value}: {decoded.detail}")

@@ -27,11 +27,11 @@ from confluent_kafka import Message
 from arroyo_sync.core.errors import MalformedRecord
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.headers import headers_of
 from arroyo_sync.leaders.commit_log.contents import LogContents
 from arroyo_sync.leaders.commit_log.plausible_timestamps import PlausibleTimestamps
 from arroyo_sync.leaders.commit_log.record import (
     CommitKey,
-    Headers,
     Skipped,
     SkipReason,
     decode_key,
@@ -222,7 +222,7 @@ class BatchDecoder:
             self.newest_timestamp_ms = timestamp_ms
         offset: int | None = None
         orig_message_ts: float | None = None
-        headers = _headers(message)
+        headers = headers_of(message)
         value = message.value()
         if value is None:
             self.tombstones += 1
@@ -285,17 +285,6 @@ def _by_key(keys: Sequence[bytes | None], messages: Sequence[Message]) -> dict[b
     for key, message in zip(keys, messages, strict=True):
         index[key].append(message)
     return index
-
-
-def _headers(message: Message) -> Headers | None:
-    try:
-        headers = message.headers()
-    except UnicodeDecodeError:  # the name of one of them; ours is readable, but can't be got at
-        return None
-    if not headers:
-        return None
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return [(name, value.encode() if isinstance(value, str) else value) for name, value in pairs]
 
 
 def bytes_of(message: Message) -> int:
