@@ -166,7 +166,8 @@ def reader_settings(configuration: Mapping[str, Any], on_error: Callable[[KafkaE
 
     return {
         **_READER_DEFAULTS,
-        **_own(configuration, _MEMBERSHIP_SETTINGS | _STATISTICS_SETTINGS),
+        # A replica that lags (`client.rack`) has its end before the one that the leader told at the start.
+        **_own(configuration, _MEMBERSHIP_SETTINGS | _STATISTICS_SETTINGS | {"client.rack"}),
         **_apart(configuration),
         # The end of a partition is told even if its last offsets hold no records.
         "enable.partition.eof": True,

@@ -181,6 +181,7 @@ class OffsetSource(ABC):
     def revoke(self, partitions: Collection[PartitionKey]) -> None:
         self._offsets.revoke(partitions)
         self._verifier.revoke(partitions)
+        self._asker.forget(partitions)
 
     def received(self, topic: str, partition: int, next_offset: int) -> None:
         self._offsets.received((topic, partition), next_offset)

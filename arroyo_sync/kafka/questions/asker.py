@@ -90,14 +90,18 @@ class Asker:
         self._on_error = on_error
         self._clock = clock
         # A watch for each, since a look-up may have no answer of a broker that answers all else.
-        self._client, lookups = (
-            ClusterClient(self._configuration, on_error, BrokerWatch(advice, clock), clock) for _ in range(2)
-        )
+        self._watches = BrokerWatch(advice, clock), BrokerWatch(advice, clock)
+        self._client, lookups = (ClusterClient(self._configuration, on_error, watch, clock) for watch in self._watches)
         self._lookups = TimeLookups(lookups)
         # Guards what follows; written and read by any thread.
         self._lock = threading.Lock()
         self._is_stopped = False
         self._groups: dict[str, GroupCommits] = {}
+
+    def forget(self, partitions: Collection[PartitionKey]) -> None:
+        """They are somebody else's now, or were meanwhile: whether they were answered about before says nothing."""
+        for watch in self._watches:
+            watch.forget(partitions)
 
     # These block, until the last broker has answered or the timeout is over.
 

@@ -66,6 +66,13 @@ class BrokerWatch:
         if told:
             logger.warning("The brokers answer again about %s, after %.0f s", _named(told), now - since)
 
+    def forget(self, keys: Collection[PartitionKey]) -> None:
+        """Nobody asks about these any more: that they were without an answer is no news when somebody does again."""
+        with self._lock:
+            self._told.difference_update(keys)
+            for key in keys:
+                self._unanswered.pop(key, None)
+
     def _log_failure(self, keys: Collection[PartitionKey], error: KafkaError) -> None:
         logger.warning(
             "The brokers don't answer about %s, so nothing new is learnt of them: %s. They are asked again, and other "

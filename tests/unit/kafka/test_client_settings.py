@@ -51,6 +51,11 @@ def test_the_reader_is_apart_and_sees_every_end() -> None:
     assert (first["sasl.password"], first["fetch.wait.max.ms"]) == ("secret", 7)
 
 
+def test_the_reader_reads_of_the_leaders() -> None:
+    """A replica that lags would have its end before the one that the leader told, and the replay end too early."""
+    assert "client.rack" not in reader_settings({**ARROYO, "client.rack": "zone-a"}, ignore)
+
+
 def test_the_readers_statistics_are_not_told_as_the_followers() -> None:
     """Arroyo's builder has every consumer report the same gauges, which have no tag that tells two apart."""
     arroyo = build_kafka_consumer_configuration({}, "followers", bootstrap_servers=["kafka:9092"])

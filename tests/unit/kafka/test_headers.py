@@ -29,7 +29,9 @@ class CProducer:
     END, TOPIC, PARTITION, VALUE, KEY, FLAGS, HEADER = 0, 1, 3, 4, 5, 7, 9
 
     def __init__(self, servers: str) -> None:
-        (library,) = (each for each in files("confluent-kafka") or () if each.name.startswith("librdkafka") and ".so" in each.name)
+        (library,) = (
+            each for each in files("confluent-kafka") or () if each.name.startswith("librdkafka") and ".so" in each.name
+        )
         self._c = ctypes.CDLL(str(Path(str(library.locate()))))
         for function in ("rd_kafka_conf_new", "rd_kafka_new"):
             getattr(self._c, function).restype = ctypes.c_void_p

@@ -50,6 +50,18 @@ def test_a_broker_that_is_away_and_comes_back_gives_one_line_each(fixture: Fixtu
     assert line == "The brokers answer again about events[0], events[1], after 610 s"
 
 
+def test_what_happens_to_a_partition_that_comes_back_is_told_anew(fixture: Fixture) -> None:
+    """Somebody else had it meanwhile: that it was away then is no news, and the next outage is one of its own."""
+    away: dict[PartitionKey, KafkaError | None] = {FIRST: TIMED_OUT}
+    assert fixture.lines(away) == []
+    assert len(fixture.lines(away, after_seconds=PATIENCE_SECONDS)) == 1
+    fixture.watch.forget([FIRST])
+    assert fixture.lines({FIRST: None}, away, after_seconds=10 * LOG_INTERVAL_SECONDS) == []
+    assert len(fixture.lines(away, after_seconds=PATIENCE_SECONDS)) == 1
+    (line,) = fixture.lines({FIRST: None}, after_seconds=7.0)
+    assert line == "The brokers answer again about events[0], after 10 s"
+
+
 def test_a_leader_that_is_found_anew_in_time_is_not_told_of(fixture: Fixture) -> None:
     """Neither that it was gone nor that it is back."""
     assert fixture.lines({FIRST: TIMED_OUT}) == []
