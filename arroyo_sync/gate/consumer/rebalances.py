@@ -36,6 +36,7 @@ class Rebalances:
 
     :param inner: the user's consumer.
     :param pauses: its pauses, of which those of the old gate and of the processor end with a rebuild.
+    :param start: commits where an assignment begins.
     :param leave: called with all partitions once the processor has let go of those that are revoked.
     :param is_closing: whether it is being closed. Closing hands out what lay in the client's queue, and then revokes
         all; no strategy is made in between.

@@ -20,7 +20,8 @@ Threads
 
 Failures
     What isn't about one question (a refused login, a broker that can't be reached) is told to ``on_error``, on a thread
-    that asks.
+    that asks. Where librdkafka refuses the settings, a question raises `ConfigurationError`, but one about a group's
+    commits is answered with an error.
 """
 
 from __future__ import annotations
@@ -106,13 +107,19 @@ class Asker:
     # These block, until the last broker has answered or the timeout is over.
 
     def end_offsets(self, partitions: Collection[PartitionKey], timeout: float) -> dict[PartitionKey, int | KafkaError]:
-        """Where the partitions end."""
+        """Where the partitions end.
+
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
         return self._wait(partitions, lambda on_answer: self.ask_end_offsets(partitions, timeout, on_answer), timeout)
 
     def ranges(
         self, partitions: Collection[PartitionKey], timeout: float
     ) -> dict[PartitionKey, PartitionRange | KafkaError]:
-        """Where the partitions begin and end. Their first messages aren't looked for."""
+        """Where the partitions begin and end. Their first messages aren't looked for.
+
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
         return self._wait(
             partitions,
             lambda on_answer: self.ask_ranges(partitions, timeout, on_answer, with_first_messages=False),
@@ -120,13 +127,17 @@ class Asker:
         )
 
     def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
-        """The ids that the topics were given when they were created."""
+        """The ids that the topics were given when they were created.
+
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
         return self._wait(topics, lambda on_answer: self.ask_topic_ids(topics, timeout, on_answer), timeout)
 
     def reach(self, timeout: float) -> None:
         """Return if a broker answers at all. Blocks likewise.
 
         :raises KafkaException: none did.
+        :raises ConfigurationError: librdkafka refuses the settings.
         """
         self._client.reach(timeout)
 
@@ -146,7 +157,10 @@ class Asker:
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, int | KafkaError]], None],
     ) -> None:
-        """Ask where the partitions end; each broker's answer comes when it has one."""
+        """Ask where the partitions end; each broker's answer comes when it has one.
+
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
         self._client.poll()
         self._client.ask_offsets(partitions, [_LATEST], timeout, read_each(_offset, on_answer))
 
@@ -162,6 +176,7 @@ class Asker:
 
         :param with_first_messages: whether to look up when the first ones were written, too. Then a partition's answer
             comes when that was found.
+        :raises ConfigurationError: librdkafka refuses the settings.
         """
 
         def look_up(ranges: Mapping[PartitionKey, PartitionRange | KafkaError]) -> None:
@@ -187,7 +202,10 @@ class Asker:
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, FoundOffset | KafkaError]], None],
     ) -> None:
-        """Ask for the partitions' first offsets that were written at that time or later; see `TimeLookups`."""
+        """Ask for the partitions' first offsets that were written at that time or later; see `TimeLookups`.
+
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
         self._lookups.ask(partitions, timestamp_ms, timeout, on_answer)
 
     def ask_topic_ends(
@@ -197,7 +215,10 @@ class Asker:
         on_answer: Callable[[Mapping[int, int | KafkaError]], None],
     ) -> None:
         """Ask where all partitions of the topic end. The callback is called once; not at all, if nobody tells which
-        partitions there are."""
+        partitions there are.
+
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
         self._client.poll()
 
         def ask_ends(partitions: Collection[int]) -> None:
@@ -222,7 +243,10 @@ class Asker:
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
     ) -> None:
-        """Ask for the topics' ids."""
+        """Ask for the topics' ids.
+
+        :raises ConfigurationError: librdkafka refuses the settings.
+        """
         self._client.poll()
         self._client.describe(
             topics, timeout, lambda answers: on_answer({topic: _id_of(each) for topic, each in answers.items()})
@@ -307,6 +331,8 @@ class LastEndOffsets:
 
         Blocks until all brokers have answered, for at most ``timeout`` seconds. Partitions of which no broker ever told
         are missing, and those that aren't among these ones are forgotten.
+
+        :raises ConfigurationError: librdkafka refuses the settings.
         """
         asked = self._next(list(partitions))
         pending = set(asked)
