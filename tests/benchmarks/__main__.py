@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 results[name]["seconds"] = round(time.monotonic() - began, 1)
                 progress.advance(task)
                 document = _document(results, bench.broken, environment, time.monotonic() - started)
-                if options.json:  # after each: an hour's run that is interrupted has shown something
+                if options.json:  # after each: a long run that is interrupted has shown something
                     options.json.parent.mkdir(parents=True, exist_ok=True)
                     options.json.write_text(json.dumps(document, indent=1) + "\n")
     render(document, console)
