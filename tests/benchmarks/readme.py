@@ -139,7 +139,7 @@ def _restart(cases: Cases) -> Iterator[Row]:
         if "plain" in case:
             ours.append(f"{_seconds(case['plain'])} (the README's lines)")
         beside = [f"{NAMES[each]} {_seconds(case[each])}" for each in ("bare", "peer") if each in case]
-        yield f"nothing comes for, {name}", "; ".join(ours), "; ".join(beside)
+        yield f"gap in deliveries, {name}", "; ".join(ours), "; ".join(beside)
 
 
 def _bytes(cases: Cases) -> Iterator[Row]:

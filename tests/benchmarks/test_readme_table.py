@@ -72,7 +72,7 @@ def test_a_restart_and_bytes_have_rows() -> None:
     sent = {"commit log": log, "questions": questions, "connections": connections, "repetitions": []}
     found = rows({"scenarios": {"restart": {"cases": {"clean restart, eager": restart}}, "bytes": {"cases": sent}}})
 
-    assert found["nothing comes for, clean restart, eager"] == ["2.25 s (all); 1.60 s (recent)", "bare 1.50 s; peer -"]
+    assert found["gap in deliveries, clean restart, eager"] == ["2.25 s (all); 1.60 s (recent)", "bare 1.50 s; peer -"]
     read = found["what a follower reads of the commit log, 100 partitions, 10 reports a second each"]
     assert read == ["130 kB/s in 200 fetches/s", "bare nothing"]
     assert found["connections"] == ["6", "bare 2"]
