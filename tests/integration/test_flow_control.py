@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import arroyo.processing.processor
@@ -12,7 +11,7 @@ import pytest
 
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.followers import Follower, consumer_settings, produce_numbered
+from tests.integration.cluster.followers import Follower, consumer_settings, produce_numbered, running
 from tests.integration.cluster.waiting import wait_until
 
 PARTITIONS = 4
@@ -21,15 +20,6 @@ WAIT_SECONDS = 25
 POLL_SECONDS = 50
 """So that the processor still ends in time after the test has failed."""
 SMALL = HoldLimits(messages=100, resume_messages=20)
-
-
-@contextmanager
-def running(follower: Follower) -> Iterator[Follower]:
-    follower.start()
-    try:
-        yield follower
-    finally:
-        follower.stop()
 
 
 def offsets_by_partition(follower: Follower) -> list[list[int]]:

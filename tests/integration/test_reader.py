@@ -28,14 +28,6 @@ from tests.integration.cluster.waiting import wait_until
 Names = Callable[..., str]
 
 
-@pytest.fixture
-def log(kafka: Kafka, topic_name: Names) -> CommitLog:
-    """A commit log of one partition."""
-    topic = topic_name("commit-log")
-    kafka.create_topic(topic)
-    return CommitLog(kafka, topic)
-
-
 # 1. Ready means replayed.
 
 

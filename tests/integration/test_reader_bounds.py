@@ -18,14 +18,6 @@ HOUR_MS = 3_600_000
 
 
 @pytest.fixture
-def log(kafka: Kafka, topic_name: Names) -> CommitLog:
-    """A commit log of one partition."""
-    topic = topic_name("commit-log")
-    kafka.create_topic(topic)
-    return CommitLog(kafka, topic)
-
-
-@pytest.fixture
 def compressed_log(kafka: Kafka, topic_name: Names) -> CommitLog:
     """A commit log of which a fetch of the usual size holds gigabytes."""
     topic = topic_name("commit-log")

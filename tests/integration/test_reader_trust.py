@@ -66,13 +66,6 @@ def data(kafka: Kafka, topic_name: Names) -> DataTopic:
 
 
 @pytest.fixture
-def log(kafka: Kafka, topic_name: Names) -> CommitLog:
-    topic = topic_name("commit-log")
-    kafka.create_topic(topic)
-    return CommitLog(kafka, topic)
-
-
-@pytest.fixture
 def questions(monkeypatch: pytest.MonkeyPatch) -> dict[PartitionKey, list[float]]:
     """When the broker was asked about each partition; not without need."""
     asked: dict[PartitionKey, list[float]] = defaultdict(list)

@@ -6,8 +6,7 @@ In all of these nothing was released when the follower's group changed, so its o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from confluent_kafka import Producer
 
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.followers import Follower, consumer_settings, produce_numbered
+from tests.integration.cluster.followers import Follower, consumer_settings, produce_numbered, running
 from tests.integration.cluster.pipeline import PipelineProcess, PipelineSettings
 from tests.integration.cluster.reading import CommitLog
 from tests.integration.cluster.waiting import wait_until
@@ -31,15 +30,6 @@ WAIT_SECONDS = 60
 AUTO_COMMIT: dict[str, Any] = {"arroyo.enable.auto.commit": True}
 
 protocols = pytest.mark.parametrize("protocol", ["eager", "kip848"])
-
-
-@contextmanager
-def running(follower: Follower) -> Iterator[Follower]:
-    follower.start()
-    try:
-        yield follower
-    finally:
-        follower.stop()
 
 
 def received_by(*followers: Follower) -> list[tuple[int, int]]:

@@ -28,6 +28,7 @@ from tests.benchmarks.contenders.child import Contender, emit, main
 from tests.benchmarks.contenders.recorder import Recorder
 from tests.benchmarks.contenders.statistics import Statistics
 from tests.benchmarks.contenders.traffic import Traffic
+from tests.support.passing_step import PassingStep
 
 Work = Callable[[bytes], object]
 """What the follower does with a payload."""
@@ -94,17 +95,13 @@ class CollectorWatch:
         }
 
 
-class Follower(ProcessingStrategy[FilteredPayload | KafkaPayload]):
+class Follower(PassingStep):
     """Notes each delivery and hands it on."""
 
     def __init__(self, recorder: Recorder, work: Work | None, next_step: ProcessingStrategy[Any]) -> None:
+        super().__init__(next_step)
         self._record = recorder.record
         self._work = work
-        self._next_step = next_step
-
-    def poll(self) -> None:
-        """See Arroyo."""
-        self._next_step.poll()
 
     def submit(self, message: Message[FilteredPayload | KafkaPayload]) -> None:
         """See Arroyo."""
@@ -114,18 +111,6 @@ class Follower(ProcessingStrategy[FilteredPayload | KafkaPayload]):
         if self._work is not None:
             self._work(value.payload.value)
         self._next_step.submit(message)
-
-    def close(self) -> None:
-        """See Arroyo."""
-        self._next_step.close()
-
-    def terminate(self) -> None:
-        """See Arroyo."""
-        self._next_step.terminate()
-
-    def join(self, timeout: float | None = None) -> None:
-        """See Arroyo."""
-        self._next_step.join(timeout)
 
 
 class FollowerFactory(ProcessingStrategyFactory[KafkaPayload]):

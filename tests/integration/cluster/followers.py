@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
@@ -20,6 +21,7 @@ from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.testing import ManualSource
 from tests.integration.cluster.waiting import wait_until
+from tests.support.passing_step import PassingStep
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "eager": {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500},
@@ -54,13 +56,13 @@ def produce_numbered(bootstrap_servers: str, topic: str, partitions: Iterable[in
     assert producer.flush(30) == 0
 
 
-class _Recorder(ProcessingStrategy[KafkaPayload]):
+class _Recorder(PassingStep):
     """Notes what arrives, then commits it."""
 
     def __init__(self, follower: Follower, commit: Commit) -> None:
+        super().__init__(CommitOffsets(commit))
         self._follower = follower
         self._deliveries = follower.deliveries[-1]
-        self._next = CommitOffsets(commit)
 
     def submit(self, message: Message[KafkaPayload]) -> None:
         if self._follower.is_blocked:
@@ -68,20 +70,11 @@ class _Recorder(ProcessingStrategy[KafkaPayload]):
         assert isinstance(message.value, BrokerValue)
         time.sleep(self._follower.seconds_a_message)
         self._deliveries.append((message.value.partition.index, message.value.offset))
-        self._next.submit(message)
-
-    def poll(self) -> None:
-        self._next.poll()
-
-    def close(self) -> None:
-        self._next.close()
-
-    def terminate(self) -> None:
-        self._next.terminate()
+        super().submit(message)
 
     def join(self, timeout: float | None = None) -> None:
         self._follower.join_timeouts.append(timeout)
-        self._next.join(timeout)
+        super().join(timeout)
 
 
 class Follower(ProcessingStrategyFactory[KafkaPayload]):
@@ -168,3 +161,13 @@ class Follower(ProcessingStrategyFactory[KafkaPayload]):
             self.processor.run()
         except BaseException as exc:
             self.error = exc
+
+
+@contextmanager
+def running(follower: Follower) -> Iterator[Follower]:
+    """Starts it, and stops it in the end."""
+    follower.start()
+    try:
+        yield follower
+    finally:
+        follower.stop()

@@ -18,6 +18,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
 from tests.integration.cluster.waiting import wait_until
+from tests.support.passing_step import PassingStep
 
 SECONDS = 60.0
 JOIN_TIMEOUT_SECONDS = 50.0
@@ -74,33 +75,24 @@ class NotingProducer(Producer[KafkaPayload]):
         return self._inner.close()
 
 
-class _Worker(ProcessingStrategy[KafkaPayload]):
+class _Worker(PassingStep):
     """Finishes messages below an offset, and has the others in its hands until its end, when it drops them."""
 
     def __init__(self, leader: Leader, next_step: ProcessingStrategy[KafkaPayload]) -> None:
+        super().__init__(next_step)
         self._leader = leader
-        self._next = next_step
 
     def submit(self, message: Message[KafkaPayload]) -> None:
         assert isinstance(message.value, BrokerValue)
         partition, offset = message.value.partition.index, message.value.offset
         if self._leader.finishes_below is None or offset < self._leader.finishes_below:
-            self._next.submit(message)
+            super().submit(message)
         else:
             self._leader.in_flight.append((partition, offset))
 
-    def poll(self) -> None:
-        self._next.poll()
-
-    def close(self) -> None:
-        self._next.close()
-
-    def terminate(self) -> None:
-        self._next.terminate()
-
     def join(self, timeout: float | None = None) -> None:
         began_at = time.monotonic()
-        self._next.join(timeout)
+        super().join(timeout)
         self._leader.join_seconds.append(time.monotonic() - began_at)
 
 

@@ -29,6 +29,7 @@ from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 
 from tests.integration.cluster.followers import consumer_settings
+from tests.support.passing_step import PassingStep
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class PipelineProcess:
         self._log.close()
 
 
-class _Journal(ProcessingStrategy[KafkaPayload]):
+class _Journal(PassingStep):
     """Writes a line for each message, with ``ahead`` added to its offset, then hands it on."""
 
     def __init__(
@@ -137,13 +138,13 @@ class _Journal(ProcessingStrategy[KafkaPayload]):
         settings: PipelineSettings,
         next_step: ProcessingStrategy[KafkaPayload],
     ) -> None:
+        super().__init__(next_step)
         self._file = file
         self._assignment = assignment
         self._ahead = ahead
         self._delay_every = settings.delay_every
         self._finishes_below = settings.finishes_below
         self._count = 0
-        self._next = next_step
 
     def submit(self, message: Message[KafkaPayload]) -> None:
         value = message.value
@@ -156,21 +157,15 @@ class _Journal(ProcessingStrategy[KafkaPayload]):
         self._count += 1
         if self._delay_every and self._count % self._delay_every == 0:
             time.sleep(0.005)
-        self._next.submit(message)
+        super().submit(message)
 
     def poll(self) -> None:
         self._file.flush()
-        self._next.poll()
-
-    def close(self) -> None:
-        self._next.close()
-
-    def terminate(self) -> None:
-        self._next.terminate()
+        super().poll()
 
     def join(self, timeout: float | None = None) -> None:
         self._file.flush()
-        self._next.join(timeout)
+        super().join(timeout)
 
 
 class _Factory(ProcessingStrategyFactory[KafkaPayload]):
