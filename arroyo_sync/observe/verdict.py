@@ -21,7 +21,9 @@ that it waits for. The rules, of which the first that fits decides:
     9. Otherwise nothing moved and the wait goes on. Once the gate is open, it is the follower that must move, and a
        remote offset that runs further ahead is no progress.
     10. The gate is open, nothing is buffered, and the follower's consumer asks for more and gets nothing: OK. There are
-       no messages at these offsets, as far as the brokers tell the follower.
+       no messages at these offsets, as far as the brokers tell the follower. But if this has lasted for
+       `Limits.stalled_after`, and the partition has grown meanwhile, WAITING: a transaction that hangs, or a client
+       that doesn't fetch this partition any more, looks like that.
     11. The wait has lasted for `Limits.stalled_after`: STALLED; but WAITING as long as nothing new arrives and the
        leader's group has committed the waiting messages on the brokers: it did the work, and reports it with its next
        message.
@@ -201,8 +203,9 @@ def _of_wait(
     is_stalled, reason = seconds >= limits.stalled_after, ""
     grade = Grade.WAITING if seconds >= limits.waiting_after else Grade.OK
     if whom is WaitsFor.FOLLOWER and partition.held_messages == 0 and is_idle:
-        grade, is_stalled = Grade.OK, False
-        reason = "The follower's consumer gets nothing: these offsets hold no messages, or their broker doesn't answer"
+        has_grown = is_stalled and wait.end is not None and (partition.high_watermark or 0) > wait.end
+        grade, is_stalled = Grade.WAITING if has_grown else Grade.OK, False
+        reason = GETS_NOTHING_OF_WHAT_COMES if has_grown else GETS_NOTHING
     elif leader is not None and leader.group in never_reported:
         grade, reason = Grade.UNKNOWN, _never(leader.group)
     elif leader is not None and leader.is_rejected and not is_inside:
@@ -228,6 +231,11 @@ def _of_wait(
     )
 
 
+GETS_NOTHING = "The follower's consumer gets nothing: these offsets hold no messages, or their broker doesn't answer"
+GETS_NOTHING_OF_WHAT_COMES = (
+    "The partition grows, and the follower's consumer gets nothing of it: a transaction that hangs, or its client no "
+    "longer fetches this partition, which a restart mends"
+)
 COMMITS_WITHOUT_REPORT = (
     "It has committed up to {leader.committed_offset} on the brokers and doesn't report it: is PublishCommitLog its "
     "last step, and the commit log the same?"

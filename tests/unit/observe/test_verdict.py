@@ -316,6 +316,25 @@ def test_why_is_said(look: Look, says: str) -> None:
     assert says in verdict_at_last(lasting(look, 20)).reason
 
 
+GETS_NOTHING_OF_WHAT_COMES = (
+    "The partition grows, and the follower's consumer gets nothing of it: a transaction that hangs, or its client no "
+    "longer fetches this partition, which a restart mends"
+)
+
+
+def given_nothing(seconds: float, high: int) -> Verdict:
+    """Of an open partition, for so long, at whose end ``high`` is; the consumer has asked all the time."""
+    return verdict_at_last([Look(0, 2, 10, 10, 0, polls=5), Look(seconds, 2, high, high, 0, polls=9)])
+
+
+def test_a_partition_that_grows_and_of_which_nothing_is_fetched_waits() -> None:
+    """The other partitions' empty polls don't excuse it for ever; where nothing new arrives there may be no message."""
+    assert given_nothing(LIMITS.stalled_after - 1, high=5000).grade is OK
+    assert given_nothing(LIMITS.stalled_after, high=10).grade is OK
+    verdict = given_nothing(LIMITS.stalled_after, high=5000)
+    assert (verdict.grade, verdict.reason) == (WAITING, GETS_NOTHING_OF_WHAT_COMES)
+
+
 IDLE = "The follower's consumer gets nothing: these offsets hold no messages, or their broker doesn't answer"
 
 
