@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from arroyo_sync.core.checks import GROUP_NAME, MAX_PARTITION, TOPIC_NAME, is_group_name, is_topic_name, shown
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.version import package_version
 from arroyo_sync.observe.grade import Grade
@@ -28,10 +29,7 @@ from arroyo_sync.status.settings import (
 
 MAX_SECONDS = 86_400.0
 MAX_STALLED_AFTER_SECONDS = 366 * 86_400.0
-MAX_TOPIC_CHARACTERS = 249
 COMPLETED_SHELLS = ("bash", "zsh", "fish")
-MAX_GROUP_BYTES = 32_767
-"""Kafka's strings have 16-bit lengths."""
 
 SETTINGS_EPILOG = f"""\
 settings: flags count over the environment, which counts over --config. A password never goes on the command line: put
@@ -136,7 +134,12 @@ def checked(settings: dict[str, str]) -> dict[str, str]:
         if name.endswith("_cb") or name in ("logger", "on_commit", "on_delivery"):
             instead = "give it with --oauth-cb" if name == "oauth_cb" else "leave it out"
             raise ConfigurationError(f"setting {name}: it takes a function, which can't be given as text: {instead}")
-        _check_text(f"setting {name}", name + value)
+        try:
+            (name + value).encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"setting {name} isn't UTF-8") from None
+        if "\0" in name + value:
+            raise ConfigurationError(f"setting {name} holds a zero byte")
     return settings
 
 
@@ -275,8 +278,8 @@ def _seconds_up_to(text: str, most: float) -> float:
 
 
 def _index(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,10}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no partition: give its number")
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > MAX_PARTITION:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no partition: give its number, at most {MAX_PARTITION}")
     return int(text)
 
 
@@ -296,39 +299,12 @@ def _grades(text: str) -> frozenset[Grade]:
 
 
 def _topic(text: str) -> str:
-    if not re.fullmatch(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC_CHARACTERS}}}", text):
-        raise argparse.ArgumentTypeError(
-            f"{_shown(text)} can't be a topic: it has 1 to {MAX_TOPIC_CHARACTERS} of the characters a-z A-Z 0-9 . _ -"
-        )
+    if not is_topic_name(text):
+        raise argparse.ArgumentTypeError(f"{shown(text)} can't be a topic: its name is {TOPIC_NAME}")
     return text
 
 
 def _group(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("the group's name is empty")
-    try:
-        _check_text("the name", text)
-    except ConfigurationError as error:
-        raise argparse.ArgumentTypeError(f"{_shown(text)} can't be a group: {error}") from None
-    if len(text.encode()) > MAX_GROUP_BYTES:
-        raise argparse.ArgumentTypeError(f"{_shown(text)} can't be a group: it has more than {MAX_GROUP_BYTES} bytes")
+    if not is_group_name(text):
+        raise argparse.ArgumentTypeError(f"{shown(text)} can't be a group: its name is {GROUP_NAME}")
     return text
-
-
-def _check_text(what: str, text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError(f"{what} isn't UTF-8") from None
-    if "\0" in text:
-        raise ConfigurationError(f"{what} holds a zero byte")
-
-
-def _shown(text: str) -> str:
-    """Not at its full length.
-
-    >>> _shown("a" * 100)
-    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...' (100 characters)"
-    """
-    safe = text.encode(errors="backslashreplace").decode()
-    return repr(safe) if len(safe) <= 60 else f"'{safe[:40]}...' ({len(text)} characters)"

@@ -157,16 +157,34 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--topic", ""], "'' can't be a topic"),
-        (["--topic", "t" * 5000], "(5000 characters) can't be a topic: it has 1 to 249"),
+        (["--topic", ""], "argument --topic: '' can't be a topic: its name is 1 to 249 of"),
+        (["--topic", "t" * 5000], "argument --topic: 'tttttt"),
+        (["--topic", "t" * 5000], "(length 5000) can't be a topic: its name is 1 to 249"),
+        (["--topic", "."], "argument --topic: '.' can't be a topic"),
+        (["--topic", ".."], "argument --topic: '..' can't be a topic"),
+        (["--topic", "\n"], "argument --topic: '\\n' can't be a topic"),
+        (["--topic", "events\n"], "argument --topic: 'events\\n' can't be a topic"),
         (["--commit-log", "a:b"], "'a:b' can't be a topic"),
         (["--topic", "\udcff"], "can't be a topic"),
-        (["--leader-group", "\udcff"], "can't be a group: the name isn't UTF-8"),
-        (["--leader-group", "a\0b"], "can't be a group: the name holds a zero byte"),
-        (["--follower-group", ""], "the group's name is empty"),
-        (["--follower-group", "g" * 40_000], "(40000 characters) can't be a group"),
+        (
+            ["--leader-group", "\udcff"],
+            "/--synchronize-commit-group: '\\udcff' can't be a group: its name is a text of 1",
+        ),
+        (["--leader-group", "a\0b"], "argument --leader-group/--synchronize-commit-group: 'a\\x00b' can't be a group"),
+        (
+            ["--leader-group", "a\x1bb"],
+            "argument --leader-group/--synchronize-commit-group: 'a\\x1bb' can't be a group",
+        ),
+        (["--leader-group", "\n"], "argument --leader-group/--synchronize-commit-group: '\\n' can't be a group"),
+        (["--follower-group", ""], "argument --follower-group/--consumer-group: '' can't be a group"),
+        (["--follower-group", "g" * 40_000], "(length 40000) can't be a group"),
         (["--verdict", "ill"], "'ill' is no grade: give some of stalled, unknown, waiting, ok"),
         (["--partition", "-1"], "'-1' is no partition"),
+        (["--partition", "\n"], "argument --partition: '\\n' is no partition"),
+        (
+            ["--partition", "9999999999"],
+            "argument --partition: '9999999999' is no partition: give its number, at most 2147",
+        ),
     ],
 )
 def test_names_that_can_not_be_are_refused_before_a_client_gets_them(
