@@ -15,6 +15,10 @@ from arroyo_sync.core.checks import check_members
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 
+BEYOND_END = "beyond the partition's end"
+EARLIER_TOPIC = "of an earlier topic of that name"
+"""Why a published offset can't be true of its partition, to follow "which is"."""
+
 NOTHING_UNVERIFIED: Mapping[PartitionKey, int] = MappingProxyType({})
 
 ENDS_AT_ONCE = 100
@@ -130,6 +134,11 @@ class LeaderOffset(NamedTuple):
     """Why, to follow "which is"."""
     topic_id: str | None = None
     """The id of the topic that the group read, if the record holds it."""
+
+    @property
+    def published_at(self) -> float | None:
+        """When its last record was written, Unix seconds. ``None``: it has no timestamp."""
+        return self.timestamp_ms / 1000 if self.timestamp_ms >= 0 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ def _leader(group: str, leader: LeaderOffset | None, has_reported: bool, now: fl
         return LeaderSnapshot(group, has_reported=has_reported)
     heard_seconds_ago = max(0.0, now - leader.heard_at_seconds)
     heard_at = wall_now - heard_seconds_ago
-    published_at = leader.timestamp_ms / 1000 if leader.timestamp_ms >= 0 else None
+    published_at = leader.published_at
     return LeaderSnapshot(
         group,
         published_offset=leader.offset,

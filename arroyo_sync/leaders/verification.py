@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
 
+from arroyo_sync.core import source
 from arroyo_sync.core.state import MAX_OFFSET, PartitionCell
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
@@ -112,8 +113,8 @@ class Reason(Enum):
     """Why a published offset is pending or rejected."""
 
     UNANSWERED = "the brokers haven't answered yet"
-    BEYOND_END = "beyond the partition's end"
-    EARLIER_TOPIC = "of an earlier topic of the same name"
+    BEYOND_END = source.BEYOND_END
+    EARLIER_TOPIC = source.EARLIER_TOPIC
     BEFORE_FIRST_MESSAGE = "from before its first message, by that one's timestamp"
     """So it may be of an earlier topic, too."""
 

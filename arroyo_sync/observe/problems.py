@@ -244,10 +244,11 @@ def _rejected(snapshot: Snapshot) -> list[Problem]:
         for leader in partition.leaders:
             if leader.is_rejected:
                 end = "less" if partition.high_watermark is None else partition.high_watermark
-                why = leader.rejected_because or "beyond the partition's end"
                 message = f"group {leader.group!r} has published offset {leader.published_offset} of "
-                message += f"{partition.topic}[{partition.partition}], which ends at {end}: that is {why}, and the "
-                message += "partition stays closed until the group publishes one that can be"
+                message += (
+                    f"{partition.topic}[{partition.partition}], which ends at {end}: that is {leader.why_rejected}, "
+                )
+                message += "and the partition stays closed until the group publishes one that can be"
                 by_cause[partition.topic, leader.group].append((partition.partition, message))
     return [
         Problem(

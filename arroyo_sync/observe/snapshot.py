@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from arroyo_sync.core.source import SourceStatistics
+from arroyo_sync.core.source import BEYOND_END, SourceStatistics
 from arroyo_sync.core.state import Offsets, PartitionKey, SynchronizedPartitionState, SynchronizedPartitionStateManager
 
 MAX_BELIEVED_SECONDS = 30 * 86_400.0
@@ -47,6 +47,11 @@ class LeaderSnapshot:
     """Why it can't, to follow "which is"; ``None``: it isn't rejected, or the partition ends before."""
     has_reported: bool = False
     """Whether it has announced anything at all, of whatever partition of the topic."""
+
+    @property
+    def why_rejected(self) -> str:
+        """Of one that is rejected: why, to follow "which is"."""
+        return self.rejected_because or BEYOND_END
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
+from arroyo_sync.core.source import BEYOND_END
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.grade import Grade, Verdict, worst_first
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
@@ -285,10 +286,10 @@ def _never(group: str) -> str:
 
 
 def _rejected(leader: LeaderSnapshot, partition: PartitionSnapshot) -> str:
-    end = "" if leader.rejected_because else f": it ends at {partition.high_watermark}"
+    end = f": it ends at {partition.high_watermark}" if leader.why_rejected == BEYOND_END else ""
     return (
-        f"group {leader.group!r} has published {leader.published_offset}, which is "
-        f"{leader.rejected_because or 'past the end'}{end}. {REJECTED_ADVICE}"
+        f"group {leader.group!r} has published {leader.published_offset}, which is {leader.why_rejected}{end}. "
+        f"{REJECTED_ADVICE}"
     )
 
 

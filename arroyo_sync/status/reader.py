@@ -24,7 +24,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Kafka
 
 from arroyo_sync.core.checks import check_group, check_topic_name
 from arroyo_sync.core.errors import ConfigurationError, TopicMissing
-from arroyo_sync.core.source import LeaderOffset
+from arroyo_sync.core.source import EARLIER_TOPIC, LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
 from arroyo_sync.kafka.errors import ClientErrors, is_fatal_for_reading, no_broker_answered
@@ -300,7 +300,7 @@ def _leader(
 ) -> LeaderSnapshot:
     if said is None or said.offset is None:
         return LeaderSnapshot(group, committed_offset=committed, has_reported=said is not None)
-    published_at = said.timestamp_ms / 1000 if said.timestamp_ms >= 0 else None
+    published_at = said.published_at
     is_earlier = None not in (topic_id, said.topic_id) and topic_id != said.topic_id
     return LeaderSnapshot(
         group,
@@ -309,6 +309,6 @@ def _leader(
         age_seconds=None if published_at is None else max(0.0, now - published_at),
         committed_offset=committed,
         is_rejected=is_earlier or (end is not None and said.offset > end),
-        rejected_because="of an earlier topic of that name" if is_earlier else None,
+        rejected_because=EARLIER_TOPIC if is_earlier else None,
         has_reported=True,
     )

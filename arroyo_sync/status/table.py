@@ -198,7 +198,7 @@ def _whom(verdict: Verdict, view: View, members: Members) -> str:
     if verdict.group is None:
         return "the source" if verdict.remote_offset is None else "the leaders"
     if verdict.group_offset is not None and verdict.remote_offset is None:
-        return f"{verdict.group} (past the end)"
+        return f"{verdict.group} (beyond the end)"
     if verdict.group_offset is None:
         return f"{verdict.group} (no report)"
     return f"{verdict.group}{_member_of(verdict, view, members)}"
@@ -266,7 +266,7 @@ def _of_leader(leader: LeaderSnapshot, view: View) -> str:
     if leader.age_seconds is not None:
         said += f" {age(leader.age_seconds)} ago"
     if leader.is_rejected:
-        said += f", which is {leader.rejected_because or 'past the end'}"
+        said += f", which is {leader.why_rejected}"
     return f"{said}, committed {number(leader.committed_offset, 'nothing')}"
 
 

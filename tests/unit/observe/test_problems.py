@@ -144,7 +144,7 @@ def test_an_impossible_offset_names_group_partition_and_both_offsets_and_explain
 
 def test_an_impossible_offset_is_none_before_everything_was_read() -> None:
     """The commit log may begin with what the group published of an earlier topic of that name."""
-    leader = LeaderSnapshot("writers", 500, is_rejected=True, rejected_because="of an earlier topic of the same name")
+    leader = LeaderSnapshot("writers", 500, is_rejected=True, rejected_because="of an earlier topic of that name")
     partition = PartitionSnapshot("events", 3, 5, None, high_watermark=100, leaders=(leader,))
     source = SourceStatistics(ready=False, alive=True, lag=7)
     assert problems_of(snapshot=Snapshot(0.0, (partition,), source), replaying=10.0) == []

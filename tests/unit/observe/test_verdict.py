@@ -298,11 +298,11 @@ def test_the_verdict(looks: list[Look], grade: Grade, whom: WaitsFor | None, sec
         (Look(0, 100, None, has_reported=False), "group 'writers' has never reported"),
         (
             Look(0, 50, None, published=5000, is_rejected=True),
-            "published 5000, which is past the end: it ends at 100. Was",
+            "published 5000, which is beyond the partition's end: it ends at 100. Was",
         ),
         (
             Look(0, 100, None, published=5000, is_rejected=True),
-            "published 5000, which is past the end: it ends at 100.",
+            "published 5000, which is beyond the partition's end: it ends at 100.",
         ),
         (
             Look(0, 99, 99, held=1),
@@ -396,10 +396,10 @@ def test_a_replay_says_how_much_is_left_if_that_is_known(lag: int | None, left: 
 def test_a_report_that_is_rejected_for_another_reason_is_not_called_past_the_end() -> None:
     """What is said leads people to what they do about it."""
     (partition,) = snapshot(Look(0, 50, None, published=5000, is_rejected=True)).partitions
-    leader = replace(partition.leaders[0], rejected_because="of an earlier topic of the same name")
+    leader = replace(partition.leaders[0], rejected_because="of an earlier topic of that name")
     (verdict,), _ = evaluate(Snapshot(0, (replace(partition, leaders=(leader,)),)), NO_WAITS, 0, LIMITS)
     assert verdict.reason == (
-        "group 'writers' has published 5000, which is of an earlier topic of the same name. Was the topic deleted and "
+        "group 'writers' has published 5000, which is of an earlier topic of that name. Was the topic deleted and "
         "created again? Then restart the leader, or reset its group's offsets"
     )
 

@@ -16,7 +16,7 @@ from arroyo_sync.status.reader import _leader
         (50, "a", None, None),
         (50, "b", "a", "of an earlier topic of that name"),
         (500, "b", "a", "of an earlier topic of that name"),
-        (500, "a", "a", "past the end"),
+        (500, "a", "a", "beyond the partition's end"),
     ],
     ids=["true", "without an id", "no id is known", "of another topic", "of another topic and too far", "too far"],
 )
@@ -27,4 +27,4 @@ def test_a_report_of_an_earlier_topic_or_past_the_end_can_not_be_true(
     said = LeaderOffset(offset, 1_000, 0.0, topic_id=topic_id)
     leader = _leader("writers", said, committed=None, end=100, topic_id=current_id, now=10.0)
     assert leader.is_rejected is (because is not None)
-    assert because in (None, leader.rejected_because or "past the end")
+    assert because in (None, leader.why_rejected)
