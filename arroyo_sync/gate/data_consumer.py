@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from arroyo.backends.kafka import KafkaConsumer
 
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.kafka.client_settings import check_configuration, make_client
+from arroyo_sync.kafka.client_settings import check_configuration
 from arroyo_sync.kafka.error_callbacks import raise_if_refused
+from arroyo_sync.kafka.making_clients import make_client
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The librdkafka settings of this package's own clients, made from the user's, and the making of a client.
+"""The librdkafka settings of this package's own clients, made from the user's.
 
 The user's settings may be those of an Arroyo consumer. What would break the client is replaced, what it doesn't know is
 left out, and everything else wins over our defaults.
@@ -6,28 +6,17 @@ left out, and everything else wins over our defaults.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
-import threading
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from arroyo_sync.core.checks import check_mapping, check_text
-from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
-from arroyo_sync.kafka.redaction import without_secrets
-
-logger = logging.getLogger(__name__)
-
-LET_GO_SECONDS = 15.0
-"""For how long at most a closed client is waited for that is just being made, or asked. A token has ten seconds."""
-
-V = TypeVar("V")
-TClient = TypeVar("TClient")
+from arroyo_sync.core.errors import ConfigurationError
 
 METADATA_REFRESH_SETTING = "topic.metadata.refresh.interval.ms"
 DEFAULT_METADATA_REFRESH_SECONDS = 300.0
@@ -224,99 +213,6 @@ def metadata_refresh_seconds(configuration: Mapping[str, Any]) -> float:
     except (KeyError, TypeError, ValueError):
         return DEFAULT_METADATA_REFRESH_SECONDS
     return milliseconds / 1000 if milliseconds > 0 else DEFAULT_METADATA_REFRESH_SECONDS
-
-
-def make_client(kind: Callable[[dict[str, Any]], TClient], settings: dict[str, Any]) -> TClient:
-    """A client of this kind. With an ``oauth_cb`` it blocks until it has its first token, for at most ten seconds.
-
-    :raises ConfigurationError: librdkafka refuses the settings.
-    :raises BrokersUnreachable: there was no token to log in with.
-    """
-    try:
-        return kind(settings)
-    except KafkaException as error:
-        kafka_error: KafkaError = error.args[0]
-    except SystemError:
-        # Without a token confluent-kafka 2.16 destroys the client, which calls ``error_cb`` with an exception set, or
-        # clears that one: Python makes this of both.
-        if settings.get("oauth_cb") is None:
-            raise
-        kafka_error = KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, "OAuth token not set in time")
-    # Outside: the error of librdkafka would go along, and it may show the value.
-    reason = without_secrets(kafka_error.str(), settings)
-    if kafka_error.code() == KafkaError.SASL_AUTHENTICATION_FAILED:  # nothing was sent yet: only a token was asked for
-        raise BrokersUnreachable(
-            f"there is no token to log in to {servers_of(settings)} with: {reason}. Does oauth_cb raise, and is what "
-            "it asks up?"
-        )
-    raise ConfigurationError(f"librdkafka refuses the configuration: {reason}")
-
-
-class LazyClient(Generic[TClient]):
-    """A client that is made when somebody first needs it. Any thread may call anything.
-
-    :param kind: its class.
-    :param settings: librdkafka's.
-    """
-
-    def __init__(self, kind: Callable[[dict[str, Any]], TClient], settings: dict[str, Any]) -> None:
-        self._kind = kind
-        self._settings = settings
-        # Held while the client is made. The user's code may fetch its token then: only who needs the client waits.
-        self._making = threading.Lock()
-        self._is_closed = False
-        self._users = 0  # how many threads are in `use`; guarded by the condition
-        self._is_let_go = threading.Condition()
-        self.client: TClient | None = None
-        """Once it is made, and until `close`. Written while it is made and by `close`; read without the lock."""
-
-    def get(self) -> TClient | None:
-        """The client; ``None`` if it was closed, or if there is no token to log in with, which is logged.
-
-        Not for a thread of librdkafka, nor for a callback that may run on one: see `use`.
-
-        :raises ConfigurationError: librdkafka refuses the settings.
-        """
-        try:
-            with self._making:
-                if self.client is None and not self._is_closed:
-                    self.client = make_client(self._kind, self._settings)
-                if not self._is_closed:
-                    return self.client
-                if not self._users:  # else `close` still waits, and takes it
-                    self.client = None
-        except BrokersUnreachable as error:
-            logger.warning("%s The next question tries again", error)
-        return None
-
-    def use(self, ask: Callable[[TClient], V]) -> V | None:
-        """What ``ask`` makes of the client, which it may not keep; ``None`` where `get` gives none.
-
-        A client that is let go of is destroyed, and librdkafka aborts the process if that happens on a thread of its
-        own. So `close` waits for whoever is in here, and then lets go of it.
-
-        :raises ConfigurationError: librdkafka refuses the settings.
-        """
-        with self._is_let_go:
-            if self._is_closed:
-                return None
-            self._users += 1
-        client = None
-        try:
-            client = self.get()
-            return None if client is None else ask(client)
-        finally:
-            client = None
-            with self._is_let_go:
-                self._users -= 1
-                self._is_let_go.notify_all()
-
-    def close(self) -> None:
-        """Let go of the client, and make none any more. Blocks while it is made or used, and destroyed."""
-        with self._is_let_go:
-            self._is_closed = True
-            self._is_let_go.wait_for(lambda: not self._users, LET_GO_SECONDS)
-        self.client = None
 
 
 def _own(configuration: Mapping[str, Any], without: set[str]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Which of Kafka's errors end a source, and which are ridden out; and errors of those who are told an answer."""
+"""Which of Kafka's errors end a source, and which are ridden out; and the errors that stand in place of an answer."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -14,8 +14,6 @@ from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.client_settings import servers_of
 
 logger = logging.getLogger(__name__)
-
-V = TypeVar("V")
 
 ENDS = frozenset(
     {
@@ -176,11 +174,3 @@ def no_answer() -> KafkaError:
 def stopped() -> KafkaError:
     """In place of an answer once the asker was stopped."""
     return KafkaError(KafkaError._DESTROY, "it was stopped")
-
-
-def hand_on(on_answer: Callable[[V], None], answer: V) -> None:
-    """Tell an answer. What that raises is logged, since nobody else on a client's thread could."""
-    try:
-        on_answer(answer)
-    except Exception:
-        logger.exception("What was to be done with an answer of the brokers failed")

@@ -32,12 +32,12 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import (
     check_configuration,
     concerns_group,
-    make_client,
     reader_settings,
     servers_of,
 )
 from arroyo_sync.kafka.errors import ClientErrors, is_fatal, is_fatal_for_reading, no_broker_answered
 from arroyo_sync.kafka.headers import headers_of
+from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.leaders.commit_log.log_topic import LogSpans, OffsetRange, list_partitions
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from arroyo_sync.kafka import client_settings
+from arroyo_sync.kafka import making_clients
 from arroyo_sync.leaders.commit_log import consumer
 from tests.benchmarks import commit_records
 from tests.benchmarks.contenders.recorder import STAMP_EVERY, MappedRecorder, StampedRecorder, TimedRecorder
@@ -191,8 +191,8 @@ def test_traffic_is_counted_without_the_start() -> None:
 
 def test_the_clients_of_a_follower_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the package makes them: the reader's consumer, and the administrator's client."""
-    for module in (client_settings, consumer):
-        monkeypatch.setitem(vars(module), "make_client", client_settings.make_client)  # put back afterwards
+    for module in (making_clients, consumer):
+        monkeypatch.setitem(vars(module), "make_client", making_clients.make_client)  # put back afterwards
     Traffic().install()
     made: list[set[str]] = []
 
@@ -201,7 +201,7 @@ def test_the_clients_of_a_follower_are_watched(monkeypatch: pytest.MonkeyPatch) 
         return object()
 
     vars(consumer)["make_client"](kind, {"a": 1})
-    client_settings.LazyClient(kind, {"a": 1}).get()
+    making_clients.LazyClient(kind, {"a": 1}).get()
     assert made == [{"a", "stats_cb"}] * 2
 
 

@@ -22,7 +22,7 @@ from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.strategy import SynchronizedStrategy
-from arroyo_sync.kafka import client_settings
+from arroyo_sync.kafka import making_clients
 from arroyo_sync.kafka.arroyo_consumer import PRIVATE_ATTRIBUTES, client_of, reset_offset, uses_auto_commit
 from arroyo_sync.kafka.questions import cluster_client
 from arroyo_sync.kafka.questions.asker import Asker
@@ -312,7 +312,7 @@ def _hands_on_what_was_truncated() -> list[Patch]:
 
 def _lets_go_of_a_client_in_use() -> list[Patch]:
     """Then the thread that asks it, which may be one of librdkafka's, is the last one."""
-    return [Patch(client_settings, "LET_GO_SECONDS", 0.0)]
+    return [Patch(making_clients, "LET_GO_SECONDS", 0.0)]
 
 
 def _asks_while_it_closes() -> list[Patch]:

@@ -17,7 +17,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.kafka.client_settings import admin_settings, make_client
+from arroyo_sync.kafka.client_settings import admin_settings
+from arroyo_sync.kafka.making_clients import make_client
 
 ASK_TIMEOUT_SECONDS = 10.0
 

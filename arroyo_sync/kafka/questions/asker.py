@@ -36,7 +36,8 @@ from confluent_kafka.admin import ListOffsetsResultInfo, OffsetSpec, TopicDescri
 
 from arroyo_sync.core.source import ENDS_AT_ONCE
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.errors import hand_on, no_answer, stopped
+from arroyo_sync.kafka.errors import no_answer, stopped
+from arroyo_sync.kafka.questions.answers import deliver_answer
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 from arroyo_sync.kafka.questions.cluster_client import ClusterClient
 from arroyo_sync.kafka.questions.committed_offsets import GroupCommits
@@ -51,8 +52,8 @@ GRACE_SECONDS = 1.0
 NO_TOPIC_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 """The nil UUID: the brokers know no ids (before Kafka 2.8)."""
 
-_LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-_EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call] # confluent-kafka gives it no types
+_EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call] # likewise
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -266,7 +267,7 @@ class Asker:
                 commits = GroupCommits(self._configuration, group, self._on_error, self._clock)
                 self._groups[group] = commits
         if commits is None:
-            hand_on(on_answer, dict.fromkeys(partitions, stopped()))
+            deliver_answer(on_answer, dict.fromkeys(partitions, stopped()))
         else:
             commits.ask(partitions, timeout, on_answer)
 

@@ -23,8 +23,10 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCol
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.client_settings import LazyClient, admin_settings
-from arroyo_sync.kafka.errors import hand_on, no_answer, stopped
+from arroyo_sync.kafka.client_settings import admin_settings
+from arroyo_sync.kafka.errors import no_answer, stopped
+from arroyo_sync.kafka.making_clients import LazyClient
+from arroyo_sync.kafka.questions.answers import deliver_answer, result_of
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 
 logger = logging.getLogger(__name__)
@@ -138,12 +140,13 @@ class ClusterClient:
         :raises ConfigurationError: librdkafka refuses the settings.
         """
         question = object()
-        if self._send(question, lambda: None, lambda admin: True) is None:
+        if not self._begin_question(question, lambda: None):
             raise KafkaException(stopped())
         try:
             self._list_topics(ANY_TOPIC, timeout)
         finally:
-            self._client.use(lambda admin: admin.poll(timeout / 10))  # for `on_error`, which may have several to hear
+            if self._client.client is not None:  # `on_error` may have several to hear
+                self._client.use(lambda admin: admin.poll(timeout / 10))
             self._end_question(question)
 
     def poll(self) -> None:
@@ -167,7 +170,7 @@ class ClusterClient:
     def _describe(self, names: Sequence[str], timeout: float, on_answer: OnDescribed) -> None:
         """Ask the broker that counts as the controller for now."""
         question = object()
-        give_up = partial(hand_on, on_answer, dict.fromkeys(names, stopped()))
+        give_up = partial(deliver_answer, on_answer, dict.fromkeys(names, stopped()))
 
         def send(admin: AdminClient) -> Mapping[str, Future[TopicDescription]]:
             return admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout)
@@ -177,16 +180,16 @@ class ClusterClient:
             return
         found: dict[str, TopicDescription | KafkaError] = {}
 
-        def settle(topic: str, answer: TopicDescription | KafkaError) -> None:
-            found[topic] = answer
+        def settle(topic: str, future: Future[TopicDescription]) -> None:
+            found[topic] = answer = result_of(future)
             if not isinstance(answer, KafkaError):
                 leaders = {each.id: each.leader for each in answer.partitions}
                 self._keep(topic, {index: -1 if each is None else each.id for index, each in leaders.items()})
             if len(found) == len(futures) and self._end_question(question):
-                hand_on(on_answer, found)
+                deliver_answer(on_answer, found)
 
         for topic, future in futures.items():
-            future.add_done_callback(lambda future, topic=topic: settle(topic, _result(future)))  # type: ignore[misc]
+            future.add_done_callback(partial(settle, topic))
 
     def _find_leaders(self, names: Collection[str], timeout: float, then: Callable[[], None]) -> None:
         """Ask any broker for the topics' leaders, and another one if that is silent; in three quarters of the time."""
@@ -209,9 +212,6 @@ class ClusterClient:
         look for another by itself.
         """
         question, found = object(), dict[str, list[int]]()
-        if self._send(question, lambda: None, lambda admin: True) is None:
-            then(found)
-            return
 
         def run() -> None:
             seconds = min(timeout, FIND_SECONDS)
@@ -231,7 +231,12 @@ class ClusterClient:
                 then(found)
                 self._end_question(question)
 
-        threading.Thread(target=run, name="arroyo-sync brokers", daemon=True).start()
+        def begin(_: AdminClient) -> bool:
+            threading.Thread(target=run, name="arroyo-sync brokers", daemon=True).start()
+            return True
+
+        if self._send(question, lambda: None, begin) is None:
+            then(found)
 
     def _ask_found(
         self, partitions: Collection[PartitionKey], specs: Sequence[OffsetSpec], timeout: float, on_answer: OnOffsets
@@ -242,7 +247,7 @@ class ClusterClient:
             errors = {key: self._why_not_led(key) for key in unknown}
         if errors:
             self._watch.update(errors)
-            hand_on(on_answer, errors)
+            deliver_answer(on_answer, errors)
         for leader_id, keys in led.items():
             self._ask_broker(leader_id, keys, specs, timeout, on_answer)
 
@@ -256,7 +261,7 @@ class ClusterClient:
     ) -> None:
         """One request for each spec, all at once. The answers are told together."""
         question = object()
-        give_up = partial(hand_on, on_answer, dict.fromkeys(keys, stopped()))
+        give_up = partial(deliver_answer, on_answer, dict.fromkeys(keys, stopped()))
 
         def send(admin: AdminClient) -> list[Mapping[TopicPartition, Future[ListOffsetsResultInfo]]]:
             return [
@@ -275,23 +280,20 @@ class ClusterClient:
         pending = len(keys) * len(specs)
         lock = threading.Lock()  # some may be answered on this thread while others are on the client's
 
-        def settle(key: PartitionKey, index: int, answer: Offset) -> None:
+        def settle(key: PartitionKey, index: int, future: Future[ListOffsetsResultInfo]) -> None:
             nonlocal pending
             with lock:
-                found[key][index] = answer
+                found[key][index] = _offset(future)
                 pending -= 1
                 if pending:
                     return
             if self._end_question(question):
                 self._note_answered(found)
-                hand_on(on_answer, found)
+                deliver_answer(on_answer, found)
 
         for index, futures in enumerate(sent):
             for partition, future in futures.items():
-                key = (partition.topic, partition.partition)
-                future.add_done_callback(
-                    lambda future, key=key, index=index: settle(key, index, _offset(future))  # type: ignore[misc]
-                )
+                future.add_done_callback(partial(settle, (partition.topic, partition.partition), index))
 
     # Who leads. The lock is held, unless a method takes it.
 
@@ -365,16 +367,24 @@ class ClusterClient:
             ``None``.
         :raises ConfigurationError: librdkafka refuses the settings.
         """
-        with self._changed:
-            self._in_flight[question] = give_up
+        if not self._begin_question(question, give_up):
+            give_up()
+            return None
         try:
-            sent = None if self._is_stopped else self._client.use(ask)
+            sent = self._client.use(ask)
         except Exception:
             self._end_question(question)
             raise
         if sent is None and self._end_question(question):
             give_up()
         return sent
+
+    def _begin_question(self, question: object, give_up: Callable[[], None]) -> bool:
+        """Whether it is in flight from now on, until `_end_question`: not after `stop`. Takes the lock."""
+        with self._changed:
+            if not self._is_stopped:
+                self._in_flight[question] = give_up
+            return not self._is_stopped
 
     def _end_question(self, question: object) -> bool:
         """Whether it was in flight until now: else it was given up. Takes the lock."""
@@ -383,18 +393,7 @@ class ClusterClient:
             return self._in_flight.pop(question, None) is not None
 
 
-def _result(future: Future[V]) -> V | KafkaError:
-    """What a future of the client holds, which is done."""
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, KafkaException):
-        failure: KafkaError = error.args[0]
-        return failure
-    return KafkaError(KafkaError._FAIL, str(error))
-
-
 def _offset(future: Future[ListOffsetsResultInfo]) -> Offset:
-    answer = _result(future)
+    answer = result_of(future)
     # For a broker that didn't answer, librdkafka may leave -1001 and no error; -1: no message is that late.
     return no_answer() if not isinstance(answer, KafkaError) and answer.offset < -1 else answer

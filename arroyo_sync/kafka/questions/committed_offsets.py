@@ -15,8 +15,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.client_settings import concerns_group, make_client, query_settings
-from arroyo_sync.kafka.errors import hand_on
+from arroyo_sync.kafka.client_settings import concerns_group, query_settings
+from arroyo_sync.kafka.errors import stopped
+from arroyo_sync.kafka.making_clients import make_client
+from arroyo_sync.kafka.questions.answers import deliver_answer
 
 FIRST_SECONDS = 1.0
 """After how long without an answer it is looked whether the group may be asked about at all."""
@@ -80,7 +82,7 @@ class GroupCommits:
                     )
                     self._thread.start()
                 return
-        _answer(_Question(partitions, 0.0, on_answer), KafkaError(KafkaError._DESTROY, "it was stopped"))
+        _answer(_Question(partitions, 0.0, on_answer), stopped())
 
     def stop(self) -> None:
         """End, as soon as the question in the consumer's hands is answered. Doesn't block."""
@@ -101,7 +103,7 @@ class GroupCommits:
         try:
             while (question := self._next()) is not None:
                 if self._is_stopped:
-                    _answer(question, KafkaError(KafkaError._DESTROY, "it was stopped"))
+                    _answer(question, stopped())
                     continue
                 try:
                     if consumer is None:
@@ -143,13 +145,13 @@ class GroupCommits:
             answers = consumer.committed(wanted, timeout=seconds)
         except KafkaException as error:
             failure: KafkaError = error.args[0]
-            self._hear(consumer)
+            self._poll_events(consumer)
             return failure
-        self._hear(consumer)
+        self._poll_events(consumer)
         self._refused = None
         return {(each.topic, each.partition): _offset_of(each) for each in answers}
 
-    def _hear(self, consumer: Consumer) -> None:
+    def _poll_events(self, consumer: Consumer) -> None:
         """Let ``on_error`` be told, and keep that the group may not be looked at.
 
         librdkafka tells that once, by the way, and lets every question run out of time.
@@ -170,4 +172,4 @@ def _offset_of(answer: TopicPartition) -> int | KafkaError | None:
 def _answer(question: _Question, answer: Commits | KafkaError) -> None:
     if isinstance(answer, KafkaError):
         answer = dict.fromkeys(question.partitions, answer)
-    hand_on(question.on_answer, answer)
+    deliver_answer(question.on_answer, answer)

@@ -17,7 +17,8 @@ from arroyo_sync.core.checks import check_callable, check_choice, check_flag, ch
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.client_settings import make_client, reader_settings, servers_of
+from arroyo_sync.kafka.client_settings import reader_settings, servers_of
+from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.leaders.commit_log.batch_decoder import MAX_PARTITIONS, BatchDecoder
 from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, LogSpans, TopicIdentity

@@ -20,11 +20,11 @@ class Traffic:
 
     def install(self) -> None:
         """Watch every client that is made from now on."""
-        from arroyo_sync.kafka import client_settings
+        from arroyo_sync.kafka import making_clients
         from arroyo_sync.leaders.commit_log import consumer
 
-        make = client_settings.make_client
-        for module, kind in ((consumer, "reader"), (client_settings, "asker")):  # there `LazyClient` makes it
+        make = making_clients.make_client
+        for module, kind in ((consumer, "reader"), (making_clients, "asker")):  # there `LazyClient` makes it
             vars(module)["make_client"] = self._watched(make, kind)
 
     def _watched(self, make: Callable[..., Any], kind: str) -> Callable[..., Any]:

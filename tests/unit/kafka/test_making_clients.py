@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
-from arroyo_sync.kafka.client_settings import LazyClient, make_client
+from arroyo_sync.kafka.making_clients import LazyClient, make_client
 from tests.integration.cluster.waiting import wait_until
 
 SETTINGS = {"bootstrap.servers": "kafka:9092", "sasl.password": "hunter2"}

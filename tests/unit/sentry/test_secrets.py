@@ -22,7 +22,7 @@ from arroyo_sync import (
 )
 from arroyo_sync.core.errors import ConfigurationError, SourceDied
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.kafka.client_settings import make_client
+from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.sentry import PublishSpans
 from arroyo_sync.status.command import main
 from arroyo_sync.testing import ManualSource

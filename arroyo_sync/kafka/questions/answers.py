@@ -1,0 +1,33 @@
+"""The brokers' answers: taken from the client's futures, and told to whoever asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+
+logger = logging.getLogger(__name__)
+
+V = TypeVar("V")
+
+
+def deliver_answer(on_answer: Callable[[V], None], answer: V) -> None:
+    """Tell an answer. What that raises is logged, since nobody else on a client's thread could."""
+    try:
+        on_answer(answer)
+    except Exception:
+        logger.exception("What was to be done with an answer of the brokers failed")
+
+
+def result_of(future: Future[V]) -> V | KafkaError:
+    """What a future of the client holds, which is done."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, KafkaException):
+        failure: KafkaError = error.args[0]
+        return failure
+    return KafkaError(KafkaError._FAIL, str(error))
