@@ -28,6 +28,7 @@ from arroyo_sync.core.source import EARLIER_TOPIC, LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
 from arroyo_sync.kafka.errors import ClientErrors, is_fatal_for_reading, no_broker_answered
+from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.log_topic import list_partitions
@@ -72,9 +73,10 @@ class StatusQuery:
 
 
 class StatusReader:
-    """Use it in a ``with`` statement.
+    """Reads a follower's status; `close` ends its clients.
 
     :raises ConfigurationError: no brokers, no groups, an empty name, or librdkafka refuses a setting.
+    :raises BrokersUnreachable: there was no token to log in with.
     """
 
     def __init__(self, query: StatusQuery, wall_clock: Callable[[], float] = time.time) -> None:
@@ -87,10 +89,8 @@ class StatusReader:
         self._wall_clock = wall_clock
         self._errors = ClientErrors()
         self._commit_log = self._make_commit_log()
-        try:
-            self._consumer = Consumer({**reader_settings(query.settings, self._errors.add), **FETCH_SETTINGS})
-        except KafkaException as error:
-            raise ConfigurationError(f"librdkafka refuses the settings: {error.args[0].str()}") from error
+        settings = {**reader_settings(query.settings, self._errors.add), **FETCH_SETTINGS}
+        self._consumer = make_client(Consumer, settings)
         self._asker = Asker(query.settings, self._errors.add)
         self._manager = SynchronizedPartitionStateManager()  # the source wants one; nobody looks at it
 

@@ -1,11 +1,18 @@
-"""What becomes of a leader's report, seen from outside. The reading itself is shown on the real broker."""
+"""What becomes of a leader's report, seen from outside, and of settings that no client can be made of.
+
+The reading itself is shown on the real broker.
+"""
 
 from __future__ import annotations
 
+import traceback
+from typing import Any
+
 import pytest
 
+from arroyo_sync.core.errors import ArroyoSyncError, BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.source import LeaderOffset
-from arroyo_sync.status.reader import _leader
+from arroyo_sync.status.reader import StatusQuery, StatusReader, _leader
 
 
 @pytest.mark.parametrize(
@@ -28,3 +35,37 @@ def test_a_report_of_an_earlier_topic_or_past_the_end_can_not_be_true(
     leader = _leader("writers", said, committed=None, end=100, topic_id=current_id, now=10.0)
     assert leader.is_rejected is (because is not None)
     assert because in (None, leader.why_rejected)
+
+
+def without_token(settings: dict[str, Any]) -> object:
+    """As confluent-kafka 2.16 does if ``oauth_cb`` gave none."""
+    raise SystemError("<class 'cimpl.Consumer'> returned NULL without setting an exception")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "says"),
+    [
+        (
+            {"security.protocol": "hunter2"},
+            ConfigurationError,
+            "librdkafka refuses the configuration: .*security.protocol",
+        ),
+        ({"oauth_cb": lambda configuration: None}, BrokersUnreachable, "no token to log in to 127.0.0.1:1 with"),
+    ],
+    ids=["a setting that is refused", "no token"],
+)
+def test_a_client_that_can_not_be_made_is_told_without_secrets(
+    settings: dict[str, Any], error: type[ArroyoSyncError], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does librdkafka's own error go along, which may show the value."""
+    if "oauth_cb" in settings:
+        monkeypatch.setattr("arroyo_sync.status.reader.Consumer", without_token)
+    query = StatusQuery(
+        topic="events",
+        follower_group="follower",
+        leader_groups=("writers",),
+        settings={"bootstrap.servers": "127.0.0.1:1", "sasl.password": "hunter2", **settings},
+    )
+    with pytest.raises(error, match=says) as raised:
+        StatusReader(query)
+    assert "hunter2" not in "".join(traceback.format_exception(raised.value))
