@@ -81,7 +81,7 @@ class _PrintCompletion(argparse.Action):
             whole.error("--print-completion needs shtab: pip install 'arroyo-sync[completion]'")
         for each in _actions(whole):
             if each.type is Path:
-                each.complete = shtab.FILE  # type: ignore[attr-defined]
+                each.complete = shtab.FILE  # type: ignore[attr-defined] # where shtab looks for it
             elif each.type is _grades:
                 each.choices = [grade.value for grade in Grade]
         print(shtab.complete(whole, shell=str(given[1])))
