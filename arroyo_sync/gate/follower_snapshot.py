@@ -15,6 +15,9 @@ from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot, in_order
 from arroyo_sync.observe.waits import Standing, Survey
 
+OPEN_STATE = SynchronizedPartitionState.LOCAL_BEHIND
+"""In which something is released and not handed on yet."""
+
 
 def take_snapshot(
     buffers: Iterable[PartitionBuffer],
@@ -76,7 +79,6 @@ def survey(
     """The offsets of a follower's partitions, as far as something may wait there. Never blocks."""
     assigned: list[PartitionKey] = []
     standings: list[Standing] = []
-    is_open = SynchronizedPartitionState.LOCAL_BEHIND
     for buffer in buffers:
         cell = buffer.cell
         state, (local_offset, remote_offset) = cell.current
@@ -85,11 +87,8 @@ def survey(
         key = cell.key
         assigned.append(key)
         has_held = bool(buffer.held)
-        if has_held or state is is_open:
-            end = ends.get(key)
-            if end is not None:
-                end = max(end, cell.received or 0)
-            standings.append((key, local_offset, remote_offset, end, has_held))
+        if has_held or state is OPEN_STATE:
+            standings.append((key, local_offset, remote_offset, _high_watermark(buffer, ends), has_held))
     is_known = source.death() is None and source.statistics().ready
     return Survey(assigned, standings, source.rejected(), is_known, empty_polls)
 

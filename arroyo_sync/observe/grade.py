@@ -74,13 +74,6 @@ class Verdict:
             self.reason if self.waits_for is None else "",
         )
 
-    def __str__(self) -> str:
-        where = f"{self.topic}[{self.partition}]"
-        if self.waits_for is None:
-            return f"{where} {self.reason or 'is well'}"
-        said = f"{where} has stood still for {self.waiting_seconds or 0.0:.0f} s at {self.local_offset}: {self.clause}"
-        return f"{said}. {self.reason}" if self.reason else said
-
     @property
     def clause(self) -> str:
         """How many messages wait, and for whom; empty if nothing does."""

@@ -43,8 +43,10 @@ class ProblemKind(Enum):
     SOURCE_DIED = "source-died"
     IMPOSSIBLE_OFFSET = "impossible-offset"
     NEVER_REPORTED = "never-reported"
+    """A group has published nothing of the topic, and messages wait for it."""
     SILENT = "silent"
-    """Likewise, but no message waits for the group: a log line, and no event. It may have nothing to do yet."""
+    """A group has published nothing of the topic, but no message waits for it: a log line, and no event. It may have
+    nothing to do yet."""
     STALL = "stall"
     WAITING = "waiting"
     """Not yet a stall: a log line, and no event."""

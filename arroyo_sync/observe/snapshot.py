@@ -6,7 +6,7 @@ snapshot's maker can't know is ``None``.
 
 The two lags add up to everything that the follower hasn't got yet, ``high watermark - local offset``:
 
-    local ──────── slow ────────> remote ──────── gated ────────> high watermark
+    local ────── released ──────> remote ──────── gated ────────> high watermark
            released, not handed                    waits for a
            on yet: the follower                    leader
 """
@@ -30,23 +30,23 @@ class LeaderSnapshot:
 
     group: str
     published_offset: int | None = None
-    """What it announced last. ``None``: nothing, or it took it back."""
+    """What it published last. ``None``: nothing, or it took it back."""
     published_at: float | None = None
-    """When that announcement was written (a heartbeat counts), by the broker's clock, Unix seconds."""
+    """When that report was written (a heartbeat counts), by the broker's clock, Unix seconds."""
     age_seconds: float | None = None
     """How long ago that is."""
     record_latency_ms: float | None = None
-    """How long after it was written the announcement was read."""
+    """How long after it was written the report was read."""
     message_latency_ms: float | None = None
-    """How long after the last message that it covers was written the announcement was read."""
+    """How long after the last message that it covers was written the report was read."""
     committed_offset: int | None = None
     """What it has committed on the broker, which lags by the commit policy. ``None``: nothing, or it wasn't asked."""
     is_rejected: bool = False
-    """Whether what it announced can't be true of the partition: that is beyond its end, or of an earlier topic."""
+    """Whether what it published can't be true of the partition: that is beyond its end, or of an earlier topic."""
     rejected_because: str | None = None
     """Why it can't, to follow "which is"; ``None``: it isn't rejected, or the partition ends before."""
     has_reported: bool = False
-    """Whether it has announced anything at all, of whatever partition of the topic."""
+    """Whether it has published anything at all, of whatever partition of the topic."""
 
     @property
     def why_rejected(self) -> str:
@@ -151,7 +151,7 @@ class PartitionSnapshot:
     def slowest_leader(self) -> LeaderSnapshot | None:
         """The leader that holds the remote offset where it is, whether or not anything waits for it.
 
-        That is one that has announced nothing, then one that announced more than exists, then the lowest offset.
+        That is one that has published nothing, then one whose report is rejected, then the lowest offset.
         """
         return min(self.leaders, key=self._rank, default=None)
 

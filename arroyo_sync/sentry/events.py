@@ -1,6 +1,6 @@
-"""What this package gives to Sentry: metrics, and events for what needs a person.
+"""Sentry events for what needs a person.
 
-All of it does nothing while the SDK isn't initialised. Spans are in `spans.py`.
+All of it does nothing while the SDK isn't initialised.
 
 Threads: any thread may call anything.
 """
