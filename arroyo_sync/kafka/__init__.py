@@ -1,4 +1,4 @@
-"""What librdkafka and Arroyo's clients need of us: settings, fatal errors, error callbacks, redaction.
+"""What librdkafka and Arroyo's clients need of us: settings, their making, fatal errors, error callbacks, redaction.
 
 May import: core.
 """

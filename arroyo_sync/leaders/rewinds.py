@@ -13,11 +13,10 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
 from arroyo_sync.core.state import PartitionKey
 
 logger = logging.getLogger(__name__)
-
-INTERVAL_SECONDS = 60.0
 
 _MEANING = (
     "After a restart that is normal, and so is a little of it where reports are published from several threads. What "
@@ -65,7 +64,7 @@ class RewindLog:
             due = [
                 group
                 for group in self._pending
-                if group not in self._last_logged or now - self._last_logged[group] >= INTERVAL_SECONDS
+                if group not in self._last_logged or now - self._last_logged[group] >= LOG_INTERVAL_SECONDS
             ]
             logged = [self._pending.pop(group) for group in due]
             self._last_logged.update(dict.fromkeys(due, now))

@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 from arroyo.utils.metric_defs import MetricName
 from arroyo.utils.metrics import DummyMetricsBackend, Metrics, get_metrics
 
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.metrics import (
@@ -55,8 +55,6 @@ from arroyo_sync.observe.metrics import (
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot
 
 logger = logging.getLogger(__name__)
-
-LOG_INTERVAL_SECONDS = 60.0
 
 
 class GateCounts(NamedTuple):

@@ -32,7 +32,7 @@ from arroyo_sync.leaders.commit_log.log_topic import WAIT_ADVICE
 from arroyo_sync.status.arguments import check_names, commit_log_settings_of, parser, settings_of
 from arroyo_sync.status.check import ExitStatus, StatusCheck
 from arroyo_sync.status.commit_log import Filter, LogRecord, LogScan, groups_of, last_of, record_line
-from arroyo_sync.status.members import Member, MembersQuestion
+from arroyo_sync.status.members import Members, MembersQuestion
 from arroyo_sync.status.reader import StatusQuery, StatusReader
 from arroyo_sync.status.watch import Seen, Watch
 
@@ -40,8 +40,6 @@ INTERRUPTED = 130
 WATCH_TIMEOUT_SECONDS = 5.0
 """For the brokers' answers, once there was one: a watch that waits longer shows nothing new meanwhile."""
 MEMBERS_INTERVAL_SECONDS = 30.0
-
-Members = dict[str, tuple[Member, ...] | str]
 
 
 class OutputFailed(Exception):

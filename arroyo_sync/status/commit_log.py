@@ -44,7 +44,7 @@ from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode,
 
 ASK_TIMEOUT_SECONDS = 1.0
 PARTIAL_TIMEOUT_SECONDS = 10.0
-"""For a broker's answer, where another one has answered: what is there is shown without it."""
+"""For an answer that may be missing: the others are shown without it."""
 POLL_SECONDS = 0.1
 STOP_TIMEOUT_SECONDS = 5.0
 

@@ -41,6 +41,10 @@ class Member:
     """Of the data topic."""
 
 
+Members = Mapping[str, Sequence[Member] | str]
+"""By group its members, or why they can't be told. A group that is missing wasn't asked about."""
+
+
 class MembersQuestion:
     """A question to a process of its own. Begin it, do something else, and take the answer.
 

@@ -34,14 +34,16 @@ from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.log_topic import list_partitions
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot, in_order
 from arroyo_sync.status.check import Reported
-from arroyo_sync.status.commit_log import LogScan, reported_since
+from arroyo_sync.status.commit_log import (
+    ASK_TIMEOUT_SECONDS,
+    PARTIAL_TIMEOUT_SECONDS,
+    STOP_TIMEOUT_SECONDS,
+    LogScan,
+    reported_since,
+)
 
-ASK_TIMEOUT_SECONDS = 1.0
 FETCH_TIMEOUT_SECONDS = 3.0
 RETRY_SECONDS = 0.1
-PARTIAL_TIMEOUT_SECONDS = 10.0
-"""For an answer that may be missing: the others are shown without it."""
-STOP_TIMEOUT_SECONDS = 5.0
 MAX_TAIL_RECORDS = 50_000
 """Of the commit log, to see for how long a group has reported the same offset: about a second's work."""
 

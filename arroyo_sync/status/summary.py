@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rich.cells import cell_len
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.status.check import Status
-from arroyo_sync.status.members import Member
+from arroyo_sync.status.members import Member, Members
 
 SHOWN_PARTITIONS = 20
 """So many rows, unless all are asked for."""
@@ -26,9 +26,6 @@ NONE = "-"
 GAP = "  "
 
 GRADE_STYLES = {Grade.STALLED: "red", Grade.UNKNOWN: "magenta", Grade.WAITING: "yellow", Grade.OK: "green"}
-
-Members = Mapping[str, Sequence[Member] | str]
-"""By group its members, or why they can't be told. A group that is missing wasn't asked about."""
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.status.check import LEGEND, LEGEND_WITHOUT_COMMIT_LOG, Status
+from arroyo_sync.status.members import Members
 from arroyo_sync.status.summary import (
     GAP,
     GRADE_STYLES,
     NONE,
-    Members,
     View,
     age,
     number,

@@ -25,15 +25,13 @@ from typing import Any
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
 
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.arroyo_consumer import commit_staged
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
 """From the end of a commit that failed to the next. One may block for as long as the coordinator is away."""
-
-_LOG_SECONDS = 60.0
 
 
 class StartPositions:
@@ -45,7 +43,7 @@ class StartPositions:
     def __init__(self, inner: Consumer[Any], clock: Callable[[], float]) -> None:
         self._inner = inner
         self._clock = clock
-        self._throttle = LogThrottle(_LOG_SECONDS, clock)
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._not_before = clock()
         self._unstaged: dict[Partition, int] = {}  # where staging itself failed, which it can where librdkafka does it
         self.positions: dict[Partition, int] = {}

@@ -31,11 +31,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
 
-from arroyo_sync.core.checks import is_topic_name
+from arroyo_sync.core.checks import MAX_PARTITION, is_topic_name
 from arroyo_sync.core.errors import MalformedRecord
-
-MAX_OFFSET = 2**63 - 1
-MAX_PARTITION = 2**31 - 1
+from arroyo_sync.core.state import MAX_OFFSET
 
 LOGICAL_OFFSETS = frozenset({-1, -2, -1000, -1001})
 """librdkafka's names for end, beginning, stored and invalid. A leader that wrote one had no position to report."""
@@ -127,7 +125,7 @@ def encode(record: CommitRecord) -> tuple[bytes, bytes]:
     :raises MalformedRecord: for a record that no reader could take, saying which part.
     """
     key = CommitKey(record.topic, record.partition, record.group)
-    check_topic_name(record.topic)
+    check_key_topic(record.topic)
     if not record.group:
         raise MalformedRecord(SkipReason.KEY.value, "the group's name is empty")
     if type(record.partition) is not int or not 0 <= record.partition <= MAX_PARTITION:
@@ -152,7 +150,7 @@ def encode(record: CommitRecord) -> tuple[bytes, bytes]:
         raise MalformedRecord(SkipReason.KEY.value, f"{key!r} can't be written in UTF-8") from error
 
 
-def check_topic_name(topic: str) -> None:
+def check_key_topic(topic: str) -> None:
     """Return if a record's key can name this topic.
 
     :raises MalformedRecord: if Kafka could have no topic of this name.

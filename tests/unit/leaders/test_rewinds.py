@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from arroyo_sync.leaders.rewinds import INTERVAL_SECONDS, Rewind, RewindLog
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
+from arroyo_sync.leaders.rewinds import Rewind, RewindLog
 from tests.support.fakes import Clock
 
 
@@ -39,13 +40,13 @@ def test_further_ones_are_counted_for_a_minute_and_the_worst_is_named(
         log.add([rewind(partition, 100, 99) for partition in range(1_000)])
     log.add([rewind(7, 500, 100)])
     assert len(caplog.messages) == 1
-    clock.now += INTERVAL_SECONDS
+    clock.now += LOG_INTERVAL_SECONDS
     log.log_due()
     assert caplog.messages[1].startswith(
         "Group 'g' went back 100001 times, in 1000 partitions, the furthest in events[7] from 500 to 100. "
     )
     assert "After a restart that is normal" in caplog.messages[1]
-    clock.now += INTERVAL_SECONDS
+    clock.now += LOG_INTERVAL_SECONDS
     log.log_due()
     assert len(caplog.messages) == 2, "nothing is left"
 
@@ -66,6 +67,6 @@ def test_the_furthest_is_the_one_that_lost_most_offsets(
     """Wherever in the partition that was, and whichever came first."""
     log.add([rewind(0, 10, 9)])
     log.add([rewind(1, 1000, 990), rewind(2, 2000, 1980), rewind(3, 3000, 2980), rewind(4, 4000, 3990)])
-    clock.now += INTERVAL_SECONDS
+    clock.now += LOG_INTERVAL_SECONDS
     log.log_due()
     assert "the furthest in events[2] from 2000 to 1980" in caplog.messages[1]

@@ -11,8 +11,8 @@ from arroyo_sync.observe.grade import Grade, Verdict, worst_first
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.status.check import Status
-from arroyo_sync.status.members import Member
-from arroyo_sync.status.summary import Members, View, shown_name
+from arroyo_sync.status.members import Member, Members
+from arroyo_sync.status.summary import View, shown_name
 from arroyo_sync.status.table import MIN_COLUMNS, rendered, status_lines
 
 NOW = 1700000000.0

@@ -59,13 +59,13 @@ from arroyo_sync.core.checks import (
     check_seconds,
     check_topic,
 )
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.client_settings import check_configuration
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep, SharedParts
 from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes, ReceivedTimestamps
-from arroyo_sync.leaders.commit_log.publishing.report_writer import SECONDS_BETWEEN_LOGS, ReportWriter
+from arroyo_sync.leaders.commit_log.publishing.report_writer import ReportWriter
 from arroyo_sync.leaders.commit_log.publishing.start_questions import StartQuestions
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class CommitLogPublisher:
             data_configuration = _settings_of(producer)
         else:
             check_configuration("data_configuration", data_configuration)
-        throttle = LogThrottle(SECONDS_BETWEEN_LOGS, clock)
+        throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._received = None if received_timestamps is None else ReceivedTimes(received_timestamps, throttle)
         self._questions = None if data_configuration is None else StartQuestions(data_configuration, group)
         topic_ids: Mapping[str, bytes] = {} if self._questions is None else self._questions.topic_ids

@@ -30,15 +30,12 @@ from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import MalformedRecord
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.errors import code_of
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import DueReport, Outcome, PublishQueue, QueuedPartition
 from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord, encode
 
 logger = logging.getLogger(__name__)
-
-SECONDS_BETWEEN_LOGS = 60.0
-"""How often at most a failure to publish is logged."""
 
 FINISH_SECONDS = 1.0
 """How long a commit log that can't be written may hold the leader up at the end of an assignment.
@@ -77,7 +74,7 @@ class ReportWriter:
         self._group = group
         self._topic_ids = topic_ids
         self._clock = clock
-        self._throttle = LogThrottle(SECONDS_BETWEEN_LOGS, clock)
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         # All of these are guarded by the lock.
