@@ -1,0 +1,103 @@
+"""The asker of a source without brokers: it answers what its script says, and makes no client."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
+
+from confluent_kafka import KafkaError, KafkaException
+
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.questions.asker import PartitionRange
+from arroyo_sync.kafka.questions.committed_offsets import Commits
+from arroyo_sync.leaders.offset_source import OffsetSource
+from tests.support.assigned import FAR
+from tests.support.fakes import Clock
+
+
+class ScriptedAsker:
+    """Stands in for `Asker`, whose arguments it keeps. Put it there before a source is made."""
+
+    def __init__(
+        self,
+        configuration: Mapping[str, Any],
+        on_error: Callable[[KafkaError], None],
+        *,
+        advice: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.configuration = configuration
+        self.on_error = on_error
+        self.advice = advice
+        self.clock = clock
+        self.unreachable: list[KafkaError] = []
+        """Why no broker is reached, one an attempt, which takes all its time; then one is reached."""
+        self.before_reach: Callable[[], None] = lambda: None
+        self.committed: dict[str, dict[PartitionKey, int | KafkaError]] = {}
+        """What each group has committed, or why that can't be told."""
+        self.slow: set[str] = set()
+        """The groups whose answers wait in `late`."""
+        self.late: list[Callable[[], None]] = []
+        self.questions: list[tuple[str, list[PartitionKey], float]] = []
+        """Each question about a group's commits: the group, the partitions and the timeout."""
+        self.is_asked = threading.Event()
+        """Set when there is such a question, and it is answered or in `late`."""
+        self.ends: dict[PartitionKey, int] = {}
+        """Where partitions end; those that aren't here are far from it."""
+        self.stop_timeouts: list[float] = []
+        self.forgotten: list[PartitionKey] = []
+
+    def forget(self, partitions: Collection[PartitionKey]) -> None:
+        self.forgotten += partitions
+
+    def reach(self, timeout: float) -> None:
+        self.before_reach()
+        if self.unreachable:
+            assert isinstance(self.clock, Clock)
+            self.clock.now += timeout
+            raise KafkaException(self.unreachable.pop(0))
+
+    def ask_committed(
+        self, group: str, partitions: Collection[PartitionKey], timeout: float, on_answer: Callable[[Commits], None]
+    ) -> None:
+        self.questions.append((group, list(partitions), timeout))
+        committed = self.committed.get(group, {})
+        answer = {key: committed.get(key) for key in partitions}
+        if group in self.slow:
+            self.late.append(lambda: on_answer(answer))
+        else:
+            on_answer(answer)
+        self.is_asked.set()
+
+    def ask_ranges(
+        self,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
+        *,
+        with_first_messages: bool,
+    ) -> None:
+        on_answer({key: PartitionRange(0, self.ends.get(key, FAR)) for key in partitions})
+
+    def ask_end_offsets(
+        self,
+        partitions: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, int | KafkaError]], None],
+    ) -> None:
+        on_answer({key: self.ends.get(key, FAR) for key in partitions})
+
+    def ask_topic_ids(
+        self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
+    ) -> None:
+        on_answer(dict.fromkeys(topics, "the id"))
+
+    def stop(self, timeout: float) -> None:
+        self.stop_timeouts.append(timeout)
+
+
+def asker_of(source: OffsetSource) -> ScriptedAsker:
+    """The asker of a source that was made with a scripted one."""
+    return cast(ScriptedAsker, source._asker)
