@@ -58,7 +58,7 @@ class Search(Generic[TAction]):
         """One more transition. Returns whether its state is new, and worth going on from."""
         self.transitions += 1
         if violations:
-            self.violations.append((path, violations))
+            self.violations.append((path, list(violations)))  # the world, which is put back, has its own
             return False
         is_new = state not in self.states
         self.states.add(state)

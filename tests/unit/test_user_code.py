@@ -11,6 +11,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from arroyo_sync import Snapshot, SynchronizedStrategyFactory
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
+from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.offset_source import OffsetSource
 from arroyo_sync.testing import RecordingStep
@@ -42,7 +44,7 @@ class _Brokers(Asker):
     """Brokers whose partitions end far away, and which answer at once."""
 
     def __init__(self, *arguments: object, **keywords: object) -> None:
-        pass
+        self._watches = BrokerWatch("", time.monotonic), BrokerWatch("", time.monotonic)
 
     def ask_ranges(
         self,
