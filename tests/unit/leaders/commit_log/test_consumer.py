@@ -67,9 +67,15 @@ def test_settings_that_cannot_work_are_refused_in_words(make: Make, changes: dic
     [
         pytest.param({"topic": Topic("")}, "topic.name='': a topic's name is 1 to 249", id="empty topic"),
         pytest.param({"topic": Topic("a:b")}, "topic.name='a:b': a topic's name is 1 to 249", id="colon in the topic"),
-        pytest.param({"topic": "log"}, "give an arroyo.types.Topic", id="a text for the topic"),
-        pytest.param({"start": "latest"}, 'must be "all" or "recent"', id="another start"),
-        pytest.param({"lookback_seconds": -1.0}, "must be more than 0 seconds", id="a look ahead"),
+        pytest.param({"topic": "log"}, "^topic='log': give an arroyo.types.Topic", id="a text for the topic"),
+        pytest.param({"start": "latest"}, '^start=\'latest\': must be "all" or "recent"$', id="another start"),
+        pytest.param({"lookback_seconds": -1.0}, "^lookback_seconds=-1.0: must be more than 0", id="a look ahead"),
+        pytest.param({"wait_for_topic": "no"}, "^wait_for_topic='no': must be True or False", id="a text for a flag"),
+        pytest.param({"connect_timeout": -1.0}, "^connect_timeout=-1.0: must be more than 0", id="a time before"),
+        pytest.param(
+            {"wall_clock": 0.0}, "^wall_clock=0.0: must be something to call for Unix seconds$", id="no wall clock"
+        ),
+        pytest.param({"clock": 0.0}, "^clock=0.0: must be something to call for monotonic seconds$", id="no clock"),
         pytest.param({"data_configuration": {}}, "data_configuration names no brokers", id="no data brokers"),
     ],
 )
@@ -431,5 +437,7 @@ def test_a_topic_with_more_partitions_than_are_kept_is_refused() -> None:
     """In words, rather than that the gate stays shut."""
     source = commit_log_consumer()
     source.assign({("events", 2**15 - 1): 0}, None)
-    with pytest.raises(ConfigurationError, match=r"events\[32768\]: a topic of more than 32768 partitions"):
+    with pytest.raises(
+        ConfigurationError, match=r"^events\[32768\]: a topic of more than 32768 partitions can't be followed$"
+    ):
         source.assign({("events", 2**15): 0}, None)

@@ -63,8 +63,13 @@ class ScriptedClient:
         self.assigned: dict[int, int] = {}
         self.metadata_error: KafkaException | None = None
         self.topic_error: KafkaError | None = None
+        self.listed: list[tuple[str, float]] = []
+        """The topics whose partitions were asked for, and for how long at most."""
+        self.polls: list[float] = []
+        self.lag_asked = 0
 
     def list_topics(self, topic: str, timeout: float) -> Answers:
+        self.listed.append((topic, timeout))
         if self.metadata_error is not None:
             self.clock.now += timeout
             raise self.metadata_error
@@ -81,6 +86,7 @@ class ScriptedClient:
             del self.assigned[each.partition]
 
     def poll(self, timeout: float) -> Message | None:
+        self.polls.append(timeout)
         if not self.messages:
             self.clock.now += timeout
             return None
@@ -93,6 +99,7 @@ class ScriptedClient:
 
     def get_watermark_offsets(self, partition: TopicPartition, cached: bool) -> tuple[int, int]:
         assert cached
+        self.lag_asked += 1
         return 0, self.ends.get(partition.partition, -1001)
 
 
@@ -102,6 +109,7 @@ class ScriptedAsker:
     def __init__(self, client: ScriptedClient) -> None:
         self.client = client
         self.questions: list[list[PartitionKey]] = []
+        self.range_timeouts: list[float] = []
         self.silent: set[int] = set()
         self.errors: dict[int, KafkaError] = {}
         self.late: set[int] = set()
@@ -115,6 +123,7 @@ class ScriptedAsker:
         with_first_messages: bool,
     ) -> None:
         assert not with_first_messages
+        self.range_timeouts.append(timeout)
         begins, ends = self.client.begins, self.client.ends
         for key in partitions:  # each by a broker of its own
             span = PartitionRange(begins.get(key[1], 0), ends.get(key[1], 0))
@@ -136,6 +145,23 @@ class ScriptedAsker:
         self.questions.append(partitions)
         timed_out = KafkaError(KafkaError._TIMED_OUT)
         on_answer({key: timed_out if key[1] in self.silent else 7 for key in partitions})
+
+
+class Stopping(Event):
+    """Whoever waits for it to be set lets the clock go on, and has a test do something meanwhile."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.waits: list[float | None] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert len(self.waits) < 1_000, "it waits without end"
+        self.waits.append(timeout)
+        self.clock.now += timeout or 0.0
+        self.meanwhile()
+        return self.is_set()
 
 
 class NoIdentity:
@@ -170,7 +196,7 @@ class Fixture:
         self.offsets.attach(self.manager)
         read_without_end(self.offsets, *[("events", partition) for partition in range(4)])
         self.ready: list[bool] = []
-        self.stopping = Event()
+        self.stopping = Stopping(self.clock)
         settings = ReaderSettings(
             topic=TOPIC,
             configuration={"bootstrap.servers": "kafka:9092", "topic.metadata.refresh.interval.ms": 10_000},
@@ -211,6 +237,7 @@ class Fixture:
 
         def counted(consumer: Consumer, identity: TopicIdentity) -> None:
             if next(left, None) is None:
+                assert not self.stopping.is_set(), "it goes on though it was stopped"
                 self.stopping.set()
                 return
             step(consumer, identity)

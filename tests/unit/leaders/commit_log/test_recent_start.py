@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from typing import cast
 
@@ -11,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.committed_offsets import Commits
-from arroyo_sync.leaders.commit_log.recent_start import RETRY_SECONDS, RecentStart
+from arroyo_sync.leaders.commit_log.recent_start import RETRY_SECONDS, TIMEOUT_SECONDS, RecentStart
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from tests.support.assigned import read_without_end
@@ -43,6 +44,7 @@ class Fixture:
     def ask_committed(
         self, group: str, partitions: Collection[PartitionKey], timeout: float, on_answer: Callable[[Commits], None]
     ) -> None:
+        assert timeout == TIMEOUT_SECONDS
         self.questions.append((group, list(partitions)))
 
         def answer() -> None:
@@ -110,7 +112,9 @@ def test_a_group_without_any_commit_has_all_read_instead(fixture: Fixture, caplo
     for _ in range(2):
         assert fixture.recent.step() == float("inf")
     assert (fixture.read_all, fixture.questions) == (1, [("a", [FIRST]), ("b", [FIRST])])
-    assert "Commit log log is read from its beginning, since group 'a' has no commits at data:9092" in caplog.text
+    assert caplog.messages == [
+        "Commit log log is read from its beginning, since group 'a' has no commits at data:9092",
+    ]
 
 
 def test_brokers_that_do_not_answer_are_asked_again(fixture: Fixture, caplog: pytest.LogCaptureFixture) -> None:
@@ -131,12 +135,14 @@ def test_brokers_that_do_not_answer_are_asked_again(fixture: Fixture, caplog: py
 
 
 def test_a_missing_permission_ends_the_source(fixture: Fixture) -> None:
-    """Waiting doesn't mend it."""
-    fixture.commits = {"a": KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), "b": {}}
+    """Waiting doesn't mend it, and the brokers' own error says which it is."""
+    refusal = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+    fixture.commits = {"a": refusal, "b": {}}
     fixture.offsets.enable()
     read_without_end(fixture.offsets, FIRST)
-    with pytest.raises(KafkaException):
+    with pytest.raises(KafkaException) as raised:
         fixture.recent.step()
+    assert raised.value.args == (refusal,)
 
 
 def test_a_partition_without_a_commit_that_is_assigned_later_stays_unknown(fixture: Fixture) -> None:
@@ -184,3 +190,81 @@ def test_one_partition_that_can_not_be_told_of_keeps_no_other_waiting(fixture: F
     assert fixture.questions[2:] == [("a", [SECOND])]
     assert fixture.remote(SECOND) == 15
     assert fixture.read_all == 0
+
+
+def test_while_one_group_does_not_answer_others_are_asked_about_what_is_assigned(fixture: Fixture) -> None:
+    """What comes to the follower later isn't held up by it either."""
+    fixture.commits = {"a": None, "b": {FIRST: 10}}
+    fixture.offsets.enable()
+    read_without_end(fixture.offsets, FIRST)
+    fixture.recent.step()
+    fixture.commits["b"] = {SECOND: 20}
+    read_without_end(fixture.offsets, SECOND)
+    fixture.recent.step()
+    assert fixture.questions[2:] == [("b", [SECOND])]
+    assert fixture.offsets.published()[SECOND]["b"].offset == 20
+
+
+def test_while_one_group_is_left_in_peace_others_are_asked_about_what_is_assigned(fixture: Fixture) -> None:
+    """Only the group that couldn't be told of waits for its next question, which then is about all that it lacks."""
+    fixture.commits = {"a": KafkaError(KafkaError._TIMED_OUT), "b": {FIRST: 10}}
+    fixture.offsets.enable()
+    read_without_end(fixture.offsets, FIRST)
+    fixture.recent.step()
+    fixture.commits["b"] = {SECOND: 20}
+    read_without_end(fixture.offsets, SECOND)
+    assert fixture.recent.step() == RETRY_SECONDS
+    assert fixture.questions[2:] == [("b", [SECOND])]
+    fixture.clock.now += RETRY_SECONDS
+    fixture.recent.step()
+    assert fixture.questions[3:] == [("a", [FIRST, SECOND])]
+
+
+def test_the_first_question_does_not_wait_for_a_clock_that_has_just_begun(fixture: Fixture) -> None:
+    """A monotonic clock may begin at zero, as on a machine that was just started."""
+    fixture.clock.now = 0.0
+    fixture.commits = {"a": {FIRST: 10}, "b": {FIRST: 20}}
+    fixture.offsets.enable()
+    read_without_end(fixture.offsets, FIRST)
+    fixture.recent.step()
+    assert fixture.remote(FIRST) == 10
+
+
+def test_what_is_taken_is_logged_with_the_group_and_how_many(
+    fixture: Fixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And it is as old as the answer. A partition of which a record came meanwhile isn't among the taken ones."""
+    caplog.set_level(logging.INFO)
+    fixture.commits = {"a": None, "b": {FIRST: 20, SECOND: 20}}
+    fixture.offsets.enable()
+    read_without_end(fixture.offsets, FIRST, SECOND)
+    fixture.recent.step()
+    fixture.publish(5, FIRST, "a")
+    fixture.commits["a"] = {FIRST: 10, SECOND: 15}
+    fixture.waiting["a"]()
+    fixture.clock.now += 3.0
+    fixture.recent.step()
+    assert caplog.messages == [
+        "Commit log log: took what group 'b' has committed of 2 partitions",
+        "Commit log log: took what group 'a' has committed of 1 partitions",
+    ]
+    assert (fixture.remote(FIRST), fixture.remote(SECOND)) == (5, 15)
+    taken = fixture.offsets.published()[SECOND]
+    assert taken["a"].heard_at_seconds == taken["b"].heard_at_seconds + 3.0 == fixture.clock.now
+
+
+def test_each_group_that_can_not_be_told_of_is_named_with_the_reason(
+    fixture: Fixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line a group, so that none hides behind another."""
+    fixture.commits = {
+        "a": KafkaError(KafkaError._TIMED_OUT, "no word of its coordinator"),
+        "b": KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, "it is loading"),
+    }
+    fixture.offsets.enable()
+    read_without_end(fixture.offsets, FIRST)
+    fixture.recent.step()
+    assert caplog.messages == [
+        "Commit log log: can't ask what group 'a' has committed: no word of its coordinator. It is tried again",
+        "Commit log log: can't ask what group 'b' has committed: it is loading. It is tried again",
+    ]
