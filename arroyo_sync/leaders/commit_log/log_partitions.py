@@ -35,8 +35,10 @@ class LogPartitions:
         self._staged: dict[int, dict[tuple[PartitionKey, str], CommitReport]] = {}
 
     def restart(self, partitions: Iterable[int]) -> None:
-        """These are all the partitions that there are; none is being read."""
+        """These are all the partitions that there are; none is being read, and what was replayed before is void."""
         self.found = set(partitions)
+        self._replay, self._added = Replay(), Replay()
+        self._staged.clear()
 
     def find(self, partitions: Iterable[int], is_open: bool) -> list[int]:
         """These are all the partitions that there are.

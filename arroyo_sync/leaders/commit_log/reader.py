@@ -172,6 +172,7 @@ class CommitLogReader:
         """
         found = self._wait_for_topic(consumer)
         self._partitions.restart(found)
+        self._missing_since = None
         self._spans.restart(found if self._settings.start == "recent" and self._is_first_run else ())
         self._is_first_run = False
         identity.ask()
