@@ -344,8 +344,8 @@ def test_an_answer_to_a_question_from_before_all_is_read_again_does_not_count() 
     assert fixture.client.assigned == {0: OFFSET_BEGINNING}
 
 
-def test_the_gate_stays_open_while_the_broker_of_an_added_partition_is_down() -> None:
-    """What it holds counts once it was read."""
+def with_an_added_partition() -> Fixture:
+    """The gate is open, and partition 1 was found since; its broker is down."""
     fixture = Fixture()
     fixture.client.ends = {0: 1, 1: 1}
     fixture.run(1)
@@ -354,6 +354,12 @@ def test_the_gate_stays_open_while_the_broker_of_an_added_partition_is_down() ->
     fixture.asker.errors = {1: KafkaError(KafkaError._TIMED_OUT)}
     fixture.clock.now += 10
     fixture.step()
+    return fixture
+
+
+def test_the_gate_stays_open_while_the_broker_of_an_added_partition_is_down() -> None:
+    """What it holds counts once it was read."""
+    fixture = with_an_added_partition()
     fixture.step(record(1, 8))
     assert (set(fixture.client.assigned), fixture.ready, fixture.remote()) == ({0}, [True], 8)
 

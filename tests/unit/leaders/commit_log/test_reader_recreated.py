@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from confluent_kafka import KafkaError
 
-from tests.unit.leaders.commit_log.test_reader import Fixture, event, record
+from tests.unit.leaders.commit_log.test_reader import Fixture, event, record, with_an_added_partition
 
 
 def test_safety_a_partition_that_was_just_added_is_one_of_the_new_topics_like_the_others() -> None:
     """Its broker hadn't told its end yet. The gate opens when it was read as well: the newest report may be in it."""
-    fixture = Fixture()
-    fixture.client.ends = {0: 1, 1: 1}
-    fixture.run(1)
-    fixture.step(record(0, 7))
-    fixture.client.partitions = {0, 1}
-    fixture.asker.errors = {1: KafkaError(KafkaError._TIMED_OUT)}
-    fixture.clock.now += 10
-    fixture.step()
+    fixture = with_an_added_partition()
     fixture.step()
     assert (fixture.ready, set(fixture.client.assigned)) == ([True], {0})
     fixture.identity.is_another = True
