@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResultInfo, OffsetSpec, TopicDescription
@@ -28,11 +28,10 @@ from arroyo_sync.kafka.errors import no_answer, stopped
 from arroyo_sync.kafka.making_clients import LazyClient
 from arroyo_sync.kafka.questions.answers import deliver_answer, result_of
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
+from arroyo_sync.kafka.questions.partition_leaders import PartitionLeaders
 
 logger = logging.getLogger(__name__)
 
-LEADERS_SECONDS = 5.0
-"""After how long the leaders of a topic's partitions are asked for again, beside the next question."""
 FIND_SECONDS = 5.0
 """For how long at most any broker is asked who leads, since nothing can end that before."""
 
@@ -46,15 +45,6 @@ OnFound = Callable[[Mapping[str, Collection[int]]], None]
 OnDescribed = Callable[[Mapping[str, TopicDescription | KafkaError]], None]
 
 V = TypeVar("V")
-
-
-class _Topic(NamedTuple):
-    """What the brokers told of a topic."""
-
-    told_at: float
-    leaders: Mapping[int, int | None]
-    """The partitions and the brokers that lead them; ``None``: nobody does at the moment."""
-    error: KafkaError | None = None
 
 
 class ClusterClient:
@@ -73,6 +63,7 @@ class ClusterClient:
         watch: BrokerWatch,
         clock: Callable[[], float],
     ) -> None:
+        self._leaders = PartitionLeaders(clock)
         self._client = LazyClient(AdminClient, {**admin_settings(configuration), "error_cb": on_error})
         self._watch = watch
         self._clock = clock
@@ -81,10 +72,6 @@ class ClusterClient:
         self._is_stopped = False
         # The questions that aren't answered yet; the values answer them with an error.
         self._in_flight: dict[object, Callable[[], None]] = {}
-        self._topics: dict[str, _Topic] = {}
-        # Topics of which a partition got no answer: who leads it now?
-        self._outdated: set[str] = set()
-        self._sought: set[str] = set()  # whose leaders are asked for at the moment
 
     def ask_offsets(
         self, partitions: Collection[PartitionKey], specs: Sequence[OffsetSpec], timeout: float, on_answer: OnOffsets
@@ -94,22 +81,17 @@ class ClusterClient:
         :raises ConfigurationError: librdkafka refuses the settings.
         """
         deadline = self._clock() + timeout
-        with self._changed:
-            now = self._clock()
-            to_find = {topic for topic, _ in partitions if self._is_old(topic, now)} - self._sought
-            led, unknown = self._by_leader(partitions)
+        led, unknown, to_find = self._leaders.look_up(partitions)
         for leader_id, keys in led.items():
             self._ask_broker(leader_id, keys, specs, timeout, on_answer)
 
         def ask_the_others() -> None:
-            with self._changed:
-                self._sought -= to_find
+            self._leaders.end_search(to_find)
             self._ask_found(unknown, specs, max(0.001, deadline - self._clock()), on_answer)
 
         to_find.update(topic for topic, _ in unknown)
         if to_find:
-            with self._changed:
-                self._sought |= to_find
+            self._leaders.begin_search(to_find)
             self._find_leaders(to_find, timeout, ask_the_others)
 
     def describe(self, topics: Collection[str], timeout: float, on_answer: OnDescribed) -> None:
@@ -184,7 +166,7 @@ class ClusterClient:
             found[topic] = answer = result_of(future)
             if not isinstance(answer, KafkaError):
                 leaders = {each.id: each.leader for each in answer.partitions}
-                self._keep(topic, {index: -1 if each is None else each.id for index, each in leaders.items()})
+                self._leaders.keep(topic, {index: -1 if each is None else each.id for index, each in leaders.items()})
             if len(found) == len(futures) and self._end_question(question):
                 deliver_answer(on_answer, found)
 
@@ -219,14 +201,14 @@ class ClusterClient:
                 for name in names:
                     topic = self._list_topics(name, seconds).topics[name]
                     if topic.error is None:
-                        self._keep(name, {each.id: each.leader for each in topic.partitions.values()})
+                        self._leaders.keep(name, {each.id: each.leader for each in topic.partitions.values()})
                         found[name] = sorted(topic.partitions)
                     else:
-                        self._keep_error(name, topic.error)
+                        self._leaders.keep_error(name, topic.error)
             except KafkaException as error:
                 logger.debug("No broker tells who leads %s: %s", names, error)
                 for name in set(names) - found.keys():
-                    self._keep_error(name, error.args[0])
+                    self._leaders.keep_error(name, error.args[0])
             finally:
                 then(found)
                 self._end_question(question)
@@ -242,9 +224,7 @@ class ClusterClient:
         self, partitions: Collection[PartitionKey], specs: Sequence[OffsetSpec], timeout: float, on_answer: OnOffsets
     ) -> None:
         """Ask about partitions whose leaders were just asked for."""
-        with self._changed:
-            led, unknown = self._by_leader(partitions)
-            errors = {key: self._why_not_led(key) for key in unknown}
+        led, errors = self._leaders.look_up_found(partitions)
         if errors:
             self._watch.update(errors)
             deliver_answer(on_answer, errors)
@@ -295,60 +275,13 @@ class ClusterClient:
             for partition, future in futures.items():
                 future.add_done_callback(partial(settle, (partition.topic, partition.partition), index))
 
-    # Who leads. The lock is held, unless a method takes it.
-
-    def _by_leader(
-        self, partitions: Iterable[PartitionKey]
-    ) -> tuple[dict[int, list[PartitionKey]], list[PartitionKey]]:
-        """The partitions of each leading broker, and those of which none is known."""
-        led: dict[int, list[PartitionKey]] = {}
-        unknown: list[PartitionKey] = []
-        for key in partitions:
-            topic = self._topics.get(key[0])
-            leader_id = None if topic is None else topic.leaders.get(key[1])
-            if leader_id is None:
-                unknown.append(key)
-            else:
-                led.setdefault(leader_id, []).append(key)
-        return led, unknown
-
-    def _is_old(self, name: str, now: float) -> bool:
-        topic = self._topics.get(name)
-        return topic is None or name in self._outdated or now - topic.told_at >= LEADERS_SECONDS
-
-    def _why_not_led(self, key: PartitionKey) -> KafkaError:
-        topic = self._topics.get(key[0])
-        if topic is None:
-            return no_answer()
-        if topic.error is not None:
-            return topic.error
-        if key[1] not in topic.leaders:
-            return KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, f"topic {key[0]} has no partition {key[1]}")
-        return KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "no broker leads the partition at the moment")
-
-    def _keep_error(self, name: str, error: KafkaError) -> None:
-        """Takes the lock."""
-        with self._changed:
-            # Who led is kept: a broker that no longer does says so itself.
-            known = self._topics.get(name)
-            self._topics[name] = _Topic(self._clock(), {} if known is None else known.leaders, error)
-
-    def _keep(self, name: str, leaders: Mapping[int, int]) -> None:
-        """Takes the lock. -1: no broker leads the partition."""
-        known = {partition: None if leader < 0 else leader for partition, leader in leaders.items()}
-        with self._changed:
-            self._outdated.discard(name)
-            self._topics[name] = _Topic(self._clock(), known)
-
     def _note_answered(self, found: Mapping[PartitionKey, Sequence[Offset]]) -> None:
-        """Takes the lock."""
         errors = {
             key: next((each for each in answers if isinstance(each, KafkaError)), None)
             for key, answers in found.items()
         }
         self._watch.update(errors)
-        with self._changed:
-            self._outdated.update(topic for (topic, _), error in errors.items() if error is not None)
+        self._leaders.note_unanswered({topic for (topic, _), error in errors.items() if error is not None})
 
     def _list_topics(self, name: str, timeout: float) -> ClusterMetadata:
         """Blocks, so it isn't for a thread of librdkafka. `stop` doesn't wait for it longer than for any question.

@@ -1,0 +1,130 @@
+"""Who leads each partition, as the brokers told last, and whose leaders are to be asked for again.
+
+Pure: a clock is given. Threads: any may call anything; nothing blocks. The lock is a leaf: nothing that takes another
+one is called while it is held, and `ClusterClient` never holds its own when it calls.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError
+
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.errors import no_answer
+
+LEADERS_SECONDS = 5.0
+"""After how long the leaders of a topic's partitions are asked for again, beside the next question."""
+
+
+class _Topic(NamedTuple):
+    """What the brokers told of a topic."""
+
+    told_at: float
+    leaders: Mapping[int, int | None]
+    """The partitions and the brokers that lead them; ``None``: nobody does at the moment."""
+    error: KafkaError | None = None
+
+
+class KnownLeaders(NamedTuple):
+    """Of some partitions, at one moment."""
+
+    led: dict[int, list[PartitionKey]]
+    """The partitions of each leading broker."""
+    unknown: list[PartitionKey]
+    """Those of which no leader is known."""
+    due: set[str]
+    """The topics whose leaders are unknown, old or outdated, and aren't asked for at the moment."""
+
+
+class PartitionLeaders:
+    """Of one cluster.
+
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        # Guards what follows; written and read by any thread.
+        self._lock = threading.Lock()
+        self._topics: dict[str, _Topic] = {}
+        # Topics of which a partition got no answer: who leads it now?
+        self._outdated: set[str] = set()
+        self._sought: set[str] = set()  # whose leaders are asked for at the moment
+
+    def look_up(self, partitions: Collection[PartitionKey]) -> KnownLeaders:
+        """Who leads the partitions, and which of their topics' leaders are to be asked for."""
+        with self._lock:
+            now = self._clock()
+            due = {topic for topic, _ in partitions if self._is_old(topic, now)} - self._sought
+            return KnownLeaders(*self._by_leader(partitions), due)
+
+    def look_up_found(
+        self, partitions: Iterable[PartitionKey]
+    ) -> tuple[dict[int, list[PartitionKey]], dict[PartitionKey, KafkaError]]:
+        """The partitions of each leading broker, now that they were asked for, and why nobody leads the others."""
+        with self._lock:
+            led, unknown = self._by_leader(partitions)
+            return led, {key: self._why_not_led(key) for key in unknown}
+
+    def begin_search(self, topics: Collection[str]) -> None:
+        """The topics' leaders are asked for, until `end_search`."""
+        with self._lock:
+            self._sought.update(topics)
+
+    def end_search(self, topics: Collection[str]) -> None:
+        """They no longer are, whether they were found or not."""
+        with self._lock:
+            self._sought.difference_update(topics)
+
+    def keep(self, topic: str, leaders: Mapping[int, int]) -> None:
+        """Take in who leads all partitions of the topic. -1: no broker leads the partition."""
+        known = {partition: None if leader < 0 else leader for partition, leader in leaders.items()}
+        with self._lock:
+            self._outdated.discard(topic)
+            self._topics[topic] = _Topic(self._clock(), known)
+
+    def keep_error(self, topic: str, error: KafkaError) -> None:
+        """Take in why the brokers don't tell who leads the topic's partitions."""
+        with self._lock:
+            # Who led is kept: a broker that no longer does says so itself.
+            known = self._topics.get(topic)
+            self._topics[topic] = _Topic(self._clock(), {} if known is None else known.leaders, error)
+
+    def note_unanswered(self, topics: Iterable[str]) -> None:
+        """A partition of each of the topics got no answer: another broker may lead it now."""
+        with self._lock:
+            self._outdated.update(topics)
+
+    # The lock is held.
+
+    def _by_leader(
+        self, partitions: Iterable[PartitionKey]
+    ) -> tuple[dict[int, list[PartitionKey]], list[PartitionKey]]:
+        """The partitions of each leading broker, and those of which none is known."""
+        led: dict[int, list[PartitionKey]] = {}
+        unknown: list[PartitionKey] = []
+        for key in partitions:
+            topic = self._topics.get(key[0])
+            leader_id = None if topic is None else topic.leaders.get(key[1])
+            if leader_id is None:
+                unknown.append(key)
+            else:
+                led.setdefault(leader_id, []).append(key)
+        return led, unknown
+
+    def _is_old(self, name: str, now: float) -> bool:
+        topic = self._topics.get(name)
+        return topic is None or name in self._outdated or now - topic.told_at >= LEADERS_SECONDS
+
+    def _why_not_led(self, key: PartitionKey) -> KafkaError:
+        topic = self._topics.get(key[0])
+        if topic is None:
+            return no_answer()
+        if topic.error is not None:
+            return topic.error
+        if key[1] not in topic.leaders:
+            return KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, f"topic {key[0]} has no partition {key[1]}")
+        return KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "no broker leads the partition at the moment")

@@ -1,0 +1,107 @@
+"""Who leads each partition, and when that is asked for."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka import KafkaError
+
+from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.errors import no_answer
+from arroyo_sync.kafka.questions.partition_leaders import LEADERS_SECONDS, PartitionLeaders
+from tests.support.fakes import Clock
+
+FIRST, SECOND, THIRD, OTHER = ("events", 0), ("events", 1), ("events", 2), ("others", 0)
+REFUSED = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not for you")
+
+
+class Fixture:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.leaders = PartitionLeaders(self.clock)
+
+    def due(self, *partitions: PartitionKey) -> set[str]:
+        return self.leaders.look_up(partitions).due
+
+    def why_not_led(self, key: PartitionKey) -> tuple[int, str]:
+        led, errors = self.leaders.look_up_found([key])
+        assert led == {}
+        assert errors.keys() == {key}
+        return errors[key].code(), errors[key].str()
+
+
+@pytest.fixture
+def fixture() -> Fixture:
+    return Fixture()
+
+
+def test_leaders_that_nobody_told_of_are_unknown_and_due(fixture: Fixture) -> None:
+    assert fixture.leaders.look_up([FIRST, OTHER]) == ({}, [FIRST, OTHER], {"events", "others"})
+
+
+def test_partitions_are_told_by_the_broker_that_leads_them(fixture: Fixture) -> None:
+    """Broker 0 is one as any other; those that nobody leads, or that the topic hasn't, are unknown but not due."""
+    fixture.leaders.keep("events", {0: 0, 1: 7, 2: -1})
+    fixture.leaders.keep("others", {0: 7})
+    partitions = [FIRST, SECOND, THIRD, ("events", 3), OTHER]
+    led, unknown = {0: [FIRST], 7: [SECOND, OTHER]}, [THIRD, ("events", 3)]
+    assert fixture.leaders.look_up(partitions) == (led, unknown, set())
+    found, errors = fixture.leaders.look_up_found(partitions)
+    assert (found, list(errors)) == (led, unknown)
+
+
+def test_leaders_are_due_again_once_they_are_old(fixture: Fixture) -> None:
+    """They count until others are told of."""
+    fixture.leaders.keep("events", {0: 1})
+    fixture.clock.now += LEADERS_SECONDS - 0.001
+    assert fixture.due(FIRST) == set()
+    fixture.clock.now += 0.001
+    assert fixture.leaders.look_up([FIRST]) == ({1: [FIRST]}, [], {"events"})
+    fixture.leaders.keep("events", {0: 2})
+    assert fixture.leaders.look_up([FIRST]) == ({2: [FIRST]}, [], set())
+
+
+def test_a_topic_without_an_answer_is_due_until_its_leaders_are_told(fixture: Fixture) -> None:
+    """An error doesn't tell them."""
+    fixture.leaders.keep("events", {0: 1})
+    fixture.leaders.keep("others", {0: 1})
+    fixture.leaders.note_unanswered({"events"})
+    assert fixture.due(FIRST, OTHER) == {"events"}
+    fixture.leaders.keep_error("events", REFUSED)
+    assert fixture.due(FIRST, OTHER) == {"events"}
+    fixture.leaders.keep("events", {0: 1})
+    assert fixture.due(FIRST, OTHER) == set()
+
+
+def test_an_error_keeps_who_led(fixture: Fixture) -> None:
+    """It is as new as an answer, and asked for again when it is old."""
+    fixture.leaders.keep("events", {0: 1})
+    fixture.clock.now += LEADERS_SECONDS
+    fixture.leaders.keep_error("events", REFUSED)
+    assert fixture.leaders.look_up([FIRST]) == ({1: [FIRST]}, [], set())
+    assert fixture.leaders.look_up_found([FIRST]) == ({1: [FIRST]}, {})
+    fixture.clock.now += LEADERS_SECONDS
+    assert fixture.due(FIRST) == {"events"}
+
+
+def test_leaders_that_are_sought_are_not_due_as_well(fixture: Fixture) -> None:
+    """Until the search is over; one that found nothing leaves them due."""
+    fixture.leaders.begin_search({"events"})
+    assert fixture.leaders.look_up([FIRST, OTHER]) == ({}, [FIRST, OTHER], {"others"})
+    fixture.leaders.begin_search({"others"})
+    assert fixture.due(FIRST, OTHER) == set()
+    fixture.leaders.end_search({"events"})
+    assert fixture.due(FIRST, OTHER) == {"events"}
+
+
+def test_it_is_told_why_nobody_leads_a_partition(fixture: Fixture) -> None:
+    """No broker told; the topic hasn't it; nobody does; or what the brokers said instead, until they tell."""
+    assert fixture.why_not_led(FIRST) == (no_answer().code(), no_answer().str())
+    fixture.leaders.keep("events", {0: -1})
+    assert fixture.why_not_led(SECOND) == (KafkaError.UNKNOWN_TOPIC_OR_PART, "topic events has no partition 1")
+    no_leader = KafkaError.LEADER_NOT_AVAILABLE, "no broker leads the partition at the moment"
+    assert fixture.why_not_led(FIRST) == no_leader
+    fixture.leaders.keep_error("events", REFUSED)
+    for key in (FIRST, SECOND):
+        assert fixture.why_not_led(key) == (REFUSED.code(), "not for you")
+    fixture.leaders.keep("events", {0: -1})
+    assert fixture.why_not_led(FIRST) == no_leader
