@@ -10,7 +10,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from arroyo_sync.core.source import ENDS_AT_ONCE, HighWatermarks
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
-from arroyo_sync.kafka.questions.asker import Asker, LastEndOffsets
+from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.questions.end_offsets import LastEndOffsets
 
 FIRST, SECOND = ("events", 0), ("events", 1)
 
