@@ -113,6 +113,14 @@ class RemoteOffsetSource(Protocol):
         """
         return
 
+    def check_cluster(self, cluster_id: str) -> None:
+        """The follower reads the data topic from the cluster of this id (Kafka's ``cluster.id``). A source that asks
+        another one about it ends: a topic of that name is another topic there.
+
+        Called on the processor's thread before the first assignment, if the brokers tell it. Never blocks.
+        """
+        return
+
     def refresh_known_ends(self) -> None:
         """The follower's own client may have fetched further ends. Called on the processor's thread when the gate reads
         remote offsets while something is `unverified`. Never blocks."""

@@ -206,6 +206,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             # A source that only looks like the contract may be without these.
             on_subscribe=getattr(self._source, "subscribe", None),
             check_topic=getattr(self._source, "check_topic", None),
+            check_cluster=getattr(self._source, "check_cluster", None),
         )
         return self._flow
 

@@ -29,6 +29,7 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.checks import check_callable, check_consumer, check_instance, check_seconds
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.consumer.cluster_question import ClusterQuestion
 from arroyo_sync.gate.consumer.pauses import Pauses
 from arroyo_sync.gate.consumer.poll_waits import PollWaits
 from arroyo_sync.gate.consumer.rebalances import OnAssign, OnRevoke, Rebalances
@@ -60,6 +61,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
     :param rejected_wait_seconds: for how long it waits after the next step rejected a message.
     :param before_close: called before the inner consumer is closed; ``after_close`` after it.
     :param check_topic: see `RemoteOffsetSource.check_topic`.
+    :param check_cluster: see `RemoteOffsetSource.check_cluster`.
     :param on_subscribe: called with the topic's name before the inner consumer subscribes; not for a pattern.
     :raises ConfigurationError: an argument can't be right; the message names it.
     """
@@ -76,6 +78,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         after_close: Callable[[], None] | None = None,
         on_subscribe: Callable[[str], None] | None = None,
         check_topic: Callable[[float], None] | None = None,
+        check_cluster: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_consumer("inner", inner)
@@ -101,6 +104,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._pauses = Pauses(inner)
         self._start = StartPositions(inner, clock)
         self._replaced_log = ReplacedLog(inner, manager, check_topic, self._start)
+        self._cluster_question = ClusterQuestion(inner, check_cluster, clock)
         self._is_closing = False
         self._rebalances = Rebalances(
             inner, self._pauses, self._start, self._replaced_log.leave, lambda: self._is_closing
@@ -165,6 +169,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         return None
 
     def _poll_unassigned(self, timeout: float | None) -> BrokerValue[TPayload] | None:
+        self._cluster_question.ask_if_due()
         try:
             return self._inner_poll(timeout)
         except KafkaException as exc:
@@ -250,6 +255,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         if self._on_subscribe is not None and not topics[0].name.startswith("^"):  # librdkafka's sign of a pattern
             self._on_subscribe(topics[0].name)
         self._rebalances.subscribe(topics, on_assign, on_revoke, self._detach)
+        self._cluster_question.begin(topics[0].name)
 
     def attach(self, gate: Gate) -> None:
         """Serve this gate from now on."""

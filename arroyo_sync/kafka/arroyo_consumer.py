@@ -6,8 +6,8 @@ staged offsets are committed by the consumer's own method alone, a partition tha
 and a rebalance may keep it from closing. If one of Arroyo's own classes lacks one, that is logged once, since the
 versions that are supported have all.
 
-Threads: any; nothing here blocks or calls the broker, except `commit_staged`, `reset_offset` and `committed_offset`,
-and, inside the assignment, what `wait_for_added_partitions` puts into the consumer.
+Threads: any; nothing here blocks or calls the broker, except `commit_staged`, `reset_offset`, `committed_offset` and
+`cluster_of`, and, inside the assignment, what `wait_for_added_partitions` puts into the consumer.
 
 Sources: ``arroyo/backends/kafka/consumer.py`` and ``arroyo/processing/processor.py``, 2.38.5 to 2.48.0
 (``tests/unit/kafka/test_arroyo_consumer.py`` holds the installed version against it).
@@ -213,6 +213,20 @@ def committed_offset(consumer: Consumer[Any], partition: Partition, timeout: flo
     if answer.error is not None:
         raise KafkaException(answer.error)
     return answer.offset if answer.offset >= 0 else None
+
+
+def cluster_of(consumer: object, topic: str, timeout: float) -> str | None:
+    """The id of the cluster that the consumer is connected to (Kafka's ``cluster.id``); ``None``: the brokers don't
+    tell, or this isn't Arroyo's ``KafkaConsumer``.
+
+    Blocks until a broker answers, for at most ``timeout`` seconds. On the consumer's own thread, and in none of its
+    callbacks: see `wait_for_added_partitions`.
+
+    :param topic: of which the brokers tell as well. They need tell of something.
+    :raises KafkaException: no broker answered.
+    """
+    client = client_of(consumer)
+    return None if client is None else client.list_topics(topic, timeout=timeout).cluster_id
 
 
 def consumer_behind(commit: object) -> object | None:

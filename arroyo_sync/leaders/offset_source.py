@@ -9,8 +9,8 @@ Guarantees
 Threads
     The *reading* thread (`OffsetSource._read`, a subclass's) brings in what the leaders published. The *checking*
     thread asks the brokers about pending offsets (`Verifier`) and, without a monitor, looks for silent groups. The
-    processor's thread alone calls `assign`, `revoke`, `received`, `refresh_known_ends` and `check_topic`. All else may
-    be called by any thread.
+    processor's thread alone calls `assign`, `revoke`, `received`, `refresh_known_ends`, `check_topic` and
+    `check_cluster`. All else may be called by any thread.
 
 Failures
     A data topic that was deleted and created again makes the manager fail with `TopicRecreated`, one that has lost what
@@ -42,7 +42,8 @@ from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatisti
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import check_configuration
 from arroyo_sync.kafka.errors import ClientErrors, log_missing_token
-from arroyo_sync.kafka.questions.asker import Asker, LastEndOffsets
+from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.questions.end_offsets import LastEndOffsets
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -191,6 +192,9 @@ class OffsetSource(ABC):
             self._verifier.check_topics(timeout)
         except TopicRecreated as error:
             self._die(error)
+
+    def check_cluster(self, cluster_id: str) -> None:
+        self._verifier.expect_cluster(cluster_id)
 
     def refresh_known_ends(self) -> None:
         """Take the ends that the follower's own client knows of all it fetched: on the processor's thread alone.

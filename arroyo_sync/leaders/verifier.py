@@ -19,7 +19,8 @@ Threads
 
 Failures
     What isn't answered is asked again. A data topic with another id ends `run` with `TopicRecreated`; one that has lost
-    messages which the follower has read, with `PartitionTruncated`.
+    messages which the follower has read, with `PartitionTruncated`; and brokers of another cluster than the follower's,
+    with `ConfigurationError`, before any answer of theirs is applied.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from confluent_kafka import KafkaError
 
-from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
+from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.questions.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.leaders.assigned_partitions import Question, Rejection, Truncation
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import Reason, TopicId
@@ -58,30 +59,6 @@ T = TypeVar("T")
 OnLogEnds = Callable[[Mapping[int, int]], None]
 
 
-class Brokers(Protocol):
-    """What is asked, of the data topic's cluster. A callback gets each subject once, in one or several calls."""
-
-    def ask_ranges(
-        self,
-        partitions: Collection[PartitionKey],
-        timeout: float,
-        on_answer: Callable[[Mapping[PartitionKey, PartitionRange | KafkaError]], None],
-        *,
-        with_first_messages: bool,
-    ) -> None: ...
-    def ask_topic_ids(
-        self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
-    ) -> None: ...
-    def topic_ids(self, topics: Collection[str], timeout: float) -> Mapping[str, str | KafkaError]: ...
-    def ask_committed(
-        self,
-        group: str,
-        partitions: Collection[PartitionKey],
-        timeout: float,
-        on_answer: Callable[[Mapping[PartitionKey, int | KafkaError | None]], None],
-    ) -> None: ...
-
-
 class Verifier:
     """Verifies and rejects what is pending in a `LeaderOffsets`.
 
@@ -94,7 +71,7 @@ class Verifier:
     def __init__(
         self,
         offsets: LeaderOffsets,
-        brokers: Brokers,
+        brokers: Asker,
         ask_log_ends: Callable[[float, OnLogEnds], None],
         clock: Callable[[], float],
     ) -> None:
@@ -105,6 +82,8 @@ class Verifier:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self.impossible = 0
         """How many published offsets were rejected. Written by `run`'s thread."""
+        self._cluster_id: str | None = None
+        """Of the cluster that the follower reads from. Written by the processor's thread, read by `run`'s."""
         self._topic_ids: dict[str, str] = {}
         """Each topic's id as it was first told. Written by `run`'s thread, read by any."""
         self._committed_at: dict[str, float] = {}
@@ -144,6 +123,11 @@ class Verifier:
                 gone = set(keys)
                 self._to_refresh = [key for key in self._to_refresh if key not in gone]
 
+    def expect_cluster(self, cluster_id: str) -> None:
+        """The follower reads the data topic from this one."""
+        self._cluster_id = cluster_id
+        self.wake()
+
     def wake(self) -> None:
         """Something may be pending."""
         with self._condition:
@@ -162,6 +146,7 @@ class Verifier:
         :param periodic_checks: returns in how many seconds it wants to be called again at the latest.
         :raises TopicRecreated: the data topic has another id than before.
         :raises PartitionTruncated: messages that the follower has read are gone from the data topic.
+        :raises ConfigurationError: the brokers are of another cluster than the follower's.
         :raises Exception: whatever ``periodic_checks`` raises.
         """
         while not self._is_stopped:
@@ -185,7 +170,7 @@ class Verifier:
         """Apply the answers that have come, and ask what is due.
 
         :returns: in how many seconds something is due again.
-        :raises TopicRecreated, PartitionTruncated: see `run`.
+        :raises TopicRecreated, PartitionTruncated, ConfigurationError: see `run`.
         """
         self._apply_answers()
         now = self._clock()
@@ -322,6 +307,7 @@ class Verifier:
                 answers, self._answers = self._answers, []
             if not answers:
                 return
+            _refuse_other_cluster(self._cluster_id, self._brokers.cluster_id)
             for apply in answers:
                 apply()
 
@@ -373,6 +359,16 @@ class Verifier:
             *truncation.key,
             truncation.end,
             truncation.previous_end,
+        )
+
+
+def _refuse_other_cluster(followers: str | None, asked: str | None) -> None:
+    """:raises ConfigurationError: both are known, and differ."""
+    if followers is not None and asked is not None and asked != followers:
+        raise ConfigurationError(
+            f"the follower reads the data topic from the cluster {followers!r}, but the source asks the cluster "
+            f"{asked!r} about it, where a topic of that name is another one. Give the source the settings of the "
+            "follower's consumer: as data_configuration, if the commit log is on another cluster"
         )
 
 

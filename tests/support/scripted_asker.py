@@ -44,6 +44,7 @@ class ScriptedAsker:
         """Each question about a group's commits: the group, the partitions and the timeout."""
         self.is_asked = threading.Event()
         """Set when there is such a question, and it is answered or in `late`."""
+        self.cluster_id: str | None = None
         self.ends: dict[PartitionKey, int] = {}
         """Where partitions end; those that aren't here are far from it."""
         self.stop_timeouts: list[float] = []

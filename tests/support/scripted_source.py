@@ -45,6 +45,7 @@ class ScriptedAsker:
         self.servers = configuration["bootstrap.servers"]
         self.on_error = on_error
         self.clock = clock
+        self.cluster_id: str | None = None
         self.ranges: dict[PartitionKey, PartitionRange] = {}
         self.first_since: dict[PartitionKey, int] = {}
         """Where the records of the last while begin."""

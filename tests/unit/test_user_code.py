@@ -43,6 +43,8 @@ KEY = ("events", 0)
 class _Brokers(Asker):
     """Brokers whose partitions end far away, and which answer at once."""
 
+    cluster_id = None
+
     def __init__(self, *arguments: object, **keywords: object) -> None:
         self._watches = BrokerWatch("", time.monotonic), BrokerWatch("", time.monotonic)
 

@@ -1,4 +1,4 @@
-"""What is done with the user's consumer: pauses, waits, rebalances and their protocol, start positions, a new topic.
+"""What is done with the user's consumer: pauses, waits, rebalances, start positions, a new topic, its cluster's id.
 
 May import: core, kafka.
 """

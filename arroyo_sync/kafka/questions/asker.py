@@ -40,7 +40,6 @@ from arroyo_sync.kafka.questions.answers import deliver_answer
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 from arroyo_sync.kafka.questions.cluster_client import ClusterClient
 from arroyo_sync.kafka.questions.committed_offsets import GroupCommits
-from arroyo_sync.kafka.questions.end_offsets import LastEndOffsets as LastEndOffsets  # for `offset_source`
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset, TimeLookups, read_each
 
 GRACE_SECONDS = 1.0
@@ -96,6 +95,11 @@ class Asker:
         self._lock = threading.Lock()
         self._is_stopped = False
         self._groups: dict[str, GroupCommits] = {}
+
+    @property
+    def cluster_id(self) -> str | None:
+        """The cluster's own id (Kafka's ``cluster.id``); ``None`` until a broker has told who leads a topic."""
+        return self._client.cluster_id
 
     def forget(self, partitions: Collection[PartitionKey]) -> None:
         """They are somebody else's now, or were meanwhile: whether they were answered about before says nothing."""

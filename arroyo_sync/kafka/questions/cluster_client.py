@@ -67,6 +67,8 @@ class ClusterClient:
         self._client = LazyClient(AdminClient, {**admin_settings(configuration), "error_cb": on_error})
         self._watch = watch
         self._clock = clock
+        self.cluster_id: str | None = None
+        """Of the cluster that the brokers belong to, once one has told who leads a topic. Any thread may read it."""
         # Guards what follows; written and read by any thread. Notified when a question is over.
         self._changed = threading.Condition()
         self._is_stopped = False
@@ -291,7 +293,9 @@ class ClusterClient:
         admin = self._client.get()
         if admin is None:
             raise KafkaException(stopped())
-        return admin.list_topics(name, timeout=timeout)
+        metadata = admin.list_topics(name, timeout=timeout)
+        self.cluster_id = metadata.cluster_id
+        return metadata
 
     def _send(self, question: object, give_up: Callable[[], None], ask: Callable[[AdminClient], V]) -> V | None:
         """Have ``ask`` send a question, which is in flight until `_end_question`. Takes the lock.

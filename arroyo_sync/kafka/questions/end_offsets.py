@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.source import ENDS_AT_ONCE
 from arroyo_sync.core.state import PartitionKey
-
-if TYPE_CHECKING:  # the asker's module gives this class on
-    from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.questions.asker import Asker
 
 LATE_ANSWER_SECONDS = 5.0
 """How long a broker may take that nobody waits for: what it tells late is there for the next time."""

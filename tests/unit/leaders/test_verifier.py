@@ -6,14 +6,14 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError
 
-from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
+from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
-from arroyo_sync.kafka.questions.asker import PartitionRange
+from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import Reason
@@ -38,6 +38,7 @@ class Brokers:
     """Answer what they know, each subject by itself, and at once."""
 
     def __init__(self) -> None:
+        self.cluster_id: str | None = None
         self.ranges: dict[PartitionKey, PartitionRange] = {}
         self.topic_id: str | KafkaError = NO_ANSWER
         self.committed: dict[tuple[str, PartitionKey], int | None] = {}
@@ -112,7 +113,7 @@ class Fixture:
         self.offsets = LeaderOffsets(["g"])
         self.offsets.attach(self.manager)
         self.offsets.enable()
-        self.verifier = Verifier(self.offsets, self.brokers, self.brokers.ask_log_ends, self.clock)
+        self.verifier = Verifier(self.offsets, cast(Asker, self.brokers), self.brokers.ask_log_ends, self.clock)
         self._log_offsets = itertools.count()
 
     def assign(self, *keys: PartitionKey) -> None:
@@ -336,6 +337,35 @@ def test_another_topic_id_ends_it() -> None:
     fixture.brokers.topic_id = "two"
     with pytest.raises(TopicRecreated, match=r"'events' was deleted and created again .* was one and is two"):
         fixture.verifier.ask()
+
+
+def test_safety_what_brokers_of_another_cluster_say_of_a_topic_of_that_name_is_not_believed() -> None:
+    """It would be a truncation, since what the follower has read isn't there; the group's commits would be set back."""
+    fixture = Fixture()
+    fixture.verifier.expect_cluster("the follower's")
+    fixture.brokers.cluster_id = "another"
+    fixture.assign(FIRST)
+    fixture.manager.cell(*FIRST).received = 500
+    fixture.ends(first=0)
+    with pytest.raises(ConfigurationError, match=r"the cluster \"the follower's\", but .* 'another' .* as data_co"):
+        fixture.verifier.ask()
+    assert fixture.remote() is None
+
+
+@pytest.mark.parametrize(("followers", "asked"), [("one", "one"), ("one", None), (None, "one")])
+def test_a_cluster_that_is_the_same_or_of_which_nothing_is_known_is_believed(
+    followers: str | None, asked: str | None
+) -> None:
+    """Not every broker, nor every consumer, can tell."""
+    fixture = Fixture()
+    if followers is not None:
+        fixture.verifier.expect_cluster(followers)
+    fixture.brokers.cluster_id = asked
+    fixture.assign(FIRST)
+    fixture.ends(first=10)
+    fixture.publish(5)
+    fixture.verifier.ask()
+    assert fixture.remote() == 5
 
 
 def test_whether_the_topic_is_the_same_can_be_asked_between_the_turns() -> None:
