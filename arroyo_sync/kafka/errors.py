@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.errors import BrokersUnreachable
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.kafka.client_settings import servers_of
 
 logger = logging.getLogger(__name__)
 
@@ -154,16 +150,6 @@ class ClientErrors:
             raise KafkaException(self.fatal) from error
         if error is not None and is_fatal(error.args[0]):
             raise error
-
-
-def log_no_answer(name: str, configuration: Mapping[str, Any], reason: KafkaError) -> None:
-    """Say that no broker could be reached so far. It is said once a start."""
-    logger.warning("%s: no broker of %s answers: %s. It is tried again", name, servers_of(configuration), reason.str())
-
-
-def no_broker_answered(configuration: Mapping[str, Any], seconds: float, reason: KafkaError) -> BrokersUnreachable:
-    """The error of a start at which no broker could be reached."""
-    return BrokersUnreachable(f"no broker of {servers_of(configuration)} answered within {seconds:g} s: {reason.str()}")
 
 
 def no_answer() -> KafkaError:

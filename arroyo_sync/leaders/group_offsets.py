@@ -30,9 +30,8 @@ from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import servers_of
-from arroyo_sync.kafka.errors import log_no_answer, no_broker_answered
-from arroyo_sync.kafka.questions.broker_watch import PATIENCE_SECONDS
 from arroyo_sync.kafka.questions.committed_offsets import Commits
+from arroyo_sync.kafka.questions.first_answer import FirstAnswer
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.offset_source import OffsetSource
 
@@ -141,23 +140,16 @@ class GroupOffsetsSource(OffsetSource):
 
     def _reach(self) -> None:
         """Block until a broker answers, which makes the source ready, or until it is to stop."""
-        began = self._clock()
-        deadline = began + self._connect_timeout
-        is_told = False
+        first_answer = FirstAnswer(
+            self._configuration, self._connect_timeout, self._data_errors, name=self.name, clock=self._clock
+        )
         while not self._stopping.is_set():
             try:
                 self._asker.reach(REACH_TIMEOUT_SECONDS)
             except KafkaException as error:
-                self._data_errors.raise_fatal(error)
-                self._reason = self._data_errors.reason(error.args[0])
-                if self._clock() >= deadline:
-                    raise no_broker_answered(self._configuration, self._connect_timeout, self._reason) from error
-                if not is_told and self._clock() - began >= PATIENCE_SECONDS:
-                    is_told = True
-                    log_no_answer(self.name, self._configuration, self._reason)
+                self._reason = first_answer.failed(error)
                 continue
-            if is_told:
-                logger.warning("%s: %s answers now", self.name, servers_of(self._configuration))
+            first_answer.arrived()
             self._set_ready(True)
             return
 

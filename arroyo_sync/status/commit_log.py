@@ -35,12 +35,14 @@ from arroyo_sync.kafka.client_settings import (
     reader_settings,
     servers_of,
 )
-from arroyo_sync.kafka.errors import ClientErrors, is_fatal, is_fatal_for_reading, no_broker_answered
+from arroyo_sync.kafka.errors import ClientErrors, is_fatal, is_fatal_for_reading
 from arroyo_sync.kafka.headers import headers_of
 from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker
-from arroyo_sync.leaders.commit_log.log_topic import LogSpans, OffsetRange, list_partitions
+from arroyo_sync.kafka.questions.first_answer import FirstAnswer
+from arroyo_sync.leaders.commit_log.log_topic import LogSpans, list_partitions
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id
+from arroyo_sync.leaders.commit_log.replay import OffsetRange
 
 ASK_TIMEOUT_SECONDS = 1.0
 PARTIAL_TIMEOUT_SECONDS = 10.0
@@ -163,12 +165,13 @@ class LogScan:
 
     def _connect(self) -> list[int]:
         """The log's partitions, once a broker answers."""
-        deadline = time.monotonic() + self._timeout
+        first_answer = FirstAnswer(self._settings, self._timeout, self._errors)
         while True:
             try:
                 partitions = list_partitions(self._consumer, self._topic, ASK_TIMEOUT_SECONDS)
             except KafkaException as error:
-                self._raise_if_over(error.args[0], deadline)
+                self._consumer.poll(0)  # the client tells more by the way than its answer does
+                first_answer.failed(error)
                 continue
             if not partitions:
                 raise TopicMissing(f"topic {self._topic!r} doesn't exist at {self._servers}: is the name right?")
@@ -179,6 +182,7 @@ class LogScan:
         questions = LogSpans(self._asker, self._topic)
         questions.restart(() if since is None else partitions)
         began_at = time.monotonic()
+        first_answer = FirstAnswer(self._settings, self._timeout, self._errors)
         spans: dict[int, OffsetRange] = {}
         errors: dict[int, KafkaError] = {}
         while left := [each for each in partitions if each not in spans]:
@@ -193,20 +197,9 @@ class LogScan:
             if not answered and spans and time.monotonic() - began_at >= min(self._timeout, PARTIAL_TIMEOUT_SECONDS):
                 break
             if not spans and failed:
-                self._raise_if_over(next(iter(failed.values())), began_at + self._timeout)
+                first_answer.failed(KafkaException(next(iter(failed.values()))))
         self.missing = {each: errors[each].str() if each in errors else "no answer" for each in left}
         return spans
-
-    def _raise_if_over(self, error: KafkaError, deadline: float) -> None:
-        """Return if there is still time to ask again.
-
-        :raises BrokersUnreachable: there isn't.
-        :raises KafkaException: to ask again doesn't help.
-        """
-        self._consumer.poll(0)  # the client tells more by the way than its answer does
-        self._errors.raise_fatal(KafkaException(error))
-        if time.monotonic() >= deadline:
-            raise no_broker_answered(self._settings, self._timeout, self._errors.reason(error)) from None
 
 
 def record_of(message: Message) -> LogRecord:

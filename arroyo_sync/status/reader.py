@@ -27,9 +27,10 @@ from arroyo_sync.core.errors import ConfigurationError, TopicMissing
 from arroyo_sync.core.source import EARLIER_TOPIC, LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
-from arroyo_sync.kafka.errors import ClientErrors, is_fatal_for_reading, no_broker_answered
+from arroyo_sync.kafka.errors import ClientErrors, is_fatal_for_reading
 from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
+from arroyo_sync.kafka.questions.first_answer import FirstAnswer
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.log_topic import list_partitions
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot, in_order
@@ -213,17 +214,14 @@ class StatusReader:
 
     def _connect(self) -> list[int]:
         """The data topic's partitions, once a broker answers."""
-        deadline = time.monotonic() + self.timeout
+        first_answer = FirstAnswer(self._query.settings, self.timeout, self._errors)
         servers = servers_of(self._query.settings)
         while True:
             try:
                 partitions = list_partitions(self._consumer, self._query.topic, ASK_TIMEOUT_SECONDS)
             except KafkaException as error:
                 self._consumer.poll(0)  # the client tells more by the way than its answer does
-                self._errors.raise_fatal(error)
-                if time.monotonic() >= deadline:
-                    reason = self._errors.reason(error.args[0])
-                    raise no_broker_answered(self._query.settings, self.timeout, reason) from None
+                first_answer.failed(error)
                 continue
             if not partitions:
                 raise TopicMissing(f"topic {self._query.topic!r} doesn't exist at {servers}: is the name right?")

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from arroyo.types import Topic
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing, ConfigurationError, NotReady, SourceDied
+from arroyo_sync.leaders.commit_log import log_topic
 from arroyo_sync.leaders.commit_log import reader as commit_log_reader
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.reader import CommitLogReader
 from arroyo_sync.leaders.offset_source import OffsetSource
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
@@ -84,6 +86,41 @@ def test_a_commit_log_that_is_deleted_ends_the_source(
         remote.wait_until(lambda: source._error is not None, "the source to end")
         assert isinstance(wait_until_dead(source).__cause__, CommitLogMissing)
         assert not source.ready
+
+
+# A client that says nothing.
+
+
+def test_progress_a_client_that_fetches_no_more_is_replaced(
+    kafka: Kafka, topic_name: Names, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Paused behind the reader's back, it is like one that has lost all brokers for good (librdkafka#5301)."""
+    monkeypatch.setattr(log_topic, "FETCH_CHECK_SECONDS", 0.3)
+    clients: list[Consumer] = []
+    run = CommitLogReader.run
+
+    def noted(reader: CommitLogReader, consumer: Consumer, identity: log_topic.TopicIdentity) -> None:
+        clients.append(consumer)
+        run(reader, consumer, identity)
+
+    monkeypatch.setattr(CommitLogReader, "run", noted)
+    topic = topic_name("commit-log")
+    kafka.create_topic(topic)
+    log = CommitLog(kafka, topic)
+    log.publish(5)
+    with reading(kafka, topic) as (source, remote):
+        remote.wait_for(5)
+        clients[0].pause([TopicPartition(topic, 0)])
+        log.publish(6)  # a fetch that was on its way still tells where the log ends now
+
+        def is_replaced() -> bool:
+            log.publish(9)
+            return len(clients) > 1
+
+        remote.wait_until(is_replaced, "a new client")
+        remote.wait_for(9)
+        assert source.ready
+    assert "there is more in partitions [0], which this process's client fetches no more" in caplog.text
 
 
 # Brokers that aren't there.

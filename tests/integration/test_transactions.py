@@ -10,7 +10,9 @@ from arroyo.types import Topic
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.leaders.commit_log import log_topic
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
+from arroyo_sync.leaders.commit_log.log_topic import UNFETCHED_CHECKS, FetchCheck
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.leaders.offset_source import OffsetSource
 from tests.integration.cluster.admin import Kafka
@@ -72,6 +74,34 @@ def test_a_leader_that_reads_uncommitted_messages_opens_the_gate_past_the_last_s
             assert source.statistics().impossible == 0
             commit_log.publish(17, topic=data)
             remote.wait_until(lambda: source.statistics().impossible == 1, "what can't be to be rejected")
+
+
+def test_a_transaction_on_the_commit_log_is_no_client_that_fetches_no_more(
+    kafka: Kafka, topic_name: Names, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While it is open, and once it was aborted, the log reaches further than any record that may be read."""
+    monkeypatch.setattr(log_topic, "FETCH_CHECK_SECONDS", 0.3)
+    checks: list[Mapping[int, int]] = []
+    ask = FetchCheck._ask
+
+    def noted(check: FetchCheck, positions: Mapping[int, int]) -> None:
+        checks.append(check._ends)
+        ask(check, positions)
+
+    monkeypatch.setattr(FetchCheck, "_ask", noted)
+    log = topic_name("commit-log")
+    kafka.create_topic(log)
+    commit_log = CommitLog(kafka, log)
+    commit_log.publish(5)
+    with reading(kafka, log) as (source, remote):
+        remote.wait_for(5)
+        with transaction(kafka, topic_name("transaction")) as producer:
+            producer.produce(log, key=b"rubbish", value=b"x")
+            assert producer.flush(TIMEOUT_SECONDS) == 0
+            remote.wait_until(lambda: checks.count({0: 2}) > 2 * UNFETCHED_CHECKS, "checks of an open transaction")
+        remote.wait_until(lambda: checks.count({0: 3}) > 2 * UNFETCHED_CHECKS, "checks of an aborted one")
+        assert source.ready
+    assert "fetches no more" not in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["group offsets", "recent"])

@@ -21,7 +21,7 @@ from arroyo_sync.kafka.client_settings import reader_settings, servers_of
 from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.leaders.commit_log.batch_decoder import MAX_PARTITIONS, BatchDecoder
-from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, LogSpans, TopicIdentity
+from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, FetchCheck, LogSpans, TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.offset_source import OffsetSource
@@ -104,6 +104,7 @@ class CommitLogConsumer(OffsetSource):
             self._stopping,
             BrokerDoubts(self._log_asker, topic.name, clock),
             LogSpans(self._log_asker, topic.name),
+            FetchCheck(self._log_asker, topic.name, clock),
         )
         self._recent_start = (
             RecentStart(
@@ -179,7 +180,7 @@ class CommitLogConsumer(OffsetSource):
 
     def _read(self) -> None:
         identity = TopicIdentity(self._log_asker, self._topic, self._clock)
-        while not self._stopping.is_set():  # for each topic of that name a client that knows no other
+        while not self._stopping.is_set():  # for each topic of that name, and after one that fetches no more
             consumer = self._make_consumer()
             if consumer is None:
                 return

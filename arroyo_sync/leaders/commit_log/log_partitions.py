@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.leaders.commit_log.log_topic import OffsetRange
-from arroyo_sync.leaders.commit_log.replay import Progress, Replay
+from arroyo_sync.leaders.commit_log.replay import OffsetRange, Progress, Replay
 from arroyo_sync.leaders.commit_report import CommitReport
 
 _SHOWN = 5

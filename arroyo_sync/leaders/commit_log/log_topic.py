@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -16,6 +15,7 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset
+from arroyo_sync.leaders.commit_log.replay import OffsetRange
 
 logger = logging.getLogger(__name__)
 
@@ -29,19 +29,13 @@ WAIT_ADVICE = " Create it, or give wait_for_topic=True to wait for it"
 DOUBT_SECONDS = 1.0
 """How often the brokers are asked while it is in doubt whether all of them answer, and for how long."""
 
-
-class OffsetRange(NamedTuple):
-    """What of a partition is to be read: the offsets from ``start`` up to ``end``, which is not among them."""
-
-    start: int
-    end: int
-
-    def later(self, found: int | None) -> OffsetRange:
-        """Without what lies before an offset that was looked up by time.
-
-        :param found: ``None``: nothing is that late. What arrived since lies past the end, so the end will do.
-        """
-        return OffsetRange(self.end if found is None else min(found, self.end), self.end)
+FETCH_CHECK_SECONDS = 10.0
+"""How often the brokers' ends are held against those that the reading client has fetched."""
+FETCH_CHECK_TIMEOUT_SECONDS = 5.0
+UNFETCHED_CHECKS = 3
+"""After how many checks, one after the other, a partition counts as fetched no more. Each new client that doesn't help
+is given twice as many as the one before, `MOST_UNFETCHED_CHECKS` at most."""
+MOST_UNFETCHED_CHECKS = 60
 
 
 def list_partitions(consumer: Consumer, topic: str, timeout: float) -> list[int]:
@@ -57,18 +51,6 @@ def list_partitions(consumer: Consumer, topic: str, timeout: float) -> list[int]
             return []
         raise KafkaException(metadata.error)
     return sorted(metadata.partitions)
-
-
-def cached_lag(consumer: Consumer, topic: str, positions: Mapping[int, int]) -> int | None:
-    """How many offsets are still to be read; ``None``: unknown. It never blocks: the client knows the ends from what it
-    fetched."""
-    lag = 0
-    for partition, position in positions.items():
-        ends = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-        if ends is None or ends[1] < 0:
-            return None
-        lag += max(0, ends[1] - position)
-    return lag
 
 
 class LogSpans:
@@ -256,3 +238,97 @@ class BrokerDoubts:
 
         if partitions:
             self._asker.ask_end_offsets([(self._topic, each) for each in partitions], DOUBT_SECONDS, note)
+
+
+class FetchCheck:
+    """Notices that the reading client fetches a partition no more, and tells how much is still to be read.
+
+    A client may stop for good and say nothing: of all partitions, having lost all brokers (librdkafka#5301), or of one
+    (librdkafka#4492). Whatever it fetches tells it where the partition ends, also where it gets no record (in an open
+    transaction, behind a compacted one). So it is the brokers' word against what the client knows: where that stays
+    less, and no record comes, nothing is fetched.
+
+    A broker that doesn't answer proves nothing, nor does a process that stood still: each check counts the answer to
+    the one before, and the client has been polled in between.
+
+    :param asker: asks the commit log's cluster, with a client of its own.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, asker: Asker, topic: str, clock: Callable[[], float]) -> None:
+        self._asker = asker
+        self._topic = topic
+        self._clock = clock
+        self._patience = UNFETCHED_CHECKS
+        self.restart()
+
+    def restart(self) -> None:
+        """There is a new client, which has fetched nothing yet."""
+        self._check_at = 0.0
+        self._ends: Mapping[int, int] = {}
+        self._positions: dict[int, int] = {}
+        self._unfetched: dict[int, int] = {}
+        # Of the newest question; added to by the threads that answer.
+        self._answers: dict[int, int] = {}
+
+    def has_stopped(self, consumer: Consumer, positions: Mapping[int, int]) -> bool:
+        """Whether a partition is fetched no more, so that a new client is wanted, which is logged.
+
+        Called all the time: it asks now and then.
+
+        :param positions: of the partitions that are read, the offset of the next record.
+        """
+        now = self._clock()
+        if now < self._check_at or not positions:
+            return False
+        self._check_at = now + FETCH_CHECK_SECONDS
+        self._ends = dict(self._answers)
+        behind = {
+            partition
+            for partition, position in positions.items()
+            if self._positions.get(partition) == position
+            and (_fetched_end(consumer, self._topic, partition) or 0) < self._ends.get(partition, 0)
+        }
+        self._unfetched = {partition: self._unfetched.get(partition, 0) + 1 for partition in behind}
+        if not behind and positions.keys() <= self._ends.keys():
+            self._patience = UNFETCHED_CHECKS
+        unfetched = sorted(each for each, checks in self._unfetched.items() if checks >= self._patience)
+        if not unfetched:
+            self._ask(positions)
+            return False
+        self._patience = min(2 * self._patience, MOST_UNFETCHED_CHECKS)
+        logger.error(
+            "Commit log %s: there is more in partitions %s, which this process's client fetches no more. A new one "
+            "reads the log from its beginning, and the gate is shut until then",
+            self._topic,
+            unfetched,
+        )
+        return True
+
+    def lag(self, consumer: Consumer, positions: Mapping[int, int]) -> int | None:
+        """How many offsets are still to be read; ``None``: unknown. It never blocks: the client knows the ends from
+        what it fetched, or the brokers told some seconds ago of further ones.
+        """
+        lag = 0
+        for partition, position in positions.items():
+            end = _fetched_end(consumer, self._topic, partition)
+            if end is None:
+                return None
+            lag += max(0, end - position, self._ends.get(partition, 0) - position)
+        return lag
+
+    def _ask(self, positions: Mapping[int, int]) -> None:
+        self._positions = dict(positions)
+        answers: dict[int, int] = {}
+        self._answers = answers
+
+        def note(ends: Mapping[PartitionKey, int | KafkaError]) -> None:
+            answers.update((partition, end) for (_, partition), end in ends.items() if isinstance(end, int))
+
+        self._asker.ask_end_offsets([(self._topic, each) for each in positions], FETCH_CHECK_TIMEOUT_SECONDS, note)
+
+
+def _fetched_end(consumer: Consumer, topic: str, partition: int) -> int | None:
+    """The end that was in the last response of a broker, or ``None`` before the first one. Never blocks."""
+    ends = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+    return ends[1] if ends is not None and ends[1] >= 0 else None

@@ -42,18 +42,16 @@ from arroyo_sync.kafka.errors import (
     is_fatal,
     is_fatal_for_reading,
     log_missing_token,
-    log_no_answer,
-    no_broker_answered,
 )
-from arroyo_sync.kafka.questions.broker_watch import PATIENCE_SECONDS
+from arroyo_sync.kafka.questions.first_answer import FirstAnswer
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder, bytes_of
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
 from arroyo_sync.leaders.commit_log.log_topic import (
     WAIT_ADVICE,
     BrokerDoubts,
+    FetchCheck,
     LogSpans,
     TopicIdentity,
-    cached_lag,
     list_partitions,
 )
 from arroyo_sync.leaders.commit_log.replay import ReplayLog
@@ -106,6 +104,7 @@ class CommitLogReader:
     :param stopping: ends `run`.
     :param doubts: asks the brokers after an error.
     :param spans: asks the brokers from where to where partitions are to be read.
+    :param fetch_check: notices that the client fetches no more.
     """
 
     def __init__(
@@ -119,6 +118,7 @@ class CommitLogReader:
         stopping: Event,
         doubts: BrokerDoubts,
         spans: LogSpans,
+        fetch_check: FetchCheck,
     ) -> None:
         self._settings = settings
         self._topic = settings.topic
@@ -131,6 +131,7 @@ class CommitLogReader:
         self._stopping = stopping
         self._doubts = doubts
         self._spans = spans
+        self._fetch_check = fetch_check
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, settings.clock)
         self._is_first_run = True
         self._must_read_all = Event()
@@ -159,11 +160,12 @@ class CommitLogReader:
             self._doubts.add()
 
     def run(self, consumer: Consumer, identity: TopicIdentity) -> None:
-        """Read until ``stopping`` is set, or the topic turns out to have been deleted and created again.
+        """Read until ``stopping`` is set, or a new client is wanted: then it forgets what it read, and is to be called
+        again.
 
-        In the latter case it forgets what it read, and wants to be called again, with a new client: one that knew the
-        old topic takes the new one's leader epochs for outdated, and asks brokers that lead no more (librdkafka#4898).
-        Blocks; each call to the brokers has a timeout of about a second.
+        That is after the topic was deleted and created again, since a client that knew the old one takes the new one's
+        leader epochs for outdated, and asks brokers that lead no more (librdkafka#4898); and when the client fetches a
+        partition no more. Blocks; each call to the brokers has a timeout of about a second.
 
         :param consumer: used by nobody else, and not closed from here. Its ``error_cb`` is `on_error`.
         :raises KafkaException: an error that trying again doesn't mend.
@@ -175,14 +177,15 @@ class CommitLogReader:
         self._missing_since = None
         self._spans.restart(found if self._settings.start == "recent" and self._is_first_run else ())
         self._is_first_run = False
+        self._fetch_check.restart()
         identity.ask()
         self._refresh_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
         self._replay_log.begin(self._decoder.read)
-        while not (self._stopping.is_set() or identity.has_changed()):
+        while not self._stopping.is_set():
+            if self._is_client_outdated(consumer, identity):
+                self._forget(consumer, list(self._partitions.positions))
+                return
             self._step(consumer, identity)
-        if not self._stopping.is_set():
-            logger.error("Commit log %s was deleted and created again: it is read from its beginning", self._topic)
-            self._forget(consumer, list(self._partitions.positions))
 
     def follow(self, topic: str) -> None:
         """Keep reports about this data topic alone. Any thread may call it, once it is known."""
@@ -215,37 +218,35 @@ class CommitLogReader:
         now = self._clock()
         if now >= self._lag_at:
             self._lag_at = now + LAG_SECONDS
-            self.lag = cached_lag(consumer, self._topic, self._partitions.positions)
+            self.lag = self._fetch_check.lag(consumer, self._partitions.positions)
         if now >= self._refresh_at or (identity.take_missing() and self._missing_since is None):
             self._refresh_metadata(consumer, identity)
+
+    def _is_client_outdated(self, consumer: Consumer, identity: TopicIdentity) -> bool:
+        """Whether a new one is wanted, which is logged."""
+        if identity.has_changed():
+            logger.error("Commit log %s was deleted and created again: it is read from its beginning", self._topic)
+            return True
+        return self._fetch_check.has_stopped(consumer, self._partitions.positions)
 
     # Finding partitions.
 
     def _wait_for_topic(self, consumer: Consumer) -> list[int]:
         """Block until a broker lists the topic's partitions. Empty: it is to stop."""
         settings = self._settings
-        servers = servers_of(settings.configuration)
-        began = self._clock()
-        deadline = began + settings.connect_timeout
+        servers, name = servers_of(settings.configuration), f"Commit log {self._topic}"
+        first_answer = FirstAnswer(
+            settings.configuration, settings.connect_timeout, self._errors, name=name, clock=self._clock
+        )
         missing_answers = 0
-        is_told = False
         while not self._stopping.is_set():
             try:
                 partitions = list_partitions(consumer, self._topic, ASK_TIMEOUT_SECONDS)
             except KafkaException as error:
                 consumer.poll(CONNECTING_POLL_SECONDS)  # for `on_error`
-                self._errors.raise_fatal(error)
-                reason = self._errors.reason(error.args[0])
-                self._waits_for = f"an answer of {servers}: {reason.str()}"
-                if self._clock() >= deadline:
-                    raise no_broker_answered(settings.configuration, settings.connect_timeout, reason) from error
-                if not is_told and self._clock() - began >= PATIENCE_SECONDS:
-                    is_told = True
-                    log_no_answer(f"Commit log {self._topic}", settings.configuration, reason)
+                self._waits_for = f"an answer of {servers}: {first_answer.failed(error).str()}"
                 continue
-            if is_told:
-                is_told = False
-                logger.warning("Commit log %s: %s answers now", self._topic, servers)
+            first_answer.arrived()
             if partitions:
                 return partitions
             missing_answers += 1

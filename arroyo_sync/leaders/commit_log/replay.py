@@ -13,9 +13,21 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from arroyo_sync.leaders.commit_log.log_topic import OffsetRange
-
 logger = logging.getLogger(__name__)
+
+
+class OffsetRange(NamedTuple):
+    """What of a partition is to be read: the offsets from ``start`` up to ``end``, which is not among them."""
+
+    start: int
+    end: int
+
+    def later(self, found: int | None) -> OffsetRange:
+        """Without what lies before an offset that was looked up by time.
+
+        :param found: ``None``: nothing is that late. What arrived since lies past the end, so the end will do.
+        """
+        return OffsetRange(self.end if found is None else min(found, self.end), self.end)
 
 
 class Progress(NamedTuple):

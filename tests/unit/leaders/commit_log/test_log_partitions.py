@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
-from arroyo_sync.leaders.commit_log.log_topic import OffsetRange
-from arroyo_sync.leaders.commit_log.replay import Progress
+from arroyo_sync.leaders.commit_log.replay import OffsetRange, Progress
 from arroyo_sync.leaders.commit_report import CommitReport
 
 

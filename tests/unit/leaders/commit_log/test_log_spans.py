@@ -10,7 +10,8 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset
-from arroyo_sync.leaders.commit_log.log_topic import LogSpans, OffsetRange
+from arroyo_sync.leaders.commit_log.log_topic import LogSpans
+from arroyo_sync.leaders.commit_log.replay import OffsetRange
 
 TIMED_OUT = KafkaError(KafkaError._TIMED_OUT)
 

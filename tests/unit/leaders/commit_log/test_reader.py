@@ -26,7 +26,7 @@ from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset
 from arroyo_sync.leaders.commit_log import batch_decoder
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
-from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, LogSpans, TopicIdentity
+from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, FetchCheck, LogSpans, TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import (
     BATCH,
     BATCH_BYTES,
@@ -147,6 +147,18 @@ class ScriptedAsker:
         on_answer({key: timed_out if key[1] in self.silent else 7 for key in partitions})
 
 
+class SeparateBrokers:
+    """Tell where the log ends, whatever the client knows. At first they don't answer."""
+
+    def __init__(self) -> None:
+        self.ends: dict[int, int] = {}
+
+    def ask_end_offsets(
+        self, partitions: Collection[PartitionKey], timeout: float, on_answer: Callable[[Any], None]
+    ) -> None:
+        on_answer({key: self.ends[key[1]] for key in partitions if key[1] in self.ends})
+
+
 class Stopping(Event):
     """Whoever waits for it to be set lets the clock go on, and has a test do something meanwhile."""
 
@@ -191,6 +203,7 @@ class Fixture:
         self.client = ScriptedClient(self.clock, partitions)
         self.identity = NoIdentity()
         self.asker = ScriptedAsker(self.client)
+        self.brokers = SeparateBrokers()
         self.manager = SynchronizedPartitionStateManager()
         self.offsets = LeaderOffsets(["g"])
         self.offsets.attach(self.manager)
@@ -217,6 +230,7 @@ class Fixture:
             self.stopping,
             BrokerDoubts(cast(Asker, self.asker), TOPIC, self.clock),
             LogSpans(cast(Asker, self.asker), TOPIC),
+            FetchCheck(cast(Asker, self.brokers), TOPIC, self.clock),
         )
         self.consumer = cast(Consumer, self.client)
 

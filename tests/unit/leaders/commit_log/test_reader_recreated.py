@@ -1,4 +1,4 @@
-"""The commit log was deleted and created again, in the middle of something: nothing of the old one counts."""
+"""A new client is wanted: the log was deleted and created again, or nothing is fetched of it any more."""
 
 from __future__ import annotations
 
@@ -50,3 +50,20 @@ def test_that_the_old_topic_was_missing_says_nothing_of_the_new_one() -> None:
     fixture.clock.now += 0.5
     fixture.step()
     assert fixture.client.assigned.keys() == {0}
+
+
+def test_progress_a_client_that_fetches_no_more_is_replaced() -> None:
+    """It says nothing, and knows of nothing that it hasn't read; the gate is shut until another one has read all."""
+    fixture = Fixture()
+    fixture.client.ends = {0: 1}
+    fixture.run(1)
+    fixture.step(record(0, 7))
+    assert (fixture.ready, fixture.remote()) == ([True], 7)
+    fixture.brokers.ends = {0: 2}
+    fixture.run(1_000)
+    assert not fixture.stopping.is_set(), "it went on with the client that fetches no more"
+    assert (fixture.ready, fixture.remote(), fixture.client.assigned) == ([True, False], None, {})
+    fixture.client.ends = {0: 2}
+    fixture.run(1)
+    fixture.step(record(0, 7), record(1, 9))
+    assert (fixture.ready, fixture.remote()) == ([True, False, True], 9)

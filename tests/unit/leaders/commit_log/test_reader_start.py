@@ -99,17 +99,18 @@ def test_brokers_that_never_answer_are_told_of_once_after_three_seconds(caplog: 
 def test_brokers_that_come_and_go_before_the_topic_is_there_are_told_of_each_time(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """That they answer is said once each time, though the topic is still waited for."""
+    """Once each time, when it has lasted, and that they answer, though the topic is still waited for."""
 
     def answer(fixture: Fixture, attempt: int) -> None:
-        if fixture.clock.now >= began + PATIENCE_SECONDS:
+        if fixture.clock.now >= began[-1] + PATIENCE_SECONDS:
             silent.append(attempt)
-        if len(silent) in (2, 4):
-            fixture.client.metadata_error = None
+            if len(silent) in (2, 5):
+                fixture.client.metadata_error = None
 
     def wait_for_topic() -> None:
         if len(fixture.stopping.waits) == 3:
             fixture.client.metadata_error = REFUSED
+            began.append(fixture.clock.now)
         if len(fixture.stopping.waits) == 6:
             fixture.client.partitions = {0}
 
@@ -117,10 +118,32 @@ def test_brokers_that_come_and_go_before_the_topic_is_there_are_told_of_each_tim
     fixture = no_broker(at_poll=answer, wait_for_topic=True)
     fixture.client.partitions.clear()
     fixture.stopping.meanwhile = wait_for_topic
-    began = fixture.clock.now
+    began = [fixture.clock.now]
     fixture.run(0)
     silence = "Commit log log: no broker of kafka:9092 answers: connection refused. It is tried again"
     assert answering(caplog) == [silence, "Commit log log: kafka:9092 answers now"] * 2
+
+
+def test_brokers_that_are_away_while_the_topic_is_waited_for_have_as_long_again_as_at_the_start() -> None:
+    """They had answered; the topic may be waited for for hours, and a restart of theirs ended the follower."""
+
+    def answer(fixture: Fixture, attempt: int) -> None:
+        if attempt == 2:
+            fixture.client.metadata_error = None
+
+    def wait_for_topic() -> None:
+        if len(fixture.stopping.waits) == 1:
+            fixture.clock.now += 3600
+            fixture.client.metadata_error = REFUSED
+        else:
+            fixture.client.partitions = {0}
+
+    fixture = no_broker(at_poll=answer, wait_for_topic=True)
+    fixture.client.metadata_error = None
+    fixture.client.partitions.clear()
+    fixture.stopping.meanwhile = wait_for_topic
+    fixture.run(1)
+    assert fixture.client.assigned.keys() == {0}
 
 
 def test_a_refused_password_ends_the_start_at_once() -> None:

@@ -6,8 +6,7 @@ import logging
 
 import pytest
 
-from arroyo_sync.leaders.commit_log.log_topic import OffsetRange
-from arroyo_sync.leaders.commit_log.replay import Progress, Replay, ReplayLog
+from arroyo_sync.leaders.commit_log.replay import OffsetRange, Progress, Replay, ReplayLog
 from tests.support.fakes import Clock
 
 
