@@ -37,9 +37,9 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManag
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Question, Rejection, Truncation
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
+from arroyo_sync.leaders.leader_log import Rewind
 from arroyo_sync.leaders.offset_table import OffsetTable, chunks
 from arroyo_sync.leaders.published_offset import PublishedOffset
-from arroyo_sync.leaders.rewinds import Rewind
 from arroyo_sync.leaders.verification import SUSPECT, KnownEnd, TopicId
 
 READ_WAIT_SECONDS = 0.05

@@ -46,8 +46,8 @@ from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.end_offsets import LastEndOffsets
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.leaders.commit_report import CommitReport
+from arroyo_sync.leaders.leader_log import RewindLog, SilenceLog
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.rewinds import RewindLog
 from arroyo_sync.leaders.verifier import OnLogEnds, Verifier
 
 logger = logging.getLogger(__name__)
@@ -111,8 +111,7 @@ class OffsetSource(ABC):
         self._ready_since: float | None = None
         # What clients of the data topic's cluster tell. Written by the threads that ask, read by the source's own.
         self._data_errors = ClientErrors()
-        # The checking thread's: of which partitions each group was last said to be silent.
-        self._silent: dict[str, list[PartitionKey]] = {}
+        self._silence_log = SilenceLog(lambda: self.name)  # the checking thread's
         # The reading thread's.
         self._rewinds = 0
         self._rewind_log = RewindLog(clock)
@@ -366,30 +365,12 @@ class OffsetSource(ABC):
         if ready_since is None or self._clock() - ready_since < SILENCE_SECONDS:
             return
         for group in self._offsets.groups:
-            partitions_unknown = self._offsets.partitions_unknown(group)
-            if group not in self._offsets.reported:
-                if self._silent.get(group) != []:
-                    logger.warning(
-                        "%s: group %r has published nothing at all%s. %s", self.name, group, self._seen(), _IS_IT_RIGHT
-                    )
-                self._silent[group] = []
-            elif partitions_unknown != self._silent.get(group, []):
-                if partitions_unknown:
-                    named = ", ".join(f"{topic}[{partition}]" for topic, partition in partitions_unknown[:_NAMED])
-                    if len(partitions_unknown) > _NAMED:
-                        named += f" and {len(partitions_unknown) - _NAMED} more partitions"
-                    logger.warning(
-                        "%s: group %r has published nothing of %s. %s", self.name, group, named, _IS_IT_RIGHT
-                    )
-                self._silent[group] = partitions_unknown
+            silent = self._offsets.partitions_unknown(group) if group in self._offsets.reported else None
+            self._silence_log.update(group, silent, self._seen, self._offsets.assigned)
 
     def _seen(self) -> str:
         """Who does publish, to follow "has published nothing at all"."""
         return ""
-
-
-_NAMED = 10
-_IS_IT_RIGHT = "The gate stays shut there until it does: is the group's name right, and does it publish?"
 
 
 def _reason(error: BaseException) -> str:

@@ -97,7 +97,7 @@ FINDERS: Mapping[str, Line] = {
     ),
     "keeps reports of any topic": Line("keys that nobody reads", Tests(f"{LOG}/test_batch_decoder.py")),
     "logs every rewind": Line(
-        "rewinds, and a pool that publishes out of order", Tests(f"{UNIT}/leaders/test_rewinds.py")
+        "rewinds, and a pool that publishes out of order", Tests(f"{UNIT}/leaders/test_leader_log.py")
     ),
     "takes any topic for a commit log": Line("a wrong commit log", Tests(f"{LOG}/test_contents.py")),
     "never says that a broker is back": Line(

@@ -37,7 +37,7 @@ from arroyo_sync.leaders.commit_log.publishing import report_writer
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
 from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
-from arroyo_sync.leaders.rewinds import RewindLog, _Pending
+from arroyo_sync.leaders.leader_log import RewindLog, _Pending
 from arroyo_sync.leaders.verification import TopicId
 from arroyo_sync.leaders.verifier import Verifier
 from arroyo_sync.observe import problems

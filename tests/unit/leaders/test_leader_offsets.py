@@ -15,9 +15,9 @@ from arroyo_sync.core.state import MAX_OFFSET, PartitionKey, SynchronizedPartiti
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.assigned_partitions import Question, Rejection, Truncation
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
+from arroyo_sync.leaders.leader_log import Rewind
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.offset_table import CHUNK
-from arroyo_sync.leaders.rewinds import Rewind
 from arroyo_sync.leaders.verification import Reason, TopicId
 from tests.support.assigned import read_without_end
 

@@ -394,8 +394,53 @@ def test_silence_is_told_in_words_that_a_person_can_act_on(caplog: pytest.LogCap
     source._warn_of_silence()
     assert caplog.messages[1:] == [f"a stub: group 'a' has published nothing of events[0]. {ADVICE}"]
     source.publish(5, KEY, "a")
+    for _ in range(2):
+        source._warn_of_silence()
+        assert caplog.messages[2:] == ["a stub: group 'a' has published of events[0] now"]
+
+
+def test_that_a_silence_is_over_is_told_of_a_group_that_had_published_nothing_at_all(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Once. It is no news of a group that was never told of."""
+    clock = Clock()
+    source = Stub("a", "b", clock=clock)
+    source.attach()
+    source._set_ready(True)
+    source.publish(5, OTHER, "b")
+    clock.now += SILENCE_SECONDS
     source._warn_of_silence()
-    assert len(caplog.messages) == 2
+    caplog.clear()
+    source.publish(5, OTHER, "a")
+    for _ in range(2):
+        source._warn_of_silence()
+    assert caplog.messages == ["a stub: group 'a' publishes now"]
+
+
+def test_of_a_partition_that_was_taken_away_meanwhile_nobody_is_said_to_have_published(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The silence goes on, for whoever has it now."""
+    clock = Clock()
+    source = Stub("a", clock=clock)
+    source.attach()
+    source._set_ready(True)
+    source.assign({KEY: 0, OTHER: 0}, None)
+    source.publish(5, ("elsewhere", 0), "a")
+    clock.now += SILENCE_SECONDS
+    source._warn_of_silence()
+    caplog.clear()
+    source.revoke([KEY])
+    source.publish(5, OTHER, "a")
+    source._warn_of_silence()
+    assert caplog.messages == [f"a stub: group 'a' has published of {OTHER[0]}[{OTHER[1]}] now"]
+    caplog.clear()
+    source.assign({KEY: 0}, None)
+    source._warn_of_silence()
+    source.revoke([KEY])
+    caplog.clear()
+    source._warn_of_silence()
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(("count", "end"), [(10, "events[9]."), (11, "events[9] and 1 more partitions.")])

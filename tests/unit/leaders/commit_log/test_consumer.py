@@ -321,7 +321,8 @@ def test_a_group_that_never_reports_is_warned_about_by_name(
     assert warnings() == []
     source.publish(5, ("events", 0), "a")
     source.publish(5, ("other", 0), "b")
-    (line,) = warnings()
+    over, line = warnings()
+    assert over == "a stub: group 'a' has published of events[0] now"
     assert "group 'b' has published nothing of events[0], events[1]." in line
     assert all(record.levelno == logging.WARNING for record in caplog.records)
 

@@ -1,16 +1,10 @@
-"""Logs that leader groups published lower offsets than before: at most one line a minute for each group.
-
-A leader that is restarted goes back a little, and one that publishes from several threads does so out of order. Either
-is made good by its next reports, so one line says how much there was of it, and which was the worst.
-
-Threads: any thread may call anything; one lock guards all.
-"""
+"""What is logged of leader groups: that they published lower offsets than before, and that they publish nothing."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
@@ -18,6 +12,8 @@ from arroyo_sync.core.state import PartitionKey
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 10
+_IS_IT_RIGHT = "The gate stays shut there until it does: is the group's name right, and does it publish?"
 _MEANING = (
     "After a restart that is normal, and so is a little of it where reports are published from several threads. What "
     "lies in between waits until it is committed again"
@@ -34,7 +30,12 @@ class Rewind(NamedTuple):
 
 
 class RewindLog:
-    """The rewinds that aren't logged yet, by group.
+    """The rewinds that aren't logged yet, by group: at most one line a minute for each.
+
+    A leader that is restarted goes back a little, and one that publishes from several threads does so out of order.
+    Either is made good by its next reports, so one line says how much there was of it, and which was the worst.
+
+    Threads: any thread may call anything; one lock guards all.
 
     :param clock: monotonic seconds.
     """
@@ -108,3 +109,50 @@ class _Pending:
                 worst.offset,
                 _MEANING,
             )
+
+
+class SilenceLog:
+    """Logs of which partitions a group has published nothing, whenever that is another answer, and that it does now.
+
+    Threads: one.
+
+    :param name: what the source is called.
+    """
+
+    def __init__(self, name: Callable[[], str]) -> None:
+        self._name = name
+        # Of which partitions each group was last said to be silent; ``None``: of everything.
+        self._told: dict[str, Sequence[PartitionKey] | None] = {}
+
+    def update(
+        self,
+        group: str,
+        silent: Sequence[PartitionKey] | None,
+        seen: Callable[[], str],
+        assigned: Callable[[], Collection[PartitionKey]],
+    ) -> None:
+        """Log what has changed.
+
+        :param silent: the assigned partitions of which the group has published nothing; ``None``: nothing at all.
+        :param seen: who does publish, to follow "has published nothing at all".
+        :param assigned: the assigned partitions. Of one that was taken away nobody knows here whether it is over.
+        """
+        told = self._told.get(group, [])
+        if silent == told:
+            return
+        self._told[group] = silent
+        if silent is None:
+            logger.warning("%s: group %r has published nothing at all%s. %s", self._name(), group, seen(), _IS_IT_RIGHT)
+        elif silent:
+            logger.warning(
+                "%s: group %r has published nothing of %s. %s", self._name(), group, _named(silent), _IS_IT_RIGHT
+            )
+        elif told is None:
+            logger.warning("%s: group %r publishes now", self._name(), group)
+        elif over := sorted(set(told).intersection(assigned())):
+            logger.warning("%s: group %r has published of %s now", self._name(), group, _named(over))
+
+
+def _named(partitions: Sequence[PartitionKey]) -> str:
+    named = ", ".join(f"{topic}[{partition}]" for topic, partition in partitions[:_SHOWN])
+    return named if len(partitions) <= _SHOWN else f"{named} and {len(partitions) - _SHOWN} more partitions"

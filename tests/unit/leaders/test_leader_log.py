@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
-from arroyo_sync.leaders.rewinds import Rewind, RewindLog
+from arroyo_sync.leaders.leader_log import Rewind, RewindLog
 from tests.support.fakes import Clock
 
 
