@@ -117,7 +117,7 @@ class RemoteOffsetSource(Protocol):
         """The follower reads the data topic from the cluster of this id (Kafka's ``cluster.id``). A source that asks
         another one about it ends: a topic of that name is another topic there.
 
-        Called on the processor's thread before the first assignment, if the brokers tell it. Never blocks.
+        Called on the processor's thread, before the first assignment if the brokers answer by then. Never blocks.
         """
         return
 

@@ -29,7 +29,7 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.checks import check_callable, check_consumer, check_instance, check_seconds
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.gate.consumer.cluster_question import ClusterQuestion
+from arroyo_sync.gate.consumer.cluster_question import ASSIGNED_TIMEOUT_SECONDS, ClusterQuestion
 from arroyo_sync.gate.consumer.pauses import Pauses
 from arroyo_sync.gate.consumer.poll_waits import PollWaits
 from arroyo_sync.gate.consumer.rebalances import OnAssign, OnRevoke, Rebalances
@@ -142,6 +142,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
                 self._rebalances.wake_retained()
             if drain.needs_poll or self._drain is not drain:  # or there was a rebalance, and all is another gate's now
                 return None
+            if self._cluster_question.is_pending:  # nobody answered before the assignment
+                self._cluster_question.ask_if_due(ASSIGNED_TIMEOUT_SECONDS)
             if self._start.is_pending and not self._replaced_log.is_replaced:
                 self._start.commit_if_due()
             if not buffers.held_messages:

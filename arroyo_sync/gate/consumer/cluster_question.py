@@ -17,7 +17,10 @@ from arroyo_sync.kafka.arroyo_consumer import cluster_of
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 1.0
-RETRY_SECONDS = 5.0
+ASSIGNED_TIMEOUT_SECONDS = 0.1
+"""While messages may be there: by then the client has connections, and an answer takes some milliseconds."""
+RETRY_SECONDS = 1.0
+"""Between a question and the next: as long as one takes at most, so that the processor polls half of the time."""
 
 
 class ClusterQuestion:
@@ -35,26 +38,31 @@ class ClusterQuestion:
         self._clock = clock
         self._topic: str | None = None
         self._ask_at = 0.0
+        self.is_pending = False
+        """Whether it is still to be asked. Read by the consumer's poll when no message came."""
 
     def begin(self, topic: str) -> None:
         """The consumer is subscribed to this topic. Of a pattern it isn't asked: that is no topic."""
         if not topic.startswith("^"):
             self._topic = topic
+            self.is_pending = self._check_cluster is not None
 
-    def ask_if_due(self) -> None:
-        """Ask, if it isn't known yet. For a poll while nothing is assigned, which has nothing else to do.
+    def ask_if_due(self, timeout: float = TIMEOUT_SECONDS) -> None:
+        """Ask, if it isn't known yet. In no callback of the consumer's.
 
-        Blocks until a broker answers, for at most `TIMEOUT_SECONDS`.
+        Blocks until a broker answers, for at most ``timeout`` seconds.
         """
-        if self._topic is None or self._check_cluster is None or self._clock() < self._ask_at:
+        if not self.is_pending or self._clock() < self._ask_at:
             return
+        assert self._topic is not None
+        assert self._check_cluster is not None
         try:
-            cluster_id = cluster_of(self._inner, self._topic, TIMEOUT_SECONDS)
+            cluster_id = cluster_of(self._inner, self._topic, timeout)
         except KafkaException as exc:
             self._ask_at = self._clock() + RETRY_SECONDS
             logger.debug("Can't ask which cluster the follower reads from: %s", exc)
             return
-        self._topic = None
+        self.is_pending = False
         if cluster_id is None:
             return
         try:

@@ -6,6 +6,7 @@ The reading itself is in `reader.py`, what every source shares in `leaders/offse
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
@@ -180,32 +181,33 @@ class CommitLogConsumer(OffsetSource):
 
     def _read(self) -> None:
         identity = TopicIdentity(self._log_asker, self._topic, self._clock)
+        gives_up_at = self._clock() + self._connect_timeout
         while not self._stopping.is_set():  # for each topic of that name, and after one that fetches no more
-            consumer = self._make_consumer()
+            consumer = self._make_consumer(gives_up_at)
             if consumer is None:
                 return
+            gives_up_at = math.inf  # it is up, and rides out what comes
             try:
                 self._reader.run(consumer, identity)
             finally:
                 consumer.close()
 
-    def _make_consumer(self) -> Consumer | None:
+    def _make_consumer(self, gives_up_at: float) -> Consumer | None:
         """``None``: it is to stop.
 
         :raises BrokersUnreachable: there was no token to log in with.
         """
-        deadline = self._clock() + self._connect_timeout
         while not self._stopping.is_set():
-            consumer = self._try_to_make_consumer(deadline)
+            consumer = self._try_to_make_consumer(gives_up_at)
             if consumer is not None:
                 return consumer
         return None
 
-    def _try_to_make_consumer(self, deadline: float) -> Consumer | None:
+    def _try_to_make_consumer(self, gives_up_at: float) -> Consumer | None:
         try:
             return make_client(Consumer, reader_settings(self._configuration, self._reader.on_error))
         except BrokersUnreachable as error:  # after ten seconds
-            if self._clock() >= deadline:
+            if self._clock() >= gives_up_at:
                 raise
             logger.warning("Commit log %s: %s It is tried again", self._topic, error)
             return None

@@ -32,9 +32,10 @@ DOUBT_SECONDS = 1.0
 FETCH_CHECK_SECONDS = 10.0
 """How often the brokers' ends are held against those that the reading client has fetched."""
 FETCH_CHECK_TIMEOUT_SECONDS = 5.0
-UNFETCHED_CHECKS = 3
-"""After how many checks, one after the other, a partition counts as fetched no more. Each new client that doesn't help
-is given twice as many as the one before, `MOST_UNFETCHED_CHECKS` at most."""
+UNFETCHED_CHECKS = 9
+"""After how many checks, one after the other, a partition counts as fetched no more: longer than librdkafka waits for a
+response (``socket.timeout.ms``, a minute) before it tries again by itself. Each new client that doesn't help is given
+twice as many as the one before, `MOST_UNFETCHED_CHECKS` at most."""
 MOST_UNFETCHED_CHECKS = 60
 
 
@@ -297,9 +298,9 @@ class FetchCheck:
             self._ask(positions)
             return False
         self._patience = min(2 * self._patience, MOST_UNFETCHED_CHECKS)
-        logger.error(
+        logger.warning(
             "Commit log %s: there is more in partitions %s, which this process's client fetches no more. A new one "
-            "reads the log from its beginning, and the gate is shut until then",
+            "goes on where it stopped",
             self._topic,
             unfetched,
         )

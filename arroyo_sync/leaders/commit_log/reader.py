@@ -17,13 +17,13 @@ Failures
     errors come out of `CommitLogReader.run`.
 
 Threads
-    Everything runs on the reading thread, but for what says that any thread may call it. The consumer is used by no
-    other: it lets in one at a time, and one that polls without end would keep all others waiting.
+    Everything runs on the reading thread, but for what says that any may call it. The consumer is used by no other.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -133,17 +133,15 @@ class CommitLogReader:
         self._spans = spans
         self._fetch_check = fetch_check
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, settings.clock)
-        self._is_first_run = True
-        self._must_read_all = Event()
+        self._is_first_run, self._must_read_all = True, Event()
         self._errors = ClientErrors()
         self.lag: int | None = None
         """How many offsets are still to be read, as far as the client knew a moment ago. Any thread may read it."""
-        self._lag_at = 0.0
         self._is_open = False
         self._waits_for = "a broker's answer"
         self._partitions = LogPartitions()
         self._replay_log = ReplayLog(settings.topic, PROGRESS_SECONDS, settings.clock)
-        self._assign_at = self._refresh_at = 0.0
+        self._assign_at = self._refresh_at = self._lag_at = 0.0
         self._missing_since: float | None = None
         self._record_bytes = 1
         # The data topic that reports are kept of, and the one that they should be kept of, which any thread may set.
@@ -160,30 +158,32 @@ class CommitLogReader:
             self._doubts.add()
 
     def run(self, consumer: Consumer, identity: TopicIdentity) -> None:
-        """Read until ``stopping`` is set, or a new client is wanted: then it forgets what it read, and is to be called
-        again.
+        """Read until ``stopping`` is set, or a new client is wanted, with which it is to be called again.
 
-        That is after the topic was deleted and created again, since a client that knew the old one takes the new one's
-        leader epochs for outdated, and asks brokers that lead no more (librdkafka#4898); and when the client fetches a
-        partition no more. Blocks; each call to the brokers has a timeout of about a second.
+        That is when the client fetches a partition no more: the new one goes on where it stopped. And when the topic
+        was deleted and created again: all is forgotten then, and a client that knew the old topic takes the new one's
+        leader epochs for outdated, and asks brokers that lead no more (librdkafka#4898). Blocks; each call to the
+        brokers has a timeout of about a second.
 
         :param consumer: used by nobody else, and not closed from here. Its ``error_cb`` is `on_error`.
         :raises KafkaException: an error that trying again doesn't mend.
-        :raises BrokersUnreachable: no broker answered at the start.
+        :raises BrokersUnreachable: no broker answered at the first call.
         :raises CommitLogMissing: the topic doesn't exist, or not any more.
         """
-        found = self._wait_for_topic(consumer)
-        self._partitions.restart(found)
-        self._missing_since = None
-        self._spans.restart(found if self._settings.start == "recent" and self._is_first_run else ())
-        self._is_first_run = False
         self._fetch_check.restart()
+        positions = self._partitions.positions
+        if positions:
+            consumer.incremental_assign([TopicPartition(self._topic, *each) for each in positions.items()])
+        else:
+            self._begin(consumer)
         identity.ask()
         self._refresh_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
-        self._replay_log.begin(self._decoder.read)
         while not self._stopping.is_set():
-            if self._is_client_outdated(consumer, identity):
-                self._forget(consumer, list(self._partitions.positions))
+            if identity.has_changed():
+                logger.error("Commit log %s was deleted and created again: it is read from its beginning", self._topic)
+                self._forget(consumer, list(positions))
+                return
+            if self._fetch_check.has_stopped(consumer, positions):
                 return
             self._step(consumer, identity)
 
@@ -222,22 +222,25 @@ class CommitLogReader:
         if now >= self._refresh_at or (identity.take_missing() and self._missing_since is None):
             self._refresh_metadata(consumer, identity)
 
-    def _is_client_outdated(self, consumer: Consumer, identity: TopicIdentity) -> bool:
-        """Whether a new one is wanted, which is logged."""
-        if identity.has_changed():
-            logger.error("Commit log %s was deleted and created again: it is read from its beginning", self._topic)
-            return True
-        return self._fetch_check.has_stopped(consumer, self._partitions.positions)
-
     # Finding partitions.
+
+    def _begin(self, consumer: Consumer) -> None:
+        """Nothing is read yet, or any more."""
+        found = self._wait_for_topic(consumer)
+        self._partitions.restart(found)
+        self._missing_since = None
+        self._spans.restart(found if self._settings.start == "recent" and self._is_first_run else ())
+        self._is_first_run = False
+        self._replay_log.begin(self._decoder.read)
 
     def _wait_for_topic(self, consumer: Consumer) -> list[int]:
         """Block until a broker lists the topic's partitions. Empty: it is to stop."""
         settings = self._settings
         servers, name = servers_of(settings.configuration), f"Commit log {self._topic}"
-        first_answer = FirstAnswer(
-            settings.configuration, settings.connect_timeout, self._errors, name=name, clock=self._clock
-        )
+        # What has been there may be away for a while.
+        timeout = settings.connect_timeout if self._is_first_run else math.inf
+        enough = MISSING_ANSWERS if self._is_first_run else int(MISSING_SECONDS / RETRY_SECONDS)
+        first_answer = FirstAnswer(settings.configuration, timeout, self._errors, name=name, clock=self._clock)
         missing_answers = 0
         while not self._stopping.is_set():
             try:
@@ -250,9 +253,10 @@ class CommitLogReader:
             if partitions:
                 return partitions
             missing_answers += 1
-            if not settings.wait_for_topic and missing_answers >= MISSING_ANSWERS:
-                missing = f"topic {self._topic!r} doesn't exist at {servers}. Is the name right?"
-                raise CommitLogMissing(missing + WAIT_ADVICE)
+            if not settings.wait_for_topic and missing_answers >= enough:
+                raise CommitLogMissing(
+                    f"topic {self._topic!r} doesn't exist at {servers}. Is the name right?{WAIT_ADVICE}"
+                )
             self._waits_for = "the topic to exist"
             if settings.wait_for_topic and self._throttle.should_log("missing"):
                 logger.warning("Commit log %s doesn't exist: waiting for it, nothing is released", self._topic)
@@ -278,8 +282,7 @@ class CommitLogReader:
             if now - self._missing_since >= MISSING_SECONDS:
                 raise CommitLogMissing(f"topic {self._topic!r} doesn't exist any more: was it deleted?")
             self._refresh_at = now + RETRY_SECONDS
-        added = self._partitions.find(partitions, self._is_open)
-        if added:
+        if added := self._partitions.find(partitions, self._is_open):
             logger.info("Commit log %s: partitions %s were added", self._topic, added)
 
     def _ask_about_found(self) -> None:
@@ -334,14 +337,12 @@ class CommitLogReader:
             events += decoded.events
             if decoded.next_offset is None or partition is None:
                 continue
-            reports = self._partitions.passed(partition, decoded.reports, decoded.next_offset)
-            if reports:
+            if reports := self._partitions.passed(partition, decoded.reports, decoded.next_offset):
                 self._apply(reports)
         gone: set[int] = set()
         for event in events:
             self._handle(event, gone)
-        staged = self._partitions.take_staged()
-        if staged:
+        if staged := self._partitions.take_staged():
             self._apply(staged)
         self._decoder.check_timestamps(len(self._partitions.positions))
         if gone:

@@ -9,7 +9,12 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.gate.consumer import cluster_question
-from arroyo_sync.gate.consumer.cluster_question import RETRY_SECONDS, TIMEOUT_SECONDS, ClusterQuestion
+from arroyo_sync.gate.consumer.cluster_question import (
+    ASSIGNED_TIMEOUT_SECONDS,
+    RETRY_SECONDS,
+    TIMEOUT_SECONDS,
+    ClusterQuestion,
+)
 from tests.support.fakes import Clock, ScriptedConsumer
 from tests.support.pipelines import Pipeline
 
@@ -91,21 +96,31 @@ def test_what_the_source_raises_is_logged(monkeypatch: pytest.MonkeyPatch, caplo
     assert "which cluster the follower reads from" in line.getMessage()
 
 
-def test_a_follower_asks_while_nothing_is_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a callback it would abort the process (see `wait_for_added_partitions`); while tailing it would cost time."""
-    asked: list[int] = []
+def test_a_follower_asks_while_nothing_is_assigned_and_else_when_no_message_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a callback it would abort the process (see `wait_for_added_partitions`). Beside messages it is to be short."""
+    asked: list[tuple[int, float]] = []
+    told: list[str] = []
+    answers: list[str] = []
 
     def cluster_of(consumer: Any, topic: str, timeout: float) -> str:
-        asked.append(len(consumer.tell()))
-        raise UNREACHABLE
+        asked.append((len(consumer.tell()), timeout))
+        if not answers:
+            raise UNREACHABLE
+        return answers.pop()
 
     monkeypatch.setattr(cluster_question, "cluster_of", cluster_of)
     monkeypatch.setattr(cluster_question, "RETRY_SECONDS", 0.0)
     pipeline = Pipeline()
-    monkeypatch.setattr(pipeline.flow._cluster_question, "_check_cluster", [].append)
+    monkeypatch.setattr(pipeline.flow._cluster_question, "_check_cluster", told.append)
+    pipeline.flow._cluster_question.begin("events")
     pipeline.run(2)
-    assert asked == [0, 0]
+    assert asked == [(0, TIMEOUT_SECONDS)] * 2
     pipeline.start(0)
-    before = len(asked)
-    pipeline.run(5)
-    assert len(asked) == before
+    asked.clear()
+    pipeline.run(1)
+    assert asked == [(1, ASSIGNED_TIMEOUT_SECONDS)]
+    answers.append("the cluster")
+    pipeline.run(3)
+    assert (len(asked), told) == (2, ["the cluster"])
