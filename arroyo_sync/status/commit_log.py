@@ -40,7 +40,7 @@ from arroyo_sync.kafka.headers import headers_of
 from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.first_answer import FirstAnswer
-from arroyo_sync.leaders.commit_log.log_topic import LogSpans, list_partitions
+from arroyo_sync.leaders.commit_log.log_topic import RangeQuestions, list_partitions
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id
 from arroyo_sync.leaders.commit_log.replay import OffsetRange
 
@@ -111,15 +111,15 @@ class LogScan:
         :raises TopicMissing: there is no such topic.
         :raises KafkaException: the brokers refuse to tell.
         """
-        spans = self._ask_spans(self._connect(), since)
+        ranges = self._ask_ranges(self._connect(), since)
         if at_most is not None:
-            most = at_most // max(1, len(spans))
-            spans = {each: OffsetRange(max(start, end - most), end) for each, (start, end) in spans.items()}
-        left = {partition: span for partition, span in spans.items() if span.start < span.end}
-        self._positions = dict.fromkeys(self.missing, OFFSET_END) | {each: span.start for each, span in spans.items()}
+            most = at_most // max(1, len(ranges))
+            ranges = {each: OffsetRange(max(start, end - most), end) for each, (start, end) in ranges.items()}
+        left = {partition: range_ for partition, range_ in ranges.items() if range_.start < range_.end}
+        self._positions = dict.fromkeys(self.missing, OFFSET_END) | {each: start for each, (start, _) in ranges.items()}
         self._assign(left)
         deadline = time.monotonic() + self._timeout
-        has_any = len(left) < len(spans)
+        has_any = len(left) < len(ranges)
         while left:
             message = self._poll()
             if message is None:
@@ -133,14 +133,14 @@ class LogScan:
             deadline = time.monotonic() + self._timeout
             has_any = True
             partition, offset = message.partition() or 0, message.offset() or 0
-            span = left.get(partition)
+            range_ = left.get(partition)
             is_record = message.error() is None
-            if span is None:
+            if range_ is None:
                 continue
-            self._positions[partition] = min(span.end, offset + (1 if is_record else 0))
-            if self._positions[partition] == span.end:
+            self._positions[partition] = min(range_.end, offset + (1 if is_record else 0))
+            if self._positions[partition] == range_.end:
                 del left[partition]
-            if is_record and offset < span.end:
+            if is_record and offset < range_.end:
                 yield record_of(message)
 
     def follow(self) -> Iterator[LogRecord]:
@@ -177,29 +177,29 @@ class LogScan:
                 raise TopicMissing(f"topic {self._topic!r} doesn't exist at {self._servers}: is the name right?")
             return partitions
 
-    def _ask_spans(self, partitions: Collection[int], since: float | None) -> dict[int, OffsetRange]:
+    def _ask_ranges(self, partitions: Collection[int], since: float | None) -> dict[int, OffsetRange]:
         """From where to where the partitions are to be read. Those whose brokers don't answer are `missing`."""
-        questions = LogSpans(self._asker, self._topic)
+        questions = RangeQuestions(self._asker, self._topic)
         questions.restart(() if since is None else partitions)
         began_at = time.monotonic()
         first_answer = FirstAnswer(self._settings, self._timeout, self._errors)
-        spans: dict[int, OffsetRange] = {}
+        ranges: dict[int, OffsetRange] = {}
         errors: dict[int, KafkaError] = {}
-        while left := [each for each in partitions if each not in spans]:
+        while left := [each for each in partitions if each not in ranges]:
             questions.ask(left, round((since or 0.0) * 1000), ASK_TIMEOUT_SECONDS)
             self._consumer.poll(POLL_SECONDS)  # nothing is assigned: it waits, and hears of errors
             answered, failed = questions.take()
-            spans |= answered
+            ranges |= answered
             errors |= failed
             for error in failed.values():
                 if is_fatal_for_reading(error):
                     raise KafkaException(error)
-            if not answered and spans and time.monotonic() - began_at >= min(self._timeout, PARTIAL_TIMEOUT_SECONDS):
+            if not answered and ranges and time.monotonic() - began_at >= min(self._timeout, PARTIAL_TIMEOUT_SECONDS):
                 break
-            if not spans and failed:
+            if not ranges and failed:
                 first_answer.failed(KafkaException(next(iter(failed.values()))))
         self.missing = {each: errors[each].str() if each in errors else "no answer" for each in left}
-        return spans
+        return ranges
 
 
 def record_of(message: Message) -> LogRecord:

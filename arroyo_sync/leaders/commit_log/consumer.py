@@ -22,7 +22,7 @@ from arroyo_sync.kafka.client_settings import reader_settings, servers_of
 from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.leaders.commit_log.batch_decoder import MAX_PARTITIONS, BatchDecoder
-from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, FetchCheck, LogSpans, TopicIdentity
+from arroyo_sync.leaders.commit_log.log_topic import FetchCheck, RangeQuestions, ReachabilityCheck, TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader, ReaderSettings
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.offset_source import OffsetSource
@@ -103,8 +103,8 @@ class CommitLogConsumer(OffsetSource):
             self._offsets.retain_topic,
             self._set_ready,
             self._stopping,
-            BrokerDoubts(self._log_asker, topic.name, clock),
-            LogSpans(self._log_asker, topic.name),
+            ReachabilityCheck(self._log_asker, topic.name, clock),
+            RangeQuestions(self._log_asker, topic.name),
             FetchCheck(self._log_asker, topic.name, clock),
         )
         self._recent_start = (

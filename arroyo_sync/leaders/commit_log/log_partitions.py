@@ -51,12 +51,12 @@ class LogPartitions:
             self._staged.update((partition, {}) for partition in added)
         return sorted(added)
 
-    def begin(self, spans: Mapping[int, OffsetRange]) -> None:
+    def begin(self, ranges: Mapping[int, OffsetRange]) -> None:
         """Those that were found are read from now on, and replayed up to these ends."""
-        self.found -= spans.keys()
-        self.positions.update((partition, span.start) for partition, span in spans.items())
-        self._added.add({partition: span for partition, span in spans.items() if partition in self._staged})
-        self._replay.add({partition: span for partition, span in spans.items() if partition not in self._staged})
+        self.found -= ranges.keys()
+        self.positions.update((partition, range_.start) for partition, range_ in ranges.items())
+        self._added.add({partition: range_ for partition, range_ in ranges.items() if partition in self._staged})
+        self._replay.add({partition: range_ for partition, range_ in ranges.items() if partition not in self._staged})
 
     def forget(self, partitions: Iterable[int]) -> list[int]:
         """These are to be read again from their beginning.
@@ -116,6 +116,6 @@ class LogPartitions:
         pending = self._replay.missing()
         if not pending:
             return None
-        shown = [f"{key} (read up to {span.start} of {span.end})" for key, span in sorted(pending.items())[:_SHOWN]]
+        shown = [f"{key} (read up to {start} of {end})" for key, (start, end) in sorted(pending.items())[:_SHOWN]]
         more = f" and {len(pending) - _SHOWN} more" if len(pending) > _SHOWN else ""
         return f"it still has to read partitions {', '.join(shown)}{more}"

@@ -26,8 +26,8 @@ IDENTITY_TIMEOUT_SECONDS = 5.0
 WAIT_ADVICE = " Create it, or give wait_for_topic=True to wait for it"
 """At the end of the error of a commit log that doesn't exist, for those who write Python."""
 
-DOUBT_SECONDS = 1.0
-"""How often the brokers are asked while it is in doubt whether all of them answer, and for how long."""
+REACHABILITY_SECONDS = 1.0
+"""How often the brokers are asked until all of them have answered, and for how long."""
 
 FETCH_CHECK_SECONDS = 10.0
 """How often the brokers' ends are held against those that the reading client has fetched."""
@@ -54,7 +54,7 @@ def list_partitions(consumer: Consumer, topic: str, timeout: float) -> list[int]
     return sorted(metadata.partitions)
 
 
-class LogSpans:
+class RangeQuestions:
     """Asks from where to where partitions of the log are to be read, and keeps the answers until they are taken.
 
     Each partition has its own answer: one whose broker is down keeps no other waiting. It never blocks.
@@ -91,13 +91,13 @@ class LogSpans:
         for partition in partitions:
             self._asked.pop(partition, None)
 
-    def begin(self, partition: int, span: OffsetRange) -> int:
+    def begin(self, partition: int, range_: OffsetRange) -> int:
         """From where on to read. "Beginning" rather than its offset, which may be deleted before it is fetched."""
-        return span.start if partition in self._recent else OFFSET_BEGINNING
+        return range_.start if partition in self._recent else OFFSET_BEGINNING
 
     def take(self) -> tuple[dict[int, OffsetRange], dict[int, KafkaError]]:
-        """What was answered since the last call: the spans, and of which partitions why there is none."""
-        spans: dict[int, OffsetRange] = {}
+        """What was answered since the last call: the ranges, and of which partitions why there is none."""
+        ranges: dict[int, OffsetRange] = {}
         errors: dict[int, KafkaError] = {}
         while self._answers:
             question, partition, answer = self._answers.popleft()
@@ -107,8 +107,8 @@ class LogSpans:
             if isinstance(answer, KafkaError):
                 errors[partition] = answer
             else:
-                spans[partition] = answer
-        return spans, errors
+                ranges[partition] = answer
+        return ranges, errors
 
     def _ask(self, partitions: Collection[int], since_ms: int | None, timeout: float) -> None:
         question = object()
@@ -119,23 +119,23 @@ class LogSpans:
             self._answers.append((question, key[1], answer))
 
         def take_ranges(answers: Mapping[PartitionKey, PartitionRange | KafkaError]) -> None:
-            spans: dict[PartitionKey, OffsetRange] = {}
+            ranges: dict[PartitionKey, OffsetRange] = {}
             for key, each in answers.items():
                 if isinstance(each, KafkaError):
                     hear(key, each)
                 elif since_ms is None:
                     hear(key, OffsetRange(each.begin, each.end))
                 else:
-                    spans[key] = OffsetRange(each.begin, each.end)
-            if since_ms is None or not spans:
+                    ranges[key] = OffsetRange(each.begin, each.end)
+            if since_ms is None or not ranges:
                 return
 
             def take_found(found: Mapping[PartitionKey, FoundOffset | KafkaError]) -> None:
                 for key, each in found.items():
-                    hear(key, each if isinstance(each, KafkaError) else spans[key].later(each.offset))
+                    hear(key, each if isinstance(each, KafkaError) else ranges[key].later(each.offset))
 
             # After the end: what arrives in between lies past it, and is read.
-            self._asker.ask_offsets_for_time(list(spans), since_ms, timeout, take_found)
+            self._asker.ask_offsets_for_time(list(ranges), since_ms, timeout, take_found)
 
         if keys:
             self._asker.ask_ranges(keys, timeout, take_ranges, with_first_messages=False)
@@ -197,7 +197,7 @@ class TopicIdentity:
         self._answers.append(answers[self._topic])
 
 
-class BrokerDoubts:
+class ReachabilityCheck:
     """Asks the log's brokers, after an error of the client, until all of them answer.
 
     The asker says which of them don't, and that they do again. The client's word isn't enough: librdkafka says that all
@@ -212,25 +212,25 @@ class BrokerDoubts:
         self._asker = asker
         self._topic = topic
         self._clock = clock
-        self._is_raised = False
+        self._is_wanted = False
         self._ask_at = 0.0
         self._asked: frozenset[int] = frozenset()
         # Of the newest question; added to by the threads that answer.
         self._answered: set[int] = set()
 
-    def add(self) -> None:
-        """The client told of an error."""
-        self._is_raised = True
+    def want(self) -> None:
+        """The client told of an error: the brokers are to be asked."""
+        self._is_wanted = True
 
     def ask(self, partitions: Collection[int]) -> None:
-        """Ask about these partitions, if there is a doubt and it is time to."""
+        """Ask about these partitions, if that is wanted and it is time to."""
         now = self._clock()
-        if not self._is_raised or now < self._ask_at:
+        if not self._is_wanted or now < self._ask_at:
             return
         if self._asked and self._asked <= self._answered:
-            self._is_raised, self._asked = False, frozenset()
+            self._is_wanted, self._asked = False, frozenset()
             return
-        self._ask_at = now + DOUBT_SECONDS
+        self._ask_at = now + REACHABILITY_SECONDS
         self._asked, self._answered = frozenset(partitions), set()
         answered = self._answered
 
@@ -238,7 +238,7 @@ class BrokerDoubts:
             answered.update(partition for (_, partition), end in answers.items() if not isinstance(end, KafkaError))
 
         if partitions:
-            self._asker.ask_end_offsets([(self._topic, each) for each in partitions], DOUBT_SECONDS, note)
+            self._asker.ask_end_offsets([(self._topic, each) for each in partitions], REACHABILITY_SECONDS, note)
 
 
 class FetchCheck:

@@ -48,9 +48,9 @@ from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder, bytes_of
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
 from arroyo_sync.leaders.commit_log.log_topic import (
     WAIT_ADVICE,
-    BrokerDoubts,
     FetchCheck,
-    LogSpans,
+    RangeQuestions,
+    ReachabilityCheck,
     TopicIdentity,
     list_partitions,
 )
@@ -102,8 +102,8 @@ class CommitLogReader:
     :param retain_topic: drops what was read about any other data topic.
     :param set_ready: opens and shuts the gate.
     :param stopping: ends `run`.
-    :param doubts: asks the brokers after an error.
-    :param spans: asks the brokers from where to where partitions are to be read.
+    :param reachability: asks the brokers after an error.
+    :param ranges: asks the brokers from where to where partitions are to be read.
     :param fetch_check: notices that the client fetches no more.
     """
 
@@ -116,8 +116,8 @@ class CommitLogReader:
         retain_topic: Callable[[str], None],
         set_ready: Callable[[bool], None],
         stopping: Event,
-        doubts: BrokerDoubts,
-        spans: LogSpans,
+        reachability: ReachabilityCheck,
+        ranges: RangeQuestions,
         fetch_check: FetchCheck,
     ) -> None:
         self._settings = settings
@@ -129,8 +129,8 @@ class CommitLogReader:
         self._retain_topic = retain_topic
         self._set_ready = set_ready
         self._stopping = stopping
-        self._doubts = doubts
-        self._spans = spans
+        self._reachability = reachability
+        self._ranges = ranges
         self._fetch_check = fetch_check
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, settings.clock)
         self._is_first_run, self._must_read_all = True, Event()
@@ -149,13 +149,13 @@ class CommitLogReader:
         self._wanted_data_topic: str | None = None
 
     def on_error(self, error: KafkaError) -> None:
-        """Called by librdkafka, within ``poll``. That connections are lost proves nothing: see `BrokerDoubts`."""
+        """Called by librdkafka, within ``poll``. That connections are lost proves nothing: see `ReachabilityCheck`."""
         self._errors.add(error)
         log_missing_token(error)
         if error.code() in TOPIC_IS_GONE:
             self._refresh_at = 0.0
         else:
-            self._doubts.add()
+            self._reachability.want()
 
     def run(self, consumer: Consumer, identity: TopicIdentity) -> None:
         """Read until ``stopping`` is set, or a new client is wanted, with which it is to be called again.
@@ -209,7 +209,7 @@ class CommitLogReader:
         if first is not None:
             self._process(consumer, identity, [first, *consumer.consume(self._batch_size(first), 0)])
         self._errors.raise_fatal()
-        self._doubts.ask(self._partitions.positions)
+        self._reachability.ask(self._partitions.positions)
         if self._must_read_all.is_set():
             self._must_read_all.clear()
             self._forget(consumer, [*self._partitions.positions, *self._partitions.found])
@@ -229,7 +229,7 @@ class CommitLogReader:
         found = self._wait_for_topic(consumer)
         self._partitions.restart(found)
         self._missing_since = None
-        self._spans.restart(found if self._settings.start == "recent" and self._is_first_run else ())
+        self._ranges.restart(found if self._settings.start == "recent" and self._is_first_run else ())
         self._is_first_run = False
         self._replay_log.begin(self._decoder.read)
 
@@ -272,7 +272,7 @@ class CommitLogReader:
         except KafkaException as error:
             if is_fatal(error.args[0]):
                 raise
-            self._doubts.add()
+            self._reachability.want()
             return
         if partitions:
             self._missing_since = None
@@ -292,24 +292,24 @@ class CommitLogReader:
             return
         self._assign_at = now + RETRY_SECONDS
         since_ms = int((self._settings.wall_clock() - self._settings.lookback_seconds) * 1000)
-        self._spans.ask(self._partitions.found, since_ms, ASK_TIMEOUT_SECONDS)
+        self._ranges.ask(self._partitions.found, since_ms, ASK_TIMEOUT_SECONDS)
 
     def _assign_answered(self, consumer: Consumer) -> None:
         """Begin to read the partitions whose brokers have told. The gate waits for the others, and the reading doesn't.
 
         In any of them the newest report of any partition may lie, so none may be left out before the gate opens.
         """
-        spans, errors = self._spans.take()
+        ranges, errors = self._ranges.take()
         for partition, error in errors.items():
             if is_fatal(error):
                 raise KafkaException(error)
-            self._waits_for = f"the ends of partitions {sorted(self._partitions.found - spans.keys())}: {error.str()}"
+            self._waits_for = f"the ends of partitions {sorted(self._partitions.found - ranges.keys())}: {error.str()}"
             logger.debug("Commit log %s[%d]: can't ask where it ends: %s", self._topic, partition, error)
-        if not spans:
+        if not ranges:
             return
-        begin = self._spans.begin
-        consumer.incremental_assign([TopicPartition(self._topic, each, begin(each, spans[each])) for each in spans])
-        self._partitions.begin(spans)
+        begin = self._ranges.begin
+        consumer.incremental_assign([TopicPartition(self._topic, each, begin(each, ranges[each])) for each in ranges])
+        self._partitions.begin(ranges)
         self._apply(self._partitions.take_staged())
 
     def _forget(self, consumer: Consumer, partitions: Iterable[int]) -> None:
@@ -318,7 +318,7 @@ class CommitLogReader:
         self._set_ready(False)
         self._replay_log.begin(self._decoder.read)
         forgotten = list(partitions)
-        self._spans.forget(forgotten)
+        self._ranges.forget(forgotten)
         for partition in self._partitions.forget(forgotten):
             consumer.incremental_unassign([TopicPartition(self._topic, partition)])
         for partition in forgotten:

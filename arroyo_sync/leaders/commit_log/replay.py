@@ -50,24 +50,24 @@ class Replay:
     True
     """
 
-    def __init__(self, spans: Mapping[int, OffsetRange] = {}) -> None:
+    def __init__(self, ranges: Mapping[int, OffsetRange] = {}) -> None:
         # Replaced whole, so that other threads may read it.
         self._pending: Mapping[int, OffsetRange] = {}
         self._total = 0
         self._done = 0
         self._done_partitions = 0
-        self.add(spans)
+        self.add(ranges)
 
     @property
     def is_done(self) -> bool:
         return not self._pending
 
-    def add(self, spans: Mapping[int, OffsetRange]) -> None:
+    def add(self, ranges: Mapping[int, OffsetRange]) -> None:
         """These are to be replayed (again), too. What holds nothing is done at once."""
-        others = {key: span for key, span in self._pending.items() if key not in spans}
-        self._done_partitions += sum(1 for span in spans.values() if span.start >= span.end)
-        self._total += sum(max(0, span.end - span.start) for span in spans.values())
-        self._pending = {**others, **{key: span for key, span in spans.items() if span.start < span.end}}
+        others = {key: range_ for key, range_ in self._pending.items() if key not in ranges}
+        self._done_partitions += sum(1 for range_ in ranges.values() if range_.start >= range_.end)
+        self._total += sum(max(0, range_.end - range_.start) for range_ in ranges.values())
+        self._pending = {**others, **{key: range_ for key, range_ in ranges.items() if range_.start < range_.end}}
 
     def is_pending(self, partition: int) -> bool:
         """Whether the partition isn't replayed yet."""
@@ -75,11 +75,11 @@ class Replay:
 
     def passed(self, partition: int, next_offset: int) -> None:
         """Everything below ``next_offset`` was read."""
-        span = self._pending.get(partition)
-        if span is None:
+        range_ = self._pending.get(partition)
+        if range_ is None:
             return
-        self._done += max(0, min(next_offset, span.end) - span.start)
-        rest = OffsetRange(next_offset, span.end)
+        self._done += max(0, min(next_offset, range_.end) - range_.start)
+        rest = OffsetRange(next_offset, range_.end)
         self._pending = {**self._pending, partition: rest}
         if rest.start >= rest.end:
             self._finish(partition)
@@ -99,7 +99,7 @@ class Replay:
         return Progress(self._done_partitions, self._done_partitions + len(self._pending), fraction)
 
     def _finish(self, partition: int) -> None:
-        self._pending = {key: span for key, span in self._pending.items() if key != partition}
+        self._pending = {key: range_ for key, range_ in self._pending.items() if key != partition}
         self._done_partitions += 1
 
 

@@ -148,7 +148,7 @@ def test_when_the_log_was_created_anew_a_client_that_knows_no_other_reads_it(
     assert fixture.log.asked("ids")[0] == ["log"]
 
 
-def test_what_the_client_tells_ends_the_reading_or_raises_a_doubt(fixture: ScriptedSource) -> None:
+def test_what_the_client_tells_ends_the_reading_or_has_the_brokers_asked(fixture: ScriptedSource) -> None:
     """A lost connection has the log's brokers asked whether they answer; a missing permission can't be ridden out."""
     lost = KafkaError(KafkaError._TRANSPORT, "connection lost")
     with pytest.raises(KafkaException) as raised:

@@ -26,7 +26,7 @@ from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset
 from arroyo_sync.leaders.commit_log import batch_decoder
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
-from arroyo_sync.leaders.commit_log.log_topic import BrokerDoubts, FetchCheck, LogSpans, TopicIdentity
+from arroyo_sync.leaders.commit_log.log_topic import FetchCheck, RangeQuestions, ReachabilityCheck, TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import (
     BATCH,
     BATCH_BYTES,
@@ -126,8 +126,8 @@ class ScriptedAsker:
         self.range_timeouts.append(timeout)
         begins, ends = self.client.begins, self.client.ends
         for key in partitions:  # each by a broker of its own
-            span = PartitionRange(begins.get(key[1], 0), ends.get(key[1], 0))
-            answer = {key: self.errors.get(key[1], span)}
+            range_ = PartitionRange(begins.get(key[1], 0), ends.get(key[1], 0))
+            answer = {key: self.errors.get(key[1], range_)}
             if key[1] in self.late:
                 self.answers.append(partial(on_answer, answer))
             else:
@@ -228,8 +228,8 @@ class Fixture:
             self.offsets.retain_topic,
             self.set_ready,
             self.stopping,
-            BrokerDoubts(cast(Asker, self.asker), TOPIC, self.clock),
-            LogSpans(cast(Asker, self.asker), TOPIC),
+            ReachabilityCheck(cast(Asker, self.asker), TOPIC, self.clock),
+            RangeQuestions(cast(Asker, self.asker), TOPIC),
             FetchCheck(cast(Asker, self.brokers), TOPIC, self.clock),
         )
         self.consumer = cast(Consumer, self.client)

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError
 
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker
-from arroyo_sync.leaders.commit_log.log_topic import DOUBT_SECONDS, BrokerDoubts
+from arroyo_sync.leaders.commit_log.log_topic import REACHABILITY_SECONDS, ReachabilityCheck
 from tests.support.fakes import Clock
 
 
@@ -29,44 +29,44 @@ class Fixture:
     def __init__(self) -> None:
         self.clock = Clock()
         self.asker = PatientAsker()
-        self.doubts = BrokerDoubts(cast(Asker, self.asker), "log", self.clock)
+        self.reachability = ReachabilityCheck(cast(Asker, self.asker), "log", self.clock)
 
     def asked_after(self, seconds: float) -> int:
         """How many questions there were when it was called once more, so much later."""
         self.clock.now += seconds
-        self.doubts.ask([0, 1])
+        self.reachability.ask([0, 1])
         return len(self.asker.questions)
 
 
 def test_without_an_error_nobody_is_asked() -> None:
     """However long it runs."""
     fixture = Fixture()
-    assert [fixture.asked_after(DOUBT_SECONDS) for _ in range(3)] == [0, 0, 0]
+    assert [fixture.asked_after(REACHABILITY_SECONDS) for _ in range(3)] == [0, 0, 0]
 
 
 def test_brokers_that_do_not_answer_are_asked_once_a_second() -> None:
     """At once after the error, and a question is over when the next one begins."""
     fixture = Fixture()
-    fixture.doubts.add()
+    fixture.reachability.want()
     assert fixture.asked_after(0.0) == 1
-    assert fixture.asker.questions == [([("log", 0), ("log", 1)], DOUBT_SECONDS)]
-    assert [fixture.asked_after(DOUBT_SECONDS / 4) for _ in range(4)] == [1, 1, 1, 2]
+    assert fixture.asker.questions == [([("log", 0), ("log", 1)], REACHABILITY_SECONDS)]
+    assert [fixture.asked_after(REACHABILITY_SECONDS / 4) for _ in range(4)] == [1, 1, 1, 2]
     assert fixture.asked_after(0.0) == 2
 
 
-def test_the_doubt_ends_once_every_partition_of_one_question_was_answered() -> None:
+def test_the_check_ends_once_every_partition_of_one_question_was_answered() -> None:
     """An error is no answer, and half an answer isn't one."""
     fixture = Fixture()
-    fixture.doubts.add()
+    fixture.reachability.want()
     assert fixture.asked_after(0.0) == 1
     fixture.asker.on_answer[0]({("log", 0): 7, ("log", 1): KafkaError(KafkaError._TIMED_OUT)})
-    assert fixture.asked_after(DOUBT_SECONDS) == 2
+    assert fixture.asked_after(REACHABILITY_SECONDS) == 2
     fixture.asker.on_answer[1]({("log", 1): 7})
-    assert fixture.asked_after(DOUBT_SECONDS) == 3
+    assert fixture.asked_after(REACHABILITY_SECONDS) == 3
     fixture.asker.on_answer[2]({("log", 0): 7})
     fixture.asker.on_answer[2]({("log", 1): 7})
-    assert [fixture.asked_after(DOUBT_SECONDS) for _ in range(3)] == [3, 3, 3]
-    fixture.doubts.add()
+    assert [fixture.asked_after(REACHABILITY_SECONDS) for _ in range(3)] == [3, 3, 3]
+    fixture.reachability.want()
     assert fixture.asked_after(0.0) == 4
 
 
@@ -74,5 +74,5 @@ def test_the_brokers_are_asked_at_once_on_a_machine_that_has_just_started() -> N
     """Its monotonic clock begins at zero."""
     fixture = Fixture()
     fixture.clock.now = 0.0
-    fixture.doubts.add()
+    fixture.reachability.want()
     assert fixture.asked_after(0.0) == 1

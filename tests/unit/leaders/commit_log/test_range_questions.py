@@ -10,7 +10,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset
-from arroyo_sync.leaders.commit_log.log_topic import LogSpans
+from arroyo_sync.leaders.commit_log.log_topic import RangeQuestions
 from arroyo_sync.leaders.commit_log.replay import OffsetRange
 
 TIMED_OUT = KafkaError(KafkaError._TIMED_OUT)
@@ -42,13 +42,13 @@ class PatientAsker:
         self.on_found.append(on_answer)
 
 
-def asked(*partitions: int, recent: Collection[int] = ()) -> tuple[LogSpans, PatientAsker]:
-    """Spans that have just been asked about these partitions, since 5000 ms for those that are read recently."""
+def asked(*partitions: int, recent: Collection[int] = ()) -> tuple[RangeQuestions, PatientAsker]:
+    """Questions that have just been put about these partitions, since 5000 ms for those that are read recently."""
     asker = PatientAsker()
-    spans = LogSpans(cast(Asker, asker), "log")
-    spans.restart(recent)
-    spans.ask(partitions, 5_000, 1.5)
-    return spans, asker
+    questions = RangeQuestions(cast(Asker, asker), "log")
+    questions.restart(recent)
+    questions.ask(partitions, 5_000, 1.5)
+    return questions, asker
 
 
 def test_no_question_takes_longer_than_its_caller_says() -> None:
@@ -61,60 +61,60 @@ def test_no_question_takes_longer_than_its_caller_says() -> None:
 
 def test_nothing_is_looked_up_by_time_in_partitions_that_are_read_from_their_beginning() -> None:
     """The answer about their ends is all that is needed."""
-    spans, asker = asked(0)
+    questions, asker = asked(0)
     asker.on_ranges[0]({("log", 0): PartitionRange(3, 9)})
     assert asker.times == []
-    assert spans.take() == ({0: OffsetRange(3, 9)}, {})
-    assert spans.begin(0, OffsetRange(3, 9)) == OFFSET_BEGINNING
+    assert questions.take() == ({0: OffsetRange(3, 9)}, {})
+    assert questions.begin(0, OffsetRange(3, 9)) == OFFSET_BEGINNING
 
 
 def test_a_partition_whose_broker_does_not_answer_is_not_looked_up_by_time() -> None:
     """Its error is told; the others of the same answer are looked up."""
-    spans, asker = asked(0, recent=(0,))
+    questions, asker = asked(0, recent=(0,))
     asker.on_ranges[0]({("log", 0): TIMED_OUT})
     assert asker.times == []
-    assert spans.take() == ({}, {0: TIMED_OUT})
+    assert questions.take() == ({}, {0: TIMED_OUT})
 
-    spans, asker = asked(0, 1, recent=(0, 1))
+    questions, asker = asked(0, 1, recent=(0, 1))
     asker.on_ranges[0]({("log", 0): TIMED_OUT, ("log", 1): PartitionRange(3, 9)})
     assert [keys for keys, _, _ in asker.times] == [[("log", 1)]]
-    assert spans.take() == ({}, {0: TIMED_OUT})
+    assert questions.take() == ({}, {0: TIMED_OUT})
 
 
 def test_a_look_up_by_time_that_fails_is_the_partitions_error_and_it_is_asked_again() -> None:
     """Without an answer it isn't known where "recent" begins; another partition's answer counts all the same."""
-    spans, asker = asked(0, 1, recent=(0, 1))
+    questions, asker = asked(0, 1, recent=(0, 1))
     asker.on_ranges[0]({("log", each): PartitionRange(3, 9) for each in (0, 1)})
     asker.on_found[0]({("log", 0): TIMED_OUT, ("log", 1): FoundOffset(7)})
-    assert spans.take() == ({1: OffsetRange(7, 9)}, {0: TIMED_OUT})
-    spans.ask((0,), 5_000, 1.5)
+    assert questions.take() == ({1: OffsetRange(7, 9)}, {0: TIMED_OUT})
+    questions.ask((0,), 5_000, 1.5)
     assert [keys for keys, _, _ in asker.ranges[1:]] == [[("log", 0)]]
 
 
 def test_an_answer_that_does_not_count_any_more_hides_none_that_does() -> None:
     """One partition was forgotten meanwhile, and its answer came first."""
-    spans, asker = asked(0, 1)
-    spans.forget((0,))
+    questions, asker = asked(0, 1)
+    questions.forget((0,))
     asker.on_ranges[0]({("log", 0): PartitionRange(0, 5), ("log", 1): PartitionRange(3, 9)})
-    assert spans.take() == ({1: OffsetRange(3, 9)}, {})
+    assert questions.take() == ({1: OffsetRange(3, 9)}, {})
 
 
 def test_a_partition_is_asked_about_once_until_it_has_answered() -> None:
     """However often it is wanted; then it may be asked about again."""
-    spans, asker = asked(0)
-    spans.ask((0,), 5_000, 1.5)
+    questions, asker = asked(0)
+    questions.ask((0,), 5_000, 1.5)
     assert len(asker.ranges) == 1
     asker.on_ranges[0]({("log", 0): TIMED_OUT})
-    spans.take()
-    spans.ask((0,), 5_000, 1.5)
+    questions.take()
+    questions.ask((0,), 5_000, 1.5)
     assert len(asker.ranges) == 2
 
 
 def test_what_nobody_calls_recent_is_read_from_its_beginning() -> None:
-    """Also by spans that nothing was said to."""
+    """Also where `restart` was never called."""
     asker = PatientAsker()
-    spans = LogSpans(cast(Asker, asker), "log")
-    spans.forget((0,))
-    spans.ask((0,), 5_000, 1.5)
+    questions = RangeQuestions(cast(Asker, asker), "log")
+    questions.forget((0,))
+    questions.ask((0,), 5_000, 1.5)
     assert [keys for keys, _, _ in asker.ranges] == [[("log", 0)]]
-    assert spans.begin(0, OffsetRange(3, 9)) == OFFSET_BEGINNING
+    assert questions.begin(0, OffsetRange(3, 9)) == OFFSET_BEGINNING
