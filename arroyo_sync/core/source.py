@@ -132,7 +132,7 @@ class LeaderOffset(NamedTuple):
 
     offset: int | None
     timestamp_ms: int
-    heard_at_seconds: float
+    read_at_seconds: float
     """When its last record was read, on the clock that was given to `LeaderOffsets.apply`."""
     orig_message_ts: float | None = None
     """When the message before ``offset`` was written, Unix seconds, if the record holds it."""

@@ -133,27 +133,27 @@ def _release(
     if release is None:
         return None
     # It was released by the record that moved the remote offset to where it is, unless that came later.
-    heard_at = max((each.heard_at_seconds for each in published if each.offset == remote), default=None)
+    read_at = max((each.read_at_seconds for each in published if each.offset == remote), default=None)
     latency_seconds = None
-    if heard_at is not None and heard_at <= release.at:
+    if read_at is not None and read_at <= release.at:
         # A message that came after the record didn't wait for it, but for proof.
-        latency_seconds = min(release.at - heard_at, release.hold_seconds)
+        latency_seconds = min(release.at - read_at, release.hold_seconds)
     return ReleaseSnapshot(wall_now - (now - release.at), release.hold_seconds, latency_seconds)
 
 
 def _leader(group: str, leader: LeaderOffset | None, has_reported: bool, now: float, wall_now: float) -> LeaderSnapshot:
     if leader is None:
         return LeaderSnapshot(group, has_reported=has_reported)
-    heard_seconds_ago = max(0.0, now - leader.heard_at_seconds)
-    heard_at = wall_now - heard_seconds_ago
+    read_seconds_ago = max(0.0, now - leader.read_at_seconds)
+    read_at = wall_now - read_seconds_ago
     published_at = leader.published_at
     return LeaderSnapshot(
         group,
         published_offset=leader.offset,
         published_at=published_at,
-        age_seconds=heard_seconds_ago if published_at is None else max(0.0, wall_now - published_at),
-        record_latency_ms=_milliseconds_between(published_at, heard_at),
-        message_latency_ms=_milliseconds_between(leader.orig_message_ts, heard_at),
+        age_seconds=read_seconds_ago if published_at is None else max(0.0, wall_now - published_at),
+        record_latency_ms=_milliseconds_between(published_at, read_at),
+        message_latency_ms=_milliseconds_between(leader.orig_message_ts, read_at),
         is_rejected=leader.rejected,
         rejected_because=leader.rejected_because if leader.rejected else None,
         has_reported=True,

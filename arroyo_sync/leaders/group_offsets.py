@@ -165,11 +165,11 @@ class GroupOffsetsSource(OffsetSource):
             self._waits_for.add(group)
             self._asked[group] = assignments
             self._due_at[group] = now + self._interval_seconds
-            self._asker.ask_committed(group, asked, TIMEOUT_SECONDS, partial(self._hear, group, asked))
+            self._asker.ask_committed(group, asked, TIMEOUT_SECONDS, partial(self._note_answer, group, asked))
         due_at = [self._due_at[group] for group in self._offsets.groups if group not in self._waits_for]
         return max(0.0, min(due_at) - now) if due_at and asked else TIMEOUT_SECONDS
 
-    def _hear(self, group: str, asked: Mapping[PartitionKey, int], answer: Commits) -> None:
+    def _note_answer(self, group: str, asked: Mapping[PartitionKey, int], answer: Commits) -> None:
         """Called by the asker, on any thread, once for each question."""
         with self._changed:
             self._unread.append((group, asked, answer))

@@ -107,7 +107,7 @@ class OffsetTable:
             group: LeaderOffset(
                 each.latest.offset,
                 each.latest.timestamp_ms,
-                each.heard_at_seconds,
+                each.read_at_seconds,
                 each.latest.orig_message_ts,
                 each.is_rejected or (each.is_doubted and each.ruling is SUSPECT),
                 each.ruling.reason.value if each.ruling.reason is not None else None,

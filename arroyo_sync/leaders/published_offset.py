@@ -33,7 +33,7 @@ class PublishedOffset:
     __slots__ = (
         "latest",
         "latest_by_log_partition",
-        "heard_at_seconds",
+        "read_at_seconds",
         "epoch",
         "ruling",
         "in_force",
@@ -43,11 +43,11 @@ class PublishedOffset:
         "is_doubted",
     )
 
-    def __init__(self, latest: CommitReport, heard_at_seconds: float) -> None:
+    def __init__(self, latest: CommitReport, read_at_seconds: float) -> None:
         self.latest = latest
         # The last report of every commit-log partition, once there are two (the log was expanded).
         self.latest_by_log_partition: dict[int, CommitReport] | None = None
-        self.heard_at_seconds = heard_at_seconds
+        self.read_at_seconds = read_at_seconds
         self.epoch = 0
         """When `latest` was taken in."""
         # From here on: what counts only while the partition is assigned, except that a rejection stays.
@@ -74,7 +74,7 @@ class PublishedOffset:
         Within a commit-log partition the later log offset counts, whichever was read first. Of those, the one with the
         latest timestamp counts, on a tie the lowest offset, and "unknown" is lower than any.
         """
-        self.heard_at_seconds = now
+        self.read_at_seconds = now
         if self.latest_by_log_partition is None:
             if self.latest.log_partition in (report.log_partition, FROM_BROKER):
                 self.latest = report if report.log_offset >= self.latest.log_offset else self.latest

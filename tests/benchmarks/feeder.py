@@ -171,11 +171,11 @@ def main() -> None:
     plan = json.loads(sys.stdin.readline())
     feeder = Feeder(plan)
 
-    def hear() -> None:
+    def read_command() -> None:
         if sys.stdin.readline():
             feeder.is_told_to_end.set()
 
-    threading.Thread(target=hear, name="feeder-commands", daemon=True).start()
+    threading.Thread(target=read_command, name="feeder-commands", daemon=True).start()
     feeder.play()
     Path(plan["out"]).write_bytes(feeder.rows.tobytes())
     emit("result", produced=feeder.produced, published=feeder.published)

@@ -68,7 +68,7 @@ def test_partitions_tell_where_they_begin_and_end_and_when_their_first_message_w
             keys[1]: (2, 5, None),
             keys[2]: (0, 0, None),
         }
-        with_first = Heard()
+        with_first = CollectedAnswers()
         asker.ask_ranges(keys, TIMEOUT_SECONDS, with_first)
         with_first.wait_for(set(keys))
         assert with_first.answers == {
@@ -76,11 +76,11 @@ def test_partitions_tell_where_they_begin_and_end_and_when_their_first_message_w
             keys[1]: (2, 5, written_at),
             keys[2]: (0, 0, None),
         }
-        found = Heard()
+        found = CollectedAnswers()
         asker.ask_offsets_for_time(keys[:2], written_at, TIMEOUT_SECONDS, found)
         found.wait_for(set(keys[:2]))
         assert found.answers == {keys[0]: (0, written_at), keys[1]: (2, written_at)}
-        later = Heard()
+        later = CollectedAnswers()
         asker.ask_offsets_for_time(keys[:2], written_at + 1, TIMEOUT_SECONDS, later)
         later.wait_for(set(keys[:2]))
         assert later.answers == dict.fromkeys(keys[:2], (None, None))
@@ -148,7 +148,7 @@ def cluster(kafka_cluster: Callable[..., KafkaCluster]) -> Cluster:
     return Cluster(kafka_cluster(brokers=3, min_insync_replicas=1))
 
 
-class Heard:
+class CollectedAnswers:
     """Collects answers."""
 
     def __init__(self) -> None:
@@ -176,7 +176,7 @@ def test_the_living_brokers_answers_do_not_wait_for_one_that_is_down(
             lost = cluster.led_by(broker)
             caplog.clear()
             broker.pause() if how == "paused" else broker.kill()
-            first = Heard()
+            first = CollectedAnswers()
             asker.ask_end_offsets(cluster.keys, QUESTION_SECONDS, first)
             living = set(cluster.keys) - lost
             first.wait_for(living)
@@ -208,15 +208,15 @@ def test_the_living_brokers_answers_do_not_wait_for_one_that_is_down(
 def test_a_broker_that_is_paused_can_not_keep_the_asker_from_being_stopped(cluster: Cluster) -> None:
     """The question that it has is answered with an error, soon, and no thread is left."""
     broker = cluster.kafka.brokers[0]
-    heard = Heard()
+    answers = CollectedAnswers()
     asker = Asker({"bootstrap.servers": cluster.kafka.bootstrap_servers, **QUICK}, lambda error: None)
     asker.end_offsets(cluster.keys, TIMEOUT_SECONDS)
     asker.committed("g", cluster.keys, TIMEOUT_SECONDS)
     broker.pause()
     try:
-        asker.ask_end_offsets(cluster.keys, 1_000.0, heard)
+        asker.ask_end_offsets(cluster.keys, 1_000.0, answers)
         asker.stop(0.5)
-        heard.wait_for(set(cluster.keys))
+        answers.wait_for(set(cluster.keys))
         wait_until(lambda: not own_threads(), TIMEOUT_SECONDS, lambda: f"{own_threads()} to end")
     finally:
         broker.resume()
@@ -236,7 +236,7 @@ def test_a_coordinator_that_is_down_keeps_no_other_group_waiting(kafka_cluster: 
         for number, group in groups.items():
             assert asker.committed(group, [key], TIMEOUT_SECONDS) == {key: number}
         dead.kill()
-        of_dead = Heard()
+        of_dead = CollectedAnswers()
         asker.ask_committed(groups[dead.node_id], [key], 5.0, of_dead)
         for broker in living:
             assert asker.committed(groups[broker.node_id], [key], TIMEOUT_SECONDS) == {key: broker.node_id}

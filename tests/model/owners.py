@@ -178,7 +178,7 @@ class Member:
 
     def deliver(self) -> None:
         record = self.on_its_way.popleft()
-        self.world.heard(record.offset)
+        self.world.note(record.offset)
         record.delivery.set_result(
             BrokerValue(KafkaPayload(None, b"", []), Partition(Topic("commit-log"), 0), 0, SOME_TIME)
         )
@@ -314,7 +314,7 @@ class World:
     def violation(self, promise: str, detail: str) -> None:
         self.violations.append(Violation(promise, detail))
 
-    def heard(self, offset: int) -> None:
+    def note(self, offset: int) -> None:
         """A record has reached the commit log, and the follower."""
         self.records += 1
         self.follower.apply([CommitReport(KEY, GROUP, offset, self.records, 0, self.records)], 0.0)

@@ -335,7 +335,7 @@ class ModelSource(RemoteOffsetSource):
         if self.cause is not None:
             raise SourceDied("the source has ended") from self.cause
 
-    def hear(self, partition: int, group: str, offset: int | None) -> None:
+    def note(self, partition: int, group: str, offset: int | None) -> None:
         self._records += 1
         report = CommitReport((TOPIC.name, partition), group, offset, self._records, 0, self._records)
         self.leaders.apply([report], 0.0)

@@ -189,7 +189,7 @@ class World:
             for index, watched in self.judge.partitions.items():
                 for group, leader in watched.leaders.items():
                     if leader.newest is not None:
-                        self.source.hear(index, group, leader.newest)
+                        self.source.note(index, group, leader.newest)
 
     # What happens to it. All of it on one thread: another thread's work is put at a `hook`.
 
@@ -214,7 +214,7 @@ class World:
     def publish(self, partition: int, group: str, offset: int | None) -> None:
         """A leader group publishes its offset."""
         self.judge.published(partition, group, offset)
-        self.source.hear(partition, group, offset)
+        self.source.note(partition, group, offset)
 
     def ask_brokers(self) -> None:
         """The source asks where the partitions end, as it does when it doubts an offset."""

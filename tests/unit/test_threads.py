@@ -169,7 +169,7 @@ class Leaders:
                 pass
             offset = min(self.told[index, group] + numbers.randrange(1, 20), self.messages)
             self.told[index, group] = offset
-            self.source.hear(index, group, offset)
+            self.source.note(index, group, offset)
             if offset == self.messages:
                 left.remove(index)
 

@@ -115,16 +115,16 @@ class RangeQuestions:
         keys = [(self._topic, partition) for partition in partitions if partition not in self._asked]
         self._asked.update((partition, question) for _, partition in keys)
 
-        def hear(key: PartitionKey, answer: OffsetRange | KafkaError) -> None:
+        def note(key: PartitionKey, answer: OffsetRange | KafkaError) -> None:
             self._answers.append((question, key[1], answer))
 
         def take_ranges(answers: Mapping[PartitionKey, PartitionRange | KafkaError]) -> None:
             ranges: dict[PartitionKey, OffsetRange] = {}
             for key, each in answers.items():
                 if isinstance(each, KafkaError):
-                    hear(key, each)
+                    note(key, each)
                 elif since_ms is None:
-                    hear(key, OffsetRange(each.begin, each.end))
+                    note(key, OffsetRange(each.begin, each.end))
                 else:
                     ranges[key] = OffsetRange(each.begin, each.end)
             if since_ms is None or not ranges:
@@ -132,7 +132,7 @@ class RangeQuestions:
 
             def take_found(found: Mapping[PartitionKey, FoundOffset | KafkaError]) -> None:
                 for key, each in found.items():
-                    hear(key, each if isinstance(each, KafkaError) else ranges[key].later(each.offset))
+                    note(key, each if isinstance(each, KafkaError) else ranges[key].later(each.offset))
 
             # After the end: what arrives in between lies past it, and is read.
             self._asker.ask_offsets_for_time(list(ranges), since_ms, timeout, take_found)
@@ -167,7 +167,7 @@ class TopicIdentity:
         if not self._is_asked:
             self._is_asked = True
             self._ask_at = self._clock() + IDENTITY_SECONDS
-            self._asker.ask_topic_ids([self._topic], IDENTITY_TIMEOUT_SECONDS, self._hear)
+            self._asker.ask_topic_ids([self._topic], IDENTITY_TIMEOUT_SECONDS, self._note_answer)
 
     def has_changed(self) -> bool:
         """Whether an answer has arrived that tells of another topic than the answer before. Each is told once.
@@ -192,7 +192,7 @@ class TopicIdentity:
         is_missing, self._is_missing = self._is_missing, False
         return is_missing
 
-    def _hear(self, answers: Mapping[str, str | KafkaError]) -> None:
+    def _note_answer(self, answers: Mapping[str, str | KafkaError]) -> None:
         """Called by the asker, on any thread."""
         self._answers.append(answers[self._topic])
 

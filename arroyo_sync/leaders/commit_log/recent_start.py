@@ -106,12 +106,12 @@ class RecentStart:
                 again_seconds = min(again_seconds, seconds)
                 continue
             self._waits_for.add(group)
-            self._asker.ask_committed(group, partitions, TIMEOUT_SECONDS, partial(self._hear, group))
+            self._asker.ask_committed(group, partitions, TIMEOUT_SECONDS, partial(self._note_answer, group))
         if self._answers:  # some are known at once
             return min(again_seconds, self.step())
         return again_seconds
 
-    def _hear(self, group: str, answer: Commits) -> None:
+    def _note_answer(self, group: str, answer: Commits) -> None:
         """Called by the asker, on any thread, once for each question."""
         self._answers.append((group, answer))
         self._wake()

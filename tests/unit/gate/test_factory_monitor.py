@@ -151,9 +151,9 @@ def test_a_snapshot_shows_offsets_what_is_held_and_what_every_leader_published(m
     assert (indexers.group, indexers.published_offset, indexers.age_seconds) == ("indexers", None, None)
     assert (writers.group, writers.published_offset, writers.published_at) == ("writers", 2, 1.0)
     assert writers.age_seconds == pytest.approx(snapshot.taken_at - 1.0)
-    heard_at_ms = (snapshot.taken_at - 5.0) * 1000
-    assert writers.record_latency_ms == pytest.approx(heard_at_ms - 1000.0)
-    assert writers.message_latency_ms == pytest.approx(heard_at_ms - 500.0)
+    read_at_ms = (snapshot.taken_at - 5.0) * 1000
+    assert writers.record_latency_ms == pytest.approx(read_at_ms - 1000.0)
+    assert writers.message_latency_ms == pytest.approx(read_at_ms - 500.0)
     assert snapshot.source == SourceStatistics(ready=True, alive=True, read=7)
     assert snapshot.source_error is None
 
@@ -172,7 +172,7 @@ def test_the_high_watermark_is_the_monitors_and_at_least_what_was_received(
 
 
 @pytest.mark.parametrize(
-    ("heard_at", "latency_seconds"),
+    ("read_at", "latency_seconds"),
     [
         pytest.param(1003.75, 0.25, id="from the record that released them"),
         pytest.param(900.0, 4.0, id="no longer than they were held, if it came before them"),
@@ -180,7 +180,7 @@ def test_the_high_watermark_is_the_monitors_and_at_least_what_was_received(
     ],
 )
 def test_a_snapshot_shows_the_last_release(
-    make: Callable[..., World], heard_at: float, latency_seconds: float | None
+    make: Callable[..., World], read_at: float, latency_seconds: float | None
 ) -> None:
     """When held messages were released, how long the oldest had been held, and how long after the record was read."""
     source = TellingSource(now=1000.0)
@@ -189,7 +189,7 @@ def test_a_snapshot_shows_the_last_release(
     world.run_until_held(3)
     assert world.factory.snapshot().partitions[0].last_release is None
     world.now = 1004.0
-    source.offsets = {"writers": LeaderOffset(5, 1_000, heard_at), "indexers": LeaderOffset(9, 1_000, 1.0)}
+    source.offsets = {"writers": LeaderOffset(5, 1_000, read_at), "indexers": LeaderOffset(9, 1_000, 1.0)}
     source.set_remote_offset(*KEY, 5)
     world.run_until(lambda: len(world.steps.step.messages) == 5)
     world.now = 1005.0

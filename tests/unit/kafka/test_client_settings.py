@@ -73,30 +73,30 @@ def test_the_readers_group_is_the_one_that_the_user_may_use() -> None:
 
 def test_that_a_group_may_not_be_used_is_told_to_nobody() -> None:
     """An assigned consumer needs none, and a question about one has it as its answer."""
-    heard: list[int] = []
+    seen: list[int] = []
 
-    def hear(error: KafkaError) -> None:
-        heard.append(error.code())
+    def note(error: KafkaError) -> None:
+        seen.append(error.code())
 
     for settings in (
-        reader_settings({**ARROYO, "error_cb": hear}, hear),
-        query_settings(ARROYO, "writers", hear),
+        reader_settings({**ARROYO, "error_cb": note}, note),
+        query_settings(ARROYO, "writers", note),
     ):
         settings["error_cb"](KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
-        assert heard == []
+        assert seen == []
         settings["error_cb"](KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
-        assert set(heard) == {KafkaError.TOPIC_AUTHORIZATION_FAILED}
-        heard.clear()
+        assert set(seen) == {KafkaError.TOPIC_AUTHORIZATION_FAILED}
+        seen.clear()
 
 
 def test_the_users_error_callback_is_called_as_well() -> None:
     """After ours."""
-    heard: list[str] = []
+    seen: list[str] = []
     settings = reader_settings(
-        {**ARROYO, "error_cb": lambda error: heard.append("theirs")}, lambda error: heard.append("ours")
+        {**ARROYO, "error_cb": lambda error: seen.append("theirs")}, lambda error: seen.append("ours")
     )
     settings["error_cb"](KafkaError(KafkaError._TRANSPORT))
-    assert heard == ["ours", "theirs"]
+    assert seen == ["ours", "theirs"]
 
 
 @pytest.mark.parametrize("make", [asking, admin_settings])

@@ -139,7 +139,7 @@ def test_a_topic_id_that_is_known_judges_nothing_anew() -> None:
 
 
 def test_a_committed_offset_that_fills_in_counts_at_once() -> None:
-    """In each partition that it fills; shown with no timestamp, and when it was heard."""
+    """In each partition that it fills; shown with no timestamp, and when it was read."""
     fixture = reading()
     assert fixture.offsets.seed_from_committed([(KEY, "g", 50), (OTHER, "g", 60)], NOW) == 2
     assert (fixture.remote(), fixture.remote(OTHER)) == (50, 60)

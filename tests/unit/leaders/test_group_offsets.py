@@ -161,7 +161,7 @@ def test_what_is_known_of_a_group_is_its_last_commit_and_when_it_was_told() -> N
     fixture.asker.committed.clear()
     fixture.ask()
     gone = fixture.source.published()[KEY]["g"]
-    assert (gone.offset, gone.heard_at_seconds, fixture.remote()) == (None, fixture.clock.now, None)
+    assert (gone.offset, gone.read_at_seconds, fixture.remote()) == (None, fixture.clock.now, None)
     fixture.ask()
     assert fixture.source.published() == {KEY: {"g": gone}}
     fixture.commit(51)

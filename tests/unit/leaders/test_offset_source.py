@@ -316,7 +316,7 @@ def test_the_brokers_answers_prove_what_was_published() -> None:
 
 @scripted
 def test_what_was_published_is_told_of_the_partitions_that_are_asked_for() -> None:
-    """With when it was heard of. Of all, if none is named."""
+    """With when it was read. Of all, if none is named."""
     clock = Clock()
     source = Stub(clock=clock)
     source.publish(5)
@@ -324,7 +324,7 @@ def test_what_was_published_is_told_of_the_partitions_that_are_asked_for() -> No
     source.publish(6, OTHER)
     told = source.published([OTHER])
     assert told.keys() == {OTHER}
-    assert (told[OTHER]["g"].offset, told[OTHER]["g"].heard_at_seconds) == (6, clock.now)
+    assert (told[OTHER]["g"].offset, told[OTHER]["g"].read_at_seconds) == (6, clock.now)
     assert source.published().keys() == {KEY, OTHER}
 
 

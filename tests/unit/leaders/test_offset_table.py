@@ -47,7 +47,7 @@ def test_a_report_tells_which_one_counted_before() -> None:
     assert table.take(first, 1.0).previous is None
     change = table.take(second, 2.0)
     assert (change.previous, change.published_offset.latest) == (first, second)
-    assert change.published_offset.heard_at_seconds == 2.0
+    assert change.published_offset.read_at_seconds == 2.0
     change = table.take(first, 3.0)
     assert (change.previous, change.published_offset.latest) == (second, second)
 
@@ -78,7 +78,7 @@ def test_of_what_other_commit_log_partitions_said_the_latest_counts() -> None:
 
 
 def test_a_snapshot_has_all_that_the_last_report_said() -> None:
-    """And when it was heard."""
+    """And when it was read."""
     table = OffsetTable(["a", "b"])
     table.take(report(7), 3.0)
     reason = "the brokers haven't answered yet"

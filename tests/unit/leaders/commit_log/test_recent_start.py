@@ -250,7 +250,7 @@ def test_what_is_taken_is_logged_with_the_group_and_how_many(
     ]
     assert (fixture.remote(FIRST), fixture.remote(SECOND)) == (5, 15)
     taken = fixture.offsets.published()[SECOND]
-    assert taken["a"].heard_at_seconds == taken["b"].heard_at_seconds + 3.0 == fixture.clock.now
+    assert taken["a"].read_at_seconds == taken["b"].read_at_seconds + 3.0 == fixture.clock.now
 
 
 def test_each_group_that_can_not_be_told_of_is_named_with_the_reason(
