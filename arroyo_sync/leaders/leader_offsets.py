@@ -245,12 +245,12 @@ class LeaderOffsets:
                             found.setdefault(group, {})[key] = each.latest.offset
         return found
 
-    def doubt(self, group: str, keys: Collection[PartitionKey]) -> None:
+    def mark_long_suspect(self, group: str, keys: Collection[PartitionKey]) -> None:
         """The group's reports have been suspect for long: people see them as rejected, though a commit may lift it."""
         for chunk in chunks(list(keys)):
             with self._lock:
                 for published_offset in filter(None, (self._table.slot(key, group) for key in chunk)):
-                    published_offset.is_doubted = True
+                    published_offset.is_long_suspect = True
 
     def begin_question(self, keys: Collection[PartitionKey]) -> Question:
         """To be called before the brokers are asked about these partitions, and given with the answers."""

@@ -109,7 +109,7 @@ class OffsetTable:
                 each.latest.timestamp_ms,
                 each.read_at_seconds,
                 each.latest.orig_message_ts,
-                each.is_rejected or (each.is_doubted and each.ruling is SUSPECT),
+                each.is_rejected or (each.is_long_suspect and each.ruling is SUSPECT),
                 each.ruling.reason.value if each.ruling.reason is not None else None,
                 each.latest.topic_id,
             )

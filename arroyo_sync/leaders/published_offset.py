@@ -40,7 +40,7 @@ class PublishedOffset:
         "lowest_unreached",
         "committed",
         "is_told",
-        "is_doubted",
+        "is_long_suspect",
     )
 
     def __init__(self, latest: CommitReport, read_at_seconds: float) -> None:
@@ -63,7 +63,7 @@ class PublishedOffset:
         """What the group itself has committed on the brokers, if that was asked since trust began."""
         self.is_told = False
         """Whether the rejection of `latest` was noted for the log."""
-        self.is_doubted = False
+        self.is_long_suspect = False
         """Whether `latest` has been suspect for so long that people are to know. Mostly a commit lifts that at once."""
 
     # Which report counts.
@@ -117,7 +117,7 @@ class PublishedOffset:
         """`latest` is another report. Without a known end the partition isn't assigned, so nothing is verified."""
         self.epoch = epoch
         self.ruling = UNANSWERED
-        self.is_told = self.is_doubted = False
+        self.is_told = self.is_long_suspect = False
         if known_end is None:
             self.in_force = self.lowest_unreached = None
         else:
@@ -126,7 +126,7 @@ class PublishedOffset:
     def begin_anew(self) -> None:
         """Trust in the partition begins anew: nothing is verified any more. What was rejected stays so."""
         self.in_force = self.lowest_unreached = self.committed = None
-        self.is_doubted = False
+        self.is_long_suspect = False
         if not self.is_rejected:
             self.ruling = UNANSWERED
 

@@ -268,14 +268,14 @@ class Verifier:
             )
             still_suspect = self._offsets.suspects().get(group, {})
             now = self._clock()
-            doubted = [
+            long_suspect = [
                 key
                 for key in answers
                 if key in still_suspect
                 and now - self._suspect_since.get((key, group), now) >= SUSPICION_PATIENCE_SECONDS
             ]
-            self._offsets.doubt(group, doubted)
-            for key in doubted:
+            self._offsets.mark_long_suspect(group, long_suspect)
+            for key in long_suspect:
                 self._log_suspect(key, group, still_suspect[key], answers[key])
 
         self._brokers.ask_committed(group, list(offsets), QUERY_TIMEOUT_SECONDS, self._later(apply))

@@ -54,7 +54,7 @@ def test_a_suspicion_ends_with_the_assignment() -> None:
     """Nobody is shown a report as rejected of which nothing is known any more."""
     fixture = suspect()
     assert fixture.offsets.rejected() == [KEY]
-    fixture.offsets.doubt("g", [KEY, OTHER])
+    fixture.offsets.mark_long_suspect("g", [KEY, OTHER])
     assert fixture.offsets.published([KEY])[KEY]["g"].rejected
     fixture.offsets.revoke([KEY])
     assert fixture.offsets.rejected() == []
@@ -65,11 +65,11 @@ def test_a_suspicion_ends_with_the_assignment() -> None:
     assert not fixture.offsets.published([KEY])[KEY]["g"].rejected, "a new suspicion has a while of its own"
 
 
-def test_only_the_doubted_groups_reports_are_shown_as_rejected() -> None:
+def test_only_the_long_suspect_groups_reports_are_shown_as_rejected() -> None:
     """A suspicion alone isn't shown: mostly a commit lifts it at once."""
     fixture = suspect("a", "b")
     assert fixture.offsets.suspects() == {"a": {KEY: 100}, "b": {KEY: 100}}
-    fixture.offsets.doubt("b", [KEY])
+    fixture.offsets.mark_long_suspect("b", [KEY])
     said = fixture.offsets.published([KEY])[KEY]
     assert (said["a"].rejected, said["b"].rejected) == (False, True)
     assert said["b"].rejected_because == "from before its first message, by that one's timestamp"
