@@ -45,11 +45,11 @@ from arroyo_sync.kafka.arroyo_consumer import (
     wait_for_added_partitions,
 )
 from arroyo_sync.kafka.redaction import keep_secrets
-from arroyo_sync.observe.grade import Verdict
 from arroyo_sync.observe.metrics_reporter import GateCounts
 from arroyo_sync.observe.monitor import Monitor, OnStall
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall
+from arroyo_sync.observe.verdict import Verdict
 from arroyo_sync.observe.waits import Survey
 from arroyo_sync.sentry.events import capture_problem, tell_ends_once
 from arroyo_sync.sentry.spans import ProcessSpans

@@ -30,12 +30,12 @@ from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import ENDS_AT_ONCE
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.observe.grade import Grade, Verdict, worst_first
+from arroyo_sync.observe.evaluation import evaluate
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.problems import Problem, ProblemReporter, find_problems
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall, WaitsFor
-from arroyo_sync.observe.verdict import evaluate
+from arroyo_sync.observe.verdict import Grade, Verdict, worst_first
 from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Survey, Waits, follow_waits
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from arroyo_sync.core.log_throttle import LogThrottle
-from arroyo_sync.observe.grade import Grade, Verdict
+from arroyo_sync.observe.evaluation import REJECTED_ADVICE, groups_without_report
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
-from arroyo_sync.observe.verdict import REJECTED_ADVICE, groups_without_report
+from arroyo_sync.observe.verdict import Grade, Verdict
 from arroyo_sync.observe.waits import Limits
 
 logger = logging.getLogger(__name__)

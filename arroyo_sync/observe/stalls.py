@@ -1,4 +1,4 @@
-"""What is said of a partition that has stood still for too long. `verdict.py` has the rules that find it.
+"""What is said of a partition that has stood still for too long. `evaluation.py` has the rules that find it.
 
 Values alone. Threads: none.
 """

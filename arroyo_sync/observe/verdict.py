@@ -1,303 +1,94 @@
-"""The verdict on a follower, partition by partition: all is well, it waits, it stands still, or it can't be told.
+"""What a verdict is made of: the grade of a partition, for whom it waits, since when, and how many messages.
 
-Pure: snapshots and the time go in, verdicts come out. The monitor (from inside) and ``arroyo-sync status`` (from
-outside) call the same function, so the log, the metrics, Sentry, the health check and the command say the same.
-
-A partition *waits* when a message exists that the follower hasn't passed on. It makes *progress* when the offset moves
-that it waits for. The rules, of which the first that fits decides:
-
-    1. The source has ended: UNKNOWN. The follower ends, and says why.
-    2. The source isn't ready (it replays): UNKNOWN if something waits, and nobody is to blame. No wait begins or
-       goes on.
-    3. From outside, the follower's committed offset lies below the beginning of the partition, or beyond its end:
-       STALLED at once. A follower that starts there can't.
-    4. Where the partition ends, or where the follower is, can't be told: UNKNOWN.
-    5. Nothing waits: OK, or UNKNOWN as long as a leader group has never reported at all: its name may be wrong.
-    6. The partition didn't wait before: the wait begins now, or when it is proven to have begun (see `proven_since`).
-    7. The local offset is another one (messages went on; or a seek or a new assignment): progress, the wait begins now.
-    8. The remote offset is higher than ever in this wait, and the gate was not open in it before: progress, likewise.
-       So a leader that works through its backlog is no stall, however long the follower must wait; but one that
-       crashes and starts over, again and again, is.
-    9. Otherwise nothing moved and the wait goes on. Once the gate is open, it is the follower that must move, and a
-       remote offset that runs further ahead is no progress.
-    10. The gate is open, nothing is buffered, and the follower's consumer asks for more and gets nothing: OK. There are
-       no messages at these offsets, as far as the brokers tell the follower. But if this has lasted for
-       `Limits.stalled_after`, and the partition has grown meanwhile, WAITING: a transaction that hangs, or a client
-       that doesn't fetch this partition any more, looks like that.
-    11. The wait has lasted for `Limits.stalled_after`: STALLED; but WAITING as long as nothing new arrives and the
-       leader's group has committed the waiting messages on the brokers: it did the work, and reports it with its next
-       message.
-    12. It waits for a group that has never reported at all: UNKNOWN. So is it from outside, even if nothing waits,
-       where a group has reported what can't be true; from inside that is a problem of its own.
-    13. The wait has lasted for `Limits.waiting_after`: WAITING, else OK.
-
-A partition that is taken away, and comes back within `Limits.stalled_after` as it was, goes on waiting: a rebalance is
-no progress.
-
-Offsets that hold no message (a transaction's markers, aborted messages, gaps of compaction) don't wait, as far as it
-can be told. From inside, what was received and is buffered waits, and nothing else waits for a leader. From outside, a
-partition whose first waiting message was looked for (`PartitionSnapshot.next_message`) waits if there is one; if nobody
-looked, one offset alone is no sign that something waits.
+Values alone; `evaluation.py` has the rules. Threads: none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
 
-from arroyo_sync.core.source import BEYOND_END
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.observe.grade import Grade, Verdict, worst_first
-from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.observe.stalls import WaitsFor
-from arroyo_sync.observe.waits import Limits, Wait, Waits, next_wait
-
-TRANSACTION_MARKER_MESSAGES = 1
-"""A transaction ends with a marker, which has an offset and is no message."""
-
-REJECTED_ADVICE = "Was the topic deleted and created again? Then restart the leader, or reset its group's offsets"
-
-IDLE_SECONDS = 5.0
-"""Arroyo polls at least once a second; a consumer that got nothing so lately is alive and has nothing to give."""
+from arroyo_sync.observe.stalls import Stall, WaitsFor, wait_clause
 
 
-def evaluate(
-    snapshot: Snapshot,
-    waits: Waits,
-    now: float,
-    limits: Limits,
-    proven: Mapping[PartitionKey, float] = MappingProxyType({}),
-) -> tuple[list[Verdict], Waits]:
-    """The verdicts at this snapshot, the worst and longest first, and the waits to give with the next one.
+class Grade(Enum):
+    """How a partition stands, the worst first."""
 
-    :param waits: what the last call returned; `NO_WAITS` at first.
-    :param now: seconds, of the clock that all calls share.
-    :param proven: per partition, since when it is proven that a wait makes no progress, by that clock.
-    """
-    never_reported = groups_without_report(snapshot)
-    shown = {partition.key for partition in snapshot.partitions}
-    going_on = {
-        key: wait for key, wait in waits.items() if key not in shown and now - wait.seen_at < limits.stalled_after
-    }
-    verdicts: list[Verdict] = []
-    for partition in snapshot.partitions:
-        verdict = _before_any_wait(snapshot, partition, never_reported)
-        if verdict is None:
-            wait = next_wait(
-                waits.get(partition.key),
-                now,
-                partition.position or 0,
-                partition.remote_offset,
-                partition.high_watermark,
-                snapshot.empty_polls,
-                proven.get(partition.key, now),
-            )
-            going_on[partition.key] = wait
-            verdict = _of_wait(wait, partition, now, limits, never_reported)
-        verdicts.append(verdict)
-    return worst_first(verdicts), going_on
+    STALLED = "stalled"
+    """Nothing moved for `Limits.stalled_after` though messages wait, or the follower can't start."""
+    UNKNOWN = "unknown"
+    """It can't be told, or what is configured can't be right."""
+    WAITING = "waiting"
+    """Messages wait, and no progress was seen for a while."""
+    OK = "ok"
+    """Nothing waits, or it moves."""
 
 
-def groups_without_report(snapshot: Snapshot) -> frozenset[str]:
-    """The leader groups that have reported nothing of any partition."""
-    groups = {leader.group for partition in snapshot.partitions for leader in partition.leaders}
-    reported = {
-        leader.group
-        for partition in snapshot.partitions
-        for leader in partition.leaders
-        if leader.has_reported or leader.published_offset is not None
-    }
-    return frozenset(groups - reported)
+_ORDER = {grade: place for place, grade in enumerate(Grade)}
 
 
-def waits_for(partition: PartitionSnapshot) -> WaitsFor | None:
-    """For whom messages wait. ``None``: none do, as far as can be told."""
-    position, remote = partition.position, partition.remote_offset
-    if position is None:
-        return None
-    if partition.next_message is not None:
-        if partition.next_message.offset is None:
-            return None
-        position = max(position, partition.next_message.offset)
-        return WaitsFor.FOLLOWER if remote is not None and position < remote else WaitsFor.LEADER
-    is_open = remote is not None and position < remote
-    if partition.held_messages:
-        return WaitsFor.FOLLOWER if is_open else WaitsFor.LEADER
-    if partition.held_messages == 0:  # from inside: nothing that was received waits for a leader
-        return WaitsFor.FOLLOWER if is_open and partition.released_lag else None
-    if (partition.gated_lag or 0) + (partition.released_lag or 0) <= TRANSACTION_MARKER_MESSAGES:
-        return None
-    return WaitsFor.FOLLOWER if is_open else WaitsFor.LEADER
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One partition's."""
+
+    topic: str
+    partition: int
+    grade: Grade
+    waits_for: WaitsFor | None = None
+    """``None``: nothing waits, or it can't be told for whom."""
+    group: str | None = None
+    """The leader group that it waits for, if it waits for one."""
+    group_offset: int | None = None
+    """What that group published last, a *next* offset."""
+    waiting_seconds: float | None = None
+    """For how long no progress was seen, or none can have been made. ``None``: nothing waits."""
+    behind: int = 0
+    """How many messages wait, as far as is known."""
+    is_exact: bool = True
+    """Whether so many wait. Else some of these offsets may hold no message."""
+    local_offset: int | None = None
+    remote_offset: int | None = None
+    reason: str = ""
+    """Why, in words, where it isn't plain."""
+
+    @property
+    def key(self) -> PartitionKey:
+        return self.topic, self.partition
+
+    @property
+    def stall(self) -> Stall:
+        """The same for those who are told of stalls."""
+        return Stall(
+            self.topic,
+            self.partition,
+            self.waits_for or WaitsFor.FOLLOWER,
+            self.waiting_seconds or 0.0,
+            self.local_offset or 0,
+            self.remote_offset,
+            self.behind,
+            self.group,
+            self.group_offset,
+            self.is_exact,
+            self.reason if self.waits_for is None else "",
+        )
+
+    @property
+    def clause(self) -> str:
+        """How many messages wait, and for whom; empty if nothing does."""
+        if self.waits_for is None:
+            return ""
+        return wait_clause(
+            self.waits_for, self.behind, self.remote_offset, self.group, self.group_offset, is_exact=self.is_exact
+        )
 
 
-def proven_since(partition: PartitionSnapshot, taken_at: float, stands_since: float | None = None) -> float | None:
-    """Since when it is proven, at the first look from outside, that the leader made no progress. Unix seconds.
-
-    That is its last report, which repeats the offset at which it stands. The message that waits may have been written
-    later: its timestamp can make the wait shorter, never longer, since producers write what they like there. Of the
-    follower nothing is proven: its commits have no time.
-
-    :param taken_at: Unix seconds of the snapshot.
-    :param stands_since: when it reported that offset first, if that is known. It counts only with the time of the
-        message that waits: an idle leader repeats its offset, too.
-    """
-    leader = partition.blocked_by
-    if waits_for(partition) is not WaitsFor.LEADER or leader is None or leader.published_at is None:
-        return None
-    since = min(leader.published_at, taken_at)
-    written_at = None if partition.next_message is None else partition.next_message.written_at
-    if written_at is None or written_at > taken_at:
-        return since
-    return max(since if stands_since is None else min(since, stands_since), written_at)
+def worst_first(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """By grade, then by how long it lasts, then by topic and partition."""
+    return sorted(verdicts, key=lambda each: (_ORDER[each.grade], -(each.waiting_seconds or 0.0), each.key))
 
 
-def _before_any_wait(
-    snapshot: Snapshot, partition: PartitionSnapshot, never_reported: Collection[str]
-) -> Verdict | None:
-    """The verdict where no wait begins or goes on: rules 1 to 5."""
-    is_inside = partition.held_messages is not None
-    local, low, high = partition.local_offset, partition.low_watermark, partition.high_watermark
-    if snapshot.source_error is not None:
-        return _plain(partition, Grade.UNKNOWN, f"can't be told: {snapshot.source_error}")
-    if not is_inside and local is not None and low is not None and local < low:
-        return _plain(partition, Grade.STALLED, CANNOT_START.format(local=local, what=f"begins at {low}"))
-    if not is_inside and local is not None and high is not None and local > high:
-        return _plain(partition, Grade.STALLED, CANNOT_START.format(local=local, what=f"ends at {high}"))
-    if partition.error is not None:
-        return _plain(partition, Grade.UNKNOWN, f"can't be told: {partition.error}")
-    waits = waits_for(partition)
-    if snapshot.source is not None and not snapshot.source.ready:
-        if waits is None:
-            return _plain(partition, Grade.OK)
-        left = "" if snapshot.source.lag is None else f", {snapshot.source.lag} records to go"
-        return _plain(partition, Grade.UNKNOWN, f"waits for the start: what leaders published is being read{left}")
-    if partition.position is None or (high is None and not is_inside):
-        what = "where the follower is" if high is not None else "where the partition ends"
-        return _plain(partition, Grade.UNKNOWN, f"can't be told: {what} isn't known")
-    if waits is not None:
-        return None
-    silent = sorted(leader.group for leader in partition.leaders if leader.group in never_reported)
-    if silent:
-        return _plain(partition, Grade.UNKNOWN, _never(silent[0]))
-    rejected = [leader for leader in partition.leaders if leader.is_rejected]
-    if rejected and not is_inside:
-        return _plain(partition, Grade.UNKNOWN, _rejected(rejected[0], partition))
-    return _plain(partition, Grade.OK)
-
-
-CANNOT_START = (
-    "can't be read on: the follower has committed {local}, and the partition {what}. Started there, the follower ends "
-    "or jumps, as auto.offset.reset says: set its group's offset (kafka-consumer-groups --reset-offsets)"
-)
-
-
-def _of_wait(
-    wait: Wait, partition: PartitionSnapshot, now: float, limits: Limits, never_reported: Collection[str]
-) -> Verdict:
-    """The verdict on a partition that waits: rules 10 to 13."""
-    whom = waits_for(partition)
-    assert whom is not None
-    is_inside = partition.held_messages is not None
-    leader = partition.blocked_by if whom is WaitsFor.LEADER else None
-    seconds = max(0.0, now - wait.since)
-    is_idle = wait.idle_at is not None and now - wait.idle_at <= IDLE_SECONDS
-    is_stalled, reason = seconds >= limits.stalled_after, ""
-    grade = Grade.WAITING if seconds >= limits.waiting_after else Grade.OK
-    if whom is WaitsFor.FOLLOWER and partition.held_messages == 0 and is_idle:
-        has_grown = is_stalled and wait.end is not None and (partition.high_watermark or 0) > wait.end
-        grade, is_stalled = Grade.WAITING if has_grown else Grade.OK, False
-        reason = GETS_NOTHING_OF_WHAT_COMES if has_grown else GETS_NOTHING
-    elif leader is not None and leader.group in never_reported:
-        grade, reason = Grade.UNKNOWN, _never(leader.group)
-    elif leader is not None and leader.is_rejected and not is_inside:
-        grade, reason = Grade.UNKNOWN, _rejected(leader, partition)
-    elif leader is not None and _is_quiet(wait, partition):
-        reason, is_excused = _unreported(leader, partition)
-        is_stalled = is_stalled and not is_excused
-    elif leader is not None and _has_committed(leader, partition):
-        reason = COMMITS_WITHOUT_REPORT.format(leader=leader)
-    behind, is_exact = _behind(partition, whom)
-    return Verdict(
-        *partition.key,
-        grade=Grade.STALLED if is_stalled else grade,
-        waits_for=whom,
-        group=None if leader is None else leader.group,
-        group_offset=None if leader is None else leader.published_offset,
-        waiting_seconds=seconds,
-        behind=behind,
-        is_exact=is_exact,
-        local_offset=partition.position,
-        remote_offset=partition.remote_offset,
-        reason=reason if grade is not Grade.OK or is_stalled or is_idle else "",
-    )
-
-
-GETS_NOTHING = "The follower's consumer gets nothing: these offsets hold no messages, or their broker doesn't answer"
-GETS_NOTHING_OF_WHAT_COMES = (
-    "The partition grows, and the follower's consumer gets nothing of it: a transaction that hangs, or its client no "
-    "longer fetches this partition, which a restart mends"
-)
-COMMITS_WITHOUT_REPORT = (
-    "It has committed up to {leader.committed_offset} on the brokers and doesn't report it: is PublishCommitLog its "
-    "last step, and the commit log the same?"
-)
-COMMITTED_AND_QUIET = (
-    "It has committed up to {leader.committed_offset} on the brokers: either it reports these messages with its next "
-    "one (as Snuba does after replacements and invalid messages), or it doesn't publish"
-)
-MAYBE_UNREPORTED = (
-    "Nothing new has arrived since: either the leader stands still, or these are messages that it reports only with "
-    "its next one (Snuba: replacements, invalid messages)"
-)
-MAX_UNREPORTED_MESSAGES = 10
-"""So many trailing messages may be ones that a leader doesn't report before its next one."""
-
-
-def _unreported(leader: LeaderSnapshot, partition: PartitionSnapshot) -> tuple[str, bool]:
-    """Why a leader may not have reported the last messages of a partition, and whether that excuses it."""
-    if leader.published_offset is None or leader.is_rejected:
-        return "", False
-    if _has_committed(leader, partition):
-        return COMMITTED_AND_QUIET.format(leader=leader), True
-    behind, _ = _behind(partition, WaitsFor.LEADER)
-    return (MAYBE_UNREPORTED if behind <= MAX_UNREPORTED_MESSAGES else ""), False
-
-
-def _is_quiet(wait: Wait, partition: PartitionSnapshot) -> bool:
-    return wait.end is not None and partition.high_watermark == wait.end
-
-
-def _has_committed(leader: LeaderSnapshot, partition: PartitionSnapshot) -> bool:
-    """Whether the group has committed, on the brokers, the first message that waits for its report."""
-    published, committed = leader.published_offset, leader.committed_offset
-    return published is not None and committed is not None and committed > max(published, partition.position or 0)
-
-
-def _behind(partition: PartitionSnapshot, whom: WaitsFor) -> tuple[int, bool]:
-    """How many messages wait, and whether that is certain."""
-    if whom is WaitsFor.LEADER and partition.held_messages is not None and not partition.is_full:
-        return partition.held_messages, True
-    lag = partition.gated_lag if whom is WaitsFor.LEADER else partition.released_lag
-    return lag or 0, lag == 1 and partition.next_message is not None
-
-
-def _never(group: str) -> str:
-    return f"group {group!r} has never reported: is its name right, and does it publish?"
-
-
-def _rejected(leader: LeaderSnapshot, partition: PartitionSnapshot) -> str:
-    end = f": it ends at {partition.high_watermark}" if leader.why_rejected == BEYOND_END else ""
-    return (
-        f"group {leader.group!r} has published {leader.published_offset}, which is {leader.why_rejected}{end}. "
-        f"{REJECTED_ADVICE}"
-    )
-
-
-def _plain(partition: PartitionSnapshot, grade: Grade, reason: str = "") -> Verdict:
-    return Verdict(
-        *partition.key,
-        grade=grade,
-        local_offset=partition.local_offset,
-        remote_offset=partition.remote_offset,
-        reason=reason,
-    )
+def worst(verdicts: Iterable[Verdict]) -> Grade:
+    """The worst grade among them; OK if there are none."""
+    return min((each.grade for each in verdicts), key=_ORDER.__getitem__, default=Grade.OK)

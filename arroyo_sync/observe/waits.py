@@ -1,4 +1,4 @@
-"""How long messages have waited in each partition, from one look to the next: rules 6 to 9 of `verdict.py`.
+"""How long messages have waited in each partition, from one look to the next: rules 6 to 9 of `evaluation.py`.
 
 Pure. A look from inside walks all partitions by their offsets alone (`follow_waits`), which takes about a microsecond
 each, so that a snapshot is needed of those only that have waited for long.

@@ -16,7 +16,7 @@ from typing import Any
 from arroyo_sync.core.checks import GROUP_NAME, MAX_PARTITION, TOPIC_NAME, is_group_name, is_topic_name, shown
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.version import package_version
-from arroyo_sync.observe.grade import Grade
+from arroyo_sync.observe.verdict import Grade
 from arroyo_sync.status.check import LEGEND
 from arroyo_sync.status.settings import (
     ENVIRONMENT_PREFIX,

@@ -1,8 +1,8 @@
 """The verdict on a follower, from outside: is it all right, does it stand still, or can't it be told?
 
-The rules are those of `observe/verdict.py`. From outside nobody has watched, so the first look can prove little: that a
-leader has stood still since its last report, or since it reported that offset first, if the commit log still tells.
-Where that isn't enough, a second look shows whether anything moves.
+The rules are those of `observe/evaluation.py`. From outside nobody has watched, so the first look can prove little:
+that a leader has stood still since its last report, or since it reported that offset first, if the commit log still
+tells. Where that isn't enough, a second look shows whether anything moves.
 
 Pure, but for `StatusCheck.check_once`, which asks the reader and blocks as it does.
 """
@@ -17,10 +17,10 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.observe.grade import Grade, Verdict, worst
+from arroyo_sync.observe.evaluation import evaluate, groups_without_report, proven_since
 from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall, WaitsFor
-from arroyo_sync.observe.verdict import evaluate, groups_without_report, proven_since
+from arroyo_sync.observe.verdict import Grade, Verdict, worst
 from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits
 
 Reported = Mapping[tuple[PartitionKey, str], tuple["int | None", float]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from rich.cells import cell_len
 from rich.text import Text
 
-from arroyo_sync.observe.grade import Grade, Verdict
+from arroyo_sync.observe.verdict import Grade, Verdict
 from arroyo_sync.status.check import Status
 from arroyo_sync.status.members import Member, Members
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot
 from arroyo_sync.observe.stalls import WaitsFor
+from arroyo_sync.observe.verdict import Grade, Verdict
 from arroyo_sync.status.check import LEGEND, LEGEND_WITHOUT_COMMIT_LOG, Status
 from arroyo_sync.status.members import Members
 from arroyo_sync.status.summary import (

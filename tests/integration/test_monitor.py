@@ -19,8 +19,8 @@ from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
-from arroyo_sync.observe.grade import Grade
 from arroyo_sync.observe.snapshot import PartitionSnapshot
+from arroyo_sync.observe.verdict import Grade
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.followers import consumer_settings, produce_numbered
 from tests.integration.cluster.running import LastStep, Running

@@ -11,14 +11,14 @@ from arroyo.utils.metrics import DummyMetricsBackend
 from arroyo_sync.core.errors import FollowerStalled
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.observe.grade import Grade, Verdict
+from arroyo_sync.observe.evaluation import evaluate
 from arroyo_sync.observe.metrics import COMMIT_LOG_LATENCY
 from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.monitor import ASK_TIMEOUT_SECONDS, Monitor, OnStall
 from arroyo_sync.observe.problems import SILENCE_SECONDS, Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall
-from arroyo_sync.observe.verdict import evaluate
+from arroyo_sync.observe.verdict import Grade, Verdict
 from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS, Survey
 from tests.support.metrics_backend import RecordingMetrics
 

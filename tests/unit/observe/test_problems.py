@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from arroyo_sync.core.source import SourceStatistics
-from arroyo_sync.observe.grade import Grade, Verdict
 from arroyo_sync.observe.problems import (
     REMINDER_SECONDS,
     SHOWN_GROUPS,
@@ -19,6 +18,7 @@ from arroyo_sync.observe.problems import (
 )
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
+from arroyo_sync.observe.verdict import Grade, Verdict
 from arroyo_sync.observe.waits import Limits
 
 LIMITS = Limits(stalled_after=300.0, waiting_after=15.0)

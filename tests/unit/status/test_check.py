@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 import pytest
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.observe.grade import Grade
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
+from arroyo_sync.observe.verdict import Grade
 from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS
 from arroyo_sync.status.check import MAX_FETCHED, ExitStatus, Status, StatusCheck
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arroyo_sync.observe.grade import Grade, Verdict, worst_first
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
+from arroyo_sync.observe.verdict import Grade, Verdict, worst_first
 from arroyo_sync.status.check import Status
 from arroyo_sync.status.members import Member, Members
 from arroyo_sync.status.summary import View, shown_name

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import pytest
 
 from arroyo_sync.core.source import SourceStatistics
-from arroyo_sync.observe.grade import Grade, Verdict, worst, worst_first
+from arroyo_sync.observe.evaluation import MAYBE_UNREPORTED, evaluate, proven_since
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
-from arroyo_sync.observe.verdict import MAYBE_UNREPORTED, evaluate, proven_since
+from arroyo_sync.observe.verdict import Grade, Verdict, worst, worst_first
 from arroyo_sync.observe.waits import NO_WAITS, Limits
 
 LIMITS = Limits(stalled_after=300.0, waiting_after=15.0)
