@@ -55,7 +55,7 @@ class LeaderOffsets:
 
     def __init__(self, groups: Iterable[str]) -> None:
         self._lock = threading.Lock()
-        self._delivered = _Delivered(self)
+        self._delivery_on_exit = _DeliveryOnExit(self)
         # All below: written by any thread, under the lock.
         self._table = OffsetTable(groups)
         self._assigned = AssignedPartitions(self._table)
@@ -106,7 +106,7 @@ class LeaderOffsets:
         """
         rewinds: list[Rewind] = []
         for chunk in chunks(reports):
-            with self._delivered, self._lock:
+            with self._delivery_on_exit, self._lock:
                 touched: set[PartitionKey] = set()
                 for report in chunk:
                     if is_current is not None and not is_current(report):
@@ -131,7 +131,7 @@ class LeaderOffsets:
         """
         filled = 0
         for chunk in chunks(offsets):
-            with self._delivered, self._lock:
+            with self._delivery_on_exit, self._lock:
                 touched: set[PartitionKey] = set()
                 for key, group, offset in chunk:
                     if self._table.slot(key, group) is None:
@@ -189,7 +189,7 @@ class LeaderOffsets:
     def revoke(self, keys: Iterable[PartitionKey]) -> None:
         """The follower doesn't read these partitions any more: they leave the manager."""
         for chunk in chunks(list(keys)):
-            with self._delivered, self._lock:
+            with self._delivery_on_exit, self._lock:
                 for key in chunk:
                     self._assigned.end_trust(key)
                 if self._manager is not None:
@@ -197,7 +197,7 @@ class LeaderOffsets:
 
     def received(self, key: PartitionKey, next_offset: int) -> None:
         """The follower received the message below ``next_offset``: the partition reaches that far."""
-        with self._delivered, self._lock:
+        with self._delivery_on_exit, self._lock:
             if self._assigned.reach(key, next_offset):
                 self._settle([key])
 
@@ -207,7 +207,7 @@ class LeaderOffsets:
         An end counts if it isn't the one that was cached when trust began, so that it was fetched since.
         """
         for chunk in chunks(list(ends.items())):
-            with self._delivered, self._lock:
+            with self._delivery_on_exit, self._lock:
                 for key, end in chunk:
                     known_end = self._assigned.known_ends.get(key)
                     if known_end is None or end is None:
@@ -347,7 +347,7 @@ class LeaderOffsets:
 
     def _for_each(self, keys: Sequence[PartitionKey], change: Callable[[PartitionKey], object]) -> None:
         for chunk in chunks(keys):
-            with self._delivered, self._lock:
+            with self._delivery_on_exit, self._lock:
                 for key in chunk:
                     change(key)
                 self._settle(chunk)
@@ -376,7 +376,7 @@ class LeaderOffsets:
                 self._manager.wake(newly_unverified)
 
 
-class _Delivered:
+class _DeliveryOnExit:
     """Stands before the lock in a ``with``: once that is released, the manager delivers what was changed under it."""
 
     def __init__(self, offsets: LeaderOffsets) -> None:

@@ -272,13 +272,13 @@ class StatusReader:
         for group in sorted(self._query.leader_groups):
             commit = commits[group]
             committed = None if isinstance(commit, KafkaError) else commit
-            said = None if published is None else published.get(group)
-            if said is None and not self._is_only_shown(group):
+            latest = None if published is None else published.get(group)
+            if latest is None and not self._is_only_shown(group):
                 # Nothing was published, or not lately: what it has committed counts.
-                said = LeaderOffset(committed, -1, 0.0)
+                latest = LeaderOffset(committed, -1, 0.0)
                 if isinstance(commit, KafkaError):
                     errors.append(f"what group {group!r} has committed: {commit.str()}")
-            leaders.append(_leader(group, said, committed, end, topic_id, now))
+            leaders.append(_leader(group, latest, committed, end, topic_id, now))
         offsets = [None if leader.is_rejected else leader.published_offset for leader in leaders]
         known = [offset for offset in offsets if offset is not None]
         local = commits[self._query.follower_group]
@@ -296,19 +296,19 @@ class StatusReader:
 
 
 def _leader(
-    group: str, said: LeaderOffset | None, committed: int | None, end: int | None, topic_id: str | None, now: float
+    group: str, latest: LeaderOffset | None, committed: int | None, end: int | None, topic_id: str | None, now: float
 ) -> LeaderSnapshot:
-    if said is None or said.offset is None:
-        return LeaderSnapshot(group, committed_offset=committed, has_reported=said is not None)
-    published_at = said.published_at
-    is_earlier = None not in (topic_id, said.topic_id) and topic_id != said.topic_id
+    if latest is None or latest.offset is None:
+        return LeaderSnapshot(group, committed_offset=committed, has_reported=latest is not None)
+    published_at = latest.published_at
+    is_earlier = None not in (topic_id, latest.topic_id) and topic_id != latest.topic_id
     return LeaderSnapshot(
         group,
-        published_offset=said.offset,
+        published_offset=latest.offset,
         published_at=published_at,
         age_seconds=None if published_at is None else max(0.0, now - published_at),
         committed_offset=committed,
-        is_rejected=is_earlier or (end is not None and said.offset > end),
+        is_rejected=is_earlier or (end is not None and latest.offset > end),
         rejected_because=EARLIER_TOPIC if is_earlier else None,
         has_reported=True,
     )

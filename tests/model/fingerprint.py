@@ -57,7 +57,7 @@ LEFT_OUT: dict[type, str] = {
     "_resume_offsets empty_polls",
     Rebalances: "_inner _pauses _start _leave _is_closing _hidden",
     Pauses: "_inner pauses resumes",
-    LeaderOffsets: "groups _lock _delivered _manager _rejections unverified",
+    LeaderOffsets: "groups _lock _delivery_on_exit _manager _rejections unverified",
     OffsetTable: "groups _index reported",
     AssignedPartitions: "_table _topic_ids _unverified epoch topics unverified unanswered suspect rejected",
     PublishedOffset: "latest_by_log_partition read_at_seconds epoch committed is_told is_long_suspect",
