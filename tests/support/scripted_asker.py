@@ -1,4 +1,4 @@
-"""The asker of a source without brokers: it answers what its script says, and makes no client."""
+"""The asker of a source without brokers: it answers at once what its script says, and makes no client."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.kafka.questions.committed_offsets import Commits
+from arroyo_sync.kafka.questions.time_lookups import FoundOffset
 from arroyo_sync.leaders.offset_source import OffsetSource
 from tests.support.assigned import FAR
 from tests.support.fakes import Clock
@@ -40,15 +41,25 @@ class ScriptedAsker:
         self.slow: set[str] = set()
         """The groups whose answers wait in `late`."""
         self.late: list[Callable[[], None]] = []
-        self.questions: list[tuple[str, list[PartitionKey], float]] = []
-        """Each question about a group's commits: the group, the partitions and the timeout."""
+        self.questions: list[tuple[str, object]] = []
+        """What was asked, in short, and about what."""
         self.is_asked = threading.Event()
-        """Set when there is such a question, and it is answered or in `late`."""
+        """Set when there is a question about a group's commits, and it is answered or in `late`."""
         self.cluster_id: str | None = None
-        self.ends: dict[PartitionKey, int] = {}
-        """Where partitions end; those that aren't here are far from it."""
+        self.ranges: dict[PartitionKey, PartitionRange] = {}
+        self.other_ranges = PartitionRange(0, FAR)
+        """That of the partitions that aren't in `ranges`."""
+        self.first_since: dict[PartitionKey, int] = {}
+        """Where the records of the last while begin."""
+        self.log_ends: dict[int, int | KafkaError] = {}
+        self.topic_id = "first"
         self.stop_timeouts: list[float] = []
+        self.while_stopping: Callable[[], None] = lambda: None
         self.forgotten: list[PartitionKey] = []
+
+    def asked(self, what: str) -> list[Any]:
+        """What it was asked about, of the questions of one kind."""
+        return [about for question, about in self.questions if question == what]
 
     def forget(self, partitions: Collection[PartitionKey]) -> None:
         self.forgotten += partitions
@@ -63,7 +74,7 @@ class ScriptedAsker:
     def ask_committed(
         self, group: str, partitions: Collection[PartitionKey], timeout: float, on_answer: Callable[[Commits], None]
     ) -> None:
-        self.questions.append((group, list(partitions), timeout))
+        self.questions.append(("commits", (group, list(partitions), timeout)))
         committed = self.committed.get(group, {})
         answer = {key: committed.get(key) for key in partitions}
         if group in self.slow:
@@ -80,7 +91,17 @@ class ScriptedAsker:
         *,
         with_first_messages: bool,
     ) -> None:
-        on_answer({key: PartitionRange(0, self.ends.get(key, FAR)) for key in partitions})
+        on_answer({key: self._range(key) for key in partitions})
+
+    def ask_offsets_for_time(
+        self,
+        partitions: Collection[PartitionKey],
+        timestamp_ms: int,
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, FoundOffset | KafkaError]], None],
+    ) -> None:
+        self.questions.append(("offsets since", (list(partitions), timestamp_ms)))
+        on_answer({key: FoundOffset(self.first_since.get(key), None) for key in partitions})
 
     def ask_end_offsets(
         self,
@@ -88,15 +109,27 @@ class ScriptedAsker:
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, int | KafkaError]], None],
     ) -> None:
-        on_answer({key: self.ends.get(key, FAR) for key in partitions})
+        self.questions.append(("ends", partitions))
+        on_answer({key: self._range(key).end for key in partitions})
+
+    def ask_topic_ends(
+        self, topic: str, timeout: float, on_answer: Callable[[Mapping[int, int | KafkaError]], None]
+    ) -> None:
+        self.questions.append(("all ends", (topic, timeout)))
+        on_answer(self.log_ends)
 
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
     ) -> None:
-        on_answer(dict.fromkeys(topics, "the id"))
+        self.questions.append(("ids", sorted(topics)))
+        on_answer(dict.fromkeys(topics, self.topic_id))
 
     def stop(self, timeout: float) -> None:
         self.stop_timeouts.append(timeout)
+        self.while_stopping()
+
+    def _range(self, key: PartitionKey) -> PartitionRange:
+        return self.ranges.get(key, self.other_ranges)
 
 
 def asker_of(source: OffsetSource) -> ScriptedAsker:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import SimpleNamespace
@@ -15,11 +14,11 @@ from confluent_kafka.admin import PartitionMetadata, TopicMetadata
 
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.questions.asker import PartitionRange
-from arroyo_sync.kafka.questions.time_lookups import FoundOffset
 from arroyo_sync.leaders import offset_source
 from arroyo_sync.leaders.commit_log import consumer as consumer_module
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from tests.support.fakes import Clock
+from tests.support.scripted_asker import ScriptedAsker
 
 LOG = {"bootstrap.servers": "log:9092"}
 DATA = {"bootstrap.servers": "data:9092"}
@@ -29,74 +28,6 @@ WALL_CLOCK_SECONDS = 1_700_000_000.0
 NOW_MS = 1_700_000_000_000
 NO_PERMISSION = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not permitted")
 NO_ANSWER = KafkaError(KafkaError._TIMED_OUT, "nobody answers")
-
-
-class ScriptedAsker:
-    """A cluster's brokers. They answer at once."""
-
-    def __init__(
-        self,
-        configuration: Mapping[str, Any],
-        on_error: Callable[[KafkaError], None],
-        *,
-        advice: str = "",
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.servers = configuration["bootstrap.servers"]
-        self.on_error = on_error
-        self.clock = clock
-        self.cluster_id: str | None = None
-        self.ranges: dict[PartitionKey, PartitionRange] = {}
-        self.first_since: dict[PartitionKey, int] = {}
-        """Where the records of the last while begin."""
-        self.topic_id = "first"
-        self.committed: dict[PartitionKey, int | KafkaError] = {}
-        self.log_ends: dict[int, int | KafkaError] = {}
-        self.questions: list[tuple[str, object]] = []
-        """What was asked, in short, and about what."""
-        self.stopped: list[float] = []
-        self.while_stopping: Callable[[], None] = lambda: None
-
-    def asked(self, what: str) -> list[object]:
-        return [about for question, about in self.questions if question == what]
-
-    def ask_ranges(
-        self,
-        partitions: Collection[PartitionKey],
-        timeout: float,
-        on_answer: Callable[[Any], None],
-        *,
-        with_first_messages: bool,
-    ) -> None:
-        on_answer({key: self.ranges.get(key, PartitionRange(0, 0)) for key in partitions})
-
-    def ask_offsets_for_time(
-        self, partitions: Collection[PartitionKey], timestamp_ms: int, timeout: float, on_answer: Callable[[Any], None]
-    ) -> None:
-        self.questions.append(("offsets since", (list(partitions), timestamp_ms)))
-        on_answer({key: FoundOffset(self.first_since.get(key), None) for key in partitions})
-
-    def ask_end_offsets(self, partitions: list[PartitionKey], timeout: float, on_answer: Callable[[Any], None]) -> None:
-        self.questions.append(("ends", partitions))
-        on_answer(dict.fromkeys(partitions, 0))
-
-    def ask_topic_ends(self, topic: str, timeout: float, on_answer: Callable[[Any], None]) -> None:
-        self.questions.append(("all ends", (topic, timeout)))
-        on_answer(self.log_ends)
-
-    def ask_topic_ids(self, topics: Collection[str], timeout: float, on_answer: Callable[[Any], None]) -> None:
-        self.questions.append(("ids", sorted(topics)))
-        on_answer(dict.fromkeys(topics, self.topic_id))
-
-    def ask_committed(
-        self, group: str, partitions: Collection[PartitionKey], timeout: float, on_answer: Callable[[Any], None]
-    ) -> None:
-        self.questions.append(("commits", (group, list(partitions))))
-        on_answer({key: self.committed.get(key) for key in partitions})
-
-    def stop(self, timeout: float) -> None:
-        self.stopped.append(timeout)
-        self.while_stopping()
 
 
 class ScriptedClient:
@@ -214,8 +145,10 @@ class ScriptedSource:
     def _make_asker(self, configuration: Mapping[str, Any], *arguments: Any, **options: Any) -> ScriptedAsker:
         assert options["clock"] is self.clock
         asker = ScriptedAsker(configuration, *arguments, **options)
-        assert asker.servers not in self.asked, "one asks all of a cluster"
-        self.asked[asker.servers] = asker
+        asker.other_ranges = PartitionRange(0, 0)
+        servers = configuration["bootstrap.servers"]
+        assert servers not in self.asked, "one asks all of a cluster"
+        self.asked[servers] = asker
         return asker
 
     def _make_client(self, settings: dict[str, Any]) -> ScriptedClient:

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.source import LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders import offset_source
 from arroyo_sync.leaders.group_offsets import TIMEOUT_SECONDS, GroupOffsetsSource
 from tests.support.fakes import Clock
@@ -90,7 +91,7 @@ class Fixture:
 
     def asked(self) -> list[tuple[str, list[PartitionKey]]]:
         """What was asked since the last call."""
-        questions = [(group, keys) for group, keys, _ in self.asker.questions]
+        questions = [(group, keys) for group, keys, _ in self.asker.asked("commits")]
         self.asker.questions.clear()
         return questions
 
@@ -136,7 +137,7 @@ def test_it_tells_what_it_has_done() -> None:
 def test_a_commit_beyond_the_end_is_impossible_once(caplog: pytest.LogCaptureFixture) -> None:
     """However often the brokers tell it; another one that can be counts."""
     fixture = Fixture()
-    fixture.asker.ends = {KEY: 100}
+    fixture.asker.ranges = {KEY: PartitionRange(0, 100)}
     fixture.assign(KEY)
     fixture.ask()
     fixture.commit(5_000)
@@ -176,7 +177,7 @@ def test_the_groups_are_asked_again_once_an_interval() -> None:
         fixture.assign(KEY)
         fixture.run(*[fixture.idle] * 5)  # an answer ends each other wait
         assert fixture.waits.lasted == [interval, interval]
-        assert fixture.asker.questions == [(group, [KEY], 2.0) for group in ("a", "b")] * 3
+        assert fixture.asker.asked("commits") == [(group, [KEY], 2.0) for group in ("a", "b")] * 3
 
 
 def test_a_group_that_does_not_answer_delays_no_other() -> None:
@@ -327,7 +328,7 @@ def test_the_clients_own_end_proves_a_commit() -> None:
             return self.end
 
     fixture = Fixture()
-    fixture.asker.ends = {KEY: 0}
+    fixture.asker.ranges = {KEY: PartitionRange(0, 0)}
     watermarks = Cached()
     fixture.source.assign({KEY: 0}, watermarks)
     fixture.ask()

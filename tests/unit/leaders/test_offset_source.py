@@ -300,7 +300,7 @@ def test_the_brokers_answers_prove_what_was_published() -> None:
     """Of the assigned partitions, which reach that far; a message that was received does, too."""
     source = Stub()
     manager = source.attach()
-    asker_of(source).ends = {KEY: 10}
+    asker_of(source).ranges = {KEY: PartitionRange(0, 10)}
     source._set_ready(True)
     source.assign({KEY: 0}, None)
     source.publish(7)
@@ -332,7 +332,7 @@ def test_what_was_published_is_told_of_the_partitions_that_are_asked_for() -> No
 def test_where_partitions_end_is_asked_of_the_brokers() -> None:
     """Within the time that is given."""
     source = Stub()
-    asker_of(source).ends = {KEY: 10, OTHER: 20}
+    asker_of(source).ranges = {KEY: PartitionRange(0, 10), OTHER: PartitionRange(0, 20)}
     assert source.end_offsets([KEY, OTHER], PATIENCE_SECONDS) == {KEY: 10, OTHER: 20}
 
 

@@ -228,5 +228,5 @@ def test_a_stop_leaves_the_logs_questions_what_is_left_of_its_time(
     fixture.data.while_stopping = take
     monkeypatch.setattr(consumer_module, "time", SimpleNamespace(monotonic=fixture.clock))
     fixture.source.stop(5.0)
-    assert fixture.log.stopped == [left]
-    assert len(fixture.data.stopped) == 1
+    assert fixture.log.stop_timeouts == [left]
+    assert len(fixture.data.stop_timeouts) == 1

@@ -11,7 +11,7 @@ from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders import offset_source
 from arroyo_sync.leaders.commit_log import reader as reader_module
-from arroyo_sync.leaders.commit_log.recent_start import RETRY_SECONDS
+from arroyo_sync.leaders.commit_log.recent_start import RETRY_SECONDS, TIMEOUT_SECONDS
 from tests.support.scripted_source import (
     KEY,
     NO_ANSWER,
@@ -127,7 +127,7 @@ def test_a_recent_start_reads_the_logs_end_and_takes_commits_for_the_rest(
     fixture.make(start="recent", **({} if lookback_seconds is None else {"lookback_seconds": lookback_seconds}))
     fixture.log.ranges = {("log", each): PartitionRange(0, 50) for each in (0, 1)}
     fixture.log.first_since = {("log", 0): 40, ("log", 1): 30}
-    fixture.data.committed = {KEY: 12, OTHER: 12}
+    fixture.data.committed = {"g": {KEY: 12, OTHER: 12}}
     fixture.source.assign({KEY: 0, OTHER: 0}, None)
     last = record(49, b"events:0:else", log_partition=1)
     fixture.read(None, record(49, value=b"7"), last, fixture.source._periodic_checks, fixture.verify)
@@ -141,7 +141,7 @@ def test_the_checks_of_a_recent_start_come_again_in_time_for_its_questions(fixtu
     """The groups' commits are asked of the data topic's cluster, and again soon if it doesn't tell."""
     fixture.make(start="recent")
     fixture.source.assign({KEY: 0}, None)
-    fixture.data.committed = {KEY: NO_ANSWER}
+    fixture.data.committed = {"g": {KEY: NO_ANSWER}}
     waits: list[float] = []
 
     def check() -> None:
@@ -149,11 +149,11 @@ def test_the_checks_of_a_recent_start_come_again_in_time_for_its_questions(fixtu
 
     def answer() -> None:
         fixture.clock.now += RETRY_SECONDS
-        fixture.data.committed = {KEY: 12}
+        fixture.data.committed = {"g": {KEY: 12}}
 
     fixture.read(None, None, check, answer, check, fixture.verify)
     assert waits == [RETRY_SECONDS, offset_source.PERIODIC_CHECK_SECONDS]
-    assert fixture.data.asked("commits") == [("g", [KEY])] * 2
+    assert fixture.data.asked("commits") == [("g", [KEY], TIMEOUT_SECONDS)] * 2
     assert fixture.remote() == 12
 
 
