@@ -156,6 +156,13 @@ FINDERS: Mapping[str, Line] = {
         "a commit log that begins with reports of an earlier topic",
         Tests(f"{UNIT}/observe/test_problems.py -k before_everything"),
     ),
+    "waits for a silent client": Line(
+        "a client of librdkafka's that has lost all brokers, or a partition, for good",
+        Tests(f"{REAL}/test_reader_failures.py -k fetches_no_more"),
+    ),
+    "believes another cluster": Line(
+        "a topic of that name on the commit log's cluster", Tests(f"{REAL}/test_other_cluster.py")
+    ),
     "reports nothing at its start": Line(
         "an idle partition after a restart", Tests(f"{REAL}/test_leader_starts.py -k idle_leader_is_reported_at")
     ),

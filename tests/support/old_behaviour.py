@@ -32,6 +32,7 @@ from arroyo_sync.leaders.assigned_partitions import AssignedPartitions
 from arroyo_sync.leaders.commit_log import record
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.contents import LogContents
+from arroyo_sync.leaders.commit_log.log_topic import FetchCheck
 from arroyo_sync.leaders.commit_log.plausible_timestamps import PlausibleTimestamps
 from arroyo_sync.leaders.commit_log.publishing import report_writer
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
@@ -325,6 +326,16 @@ def _over_is_its_last_word() -> list[Patch]:
     return [Patch(problems, "RETURN_SECONDS", problems.REMINDER_SECONDS)]
 
 
+def _waits_for_a_silent_client() -> list[Patch]:
+    """A client that fetches the commit log no more says nothing, and is waited for."""
+    return [Patch(FetchCheck, "has_stopped", lambda check, consumer, positions: False)]
+
+
+def _believes_another_cluster() -> list[Patch]:
+    """What it says of a topic of that name."""
+    return [Patch(verifier, "_refuse_other_cluster", lambda followers, asked: None)]
+
+
 def _blames_leaders_while_it_replays() -> list[Patch]:
     """For what they published of an earlier topic, though the newer reports weren't read yet."""
     return [Patch(problems, "_is_replaying", lambda snapshot: False)]
@@ -389,6 +400,8 @@ OLD_BEHAVIOURS: Mapping[str, Callable[[], list[Patch]]] = {
     "asks while it closes": _asks_while_it_closes,
     "over is its last word": _over_is_its_last_word,
     "blames leaders while it replays": _blames_leaders_while_it_replays,
+    "waits for a silent client": _waits_for_a_silent_client,
+    "believes another cluster": _believes_another_cluster,
     "reports nothing at its start": _reports_nothing_at_its_start,
     "waits for a dead commit log": _waits_for_a_dead_commit_log,
     "takes NaN for a time": _takes_nan_for_a_time,
