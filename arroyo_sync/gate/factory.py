@@ -73,7 +73,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     :param limits: how much a partition may hold; see `HoldLimits`.
     :param on_state_change: called at every change of a partition's state; see `SynchronizedPartitionStateManager`.
     :param slice_seconds: for how long at most the gate works or waits before the processor has its turn.
-    :param stop_timeout: for how many seconds `shutdown` waits for the source to end.
+    :param stop_timeout: for how many seconds `shutdown` waits for the monitor to end, and then for the source.
     :param stalled_after: seconds without progress, while messages wait, after which a partition counts as stalled: that
         is logged, counted, and sent to Sentry.
     :param on_stall: what else to do then, once for each partition: call this with the `Stall`, on the monitor's thread;

@@ -52,6 +52,8 @@ class GroupOffsetsSource(OffsetSource):
     :raises ConfigurationError: a setting is missing, empty or impossible.
     """
 
+    advice = "The gate stays shut. If the data topic is on another cluster, give the source that one's settings"
+
     def __init__(
         self,
         configuration: Mapping[str, Any],

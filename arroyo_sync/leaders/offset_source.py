@@ -56,10 +56,6 @@ SILENCE_SECONDS = 60.0
 """How long after the start a group that has published nothing is warned about."""
 PERIODIC_CHECK_SECONDS = 5.0
 
-DATA_CONFIGURATION_ADVICE = (
-    "The gate stays shut. If the data topic is on another cluster, give the source its settings as data_configuration"
-)
-
 
 class OffsetSource(ABC):
     """The parts of a `RemoteOffsetSource` that don't depend on where the offsets come from.
@@ -73,6 +69,12 @@ class OffsetSource(ABC):
 
     name: str
     """What the source is called in messages and in its threads' names."""
+
+    advice = (
+        "The gate stays shut. If the data topic is on another cluster, give the source its settings as "
+        "data_configuration"
+    )
+    """At the end of the line about a data topic that isn't there, where no other cluster was named."""
 
     def __init__(
         self,
@@ -96,7 +98,7 @@ class OffsetSource(ABC):
         self._asker = Asker(
             self._data_configuration,
             self._on_data_error,
-            advice="" if self._has_data_configuration else DATA_CONFIGURATION_ADVICE,
+            advice="" if self._has_data_configuration else self.advice,
             clock=clock,
         )
         self._ends = LastEndOffsets(self._asker)

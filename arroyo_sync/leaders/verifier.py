@@ -20,7 +20,7 @@ Threads
 Failures
     What isn't answered is asked again. A data topic with another id ends `run` with `TopicRecreated`; one that has lost
     messages which the follower has read, with `PartitionTruncated`; and brokers of another cluster than the follower's,
-    with `ConfigurationError`, before an end that they tell counts.
+    with `ConfigurationError`. That is found before an end that they tell counts, if the follower's is known by then.
 """
 
 from __future__ import annotations

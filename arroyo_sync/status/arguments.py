@@ -39,7 +39,8 @@ It only reads: it joins no group, commits nothing and creates nothing.
 """
 EPILOG = f"""\
 exit status: 0 if nothing stands still, 1 if something does, 2 if it can't be told (brokers unreachable, access refused,
-a topic missing, the follower has committed nothing, a leader group that has never reported, a wrong argument).
+a topic missing, the follower has committed nothing, a leader group that has never reported, or what can't be true, a
+wrong argument).
 
 {textwrap.fill(f"columns: {LEGEND}", 118)}
 

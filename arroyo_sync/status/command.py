@@ -254,7 +254,7 @@ def _tables() -> tuple[ModuleType, ModuleType]:
         from arroyo_sync.status import summary, table
     except ImportError:
         raise ArroyoSyncError(
-            "the table needs rich: pip install 'arroyo-sync[status]', or use --json, which needs nothing more"
+            "what it prints needs rich: pip install 'arroyo-sync[status]', or use --json, which needs nothing more"
         ) from None
     return summary, table
 

@@ -137,3 +137,10 @@ def test_who_waits_for_it_is_told_what_it_waits_for() -> None:
         for go_on in may_go_on:
             go_on.set()
         source.stop(PATIENCE_SECONDS)
+
+
+def test_what_is_said_of_a_topic_that_is_not_there_names_no_argument_that_this_source_has_not() -> None:
+    """It has one cluster: the data topic's."""
+    _, asker, _ = source_of()
+    assert asker.advice.startswith("The gate stays shut. If the data topic is on another cluster,")
+    assert "data_configuration" not in asker.advice

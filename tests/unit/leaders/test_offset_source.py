@@ -19,7 +19,7 @@ from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders import offset_source
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
-from arroyo_sync.leaders.offset_source import DATA_CONFIGURATION_ADVICE, SILENCE_SECONDS, OffsetSource
+from arroyo_sync.leaders.offset_source import SILENCE_SECONDS, OffsetSource
 from arroyo_sync.leaders.verifier import Verifier
 from tests.support.fakes import Clock
 from tests.support.scripted_asker import ScriptedAsker, asker_of
@@ -95,7 +95,7 @@ def test_what_is_refused_is_named(arguments: dict[str, Any], message: str) -> No
 def test_the_data_topics_cluster_is_asked() -> None:
     """The settings' own where no other is given; then a topic that isn't there may be on another one."""
     asker = asker_of(Stub())
-    assert (asker.configuration, asker.advice) == (CONFIGURATION, DATA_CONFIGURATION_ADVICE)
+    assert (asker.configuration, asker.advice) == (CONFIGURATION, OffsetSource.advice)
     data_configuration = {"bootstrap.servers": "127.0.0.1:2"}
     asker = asker_of(Stub(data_configuration=data_configuration))
     assert (asker.configuration, asker.advice) == (data_configuration, "")
