@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from arroyo.backends.kafka import KafkaConsumer
+from arroyo.backends.kafka.consumer import as_kafka_configuration_bool
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.kafka.client_settings import check_configuration
@@ -47,7 +48,9 @@ WANTED = (
 def data_consumer_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """The user's settings, and what the gate wants where they are silent. A costly value of the user's is logged."""
     settings: dict[str, Any] = {name: value for name, value in configuration.items() if value is not None}
-    if not settings.get("arroyo.enable.auto.commit"):
+    if "group.protocol" in settings:  # librdkafka takes it in any case, Arroyo compares
+        settings["group.protocol"] = str(settings["group.protocol"]).lower()
+    if not _is_true(settings.get("arroyo.enable.auto.commit", False)):
         settings.setdefault("enable.auto.commit", False)  # Arroyo's consumer asks for both
         settings.setdefault("enable.auto.offset.store", False)
     settings.setdefault("error_cb", raise_if_refused)
@@ -80,6 +83,13 @@ def make_data_consumer(configuration: Mapping[str, Any]) -> KafkaConsumer:
         raise
     except ValueError as exc:
         raise ConfigurationError(f"Arroyo refuses the configuration: {exc}") from exc
+
+
+def _is_true(value: object) -> bool:
+    try:
+        return as_kafka_configuration_bool(value)
+    except (TypeError, ValueError):
+        return True  # Arroyo says what is wrong with it
 
 
 def _number(value: object) -> float:

@@ -176,10 +176,10 @@ class FlowControlledConsumer(Consumer[TPayload]):
             return self._inner_poll(timeout)
         except KafkaException as exc:
             # librdkafka refuses Arroyo's assign() with this error, in the first assignment.
-            if code_of(exc) == KafkaError._STATE:
+            if code_of(exc) == KafkaError._STATE and "set assignment" in str(exc):
                 raise ConfigurationError(
-                    "Arroyo doesn't work with partition.assignment.strategy=cooperative-sticky: "
-                    "use range or roundrobin, or group.protocol=consumer (KIP-848)"
+                    "Arroyo doesn't work with partition.assignment.strategy=cooperative-sticky, nor with "
+                    "group.protocol in capitals: use range or roundrobin, or group.protocol=consumer (KIP-848)"
                 ) from exc
             raise
 

@@ -274,7 +274,9 @@ class PartitionBuffers:
         self._source.check()
         has_unverified = bool(self._source.unverified)
         if has_unverified:
-            self._source.refresh_known_ends()
+            refresh = getattr(self._source, "refresh_known_ends", None)  # one that only looks like the contract
+            if refresh is not None:
+                refresh()
         for topic, index in self._manager.take_moved():
             buffer = self._all.get(index)
             if buffer is not None and buffer.key[0] == topic:

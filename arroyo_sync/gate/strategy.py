@@ -218,7 +218,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             self.buffers.drop_all()
             self._next_step.close()
         try:
-            self._next_step.join(timeout=self._remaining_seconds())
+            self._next_step.join(self._remaining_seconds())  # by position, as Arroyo calls it
         except MessageRejected as exc:
             raise self._step_rejected("join") from exc
         self.buffers.forget_assignment()

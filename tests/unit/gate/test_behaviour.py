@@ -270,12 +270,12 @@ def test_join_without_a_timeout(build: Build, scene: Scene) -> None:
     assert processor.joined_with == [None]
 
 
-def test_the_gate_names_the_timeout_as_arroyos_strategies_do(scene: Scene) -> None:
-    """A step of a user's that was made to be called by Arroyo may take it by its name alone."""
+def test_the_gate_gives_the_timeout_as_arroyos_processor_does(scene: Scene) -> None:
+    """By position: the step behind the gate is the first one without it, and may name it as it likes."""
     processor = Processor(lambda next_step, scene: next_step, scene)
     processor.gate.close()
     processor.gate.join()
-    assert processor.last.join.call_args_list == [call(timeout=None)]
+    assert processor.last.join.call_args_list == [call(None)]
 
 
 @each_of(ALL)

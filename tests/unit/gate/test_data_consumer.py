@@ -57,6 +57,24 @@ def test_what_the_user_leaves_out_is_what_the_gate_wants() -> None:
     assert data_consumer_settings(LEAST) == {**LEAST, **WANTED}
 
 
+@pytest.mark.parametrize("value", [False, "false", "F", "0", 0])
+def test_that_auto_commit_is_off_may_be_said_as_arroyo_takes_it(value: object) -> None:
+    """Text is what a file or the environment has. Arroyo then refused a setting that the user had never given."""
+    settings = data_consumer_settings({**LEAST, "arroyo.enable.auto.commit": value})
+    assert settings == {**LEAST, **WANTED, "arroyo.enable.auto.commit": value}
+
+
+@pytest.mark.parametrize("value", [True, "true", "1", 1, "perhaps"])
+def test_with_auto_commit_or_what_arroyo_refuses_its_own_settings_are_left_alone(value: object) -> None:
+    settings = data_consumer_settings({**LEAST, "arroyo.enable.auto.commit": value})
+    assert settings.keys() & {"enable.auto.commit", "enable.auto.offset.store"} == set()
+
+
+def test_the_protocol_is_spelled_as_arroyo_compares_it() -> None:
+    """librdkafka takes it in any case: Arroyo would assign as under the classic one, which librdkafka refuses."""
+    assert data_consumer_settings({**LEAST, "group.protocol": "CONSUMER"})["group.protocol"] == "consumer"
+
+
 def test_a_setting_that_is_none_is_left_out() -> None:
     """As Arroyo's own builder of settings takes it."""
     assert data_consumer_settings({**LEAST, "queued.min.messages": None}) == {**LEAST, **WANTED}

@@ -156,6 +156,27 @@ def test_a_source_that_was_written_before_topics_were_told_goes_on_as_it_is() ->
     assert flow.poll(0.0) is None
 
 
+def test_a_source_of_ones_own_that_has_something_unverified_needs_no_more_than_was_asked_for() -> None:
+    """The follower ended with an AttributeError at its first unverified offset, days later maybe."""
+
+    class OwnSource:
+        unverified: Mapping[Any, int] = {("events", 0): 5}
+
+        def start(self, manager: object) -> None: ...
+        def check(self) -> None: ...
+        def stop(self, timeout: float) -> None: ...
+        def assign(self, positions: object, watermarks: object) -> None: ...
+        def revoke(self, partitions: object) -> None: ...
+        def received(self, topic: str, partition: int, next_offset: int) -> None: ...
+
+    own: Any = OwnSource()
+    factory = make_factory(own)
+    factory.flow_control(ScriptedConsumer())
+    gate = factory.create_with_partitions(no_commit, {partition(0): 4})
+    factory.manager.wake()
+    gate.poll()
+
+
 # What it makes.
 
 

@@ -351,14 +351,21 @@ def test_several_topics_are_refused() -> None:
         pipeline.flow.subscribe([])
 
 
-def _kafka_error(code: int) -> KafkaException:
-    return KafkaException(KafkaError(code))
+def _kafka_error(code: int, text: str = "") -> KafkaException:
+    return KafkaException(KafkaError(code, text))
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        pytest.param(_kafka_error(KafkaError._STATE), ConfigurationError, id="cooperative-sticky"),
+        pytest.param(
+            _kafka_error(KafkaError._STATE, "Failed to set assignment: Local: Erroneous state"),
+            ConfigurationError,
+            id="cooperative-sticky",
+        ),
+        pytest.param(
+            _kafka_error(KafkaError._STATE, "Operation not valid in state Init"), KafkaException, id="another client's"
+        ),
         pytest.param(_kafka_error(KafkaError._TRANSPORT), KafkaException, id="another error of Kafka"),
         pytest.param(KafkaException("odd"), KafkaException, id="an error without a code"),
         pytest.param(RuntimeError("mine"), RuntimeError, id="the user's error"),
@@ -378,8 +385,8 @@ def test_the_refused_assignment_of_cooperative_sticky_is_one_clear_line(
         pipeline.run()
     if expected is ConfigurationError:
         assert str(raised.value) == (
-            "Arroyo doesn't work with partition.assignment.strategy=cooperative-sticky: "
-            "use range or roundrobin, or group.protocol=consumer (KIP-848)"
+            "Arroyo doesn't work with partition.assignment.strategy=cooperative-sticky, nor with group.protocol "
+            "in capitals: use range or roundrobin, or group.protocol=consumer (KIP-848)"
         )
         assert raised.value.__cause__ is error
     else:
