@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.ingredients import Ingredients, draw
 from tests.chaos.journal import read_all
 from tests.chaos.processes import FED
-from tests.chaos.world import COMMIT_LOG, RATE, World, dead_letters_of
+from tests.chaos.world import COMMIT_LOG, RATE, TOPIC, World, dead_letters_of
 
 FAULTS_A_ROUND = 12
 """After so many faults all is healed, and in a quiet round everything must come through."""
@@ -232,7 +234,21 @@ class Run:
         all_came = world.wait(seconds, lambda: not self._missing(still))
         self._rounds += 1
         world.journal.write("round", self._rounds, acked_by, min(deadline, time.monotonic()), sorted(still))
+        if not all_came:
+            self._keep_status()
         return all_came
+
+    def _keep_status(self) -> None:
+        """What an operator would look at now, ``status-GROUP-ROUND.json``: among others, which member the group's
+        coordinator has given each partition to. With KIP-848 that isn't always what the member knows.
+        """
+        world = self._world
+        leaders = [flag for group in world.leader_groups for flag in ("--leader-group", group)]
+        where = ["--bootstrap-servers", world.cluster.bootstrap_servers, "--topic", TOPIC, "--commit-log", COMMIT_LOG]
+        for group in world.follower_groups:
+            command = [sys.executable, "-m", "arroyo_sync", "status", *where, *leaders, "--follower-group", group]
+            with (world.folder / f"status-{group}-{self._rounds}.json").open("w") as file:
+                subprocess.run([*command, "--json", "--all"], stdout=file, stderr=subprocess.STDOUT, timeout=120.0)
 
 
 def run(
