@@ -111,8 +111,9 @@ class FlowControlledConsumer(Consumer[TPayload]):
         )
         self._resume_offsets = self._rebalances.resume_offsets
         self.empty_polls = 0
-        """How often the inner consumer had no message. Written by the processor's thread, read by any: it tells a
-        follower that is given nothing from one that hangs."""
+        """How often the inner consumer had no message; it isn't asked for one while everything is paused from outside.
+        Written by the processor's thread, read by any: it tells a follower that is given nothing from one that hangs,
+        or whose step rejects."""
         self._inner_stage_offsets = inner.stage_offsets
         # Only under KIP-848 are partitions retained. Where it is known not to be on, nothing has to be noted of what is
         # staged, which saves 4 % of a message's cost.
@@ -137,7 +138,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         inner_poll = self._inner_poll
         message = inner_poll(0.0)
         if message is None:
-            self.empty_polls += 1
+            if not is_all_paused:
+                self.empty_polls += 1
             if self._rebalances.retained:
                 self._rebalances.wake_retained()
             if drain.needs_poll or self._drain is not drain:  # or there was a rebalance, and all is another gate's now

@@ -209,7 +209,8 @@ class Snapshot:
     source_error: str | None = None
     """What the source died of."""
     empty_polls: int | None = None
-    """How often the follower's consumer was asked for a message and had none. ``None``: nobody counts."""
+    """How often the follower's consumer was asked for a message and had none. Not asked while everything is paused, as
+    where a step rejects. ``None``: nobody counts."""
 
     def partition(self, topic: str, partition: int) -> PartitionSnapshot | None:
         """One of the partitions, if it is among them."""

@@ -17,7 +17,7 @@ from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from tests.support.fakes import EVENTS, At, Clock, ScriptedConsumer, partition
 from tests.support.harness import TIMEOUT_SECONDS, GateHarness
-from tests.support.pipelines import Pipeline, pipeline_of
+from tests.support.pipelines import Pipeline, pause_at_once, pipeline_of
 
 
 def assigned(*indexes: int, **settings: Any) -> Pipeline:
@@ -277,6 +277,24 @@ def test_local_offsets_are_told_before_it_waits_for_messages() -> None:
     pipeline.run(2)
     pipeline.flow.poll(1.0)
     assert pipeline.manager.partitions["events", 0][1].local == 2
+
+
+def test_polls_for_a_rebalance_alone_are_not_counted_as_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a step rejects, all is paused: a follower that can't go on would pass for one that is given nothing."""
+    pause_at_once(monkeypatch)
+    pipeline = assigned(0)
+    pipeline.produce(0, [0])
+    pipeline.release(0, 1)
+    pipeline.reject_partition(0)
+    pipeline.run_until(lambda: pipeline.consumer.paused_indexes() == {0})
+    polls, empty_polls = len(pipeline.consumer.polls), pipeline.flow.empty_polls
+    pipeline.run(5)
+    assert len(pipeline.consumer.polls) > polls
+    assert pipeline.flow.empty_polls == empty_polls
+    pipeline.accept()
+    pipeline.run(3)
+    assert pipeline.released == [(0, 0)]
+    assert pipeline.flow.empty_polls > empty_polls
 
 
 # The source.
