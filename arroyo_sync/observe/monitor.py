@@ -192,8 +192,13 @@ class Monitor:
         verdicts, self._waits = evaluate(snapshot, waits, now, self._limits)
         if whole is None:
             verdicts = self._with_earlier(verdicts, long)
-        problems = self._find_problems(snapshot, verdicts, now)
-        self._problem_reporter.update(problems, lambda: whole or self._observe(self.ends, None))
+        replaying, ready = self._readiness(snapshot, now)
+        problems = find_problems(snapshot, verdicts, self._limits, replaying_seconds=replaying, ready_seconds=ready)
+        self._problem_reporter.update(
+            problems,
+            lambda: whole or self._observe(self.ends, None),
+            ready if snapshot.source_error is None else 0.0,
+        )
         self._act_on([verdict.stall for verdict in verdicts if verdict.grade is Grade.STALLED])
         if is_wanted:
             self._reporter.report(
@@ -229,19 +234,13 @@ class Monitor:
         is_long = (verdict.waiting_seconds or 0.0) >= self._limits.waiting_after
         return verdict.grade is Grade.WAITING or (verdict.grade is Grade.UNKNOWN and is_long)
 
-    def _find_problems(self, snapshot: Snapshot, verdicts: Sequence[Verdict], now: float) -> list[Problem]:
-        """With how long the source has been ready, or hasn't."""
+    def _readiness(self, snapshot: Snapshot, now: float) -> tuple[float, float]:
+        """For how many seconds the source hasn't been ready, and has been: one of them is 0."""
         is_ready = snapshot.source is None or snapshot.source.ready
         if self._ready_changed_at is None or is_ready != self._is_ready:
             self._is_ready, self._ready_changed_at = is_ready, now
         seconds = now - self._ready_changed_at
-        return find_problems(
-            snapshot,
-            verdicts,
-            self._limits,
-            replaying_seconds=0.0 if is_ready else seconds,
-            ready_seconds=seconds if is_ready else 0.0,
-        )
+        return (0.0, seconds) if is_ready else (seconds, 0.0)
 
     def _act_on(self, stalls: list[Stall]) -> None:
         before = {(stall.topic, stall.partition) for stall in self.stalls}

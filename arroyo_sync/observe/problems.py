@@ -5,6 +5,9 @@ once when it is over, at the level at which it began. One that comes back is tol
 earliest: "over" may not be the last word of it. One problem is one cause: a leader group that stands still in fifty
 partitions is one.
 
+While the source replays, or once it has died, nobody knows whether what was told before is over, and nothing more is
+said of it. After a replay that is decided once it would have been found again.
+
 Threads: none; the monitor's thread calls it.
 """
 
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -55,6 +58,7 @@ class ProblemKind(Enum):
 
 
 ONLY_LOGGED = frozenset({ProblemKind.WAITING, ProblemKind.SILENT, ProblemKind.LONG_REPLAY})
+"""They make no event, and another problem of the same topic and group takes their place."""
 
 WHAT_TO_DO = {
     WaitsFor.LEADER: "Is a member of that group stopped or hung? To restart this follower heals nothing",
@@ -150,20 +154,25 @@ class ProblemReporter:
         self._told: dict[Cause, Problem] = {}
         self._told_at: dict[Cause, float] = {}
         self._over_at: dict[tuple[str | None, str | None], float] = {}  # by topic and group, as of a cause
+        self._undecided: set[Cause] = set()  # told before a replay, and not known since to be over or not
 
-    def update(self, problems: Iterable[Problem], observe: Callable[[], Snapshot]) -> None:
+    def update(
+        self, problems: Iterable[Problem], observe: Callable[[], Snapshot], ready_seconds: float = float("inf")
+    ) -> None:
         """These are the problems that there are now.
 
         :param observe: takes a snapshot of everything; called only if something is to be told.
+        :param ready_seconds: for how long the source has been ready; 0: it isn't, or it has died.
         """
         active = {problem.cause: problem for problem in problems}
+        concerned = {cause[1:] for cause in active}
         now = self._clock()
         due = {cause for cause in active if self._is_due(cause, now)}
-        if not due and self._told.keys() <= active.keys():
-            self._told = {cause: active[cause] for cause in self._told}  # as they are now
+        self._decide(active, concerned, ready_seconds)
+        if not due and self._told.keys() <= active.keys() | self._undecided:
+            self._told = {cause: active.get(cause, problem) for cause, problem in self._told.items()}  # as they are now
             return
         snapshot = observe()
-        concerned = {cause[1:] for cause in active}
         assigned = {partition.partition for partition in snapshot.partitions}
         told: dict[Cause, Problem] = {}
         for cause, problem in active.items():
@@ -177,12 +186,28 @@ class ProblemReporter:
             elif cause in self._told:
                 told[cause] = problem  # as it is now
         for cause, problem in self._told.items():
-            is_worse_now = problem.kind in (ProblemKind.WAITING, ProblemKind.SILENT) and cause[1:] in concerned
-            if cause not in active and not is_worse_now:
+            is_worse_now = problem.kind in ONLY_LOGGED and cause[1:] in concerned
+            if cause in self._undecided:
+                told[cause] = problem
+            elif cause not in active and not is_worse_now:
                 is_elsewhere = problem.partitions and not assigned.intersection(problem.partitions)
                 logger.warning("%s: %s", "No longer assigned here" if is_elsewhere else "Over", problem.message)
                 self._over_at[cause[1:]] = now
         self._told = told
+
+    def _decide(self, active: Collection[Cause], concerned: Collection[object], ready_seconds: float) -> None:
+        """Which of the told problems aren't known to be over, nor that they go on.
+
+        After a replay a wait begins anew, and a group's silence is told of last: so long it may be either. Later what
+        waits for the same group is most likely the same, not yet for long enough.
+        """
+        if ready_seconds <= 0.0:
+            self._undecided.update(cause for cause in self._told if cause[1] is not None)  # else it is the source's own
+        self._undecided = {
+            cause
+            for cause in self._undecided.difference(active)
+            if (cause[0] not in ONLY_LOGGED if cause[1:] in concerned else ready_seconds < SILENCE_SECONDS)
+        }
 
     def _is_due(self, cause: Cause, now: float) -> bool:
         told_at = self._told_at.get(cause)

@@ -148,6 +148,36 @@ def test_a_replay_ends_no_follower_and_is_told_when_it_lasts(
     assert [stall.waiting_seconds for stall in monitor.stalls] == [300]
 
 
+READY = SourceStatistics(ready=True, alive=True)
+
+
+def test_a_stall_is_not_over_since_a_replay_hides_it(follower: Follower, caplog: pytest.LogCaptureFixture) -> None:
+    """As of a commit log that was made anew. Where it goes on after that, the last line about it stays true."""
+    monitor = follower.monitor()
+    follower.snapshot = Snapshot(0.0, (WAITING,), READY)
+    look_at(follower, monitor, 0, 300)
+    caplog.clear()
+    follower.snapshot = Snapshot(0.0, (WAITING,), replace(READY, ready=False))
+    look_at(follower, monitor, 301, 302)
+    follower.snapshot = Snapshot(0.0, (WAITING,), READY)
+    look_at(follower, monitor, 303, 304, 303 + WAITING_AFTER_SECONDS, 303 + SILENCE_SECONDS, 603)
+    assert [line.partition(" at ")[0] for line in caplog.messages] == ["events[3] has stood still for 15 s"]
+    follower.show(DONE)
+    look_at(follower, monitor, 604, 605)
+    assert [line.partition(" at ")[0] for line in caplog.messages[1:]] == ["Over: events[3] has stood still for 300 s"]
+
+
+def test_a_stall_is_not_over_since_the_source_died(follower: Follower, caplog: pytest.LogCaptureFixture) -> None:
+    """Else "Over" would be the last line of a follower that ends while its leader hangs."""
+    monitor = follower.monitor()
+    follower.snapshot = Snapshot(0.0, (WAITING,), READY)
+    look_at(follower, monitor, 0, 300)
+    caplog.clear()
+    follower.snapshot = Snapshot(0.0, (WAITING,), replace(READY, alive=False), "it died")
+    look_at(follower, monitor, 301, 302)
+    assert [line.partition(".")[0] for line in caplog.messages] == ["it died"]
+
+
 def test_on_stall_is_called_once_for_each_partition_that_begins_to_stand_still(follower: Follower) -> None:
     """And again when it stands still again."""
     stalls: list[Stall] = []

@@ -303,3 +303,76 @@ def test_what_another_member_has_now_is_not_said_to_be_over(teller: Teller, capl
     teller.bulletin.update([FIRST], lambda: ASSIGNED)
     teller.bulletin.update([], lambda: NOTHING)
     assert lines(caplog)[1] == ("WARNING", "No longer assigned here: events[3] stands still")
+
+
+IMPOSSIBLE = Problem(KIND.IMPOSSIBLE_OFFSET, "writers can't be there", "events", (3,), "writers")
+SILENCE = Problem(KIND.SILENT, "typo is silent", "events", (), "typo")
+WAITS = Problem(KIND.WAITING, "events[3] waits", "events", (3,), "writers")
+DIED = Problem(KIND.SOURCE_DIED, "it died")
+LONG = Problem(KIND.LONG_REPLAY, "it reads on")
+
+
+def told_at(teller: Teller, *looks: tuple[float, list[Problem], float]) -> None:
+    """At these times, with these problems, the source having been ready for so long."""
+    for teller.now, problems, ready in looks:
+        teller.bulletin.update(problems, lambda: ASSIGNED, ready)
+
+
+@pytest.mark.parametrize("problem", [FIRST, IMPOSSIBLE, SILENCE, WAITS], ids=lambda problem: problem.kind.value)
+def test_nothing_is_over_because_the_source_died(
+    teller: Teller, caplog: pytest.LogCaptureFixture, problem: Problem
+) -> None:
+    """Its end hides everything else: who reads "Over" last would think that the leader is well again."""
+    told_at(teller, (0.0, [problem], 100.0), (1.0, [DIED], 0.0), (2.0, [DIED], 0.0))
+    assert caplog.messages == [str(problem), "it died"]
+
+
+@pytest.mark.parametrize("problem", [FIRST, IMPOSSIBLE, SILENCE, WAITS], ids=lambda problem: problem.kind.value)
+def test_nothing_is_over_because_the_source_replays_and_what_goes_on_is_not_told_anew(
+    teller: Teller, caplog: pytest.LogCaptureFixture, problem: Problem
+) -> None:
+    """For as long as it isn't ready, nor when it has only just become so, since all waits begin anew then."""
+    told_at(teller, (0.0, [problem], 100.0), (10.0, [], 0.0), (950.0, [], 0.0), (951.0, [], 0.0))
+    told_at(teller, (951.0 + SILENCE_SECONDS - 1, [], SILENCE_SECONDS - 1))
+    told_at(teller, (951.0 + SILENCE_SECONDS, [problem], SILENCE_SECONDS))
+    assert caplog.messages == [str(problem)] * 2, "when it began, and the reminder"
+
+
+@pytest.mark.parametrize("problem", [FIRST, IMPOSSIBLE, SILENCE, WAITS], ids=lambda problem: problem.kind.value)
+def test_what_a_replay_has_ended_is_over_once(
+    teller: Teller, caplog: pytest.LogCaptureFixture, problem: Problem
+) -> None:
+    """When it would have been found again."""
+    told_at(teller, (0.0, [problem], 100.0), (10.0, [], 0.0), (20.0, [], 0.0), (20.0 + SILENCE_SECONDS - 1, [], 59.0))
+    assert caplog.messages == [str(problem)]
+    told_at(teller, *((80.0 + each, [], SILENCE_SECONDS + each) for each in range(3)))
+    assert caplog.messages == [str(problem), f"Over: {problem}"]
+
+
+def test_a_stall_is_not_over_while_its_wait_that_a_replay_began_anew_goes_on(
+    teller: Teller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stands still again once it has lasted as long; and it is over when nothing waits for the group any more."""
+    told_at(teller, (0.0, [FIRST], 900.0), (10.0, [], 0.0), (20.0, [], 0.0), (35.0, [WAITS], 15.0))
+    told_at(teller, (200.0, [WAITS], 180.0), (320.0, [FIRST], 300.0), (321.0, [], 301.0))
+    assert caplog.messages == ["events[3] stands still", "events[3] waits", "Over: events[3] stands still"]
+    assert teller.told == [FIRST]
+
+
+def test_of_the_source_itself_it_is_known_when_it_is_over(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing else has to be seen for that."""
+    told_at(teller, (0.0, [LONG], 0.0), (1.0, [], 0.0))
+    assert caplog.messages == ["it reads on", "Over: it reads on"]
+
+
+def test_a_source_that_dies_in_a_replay_has_not_ended_it(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
+    """One voice: what it died of takes the place of how long it has read."""
+    told_at(teller, (0.0, [LONG], 0.0), (1.0, [DIED], 0.0))
+    assert caplog.messages == ["it reads on", "it died"]
+
+
+def test_while_nothing_is_to_be_told_no_snapshot_of_everything_is_taken(teller: Teller) -> None:
+    """A replay may take long, and has better things to do."""
+    told_at(teller, (0.0, [FIRST], 100.0))
+    for ready in (0.0, 0.0, 1.0):
+        teller.bulletin.update([], lambda: pytest.fail("it was taken"), ready)
