@@ -16,8 +16,11 @@ that it waits for. The rules, of which the first that fits decides:
     6. The partition didn't wait before: the wait begins now, or when it is proven to have begun (see `proven_since`).
     7. The local offset is another one (messages went on; or a seek or a new assignment): progress, the wait begins now.
     8. The remote offset is higher than ever in this wait, and the gate was not open in it before: progress, likewise.
-       So a leader that works through its backlog is no stall, however long the follower must wait; but one that
-       crashes and starts over, again and again, is.
+       So a leader that works through its backlog is no stall, however long the follower must wait. Where the remote
+       offset has gone back, "ever" begins there, so one that works through a rewind is no stall either. But if it
+       falls as far once more within `Limits.stalled_after`, what came between doesn't count, nor does what comes below
+       the earlier height, until it hasn't fallen for so long: a leader that crashes and starts over, again and again,
+       is a stall.
     9. Otherwise nothing moved and the wait goes on. Once the gate is open, it is the follower that must move, and a
        remote offset that runs further ahead is no progress.
     10. The gate is open, nothing is buffered, and the follower's consumer asks for more and gets nothing: OK. There are
@@ -50,7 +53,7 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict, worst_first
-from arroyo_sync.observe.waits import Limits, Wait, Waits, next_wait
+from arroyo_sync.observe.waits import Limits, Look, Wait, Waits, next_wait
 
 TRANSACTION_MARKER_MESSAGES = 1
 """A transaction ends with a marker, which has an offset and is no message."""
@@ -79,17 +82,17 @@ def evaluate(
     going_on = {
         key: wait for key, wait in waits.items() if key not in shown and now - wait.seen_at < limits.stalled_after
     }
+    look = Look(now, limits.stalled_after, snapshot.empty_polls)
     verdicts: list[Verdict] = []
     for partition in snapshot.partitions:
         verdict = _before_any_wait(snapshot, partition, never_reported)
         if verdict is None:
             wait = next_wait(
                 waits.get(partition.key),
-                now,
+                look,
                 partition.position or 0,
                 partition.remote_offset,
                 partition.high_watermark,
-                snapshot.empty_polls,
                 proven.get(partition.key, now),
             )
             going_on[partition.key] = wait

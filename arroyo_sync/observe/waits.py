@@ -27,6 +27,17 @@ class Limits:
     waiting_after: float = WAITING_AFTER_SECONDS
 
 
+class Rewind(NamedTuple):
+    """That the remote offset went back while something waited."""
+
+    at: float
+    remote: int
+    """Where it went back to."""
+    since: float
+    """Since when it had waited by then, and `highest_remote`: what holds again if what came after it doesn't count."""
+    highest_remote: int
+
+
 class Wait(NamedTuple):
     """One partition's wait, as of the last look."""
 
@@ -35,13 +46,17 @@ class Wait(NamedTuple):
     """When the partition was last seen."""
     local_offset: int
     highest_remote: int
-    """The highest remote offset in this wait, -1 if it was never known."""
+    """The highest remote offset in this wait, or since the remote offset went back; -1 if it was never known."""
+    remote: int
+    """The last one that was known, likewise."""
     end: int | None = None
     """Where the partition ended when the wait began, or when that was known first."""
     empty_polls: int | None = None
     """What `Snapshot.empty_polls` was at the last look."""
     idle_at: float | None = None
     """When the follower's consumer was last seen to ask and to get nothing."""
+    rewind: Rewind | None = None
+    """``None``: it hasn't gone back, or not for as long as makes a stall."""
 
 
 Waits = Mapping[PartitionKey, Wait]
@@ -67,6 +82,15 @@ class Survey(NamedTuple):
     """As in a snapshot."""
 
 
+class Look(NamedTuple):
+    """What is the same for all partitions at one look."""
+
+    now: float
+    stalled_after: float
+    empty_polls: int | None
+    """As in a snapshot."""
+
+
 def follow_waits(survey: Survey, waits: Waits, now: float, limits: Limits) -> tuple[Waits, set[PartitionKey]]:
     """The waits as of this survey, and which partitions have waited for so long that it is worth saying.
 
@@ -74,11 +98,12 @@ def follow_waits(survey: Survey, waits: Waits, now: float, limits: Limits) -> tu
     """
     going_on: dict[PartitionKey, Wait] = {}
     long: set[PartitionKey] = set()
+    look = Look(now, limits.stalled_after, survey.empty_polls)
     if survey.is_known:
         for key, local, remote, end, has_held in survey.standings:
             # What is released beyond the end isn't there yet, as far as that is known.
             if has_held or (remote is not None and local < remote and (end is None or local < end)):
-                wait = going_on[key] = next_wait(waits.get(key), now, local, remote, end, survey.empty_polls, now)
+                wait = going_on[key] = next_wait(waits.get(key), look, local, remote, end, now)
                 if now - wait.since >= limits.waiting_after:
                     long.add(key)
     gone = waits.keys() - going_on.keys()
@@ -90,25 +115,35 @@ def follow_waits(survey: Survey, waits: Waits, now: float, limits: Limits) -> tu
 
 
 def next_wait(
-    previous: Wait | None,
-    now: float,
-    local: int,
-    remote: int | None,
-    end: int | None,
-    empty_polls: int | None,
-    proven: float,
+    previous: Wait | None, look: Look, local: int, remote: int | None, end: int | None, proven: float
 ) -> Wait:
     """What is left of a wait at another look.
 
     :param proven: since when it is proven that there is no progress, if it didn't wait before.
     """
-    remote = -1 if remote is None else remote
+    now, stalled_after, empty_polls = look
+    if remote is None:
+        remote = -1 if previous is None else previous.remote
     if previous is None:
-        return Wait(min(now, proven), now, local, remote, end, empty_polls)
-    was_open = local < previous.highest_remote
-    if local != previous.local_offset or (remote > previous.highest_remote and not was_open):
-        return Wait(now, now, local, remote, end, empty_polls)
+        return Wait(min(now, proven), now, local, remote, remote, end, empty_polls)
+    if local != previous.local_offset:
+        return Wait(now, now, local, remote, remote, end, empty_polls)
+    since, highest, rewind = previous.since, previous.highest_remote, previous.rewind
+    if rewind is not None and now - rewind.at >= stalled_after:
+        highest, rewind = min(highest, previous.remote), None
+    if remote < previous.remote:
+        if rewind is None:
+            rewind = Rewind(now, remote, since, highest)
+            highest = remote
+        elif remote <= rewind.remote:  # it starts over again and again
+            since, highest = rewind.since, rewind.highest_remote
+            rewind = Rewind(now, remote, since, highest)
+    was_open = local < highest
+    if remote > highest and not was_open:
+        if rewind is not None and remote > rewind.highest_remote:
+            rewind = None
+        return Wait(now, now, local, remote, remote, end, empty_polls, rewind=rewind)
     is_idle = empty_polls is not None and previous.empty_polls is not None and empty_polls > previous.empty_polls
     idle_at = now if is_idle else previous.idle_at
     first_end = end if previous.end is None else previous.end
-    return Wait(previous.since, now, local, max(remote, previous.highest_remote), first_end, empty_polls, idle_at)
+    return Wait(since, now, local, max(remote, highest), remote, first_end, empty_polls, idle_at, rewind)

@@ -80,6 +80,7 @@ def lasting(look: Look, seconds: float = 300.0) -> list[Look]:
 
 
 NOTHING_THERE = NextMessage(None)
+STANDS_AT_31 = [Look(400, 50, 31), Look(559, 50, 31)]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,97 @@ NOTHING_THERE = NextMessage(None)
             LEADER,
             300,
             id="8: a leader that starts over again and again",
+        ),
+        pytest.param(
+            [Look(0, 50, 30), Look(100, 50, 20), Look(200, 50, 25), Look(250, 50, 10), Look(300, 50, 25)],
+            STALLED,
+            LEADER,
+            300,
+            id="8: or falls deeper still",
+        ),
+        pytest.param(
+            [
+                Look(0, 50, 30),
+                Look(100, 50, 20),
+                Look(200, 50, 30),
+                Look(250, 50, 20),
+                Look(260, 50, 31),
+                *STANDS_AT_31,
+            ],
+            WAITING,
+            LEADER,
+            299,
+            id="8: until it gets further than before",
+        ),
+        pytest.param(
+            [Look(0, 50, 50), Look(100, 50, 10), Look(300, 50, 20), Look(500, 50, 30), Look(799, 50, 30)],
+            WAITING,
+            LEADER,
+            299,
+            id="8: it works through a rewind",
+        ),
+        pytest.param(
+            [Look(0, 50, 50), Look(100, 50, 10), Look(300, 50, 10)],
+            STALLED,
+            LEADER,
+            300,
+            id="8: it went back and stays",
+        ),
+        pytest.param(
+            [
+                Look(0, 50, 50),
+                Look(9, 50, 10),
+                Look(100, 50, 20),
+                Look(110, 50, 19),
+                Look(200, 50, 21),
+                Look(499, 50, 21),
+            ],
+            WAITING,
+            LEADER,
+            299,
+            id="8: its reports come a little out of order meanwhile",
+        ),
+        pytest.param(
+            [
+                Look(0, 50, 50),
+                Look(9, 50, 10),
+                Look(100, 50, 20),
+                Look(110, 50, 19),
+                Look(200, 50, 20),
+                Look(400, 50, 20),
+            ],
+            STALLED,
+            LEADER,
+            300,
+            id="8: and what came before isn't new",
+        ),
+        pytest.param(
+            [Look(0, 50, 30), Look(1, 50, 20), Look(150, 50, 30), Look(301, 50, 20), Look(302, 50, 21)],
+            OK,
+            LEADER,
+            0,
+            id="8: it falls once in a while",
+        ),
+        pytest.param(
+            [
+                Look(0, 50, 30),
+                Look(1, 50, 20),
+                Look(150, 50, 25),
+                Look(200, 50, 20),
+                Look(500, 50, 22),
+                Look(510, 50, 22),
+            ],
+            OK,
+            LEADER,
+            10,
+            id="8: it has started over, and has not fallen since for long enough",
+        ),
+        pytest.param(
+            [Look(0, 50, 20), Look(100, 50, None), Look(200, 50, 20), Look(250, 50, None), Look(300, 50, 20)],
+            STALLED,
+            LEADER,
+            300,
+            id="8: not to be known is no step back",
         ),
         pytest.param(
             [Look(0, 50, 60), Look(100, 50, 70), Look(200, 50, 80), Look(300, 50, 90)],
