@@ -50,13 +50,15 @@ def take_snapshot(
     if statistics is not None:
         reported.update(statistics.groups_reported)
     shown = []
+    local_offsets = 0
     for buffer in buffers:
-        if partitions is not None and buffer.key not in partitions:
-            continue
         # The manager's, not the buffer's own, which passes everything that is dropped when a gate is closed.
         local_offset = buffer.cell.current[1].local
         if local_offset is None:
             continue  # revoked
+        local_offsets += local_offset
+        if partitions is not None and buffer.key not in partitions:
+            continue
         by_group = published.get(buffer.key, {})
         leaders = [_leader(group, by_group.get(group), group in reported, now, wall_now) for group in groups]
         release = _release(buffer, by_group.values(), now, wall_now)
@@ -67,6 +69,7 @@ def take_snapshot(
         source=statistics,
         source_error=_error_of(source),
         empty_polls=empty_polls,
+        local_offsets=local_offsets,
     )
 
 
@@ -79,6 +82,7 @@ def survey(
     """The offsets of a follower's partitions, as far as something may wait there. Never blocks."""
     assigned: list[PartitionKey] = []
     standings: list[Standing] = []
+    local_offsets = 0
     for buffer in buffers:
         cell = buffer.cell
         state, (local_offset, remote_offset) = cell.current
@@ -86,11 +90,12 @@ def survey(
             continue  # revoked
         key = cell.key
         assigned.append(key)
+        local_offsets += local_offset
         has_held = bool(buffer.held)
         if has_held or state is OPEN_STATE:
             standings.append((key, local_offset, remote_offset, _high_watermark(buffer, ends), has_held))
     is_known = source.death() is None and source.statistics().ready
-    return Survey(assigned, standings, source.rejected(), is_known, empty_polls)
+    return Survey(assigned, standings, source.rejected(), is_known, empty_polls, local_offsets)
 
 
 def _high_watermark(buffer: PartitionBuffer, ends: Mapping[PartitionKey, int]) -> int | None:

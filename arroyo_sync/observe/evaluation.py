@@ -29,7 +29,8 @@ that it waits for. The rules, of which the first that fits decides:
        that doesn't fetch this partition any more, looks like that.
     11. The wait has lasted for `Limits.stalled_after`: STALLED; but WAITING as long as nothing new arrives and the
        leader's group has committed the waiting messages on the brokers: it did the work, and reports it with its next
-       message.
+       message. Likewise WAITING as long as the gate is open, nothing is buffered, and the follower hands on messages of
+       other partitions: those of this one come after them, if there are any. A step that hangs hands on none.
     12. It waits for a group that has never reported at all: UNKNOWN. So is it from outside, even if nothing waits,
        where a group has reported what can't be true; from inside that is a problem of its own.
     13. The wait has lasted for `Limits.waiting_after`: WAITING, else OK.
@@ -63,6 +64,9 @@ REJECTED_ADVICE = "Was the topic deleted and created again? Then restart the lea
 IDLE_SECONDS = 5.0
 """Arroyo polls at least once a second; a consumer that got nothing so lately is alive and has nothing to give."""
 
+BUSY_SECONDS = 60.0
+"""A step that works on a batch may take so long, and the consumer isn't asked for anything meanwhile."""
+
 
 def evaluate(
     snapshot: Snapshot,
@@ -82,7 +86,7 @@ def evaluate(
     going_on = {
         key: wait for key, wait in waits.items() if key not in shown and now - wait.seen_at < limits.stalled_after
     }
-    look = Look(now, limits.stalled_after, snapshot.empty_polls)
+    look = Look(now, limits.stalled_after, snapshot.empty_polls, snapshot.local_offsets)
     verdicts: list[Verdict] = []
     for partition in snapshot.partitions:
         verdict = _before_any_wait(snapshot, partition, never_reported)
@@ -204,12 +208,16 @@ def _of_wait(
     leader = partition.blocked_by if whom is WaitsFor.LEADER else None
     seconds = max(0.0, now - wait.since)
     is_idle = wait.idle_at is not None and now - wait.idle_at <= IDLE_SECONDS
+    is_busy = wait.busy_at is not None and now - wait.busy_at <= min(BUSY_SECONDS, limits.stalled_after)
+    has_nothing = whom is WaitsFor.FOLLOWER and partition.held_messages == 0
     is_stalled, reason = seconds >= limits.stalled_after, ""
     grade = Grade.WAITING if seconds >= limits.waiting_after else Grade.OK
-    if whom is WaitsFor.FOLLOWER and partition.held_messages == 0 and is_idle:
+    if has_nothing and is_idle:
         has_grown = is_stalled and wait.end is not None and (partition.high_watermark or 0) > wait.end
         grade, is_stalled = Grade.WAITING if has_grown else Grade.OK, False
         reason = GETS_NOTHING_OF_WHAT_COMES if has_grown else GETS_NOTHING
+    elif has_nothing and is_busy:
+        reason, is_stalled = BUSY_ELSEWHERE, False
     elif leader is not None and leader.group in never_reported:
         grade, reason = Grade.UNKNOWN, _never(leader.group)
     elif leader is not None and leader.is_rejected and not is_inside:
@@ -239,6 +247,10 @@ GETS_NOTHING = "The follower's consumer gets nothing: these offsets hold no mess
 GETS_NOTHING_OF_WHAT_COMES = (
     "The partition grows, and the follower's consumer gets nothing of it: a transaction that hangs, or its client no "
     "longer fetches this partition, which a restart mends"
+)
+BUSY_ELSEWHERE = (
+    "The follower is busy with other partitions: what is here waits behind theirs, or these offsets hold no messages, "
+    "or its client no longer fetches this partition, which a restart mends"
 )
 COMMITS_WITHOUT_REPORT = (
     "It has committed up to {leader.committed_offset} on the brokers and doesn't report it: is PublishCommitLog its "

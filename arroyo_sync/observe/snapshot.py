@@ -211,6 +211,9 @@ class Snapshot:
     empty_polls: int | None = None
     """How often the follower's consumer was asked for a message and had none. Not asked while everything is paused, as
     where a step rejects. ``None``: nobody counts."""
+    local_offsets: int | None = None
+    """The sum of the local offsets of all that is assigned, shown or not: it moves when the follower hands on messages
+    of whatever partition. ``None``: nobody counts."""
 
     def partition(self, topic: str, partition: int) -> PartitionSnapshot | None:
         """One of the partitions, if it is among them."""

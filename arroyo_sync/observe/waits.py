@@ -55,6 +55,10 @@ class Wait(NamedTuple):
     """What `Snapshot.empty_polls` was at the last look."""
     idle_at: float | None = None
     """When the follower's consumer was last seen to ask and to get nothing."""
+    local_offsets: int | None = None
+    """What `Snapshot.local_offsets` was at the last look."""
+    busy_at: float | None = None
+    """When the follower was last seen to hand on messages of other partitions."""
     rewind: Rewind | None = None
     """``None``: it hasn't gone back, or not for as long as makes a stall."""
 
@@ -80,6 +84,8 @@ class Survey(NamedTuple):
     """Whether the source knows what was published: it is ready, and alive. Else nothing can be said of any wait."""
     empty_polls: int | None
     """As in a snapshot."""
+    local_offsets: int | None = None
+    """Likewise."""
 
 
 class Look(NamedTuple):
@@ -89,6 +95,8 @@ class Look(NamedTuple):
     stalled_after: float
     empty_polls: int | None
     """As in a snapshot."""
+    local_offsets: int | None
+    """Likewise."""
 
 
 def follow_waits(survey: Survey, waits: Waits, now: float, limits: Limits) -> tuple[Waits, set[PartitionKey]]:
@@ -98,7 +106,7 @@ def follow_waits(survey: Survey, waits: Waits, now: float, limits: Limits) -> tu
     """
     going_on: dict[PartitionKey, Wait] = {}
     long: set[PartitionKey] = set()
-    look = Look(now, limits.stalled_after, survey.empty_polls)
+    look = Look(now, limits.stalled_after, survey.empty_polls, survey.local_offsets)
     if survey.is_known:
         for key, local, remote, end, has_held in survey.standings:
             # What is released beyond the end isn't there yet, as far as that is known.
@@ -121,13 +129,13 @@ def next_wait(
 
     :param proven: since when it is proven that there is no progress, if it didn't wait before.
     """
-    now, stalled_after, empty_polls = look
+    now, stalled_after, empty_polls, local_offsets = look
     if remote is None:
         remote = -1 if previous is None else previous.remote
     if previous is None:
-        return Wait(min(now, proven), now, local, remote, remote, end, empty_polls)
+        return Wait(min(now, proven), now, local, remote, remote, end, empty_polls, None, local_offsets)
     if local != previous.local_offset:
-        return Wait(now, now, local, remote, remote, end, empty_polls)
+        return Wait(now, now, local, remote, remote, end, empty_polls, None, local_offsets)
     since, highest, rewind = previous.since, previous.highest_remote, previous.rewind
     if rewind is not None and now - rewind.at >= stalled_after:
         highest, rewind = min(highest, previous.remote), None
@@ -142,8 +150,11 @@ def next_wait(
     if remote > highest and not was_open:
         if rewind is not None and remote > rewind.highest_remote:
             rewind = None
-        return Wait(now, now, local, remote, remote, end, empty_polls, rewind=rewind)
+        return Wait(now, now, local, remote, remote, end, empty_polls, None, local_offsets, None, rewind)
+    highest = max(remote, highest)
+    first_end = end if previous.end is None else previous.end
     is_idle = empty_polls is not None and previous.empty_polls is not None and empty_polls > previous.empty_polls
     idle_at = now if is_idle else previous.idle_at
-    first_end = end if previous.end is None else previous.end
-    return Wait(since, now, local, max(remote, highest), remote, first_end, empty_polls, idle_at, rewind)
+    is_busy = previous.local_offsets is not None and local_offsets != previous.local_offsets
+    busy_at = now if is_busy else previous.busy_at
+    return Wait(since, now, local, highest, remote, first_end, empty_polls, idle_at, local_offsets, busy_at, rewind)

@@ -158,6 +158,17 @@ def test_a_snapshot_shows_offsets_what_is_held_and_what_every_leader_published(m
     assert snapshot.source_error is None
 
 
+def test_how_far_the_follower_is_in_all_is_seen_whichever_partitions_are_shown(make: Callable[..., World]) -> None:
+    """By that the monitor tells a follower that is busy elsewhere from one that hangs."""
+    world = make(source := PartialSource(now=1000.0), monitor_interval=None)
+    assert world.factory.snapshot().local_offsets == 0
+    source.set_remote_offset(*KEY, 2)
+    world.run_until_held(3)
+    observed = world.factory._observe({}, ())
+    assert (observed.partitions, observed.local_offsets) == ((), 2)
+    assert world.factory._survey(source, {}).local_offsets == world.factory.snapshot().local_offsets == 2
+
+
 @pytest.mark.parametrize(
     ("known", "shown"), [({}, None), ({KEY: 100}, 100), ({KEY: 3}, 5)], ids=["unknown", "known", "old"]
 )

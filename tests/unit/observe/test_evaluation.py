@@ -38,6 +38,8 @@ class Look(NamedTuple):
     polls: int | None = None
     error: str | None = None
     source_error: str | None = None
+    others: int | None = None
+    """Where the follower's local offsets are in all, those of other partitions included."""
 
 
 def snapshot(look: Look) -> Snapshot:
@@ -63,7 +65,14 @@ def snapshot(look: Look) -> Snapshot:
         error=look.error,
     )
     source = SourceStatistics(ready=look.ready, alive=True, lag=7)
-    return Snapshot(look.at, (partition,), source, source_error=look.source_error, empty_polls=look.polls)
+    return Snapshot(
+        look.at,
+        (partition,),
+        source,
+        source_error=look.source_error,
+        empty_polls=look.polls,
+        local_offsets=look.others,
+    )
 
 
 def verdict_at_last(looks: list[Look], proven: float | None = None) -> Verdict:
@@ -80,6 +89,8 @@ def lasting(look: Look, seconds: float = 300.0) -> list[Look]:
 
 
 NOTHING_THERE = NextMessage(None)
+EMPTY = Look(0, 2, 4, high=4, held=0, polls=7, others=8)
+"""Open at offsets of which nothing has come, such as a transaction's markers."""
 STANDS_AT_31 = [Look(400, 50, 31), Look(559, 50, 31)]
 
 
@@ -299,6 +310,56 @@ STANDS_AT_31 = [Look(400, 50, 31), Look(559, 50, 31)]
             300,
             id="10: what is buffered is a message",
         ),
+        pytest.param(
+            [EMPTY, EMPTY._replace(at=240, others=9), EMPTY._replace(at=300, others=9)],
+            WAITING,
+            FOLLOWER,
+            300,
+            id="11: it is busy elsewhere, where it took a message a minute ago",
+        ),
+        pytest.param(
+            [EMPTY, EMPTY._replace(at=239, others=9), EMPTY._replace(at=300, others=9)],
+            STALLED,
+            FOLLOWER,
+            300,
+            id="11: it has taken none for longer, so its step hangs",
+        ),
+        pytest.param(lasting(EMPTY), STALLED, FOLLOWER, 300, id="11: it has never taken one"),
+        pytest.param(
+            [EMPTY._replace(others=None), EMPTY._replace(at=299), EMPTY._replace(at=300)],
+            STALLED,
+            FOLLOWER,
+            300,
+            id="11: where it was before isn't known",
+        ),
+        pytest.param(
+            [EMPTY, EMPTY._replace(at=5, others=9), EMPTY._replace(at=14, others=10)],
+            OK,
+            FOLLOWER,
+            14,
+            id="11: it is busy elsewhere, and that not for long",
+        ),
+        pytest.param(
+            [EMPTY, EMPTY._replace(at=290, others=9), EMPTY._replace(at=300, others=9, polls=8)],
+            OK,
+            FOLLOWER,
+            300,
+            id="10: it was busy elsewhere, and is given nothing now",
+        ),
+        pytest.param(
+            [EMPTY._replace(held=1), EMPTY._replace(at=300, held=1, others=9)],
+            STALLED,
+            FOLLOWER,
+            300,
+            id="11: it is busy elsewhere, but what is buffered is a message",
+        ),
+        pytest.param(
+            [Look(0, 50, 50, held=9, others=8), Look(300, 50, 50, held=9, others=9)],
+            STALLED,
+            LEADER,
+            300,
+            id="11: it is busy elsewhere, which excuses no leader",
+        ),
         pytest.param(lasting(Look(0, 50, 50), 299), WAITING, LEADER, 299, id="11: not long enough yet"),
         pytest.param(lasting(Look(0, 50, 50)), STALLED, LEADER, 300, id="11: the leader stands still"),
         pytest.param(lasting(Look(0, 50, 80)), STALLED, FOLLOWER, 300, id="11: the follower stands still"),
@@ -427,6 +488,18 @@ def test_a_partition_that_grows_and_of_which_nothing_is_fetched_waits() -> None:
     assert (verdict.grade, verdict.reason) == (WAITING, GETS_NOTHING_OF_WHAT_COMES)
 
 
+def test_a_stall_that_is_called_early_is_called_so_of_a_hung_step_too() -> None:
+    """That another partition's message was taken a minute ago is no excuse for longer than a stall takes."""
+    waits, early = NO_WAITS, Limits(stalled_after=10.0)
+    for at, others in ((0.0, 8), (5.0, 9), (14.0, 9), (16.0, 9)):
+        (verdict,), waits = evaluate(snapshot(EMPTY._replace(at=at, others=others)), waits, at, early)
+        assert (verdict.grade is STALLED) is (at == 16.0)
+
+
+ELSEWHERE = (
+    "The follower is busy with other partitions: what is here waits behind theirs, or these offsets hold no messages, "
+    "or its client no longer fetches this partition, which a restart mends"
+)
 IDLE = "The follower's consumer gets nothing: these offsets hold no messages, or their broker doesn't answer"
 
 
@@ -437,6 +510,8 @@ IDLE = "The follower's consumer gets nothing: these offsets hold no messages, or
         pytest.param(lasting(Look(0, 50, 80), 20), "", id="the follower is slow"),
         pytest.param(lasting(Look(0, 99, 99, held=1), 14), "", id="it has only just come"),
         pytest.param([Look(0, 2, 4, 4, 0, polls=5), Look(20, 2, 4, 4, 0, polls=9)], IDLE, id="it is given nothing"),
+        pytest.param([EMPTY, EMPTY._replace(at=20, others=9)], ELSEWHERE, id="it is busy elsewhere"),
+        pytest.param([EMPTY, EMPTY._replace(at=14, others=9)], "", id="it is busy elsewhere, and that not for long"),
         pytest.param(lasting(Look(0, 50, 50, held=10, high=60), 20), MAYBE_UNREPORTED, id="ten are left"),
         pytest.param(lasting(Look(0, 50, 50, held=11, high=61), 20), "", id="more than that"),
         pytest.param(

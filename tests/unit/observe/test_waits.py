@@ -88,7 +88,10 @@ class Follower:
         self.looked_at = partitions
         shown = [each for _, each in sorted(self.partitions.items()) if partitions is None or each.key in partitions]
         source = SourceStatistics(ready=self.is_ready, alive=True)
-        return Snapshot(self.now, tuple(shown), source, empty_polls=self.polls)
+        return Snapshot(self.now, tuple(shown), source, empty_polls=self.polls, local_offsets=self._local_offsets())
+
+    def _local_offsets(self) -> int:
+        return sum(each.local_offset or 0 for each in self.partitions.values())
 
     def survey(self, ends: Mapping[PartitionKey, int]) -> Survey:
         standings: list[Standing] = []
@@ -103,6 +106,7 @@ class Follower:
             [each.key for each in self.partitions.values() if each.leaders[0].is_rejected],
             self.is_ready,
             self.polls,
+            self._local_offsets(),
         )
 
 
