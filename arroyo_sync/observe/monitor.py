@@ -10,6 +10,8 @@ Guarantees
     - That a partition waits no more is known at the next check; that its wait has become a stall, when it has its turn.
     - Whatever a check raises (a metrics backend, the user's ``on_stall``) is logged, at most once a minute, and the
       next check takes place all the same.
+    - While the process is frozen (SIGSTOP, a paused container) no wait becomes older, nor a replay: nothing can move
+      then. A freeze is known by a check that comes late, and which isn't the second in a row.
     - `Monitor.stop` checks a last time, so that what ended the follower is reported.
 
 Threads
@@ -36,7 +38,7 @@ from arroyo_sync.observe.problems import Problem, ProblemReporter, find_problems
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict, worst_first
-from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Survey, Waits, follow_waits
+from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Survey, Waits, follow_waits, later
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,10 @@ take turns, and keep the verdict of their last one meanwhile."""
 
 UNMOVED_SKIPS = 3
 """While no partition's end moves, up to so many looks in a row do without asking for them anew."""
+
+LATE_SECONDS = 5.0
+LATE_INTERVALS = 3
+"""A check that comes so many seconds and intervals after the last one is late: a busy machine makes it less so."""
 
 Ends = Mapping[PartitionKey, int]
 OnStall = Callable[[Stall], object] | Literal["raise"] | None
@@ -103,6 +109,8 @@ class Monitor:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         # From here on: written by `check_once`, which is called by the monitor's thread, and once more after its end.
         self._waits: Waits = NO_WAITS
+        self._checked_at: float | None = None
+        self._was_late = False
         self._is_ready = False
         self._ready_changed_at: float | None = None
         self.stalls: tuple[Stall, ...] = ()
@@ -138,7 +146,9 @@ class Monitor:
 
         Any thread may call it.
         """
-        return evaluate(self._observe(self.ends, None), self._waits, self._clock(), self._limits)[0]
+        now = self._clock()
+        frozen_seconds = self._frozen_seconds(now)  # before the waits are read, which the next check moves
+        return evaluate(self._observe(self.ends, None), later(self._waits, frozen_seconds), now, self._limits)[0]
 
     def check_once(self) -> None:
         """Look once. Never raises. One call at a time; what it calls may call the follower back, no lock is held."""
@@ -176,6 +186,7 @@ class Monitor:
 
     def _check(self) -> None:
         now = self._clock()
+        self._leave_out_freeze(now)
         is_wanted = self._reporter.is_wanted
         waits = self._waits
         if self._survey is None:
@@ -208,6 +219,26 @@ class Monitor:
                 gate=self._gate_counts(),
                 assigned=self._keys,
             )
+
+    def _leave_out_freeze(self, now: float) -> None:
+        """See that the time since the last check doesn't count, if the process was frozen in it."""
+        frozen_seconds = self._frozen_seconds(now)
+        if frozen_seconds:
+            self._waits = later(self._waits, frozen_seconds)
+            if self._ready_changed_at is not None:
+                self._ready_changed_at += frozen_seconds
+        self._was_late, self._checked_at = self._is_late(now), now
+
+    def _frozen_seconds(self, now: float) -> float:
+        """Twice in a row it is the check that is slow, as with a metrics backend that hangs: that time counts."""
+        if self._checked_at is None or self._was_late or not self._is_late(now):
+            return 0.0
+        return now - self._checked_at
+
+    def _is_late(self, now: float) -> bool:
+        if self._checked_at is None or self._interval is None:
+            return False
+        return now - self._checked_at > LATE_SECONDS + LATE_INTERVALS * self._interval
 
     def _next_sent(self) -> Iterable[PartitionKey]:
         """The assigned partitions whose metrics have their turn."""

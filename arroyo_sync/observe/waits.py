@@ -158,3 +158,23 @@ def next_wait(
     is_busy = previous.local_offsets is not None and local_offsets != previous.local_offsets
     busy_at = now if is_busy else previous.busy_at
     return Wait(since, now, local, highest, remote, first_end, empty_polls, idle_at, local_offsets, busy_at, rewind)
+
+
+def later(waits: Waits, seconds: float) -> Waits:
+    """These waits as if so much time hadn't passed."""
+    if not seconds:
+        return waits
+
+    def moved(at: float | None) -> float | None:
+        return None if at is None else at + seconds
+
+    return {
+        key: wait._replace(
+            since=wait.since + seconds,
+            seen_at=wait.seen_at + seconds,
+            idle_at=moved(wait.idle_at),
+            busy_at=moved(wait.busy_at),
+            rewind=wait.rewind and wait.rewind._replace(at=wait.rewind.at + seconds, since=wait.rewind.since + seconds),
+        )
+        for key, wait in waits.items()
+    }

@@ -284,11 +284,12 @@ def test_a_group_that_reported_of_another_partition_has_reported(make: Callable[
 
 def test_on_stall_raise_ends_the_processor(make: Callable[..., World]) -> None:
     """The error comes out of the processor's loop, from the gate's poll, and says for whom the partition waits."""
-    world = make(stalled_after=300.0, on_stall="raise")
+    world = make(stalled_after=300.0, on_stall="raise", monitor_interval=3600.0)
     world.source.set_remote_offset(*KEY, 2)
     world.run_until_held(3)
     world.factory._monitor.check_once()
     world.now += 300.0
+    world.factory._monitor.check_once()
     with pytest.raises(FollowerStalled, match=r"events\[0\] has stood still for 300 s at 2: 3 messages wait") as raised:
         world.run_until(lambda: False)
     stall = raised.value.stall
@@ -308,12 +309,13 @@ def test_on_stall_raise_leaves_a_dead_source_its_own_error(make: Callable[..., W
 def test_a_called_on_stall_leaves_the_follower_running(make: Callable[..., World]) -> None:
     """And what is released later goes through."""
     stalls: list[Stall] = []
-    world = make(stalled_after=300.0, on_stall=stalls.append)
+    world = make(stalled_after=300.0, on_stall=stalls.append, monitor_interval=3600.0)
     world.source.set_remote_offset(*KEY, 2)
     world.run_until_held(3)
     world.factory._monitor.check_once()
     world.now += 300.0
-    world.run_until(lambda: len(stalls) == 1)
+    world.factory._monitor.check_once()
+    assert len(stalls) == 1
     assert [stall.partition for stall in world.factory.stalls] == [0]
     world.source.set_remote_offset(*KEY, 5)
     world.run_until(lambda: len(world.steps.step.messages) == 5)

@@ -25,6 +25,8 @@ from tests.support.metrics_backend import RecordingMetrics
 WAITING = PartitionSnapshot("events", 3, 50, 50, high_watermark=100, leaders=(LeaderSnapshot("writers", 50),))
 DONE = PartitionSnapshot("events", 3, 100, 100, high_watermark=100, leaders=(LeaderSnapshot("writers", 100),))
 STALLED_AFTER = 300.0
+SELDOM = 600.0
+"""An interval of which no look here is late."""
 
 
 class Follower:
@@ -53,7 +55,7 @@ class Follower:
         self.was_asked.set()
         return {key: 500 + len(self.asked) for key in partitions if key[1] != 9}
 
-    def monitor(self, on_stall: OnStall = None, interval: float | None = 60.0) -> Monitor:
+    def monitor(self, on_stall: OnStall = None, interval: float | None = SELDOM) -> Monitor:
         return Monitor(
             self.observe,
             ask_ends=self.ask_ends,
@@ -371,6 +373,7 @@ def test_the_metrics_of_many_partitions_take_turns(monkeypatch: pytest.MonkeyPat
         end=lambda error: None,
         tell=lambda problem, snapshot: None,
         stalled_after=STALLED_AFTER,
+        interval=SELDOM,
         clock=lambda: now,
         reporter=MetricsReporter(lambda: backend if is_wanted else DummyMetricsBackend()),
     )
@@ -416,6 +419,7 @@ def test_partitions_that_have_waited_for_long_take_turns(monkeypatch: pytest.Mon
         tell=lambda problem, snapshot: None,
         stalled_after=STALLED_AFTER,
         on_stall=stalls.append,
+        interval=SELDOM,
         clock=lambda: now,
         reporter=MetricsReporter(lambda: backend),
     )
@@ -520,6 +524,7 @@ class Surveyed:
             end=lambda error: None,
             tell=lambda problem, snapshot: None,
             stalled_after=stalled_after,
+            interval=SELDOM,
             clock=lambda: self.now,
             reporter=MetricsReporter(lambda: self.backend),
         )
@@ -685,3 +690,75 @@ def test_partitions_that_wait_for_their_turn_are_not_forgotten(monkeypatch: pyte
     follower.look(*map(float, range(6)))
     sent = [tags["partition"] for _, tags in backend.of(COMMIT_LOG_LATENCY.name)]
     assert sorted(sent) == ["0"] * 5 + ["1", "2"]
+
+
+# A process that was frozen.
+
+HELD = PartitionSnapshot(
+    "events", 3, 50, 50, high_watermark=100, leaders=(LeaderSnapshot("writers", 50),), held_messages=9
+)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["assigned", "taken away, and back"])
+def test_what_passes_while_the_process_is_frozen_makes_no_wait_older(follower: Follower, away: bool) -> None:
+    """By SIGSTOP, a paused container or a machine: nothing could move then. What waited goes on as old as it was."""
+    monitor = follower.monitor("raise", interval=1.0)
+    follower.show(HELD)
+    look_at(follower, monitor, 0, 8, 10)
+    follower.show(*([] if away else [HELD]))
+    look_at(follower, monitor, 10 + 600)
+    follower.show(HELD)
+    look_at(follower, monitor, *range(611, 600 + 300))
+    assert (follower.errors, follower.told) == ([], [])
+    look_at(follower, monitor, 600 + 300)
+    assert [stall.waiting_seconds for stall in monitor.stalls] == [300]
+    assert len(follower.errors) == 1
+
+
+def test_a_verdict_that_is_asked_for_before_the_first_look_after_a_freeze_knows_of_it(follower: Follower) -> None:
+    """As by a health check, which may be the first to run."""
+    monitor = follower.monitor(interval=1.0)
+    follower.show(HELD)
+    look_at(follower, monitor, 0, 8)
+    follower.now = 608.0
+    for _ in range(2):
+        (verdict,) = monitor.verdicts()
+        assert (verdict.grade, verdict.waiting_seconds) == (Grade.OK, 8.0)
+
+
+def test_a_freeze_makes_no_replay_longer_and_no_readiness(follower: Follower, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither is told of sooner by it."""
+    monitor = follower.monitor(interval=1.0)
+    follower.snapshot = Snapshot(0.0, (HELD,), SourceStatistics(ready=False, alive=True))
+    look_at(follower, monitor, 0, 1, 601)
+    silent = replace(DONE, leaders=(LeaderSnapshot("typo"),))
+    follower.snapshot = Snapshot(0.0, (silent,), SourceStatistics(ready=True, alive=True))
+    look_at(follower, monitor, 602, 603, 1203, 1204)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("interval", "seconds", "is_late"), [(1.0, 8.0, False), (1.0, 8.1, True), (10.0, 35.0, False), (10.0, 36.0, True)]
+)
+def test_a_look_is_late_after_five_seconds_and_three_intervals(
+    follower: Follower, interval: float, seconds: float, is_late: bool
+) -> None:
+    """Less than that counts as time in which something could have moved."""
+    monitor = follower.monitor(interval=interval)
+    look_at(follower, monitor, 0, seconds)
+    (verdict,) = monitor.verdicts()
+    assert verdict.waiting_seconds == (0.0 if is_late else seconds)
+
+
+def test_looks_that_are_always_late_find_what_stands_still(follower: Follower) -> None:
+    """A metrics backend that hangs makes every look slow: what is called frozen each time would never be told of."""
+    monitor = follower.monitor(interval=1.0)
+    look_at(follower, monitor, *range(0, 331, 10))
+    assert [stall.waiting_seconds for stall in monitor.stalls] == [320]
+
+
+def test_who_looks_by_themselves_may_look_seldom(follower: Follower) -> None:
+    """Without an interval no look is late."""
+    monitor = follower.monitor(interval=None)
+    look_at(follower, monitor, 0, 300)
+    assert [stall.waiting_seconds for stall in monitor.stalls] == [300]

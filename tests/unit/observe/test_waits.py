@@ -16,7 +16,7 @@ from arroyo_sync.observe.metrics_reporter import GateCounts, MetricsReporter
 from arroyo_sync.observe.monitor import Monitor
 from arroyo_sync.observe.problems import Problem
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
-from arroyo_sync.observe.waits import Standing, Survey
+from arroyo_sync.observe.waits import Rewind, Standing, Survey, Wait, later
 
 STALLED_AFTER = 40.0
 
@@ -160,3 +160,13 @@ def test_it_takes_a_snapshot_of_those_alone_that_have_waited_for_long_or_are_rej
     follower.brief.check_once()
     follower.brief.check_once()  # the first one told of the new wait, with a snapshot of all
     assert follower.looked_at == {("events", 0), ("events", 1), ("events", 3)}
+
+
+def test_waits_that_are_put_off_are_so_in_all_their_times() -> None:
+    """And in nothing else: what isn't known stays so."""
+    wait = Wait(1.0, 2.0, 50, 40, 30, 60, 7, 3.0, 90, 4.0, Rewind(5.0, 20, 0.5, 45))
+    bare = Wait(1.0, 2.0, 50, 40, 30)
+    assert later({("events", 0): wait, ("events", 1): bare}, 100.0) == {
+        ("events", 0): Wait(101.0, 102.0, 50, 40, 30, 60, 7, 103.0, 90, 104.0, Rewind(105.0, 20, 100.5, 45)),
+        ("events", 1): Wait(101.0, 102.0, 50, 40, 30),
+    }
