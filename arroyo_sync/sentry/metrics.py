@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import sentry_sdk
 from arroyo.utils.metrics import Metrics
 
 from arroyo_sync.core.checks import check_mapping, check_text
-from arroyo_sync.observe.metrics import METRICS_BY_NAME
+from arroyo_sync.observe.metrics import METRICS_BY_NAME, REFUSED_VALUES
+from arroyo_sync.sentry.failures import Failures
 
 ARROYO_TIMING_UNITS = {"arroyo.consumer.latency": "second"}
 """Of Arroyo's own timings, those whose unit its ``metric_defs`` gives."""
@@ -21,7 +22,8 @@ class SentryMetrics(Metrics):
         arroyo.utils.metrics.configure_metrics(SentryMetrics())
 
     A counter becomes a count, a gauge a gauge, and a timing a distribution; tags become attributes. Never blocks: the
-    SDK sends from a thread of its own.
+    SDK sends from a thread of its own. Never raises: Arroyo guards no call of its own. A value for which the SDK raises
+    is left out, counted as ``arroyo_sync.refused_values``, and logged at most once a minute.
 
     :param tags: added to every metric, such as the follower's name.
     """
@@ -33,21 +35,29 @@ class SentryMetrics(Metrics):
                 check_text("tags's names", name)
                 check_text("tags's values", value, may_be_empty=True)
         self._tags = dict(tags or {})
+        self._failures = Failures("all that it takes is sent")
 
     def increment(self, name: str, value: float = 1, tags: Mapping[str, str] | None = None) -> None:
         """Count ``value`` more."""
-        sentry_sdk.metrics.count(name, value, attributes=self._attributes(tags))
+        self._send(sentry_sdk.metrics.count, name, value, tags)
 
     def gauge(self, name: str, value: float, tags: Mapping[str, str] | None = None) -> None:
         """The value is this now."""
-        sentry_sdk.metrics.gauge(name, value, unit=_unit(name), attributes=self._attributes(tags))
+        self._send(sentry_sdk.metrics.gauge, name, value, tags, unit=_unit(name))
 
     def timing(self, name: str, value: float, tags: Mapping[str, str] | None = None) -> None:
         """It took this long once."""
-        sentry_sdk.metrics.distribution(name, value, unit=_unit(name), attributes=self._attributes(tags))
+        self._send(sentry_sdk.metrics.distribution, name, value, tags, unit=_unit(name))
 
-    def _attributes(self, tags: Mapping[str, str] | None) -> dict[str, Any]:
-        return {**self._tags, **(tags or {})}
+    def _send(
+        self, send: Callable[..., None], name: str, value: float, tags: Mapping[str, str] | None, **unit: str | None
+    ) -> None:
+        try:
+            send(name, value, attributes={**self._tags, **(tags or {})}, **unit)
+        except Exception as error:
+            with suppress(Exception):  # a hook may refuse this one, too: then the log alone tells
+                sentry_sdk.metrics.count(REFUSED_VALUES.name, 1, attributes=self._tags)
+            self._failures.note(name, error)
 
 
 def _unit(name: str) -> str | None:

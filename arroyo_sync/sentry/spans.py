@@ -7,6 +7,8 @@ A picked message is a transaction of its own, which goes on with the trace of th
 ``baggage`` headers. The span covers the ``submit`` of the step behind the gate, so what a step does later, on another
 thread or in a batch, isn't in it.
 
+What the SDK raises, such as a user's ``traces_sampler``, costs the span alone, and is logged at most once a minute.
+
 Sources
     Names of operations and attributes: Sentry's "Queues" module for Python, and getsentry/sentry-conventions#474 for
     those of Kafka. Times are in milliseconds, as the SDK's own integration for Celery sends them.
@@ -14,11 +16,11 @@ Sources
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from datetime import timezone
 from typing import Any, TypeVar
 
@@ -27,13 +29,13 @@ from arroyo.backends.abstract import Producer, ProducerFuture
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStrategy
 from arroyo.types import BrokerValue, Message, Partition, Topic
-from sentry_sdk.tracing import Span
+from sentry_sdk.tracing import NoOpSpan, Span, Transaction
 
 from arroyo_sync.core.checks import check_callable, check_producer, check_share, check_step
-
-logger = logging.getLogger(__name__)
+from arroyo_sync.sentry.failures import Failures
 
 TPayload = TypeVar("TPayload")
+TSpan = TypeVar("TSpan")
 
 TRACE_HEADERS = frozenset({"sentry-trace", "baggage"})
 
@@ -58,6 +60,7 @@ class ProcessSpans(ProcessingStrategy[TPayload]):
         self._next_submit = next_step.submit
         self._sample_rate = sample_rate
         self._hold_seconds = hold_seconds
+        self._failures = Failures("the message goes on without it")
         self.poll = next_step.poll  # type: ignore[method-assign] # one call less each poll
 
     def submit(self, message: Message[TPayload]) -> None:
@@ -70,19 +73,14 @@ class ProcessSpans(ProcessingStrategy[TPayload]):
             return
         assert isinstance(message.value, BrokerValue)  # the gate takes nothing else
         value = message.value
-        with sentry_sdk.isolation_scope():
-            topic = value.partition.topic.name
-            transaction = sentry_sdk.start_transaction(
-                sentry_sdk.continue_trace(_trace_headers(value.payload), op="queue.task", name=topic, source="task")
-            )
-            with transaction, sentry_sdk.start_span(op="queue.process", name=topic) as span:
-                if transaction.sampled:
-                    self._describe(span, value)
-                try:
-                    self._next_submit(message)
-                except MessageRejected:
+        with _Guarded(self._failures) as spans:
+            transaction = spans.begin(lambda entered: self._begin(entered, value))
+            try:
+                self._next_submit(message)
+            except MessageRejected:
+                if transaction is not None:
                     transaction.sampled = False  # it comes again, perhaps a hundred times a second
-                    raise
+                raise
 
     def poll(self) -> None:
         """Poll the next step."""
@@ -99,6 +97,18 @@ class ProcessSpans(ProcessingStrategy[TPayload]):
     def join(self, timeout: float | None = None) -> None:
         """Join the next step."""
         self._next_step.join(timeout)
+
+    def _begin(self, entered: ExitStack, value: BrokerValue[TPayload]) -> Transaction | NoOpSpan:
+        entered.enter_context(sentry_sdk.isolation_scope())
+        topic = value.partition.topic.name
+        transaction = sentry_sdk.start_transaction(
+            sentry_sdk.continue_trace(_trace_headers(value.payload), op="queue.task", name=topic, source="task")
+        )
+        entered.enter_context(transaction)
+        span = entered.enter_context(sentry_sdk.start_span(op="queue.process", name=topic))
+        if transaction.sampled:
+            self._describe(span, value)
+        return transaction
 
     def _describe(self, span: Span, value: BrokerValue[TPayload]) -> None:
         partition = value.partition
@@ -131,6 +141,7 @@ class PublishSpans(Producer[KafkaPayload]):
         check_share("sample_rate", sample_rate)
         self._producer = producer
         self._sample_rate = sample_rate
+        self._failures = Failures("the record is published without it")
 
     def produce(
         self, destination: Topic | Partition, payload: KafkaPayload
@@ -141,22 +152,8 @@ class PublishSpans(Producer[KafkaPayload]):
         """
         if random.random() >= self._sample_rate or not _has_spans():
             return self._producer.produce(destination, payload)
-        topic = destination.name if isinstance(destination, Topic) else destination.topic.name
-        key = (payload.key or b"").decode(errors="replace")
-        with (
-            sentry_sdk.start_span(op="queue.publish", name=topic)
-            if sentry_sdk.get_current_span() is not None
-            else sentry_sdk.start_transaction(op="queue.publish", name=topic, source="task")
-        ) as span:
-            _set(
-                span,
-                {
-                    "messaging.system": "kafka",
-                    "messaging.destination.name": topic,
-                    "messaging.message.id": key,
-                    "messaging.message.body.size": len(payload.value),
-                },
-            )
+        with _Guarded(self._failures) as spans:
+            spans.begin(lambda entered: _begin_publish(entered, destination, payload))
             return self._producer.produce(destination, payload)
 
     def get_config(self) -> dict[str, Any]:
@@ -167,6 +164,52 @@ class PublishSpans(Producer[KafkaPayload]):
     def close(self) -> Future[None]:
         """Close the producer."""
         return self._producer.close()
+
+
+class _Guarded:
+    """Around a piece of work: what the SDK raises before or after it is noted, and the work's own errors go up."""
+
+    def __init__(self, failures: Failures) -> None:
+        self._failures = failures
+        self._entered = ExitStack()
+
+    def begin(self, enter: Callable[[ExitStack], TSpan]) -> TSpan | None:
+        """What ``enter`` returns, having entered its spans; ``None``, and all of them left again, if it raises."""
+        try:
+            with ExitStack() as entered:
+                span = enter(entered)
+                self._entered = entered.pop_all()
+                return span
+        except Exception as error:
+            self._failures.note("a span", error)
+            return None
+
+    def __enter__(self) -> _Guarded:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        try:
+            self._entered.__exit__(*raised)
+        except Exception as error:
+            self._failures.note("a span", error)
+
+
+def _begin_publish(entered: ExitStack, destination: Topic | Partition, payload: KafkaPayload) -> None:
+    topic = destination.name if isinstance(destination, Topic) else destination.topic.name
+    span = entered.enter_context(
+        sentry_sdk.start_span(op="queue.publish", name=topic)
+        if sentry_sdk.get_current_span() is not None
+        else sentry_sdk.start_transaction(op="queue.publish", name=topic, source="task")
+    )
+    _set(
+        span,
+        {
+            "messaging.system": "kafka",
+            "messaging.destination.name": topic,
+            "messaging.message.id": (payload.key or b"").decode(errors="replace"),
+            "messaging.message.body.size": len(payload.value),
+        },
+    )
 
 
 def _has_spans() -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -156,6 +157,103 @@ def test_an_invalid_message_is_a_span_that_failed(transport: CatchingTransport) 
     assert raised.value is error
     (span,) = process_spans(transport)
     assert (span.get("status") or span["tags"]["status"]) == "internal_error"  # older SDKs have it among the tags
+
+
+def fail(*_: object, **__: object) -> Any:
+    raise KeyError("wsgi_environ")
+
+
+class FailingExit:
+    """A scope that the SDK can't leave."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        fail()
+
+
+FAILURES: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
+    "before there is one": lambda patch: patch.setattr(sentry_sdk, "start_transaction", fail),
+    "in the middle": lambda patch: patch.setattr(sentry_sdk, "start_span", fail),
+    "at the end": lambda patch: patch.setattr(sentry_sdk, "isolation_scope", FailingExit),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("error", [None, MessageRejected(), InvalidMessage(PARTITION, 41)], ids=repr)
+def test_a_span_that_fails_costs_no_message(
+    transport: CatchingTransport,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failure: str,
+    error: Exception | None,
+) -> None:
+    """It goes to the next step once, whose own error goes up as it is; the span's is logged once a minute."""
+    submitted: list[Message[Any]] = []
+
+    class Step(RecordingStep):
+        def submit(self, message: Message[Any]) -> None:
+            submitted.append(message)
+            if error is not None:
+                raise error
+
+    FAILURES[failure](monkeypatch)
+    step = spans(Step())
+    for _ in range(2):
+        raised: Exception | None = None
+        try:
+            step.submit(message())
+        except Exception as exc:
+            raised = exc
+        assert raised is error
+    assert len(submitted) == 2
+    assert error is None or (error.__context__, error.__cause__) == (None, None)
+    assert sentry_sdk.get_current_span() is None
+    (record,) = [each for each in caplog.records if each.name.startswith("arroyo_sync")]
+    assert record.getMessage().startswith("Sentry's SDK failed to send a span, and the message goes on without it")
+    assert (record.levelno, record.exc_info is not None) == (logging.WARNING, True)
+
+
+def test_a_sampler_that_raises_costs_no_message() -> None:
+    """One written for web requests finds no request here. Up to 2.66.0 the SDK lets out what it raises."""
+    step = RecordingStep()
+    producer = FakeProducer()
+    with sentry(traces_sampler=lambda context: context["wsgi_environ"]):
+        spans(step).submit(message())
+        PublishSpans(producer, 1.0).produce(Topic("commits"), RECORD)
+    assert (len(step.messages), len(producer.produced)) == (1, 1)
+
+
+@pytest.mark.parametrize("error", [None, BufferError("the queue is full")], ids=repr)
+def test_a_span_that_fails_costs_no_published_commit(
+    transport: CatchingTransport,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception | None,
+) -> None:
+    """Likewise: once to the producer, whose own error goes up."""
+
+    class Failing(FakeProducer):
+        def produce(self, destination: Topic | Partition, payload: KafkaPayload) -> Future[BrokerValue[KafkaPayload]]:
+            future = super().produce(destination, payload)
+            if error is not None:
+                raise error
+            return future
+
+    monkeypatch.setattr(sentry_sdk, "start_transaction", fail)
+    producer = Failing()
+    publish = PublishSpans(producer, 1.0)
+    for _ in range(2):
+        raised: Exception | None = None
+        try:
+            publish.produce(Topic("commits"), RECORD)
+        except Exception as exc:
+            raised = exc
+        assert raised is error
+    assert len(producer.produced) == 2
+    (line,) = caplog.messages
+    assert line.startswith("Sentry's SDK failed to send a span, and the record is published without it")
 
 
 def test_some_messages_are_picked(transport: CatchingTransport, monkeypatch: pytest.MonkeyPatch) -> None:
