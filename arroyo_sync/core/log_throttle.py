@@ -1,4 +1,4 @@
-"""Whether something that may happen often should be logged now; and a mark for lines reported elsewhere, too."""
+"""Whether something that may happen often should be logged now; and a mark for what is told elsewhere, too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ LOG_INTERVAL_SECONDS = 60.0
 MAX_SUBJECTS = 10_000
 
 TOLD_BY_MONITOR = "arroyo_sync_told_by_monitor"
-"""An attribute of log records (``extra={TOLD_BY_MONITOR: True}``): the monitor makes a Sentry event of that cause."""
+"""An attribute of log records (``extra={TOLD_BY_MONITOR: True}``) and, by `mark_told`, of errors: the monitor of their
+follower makes a Sentry event of that cause, or has."""
+
+
+def mark_told(error: BaseException) -> None:
+    """See `TOLD_BY_MONITOR`."""
+    setattr(error, TOLD_BY_MONITOR, True)
 
 
 class LogThrottle:

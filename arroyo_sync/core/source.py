@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from arroyo_sync.core.checks import check_members
 from arroyo_sync.core.errors import SourceDied
+from arroyo_sync.core.log_throttle import mark_told
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 
 BEYOND_END = "beyond the partition's end"
@@ -41,6 +42,21 @@ def check_source(argument: str, value: object) -> None:
     """
     members = ("start", "check", "stop", "assign", "revoke", "received", "unverified")
     check_members(argument, value, members, "a source of remote offsets, such as a CommitLogConsumer")
+
+
+def check_follower(manager: SynchronizedPartitionStateManager, source: RemoteOffsetSource) -> None:
+    """Return while nothing ends the follower. Never blocks. Called by the processor's thread.
+
+    :raises SourceDied: the source has ended; with a monitor, it is marked as told.
+    :raises Exception: what the manager was made to fail with.
+    """
+    manager.check()
+    try:
+        source.check()
+    except SourceDied as death:
+        if manager.has_monitor:
+            mark_told(death)
+        raise
 
 
 class RemoteOffsetSource(Protocol):

@@ -156,8 +156,9 @@ class SynchronizedPartitionStateManager:
         self._failure: Exception | None = None
         self.source_logs_rewinds = False
         """Whether the source itself logs that a leader went back. Written by the source at its start."""
-        self.monitor_logs_silence = False
-        """Whether a monitor logs that a leader group publishes nothing. Written by the factory, before the start."""
+        self.has_monitor = False
+        """Whether a monitor tells that a leader group publishes nothing, and that the source has died. Written by the
+        factory, before the start."""
         self.version = 0
         """Grows whenever a remote offset moves or `wake` is called. Written under the lock, read without."""
         self.partitions: Mapping[PartitionKey, tuple[SynchronizedPartitionState, Offsets]] = _PartitionsView(

@@ -27,12 +27,19 @@ from arroyo_sync.core.checks import (
     refused,
 )
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.core.source import EndOffsetsSource, RemoteOffsetSource, SelectiveSource, check_source
+from arroyo_sync.core.log_throttle import mark_told
+from arroyo_sync.core.source import (
+    EndOffsetsSource,
+    RemoteOffsetSource,
+    SelectiveSource,
+    check_follower,
+    check_source,
+)
 from arroyo_sync.core.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
 from arroyo_sync.gate.consumer.rebalance_protocol import refuse_old_brokers
 from arroyo_sync.gate.data_consumer import make_data_consumer
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
-from arroyo_sync.gate.follower_snapshot import survey, take_snapshot
+from arroyo_sync.gate.follower_snapshot import death_of, survey, take_snapshot
 from arroyo_sync.gate.partition_buffer import HoldLimits, PartitionBuffer
 from arroyo_sync.gate.strategy import POLL_INTERVAL_SECONDS, REJECTED_WAIT_SECONDS, SynchronizedStrategy
 from arroyo_sync.kafka.arroyo_consumer import (
@@ -51,7 +58,7 @@ from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import Stall
 from arroyo_sync.observe.verdict import Verdict
 from arroyo_sync.observe.waits import Survey
-from arroyo_sync.sentry.events import capture_problem, tell_ends_once
+from arroyo_sync.sentry.events import FollowerEvents, tell_ends_once
 from arroyo_sync.sentry.spans import ProcessSpans
 
 logger = logging.getLogger(__name__)
@@ -130,20 +137,21 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         self._clock = clock
         self.manager = SynchronizedPartitionStateManager(on_state_change)
         """The offsets and state of every partition, across rebalances."""
-        self.manager.monitor_logs_silence = monitor_interval is not None
+        self.manager.has_monitor = monitor_interval is not None
         self._flow: FlowControlledConsumer[TPayload] | None = None
         self._watermarks: KafkaWatermarks | None = None
         self._gate: SynchronizedStrategy[TPayload] | None = None
         self._has_warned = False
         self._is_stopped = False
         self._outermost: object | None = None  # the factory that the processor was given, if that is known
+        self._events = FollowerEvents()
         self._monitor = Monitor(
             self._observe,
             survey=partial(self._survey, source) if isinstance(source, SelectiveSource) else None,
             ask_ends=source.end_offsets if isinstance(source, EndOffsetsSource) else None,
             gate_counts=self._gate_counts,
-            end=self.manager.fail,
-            tell=capture_problem,
+            end=self._end,
+            tell=self._events.tell,
             stalled_after=stalled_after,
             on_stall=on_stall,
             interval=monitor_interval,
@@ -331,9 +339,24 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         if not self._is_stopped:
             self._is_stopped = True
             self._monitor.stop(self._stop_timeout)
+            if self.manager.has_monitor:
+                self._tell_of_death()
             self._source.stop(self._stop_timeout)
 
+    def _tell_of_death(self) -> None:
+        """Whether or not the monitor could: Arroyo's own event of it was kept back."""
+        try:
+            death = death_of(self._source)
+            if death is not None:
+                self._events.tell_of_death(death)
+        except Exception:
+            logger.exception("Couldn't tell Sentry whether the source has died")
+
     # The monitor's side.
+
+    def _end(self, stalled: Exception) -> None:
+        mark_told(stalled)  # it was, before this
+        self.manager.fail(stalled)
 
     def _observe(self, ends: Mapping[PartitionKey, int], partitions: Collection[PartitionKey] | None) -> Snapshot:
         return take_snapshot(
@@ -364,5 +387,4 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
 
     def _check_source(self) -> None:
         self._start()
-        self.manager.check()
-        self._source.check()
+        check_follower(self.manager, self._source)

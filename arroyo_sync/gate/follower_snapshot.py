@@ -63,11 +63,12 @@ def take_snapshot(
         leaders = [_leader(group, by_group.get(group), group in reported, now, wall_now) for group in groups]
         release = _release(buffer, by_group.values(), now, wall_now)
         shown.append(_partition(buffer, local_offset, _high_watermark(buffer, ends), leaders, release, now))
+    death = death_of(source)
     return Snapshot(
         taken_at=wall_now,
         partitions=in_order(shown),
         source=statistics,
-        source_error=_error_of(source),
+        source_error=None if death is None else str(death),
         empty_polls=empty_polls,
         local_offsets=local_offsets,
     )
@@ -169,12 +170,12 @@ def _milliseconds_between(earlier: float | None, later: float) -> float | None:
     return None if earlier is None else (later - earlier) * 1000
 
 
-def _error_of(source: RemoteOffsetSource) -> str | None:
+def death_of(source: RemoteOffsetSource) -> SourceDied | None:
+    """With what the source has ended, if it has."""
     if isinstance(source, ObservableSource):
-        death = source.death()
-        return None if death is None else str(death)
+        return source.death()
     try:
         source.check()
-    except SourceDied as died:
-        return str(died)
+    except SourceDied as death:
+        return death
     return None

@@ -22,7 +22,7 @@ from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import Message, Partition
 
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource
+from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource, check_follower
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.partition_buffer import HoldLimits, PartitionBuffer
 
@@ -270,8 +270,7 @@ class PartitionBuffers:
         :raises Exception: what the manager was made to fail with, likewise.
         """
         version = self._manager.version
-        self._manager.check()
-        self._source.check()
+        check_follower(self._manager, self._source)
         has_unverified = bool(self._source.unverified)
         if has_unverified:
             refresh = getattr(self._source, "refresh_known_ends", None)  # one that only looks like the contract

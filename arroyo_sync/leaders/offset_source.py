@@ -37,7 +37,7 @@ from arroyo_sync.core.errors import (
     SourceDied,
     TopicRecreated,
 )
-from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
+from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR, mark_told
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import check_configuration
@@ -323,7 +323,10 @@ class OffsetSource(ABC):
                 self._stopping.set()
                 self._changed.notify_all()
         assert self._manager is not None
+        is_told = is_first and self._manager.has_monitor
         if isinstance(error, WHAT_WAS_READ_IS_GONE):
+            if is_told:
+                mark_told(error)
             # Before anything else is released, and whatever it had died of before: the gate raises it, and the flow
             # control commits nothing more.
             self._manager.fail(error)
@@ -337,7 +340,7 @@ class OffsetSource(ABC):
             self.name,
             _reason(error),
             exc_info=None if is_expected else error,
-            extra={TOLD_BY_MONITOR: True},
+            extra={TOLD_BY_MONITOR: True} if is_told else None,
         )
         self._verifier.stop()
         self._manager.wake()
@@ -361,7 +364,7 @@ class OffsetSource(ABC):
         return PERIODIC_CHECK_SECONDS
 
     def _warn_of_silence(self) -> None:
-        if self._manager is not None and self._manager.monitor_logs_silence:
+        if self._manager is not None and self._manager.has_monitor:
             return  # it knows, too, for how long messages have been waiting for the group
         ready_since = self._ready_since
         if ready_since is None or self._clock() - ready_since < SILENCE_SECONDS:

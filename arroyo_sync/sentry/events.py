@@ -7,6 +7,7 @@ Threads: any thread may call anything.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import sentry_sdk
@@ -14,9 +15,9 @@ from sentry_sdk.scope import add_global_event_processor, global_event_processors
 from sentry_sdk.types import Event, Hint
 
 from arroyo_sync.core.checks import check_instance
-from arroyo_sync.core.errors import FollowerStalled, SourceDied
+from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
-from arroyo_sync.observe.problems import Problem
+from arroyo_sync.observe.problems import DIED_ADVICE, Problem, ProblemKind
 from arroyo_sync.observe.snapshot import Snapshot
 
 SHOWN_PARTITIONS = 10
@@ -51,11 +52,36 @@ def capture_problem(problem: Problem, snapshot: Snapshot) -> None:
     sentry_sdk.capture_event(event)
 
 
-def tell_ends_once() -> None:
-    """See that the end of a follower (its source died, or ``on_stall="raise"``) is one event: `capture_problem`'s.
+class FollowerEvents:
+    """The events of a follower with a monitor.
 
-    The SDK would make three of it: of our error in the log, of the exception that Arroyo logs, and of ours. Called by a
-    factory with a monitor, which sends that event; called again, it does nothing.
+    Threads: the monitor calls `tell`; whoever ends the follower calls `tell_of_death`, after the monitor's last check.
+    """
+
+    def __init__(self) -> None:
+        self._is_death_told = False
+
+    def tell(self, problem: Problem, snapshot: Snapshot) -> None:
+        """See `capture_problem`."""
+        capture_problem(problem, snapshot)
+        if problem.kind is ProblemKind.SOURCE_DIED:
+            self._is_death_told = True
+
+    def tell_of_death(self, death: SourceDied) -> None:
+        """Tell of it if the monitor hasn't, since its checks hang or fail; so without how everything stood."""
+        if not self._is_death_told:
+            problem = Problem(ProblemKind.SOURCE_DIED, str(death), advice=DIED_ADVICE)
+            self.tell(problem, Snapshot(time.time(), (), source_error=str(death)))
+
+
+def tell_ends_once() -> None:
+    """See that the end of a follower of which its monitor tells is one event: `capture_problem`'s.
+
+    The SDK would make three of it: of our error in the log, of the exception that Arroyo logs, and of ours. So it makes
+    none of a line or an error that is marked as told, see `TOLD_BY_MONITOR`: of no other follower's. Both mostly come
+    before the monitor's event, which is sent by the factory's end at the latest.
+
+    Called by a factory with a monitor; called again, it does nothing.
     """
     if _drop_repeated_ends not in global_event_processors:
         add_global_event_processor(_drop_repeated_ends)
@@ -64,12 +90,10 @@ def tell_ends_once() -> None:
 def _drop_repeated_ends(event: Event, hint: Hint) -> Event | None:
     record = hint.get("log_record")
     exc_info = hint.get("exc_info")
-    errors: list[object] = [] if exc_info is None else [exc_info[1]]
-    if record is not None:
-        errors += record.args if isinstance(record.args, tuple) else []
-        if getattr(record, TOLD_BY_MONITOR, False):
-            return None
-    return None if any(isinstance(error, (SourceDied, FollowerStalled)) for error in errors) else event
+    about: list[object] = [record] if exc_info is None else [record, exc_info[1]]
+    if record is not None and isinstance(record.args, tuple):
+        about += record.args
+    return None if any(getattr(each, TOLD_BY_MONITOR, False) is True for each in about) else event
 
 
 def _context(problem: Problem, snapshot: Snapshot) -> dict[str, Any]:

@@ -51,7 +51,7 @@ LEFT_OUT: dict[type, str] = {
     PartitionBuffer: "cell partition key limits held_bytes release",
     PartitionCell: "key",
     SynchronizedPartitionStateManager: "_changes _has_listener "
-    "_lock _moved_condition _failure source_logs_rewinds monitor_logs_silence partitions wait_for_move",
+    "_lock _moved_condition _failure source_logs_rewinds has_monitor partitions wait_for_move",
     FlowControlledConsumer: "_inner _inner_poll _manager _check_source _waits _rejected_wait_seconds _before_close "
     "_cluster_question _is_closing _after_close _on_subscribe _inner_stage_offsets _start _replaced_log "
     "_resume_offsets empty_polls",

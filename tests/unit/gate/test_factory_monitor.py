@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import pytest
+import sentry_sdk
 from arroyo.backends.local.backend import LocalBroker
 from arroyo.backends.local.storages.memory import MemoryMessageStorage
 from arroyo.processing.processor import StreamProcessor
@@ -20,7 +21,7 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.testing import ManualSource, RecordingStep
-from tests.support.sentry_transport import sentry
+from tests.support.sentry_transport import CatchingTransport, sentry
 
 TOPIC = Topic("events")
 KEY = ("events", 0)
@@ -269,7 +270,7 @@ def test_the_monitor_asks_the_source_about_some_partitions_and_whoever_wants_a_s
 def test_silence_is_the_monitors_to_tell_where_there_is_one(make: Callable[..., World], interval: float | None) -> None:
     """Else the source tells of it."""
     world = make(monitor_interval=interval)
-    assert world.factory.manager.monitor_logs_silence is (interval is not None)
+    assert world.factory.manager.has_monitor is (interval is not None)
 
 
 def test_a_group_that_reported_of_another_partition_has_reported(make: Callable[..., World]) -> None:
@@ -319,6 +320,106 @@ def test_a_called_on_stall_leaves_the_follower_running(make: Callable[..., World
     assert [stall.partition for stall in world.factory.stalls] == [0]
     world.source.set_remote_offset(*KEY, 5)
     world.run_until(lambda: len(world.steps.step.messages) == 5)
+
+
+@pytest.fixture
+def transport() -> Iterator[CatchingTransport]:
+    with sentry() as transport:
+        yield transport
+
+
+def end(world: World, error_type: type[Exception] = SourceDied) -> None:
+    """As under a runner that sends what comes out of the processor to Sentry."""
+    with pytest.raises(error_type) as raised:
+        world.processor.run()
+    sentry_sdk.capture_exception(raised.value)
+
+
+def told(transport: CatchingTransport) -> list[str]:
+    """What each event is about: a problem's kind, or the type of the exception that came up."""
+    return [
+        each["exception"]["values"][-1]["type"] if "exception" in each else each["fingerprint"][1]
+        for each in transport.events
+    ]
+
+
+def test_the_death_of_a_source_is_one_event(make: Callable[..., World], transport: CatchingTransport) -> None:
+    """The monitor's, which comes last; not the exception that Arroyo logs before it, and the runner sends after it."""
+    world = make(monitor_interval=3600.0)
+    world.run_until_held(5)
+    world.source.die(RuntimeError("no more"))
+    end(world)
+    assert told(transport) == ["source-died"]
+
+
+def test_a_stall_that_ends_the_follower_is_one_event(make: Callable[..., World], transport: CatchingTransport) -> None:
+    """The monitor tells of it before it ends the processor."""
+    world = make(stalled_after=300.0, on_stall="raise", monitor_interval=3600.0)
+    world.source.set_remote_offset(*KEY, 2)
+    world.run_until_held(3)
+    world.factory._monitor.check_once()
+    world.now += 300.0
+    world.factory._monitor.check_once()
+    end(world, FollowerStalled)
+    assert told(transport) == ["stall"]
+
+
+def test_the_end_of_a_follower_without_a_monitor_is_left_to_arroyo(
+    make: Callable[..., World], transport: CatchingTransport
+) -> None:
+    """Also beside one that has a monitor: nobody else would tell of it."""
+    make(monitor_interval=3600.0)
+    world = make(monitor_interval=None)
+    world.run_until_held(5)
+    world.source.die(RuntimeError("no more"))
+    end(world)
+    assert told(transport) == ["SourceDied"]
+
+
+def test_a_death_is_told_though_the_monitor_hangs(make: Callable[..., World], transport: CatchingTransport) -> None:
+    """In a call of the user's, so that it takes no last look."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def hang(stall: Stall) -> None:
+        hangs.set()
+        assert goes_on.wait(10)
+
+    world = make(stalled_after=300.0, on_stall=hang, stop_timeout=0.01)
+    world.source.set_remote_offset(*KEY, 2)
+    world.run_until_held(3)
+    world.factory._monitor.check_once()
+    world.now += 300.0
+    assert hangs.wait(10)
+    world.source.die(RuntimeError("no more"))
+    end(world)
+    (thread,) = monitors()
+    goes_on.set()
+    thread.join(10)
+    assert told(transport) == ["stall", "source-died"]
+
+
+def test_a_death_is_told_though_the_monitors_look_fails(
+    make: Callable[..., World], transport: CatchingTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source of a user's may be unable to say how it stands."""
+    world = make(TellingSource(now=1000.0), monitor_interval=3600.0)
+    world.run_until_held(5)
+    monkeypatch.setattr(world.source, "statistics", lambda: 1 / 0)
+    world.source.die(RuntimeError("no more"))
+    end(world)
+    assert told(transport) == ["ZeroDivisionError", "source-died"]
+
+
+def test_a_source_that_cannot_even_say_why_it_died_is_stopped_all_the_same(
+    make: Callable[..., World], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What can't be told is logged, and keeps nothing from ending."""
+    world = make(TellingSource(now=1000.0), monitor_interval=3600.0)
+    world.run_until_held(5)
+    monkeypatch.setattr(world.source, "death", lambda: 1 / 0)
+    world.processor._shutdown()
+    assert world.source.is_stopped
+    assert "Couldn't tell Sentry whether the source has died" in caplog.messages
 
 
 def test_the_factorys_spans_know_how_long_a_message_was_held(make: Callable[..., World]) -> None:

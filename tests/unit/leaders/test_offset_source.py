@@ -27,7 +27,6 @@ from tests.support.threads import PATIENCE_SECONDS
 
 CONFIGURATION = {"bootstrap.servers": "127.0.0.1:1"}
 KEY, OTHER = ("events", 0), ("events", 1)
-RECREATED = TopicRecreated("events", "one", "two")
 ADVICE = "The gate stays shut there until it does: is the group's name right, and does it publish?"
 
 
@@ -198,6 +197,7 @@ def test_a_stop_takes_no_longer_than_it_may(caplog: pytest.LogCaptureFixture) ->
 
 
 @scripted
+@pytest.mark.parametrize("has_monitor", [True, False])
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -206,18 +206,19 @@ def test_a_stop_takes_no_longer_than_it_may(caplog: pytest.LogCaptureFixture) ->
     ],
 )
 def test_an_end_is_told_once_with_a_traceback_if_nobody_expected_it(
-    error: Exception, message: str, caplog: pytest.LogCaptureFixture
+    error: Exception, message: str, has_monitor: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By an error's line that is the monitor's to send on. The gate is shut, and woken to ask."""
+    """By an error's line that is the monitor's to send on, if there is one. The gate is shut, and woken to ask."""
     caplog.set_level(logging.DEBUG, "arroyo_sync")
     source = Stub()
     manager = source.attach()
+    manager.has_monitor = has_monitor
     source._set_ready(True)
     version = manager.version
     source._die(error)
     (record,) = caplog.records
     assert record.getMessage() == f"a stub has ended, nothing more is released: {message}"
-    assert (record.levelname, getattr(record, TOLD_BY_MONITOR)) == ("ERROR", True)
+    assert (record.levelname, getattr(record, TOLD_BY_MONITOR, False)) == ("ERROR", has_monitor)
     assert (record.exc_info[1] if record.exc_info else None) is (None if message == "no broker" else error)
     assert (source.ready, source.statistics()) == (False, SourceStatistics(ready=False, alive=False))
     assert manager.version > version
@@ -265,29 +266,34 @@ def test_a_refused_login_that_a_client_tells_of_ends_the_source() -> None:
         source.stop(PATIENCE_SECONDS)
 
 
+@pytest.mark.parametrize("has_monitor", [True, False])
 @pytest.mark.parametrize("earlier", [None, RuntimeError("the commit log is gone")])
 def test_a_topic_that_is_found_to_be_another_fails_the_manager(
-    monkeypatch: pytest.MonkeyPatch, earlier: Exception | None
+    monkeypatch: pytest.MonkeyPatch, earlier: Exception | None, has_monitor: bool
 ) -> None:
-    """Whatever the source had died of before: nothing of the earlier topic may be committed."""
+    """Whatever the source had died of before: nothing of the earlier topic may be committed. What the source died of is
+    the monitor's to tell, if there is one."""
+    recreated = TopicRecreated("events", "one", "two")
 
     def check_topics(verifier: Verifier, timeout: float) -> None:
         assert timeout == 2.5
-        raise RECREATED
+        raise recreated
 
     source = GroupOffsetsSource({"bootstrap.servers": "127.0.0.1:1"}, groups={"g"})
     source.check_topic(2.5)
     manager = SynchronizedPartitionStateManager()
+    manager.has_monitor = has_monitor
     source.start(manager)
     try:
         if earlier is not None:
             source._die(earlier)
         monkeypatch.setattr(Verifier, "check_topics", check_topics)
         source.check_topic(2.5)
-        assert manager.failure is RECREATED
+        assert manager.failure is recreated
+        assert getattr(recreated, TOLD_BY_MONITOR, False) is (has_monitor and earlier is None)
         with pytest.raises(SourceDied) as died:
             source.check()
-        assert died.value.__cause__ is (earlier or RECREATED)
+        assert died.value.__cause__ is (earlier or recreated)
     finally:
         source.stop(10.0)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import sentry_sdk
 
-from arroyo_sync.core.errors import FollowerStalled, SourceDied
-from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
+from arroyo_sync.core.errors import FollowerStalled, PartitionTruncated, SourceDied, TopicRecreated
+from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR, mark_told
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.observe.metrics import GATED_LAG, PAUSES, RELEASE_LATENCY
 from arroyo_sync.observe.metrics_reporter import send
@@ -130,23 +130,49 @@ def test_no_event_shows_a_password_of_a_tracebacks_variables(transport: Catching
     assert len(transport.events) >= 1
 
 
-@pytest.mark.parametrize("error", [SourceDied("the commit log is gone"), FollowerStalled("events[3] stands still")])
-def test_the_end_of_a_follower_is_one_event(transport: CatchingTransport, error: Exception) -> None:
-    """Ours, with the snapshot; not the reader's line, nor the gate's, nor the exception that Arroyo logs."""
-    tell_ends_once()
-    tell_ends_once()
-    logging.getLogger("arroyo_sync").error("it has ended: %s", "gone", extra={TOLD_BY_MONITOR: True})
+ENDS = [
+    SourceDied("the commit log is gone"),
+    FollowerStalled("events[3] stands still"),
+    TopicRecreated("events", "earlier", "later"),
+    PartitionTruncated("events", {3: 5}, {3: 7}),
+]
+
+
+def log_end(error: Exception, by_monitor: dict[str, bool] | None) -> None:
+    """What the source, the gate, Arroyo and its runner make of the end of a follower."""
+    logging.getLogger("arroyo_sync").error("it has ended: %s", "gone", extra=by_monitor)
     logging.getLogger("arroyo_sync").error("while it ended: %s", error)
     try:
         raise error
     except Exception:
         logging.getLogger("arroyo").exception("Caught exception, shutting down...")
         sentry_sdk.capture_exception()
+
+
+@pytest.mark.parametrize("error", ENDS, ids=lambda error: type(error).__name__)
+def test_an_end_that_the_monitor_tells_of_is_one_event(transport: CatchingTransport, error: Exception) -> None:
+    """Ours, with the snapshot; not the reader's line, nor the gate's, nor the exception that Arroyo logs."""
+    tell_ends_once()
+    tell_ends_once()
+    mark_told(error)
+    log_end(error, {TOLD_BY_MONITOR: True})
     capture_problem(Problem(ProblemKind.SOURCE_DIED, "it died"), SNAPSHOT)
     logging.getLogger("user").error("something else: %s", "broken")
     assert [event.get("message") or event["logentry"]["message"] for event in transport.events] == [
         "it died",
         "something else: %s",
+    ]
+
+
+@pytest.mark.parametrize("end", [SourceDied("gone"), FollowerStalled("events[3] stands still")], ids=repr)
+def test_an_end_that_no_monitor_tells_of_is_left_to_the_sdk(transport: CatchingTransport, end: Exception) -> None:
+    """Of a follower without one, beside one that has it. (The runner's is Arroyo's: the SDK sees to that.)"""
+    tell_ends_once()
+    log_end(end, None)
+    assert [event["logentry"]["message"] for event in transport.events] == [
+        "it has ended: %s",
+        "while it ended: %s",
+        "Caught exception, shutting down...",
     ]
 
 

@@ -369,10 +369,10 @@ def test_the_source_leaves_it_to_the_monitor_to_tell_of_silence(caplog: pytest.L
     source._manager = SynchronizedPartitionStateManager()
     source._set_ready(True)
     clock.now += source_module.SILENCE_SECONDS
-    source._manager.monitor_logs_silence = True
+    source._manager.has_monitor = True
     source._warn_of_silence()
     assert caplog.messages == []
-    source._manager.monitor_logs_silence = False
+    source._manager.has_monitor = False
     source._warn_of_silence()
     assert len(caplog.messages) == 1
 
