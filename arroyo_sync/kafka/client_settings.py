@@ -20,6 +20,8 @@ from arroyo_sync.core.errors import ConfigurationError
 
 METADATA_REFRESH_SETTING = "topic.metadata.refresh.interval.ms"
 DEFAULT_METADATA_REFRESH_SECONDS = 300.0
+DELIVERY_TIMEOUT_SETTINGS = ("message.timeout.ms", "delivery.timeout.ms")
+DEFAULT_DELIVERY_TIMEOUT_SECONDS = 300.0
 
 _ARROYO_PREFIX = "arroyo."
 
@@ -208,11 +210,24 @@ def admin_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 def metadata_refresh_seconds(configuration: Mapping[str, Any]) -> float:
     """How often the client looks for added partitions."""
+    return _seconds(configuration.get(METADATA_REFRESH_SETTING)) or DEFAULT_METADATA_REFRESH_SECONDS
+
+
+def delivery_timeout_seconds(configuration: Mapping[str, Any]) -> float:
+    """After which time a producer gives a record up and says so. The default also for one that never does."""
+    topic = configuration.get("default.topic.config")
+    settings = {**topic, **configuration} if isinstance(topic, Mapping) else configuration
+    longest = max(_seconds(settings.get(name)) or 0.0 for name in DELIVERY_TIMEOUT_SETTINGS)
+    return longest or DEFAULT_DELIVERY_TIMEOUT_SECONDS
+
+
+def _seconds(value: Any) -> float | None:
+    """Of a setting in milliseconds; ``None`` if it says nothing, or never."""
     try:
-        milliseconds = int(configuration[METADATA_REFRESH_SETTING])
-    except (KeyError, TypeError, ValueError):
-        return DEFAULT_METADATA_REFRESH_SECONDS
-    return milliseconds / 1000 if milliseconds > 0 else DEFAULT_METADATA_REFRESH_SECONDS
+        milliseconds = int(value)
+    except (TypeError, ValueError):
+        return None
+    return milliseconds / 1000 if milliseconds > 0 else None
 
 
 def _own(configuration: Mapping[str, Any], without: set[str]) -> dict[str, Any]:

@@ -381,13 +381,13 @@ LEFT_OUT: dict[type, str] = {
     CommitLogPublisher: "_shared _received",
     PublishStep: "_commit _shared _writer _partitions _received _unable_since "
     "_CommitOffsets__commit _CommitOffsets__metrics _CommitOffsets__last_record_time",
-    PublishQueue: "_interval _heartbeat",
-    QueuedPartition: "partition last_seconds received last_p99",
+    PublishQueue: "_interval _heartbeat _delivery_timeout",
+    QueuedPartition: "partition last_seconds received last_p99 answer_due_at is_answer_late",
     ReportWriter: "failed_deliveries queue _producer _topic _group _topic_ids _clock _throttle _lock _changed "
     "_is_failing",
     StartQuestions: "topic_ids _configuration _group _changed _topics _thread",
 }
-"""What never changes, or follows from the others, or is for the log or metrics alone."""
+"""What never changes, or follows from the others, is for the log or metrics alone, or matters minutes later."""
 
 
 def _of_member(member: Member, now: float) -> object:

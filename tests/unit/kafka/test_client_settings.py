@@ -12,6 +12,7 @@ from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.kafka.client_settings import (
     admin_settings,
     check_configuration,
+    delivery_timeout_seconds,
     metadata_refresh_seconds,
     query_settings,
     reader_settings,
@@ -127,6 +128,24 @@ def test_partitions_are_looked_for_as_often_as_librdkafka_does(value: object, se
     """What it refuses, it will refuse itself; never isn't possible here."""
     assert metadata_refresh_seconds({"topic.metadata.refresh.interval.ms": value}) == seconds
     assert metadata_refresh_seconds({}) == 300.0
+
+
+@pytest.mark.parametrize(
+    ("configuration", "seconds"),
+    [
+        pytest.param({}, 300.0, id="librdkafka's"),
+        pytest.param({"message.timeout.ms": 10_000}, 10.0, id="given"),
+        pytest.param({"delivery.timeout.ms": "10500"}, 10.5, id="by its other name, as a text"),
+        pytest.param({"message.timeout.ms": 10_000, "delivery.timeout.ms": 20_000}, 20.0, id="both: the longer one"),
+        pytest.param({"default.topic.config": {"message.timeout.ms": 600_000}}, 600.0, id="of the topic"),
+        pytest.param({"message.timeout.ms": 0}, 300.0, id="without end"),
+        pytest.param({"message.timeout.ms": "soon"}, 300.0, id="not a number"),
+        pytest.param({"message.timeout.ms": None, "default.topic.config": None}, 300.0, id="nothing"),
+    ],
+)
+def test_a_producer_gives_a_record_up_when_its_settings_say(configuration: dict[str, Any], seconds: float) -> None:
+    """However they are written. One that never gives up is asked after as long as the others."""
+    assert delivery_timeout_seconds(configuration) == seconds
 
 
 def test_brokers_must_be_named() -> None:

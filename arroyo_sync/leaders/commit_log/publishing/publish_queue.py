@@ -5,6 +5,8 @@ Guarantees
       of the broker piles nothing up, and ends with the newest offset.
     - A partition is published at most once an interval, its first commit after a pause at once. A record that failed is
       due again after an interval.
+    - A record that the producer must have given up by now, and of which it says nothing, has failed as well: nothing is
+      in flight for ever. What the producer says after all changes nothing.
     - A partition that wasn't published for a heartbeat is due again with the same offset.
     - The newest commit counts, not the highest: a leader that goes back must close its followers' gates.
 
@@ -25,10 +27,18 @@ from arroyo.backends.abstract import ProducerFuture
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import BrokerValue, Partition
 
+from arroyo_sync.kafka.client_settings import DEFAULT_DELIVERY_TIMEOUT_SECONDS
+
 Delivery = ProducerFuture[BrokerValue[KafkaPayload]]
 
 MAX_RECEIVED_TIMES = 10_000
 """How many times per partition the percentile is taken of, the newest ones: enough for it, and a bound on memory."""
+
+ANSWER_MARGIN_SECONDS = 10.0
+"""How much later than it must the producer may say what became of a record.
+
+It begins with the first look that finds the answer late: a process that was stopped hears of its deliveries then.
+"""
 
 
 class QueuedPartition:
@@ -40,8 +50,10 @@ class QueuedPartition:
     """
 
     __slots__ = (
+        "answer_due_at",
         "delivery",
         "handed_over_at",
+        "is_answer_late",
         "is_in_flight",
         "is_unclear",
         "last_p99",
@@ -66,6 +78,10 @@ class QueuedPartition:
         """Of the record in flight, once the producer has it."""
         self.handed_over_at = -math.inf
         """When a record was last taken, by the clock."""
+        self.answer_due_at = math.inf
+        """When its end must be known."""
+        self.is_answer_late = False
+        """Whether the margin has begun, and `answer_due_at` is its end."""
         self.last_seconds: float | None = None
         """The last known timestamp, for messages that come without one."""
         self.received: deque[float] = deque(maxlen=MAX_RECEIVED_TIMES)
@@ -94,14 +110,25 @@ class Outcome(NamedTuple):
     """``None``: it was delivered."""
 
 
+class NoAnswer(Exception):
+    """The producer never said what became of a record."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"no answer in {seconds:g} seconds")
+
+
 class PublishQueue:
     """See the module's docstring.
 
     :param interval: seconds between two records of a partition at least.
     :param heartbeat: seconds without a record, after which a partition is published again.
+    :param delivery_timeout: seconds after which the producer gives a record up and says so.
     """
 
-    def __init__(self, interval: float, heartbeat: float) -> None:
+    def __init__(
+        self, interval: float, heartbeat: float, delivery_timeout: float = DEFAULT_DELIVERY_TIMEOUT_SECONDS
+    ) -> None:
         self.partitions: dict[Partition, QueuedPartition] = {}
         self.due_at = math.inf
         """Nothing is due before, heartbeats aside. May be read without the lock."""
@@ -109,6 +136,7 @@ class PublishQueue:
         """No heartbeat is due before. May be read without the lock."""
         self._interval = interval
         self._heartbeat = heartbeat
+        self._delivery_timeout = delivery_timeout
         # Those that are pending or in flight, in the order in which they became so.
         self._waiting: dict[QueuedPartition, None] = {}
 
@@ -207,9 +235,11 @@ class PublishQueue:
         queued.is_in_flight = False
 
     def _settle(self, queued: QueuedPartition, now: float) -> Outcome | None:
+        if not queued.is_in_flight:
+            return None
         delivery = queued.delivery
         if delivery is None or not delivery.done():
-            return None
+            return self._settle_unanswered(queued, now)
         queued.is_in_flight = False
         queued.delivery = None
         try:
@@ -219,10 +249,22 @@ class PublishQueue:
             return Outcome(queued, error)
         return Outcome(queued, None)
 
+    def _settle_unanswered(self, queued: QueuedPartition, now: float) -> Outcome | None:
+        if now < queued.answer_due_at:
+            return None
+        if not queued.is_answer_late:
+            queued.is_answer_late = True
+            queued.answer_due_at = now + ANSWER_MARGIN_SECONDS
+            return None
+        self.failed(queued, now)
+        return Outcome(queued, NoAnswer(self._delivery_timeout + ANSWER_MARGIN_SECONDS))
+
     def _take(self, queued: QueuedPartition, now: float) -> DueReport:
         queued.pending = False  # before `newest` is read
         queued.is_in_flight = True
         queued.handed_over_at = now
+        queued.answer_due_at = now + self._delivery_timeout
+        queued.is_answer_late = False
         self.heartbeat_due_at = min(self.heartbeat_due_at, now + self._heartbeat)
         assert queued.newest is not None  # what is pending was committed
         offset, timestamp = queued.newest

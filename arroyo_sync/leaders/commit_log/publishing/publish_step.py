@@ -76,7 +76,7 @@ class PublishStep(CommitOffsets):
 
     @property
     def failed_deliveries(self) -> int:
-        """How many records the producer refused or could not deliver, for all steps of the publisher."""
+        """How many records the producer refused, could not deliver or never answered, of all the publisher's steps."""
         return self._writer.failed_deliveries
 
     @property

@@ -60,7 +60,7 @@ from arroyo_sync.core.checks import (
     check_topic,
 )
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.kafka.client_settings import check_configuration
+from arroyo_sync.kafka.client_settings import check_configuration, delivery_timeout_seconds
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep, SharedParts
@@ -116,15 +116,16 @@ class CommitLogPublisher:
         check_seconds("heartbeat", heartbeat)
         check_callable("received_timestamps", received_timestamps, "called with a message", may_be_none=True)
         check_callable("clock", clock, "called with nothing, for monotonic seconds")
+        producer_settings = _settings_of(producer)
         if data_configuration is None:
-            data_configuration = _settings_of(producer)
+            data_configuration = producer_settings
         else:
             check_configuration("data_configuration", data_configuration)
         throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._received = None if received_timestamps is None else ReceivedTimes(received_timestamps, throttle)
         self._questions = None if data_configuration is None else StartQuestions(data_configuration, group)
         topic_ids: Mapping[str, bytes] = {} if self._questions is None else self._questions.topic_ids
-        self._queue = PublishQueue(interval, heartbeat)
+        self._queue = PublishQueue(interval, heartbeat, delivery_timeout_seconds(producer_settings or {}))
         self._writer = ReportWriter(producer, topic, group, self._queue, topic_ids, clock)
         self._shared = SharedParts(group, self._queue, self._writer, self._questions, self._received, throttle, clock)
         self._step: PublishStep | None = None
@@ -136,7 +137,7 @@ class CommitLogPublisher:
 
     @property
     def failed_deliveries(self) -> int:
-        """How many records the producer refused or could not deliver."""
+        """How many records the producer refused, could not deliver or never answered."""
         return self._writer.failed_deliveries
 
     def step(self, commit: Commit, partitions: Mapping[Partition, int]) -> PublishStep:

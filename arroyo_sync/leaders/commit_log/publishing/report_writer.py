@@ -14,7 +14,8 @@ Threads
 
 Failures
     A record that isn't delivered (or not accepted: the producer's queue is full) is counted, logged at most once a
-    minute, and retried with the newest offset, until `stop`.
+    minute, and retried with the newest offset, until `stop`. So is one of which the producer never says what became of
+    it, since its own thread has ended: by a line of its own, that says what a person is to do.
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.errors import MalformedRecord
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.errors import code_of
-from arroyo_sync.leaders.commit_log.publishing.publish_queue import DueReport, Outcome, PublishQueue, QueuedPartition
+from arroyo_sync.leaders.commit_log.publishing.publish_queue import (
+    DueReport,
+    NoAnswer,
+    Outcome,
+    PublishQueue,
+    QueuedPartition,
+)
 from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord, encode
 
 logger = logging.getLogger(__name__)
@@ -66,7 +73,7 @@ class ReportWriter:
         clock: Callable[[], float],
     ) -> None:
         self.failed_deliveries = 0
-        """How many records the producer refused or could not deliver. Written under the lock, read without."""
+        """How many records the producer refused, could not deliver or never answered. Under the lock, read without."""
         self.queue = queue
         """Guarded by the lock, but for what says otherwise there."""
         self._producer = producer
@@ -247,7 +254,20 @@ class ReportWriter:
     def _log(self, outcomes: Sequence[Outcome], is_over: bool) -> None:
         """Without the lock: a log handler may be anybody's code."""
         for queued, error in outcomes:
-            if error is not None and self._throttle.should_log("failure"):
+            if isinstance(error, NoAnswer):
+                if self._throttle.should_log("silence"):
+                    logger.warning(
+                        "%r: the producer hasn't said for %.0f seconds what became of a commit of group %s for %s, and "
+                        "followers may wait; the newest offset is published again (%d failed so far). If its brokers "
+                        "are well, its own thread has ended, as by what a metrics backend raises in a delivery "
+                        "callback: restart this leader",
+                        queued,
+                        error.seconds,
+                        self._group,
+                        self._topic.name,
+                        self.failed_deliveries,
+                    )
+            elif error is not None and self._throttle.should_log("failure"):
                 logger.warning(
                     "%r: a commit of group %s could not be published to %s, so followers wait; the newest offset is "
                     "published as soon as it can be (%d failed so far): %s: %s%s",

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from arroyo.types import Partition, Topic
 
-from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue, QueuedPartition
+from arroyo_sync.leaders.commit_log.publishing.publish_queue import NoAnswer, PublishQueue, QueuedPartition
 
 EVENTS = [Partition(Topic("events"), index) for index in range(3)]
-INTERVAL, HEARTBEAT = 10.0, 100.0
+INTERVAL, HEARTBEAT, DELIVERY_TIMEOUT = 10.0, 100.0, 200.0
 
 
 @pytest.fixture
 def queue() -> PublishQueue:
-    return PublishQueue(INTERVAL, HEARTBEAT)
+    return PublishQueue(INTERVAL, HEARTBEAT, DELIVERY_TIMEOUT)
 
 
 def commit(queue: PublishQueue, index: int, offset: int) -> QueuedPartition:
@@ -78,6 +78,64 @@ def test_what_failed_is_due_again_after_an_interval_with_the_newest_offset(queue
     queue.failed(queued, 31.0)
     assert queue.update(40.9) == ([], [])
     assert take(queue, 41.0) == [(0, 2)]
+
+
+def test_a_record_that_is_never_answered_has_failed_in_the_end(queue: PublishQueue) -> None:
+    """A producer whose own thread has ended says nothing more: without an end the partition would be silent for ever.
+
+    Ten seconds after the producer must have given the record up, so that it can't overtake the next one; also when the
+    end of an assignment has set the interval aside meanwhile.
+    """
+    queued = commit(queue, 0, 1)
+    assert take(queue, 0.0, delivered=False) == [(0, 1)]
+    queued.newest = (2, None)
+    queue.mark_all()
+    assert queue.update(199.9) == ([], [])
+    assert queue.update(200.0) == ([], [])
+    assert queue.update(209.9) == ([], [])
+    ((failed, error),), due = queue.update(210.0)
+    assert (failed, str(error), due) == (queued, "no answer in 210 seconds", [])
+    assert isinstance(error, NoAnswer)
+    assert queue.update(219.9) == ([], [])
+    assert take(queue, 220.0, delivered=False) == [(0, 2)]
+    assert queue.update(429.9) == ([], []), "the next one has as much time"
+
+
+def test_a_record_that_no_producer_took_has_failed_in_the_end(queue: PublishQueue) -> None:
+    """Whatever ended whoever had taken it."""
+    queued = commit(queue, 0, 1)
+    queue.update(0.0)
+    queue.update(200.0)
+    ((failed, error),), _ = queue.update(210.0)
+    assert failed is queued
+    assert isinstance(error, NoAnswer)
+
+
+def test_a_process_that_was_stopped_hears_of_its_deliveries_first(queue: PublishQueue) -> None:
+    """They wait for the producer's thread then, which may be a little later than whoever looks here: all is well."""
+    queued = commit(queue, 0, 1)
+    (report,) = queue.update(0.0)[1]
+    delivery: Future[Any] = Future()
+    queue.handed_over(report.queued, delivery)
+    assert queue.update(5000.0) == ([], [])
+    assert queue.update(5009.9) == ([], [])
+    delivery.set_result(None)
+    assert queue.update(5010.0) == ([(queued, None)], [])
+
+
+def test_an_answer_after_all_changes_nothing(queue: PublishQueue) -> None:
+    """The record that was published in its stead is still in flight, whatever the first one's end was."""
+    queued = commit(queue, 0, 1)
+    (report,) = queue.update(0.0)[1]
+    first: Future[Any] = Future()
+    queue.handed_over(report.queued, first)
+    queue.update(200.0)
+    queue.update(210.0)
+    assert take(queue, 220.0, delivered=False) == [(0, 1)]
+    commit(queue, 0, 2)
+    first.set_exception(RuntimeError("timed out"))
+    assert queue.update(300.0) == ([], [])
+    assert queued.is_in_flight
 
 
 def test_what_can_never_be_published_is_not_due_again(queue: PublishQueue) -> None:

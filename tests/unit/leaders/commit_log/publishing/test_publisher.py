@@ -142,7 +142,7 @@ def test_at_most_one_record_of_a_partition_is_in_flight(leader: Leader) -> None:
     leader.commit(0, 1)
     for offset in range(2, 50):
         leader.commit(0, offset)
-        leader.clock.now += 20.0
+        leader.clock.now += 5.0
         leader.step.poll()
     assert leader.producer.take() == [(0, 1)]
     leader.producer.deliver()
@@ -279,6 +279,84 @@ def test_a_clock_that_the_brokers_refuse_is_named(leader: Leader, caplog: pytest
         "Broker: Invalid timestamp\"}. The brokers refuse this machine's time: set its clock right, or the topic's "
         "message.timestamp.type to LogAppendTime"
     )
+
+
+SILENCE = (
+    "events[0]: the producer hasn't said for 310 seconds what became of a commit of group writers for commit-log, and "
+    "followers may wait; the newest offset is published again (1 failed so far). If its brokers are well, its own "
+    "thread has ended, as by what a metrics backend raises in a delivery callback: restart this leader"
+)
+
+
+def test_a_producer_that_says_nothing_more_is_told_of_and_its_records_are_published_again(
+    leader: Leader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What raises in its callback ends Arroyo's thread without a word, and librdkafka goes on sending.
+
+    A partition with a record in flight would be silent for ever, heartbeats too, and nobody would know why.
+    """
+    caplog.set_level(logging.INFO)
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    assert leader.producer.take() == [(0, 1)]
+    ((_, late),) = leader.producer.in_flight
+    leader.producer.in_flight.clear()
+    assert [leader.after(300.0), leader.after(9.9)] == [[], []]
+    assert leader.step.failed_deliveries == 0
+    assert leader.after(1.2) == []
+    assert leader.step.failed_deliveries == 1
+    assert caplog.messages == [SILENCE]
+    assert leader.after(10.1) == [(0, 2)]
+    late.set_result(BrokerValue(leader.producer.payloads[0], Partition(COMMIT_LOG, 0), 0, NAIVE_UTC))
+    leader.commit(0, 3)
+    assert leader.after(20.0) == [], "the second one is in flight, whatever became of the first"
+    leader.producer.deliver()
+    assert leader.after(2.0) == [(0, 3)]
+    assert leader.step.failed_deliveries == 1
+    assert caplog.messages[1:] == ["Commits of group writers are published to commit-log again"]
+
+
+def test_a_silent_producer_is_told_of_once_a_minute_whatever_else_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """All partitions fall silent at about the same time; and its line isn't lost behind another failure's."""
+    leader = Leader(make_future)
+    leader.commit(0, 1)
+    leader.commit(1, 1)
+    leader.producer.in_flight.clear()
+    leader.after(300.0)
+    leader.producer.refuses = BufferError("queue full")
+    leader.commit(2, 1)
+    leader.after(11.0)
+    assert leader.step.failed_deliveries == 4
+    told = [" ".join(message.split()[:4]) for message in caplog.messages]
+    assert told == ["events[2]: a commit of", "events[0]: the producer hasn't"]
+    leader.step.terminate()
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [
+        pytest.param({"message.timeout.ms": 20_000}, 20.0, id="given"),
+        pytest.param({}, 300.0, id="librdkafka's"),
+    ],
+)
+def test_the_producer_has_as_long_as_its_settings_say(settings: dict[str, Any], seconds: float) -> None:
+    """librdkafka gives a record up after ``message.timeout.ms`` and says so: only then may the next one be sent."""
+
+    class ConfiguredProducer(ScriptedProducer):
+        def get_config(self) -> dict[str, Any]:
+            return {"bootstrap.servers": "nowhere:1", **settings}
+
+    clock, commits = Clock(), Commits()
+    producer = ConfiguredProducer(commits, make_future)
+    step = PublishCommitLog(commits, producer, COMMIT_LOG, "writers", clock=clock)
+    step.submit(Message(Value(b"", {EVENTS[0]: 1})))
+    failed = []
+    for wait in (seconds, 9.9, 0.2):
+        clock.now += wait
+        step.poll()
+        failed.append(step.failed_deliveries)
+    assert failed == [0, 0, 1]
+    step.terminate()
 
 
 def test_nothing_is_said_while_all_is_well(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
