@@ -1,4 +1,4 @@
-"""The offsets table and its states, the contract of a source, our errors, the log throttle: no Kafka client, no thread.
+"""The offsets table and its states, a source's contract, our errors, log throttle and guard; no Kafka client or thread.
 
 May import: nothing of ours.
 """

@@ -4,6 +4,8 @@ Guarantees
     - Nothing is handed over after `ReportWriter.stop` has returned, until the next `ReportWriter.begin`.
     - Nothing here waits for the broker but `ReportWriter.finish`, and that for a second at most.
     - The producer is called and lines are logged without the lock.
+    - What was taken out of the queue is handed over before anything is logged, and no line of the log can raise.
+    - Whatever ends a pass of the thread, the next one comes.
 
 Threads
     The processor's thread calls everything. But with nothing new to read it doesn't poll its strategy for a second (it
@@ -24,6 +26,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 
 from arroyo.backends.abstract import Producer
 from arroyo.backends.kafka import KafkaPayload
@@ -31,6 +34,7 @@ from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import MalformedRecord
+from arroyo_sync.core.log_guard import harmless
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.errors import code_of
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import (
@@ -52,6 +56,9 @@ The next owner of the partitions reports them at its start, so little is lost.
 
 FINISH_POLL_SECONDS = 0.005
 """How often `ReportWriter.finish` checks for deliveries: Arroyo's simple futures can't be waited for."""
+
+FAILED_PASS_SECONDS = 1.0
+"""How long the thread rests after a pass that failed: what it failed of may still be there."""
 
 SHOWN_PARTITIONS = 10
 
@@ -84,7 +91,7 @@ class ReportWriter:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        # All of these are guarded by the lock.
+        # All of these are guarded by the lock; the thread reads the first one without it as well.
         self._is_active = False
         self._is_failing = False
         self._thread: threading.Thread | None = None
@@ -122,9 +129,7 @@ class ReportWriter:
                 self._thread.start()
             elif len(self.queue.waiting) == 1:
                 self._changed.notify_all()
-        self._log(outcomes, is_over)
-        if report is not None:
-            self._hand_over(report)
+        self._hand_over_and_log(() if report is None else (report,), outcomes, is_over)
 
     def poll(self) -> None:
         """Publish what is due: new offsets, retries, heartbeats. Never waits for delivery."""
@@ -156,13 +161,14 @@ class ReportWriter:
                     break
                 self._changed.wait(FINISH_POLL_SECONDS)
         if unconfirmed:
-            logger.warning(
-                "The last offsets of group %s were not confirmed by %s before its pipeline ended. Followers may wait "
-                "until the next owner of these partitions reports them: %s",
-                self._group,
-                self._topic.name,
-                _shown(unconfirmed),
-            )
+            with harmless(logger, self._throttle):
+                logger.warning(
+                    "The last offsets of group %s were not confirmed by %s before its pipeline ended. Followers may "
+                    "wait until the next owner of these partitions reports them: %s",
+                    self._group,
+                    self._topic.name,
+                    _shown(unconfirmed),
+                )
 
     def stop(self) -> None:
         """Publish nothing more, and end the thread. It never waits for the broker, so it ends at once."""
@@ -176,16 +182,38 @@ class ReportWriter:
     # The processor's thread, or the one that is begun here.
 
     def _run(self) -> None:
-        """The thread: publish what is due while the processor doesn't poll its strategy."""
-        while True:
-            now = self._clock()
+        """The thread: publish what is due while the processor doesn't poll its strategy. Nothing but `stop` ends it."""
+        while self._is_active:
+            self._pass()
+
+    def _pass(self) -> None:
+        try:
+            self._wait_and_publish()
+        except BaseException as error:  # a SystemExit would end the thread without a word
+            with suppress(BaseException):
+                self._log_failed_pass(error)
             with self._lock:
-                if not self._is_active:
-                    return
-                if now < self.queue.due_at:
-                    self._changed.wait(max(self.queue.due_at - now, 0.001) if self.queue.waiting else None)
-                    continue
-            self._publish()
+                if self._is_active:
+                    self._changed.wait(FAILED_PASS_SECONDS)
+
+    def _wait_and_publish(self) -> None:
+        now = self._clock()
+        with self._lock:
+            if self._is_active and now < self.queue.due_at:
+                self._changed.wait(max(self.queue.due_at - now, 0.001) if self.queue.waiting else None)
+                return
+        self._publish()
+
+    def _log_failed_pass(self, error: BaseException) -> None:
+        if self._throttle.should_log("pass"):
+            logger.warning(
+                "The thread that publishes the commits of group %s to %s failed, and goes on: %s: %s",
+                self._group,
+                self._topic.name,
+                type(error).__name__,
+                error,
+                exc_info=error,
+            )
 
     def _publish(self, *, with_heartbeats: bool = False) -> None:
         """Take note of what has arrived, and hand over what is due."""
@@ -197,24 +225,25 @@ class ReportWriter:
                 self.queue.mark_heartbeats(now)
             outcomes, due = self.queue.update(now)
             is_over = self._count(outcomes)
-        self._log(outcomes, is_over)
-        for report in due:
-            self._hand_over(report)
+        self._hand_over_and_log(due, outcomes, is_over)
 
-    def _hand_over(self, report: DueReport) -> None:
+    def _hand_over_and_log(self, due: Sequence[DueReport], outcomes: Sequence[Outcome], is_over: bool) -> None:
+        """In this order: a log handler that hangs, or ends its thread, keeps nothing that was taken."""
+        refused = [each for each in map(self._hand_over, due) if each is not None]
+        self._log(outcomes, is_over)
+        self._log(refused, is_over=False)
+
+    def _hand_over(self, report: DueReport) -> Outcome | None:
         """Give it to the producer. Whatever that raises is a failed delivery."""
         try:
-            payload = self._payload(report)
+            delivery = self._producer.produce(self._topic, self._payload(report))
         except MalformedRecord as error:
-            self._end(report, error, is_final=True)
-            return
-        try:
-            delivery = self._producer.produce(self._topic, payload)
+            return self._end(report, error, is_final=True)
         except Exception as error:
-            self._end(report, error, is_final=False)
-            return
+            return self._end(report, error, is_final=False)
         with self._lock:
             self.queue.handed_over(report.queued, delivery)
+        return None
 
     def _payload(self, report: DueReport) -> KafkaPayload:
         """The record.
@@ -231,17 +260,17 @@ class ReportWriter:
         topic_id = self._topic_ids.get(partition.topic.name)
         return KafkaPayload(key, value, [] if topic_id is None else [(TOPIC_ID_HEADER, topic_id)])
 
-    def _end(self, report: DueReport, error: Exception, *, is_final: bool) -> None:
+    def _end(self, report: DueReport, error: Exception, *, is_final: bool) -> Outcome:
         """It failed before the producer had it."""
         now = self._clock()
-        outcomes = (Outcome(report.queued, error),)
+        outcome = Outcome(report.queued, error)
         with self._lock:
             if is_final:
                 self.queue.give_up(report.queued)
             else:
                 self.queue.failed(report.queued, now)
-            self._count(outcomes)
-        self._log(outcomes, is_over=False)
+            self._count((outcome,))
+        return outcome
 
     def _count(self, outcomes: Sequence[Outcome]) -> bool:
         """Count the failures; whether an outage is over. Under the lock."""
@@ -254,33 +283,39 @@ class ReportWriter:
     def _log(self, outcomes: Sequence[Outcome], is_over: bool) -> None:
         """Without the lock: a log handler may be anybody's code."""
         for queued, error in outcomes:
-            if isinstance(error, NoAnswer):
-                if self._throttle.should_log("silence"):
-                    logger.warning(
-                        "%r: the producer hasn't said for %.0f seconds what became of a commit of group %s for %s, and "
-                        "followers may wait; the newest offset is published again (%d failed so far). If its brokers "
-                        "are well, its own thread has ended, as by what a metrics backend raises in a delivery "
-                        "callback: restart this leader",
-                        queued,
-                        error.seconds,
-                        self._group,
-                        self._topic.name,
-                        self.failed_deliveries,
-                    )
-            elif error is not None and self._throttle.should_log("failure"):
+            if error is not None:
+                with harmless(logger, self._throttle):
+                    self._log_failure(queued, error)
+        if is_over:
+            with harmless(logger, self._throttle):
+                logger.info("Commits of group %s are published to %s again", self._group, self._topic.name)
+
+    def _log_failure(self, queued: QueuedPartition, error: Exception) -> None:
+        if isinstance(error, NoAnswer):
+            if self._throttle.should_log("silence"):
                 logger.warning(
-                    "%r: a commit of group %s could not be published to %s, so followers wait; the newest offset is "
-                    "published as soon as it can be (%d failed so far): %s: %s%s",
+                    "%r: the producer hasn't said for %.0f seconds what became of a commit of group %s for %s, and "
+                    "followers may wait; the newest offset is published again (%d failed so far). If its brokers are "
+                    "well, its own thread has ended, as by what a metrics backend raises in a delivery callback: "
+                    "restart this leader",
                     queued,
+                    error.seconds,
                     self._group,
                     self._topic.name,
                     self.failed_deliveries,
-                    type(error).__name__,
-                    error,
-                    _advice(error),
                 )
-        if is_over:
-            logger.info("Commits of group %s are published to %s again", self._group, self._topic.name)
+        elif self._throttle.should_log("failure"):
+            logger.warning(
+                "%r: a commit of group %s could not be published to %s, so followers wait; the newest offset is "
+                "published as soon as it can be (%d failed so far): %s: %s%s",
+                queued,
+                self._group,
+                self._topic.name,
+                self.failed_deliveries,
+                type(error).__name__,
+                error,
+                _advice(error),
+            )
 
 
 def _advice(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -60,6 +61,30 @@ def local_time_zone(name: str) -> Iterator[None]:
         else:
             os.environ["TZ"] = before
         time.tzset()
+
+
+@contextmanager
+def log_handler_that_raises(
+    error: BaseException, *, times: float = math.inf, spared: threading.Thread | None = None
+) -> Iterator[None]:
+    """So many times, and does nothing after that.
+
+    :param spared: a thread on which it does nothing.
+    """
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            nonlocal times
+            if times > 0 and threading.current_thread() is not spared:
+                times -= 1
+                raise error
+
+    logger, handler = logging.getLogger("arroyo_sync.leaders.commit_log"), Handler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def published(leader: Leader) -> dict[str, Any]:
@@ -684,6 +709,118 @@ def test_the_thread_ends_with_the_step(end: str) -> None:
     else:
         leader.step.terminate()
     assert not thread.is_alive()
+
+
+SYSLOG_IS_GONE = OSError("syslog socket is gone")
+
+
+def test_a_log_handler_that_raises_ends_no_pipeline_and_costs_no_record(
+    leader: Leader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was taken together with the failure that couldn't be logged is handed over all the same.
+
+    It was lost with the line, and counted as in flight from then on: its partition was silent for good.
+    """
+    leader.commit(0, 1)
+    leader.commit(1, 1)
+    leader.commit(1, 2)
+    leader.producer.take()
+    (_, failed), (_, delivered) = leader.producer.in_flight
+    leader.producer.in_flight.clear()
+    failed.set_exception(RuntimeError("broker gone"))
+    delivered.set_result(BrokerValue(leader.producer.payloads[1], Partition(COMMIT_LOG, 0), 0, NAIVE_UTC))
+    with log_handler_that_raises(SYSLOG_IS_GONE, times=1):
+        assert leader.after(10.0) == [(1, 2)]
+    assert caplog.messages == [
+        "A line of the log is lost, since a handler or filter failed: OSError: syslog socket is gone"
+    ]
+    leader.producer.deliver()
+    assert leader.after(10.1) == [(0, 1)]
+
+
+def test_nothing_that_is_logged_can_end_the_pipeline(leader: Leader) -> None:
+    """Neither in ``submit`` nor in ``poll`` nor in ``join``, after which the step has ended as ever."""
+    leader.producer.refuses = BufferError("queue full")
+    with log_handler_that_raises(SYSLOG_IS_GONE):
+        leader.commit(0, 1)
+        leader.clock.now += 60.0
+        leader.after(10.0)
+        leader.step.join(0.0)
+    leader.producer.refuses = None
+    assert leader.after(1000.0) == []
+
+
+@pytest.mark.parametrize("error", [SYSLOG_IS_GONE, SystemExit(1)], ids=["OSError", "SystemExit"])
+def test_the_thread_outlives_a_log_handler(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It died of what the handler raised, and nobody noticed: what was committed last waited for the next ``poll``."""
+    monkeypatch.setattr(report_writer, "FAILED_PASS_SECONDS", 0.001)
+    leader = Leader(make_future, clock=time.monotonic, interval=0.02)
+    leader.producer.delivers_at_once = True
+    leader.commit(0, 1)
+    leader.producer.refuses = BufferError("queue full")
+    leader.producer.refusals = 3
+    with log_handler_that_raises(error, spared=threading.current_thread()), leader.producer.published:
+        leader.commit(0, 2)
+        assert leader.producer.published.wait_for(lambda: (0, 2) in leader.producer.records, 60.0)
+    leader.step.terminate()
+
+
+def test_whatever_ends_a_pass_the_next_one_comes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what it was is told."""
+    monkeypatch.setattr(report_writer, "FAILED_PASS_SECONDS", 0.001)
+    leader = Leader(make_future, clock=time.monotonic, interval=0.02)
+    leader.producer.delivers_at_once = True
+    publish = leader.step._writer._publish
+    failures = [RuntimeError("no such thing"), SystemExit(1)]
+
+    def fail_first() -> None:
+        if failures:
+            raise failures.pop(0)
+        publish()
+
+    monkeypatch.setattr(leader.step._writer, "_publish", fail_first)
+    leader.commit(0, 1)
+    leader.commit(0, 2)
+    with leader.producer.published:
+        assert leader.producer.published.wait_for(lambda: (0, 2) in leader.producer.records, 60.0)
+    leader.step.terminate()
+    assert caplog.messages == [
+        "The thread that publishes the commits of group writers to commit-log failed, and goes on: RuntimeError: no "
+        "such thing"
+    ]
+    assert caplog.records[0].exc_info is not None, "with where it was raised"
+
+
+def test_a_thread_that_always_fails_rests_in_between_and_ends_with_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it fails of, here the clock: it doesn't spin, and the pipeline's end doesn't wait for it."""
+    processor = threading.current_thread()
+    rests: list[float | None] = []
+    has_rested = threading.Event()
+
+    def clock() -> float:
+        if threading.current_thread() is not processor:
+            raise RuntimeError("no time")
+        return 1000.0
+
+    leader = Leader(make_future, clock=clock)
+    writer = leader.step._writer
+    wait = writer._changed.wait
+
+    def rest(timeout: float | None = None) -> bool:
+        rests.append(timeout)
+        has_rested.set()
+        return wait(timeout)
+
+    monkeypatch.setattr(writer._changed, "wait", rest)
+    leader.commit(0, 1)
+    thread = writer._thread
+    assert thread is not None
+    assert has_rested.wait(60.0)
+    leader.step.terminate()
+    assert not thread.is_alive()
+    assert set(rests) == {1.0}
 
 
 def test_a_step_that_commits_nothing_starts_no_thread() -> None:
