@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +22,7 @@ COMMIT_LOG = Topic("commit-log")
 EVENTS = [Partition(Topic("events"), index) for index in range(3)]
 NAIVE_UTC = datetime(2024, 1, 2, 3, 4, 5, 500_000)
 UNIX_SECONDS = 1704164645.5
+SYSLOG_IS_GONE = OSError("syslog socket is gone")
 
 AnyFuture = ProducerFuture[BrokerValue[KafkaPayload]]
 
@@ -138,3 +141,27 @@ def make_future() -> AnyFuture:
     future: Future[BrokerValue[KafkaPayload]] = Future()
     future.set_running_or_notify_cancel()
     return future
+
+
+@contextmanager
+def log_handler_that_raises(
+    error: BaseException, *, times: float = math.inf, spared: threading.Thread | None = None
+) -> Iterator[None]:
+    """So many times, and does nothing after that.
+
+    :param spared: a thread on which it does nothing.
+    """
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            nonlocal times
+            if times > 0 and threading.current_thread() is not spared:
+                times -= 1
+                raise error
+
+    logger, handler = logging.getLogger("arroyo_sync.leaders.commit_log"), Handler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

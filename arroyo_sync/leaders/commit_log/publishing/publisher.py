@@ -11,7 +11,7 @@ Guarantees
       commit log was created anew.
     - A partition's records reach the commit log in the order of its commits.
     - ``submit`` and ``poll`` never wait for the broker, ``join`` for a second at most, and a commit log that can't be
-      written never ends the pipeline.
+      written never ends the pipeline, nor does a line of this package's that can't be logged.
 
 Where a partition starts
     Arroyo makes the step anew in each rebalance, and its mapping doesn't tell a new partition from one that was
@@ -59,6 +59,7 @@ from arroyo_sync.core.checks import (
     check_seconds,
     check_topic,
 )
+from arroyo_sync.core.log_guard import harmless
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.client_settings import check_configuration, delivery_timeout_seconds
 from arroyo_sync.kafka.redaction import keep_secrets
@@ -151,11 +152,12 @@ class CommitLogPublisher:
         previous = self._step
         if previous is not None and not previous.has_ended:
             # Its partitions may still be somebody's: they are remembered, so the brokers decide where they start.
-            logger.warning(
-                "The step of group %s was made anew before the last one was joined, which publishes nothing more: make "
-                "a CommitLogPublisher for each StreamProcessor, and let every step join the next one",
-                self._shared.group,
-            )
+            with harmless(logger, self._shared.throttle):
+                logger.warning(
+                    "The step of group %s was made anew before the last one was joined, which publishes nothing more: "
+                    "make a CommitLogPublisher for each StreamProcessor, and let every step join the next one",
+                    self._shared.group,
+                )
             previous.terminate()
         else:
             # No lock is needed for the queue: between two steps there is no other thread.

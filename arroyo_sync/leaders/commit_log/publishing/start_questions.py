@@ -23,6 +23,7 @@ from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.log_guard import harmless
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker
 
@@ -105,18 +106,23 @@ class StartQuestions:
                 ids = asker.topic_ids(asked.topics, TIMEOUT_SECONDS) if asked.topics else {}
                 commits = asker.committed(self._group, asked.partitions, TIMEOUT_SECONDS) if asked.partitions else {}
                 for topic, error in self._take(asked, ids, commits):
-                    logger.warning(
-                        "The id of topic %s can't be asked, so the commit reports of group %s don't carry it, and "
-                        "followers can't tell by it that the topic was created anew: %s. If its cluster isn't the "
-                        "producer's, give CommitLogPublisher data_configuration",
-                        topic,
-                        self._group,
-                        error.str(),
-                    )
+                    with harmless(logger):
+                        self._log_given_up(topic, error)
         except ConfigurationError as error:
-            logger.warning("Group %s can't ask the brokers of its data topic: %s", self._group, error)
+            with harmless(logger):
+                logger.warning("Group %s can't ask the brokers of its data topic: %s", self._group, error)
         finally:
             asker.stop(TIMEOUT_SECONDS)
+
+    def _log_given_up(self, topic: str, error: KafkaError) -> None:
+        logger.warning(
+            "The id of topic %s can't be asked, so the commit reports of group %s don't carry it, and followers can't "
+            "tell by it that the topic was created anew: %s. If its cluster isn't the producer's, give "
+            "CommitLogPublisher data_configuration",
+            topic,
+            self._group,
+            error.str(),
+        )
 
     def _open_questions(self) -> _Open | None:
         """What is to be asked next, a while after the last time; ``None``: nothing, and the thread is to end."""

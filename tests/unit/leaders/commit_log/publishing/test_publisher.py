@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import threading
 import time
@@ -32,11 +31,13 @@ from tests.support.leader import (
     COMMIT_LOG,
     EVENTS,
     NAIVE_UTC,
+    SYSLOG_IS_GONE,
     UNIX_SECONDS,
     Clock,
     Commits,
     Leader,
     ScriptedProducer,
+    log_handler_that_raises,
     make_future,
 )
 
@@ -61,30 +62,6 @@ def local_time_zone(name: str) -> Iterator[None]:
         else:
             os.environ["TZ"] = before
         time.tzset()
-
-
-@contextmanager
-def log_handler_that_raises(
-    error: BaseException, *, times: float = math.inf, spared: threading.Thread | None = None
-) -> Iterator[None]:
-    """So many times, and does nothing after that.
-
-    :param spared: a thread on which it does nothing.
-    """
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            nonlocal times
-            if times > 0 and threading.current_thread() is not spared:
-                times -= 1
-                raise error
-
-    logger, handler = logging.getLogger("arroyo_sync.leaders.commit_log"), Handler()
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 def published(leader: Leader) -> dict[str, Any]:
@@ -709,9 +686,6 @@ def test_the_thread_ends_with_the_step(end: str) -> None:
     else:
         leader.step.terminate()
     assert not thread.is_alive()
-
-
-SYSLOG_IS_GONE = OSError("syslog socket is gone")
 
 
 def test_a_log_handler_that_raises_ends_no_pipeline_and_costs_no_record(

@@ -20,7 +20,17 @@ from arroyo_sync.leaders.commit_log.publishing import start_questions
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
 from tests.integration.cluster.waiting import wait_until
-from tests.support.leader import COMMIT_LOG, EVENTS, NAIVE_UTC, Clock, Commits, ScriptedProducer, make_future
+from tests.support.leader import (
+    COMMIT_LOG,
+    EVENTS,
+    NAIVE_UTC,
+    SYSLOG_IS_GONE,
+    Clock,
+    Commits,
+    ScriptedProducer,
+    log_handler_that_raises,
+    make_future,
+)
 from tests.support.threads import PATIENCE_SECONDS
 
 NO_ANSWER = KafkaError(KafkaError._TIMED_OUT)
@@ -607,6 +617,49 @@ def test_received_timestamps_that_fails_ends_nothing(
     leader.commit(0, 2)
     assert caplog.messages == ["received_timestamps failed: LookupError: no such field"], "once a minute"
     assert caplog.records[0].exc_info is not None, "with where it was raised"
+
+
+def test_nothing_that_is_logged_can_end_the_pipeline(make_leader: Callable[..., Leader]) -> None:
+    """Not of a step that was made too early, nor of times that are none, nor of a start that can't be committed.
+
+    What was committed before the line is reported all the same.
+    """
+    times: list[list[float] | LookupError] = [[math.inf], LookupError("no such field")]
+
+    def received(message: Message[Any]) -> list[float]:
+        each = times.pop()
+        if isinstance(each, LookupError):
+            raise each
+        return each
+
+    leader = make_leader(can_ask=False, received_timestamps=received)
+    with log_handler_that_raises(SYSLOG_IS_GONE):
+        leader.assign({0: 0})
+        leader.assign({0: 0})
+        leader.commit(0, 1)
+        leader.commit(0, 2)
+        assert leader.after(10.0) == [(0, 0), (0, 2)]
+        leader.end()
+        leader.commits.error = RuntimeError("unknown member")
+        leader.assign({1: 5})
+        leader.after(5.0)
+        assert leader.end() == []
+    assert times == []
+
+
+def test_nothing_that_is_logged_can_end_the_questions(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their thread died of it, and nothing was asked for any more: what comes next is."""
+    monkeypatch.setattr(start_questions, "ID_SECONDS", 0.0)
+    asker.ids = {"events": NO_ANSWER, "others": "others-id"}
+    leader = make_leader()
+    with log_handler_that_raises(SYSLOG_IS_GONE):
+        leader.assign({0: 10})
+        leader.wait_for_answer()
+        leader.end()
+    leader.steps.append(leader.publisher.step(leader.commits, {Partition(Topic("others"), 0): 0}))
+    leader.wait_for_answer()
 
 
 def test_neither_a_log_handler_nor_the_producer_is_called_under_the_lock(make_leader: Callable[..., Leader]) -> None:
