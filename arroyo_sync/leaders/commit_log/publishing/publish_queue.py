@@ -277,9 +277,15 @@ class PublishQueue:
         return DueReport(queued, offset, queued.last_seconds, queued.last_p99)
 
     def _due_at(self, queued: QueuedPartition, now: float) -> float:
-        """Not sooner than a tenth of an interval, which bounds how often all that is waiting is gone through."""
-        soonest = now + self._interval / 10
-        return max(queued.handed_over_at + self._interval, soonest) if queued.pending else now + self._interval
+        """When something can have changed, or, of a record in flight, when to look.
+
+        Not sooner than a tenth of an interval, which bounds how often all that is waiting is gone through. In an outage
+        all of it is in flight, and nothing changes: so not sooner than a tenth of the time that it has been so either,
+        but for a tenth of a heartbeat at most, by which an answer is seen later.
+        """
+        due_at = (queued.handed_over_at if queued.pending else now) + self._interval
+        in_flight_seconds = min(now - queued.handed_over_at, self._heartbeat) if queued.is_in_flight else 0.0
+        return max(due_at, now + max(self._interval, in_flight_seconds) / 10)
 
 
 def _unix_seconds(timestamp: datetime) -> float:

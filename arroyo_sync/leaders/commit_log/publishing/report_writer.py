@@ -23,6 +23,7 @@ Failures
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -95,6 +96,8 @@ class ReportWriter:
         self._is_active = False
         self._is_failing = False
         self._thread: threading.Thread | None = None
+        self._waits_until = -math.inf
+        """When the thread wakes up, while it waits for something to be due."""
 
     # These are called by the processor's thread.
 
@@ -127,8 +130,7 @@ class ReportWriter:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="arroyo-sync-publish-commit-log", daemon=True)
                 self._thread.start()
-            elif len(self.queue.waiting) == 1:
-                self._changed.notify_all()
+            self._wake_if_due_sooner()
         self._hand_over_and_log(() if report is None else (report,), outcomes, is_over)
 
     def poll(self) -> None:
@@ -200,9 +202,16 @@ class ReportWriter:
         now = self._clock()
         with self._lock:
             if self._is_active and now < self.queue.due_at:
-                self._changed.wait(max(self.queue.due_at - now, 0.001) if self.queue.waiting else None)
+                self._waits_until = self.queue.due_at if self.queue.waiting else math.inf
+                self._changed.wait(None if math.isinf(self._waits_until) else max(self._waits_until - now, 0.001))
+                self._waits_until = -math.inf
                 return
         self._publish()
+
+    def _wake_if_due_sooner(self) -> None:
+        """Wake the thread if it waits for longer than it may by now. Under the lock."""
+        if self.queue.due_at < self._waits_until:
+            self._changed.notify_all()
 
     def _log_failed_pass(self, error: BaseException) -> None:
         if self._throttle.should_log("pass"):
@@ -225,6 +234,7 @@ class ReportWriter:
                 self.queue.mark_heartbeats(now)
             outcomes, due = self.queue.update(now)
             is_over = self._count(outcomes)
+            self._wake_if_due_sooner()
         self._hand_over_and_log(due, outcomes, is_over)
 
     def _hand_over_and_log(self, due: Sequence[DueReport], outcomes: Sequence[Outcome], is_over: bool) -> None:

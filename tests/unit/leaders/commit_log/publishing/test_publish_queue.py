@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -209,6 +210,27 @@ def test_it_says_when_something_is_due_next(queue: PublishQueue) -> None:
     assert queue.due_at == 10.0
     queue.update(10.0)
     assert queue.due_at == 11.0
+
+
+@pytest.mark.parametrize("is_pending", [True, False], ids=["something new", "nothing new"])
+def test_what_is_in_flight_in_an_outage_is_looked_at_ever_less_often(is_pending: bool) -> None:
+    """With 5,000 partitions a look takes 6 ms, under the lock that commits take, and nothing has changed.
+
+    An answer is seen later by an interval, or a tenth of the time that it took, and by a tenth of a heartbeat at most.
+    """
+    interval, heartbeat = 0.1, 10.0
+    queue = PublishQueue(interval, heartbeat)
+    commit(queue, 0, 1)
+    assert take(queue, 0.0, delivered=False) == [(0, 1)]
+    if is_pending:
+        commit(queue, 0, 2)
+    looks = [0.0]
+    while looks[-1] < 60.0:
+        looks.append(queue.due_at)
+        assert queue.update(queue.due_at) == ([], [])
+    assert len(looks) < 120, "600, or 6,000 while something new is to be published"
+    for before, after in pairwise(looks):
+        assert after - before <= min(max(interval, before / 10), heartbeat / 10) + 1e-9
 
 
 def test_it_says_when_the_next_heartbeat_is_due(queue: PublishQueue) -> None:

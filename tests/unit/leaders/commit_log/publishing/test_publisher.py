@@ -64,6 +64,17 @@ def local_time_zone(name: str) -> Iterator[None]:
         time.tzset()
 
 
+class ConfiguredProducer(ScriptedProducer):
+    """One that tells its settings, as Arroyo's does."""
+
+    def __init__(self, commits: Commits, settings: Mapping[str, Any]) -> None:
+        super().__init__(commits, make_future)
+        self._settings = settings
+
+    def get_config(self) -> dict[str, Any]:
+        return {"bootstrap.servers": "nowhere:1", **self._settings}
+
+
 def published(leader: Leader) -> dict[str, Any]:
     """The value of the newest record."""
     value = json.loads(leader.producer.payloads[-1].value)
@@ -344,12 +355,8 @@ def test_a_silent_producer_is_told_of_once_a_minute_whatever_else_fails(caplog: 
 def test_the_producer_has_as_long_as_its_settings_say(settings: dict[str, Any], seconds: float) -> None:
     """librdkafka gives a record up after ``message.timeout.ms`` and says so: only then may the next one be sent."""
 
-    class ConfiguredProducer(ScriptedProducer):
-        def get_config(self) -> dict[str, Any]:
-            return {"bootstrap.servers": "nowhere:1", **settings}
-
     clock, commits = Clock(), Commits()
-    producer = ConfiguredProducer(commits, make_future)
+    producer = ConfiguredProducer(commits, settings)
     step = PublishCommitLog(commits, producer, COMMIT_LOG, "writers", clock=clock)
     step.submit(Message(Value(b"", {EVENTS[0]: 1})))
     failed = []
@@ -641,6 +648,37 @@ def test_the_end_of_another_burst_is_published_after_a_pause() -> None:
             assert leader.producer.published.wait_for(lambda: newest in leader.producer.records, 60.0)  # noqa: B023
         wait_until(lambda: not queue.waiting, 60.0, "the thread to have nothing left to do")
     leader.step.terminate()
+
+
+@pytest.mark.parametrize("begins_with", ["commit", "heartbeat"])
+def test_the_end_of_a_burst_is_not_late_since_another_partitions_record_is_stuck(begins_with: str) -> None:
+    """The thread, which looks seldom after that one, is woken by what is due sooner, whoever published last."""
+    later = 0.0
+
+    def clock() -> float:
+        return time.monotonic() + later
+
+    commits = Commits()
+    producer = ConfiguredProducer(commits, {"message.timeout.ms": 10**12})
+    step = PublishCommitLog(commits, producer, COMMIT_LOG, "writers", interval=0.02, heartbeat=1e6, clock=clock)
+    queue = step._writer.queue
+    producer.delivers_at_once = True
+    step.submit(Message(Value(b"", {EVENTS[1]: 1})))
+    producer.delivers_at_once = False
+    step.submit(Message(Value(b"", {EVENTS[0]: 1})))
+    producer.in_flight.clear()
+    producer.delivers_at_once = True
+    later = 2e6 if begins_with == "heartbeat" else 1e5
+    wait_until(lambda: queue.due_at > clock() + 1e3, 60.0, "the thread to look seldom")
+    if begins_with == "heartbeat":
+        step.poll()
+        assert producer.take()[2:] == [(1, 1)]
+    else:
+        step.submit(Message(Value(b"", {EVENTS[1]: 2})))
+    step.submit(Message(Value(b"", {EVENTS[1]: 3})))
+    with producer.published:
+        assert producer.published.wait_for(lambda: (1, 3) in producer.records, 60.0)
+    step.terminate()
 
 
 def test_the_thread_may_look_when_all_is_to_be_published_once_more() -> None:
