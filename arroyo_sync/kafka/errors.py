@@ -85,12 +85,16 @@ _RETRIABLE = frozenset(
 # fetched. It is fetched again every ten seconds, and the connections that there are go on.
 _HAS_NO_TOKEN = ("Failed to acquire SASL OAUTHBEARER token", "OAUTHBEARER cannot log in because there is no token")
 
+# So it calls a login during which the connection broke, or no answer came in time (what a broker says begins with
+# "Broker: "), and what MSK answers with IAM to more new connections in a second than it takes.
+_NOT_REFUSED = ("mechanism handshake failed: Local: ", "Too many connects")
+
 _token_throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
 
 
 def has_no_token(error: KafkaError) -> bool:
     """Whether a client could fetch no token to log in with. Whoever gives them out may be back in a moment."""
-    return error.code() == KafkaError._AUTHENTICATION and any(each in error.str() for each in _HAS_NO_TOKEN)
+    return _is_failed_login(error, _HAS_NO_TOKEN)
 
 
 def log_missing_token(error: KafkaError) -> None:
@@ -111,7 +115,11 @@ def code_of(error: Exception) -> int | None:
 
 def is_fatal(error: KafkaError) -> bool:
     """Whether an error that isn't about one partition can't be ridden out. librdkafka tells of most as information."""
-    return error.fatal() or (error.code() in ENDS and not has_no_token(error))
+    return error.fatal() or (error.code() in ENDS and not _is_failed_login(error, _HAS_NO_TOKEN + _NOT_REFUSED))
+
+
+def _is_failed_login(error: KafkaError, texts: tuple[str, ...]) -> bool:
+    return error.code() == KafkaError._AUTHENTICATION and any(each in error.str() for each in texts)
 
 
 def is_fatal_for_reading(error: KafkaError) -> bool:

@@ -10,7 +10,10 @@ from arroyo_sync.kafka import errors
 from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
 
 REFUSED = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: wrong password")
-PASSING = KafkaError(KafkaError._TRANSPORT, "connection lost")
+LOST = KafkaError(KafkaError._TRANSPORT, "connection lost")
+LOST_IN_HANDSHAKE = KafkaError(
+    KafkaError._AUTHENTICATION, "SASL PLAIN mechanism handshake failed: Local: Broker transport failure: broker's ..."
+)
 
 
 def test_a_refused_login_is_raised_with_librdkafkas_reason() -> None:
@@ -19,10 +22,11 @@ def test_a_refused_login_is_raised_with_librdkafkas_reason() -> None:
         raise_if_refused(REFUSED)
 
 
-def test_what_may_pass_is_ridden_out(caplog: pytest.LogCaptureFixture) -> None:
-    """A broker that restarts is none of our business."""
-    raise_if_refused(PASSING)
-    log_if_refused(PASSING)
+@pytest.mark.parametrize("passing", [LOST, LOST_IN_HANDSHAKE], ids=["at work", "in a login"])
+def test_what_may_pass_is_ridden_out(passing: KafkaError, caplog: pytest.LogCaptureFixture) -> None:
+    """A broker that restarts is none of our business, even if it does so during a login."""
+    raise_if_refused(passing)
+    log_if_refused(passing)
     assert caplog.records == []
 
 

@@ -76,6 +76,26 @@ def test_a_token_that_could_not_be_fetched_is_waited_for(text: str, caplog: pyte
     assert text.split()[-1] in caplog.text
 
 
+HANDSHAKE = "sasl_ssl://kafka:9093/bootstrap: SASL PLAIN mechanism handshake failed: "
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        (HANDSHAKE + "Local: Broker transport failure: broker's supported mechanisms: (n/a) (after 0ms)", False),
+        (HANDSHAKE + "Local: Timed out: broker's supported mechanisms: (n/a) (after 3050ms in state AUTH)", False),
+        ("SASL authentication error: [0f6a]: Too many connects (after 3ms in state AUTH_REQ)", False),
+        (HANDSHAKE + "Broker: Unsupported SASL mechanism: broker's supported mechanisms: SCRAM-SHA-256", True),
+        ("SASL authentication error: Authentication failed: Invalid username or password", True),
+    ],
+    ids=["cut off", "no answer", "too many at once", "another mechanism", "wrong password"],
+)
+def test_a_login_that_nobody_refused_is_tried_again(text: str, ends: bool) -> None:
+    """A broker that restarts cuts a handshake, and librdkafka calls that a failed authentication, as it does the answer
+    of MSK (IAM) to too many new connections in a second."""
+    assert is_fatal(KafkaError(KafkaError._AUTHENTICATION, text)) == ends
+
+
 def test_what_is_handled_apart_is_apart() -> None:
     """A position and a topic may come back."""
     assert not POSITION_IS_GONE & TOPIC_IS_GONE
