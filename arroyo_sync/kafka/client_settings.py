@@ -68,6 +68,9 @@ _CONSUMER_SETTINGS = _MEMBERSHIP_SETTINGS | {
     "offset.store.method",
 }
 
+# Of a topic: what reads or asks needs of them only `auto.offset.reset`, and there the one in here would beat ours.
+_TOPIC_SETTINGS = "default.topic.config"
+
 # librdkafka writes a line to standard error for every attempt to connect, twenty a second. What goes wrong is told to
 # us as well, and is logged by us.
 _QUIET = {"log_level": 2}
@@ -122,7 +125,7 @@ def _mistake_in(name: str, value: object) -> str | None:
         is_right = is_right and (not isinstance(value, str) or _NOT_SENT.search(value) is None)
         is_right = is_right and (not isinstance(value, float) or math.isfinite(value))
         is_right = is_right and (not isinstance(value, int) or value.bit_length() < 64)
-        is_right = is_right and (not isinstance(value, dict) or name == "default.topic.config")
+        is_right = is_right and (not isinstance(value, dict) or name == _TOPIC_SETTINGS)
         allowed = "must be a text, a number or a bool, as librdkafka reads it"
     return None if is_right else f"<{type(value).__name__}>: {allowed}"
 
@@ -234,7 +237,7 @@ def _own(configuration: Mapping[str, Any], without: set[str]) -> dict[str, Any]:
     return {
         name: value
         for name, value in configuration.items()
-        if name not in without and not name.startswith(_ARROYO_PREFIX)
+        if name not in without and name != _TOPIC_SETTINGS and not name.startswith(_ARROYO_PREFIX)
     }
 
 

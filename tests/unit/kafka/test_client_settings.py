@@ -52,6 +52,18 @@ def test_the_reader_is_apart_and_sees_every_end() -> None:
     assert (first["sasl.password"], first["fetch.wait.max.ms"]) == ("secret", 7)
 
 
+def reading(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Of the consumer that reads the commit log."""
+    return reader_settings(configuration, ignore)
+
+
+@pytest.mark.parametrize("make", [reading, asking, admin_settings])
+def test_a_dictionary_of_topic_settings_does_not_beat_ours(make: Any) -> None:
+    """To librdkafka an `auto.offset.reset` in it counts for more than one beside it: a position in the commit log that
+    is gone was stepped over in silence. Nothing else in it is of use to a client that reads or asks."""
+    assert make({**ARROYO, "default.topic.config": {"auto.offset.reset": "latest"}}).keys() == make(ARROYO).keys()
+
+
 def test_the_reader_reads_of_the_leaders() -> None:
     """A replica that lags would have its end before the one that the leader told, and the replay end too early."""
     assert "client.rack" not in reader_settings({**ARROYO, "client.rack": "zone-a"}, ignore)
