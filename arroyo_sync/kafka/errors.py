@@ -36,11 +36,13 @@ TOPIC_IS_GONE = frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.INCONSISTENT_TOPIC_ID,
         KafkaError._UNKNOWN_TOPIC,
         KafkaError._UNKNOWN_PARTITION,
     }
 )
-"""The broker doesn't know the topic. In the first moments of a broker or a topic this need not be so."""
+"""The broker doesn't know the topic, or another of that name. In the first moments of a broker or a topic this need not
+be so."""
 
 _TRANSIENT = frozenset(
     {
@@ -56,10 +58,13 @@ _TRANSIENT = frozenset(
     }
 )
 
-# The broker's errors that Kafka's protocol guide calls retriable. librdkafka flags only those that it retries itself.
+# The broker's errors that Kafka's protocol guide calls retriable. librdkafka flags only those that it retries itself:
+# it tells of the others, and fetches on.
 _RETRIABLE = frozenset(
     {
+        KafkaError.INVALID_MSG,
         KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.LISTENER_NOT_FOUND,
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.BROKER_NOT_AVAILABLE,
@@ -77,6 +82,8 @@ _RETRIABLE = frozenset(
         KafkaError.UNSTABLE_OFFSET_COMMIT,
         KafkaError.THROTTLING_QUOTA_EXCEEDED,
         KafkaError.REBOOTSTRAP_REQUIRED,
+        # Not by the guide, but Java's consumer goes on after it, too: Azure's Event Hubs answers with it now and then.
+        KafkaError.UNKNOWN,
     }
 )
 

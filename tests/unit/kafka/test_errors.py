@@ -39,9 +39,11 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> None:
         (KafkaError.LEADER_NOT_AVAILABLE, False, False),
         (KafkaError.NOT_LEADER_FOR_PARTITION, False, False),
         (KafkaError.KAFKA_STORAGE_ERROR, False, False),
+        (KafkaError.LISTENER_NOT_FOUND, False, False),
+        (KafkaError.INVALID_MSG, False, False),
+        (KafkaError.UNKNOWN, False, False),
         # As information librdkafka goes on after these; a partition that stopped with one doesn't.
         (KafkaError._BAD_MSG, False, True),
-        (KafkaError.UNKNOWN, False, True),
         (KafkaError._AUTO_OFFSET_RESET, False, True),
     ],
 )

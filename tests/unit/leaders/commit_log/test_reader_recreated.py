@@ -19,6 +19,16 @@ def test_safety_a_partition_that_was_just_added_is_one_of_the_new_topics_like_th
     assert fixture.ready == [True, False]
 
 
+def test_progress_a_broker_that_knows_the_topic_by_another_id_is_believed() -> None:
+    """It ended the reader. librdkafka fetches on by the old id, and whether the topic is another one its id tells."""
+    fixture = Fixture()
+    fixture.run(1)
+    asked = fixture.identity.asked
+    fixture.step(event(KafkaError.INCONSISTENT_TOPIC_ID))
+    fixture.step()
+    assert fixture.identity.asked > asked
+
+
 def test_progress_a_new_topic_with_fewer_partitions_is_replayed_in_full() -> None:
     """Those that it lacks were still being read, and are waited for no longer."""
     fixture = Fixture((0, 1))
