@@ -14,7 +14,7 @@ from arroyo_sync.core.state import MAX_OFFSET, PartitionKey
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.offset_table import OffsetTable
 from arroyo_sync.leaders.published_offset import PublishedOffset
-from arroyo_sync.leaders.verification import SUSPECT, VERIFIED, KnownEnd, Reason, TopicId
+from arroyo_sync.leaders.verification import SUSPECT, UNDATED, VERIFIED, KnownEnd, Reason, TopicId
 
 
 class Rejection(NamedTuple):
@@ -75,7 +75,7 @@ class AssignedPartitions:
         self.unverified: Mapping[PartitionKey, int] = MappingProxyType(self._unverified)
         """The partitions with a pending offset: which end would verify one; `MAX_OFFSET`: none would."""
         self.unanswered: set[PartitionKey] = set()
-        """The partitions that the brokers haven't answered about since trust began."""
+        """The partitions that the brokers haven't answered about since trust began, or not what a report waits for."""
         self.suspect: set[PartitionKey] = set()
         """The partitions with a suspect report."""
         self.rejected: set[PartitionKey] = set()
@@ -202,6 +202,8 @@ class AssignedPartitions:
                 continue
             lowest = pending if lowest is None or pending < lowest else lowest
             is_suspect = is_suspect or each.ruling is SUSPECT
+            if each.ruling is UNDATED:
+                self.unanswered.add(key)  # the first message is looked up again
         if is_suspect:
             self.suspect.add(key)
         elif self.suspect:

@@ -227,7 +227,7 @@ class LeaderOffsets:
             return {topic for topic, count in self._assigned.topics.items() if count}
 
     def unanswered(self) -> list[PartitionKey]:
-        """Those of them that the brokers haven't answered about since trust began."""
+        """Those of them that the brokers haven't answered about since trust began, or not what a report waits for."""
         return self._keys(lambda: self._assigned.unanswered if self._enabled else ())
 
     def unverified_partitions(self) -> list[PartitionKey]:

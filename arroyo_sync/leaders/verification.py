@@ -82,9 +82,16 @@ class KnownEnd:
         return known_end
 
     def take_first_answer(self, answer: PartitionRange, log_ends: Mapping[int, int]) -> bool:
-        """Keep the answer, if it is the first one, or the one before was incomplete. Returns whether it is complete."""
+        """Keep the answer, if it is the first one, or the one before was incomplete. Returns whether it is complete.
+
+        Of an answer that lacks only the first message no more is replaced: else what is published while look-ups fail
+        would count as older time and again.
+        """
         if self.answer is None or LOG_END_UNKNOWN in self.log_ends.values():
             self.answer, self.log_ends = answer, log_ends
+        elif not self.answer.is_first_known:
+            timestamp_ms, is_known = answer.first_timestamp_ms, answer.is_first_known
+            self.answer = self.answer._replace(first_timestamp_ms=timestamp_ms, is_first_known=is_known)
         return LOG_END_UNKNOWN not in self.log_ends.values()
 
     def is_older_than_answer(self, log_partition: int, log_offset: int) -> bool:
@@ -117,6 +124,7 @@ class Reason(Enum):
     EARLIER_TOPIC = source.EARLIER_TOPIC
     BEFORE_FIRST_MESSAGE = "from before its first message, by that one's timestamp"
     """So it may be of an earlier topic, too."""
+    FIRST_MESSAGE_UNKNOWN = "maybe from before its first message, which can't be looked up at the moment"
 
 
 class Ruling(NamedTuple):
@@ -135,6 +143,7 @@ VERIFIED = Ruling(Verification.VERIFIED)
 UNANSWERED = Ruling(Verification.PENDING, Reason.UNANSWERED)
 NOT_REACHED = Ruling(Verification.PENDING, Reason.BEYOND_END)
 SUSPECT = Ruling(Verification.PENDING, Reason.BEFORE_FIRST_MESSAGE)
+UNDATED = Ruling(Verification.PENDING, Reason.FIRST_MESSAGE_UNKNOWN)
 OFFSET_BEYOND_END = Ruling(Verification.REJECTED, Reason.BEYOND_END)
 OF_EARLIER_TOPIC = Ruling(Verification.REJECTED, Reason.EARLIER_TOPIC)
 
@@ -167,7 +176,7 @@ def verify(
             return UNANSWERED if known_end.has_unknown_log_end(report.log_partition) else OFFSET_BEYOND_END
         is_lifted = is_of_this_topic or (committed is not None and committed >= offset)
         if not is_lifted and _is_suspect(report, answer, offset):
-            return SUSPECT
+            return SUSPECT if answer.is_first_known else UNDATED
     return VERIFIED if offset <= known_end.end else NOT_REACHED
 
 
@@ -180,7 +189,10 @@ def _is_older(report: CommitReport, known_end: KnownEnd, epoch: int) -> bool:
 
 
 def _is_suspect(report: CommitReport, answer: PartitionRange, offset: int) -> bool:
-    """Whether the partition's beginning speaks against an older report: it tells of messages that weren't there."""
+    """Whether the partition's beginning speaks against an older report: it tells of messages that weren't there.
+
+    It may, as long as the first message isn't known.
+    """
     if offset <= answer.begin:
         return False
     return answer.first_timestamp_ms is None or report.timestamp_ms < answer.first_timestamp_ms

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, Producer
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
 from arroyo_sync.kafka.questions import broker_watch
-from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.broker import Broker
 from tests.integration.cluster.cluster import KafkaCluster
@@ -64,17 +64,17 @@ def test_partitions_tell_where_they_begin_and_end_and_when_their_first_message_w
     keys = [(topic, 0), (topic, 1), (topic, 2)]
     with asking(kafka) as asker:
         assert asker.ranges(keys, TIMEOUT_SECONDS) == {
-            keys[0]: (0, 5, None),
-            keys[1]: (2, 5, None),
-            keys[2]: (0, 0, None),
+            keys[0]: PartitionRange(0, 5),
+            keys[1]: PartitionRange(2, 5),
+            keys[2]: PartitionRange(0, 0),
         }
         with_first = CollectedAnswers()
         asker.ask_ranges(keys, TIMEOUT_SECONDS, with_first)
         with_first.wait_for(set(keys))
         assert with_first.answers == {
-            keys[0]: (0, 5, written_at),
-            keys[1]: (2, 5, written_at),
-            keys[2]: (0, 0, None),
+            keys[0]: PartitionRange(0, 5, written_at),
+            keys[1]: PartitionRange(2, 5, written_at),
+            keys[2]: PartitionRange(0, 0),
         }
         found = CollectedAnswers()
         asker.ask_offsets_for_time(keys[:2], written_at, TIMEOUT_SECONDS, found)

@@ -37,7 +37,7 @@ from confluent_kafka.admin import ListOffsetsResultInfo, OffsetSpec, TopicDescri
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.errors import no_answer, stopped
 from arroyo_sync.kafka.questions.answers import deliver_answer
-from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
+from arroyo_sync.kafka.questions.broker_watch import LOOK_UP_FAILS, BrokerWatch
 from arroyo_sync.kafka.questions.cluster_client import ClusterClient
 from arroyo_sync.kafka.questions.committed_offsets import GroupCommits
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset, TimeLookups, read_each
@@ -65,6 +65,8 @@ class PartitionRange(NamedTuple):
     first_timestamp_ms: int | None = None
     """When the first message was written (with ``CreateTime``: when its writer says that it was), Unix milliseconds.
     ``None``: there is no message, or none has a timestamp."""
+    is_first_known: bool = True
+    """``False``: the first message couldn't be looked up, so ``first_timestamp_ms`` says nothing."""
 
 
 class Asker:
@@ -88,7 +90,7 @@ class Asker:
         self._on_error = on_error
         self._clock = clock
         # A watch for each, since a look-up may have no answer of a broker that answers all else.
-        self._watches = BrokerWatch(advice, clock), BrokerWatch(advice, clock)
+        self._watches = BrokerWatch(advice, clock), BrokerWatch(advice, clock, LOOK_UP_FAILS)
         self._client, lookups = (ClusterClient(self._configuration, on_error, watch, clock) for watch in self._watches)
         self._lookups = TimeLookups(lookups)
         # Guards what follows; written and read by any thread.
@@ -177,7 +179,7 @@ class Asker:
         """Ask what is there of the partitions; each broker's answer comes when it has one.
 
         :param with_first_messages: whether to look up when the first ones were written, too. Then a partition's answer
-            comes when that was found.
+            comes when that was found, or couldn't be.
         :raises ConfigurationError: librdkafka refuses the settings.
         """
 
@@ -328,8 +330,10 @@ def _is_filled(each: PartitionRange | KafkaError) -> bool:
 
 
 def _with_first(each: PartitionRange | KafkaError, found: FoundOffset | KafkaError) -> PartitionRange | KafkaError:
-    if isinstance(each, KafkaError) or isinstance(found, KafkaError):
-        return found if isinstance(found, KafkaError) else each
+    if isinstance(each, KafkaError):
+        return each
+    if isinstance(found, KafkaError):
+        return each._replace(is_first_known=False)
     return each._replace(first_timestamp_ms=found.timestamp_ms)
 
 

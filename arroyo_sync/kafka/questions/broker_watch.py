@@ -22,16 +22,21 @@ PATIENCE_SECONDS = 3.0
 
 SHOWN_PARTITIONS = 5
 
+NOTHING_IS_LEARNT = "so nothing new is learnt of them"
+LOOK_UP_FAILS = "where an offset is looked up by time"
+
 
 class BrokerWatch:
     """Of one cluster.
 
     :param advice: added to the line about a topic that isn't there.
     :param clock: monotonic seconds.
+    :param consequence: what it means that they can't be asked about.
     """
 
-    def __init__(self, advice: str, clock: Callable[[], float]) -> None:
+    def __init__(self, advice: str, clock: Callable[[], float], consequence: str = NOTHING_IS_LEARNT) -> None:
         self._advice = advice
+        self._consequence = consequence
         self._clock = clock
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._lock = threading.Lock()
@@ -75,9 +80,9 @@ class BrokerWatch:
 
     def _log_failure(self, keys: Collection[PartitionKey], error: KafkaError) -> None:
         logger.warning(
-            "The brokers don't answer about %s, so nothing new is learnt of them: %s. They are asked again, and other "
-            "partitions go on%s",
+            "The brokers don't answer about %s, %s: %s. They are asked again, and other partitions go on%s",
             _named(keys),
+            self._consequence,
             error.str(),
             f". {self._advice}" if self._advice and error.code() in TOPIC_IS_GONE else "",
         )

@@ -15,6 +15,7 @@ from arroyo_sync.leaders.verification import (
     OFFSET_BEYOND_END,
     SUSPECT,
     UNANSWERED,
+    UNDATED,
     VERIFIED,
     KnownEnd,
     Ruling,
@@ -52,6 +53,8 @@ class Case:
 
 SAME, OTHER, NO_IDS = TopicId("one"), TopicId("two"), TopicId(None)
 EMPTY = PartitionRange(0, 0)
+UNDATED_ANSWER = PartitionRange(0, 900, None, is_first_known=False)
+"""Where the brokers couldn't look the first message up."""
 
 CASES = {
     # Nothing before the first answer.
@@ -119,6 +122,24 @@ CASES = {
     "beyond the answer, though more was received since": Case(OFFSET_BEYOND_END, offset=901, received=950),
     "of a topic that is empty at first, and has outgrown it": Case(OFFSET_BEYOND_END, answer=EMPTY, received=950),
     "beyond the answer, though the group has committed as far": Case(OFFSET_BEYOND_END, offset=901, committed=901),
+    # The first message couldn't be looked up.
+    "where the first message isn't known": Case(UNDATED, answer=UNDATED_ANSWER),
+    "where the first message isn't known, and the group has committed less": Case(
+        UNDATED, answer=UNDATED_ANSWER, committed=422
+    ),
+    "where the first message isn't known, and the group has committed as far": Case(
+        VERIFIED, answer=UNDATED_ANSWER, committed=423
+    ),
+    "where the first message isn't known, with the topic's own id": Case(
+        VERIFIED, answer=UNDATED_ANSWER, report_id="one", topic_id=SAME
+    ),
+    "where the first message isn't known, at the log's beginning": Case(
+        VERIFIED, answer=UNDATED_ANSWER._replace(begin=423)
+    ),
+    "where the first message isn't known, beyond the answer": Case(
+        OFFSET_BEYOND_END, offset=901, answer=UNDATED_ANSWER
+    ),
+    "where the first message isn't known, younger": Case(VERIFIED, log_offset=YOUNGER, answer=UNDATED_ANSWER),
     # Younger ones.
     "younger than the answer": Case(VERIFIED, log_offset=YOUNGER, timestamp_ms=FIRST_WRITTEN - 1),
     "younger, beyond the answer": Case(NOT_REACHED, offset=901, log_offset=YOUNGER),
@@ -157,6 +178,17 @@ def test_the_first_answer_counts_and_no_later_one() -> None:
     assert known_end.take_first_answer(EMPTY, {0: LOG_END})
     known_end.take_first_answer(PartitionRange(0, 900, FIRST_WRITTEN), {0: 2 * LOG_END})
     assert (known_end.answer, known_end.log_ends) == (EMPTY, {0: LOG_END})
+
+
+def test_safety_a_first_message_that_is_found_later_dates_the_first_answer() -> None:
+    """Which reports are older, and how far the partition reached, is as the first answer said: else each look-up that
+    fails would make older ones of all that was published meanwhile."""
+    known_end = KnownEnd()
+    assert known_end.take_first_answer(UNDATED_ANSWER, {0: LOG_END})
+    known_end.take_first_answer(UNDATED_ANSWER._replace(end=950), {0: 2 * LOG_END})
+    assert (known_end.answer, known_end.log_ends) == (UNDATED_ANSWER, {0: LOG_END})
+    known_end.take_first_answer(PartitionRange(5, 999, FIRST_WRITTEN), {0: 3 * LOG_END})
+    assert (known_end.answer, known_end.log_ends) == (PartitionRange(0, 900, FIRST_WRITTEN), {0: LOG_END})
 
 
 def test_an_answer_counts_until_all_of_the_commit_log_was_asked_about() -> None:

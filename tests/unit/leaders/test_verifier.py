@@ -553,6 +553,52 @@ def test_an_answer_to_an_older_question_does_not_make_a_suspicion_an_old_one(cap
     assert not fixture.offsets.published()[FIRST]["g"].rejected
 
 
+UNDATED = PartitionRange(0, 900, None, is_first_known=False)
+"""Of a partition of which the first message can't be looked up."""
+
+
+def undated(**report: Any) -> Fixture:
+    """A report that is older than the answer about such a partition."""
+    fixture = Fixture()
+    fixture.brokers.topic_id = "one"
+    fixture.brokers.log_ends = {0: 10}
+    fixture.brokers.ranges = {FIRST: UNDATED}
+    fixture.assign(FIRST)
+    fixture.publish(423, timestamp_ms=5_000, **report)
+    fixture.verifier.ask()
+    return fixture
+
+
+def test_progress_a_report_with_the_topics_id_waits_for_no_look_up_of_the_first_message() -> None:
+    """Remote storage that is down kept the gate shut, as long as it was. It isn't looked up again."""
+    fixture = undated(topic_id="one")
+    assert fixture.remote() == 423
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert fixture.brokers.questions_about_first_messages == [{FIRST}]
+
+
+@pytest.mark.parametrize(("first_timestamp_ms", "remote"), [(5_000, 423), (5_001, None)])
+def test_safety_an_older_report_without_an_id_waits_until_the_first_message_was_looked_up(
+    first_timestamp_ms: int, remote: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long that takes. It is no suspect before, and nobody is told that it is."""
+    fixture = undated()
+    for _ in range(int(2 * SUSPICION_PATIENCE_SECONDS)):
+        fixture.clock.now += INTERVAL_SECONDS
+        fixture.verifier.ask()
+    assert fixture.remote() is None
+    assert (caplog.messages, fixture.offsets.suspects()) == ([], {})
+    assert not fixture.offsets.published()[FIRST]["g"].rejected
+    assert len(fixture.brokers.questions_about_first_messages) == 1 + 2 * SUSPICION_PATIENCE_SECONDS
+    fixture.brokers.ranges = {FIRST: PartitionRange(0, 900, first_timestamp_ms)}
+    for _ in range(2):
+        fixture.clock.now += INTERVAL_SECONDS
+        fixture.verifier.ask()
+    assert fixture.remote() == remote
+    assert len(fixture.brokers.questions_about_first_messages) == 2 + 2 * SUSPICION_PATIENCE_SECONDS
+
+
 def test_a_groups_commit_is_not_asked_for_without_suspicion() -> None:
     """A leader that commits elsewhere, or whose commits have expired, is followed as ever."""
     fixture = Fixture()

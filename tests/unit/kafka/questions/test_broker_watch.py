@@ -7,7 +7,12 @@ from confluent_kafka import KafkaError
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.questions.broker_watch import PATIENCE_SECONDS, SHOWN_PARTITIONS, BrokerWatch
+from arroyo_sync.kafka.questions.broker_watch import (
+    LOOK_UP_FAILS,
+    PATIENCE_SECONDS,
+    SHOWN_PARTITIONS,
+    BrokerWatch,
+)
 from tests.support.fakes import Clock
 
 FIRST, SECOND = ("events", 0), ("events", 1)
@@ -48,6 +53,19 @@ def test_a_broker_that_is_away_and_comes_back_gives_one_line_each(fixture: Fixtu
     back: dict[PartitionKey, KafkaError | None] = {FIRST: None, SECOND: None}
     (line,) = fixture.lines(back, back, after_seconds=7.0)
     assert line == "The brokers answer again about events[0], events[1], after 610 s"
+
+
+def test_of_a_look_up_that_fails_no_more_is_told_than_that(caplog: pytest.LogCaptureFixture) -> None:
+    """Where the partition begins and ends is asked apart, and may well be answered."""
+    clock = Clock()
+    watch = BrokerWatch("", clock, consequence=LOOK_UP_FAILS)
+    for _ in range(2):
+        watch.update({FIRST: KafkaError(KafkaError.UNKNOWN, "remote storage is away")})
+        clock.now += PATIENCE_SECONDS
+    assert caplog.messages == [
+        "The brokers don't answer about events[0], where an offset is looked up by time: remote storage is away. They "
+        "are asked again, and other partitions go on"
+    ]
 
 
 def test_what_happens_to_a_partition_that_comes_back_is_told_anew(fixture: Fixture) -> None:
