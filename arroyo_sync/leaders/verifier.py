@@ -320,7 +320,8 @@ class Verifier:
         if rejection.reason is Reason.EARLIER_TOPIC:
             logger.error(
                 "%s[%d]: group %r published offset %d of an earlier topic of that name: its report carries another "
-                "topic id. Restart that leader. The group counts as unknown there until it publishes of this topic",
+                "topic id. Restart that leader (or is the topic a mirror? See FOLLOWERS.md). The group counts as "
+                "unknown there until it publishes of this topic",
                 *rejection.key,
                 rejection.group,
                 rejection.offset,

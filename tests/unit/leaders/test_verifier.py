@@ -409,7 +409,8 @@ def test_a_report_of_another_topic_id_is_rejected_and_told_with_its_group(caplog
     assert line.levelno == logging.ERROR
     assert line.getMessage() == (
         "events[0]: group 'g' published offset 423 of an earlier topic of that name: its report carries another topic "
-        "id. Restart that leader. The group counts as unknown there until it publishes of this topic"
+        "id. Restart that leader (or is the topic a mirror? See FOLLOWERS.md). The group counts as unknown there until "
+        "it publishes of this topic"
     )
     fixture.publish(7, topic_id="two")
     assert fixture.remote() == 7
