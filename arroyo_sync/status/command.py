@@ -38,7 +38,8 @@ from arroyo_sync.status.watch import Seen, Watch
 
 INTERRUPTED = 130
 WATCH_TIMEOUT_SECONDS = 5.0
-"""For the brokers' answers, once there was one: a watch that waits longer shows nothing new meanwhile."""
+"""For the brokers' answers, once there was one: a watch that waits longer shows nothing new meanwhile. A commit log
+that takes longer is read on from look to look."""
 MEMBERS_INTERVAL_SECONDS = 30.0
 
 

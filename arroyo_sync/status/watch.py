@@ -13,7 +13,7 @@ from typing import Protocol
 
 from confluent_kafka import KafkaException
 
-from arroyo_sync.core.errors import ArroyoSyncError
+from arroyo_sync.core.errors import ArroyoSyncError, NotReady
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.status.check import ExitStatus, Reader, Status, StatusCheck
 
@@ -46,7 +46,8 @@ class Seen:
 class Watch:
     """Looks, and remembers what was seen before.
 
-    :param open_reader: makes the reader anew after the brokers were away: what it had read may be out of date.
+    :param open_reader: makes the reader anew after the brokers were away: what it had read may be out of date. One that
+        only hasn't read the whole commit log yet is kept, and goes on from look to look.
     :param describe: says in one line what went wrong.
     """
 
@@ -95,13 +96,16 @@ class Watch:
                 self._check.use(self._reader)
             status = self._check.check_once()
         except (KafkaException, ArroyoSyncError) as error:
-            self.close()
+            is_reading = isinstance(error, NotReady)
+            if not is_reading:
+                self.close()
             since = before.blind_since if before.blind_since is not None else before.status.snapshot.taken_at
             if before.blind_since is None:
-                self._note_change("blind: the brokers don't answer")
+                why = "the commit log is being read" if is_reading else "the brokers don't answer"
+                self._note_change(f"blind: {why}")
             return Seen(before.status, self._notes(None), since, self._describe(error))
         if before.blind_since is not None:
-            self._note_change(f"the brokers answer again, after {self._wall_clock() - before.blind_since:.0f} s")
+            self._note_change(f"no longer blind, after {self._wall_clock() - before.blind_since:.0f} s")
         grades = {verdict.key: verdict.grade for verdict in before.status.verdicts}
         for verdict in status.verdicts:
             previous = grades.get(verdict.key, verdict.grade)

@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from arroyo_sync.core.errors import BrokersUnreachable
+from arroyo_sync.core.errors import BrokersUnreachable, NotReady
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
@@ -13,6 +13,7 @@ from arroyo_sync.status.check import ExitStatus, Reported, StatusCheck
 from arroyo_sync.status.watch import Watch, rates
 
 AWAY = BrokersUnreachable("no broker answered")
+READING = NotReady("commit log wasn't ready after 5 s: it still has to read partitions 0 (read up to 40 of 900)")
 
 
 def snapshot(at: float, local: int = 100, high: int = 100, read: int = 0) -> Snapshot:
@@ -78,8 +79,29 @@ def test_it_goes_on_while_the_brokers_are_away_and_says_since_when_it_is_blind()
     assert [each.exit_status for each in seen] == [0, 2, 2, 0]
     assert seen[2].blind_reason == "no broker answered"
     assert (world.closed, world.opened) == ([1, 2], 3)
-    assert seen[3].notes[-1] == "00:16:52 the brokers answer again, after 12 s"
+    assert seen[3].notes[-1] == "00:16:52 no longer blind, after 12 s"
     assert world.watch.last is seen[3]
+
+
+@pytest.mark.parametrize(
+    ("looks", "opened", "change"),
+    [
+        pytest.param((AWAY, READING, READING), 2, "blind: the brokers don't answer", id="after the brokers were away"),
+        pytest.param((READING, READING), 1, "blind: the commit log is being read", id="anew, by itself"),
+    ],
+)
+def test_a_reader_that_still_reads_the_commit_log_is_kept(
+    looks: tuple[Exception, ...], opened: int, change: str
+) -> None:
+    """A new one would begin again, so that a log which takes longer to read than a look may was never read to its end.
+    Meanwhile the watch shows how far it is.
+    """
+    world = World(snapshot(1000.0), *looks, snapshot(1012.0))
+    seen = list(islice(world.watch.looks(2.0), len(looks) + 2))
+    assert seen[-2].blind_reason == str(READING)
+    assert seen[-2].notes[0].endswith(change)
+    assert seen[-1].blind_since is None
+    assert (world.closed, world.opened) == ([1] if AWAY in looks else [], opened)
 
 
 def test_rates_and_what_changed_are_told() -> None:
