@@ -9,6 +9,7 @@ Pure, but for `StatusCheck.check_once`, which asks the reader and blocks as it d
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -28,6 +29,11 @@ Reported = Mapping[tuple[PartitionKey, str], tuple["int | None", float]]
 
 MAX_FETCHED = 100
 """Of how many partitions the first waiting message is fetched, those with the longest lag first."""
+
+NAMES_SECONDS = 60.0
+"""For how long it is taken as known which groups report, for which the whole commit log is read; and at least
+`NAMES_TIMES` as long as that took."""
+NAMES_TIMES = 10
 
 LEGEND = (
     "Every offset is the next one: a group at 42 has done everything up to 41; a topic that ends at 42 holds "
@@ -134,6 +140,7 @@ class StatusCheck:
     :param stalled_after: seconds.
     :param look_again: after how many seconds the second look is taken, if it is needed. Longer than the leaders and the
         follower take from one commit to the next.
+    :param clock: monotonic seconds.
     """
 
     def __init__(
@@ -143,6 +150,7 @@ class StatusCheck:
         stalled_after: float,
         look_again: float,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reader = reader
         self._follower_group = follower_group
@@ -151,9 +159,13 @@ class StatusCheck:
         self._limits = Limits(stalled_after, min(WAITING_AFTER_SECONDS, look_again, stalled_after))
         self._look_again = look_again
         self._sleep = sleep
+        self._clock = clock
         self._waits: Waits | None = None
         # The first waiting messages that were found, each with the end that was known then.
         self._found: dict[PartitionKey, tuple[NextMessage, int | None]] = {}
+        # The groups that report, and until when that counts.
+        self._names: list[str] = []
+        self._names_until = -math.inf
 
     def use(self, reader: Reader) -> None:
         """Ask this reader from now on; what was seen before counts as ever."""
@@ -231,9 +243,18 @@ class StatusCheck:
             )
         silent = sorted(groups_without_report(snapshot))
         if silent:
-            names = sorted(self._reader.groups_on_log())
+            names = self._groups_on_log()
             doubts += [_never_reported(group, names) for group in silent]
         return doubts
+
+    def _groups_on_log(self) -> list[str]:
+        """The groups that report, as they were known lately."""
+        began_at = self._clock()
+        if began_at >= self._names_until:
+            self._names = sorted(self._reader.groups_on_log())
+            now = self._clock()
+            self._names_until = now + max(NAMES_SECONDS, NAMES_TIMES * (now - began_at))
+        return self._names
 
 
 def _never_reported(group: str, names: Collection[str]) -> str:

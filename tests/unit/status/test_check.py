@@ -45,12 +45,14 @@ class Brokers:
         self.ages = {0: OLD, 1: OLD} if ages is None else ages
         self.names = names
         self.reported: dict[tuple[PartitionKey, str], tuple[int | None, float]] = {}
+        self.seconds_for_names = 0.0
+        self.names_asked = 0
         self.tails: list[float] = []
         """Since when the commit log's end was read, each time."""
         self.now = NOW
         self.slept: list[float] = []
         self.asked: list[Mapping[PartitionKey, int]] = []
-        self.check = StatusCheck(self, "forwarder", STALLED_AFTER, LOOK_AGAIN, self.sleep)
+        self.check = StatusCheck(self, "forwarder", STALLED_AFTER, LOOK_AGAIN, self.sleep, lambda: self.now)
 
     def read(self) -> Snapshot:
         looked = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
@@ -66,6 +68,8 @@ class Brokers:
         return found
 
     def groups_on_log(self) -> Collection[str]:
+        self.names_asked += 1
+        self.now += self.seconds_for_names
         return self.names
 
     def reported_since(self, since: float) -> Mapping[tuple[PartitionKey, str], tuple[int | None, float]]:
@@ -197,6 +201,25 @@ def test_a_group_that_never_reported_is_said_with_those_that_did(group: str, nam
     (doubt,) = status.doubts
     assert doubt.startswith(f"group {group!r} has never reported of this topic")
     assert doubt.endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kept_seconds"),
+    [pytest.param(1.0, 60.0, id="a short log"), pytest.param(12.0, 120.0, id="a long one")],
+)
+def test_which_groups_have_reported_is_asked_now_and_then(seconds: float, kept_seconds: float) -> None:
+    """Not at each look of a watch: the whole commit log is read for it. A long one seldom: looks come between."""
+    brokers = Brokers([partition(100, None)], names=["indexers"])
+    brokers.seconds_for_names = seconds
+    said = brokers.check.check_once().doubts
+    for _ in range(9):
+        brokers.sleep(kept_seconds / 10)
+        assert brokers.check.check_once().doubts == said
+    assert brokers.names_asked == 1
+    brokers.names = ["indexers", "transactions"]
+    brokers.sleep(kept_seconds / 10)
+    assert "'transactions'" in brokers.check.check_once().doubts[0]
+    assert brokers.names_asked == 2
 
 
 def test_the_exit_statuses_are_those_that_are_documented() -> None:
