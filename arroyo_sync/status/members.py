@@ -7,7 +7,7 @@ this answer alone. The settings go through its standard input, since they may ho
 Run as ``python -m arroyo_sync.status.members``: it reads ``{"settings": {...}, "groups": [...], "topic": ...,
 "timeout": ...}`` and writes one line, ``{group: [member, ...] or "why not"}``.
 
-Threads: none of its own.
+Threads: one for each question reads what its process writes, and ends with it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import concurrent.futures
 import json
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ from arroyo_sync.status.settings import OAuthCallback
 
 SECONDS_TO_START = 5.0
 """What a process takes to begin, on a busy machine."""
+SECONDS_TO_END = 1.0
+"""What the reading takes to end once the process was killed. Longer only if the process has started others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,20 @@ class MembersQuestion:
 
     :param settings: librdkafka's, of the cluster where the groups are.
     :param timeout: seconds for the brokers' answer.
+    :param clock: monotonic seconds.
     """
 
-    def __init__(self, settings: Mapping[str, Any], groups: Collection[str], topic: str, timeout: float) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        groups: Collection[str],
+        topic: str,
+        timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._groups = sorted(groups)
-        self._deadline = time.monotonic() + timeout + SECONDS_TO_START
+        self._clock = clock
+        self._deadline = clock() + timeout + SECONDS_TO_START
         question = {"settings": _as_json(settings), "groups": self._groups, "topic": topic, "timeout": timeout}
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
@@ -70,26 +82,29 @@ class MembersQuestion:
         except OSError:  # it has ended already; `answer` says so
             pass
         self._process.stdin = None
+        # Written by the reading thread, read once that has ended.
+        self._output = b""
+        self._reading = threading.Thread(target=self._read_output, name="arroyo-sync members", daemon=True)
+        self._reading.start()
 
     @property
     def has_answer(self) -> bool:
-        """Whether `answer` wouldn't block."""
-        return self._process.poll() is not None
+        """Whether `answer` wouldn't block: the process has ended, or its time is over."""
+        return not self._reading.is_alive() or self._clock() >= self._deadline
 
     def answer(self) -> dict[str, tuple[Member, ...] | str]:
         """By group its members, or why they can't be told. Blocks until the timeout at most."""
         try:
             # One that has ended is heard also when the time is over, since something else was done meanwhile.
-            seconds = None if self.has_answer else max(0.0, self._deadline - time.monotonic())
-            output, _ = self._process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return dict.fromkeys(self._groups, "the brokers didn't answer in time")
+            self._reading.join(max(0.0, self._deadline - self._clock()))
+            if self._reading.is_alive():
+                return dict.fromkeys(self._groups, "the brokers didn't answer in time")
         finally:
             self.close()
         if self._process.returncode:
             return dict.fromkeys(self._groups, f"the process that asked ended with {self._process.returncode}")
         try:
-            return {group: _read(said) for group, said in json.loads(output).items()}
+            return {group: _read(said) for group, said in json.loads(self._output).items()}
         except (ValueError, TypeError, AttributeError):
             return dict.fromkeys(self._groups, "the answer can't be read")
 
@@ -98,8 +113,11 @@ class MembersQuestion:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._reading.join(SECONDS_TO_END)
+
+    def _read_output(self) -> None:
+        """Until the process has ended, which it can't while more than a pipe takes is left in it."""
+        self._output, _ = self._process.communicate()
 
 
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,20 @@ from tests.integration.cluster.waiting import wait_until
 SETTINGS = {"bootstrap.servers": "127.0.0.1:1"}
 
 
-def question(monkeypatch: pytest.MonkeyPatch, program: str, timeout: float = 60.0) -> MembersQuestion:
-    """To another process than the usual one."""
+HANGS = "import threading; threading.Event().wait()"
+
+
+class Clock:
+    """Stands until it is set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def question(monkeypatch: pytest.MonkeyPatch, program: str, clock: Clock | None = None) -> MembersQuestion:
+    """To another process than the usual one. It has a minute."""
     start = subprocess.Popen
 
     def run(command: list[str], **keywords: Any) -> Any:
@@ -25,7 +37,8 @@ def question(monkeypatch: pytest.MonkeyPatch, program: str, timeout: float = 60.
         return start([sys.executable, "-c", program], **keywords)
 
     monkeypatch.setattr("arroyo_sync.status.members.subprocess.Popen", run)
-    return MembersQuestion(SETTINGS, {"writers"}, "events", timeout)
+    monkeypatch.setattr(members, "SECONDS_TO_START", 0.0)
+    return MembersQuestion(SETTINGS, {"writers"}, "events", 60.0, clock or Clock())
 
 
 @pytest.mark.parametrize(
@@ -50,25 +63,45 @@ def test_whatever_becomes_of_the_process_costs_its_answer_alone(
     assert question(monkeypatch, program).answer() == {"writers": answer}
 
 
-def test_a_process_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its time."""
-    monkeypatch.setattr(members, "SECONDS_TO_START", 0.0)
-    hanging = question(monkeypatch, "import threading; threading.Event().wait()", timeout=0.1)
-    assert hanging.answer() == {"writers": "the brokers didn't answer in time"}
+LARGE = """\
+import json
+print(json.dumps({"writers": [{"client_id": "c" * 100, "host": "h", "partitions": [each]} for each in range(2000)]}))
+"""
+"""More than any pipe takes while nobody reads."""
+
+
+def test_a_large_answer_is_taken_without_waiting_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a watch takes it. A process that can't get rid of its answer never ends."""
+    large = question(monkeypatch, LARGE)
+    wait_until(lambda: large.has_answer, 30, "the answer")
+    answer = large.answer()["writers"]
+    assert (len(answer), answer[-1]) == (2000, Member("c" * 100, "h", (1999,)))
+
+
+def test_a_process_that_hangs_is_ended_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nobody waits for it, as in a watch, which would else never ask again."""
+    clock = Clock()
+    hanging = question(monkeypatch, HANGS, clock)
+    clock.now = 59.0
+    assert not hanging.has_answer
+    clock.now = 60.0
     assert hanging.has_answer
+    assert hanging.answer() == {"writers": "the brokers didn't answer in time"}
+    assert hanging._process.poll() is not None
 
 
 def test_an_answer_counts_that_came_in_time_and_is_taken_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Something else was waited for meanwhile."""
-    monkeypatch.setattr(members, "SECONDS_TO_START", 0.0)
-    late = question(monkeypatch, "print('{\"writers\": []}')", timeout=0.0)
+    clock = Clock()
+    late = question(monkeypatch, "print('{\"writers\": []}')", clock)
     wait_until(lambda: late.has_answer, 30, "the process's end")
+    clock.now = 1000.0
     assert late.answer() == {"writers": ()}
 
 
 def test_a_question_that_nobody_wants_answered_any_more_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the command is interrupted."""
-    hanging = question(monkeypatch, "import threading; threading.Event().wait()")
+    hanging = question(monkeypatch, HANGS)
     assert not hanging.has_answer
     hanging.close()
     hanging.close()
