@@ -175,7 +175,7 @@ def _tail(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
         status = _tell_missing(options.commit_log, scan.missing, settings)
         if options.follow:
             with suppress(KeyboardInterrupt):
-                for record in scan.follow():
+                for record in scan.follow(lambda said: _tell(said, settings)):
                     if wanted.takes(record):
                         _write(line(record) + "\n")
     return status
@@ -315,6 +315,10 @@ def _redacted(text: str, settings: Mapping[str, Any]) -> str:
 
 
 def _fail(reason: str, settings: Mapping[str, Any]) -> int:
-    with suppress(OSError):  # if nobody can be told, the exit status says it
-        print(f"arroyo-sync: {_redacted(reason, settings)}", file=sys.stderr)
+    _tell(reason, settings)
     return int(ExitStatus.UNKNOWN)
+
+
+def _tell(what: str, settings: Mapping[str, Any]) -> None:
+    with suppress(OSError):  # if nobody can be told, the exit status says it
+        print(f"arroyo-sync: {_redacted(what, settings)}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Reads a commit log record by record, for people: ``arroyo-sync groups`` and ``arroyo-sync tail``.
 
 Every record is shown, also those that a follower refuses. It is in no group and commits nothing. A log partition whose
-broker is down costs its own records alone; `LogScan.missing` names it.
+broker is down, or that no longer holds where it is read, costs its own records alone; `LogScan.missing` names it.
 
 Threads: for one thread. Every call to the brokers has a time limit.
 """
@@ -11,13 +11,14 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any
 
 from confluent_kafka import (
+    OFFSET_BEGINNING,
     OFFSET_END,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
@@ -35,7 +36,7 @@ from arroyo_sync.kafka.client_settings import (
     reader_settings,
     servers_of,
 )
-from arroyo_sync.kafka.errors import ClientErrors, is_fatal, is_fatal_for_reading
+from arroyo_sync.kafka.errors import POSITION_IS_GONE, ClientErrors, is_fatal, is_fatal_for_reading
 from arroyo_sync.kafka.headers import headers_of
 from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker
@@ -47,6 +48,8 @@ from arroyo_sync.leaders.commit_log.replay import OffsetRange
 ASK_TIMEOUT_SECONDS = 1.0
 PARTIAL_TIMEOUT_SECONDS = 10.0
 """For an answer that may be missing: the others are shown without it."""
+PARTITIONS_SECONDS = 30.0
+"""How often added partitions are looked for."""
 POLL_SECONDS = 0.1
 STOP_TIMEOUT_SECONDS = 5.0
 
@@ -78,10 +81,17 @@ class LogScan:
     """Use it in a ``with`` statement.
 
     :param timeout: seconds to connect, and without any record, while the end isn't reached.
+    :param clock: monotonic seconds.
     :raises ConfigurationError: no brokers, or librdkafka refuses a setting.
     """
 
-    def __init__(self, settings: Mapping[str, Any], topic: str, timeout: float) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        topic: str,
+        timeout: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         check_configuration("the settings", settings)
         self.missing: dict[int, str] = {}
         """After `read_to_end`: the log partitions that weren't read, or not to their end, and why."""
@@ -89,6 +99,7 @@ class LogScan:
         self._servers = servers_of(settings)
         self._topic = topic
         self._timeout = timeout
+        self._clock = clock
         self._errors = ClientErrors()
         self._consumer = make_client(Consumer, reader_settings(settings, self._errors.add))
         self._asker = Asker(settings, self._errors.add)
@@ -118,24 +129,30 @@ class LogScan:
         left = {partition: range_ for partition, range_ in ranges.items() if range_.start < range_.end}
         self._positions = dict.fromkeys(self.missing, OFFSET_END) | {each: start for each, (start, _) in ranges.items()}
         self._assign(left)
-        deadline = time.monotonic() + self._timeout
+        deadline = self._clock() + self._timeout
         has_any = len(left) < len(ranges)
         while left:
             message = self._poll()
             if message is None:
-                if time.monotonic() < deadline:
+                if self._clock() < deadline:
                     continue
                 reason = f"nothing came for {self._timeout:g} s"
                 if not has_any:
                     raise BrokersUnreachable(f"{self._topic}: {reason} from {self._servers}")
                 self.missing.update(dict.fromkeys(left, reason))
                 return
-            deadline = time.monotonic() + self._timeout
+            deadline = self._clock() + self._timeout
             has_any = True
             partition, offset = message.partition() or 0, message.offset() or 0
             range_ = left.get(partition)
-            is_record = message.error() is None
+            error = message.error()
+            is_record = error is None
             if range_ is None:
+                continue
+            if error is not None and error.code() in POSITION_IS_GONE:
+                self.missing[partition] = error.str()
+                self._positions[partition] = OFFSET_BEGINNING
+                del left[partition]
                 continue
             self._positions[partition] = min(range_.end, offset + (1 if is_record else 0))
             if self._positions[partition] == range_.end:
@@ -143,29 +160,58 @@ class LogScan:
             if is_record and offset < range_.end:
                 yield record_of(message)
 
-    def follow(self) -> Iterator[LogRecord]:
-        """After `read_to_end`: what is written from then on, without end. Brokers that are away are waited for."""
+    def follow(self, tell: Callable[[str], None]) -> Iterator[LogRecord]:
+        """After `read_to_end`: what is written from then on, without end. Brokers that are away are waited for.
+
+        A partition that is added is read from its beginning, and so is one that no longer holds where it was read.
+
+        :param tell: is given a line about the latter.
+        """
         self._assign(self._positions)
+        look_at = self._clock() + PARTITIONS_SECONDS
         while True:
             message = self._poll()
-            if message is not None and message.error() is None:
+            if self._clock() >= look_at:
+                self._find_added()
+                look_at = self._clock() + PARTITIONS_SECONDS
+            error = None if message is None else message.error()
+            if message is not None and error is None:
                 yield record_of(message)
+            elif message is not None and error is not None and error.code() in POSITION_IS_GONE:
+                partition = message.partition() or 0
+                tell(f"{self._topic}[{partition}] is read from its beginning: {error.str()}")
+                # librdkafka has stopped it, and refuses to seek.
+                self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
+                self._add([partition])
+
+    def _find_added(self) -> None:
+        try:
+            partitions = list_partitions(self._consumer, self._topic, ASK_TIMEOUT_SECONDS)
+        except KafkaException:  # as while the brokers are away
+            return
+        self._add(set(partitions) - self._positions.keys())
+
+    def _add(self, partitions: Iterable[int]) -> None:
+        """Read these, too, each from its beginning."""
+        self._positions.update(dict.fromkeys(partitions, OFFSET_BEGINNING))
+        self._consumer.incremental_assign([TopicPartition(self._topic, each, OFFSET_BEGINNING) for each in partitions])
 
     def _assign(self, partitions: Iterable[int]) -> None:
         self._consumer.assign([TopicPartition(self._topic, each, self._positions[each]) for each in partitions])
 
     def _poll(self) -> Message | None:
+        """A record, or that a partition's end was met, or its position is gone. Other errors are ridden out."""
         message = self._consumer.poll(POLL_SECONDS)
         error = None if message is None else message.error()
-        if error is not None and error.code() != KafkaError._PARTITION_EOF:
-            if is_fatal(error) and not concerns_group(error):
-                raise KafkaException(error)
-            return None
-        return message
+        if error is None or error.code() == KafkaError._PARTITION_EOF or error.code() in POSITION_IS_GONE:
+            return message
+        if is_fatal(error) and not concerns_group(error):
+            raise KafkaException(error)
+        return None
 
     def _connect(self) -> list[int]:
         """The log's partitions, once a broker answers."""
-        first_answer = FirstAnswer(self._settings, self._timeout, self._errors)
+        first_answer = FirstAnswer(self._settings, self._timeout, self._errors, clock=self._clock)
         while True:
             try:
                 partitions = list_partitions(self._consumer, self._topic, ASK_TIMEOUT_SECONDS)
@@ -181,8 +227,8 @@ class LogScan:
         """From where to where the partitions are to be read. Those whose brokers don't answer are `missing`."""
         questions = RangeQuestions(self._asker, self._topic)
         questions.restart(() if since is None else partitions)
-        began_at = time.monotonic()
-        first_answer = FirstAnswer(self._settings, self._timeout, self._errors)
+        began_at = self._clock()
+        first_answer = FirstAnswer(self._settings, self._timeout, self._errors, clock=self._clock)
         ranges: dict[int, OffsetRange] = {}
         errors: dict[int, KafkaError] = {}
         while left := [each for each in partitions if each not in ranges]:
@@ -194,7 +240,7 @@ class LogScan:
             for error in failed.values():
                 if is_fatal_for_reading(error):
                     raise KafkaException(error)
-            if not answered and ranges and time.monotonic() - began_at >= min(self._timeout, PARTIAL_TIMEOUT_SECONDS):
+            if not answered and ranges and self._clock() - began_at >= min(self._timeout, PARTIAL_TIMEOUT_SECONDS):
                 break
             if not ranges and failed:
                 first_answer.failed(KafkaException(next(iter(failed.values()))))

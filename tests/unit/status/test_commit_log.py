@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from confluent_kafka import (
+    OFFSET_BEGINNING,
     OFFSET_END,
+    OFFSET_INVALID,
     TIMESTAMP_CREATE_TIME,
     TIMESTAMP_NOT_AVAILABLE,
     KafkaError,
@@ -18,6 +20,8 @@ from arroyo_sync.core.errors import BrokersUnreachable
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset
 from arroyo_sync.status.commit_log import (
+    PARTITIONS_SECONDS,
+    POLL_SECONDS,
     Filter,
     GroupOnLog,
     LogRecord,
@@ -42,12 +46,14 @@ class FakeMessage:
         headers: object = None,
         kind: int = TIMESTAMP_CREATE_TIME,
         place: tuple[int, int] = (1, 7),
+        error: KafkaError | None = None,
     ) -> None:
         self.parts = key, value, headers, (kind, 1700000001000)
         self.place = place
+        self.its_error = error
 
-    def error(self) -> None:
-        return None
+    def error(self) -> KafkaError | None:
+        return self.its_error
 
     def key(self) -> bytes | None:
         return self.parts[0]
@@ -158,6 +164,7 @@ def test_since_when_a_group_reports_the_same_offset() -> None:
 
 
 AWAY = KafkaError(KafkaError._TRANSPORT, "connection refused")
+GONE = KafkaError(KafkaError._AUTO_OFFSET_RESET, "offset out of range")
 
 
 class FakeLog:
@@ -166,10 +173,20 @@ class FakeLog:
     :param records: how many each partition has.
     :param away: the partitions whose broker doesn't answer.
     :param stops: the partitions of which nothing can be read, though their broker tells where they end.
+    :param gone: the partitions that no longer hold where they are read: librdkafka says so once, and stops.
+
+    Its clock goes on while nothing comes, and has no end for those who only wait.
     """
 
-    def __init__(self, records: dict[int, int], away: tuple[int, ...] = (), stops: tuple[int, ...] = ()) -> None:
-        self.records, self.away, self.stops = records, away, stops
+    def __init__(
+        self,
+        records: dict[int, int],
+        away: tuple[int, ...] = (),
+        stops: tuple[int, ...] = (),
+        gone: tuple[int, ...] = (),
+    ) -> None:
+        self.records, self.away, self.stops, self.gone = records, away, stops, set(gone)
+        self.now = 0.0
         self.positions: dict[int, int] = {}
         self.is_closed = self.is_stopped = False
 
@@ -185,13 +202,29 @@ class FakeLog:
         on_answer({key: FoundOffset(since_ms // 1000, since_ms) for key in keys})
 
     def assign(self, places: list[TopicPartition]) -> None:
-        self.positions = {place.partition: place.offset for place in places}
+        self.positions = {}
+        self.incremental_assign(places)
+
+    def incremental_assign(self, places: list[TopicPartition]) -> None:
+        assert not self.positions.keys() & {place.partition for place in places}
+        for place in places:
+            self.positions[place.partition] = 0 if place.offset == OFFSET_BEGINNING else place.offset
+
+    def incremental_unassign(self, places: list[TopicPartition]) -> None:
+        for place in places:
+            del self.positions[place.partition]
 
     def poll(self, timeout: float) -> object:
+        assert self.now < 1000.0, "nothing comes"
+        for partition in self.gone & self.positions.keys():
+            self.gone.remove(partition)
+            position, self.positions[partition] = self.positions[partition], OFFSET_INVALID
+            return FakeMessage(None, None, place=(partition, position), error=GONE)
         for partition, position in self.positions.items():
             if 0 <= position < self.records[partition] and partition not in {*self.away, *self.stops}:
                 self.positions[partition] += 1
                 return FakeMessage(b"events:%d:writers" % partition, VALUE, place=(partition, position))
+        self.now += timeout
         return None
 
     def close(self) -> None:
@@ -208,7 +241,7 @@ def scan_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeLog], LogScan]:
     def make(log: FakeLog, timeout: float = 0.05) -> LogScan:
         monkeypatch.setattr("arroyo_sync.status.commit_log.make_client", lambda *_: log)
         monkeypatch.setattr("arroyo_sync.status.commit_log.Asker", lambda *_: log)
-        return LogScan({"bootstrap.servers": "kafka:9092"}, "log", timeout)
+        return LogScan({"bootstrap.servers": "kafka:9092"}, "log", timeout, lambda: log.now)
 
     return make
 
@@ -239,7 +272,7 @@ def test_what_was_missing_is_followed_once_its_broker_is_back(scan_of: Callable[
     with scan_of(log) as scan:
         assert places(scan.read_to_end()) == [(0, 0), (0, 1)]
         log.stops = ()
-        assert next(scan.follow()).log_offset == 0
+        assert next(scan.follow(print)).log_offset == 0
         assert log.positions == {0: 2, 1: OFFSET_END, 2: 1}
 
 
@@ -252,7 +285,55 @@ def test_records_that_come_meanwhile_are_left_to_those_who_follow(scan_of: Calla
         log.records[0] += 1
         seen += records
         assert places(seen) == [(0, 0), (1, 0)]
-        assert places([next(scan.follow())]) == [(0, 1)]
+        assert places([next(scan.follow(print))]) == [(0, 1)]
+
+
+def test_a_position_that_is_gone_while_it_is_followed_is_told_and_read_from_the_beginning(
+    scan_of: Callable[[FakeLog], LogScan],
+) -> None:
+    """It was truncated, created anew, or deleted faster than it was read. librdkafka reads that partition no more."""
+    log = FakeLog({0: 2, 1: 1})
+    told: list[str] = []
+    with scan_of(log) as scan:
+        assert places(scan.read_to_end()) == [(0, 0), (0, 1), (1, 0)]
+        log.gone, log.records[0] = {0}, 1
+        followed = scan.follow(told.append)
+        assert places([next(followed)]) == [(0, 0)]
+        log.records[1] += 1
+        assert places([next(followed)]) == [(1, 1)]
+    assert told == ["log[0] is read from its beginning: offset out of range"]
+
+
+def test_a_position_that_is_gone_before_the_end_costs_its_own_records_and_no_time(
+    scan_of: Callable[[FakeLog], LogScan],
+) -> None:
+    """It is named with the reason; and followed, from its beginning."""
+    log = FakeLog({0: 2, 1: 2}, gone=(0,))
+    with scan_of(log) as scan:
+        assert places(scan.read_to_end()) == [(1, 0), (1, 1)]
+        assert scan.missing == {0: "offset out of range"}
+        asked_at = POLL_SECONDS  # it waits for the answers about where the partitions end
+        assert log.now == asked_at
+        assert places([next(scan.follow(print))]) == [(0, 0)]
+
+
+def test_a_partition_that_is_added_is_followed(scan_of: Callable[[FakeLog], LogScan]) -> None:
+    """From its beginning, once it is found. Brokers that are away just then are asked the next time."""
+    log = FakeLog({0: 1})
+    answers, ask = [AWAY, None], log.list_topics
+
+    def list_topics(topic: str, timeout: float) -> Any:
+        error = answers.pop(0)
+        if error is not None:
+            raise KafkaException(error)
+        return ask(topic, timeout)
+
+    with scan_of(log) as scan:
+        assert places(scan.read_to_end()) == [(0, 0)]
+        log.list_topics = list_topics  # type: ignore[method-assign]
+        log.records[1] = 1
+        assert places([next(scan.follow(print))]) == [(1, 0)]
+        assert log.now == pytest.approx(2 * PARTITIONS_SECONDS, abs=1.0)
 
 
 def test_a_time_leaves_out_what_was_written_before(scan_of: Callable[[FakeLog], LogScan]) -> None:
