@@ -9,7 +9,7 @@ import argparse
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,18 @@ wrong argument).
 {SETTINGS_EPILOG}"""
 
 
-def parser() -> argparse.ArgumentParser:
-    """Of the whole command."""
+def parser(write: Callable[[str], None]) -> argparse.ArgumentParser:
+    """Of the whole command.
+
+    :param write: to standard output.
+    """
     whole = argparse.ArgumentParser(prog="arroyo-sync")
     whole.add_argument("--version", action="version", version=f"arroyo-sync {package_version()}")
     whole.add_argument(
         "--print-completion",
         action=_PrintCompletion,
         choices=COMPLETED_SHELLS,
+        write=write,
         help="a script that completes this command in your shell, to put where the shell looks for such; needs shtab",
     )
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
@@ -75,6 +79,10 @@ def parser() -> argparse.ArgumentParser:
 class _PrintCompletion(argparse.Action):
     """Made from the parser itself, so that it knows every flag, command and grade."""
 
+    def __init__(self, *given: Any, write: Callable[[str], None], **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._write = write
+
     def __call__(self, whole: argparse.ArgumentParser, *given: object) -> None:
         try:
             import shtab
@@ -85,7 +93,7 @@ class _PrintCompletion(argparse.Action):
                 each.complete = shtab.FILE  # type: ignore[attr-defined] # where shtab looks for it
             elif each.type is _grades:
                 each.choices = [grade.value for grade in Grade]
-        print(shtab.complete(whole, shell=str(given[1])))
+        self._write(shtab.complete(whole, shell=str(given[1])) + "\n")
         whole.exit()
 
 

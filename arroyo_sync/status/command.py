@@ -50,17 +50,17 @@ class OutputFailed(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command, and return its exit status."""
     keep_secrets()  # before anything can fail with settings in its variables
+    if sys.stderr is None:  # it is closed: whoever writes to it would write to the output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal's encoding doesn't
-    try:
-        options = parser().parse_args(arguments)
-    except KeyboardInterrupt:
-        return INTERRUPTED
     # What goes wrong is told once, at the end.
     logging.getLogger("arroyo_sync").addHandler(logging.NullHandler())
+    options: argparse.Namespace | None = None
     settings: Mapping[str, Any] = {}
     try:
+        options = _parsed(arguments)
         settings = settings_of(options, os.environ)
         run = {"status": _status, "groups": _groups, "tail": _tail}[options.command]
         return run(options, settings)
@@ -73,9 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _leave_output()
         return _fail(f"the output can't be written: {failed}", settings)
     except Exception as error:
-        if options.debug:
+        if options is not None and options.debug:
             traceback.print_exc()
         return _fail(_describe(error), settings)
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What is wanted.
+
+    :raises SystemExit: the arguments are wrong, or ask for no more than a text. It has been said.
+    :raises BrokenPipeError, OutputFailed: see `_write`.
+    """
+    try:
+        return parser(_write).parse_args(arguments)
+    except SystemExit:
+        if sys.stdout is not None:
+            _write("")  # what is left in the buffer: Python would fail on it at the end
+        raise
 
 
 def _status(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:

@@ -28,7 +28,7 @@ def factory_defaults() -> dict[str, object]:
 
 def status_flags() -> str:
     """Every flag of ``arroyo-sync status``, as its help has it."""
-    commands = next(each for each in parser()._actions if isinstance(each, argparse._SubParsersAction))
+    commands = next(each for each in parser(print)._actions if isinstance(each, argparse._SubParsersAction))
     rows = [
         (", ".join(f"`{flag}`" for flag in each.option_strings), each.help or "")
         for each in commands.choices["status"]._actions

@@ -258,6 +258,14 @@ OUTPUTS = {
 }
 
 
+def redirected(arguments: str, redirection: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of Python with these arguments, in bash."""
+    script = f"set -o pipefail; {sys.executable} {arguments} {redirection}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(arroyo_sync.__file__).parents[1]), "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, env=environment)
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("more", ["", "--json", "--watch 0.01"], ids=["table", "json", "watch"])
 @pytest.mark.parametrize(("redirection", "exit_status", "says"), OUTPUTS.values(), ids=OUTPUTS)
 def test_an_output_that_fails_is_no_traceback_and_not_exit_status_1(
@@ -267,7 +275,22 @@ def test_an_output_that_fails_is_no_traceback_and_not_exit_status_1(
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     flags = " ".join([*REQUIRED, "--no-members", "--bootstrap-servers 127.0.0.1:1", more])
-    script = f"set -o pipefail; {sys.executable} {program} {flags} {redirection}"
-    environment = {**os.environ, "PYTHONPATH": str(Path(arroyo_sync.__file__).parents[1])}
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, env=environment)
-    assert (done.returncode, done.stderr) == (exit_status, says)
+    assert redirected(f"{program} {flags}", redirection) == (exit_status, "", says)
+
+
+@pytest.mark.parametrize("arguments", ["--print-completion bash", "--help", "--version"])
+@pytest.mark.parametrize(
+    ("redirection", "exit_status", "says"), [OUTPUTS["a closed pipe"], OUTPUTS["a full disk"]], ids=["pipe", "disk"]
+)
+def test_what_the_arguments_alone_are_answered_with_fails_alike(
+    arguments: str, redirection: str, exit_status: int, says: str
+) -> None:
+    """It is written while they are read, or when Python ends."""
+    assert redirected(f"-m arroyo_sync {arguments}", redirection) == (exit_status, "", says)
+
+
+@pytest.mark.parametrize("wrong", ["--config /nowhere", "--config /nowhere --debug", "--timeout 0"])
+def test_what_goes_wrong_is_never_among_the_output(wrong: str) -> None:
+    """Without a standard error nobody is told, and what reads the JSON goes undisturbed. The exit status says it."""
+    flags = " ".join([*REQUIRED, "--json", wrong])
+    assert redirected(f"-m arroyo_sync {flags}", "2>&-") == (2, "", "")
