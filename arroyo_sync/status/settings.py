@@ -47,7 +47,7 @@ def read_properties(file: Path) -> dict[str, str]:
     :raises ConfigurationError: it can't be read, or a line isn't a setting; the message names file and line.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # as some editors begin it
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8"
         raise ConfigurationError(f"can't read the settings in {file}: {reason}") from None

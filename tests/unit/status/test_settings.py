@@ -43,6 +43,13 @@ ssl.endpoint.identification.algorithm=
     }
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """As editors on Windows write it: it is no part of the first setting's name."""
+    file = tmp_path / "kafka.properties"
+    file.write_text("bootstrap.servers=one:9092\n", encoding="utf-8-sig")
+    assert read_properties(file) == {"bootstrap.servers": "one:9092"}
+
+
 def test_a_line_that_is_no_setting_is_named_but_not_shown(tmp_path: Path) -> None:
     """It may be a password that someone put there by itself."""
     file = written(tmp_path, "bootstrap.servers=one:9092\nhunter2\n")
