@@ -142,6 +142,7 @@ class ScriptedConsumer(Consumer[KafkaPayload]):
         self._on_revoke: OnRevoke | None = None
         self._positions: dict[Partition, int] = {}
         self._staged: dict[Partition, int] = {}
+        self._KafkaConsumer__staged_offsets = self._staged  # Arroyo's name; one mapping for good, as there
         self._paused: set[Partition] = set()
         self._retained: set[Partition] = set()  # in the callbacks of a rebalance
         self._asleep: set[Partition] = set()
@@ -150,6 +151,10 @@ class ScriptedConsumer(Consumer[KafkaPayload]):
         """By the partition's index."""
         self.on_commit: Callable[[Mapping[int, int]], None] = lambda offsets: None
         """Called with what is committed, just before it is."""
+        self.commit_errors: deque[Exception] = deque()
+        """What commits raise, one each. With nothing staged nothing is sent, so that nothing can fail."""
+        self.refused: list[dict[int, int]] = []
+        """What each of those was to commit."""
         self.events: deque[Callable[[], None]] = deque()
         """What happens in the next polls, one each, before messages: mostly `assign` and `revoke`."""
         self.events_while_waiting: deque[Callable[[], None]] = deque()
@@ -289,10 +294,14 @@ class ScriptedConsumer(Consumer[KafkaPayload]):
 
     def commit_offsets(self) -> Mapping[Partition, int]:
         self._check_assigned("commit", self._staged)
-        staged, self._staged = self._staged, {}
+        staged = dict(self._staged)
         offsets = {each.index: offset for each, offset in staged.items()}
+        if offsets and self.commit_errors:
+            self.refused.append(offsets)
+            raise self.commit_errors.popleft()
         self.on_commit(offsets)
         self.committed.update(offsets)
+        self._staged.clear()  # not before it has gone well
         return staged
 
     def close(self, timeout: float | None = None) -> None:
