@@ -19,7 +19,7 @@ Sources
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from arroyo.backends.abstract import Consumer
@@ -106,9 +106,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._replaced_log = ReplacedLog(inner, manager, check_topic, self._start)
         self._cluster_question = ClusterQuestion(inner, check_cluster, clock)
         self._is_closing = False
-        self._rebalances = Rebalances(
-            inner, self._pauses, self._start, self._replaced_log.leave, lambda: self._is_closing
-        )
+        self._rebalances = Rebalances(inner, self._pauses, self._start, self._leave, lambda: self._is_closing)
         self._resume_offsets = self._rebalances.resume_offsets
         self.empty_polls = 0
         """How often the inner consumer had no message; it isn't asked for one while everything is paused from outside.
@@ -238,8 +236,18 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._inner_stage_offsets(offsets)
 
     def commit_offsets(self) -> Mapping[Partition, int] | None:
-        """Commit the staged offsets; nothing, once what was read is gone."""
-        return None if self._replaced_log.is_replaced else self._inner.commit_offsets()
+        """Commit the staged offsets; nothing, once what was read is gone.
+
+        Where the assignment begins is committed after them, if that is pending; no error of that comes up.
+        """
+        if self._replaced_log.is_replaced:
+            return None
+        if not self._start.is_pending:
+            return self._inner.commit_offsets()
+        self._start.give_way()
+        committed = self._inner.commit_offsets()
+        self._start.commit_if_due()
+        return committed
 
     def tell(self) -> Mapping[Partition, int]:
         """The inner consumer's positions: past what the gate holds."""
@@ -269,6 +277,12 @@ class FlowControlledConsumer(Consumer[TPayload]):
     def _detach(self) -> None:
         self._buffers = self._drain = None
 
+    def _leave(self, partitions: Collection[Partition]) -> None:
+        """All commits of these partitions are made, and they are about to be given up."""
+        if not self._replaced_log.is_replaced:
+            self._start.commit_at_last()
+        self._replaced_log.leave(partitions)
+
     # The rest is the inner consumer's.
 
     def unsubscribe(self) -> None:
@@ -288,7 +302,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
             self._before_close()
         try:
             if not self._inner.closed:
-                self._replaced_log.leave(self._start.positions)
+                self._leave(self._start.positions)
             self._inner.close(timeout)
         finally:
             self._is_closing = False

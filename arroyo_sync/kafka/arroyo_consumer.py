@@ -2,9 +2,9 @@
 
 Where an attribute is missing (another Arroyo, another consumer), the answer is ``None``, and the package goes on
 without: nothing is proven from the client's cache, every partition may be a retained one, the group isn't compared,
-staged offsets are committed by the consumer's own method alone, a partition that was just added may end the consumer,
-and a rebalance may keep it from closing. If one of Arroyo's own classes lacks one, that is logged once, since the
-versions that are supported have all.
+staged offsets are committed by the consumer's own method alone, and none is taken back, a partition that was just added
+may end the consumer, and a rebalance may keep it from closing. If one of Arroyo's own classes lacks one, that is logged
+once, since the versions that are supported have all.
 
 Threads: any; nothing here blocks or calls the broker, except `commit_staged`, `reset_offset`, `committed_offset` and
 `cluster_of`, and, inside the assignment, what `wait_for_added_partitions` puts into the consumer.
@@ -41,6 +41,7 @@ PRIVATE_ATTRIBUTES = (
     "_KafkaConsumer__group_id",
     "_KafkaConsumer__use_auto_commit",
     "_KafkaConsumer__resolve_partition_starting_offset",
+    "_KafkaConsumer__staged_offsets",
 )
 """Of ``KafkaConsumer``, as Python mangles their names."""
 
@@ -105,6 +106,31 @@ def commit_staged(consumer: Consumer[Any], by_name: Mapping[Partition, int] = Ma
             return  # all of it has been committed
         raise
     _raise_errors(results)
+
+
+def staged_offsets(consumer: object) -> Mapping[Partition, int] | None:
+    """What is staged and not committed yet, live; ``None`` where librdkafka keeps that, under
+    ``arroyo.enable.auto.commit``, and doesn't tell.
+    """
+    answer = _staged(consumer)
+    return None if answer is None else MappingProxyType(answer)
+
+
+def unstage_offsets(consumer: object, offsets: Mapping[Partition, int]) -> None:
+    """Let these offsets not be committed, as far as just they are staged. Without effect where `staged_offsets` is
+    ``None``: librdkafka takes none back.
+    """
+    staged = _staged(consumer)
+    if staged is None:
+        return
+    for partition, offset in offsets.items():
+        if staged.get(partition) == offset:
+            del staged[partition]
+
+
+def _staged(consumer: object) -> dict[Partition, int] | None:
+    answer = None if uses_auto_commit(consumer) else _private(consumer, PRIVATE_ATTRIBUTES[5])
+    return answer if isinstance(answer, dict) else None
 
 
 def _raise_errors(results: list[TopicPartition] | None) -> None:

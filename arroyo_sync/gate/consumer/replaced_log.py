@@ -125,6 +125,7 @@ class ReplacedLog:
                 found = {partition: self._beginning(partition, failure, deadline) for partition in pending}
                 beginnings = {partition: offset for partition, offset in found.items() if offset is not None}
                 self._inner.stage_offsets(beginnings)
+                self._start.give_way()  # a later assignment mustn't try again where an earlier one began
                 commit_staged(self._inner, beginnings)
             except Exception as exc:
                 error = exc

@@ -6,27 +6,37 @@ is closed: the next rebalance or restart resolves anew, and what came meanwhile 
 Guarantees
     - The positions of newly assigned partitions are committed inside the assignment callback, before the gate exists.
     - Where librdkafka begins elsewhere without a word (a reset without ``arroyo.strict.offset.reset``, a gap), the
-      offset of the first message that is held is committed too.
+      offset of the first message that is held is committed too, as soon as no message comes or the pipeline commits.
     - Nothing is committed that would pass a message: nothing before these positions comes in this assignment.
+    - Nothing is committed over what the pipeline has staged since: a partition gives way to it.
+    - What is still pending is tried once more before its partitions are given up.
     - The positions are remembered for as long as the partitions are assigned.
 
 Threads: the processor's thread calls everything.
 
 Failures
-    What a commit raises is logged and tried again; it ends neither the assignment nor the processor.
+    What a commit raises is logged and tried again; it ends neither the assignment nor the processor, nor does the
+    pipeline's next commit. Arroyo keeps what is staged until a commit goes well, and its ``CommitOffsets`` sends that
+    from its polls and as it is joined, with nobody to catch what is raised. So these positions are staged for no longer
+    than a commit from here takes, and taken back if it fails.
+
+    Where Arroyo doesn't keep what is staged (another consumer, ``arroyo.enable.auto.commit``), nothing can be taken
+    back: the positions stay staged, and what the pipeline stages later wins. librdkafka, which commits by itself then,
+    raises nothing in the pipeline; another consumer's next commit may.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.kafka.arroyo_consumer import commit_staged
+from arroyo_sync.kafka.arroyo_consumer import commit_staged, staged_offsets, unstage_offsets
 
 logger = logging.getLogger(__name__)
 
@@ -45,49 +55,82 @@ class StartPositions:
         self._clock = clock
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._not_before = clock()
-        self._unstaged: dict[Partition, int] = {}  # where staging itself failed, which it can where librdkafka does it
+        self._waiting: dict[Partition, int] = {}  # to be staged for the next try
         self.positions: dict[Partition, int] = {}
         """Where each partition that is assigned began."""
         self.is_pending = False
         """Whether something is still to be committed. Read by the consumer's poll when no message came."""
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
-        """Stage these positions and commit them. Blocks until the broker has answered."""
+        """Commit these positions, of partitions that were just assigned. Blocks until the broker has answered."""
+        self.give_way()
         self.positions.update(positions)
         self._not_before = self._clock()  # a new assignment: whatever failed before may go well now
-        self.stage(positions)
-        self.commit_if_due()
+        self._waiting.update(positions)
+        self.is_pending = True
+        self._try()
 
     def stage(self, positions: Mapping[Partition, int]) -> None:
-        """Stage these positions with the next `commit_if_due`."""
-        self._unstaged.update(positions)
+        """Commit these positions, of partitions that have no messages before them, with the next try."""
         self.is_pending = True
+        staged = staged_offsets(self._inner)
+        for partition, offset in positions.items():
+            self._waiting[partition] = offset
+            # Where the pipeline has staged what lies before this position, a commit of that is its own anyway.
+            if staged is None or partition in staged:
+                with suppress(Exception):  # then it waits
+                    self._inner.stage_offsets({partition: offset})
+                    del self._waiting[partition]
+
+    def give_way(self) -> None:
+        """To what the pipeline has staged by now, whose commit may be about to clear it."""
+        for partition in staged_offsets(self._inner) or ():
+            self._waiting.pop(partition, None)
 
     def commit_if_due(self) -> None:
         """Commit what is staged if something of it is pending, unless that failed a moment ago."""
-        if not self.is_pending or self._clock() < self._not_before:
-            return
-        try:
-            staged = self._unstaged
-            if staged:
-                self._inner.stage_offsets(staged)
-                self._unstaged = {}
-            # By name the first time alone: later, more of these partitions may have been committed.
-            commit_staged(self._inner, staged)
-        except Exception as exc:
-            self._failed(exc)
-        else:
-            self.is_pending = False
+        if self.is_pending and self._clock() >= self._not_before:
+            self.give_way()
+            self._try()
+
+    def commit_at_last(self) -> None:
+        """Commit what is pending, however short ago that failed: partitions are about to be given up."""
+        if self.is_pending:
+            self.give_way()
+            self._try(is_last=True)
 
     def forget(self, partitions: Iterable[Partition]) -> None:
         """These were revoked: whoever has them now commits."""
         for partition in partitions:
             self.positions.pop(partition, None)
-            self._unstaged.pop(partition, None)
+            self._waiting.pop(partition, None)
 
-    def _failed(self, error: Exception) -> None:
+    def _try(self, *, is_last: bool = False) -> None:
+        waiting = self._waiting
+        # A first message past its position isn't among them: librdkafka may have committed more of it by now.
+        by_name = {each: offset for each, offset in waiting.items() if offset == self.positions.get(each)}
+        try:
+            if waiting:
+                self._inner.stage_offsets(waiting)
+            if staged_offsets(self._inner) is None:
+                self._waiting = {}  # they stay staged; so by name this time alone, since more may be committed later
+            commit_staged(self._inner, by_name)
+        except Exception as exc:
+            unstage_offsets(self._inner, waiting)
+            self._failed(exc, is_last=is_last)
+        else:
+            self._waiting = {}
+            self.is_pending = False
+
+    def _failed(self, error: Exception, *, is_last: bool) -> None:
         self._not_before = self._clock() + RETRY_SECONDS
-        if self._throttle.should_log("commit"):
+        if is_last:
+            logger.warning(
+                "The positions that this assignment began at could not be committed before its partitions are given "
+                "up: whoever reads them next begins where auto.offset.reset says: %s",
+                error,
+            )
+        elif self._throttle.should_log("commit"):
             logger.warning(
                 "The positions that this assignment begins at could not be committed; it is tried again every %g s. "
                 "Until then a restart begins where auto.offset.reset says: %s",

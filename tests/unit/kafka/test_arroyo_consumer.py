@@ -26,6 +26,7 @@ QUESTIONS = (
     arroyo_consumer.group_of,
     arroyo_consumer.uses_auto_commit,
     arroyo_consumer.resets_to_end,
+    arroyo_consumer.staged_offsets,
 )
 CONFIGURATION: dict[str, Any] = {
     "test.mock.num.brokers": 1,
@@ -51,6 +52,7 @@ def test_the_installed_arroyo_has_them_all(consumer: KafkaConsumer) -> None:
     assert arroyo_consumer.group_of(consumer) == "follower"
     assert arroyo_consumer.uses_auto_commit(consumer) is False
     assert arroyo_consumer.resets_to_end(consumer) is False
+    assert arroyo_consumer.staged_offsets(consumer) == {}
 
 
 @pytest.mark.parametrize(
@@ -328,6 +330,24 @@ def test_a_consumer_that_commits_itself_is_asked_to() -> None:
     consumer.stage_offsets({Partition(EVENTS, 0): 4})
     arroyo_consumer.commit_staged(consumer)
     assert consumer.committed == {0: 4}
+
+
+def test_what_is_staged_can_be_taken_back(consumer: KafkaConsumer) -> None:
+    """But not what was staged over it."""
+    consumer.stage_offsets({Partition(EVENTS, index): 4 + index for index in range(3)})
+    arroyo_consumer.unstage_offsets(
+        consumer, {Partition(EVENTS, 0): 4, Partition(EVENTS, 1): 4, Partition(EVENTS, 7): 4}
+    )
+    assert arroyo_consumer.staged_offsets(consumer) == {Partition(EVENTS, 1): 5, Partition(EVENTS, 2): 6}
+
+
+def test_under_auto_commit_nothing_can_be_taken_back(client: Client) -> None:
+    """librdkafka has it."""
+    consumer = AutoCommitting(client)
+    consumer.stage_offsets({Partition(EVENTS, 0): 4})
+    assert arroyo_consumer.staged_offsets(consumer) is None
+    arroyo_consumer.unstage_offsets(consumer, {Partition(EVENTS, 0): 4})
+    assert consumer._staged == {Partition(EVENTS, 0): 4}
 
 
 NOTHING_MORE = KafkaException(KafkaError(KafkaError._NO_OFFSET))

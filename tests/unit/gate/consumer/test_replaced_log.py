@@ -258,6 +258,20 @@ def test_a_revoked_partition_is_handed_over_at_the_beginning_of_the_new_topic(
     assert (flow.inner.committed, flow.checks) == ({0: 0, 1: 5}, 1)
 
 
+def test_where_an_assignment_began_is_not_committed_over_the_beginning_of_the_new_topic(
+    flow: Flow, beginnings: dict[int, list[int | Exception]]
+) -> None:
+    """Though its commit failed, and another assignment tries again what is pending."""
+    beginnings[2] = [0]
+    flow.flow._start.stage({partition(0): 424})
+    flow.inner.commit_errors.extend([RuntimeError("coordinator is away")] * 2)
+    flow.inner.assign(2)
+    flow.is_another = True
+    flow.inner.revoke(2)
+    flow.inner.assign(3)
+    assert flow.inner.committed == {0: 0, 1: 5, 2: 0, 3: 0}
+
+
 def test_a_partition_of_the_same_topic_is_handed_over_as_it_is(flow: Flow, beginnings: object) -> None:
     """And closing asks once, though it revokes what is left."""
     flow.flow.stage_offsets({partition(0): 430})

@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from arroyo.processing.strategies import CommitOffsets
 from arroyo.types import Partition
+from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.gate.consumer import start_positions
 from arroyo_sync.gate.consumer.start_positions import RETRY_SECONDS, StartPositions
 from tests.support.fakes import Clock, ScriptedConsumer, ScriptedStep, partition
 from tests.support.pipelines import Pipeline, both_protocols
+
+MOVED_ON = KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION))
+"""The group has moved on without this member."""
 
 
 class FailingConsumer(ScriptedConsumer):
@@ -36,6 +41,14 @@ class FailingConsumer(ScriptedConsumer):
             self.failing_commits -= 1
             raise RuntimeError("coordinator is away")
         return super().commit_offsets()
+
+    def staged(self) -> dict[int, int]:
+        """By the partition's index."""
+        return {each.index: offset for each, offset in self._staged.items()}
+
+    def auto_commit(self) -> None:
+        """From now on librdkafka would keep what is staged, and no attribute of Arroyo's shows it."""
+        self._KafkaConsumer__use_auto_commit = True
 
 
 @pytest.fixture
@@ -137,6 +150,7 @@ def test_a_later_offset_of_the_partitions_is_not_taken_back_by_the_next_try(inne
 def test_what_could_not_be_staged_is_staged_with_the_next_try(inner: FailingConsumer) -> None:
     """Unless it was revoked by then."""
     clock = Clock()
+    inner.auto_commit()  # Arroyo's own staging can't fail
     start = StartPositions(inner, clock)
     inner.failing_stagings = 1
     start.commit({partition(0): 4, partition(1): 5})
@@ -157,12 +171,34 @@ def test_positions_are_named_with_the_first_try_alone(inner: FailingConsumer, mo
             raise RuntimeError("coordinator is away")
 
     monkeypatch.setattr(start_positions, "commit_staged", commit_staged)
+    inner.auto_commit()
     start = StartPositions(inner, clock)
     start.commit({partition(0): 4, partition(1): 5})
     clock.now += RETRY_SECONDS
     start.commit_if_due()
     start.commit({partition(1): 7})
     assert named == [{partition(0): 4, partition(1): 5}, {}, {partition(1): 7}]
+
+
+def test_a_first_message_past_the_position_is_never_named(
+    inner: FailingConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies past what was committed of this assignment, so librdkafka commits it as it is staged, or what was staged
+    over it. By name it would take that back. It is staged at once, or if that fails with the next try."""
+    clock = Clock()
+    named: list[dict[Partition, int]] = []
+    monkeypatch.setattr(start_positions, "commit_staged", lambda consumer, offsets: named.append(dict(offsets)))
+    inner.auto_commit()
+    start = StartPositions(inner, clock)
+    start.commit({partition(0): 4, partition(1): 5})
+    start.stage({partition(0): 15})
+    assert inner.staged() == {0: 15, 1: 5}
+    inner.failing_stagings = 1
+    start.stage({partition(1): 25})
+    assert inner.staged() == {0: 15, 1: 5}
+    start.commit_if_due()
+    assert inner.staged() == {0: 15, 1: 25}
+    assert named == [{partition(0): 4, partition(1): 5}, {}]
 
 
 def test_a_new_assignment_tries_at_once_whatever_failed_before(inner: FailingConsumer) -> None:
@@ -196,3 +232,156 @@ def test_the_consumer_tries_again_while_no_message_comes() -> None:
     pipeline.run()
     assert pipeline.consumer.committed == {0: 0}
     assert len(attempts) == 2
+
+
+# Beside the commits of the pipeline.
+
+
+@both_protocols
+def test_a_commit_of_the_pipeline_does_not_send_what_could_not_be_committed(is_kip848: bool) -> None:
+    """Bare Arroyo has nothing staged then, so nothing of it can fail: not in Arroyo's own step, and not as the
+    partitions are revoked. Under KIP-848 that step is joined in the same callback in which the commit failed."""
+    clock = Clock()
+    pipeline = Pipeline(is_kip848=is_kip848, build=CommitOffsets, clock=clock)
+    pipeline.start(0)
+    pipeline.consumer.commit_errors.extend([MOVED_ON, MOVED_ON])
+    pipeline.consumer.rebalance(0, 1)
+    pipeline.run_until(lambda: not pipeline.consumer.events)
+    pipeline.processor._StreamProcessor__commit({}, force=True)  # type: ignore[attr-defined]
+    pipeline.run(5)
+    refused = {1: 0} if is_kip848 else {0: 0, 1: 0}
+    assert pipeline.consumer.refused == [refused]
+    pipeline.consumer.rebalance(2)
+    pipeline.run_until(lambda: not pipeline.consumer.events)
+    assert pipeline.assignments[-1] == {2: 0}
+    assert pipeline.consumer.refused == [refused, refused]  # once more as they are given up, and that ends nothing
+    assert pipeline.consumer.committed[2] == 0
+
+
+@both_protocols
+def test_a_first_message_past_the_position_is_not_sent_with_a_commit_of_the_pipeline(is_kip848: bool) -> None:
+    """It is committed as the pipeline commits, but what that raises isn't the pipeline's."""
+    clock = Clock()
+    pipeline = Pipeline(is_kip848=is_kip848, build=CommitOffsets, clock=clock)
+    pipeline.start(0)
+    pipeline.consumer.commit_errors.extend([MOVED_ON, MOVED_ON])
+    pipeline.produce(0, [15, 16])
+    pipeline.run()
+    assert (pipeline.held(0), pipeline.consumer.refused) == (1, [])
+    for _ in range(2):
+        pipeline.processor._StreamProcessor__commit({}, force=True)  # type: ignore[attr-defined]
+    assert pipeline.consumer.refused == [{0: 15}]
+    pipeline.consumer.commit_errors.clear()
+    clock.now += RETRY_SECONDS
+    pipeline.processor._StreamProcessor__commit({}, force=True)  # type: ignore[attr-defined]
+    assert pipeline.consumer.committed == {0: 15}
+
+
+def test_a_commit_that_the_pipeline_would_have_made_anyway_fails_as_ever() -> None:
+    """Its own offsets are its own."""
+    pipeline = Pipeline(build=CommitOffsets)
+    pipeline.produce(0, [0])
+    pipeline.start(0)
+    pipeline.release(0, 1)
+    pipeline.consumer.commit_errors.append(MOVED_ON)
+    with pytest.raises(KafkaException, match="ILLEGAL_GENERATION"):
+        pipeline.run(3)
+
+
+@both_protocols
+@pytest.mark.parametrize("is_auto_commit", [False, True], ids=["", "auto-commit"])
+def test_no_commit_goes_back_to_the_first_message(is_kip848: bool, is_auto_commit: bool) -> None:
+    """The pipeline may have committed past it before a poll without a message came."""
+    commits: list[int] = []
+    pipeline = Pipeline(is_kip848=is_kip848)
+    check = pipeline.consumer.on_commit
+
+    def note(offsets: Mapping[int, int]) -> None:
+        check(offsets)
+        commits.extend(offsets.values())
+
+    pipeline.consumer.on_commit = note
+    pipeline.consumer.committed[0] = 100
+    if is_auto_commit:
+        pipeline.consumer._KafkaConsumer__use_auto_commit = True  # type: ignore[attr-defined]
+    pipeline.produce(0, range(101, 120))
+    pipeline.start(0)
+    pipeline.run(3)
+    assert pipeline.held(0) == 3
+    pipeline.release(0, 120)
+    pipeline.run_until_quiet()
+    pipeline.stop()
+    assert commits == sorted(commits)
+    assert pipeline.consumer.committed == {0: 120}
+
+
+def test_a_start_gives_way_to_what_was_staged_since(inner: FailingConsumer) -> None:
+    """And to that alone: other partitions' starts go on being tried."""
+    clock = Clock()
+    start = StartPositions(inner, clock)
+    inner.failing_commits = 1
+    start.commit({partition(0): 4, partition(1): 5})
+    assert inner.staged() == {}
+    inner.stage_offsets({partition(0): 7})
+    start.give_way()
+    inner.commit_offsets()
+    clock.now += RETRY_SECONDS
+    start.commit_if_due()
+    assert (inner.committed, start.is_pending) == ({0: 7, 1: 5}, False)
+
+
+def test_a_commit_that_fails_leaves_what_others_have_staged(inner: FailingConsumer) -> None:
+    """It is the pipeline's to commit."""
+    start = StartPositions(inner, Clock())
+    inner.stage_offsets({partition(1): 9})
+    inner.failing_commits = 1
+    start.commit({partition(0): 4})
+    assert inner.staged() == {1: 9}
+
+
+def test_a_first_message_goes_over_what_was_staged_before_it(inner: FailingConsumer) -> None:
+    """The pipeline sends something of the partition anyway, and that offset may have expired."""
+    start = StartPositions(inner, Clock())
+    inner.stage_offsets({partition(0): 9})
+    start.stage({partition(0): 15})
+    inner.commit_offsets()
+    assert inner.committed == {0: 15}
+
+
+@both_protocols
+@pytest.mark.parametrize("ends", [False, True], ids=["rebalance", "end"])
+def test_no_loss_what_is_not_committed_yet_is_before_it_is_given_up(is_kip848: bool, ends: bool) -> None:
+    """However short ago it failed, and though the step commits nothing as it is joined: whoever reads the partition
+    next would begin where ``auto.offset.reset`` says then."""
+    pipeline = Pipeline(is_kip848=is_kip848, build=lambda commit: ScriptedStep(), clock=Clock())
+    pipeline.consumer.commit_errors.append(RuntimeError("coordinator is away"))
+    pipeline.start(0)
+    pipeline.produce(0, [15])
+    pipeline.run()
+    assert (pipeline.held(0), pipeline.consumer.committed) == (1, {})
+    if ends:
+        pipeline.stop()
+    else:
+        pipeline.consumer.rebalance(1)
+        pipeline.run_until(lambda: not pipeline.consumer.events)
+    assert pipeline.consumer.committed[0] == 15
+
+
+def test_a_last_try_that_fails_is_told(inner: FailingConsumer, caplog: pytest.LogCaptureFixture) -> None:
+    """What it says of a next try would not be true."""
+    start = StartPositions(inner, Clock())
+    inner.failing_commits = 2
+    start.commit({partition(0): 4})
+    start.commit_at_last()
+    start.forget([partition(0)])
+    assert [record.getMessage() for record in caplog.records][1:] == [
+        "The positions that this assignment began at could not be committed before its partitions are given up: "
+        "whoever reads them next begins where auto.offset.reset says: coordinator is away"
+    ]
+
+
+def test_a_last_try_is_made_of_what_is_pending_alone(inner: FailingConsumer) -> None:
+    start = StartPositions(inner, Clock())
+    start.commit({partition(0): 4})
+    start.commit_at_last()
+    assert inner.attempts == 1
