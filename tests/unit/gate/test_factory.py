@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
 from arroyo.processing.processor import StreamProcessor
+from arroyo.processing.strategies import CommitOffsets
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Partition, Topic
+from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionState
@@ -404,6 +407,26 @@ def test_a_start_that_can_not_be_committed_without_the_flow_control_ends_nothing
 
     make_factory().create_with_partitions(refuse, {partition(0): 4})
     assert "could not be committed: coordinator is away" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("code", "refusals"), [(KafkaError.ILLEGAL_GENERATION, 1), (KafkaError.REQUEST_TIMED_OUT, 2)], ids=["gone", "late"]
+)
+def test_a_start_stays_staged_without_the_flow_control_unless_the_group_has_moved_on(code: int, refusals: int) -> None:
+    """The next commit of Arroyo's own step is another try then. It would end the processor where there is no use in
+    one: the next assignment begins anew."""
+
+    class User(UserFactory):
+        def create_with_partitions(self, commit: Commit, partitions: Mapping[Partition, int]) -> CommitOffsets:
+            return CommitOffsets(commit)
+
+    consumer = ScriptedConsumer(is_kip848=False)
+    StreamProcessor(consumer, EVENTS, make_factory(user=User()))
+    consumer.commit_errors.extend([KafkaException(KafkaError(code)), KafkaException(KafkaError(code))])
+    consumer.assign(0)
+    with pytest.raises(KafkaException) if refusals == 2 else nullcontext():
+        consumer.revoke(0)  # the step is joined
+    assert consumer.refused == [{0: 0}] * refusals
 
 
 def test_loud_one_warning_says_what_is_lost_without_the_flow_control(caplog: pytest.LogCaptureFixture) -> None:
