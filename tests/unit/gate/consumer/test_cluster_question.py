@@ -49,8 +49,9 @@ class Fixture:
 
 
 def test_brokers_that_tell_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not before the topic is known, since they are asked by its name."""
+    """Not before the topic is known, since they are asked by its name; then at once, whatever the clock counts from."""
     fixture = Fixture(monkeypatch, "the cluster")
+    fixture.clock.now = 0.0
     assert fixture.ask() == 0
     fixture.question.begin("events")
     assert [fixture.ask(), fixture.ask(100.0)] == [1, 1]
@@ -63,6 +64,19 @@ def test_brokers_that_do_not_answer_are_asked_again_after_a_while(monkeypatch: p
     fixture.question.begin("events")
     assert [fixture.ask(), fixture.ask(RETRY_SECONDS - 0.1), fixture.ask(0.1)] == [1, 1, 2]
     assert fixture.told == ["the cluster"]
+
+
+def test_why_the_cluster_is_not_known_can_be_read_in_the_debug_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It asks every second, and other lines tell of brokers that don't answer: so no more than that."""
+    caplog.set_level(logging.DEBUG)
+    fixture = Fixture(monkeypatch, UNREACHABLE)
+    fixture.question.begin("events")
+    fixture.ask()
+    (line,) = caplog.records
+    assert line.levelno == logging.DEBUG
+    assert line.getMessage() == f"Can't ask which cluster the follower reads from: {UNREACHABLE}"
 
 
 def test_brokers_that_know_no_id_are_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +107,7 @@ def test_what_the_source_raises_is_logged(monkeypatch: pytest.MonkeyPatch, caplo
     question.ask_if_due()
     (line,) = caplog.records
     assert line.levelno == logging.ERROR
-    assert "which cluster the follower reads from" in line.getMessage()
+    assert line.getMessage() == "The source couldn't check which cluster the follower reads from"
 
 
 def test_a_follower_asks_while_nothing_is_assigned_and_else_when_no_message_came(

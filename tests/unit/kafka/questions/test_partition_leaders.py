@@ -96,6 +96,8 @@ def test_leaders_that_are_sought_are_not_due_as_well(fixture: Fixture) -> None:
 def test_it_is_told_why_nobody_leads_a_partition(fixture: Fixture) -> None:
     """No broker told; the topic hasn't it; nobody does; or what the brokers said instead, until they tell."""
     assert fixture.why_not_led(FIRST) == (no_answer().code(), no_answer().str())
+    fixture.leaders.keep_error("others", REFUSED)
+    assert fixture.why_not_led(OTHER) == (REFUSED.code(), "not for you")
     fixture.leaders.keep("events", {0: -1})
     assert fixture.why_not_led(SECOND) == (KafkaError.UNKNOWN_TOPIC_OR_PART, "topic events has no partition 1")
     no_leader = KafkaError.LEADER_NOT_AVAILABLE, "no broker leads the partition at the moment"

@@ -105,7 +105,10 @@ def test_progress_a_client_that_has_lost_all_brokers_for_good_is_noticed(caplog:
     assert PATIENCE_SECONDS > LIBRDKAFKA_SECONDS
     (line,) = caplog.records
     assert line.levelno == logging.WARNING, "it mends itself"
-    assert "Commit log log: there is more in partitions [0, 1], which this process's client" in line.getMessage()
+    assert line.getMessage() == (
+        "Commit log log: there is more in partitions [0, 1], which this process's client fetches no more. A new one "
+        "goes on where it stopped"
+    )
 
 
 def test_progress_a_client_that_fetches_one_partition_no_more_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
@@ -125,10 +128,11 @@ def test_progress_a_client_that_fetches_one_partition_no_more_is_noticed(caplog:
     assert "in partitions [1]," in caplog.text
 
 
-def test_a_client_that_never_fetched_anything_is_noticed() -> None:
-    """It knows no end at all."""
+@pytest.mark.parametrize("end", [20, 1])
+def test_a_client_that_never_fetched_anything_is_noticed(end: int) -> None:
+    """It knows no end at all. A single record may be the only report of a partition."""
     fixture = Fixture()
-    fixture.client.ends, fixture.positions = [10, UNKNOWN_END], {0: 10, 1: 0}
+    fixture.brokers.ends[1], fixture.client.ends, fixture.positions = end, [10, UNKNOWN_END], {0: 10, 1: 0}
     assert fixture.stops_after() == PATIENCE_SECONDS
 
 
@@ -167,6 +171,13 @@ def test_brokers_that_do_not_answer_prove_nothing() -> None:
         assert fixture.stops_after(2 * FETCH_CHECK_SECONDS) is None
 
 
+def test_of_what_neither_the_brokers_nor_the_client_tell_nothing_is_proven() -> None:
+    """A partition without a leader may be one of which nothing was ever fetched."""
+    fixture = Fixture()
+    fixture.brokers.ends, fixture.client.ends, fixture.positions = {0: 10}, [10, UNKNOWN_END], {0: 10, 1: 0}
+    assert fixture.stops_after() is None
+
+
 def test_a_process_that_stood_still_proves_nothing() -> None:
     """Its client needs a moment after it goes on; what counts is how often it was asked, not how long ago."""
     fixture = Fixture()
@@ -179,12 +190,12 @@ def test_a_process_that_stood_still_proves_nothing() -> None:
 
 
 def test_the_brokers_are_asked_now_and_then_about_what_is_read() -> None:
-    """One request for each broker; none while nothing is read."""
+    """One request for each broker; none while nothing is read, and then at once, whatever the clock counts from."""
     fixture = Fixture()
     fixture.positions = {}
     assert fixture.stops_after(100) is None
     assert fixture.brokers.questions == []
-    fixture.positions = {0: 10, 1: 20}
+    fixture.clock.now, fixture.positions = 0.0, {0: 10, 1: 20}
     assert fixture.stops_after(FETCH_CHECK_SECONDS) is None
     assert fixture.brokers.questions == [([("log", 0), ("log", 1)], FETCH_CHECK_TIMEOUT_SECONDS)] * 2
 
@@ -248,6 +259,13 @@ def test_the_lag_is_how_many_offsets_are_still_to_be_read(ends: list[int | None]
     fixture = Fixture()
     fixture.client.ends, fixture.positions = ends, {0: 4, 1: 5}
     assert fixture.lag() == lag
+
+
+def test_an_empty_log_has_no_lag() -> None:
+    """Of which the brokers haven't told yet: the client's word will do."""
+    fixture = Fixture()
+    fixture.client.ends, fixture.positions = [0, 0], {0: 0, 1: 0}
+    assert fixture.lag() == 0
 
 
 def test_the_lag_of_a_client_that_fetches_no_more_is_the_brokers_word() -> None:
