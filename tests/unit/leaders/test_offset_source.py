@@ -321,6 +321,21 @@ def test_the_brokers_answers_prove_what_was_published() -> None:
 
 
 @scripted
+def test_brokers_of_another_cluster_than_the_followers_prove_nothing() -> None:
+    """A topic of that name may be there as well, and reach further."""
+    source = Stub()
+    manager = source.attach()
+    asker_of(source).cluster_id = "another"
+    source.check_cluster("one")
+    source._set_ready(True)
+    source.assign({KEY: 0}, None)
+    source.publish(7)
+    with pytest.raises(ConfigurationError, match="from the cluster 'one', but the source asks the cluster 'another' "):
+        source._verifier.ask()
+    assert manager.cell(*KEY).remote is None
+
+
+@scripted
 def test_what_was_published_is_told_of_the_partitions_that_are_asked_for() -> None:
     """With when it was read. Of all, if none is named."""
     clock = Clock()
