@@ -347,8 +347,13 @@ def test_safety_what_brokers_of_another_cluster_say_of_a_topic_of_that_name_is_n
     fixture.assign(FIRST)
     fixture.manager.cell(*FIRST).received = 500
     fixture.ends(first=0)
-    with pytest.raises(ConfigurationError, match=r"the cluster \"the follower's\", but .* 'another' .* as data_co"):
+    with pytest.raises(ConfigurationError) as raised:
         fixture.verifier.ask()
+    assert str(raised.value) == (
+        'the follower reads the data topic from the cluster "the follower\'s", but the source asks the cluster '
+        "'another' about it, where a topic of that name is another one. Give the source the settings of the follower's "
+        "consumer: as data_configuration, if the commit log is on another cluster"
+    )
     assert fixture.remote() is None
 
 

@@ -253,8 +253,25 @@ def test_what_can_not_be_committed_is_told_and_the_consumer_closed(
     flow.flow.close()
     assert flow.inner.is_closed
     (line,) = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
-    assert "no broker" in line
-    assert "reset them before you restart" in line
+    assert line == (
+        "Couldn't commit where the group begins: no broker. Its commits of events[0], events[1] are of what was there "
+        "before: reset them before you restart, or messages are skipped"
+    )
+
+
+def test_a_pause_takes_no_more_time_than_is_left(
+    flow: Flow, beginnings: dict[int, list[int | Exception]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rebalance waits for it."""
+    be_patient(monkeypatch)
+    monkeypatch.setattr(replaced_log, "TIMEOUT_SECONDS", 0.05)
+    beginnings[0] = [RuntimeError("no broker")] * 10
+    flow.manager.fail(RECREATED)
+    closing = threading.Thread(target=flow.flow.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE_SECONDS)
+    assert not closing.is_alive()
+    assert flow.inner.committed == {0: 423, 1: 10}
 
 
 def test_whether_the_topic_is_another_is_asked_once_more_before_the_consumer_is_closed(

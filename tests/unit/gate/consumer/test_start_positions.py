@@ -110,6 +110,12 @@ def test_a_gap_behind_messages_in_flight_is_not_committed() -> None:
     assert pipeline.consumer.committed == {0: 0}
 
 
+def test_before_an_assignment_nothing_is_committed(inner: FailingConsumer) -> None:
+    """Each poll without a message asks."""
+    StartPositions(inner, Clock()).commit_if_due()
+    assert inner.attempts == 0
+
+
 def test_what_the_commit_raises_ends_nothing_and_is_tried_again(
     inner: FailingConsumer, caplog: pytest.LogCaptureFixture
 ) -> None:
