@@ -267,6 +267,15 @@ def test_a_partition_that_is_assigned_anew_is_asked_about_at_once() -> None:
     assert len(fixture.brokers.questions) == 2
 
 
+def test_partitions_may_be_asked_about_before_it_is_told_that_they_are_assigned() -> None:
+    """Its thread may look between the two halves of an assignment, also of the first."""
+    fixture = Fixture()
+    fixture.offsets.assign({FIRST: None})
+    fixture.verifier.ask()
+    assert fixture.brokers.questions == [{FIRST}]
+    assert fixture.brokers.questions_about_ids == 1
+
+
 def test_an_answer_judges_only_what_was_published_before_the_question() -> None:
     """What a leader publishes while the broker thinks may lie beyond its answer, and is true."""
     fixture = Fixture()
