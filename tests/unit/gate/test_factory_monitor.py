@@ -19,6 +19,7 @@ from arroyo_sync.core.errors import ConfigurationError, FollowerStalled, SourceD
 from arroyo_sync.core.source import LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
+from arroyo_sync.observe import monitor
 from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.testing import ManualSource, RecordingStep
 from tests.support.sentry_transport import CatchingTransport, sentry
@@ -376,8 +377,11 @@ def test_the_end_of_a_follower_without_a_monitor_is_left_to_arroyo(
     assert told(transport) == ["SourceDied"]
 
 
-def test_a_death_is_told_though_the_monitor_hangs(make: Callable[..., World], transport: CatchingTransport) -> None:
+def test_a_death_is_told_though_the_monitor_hangs(
+    make: Callable[..., World], transport: CatchingTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a call of the user's, so that it takes no last look."""
+    monkeypatch.setattr(monitor, "LATE_SECONDS", float("inf"))  # time that passes at once is no freeze
     hangs, goes_on = threading.Event(), threading.Event()
 
     def hang(stall: Stall) -> None:
