@@ -119,8 +119,10 @@ class ReplacedLog:
         deadline = time.monotonic() + TIMEOUT_SECONDS
         error: Exception | None = None
         while pending and time.monotonic() < deadline:
-            if error is not None and self._has_given_up(min(RETRY_SECONDS, deadline - time.monotonic())):
-                break
+            if error is not None:
+                is_given_up = self._has_given_up(min(RETRY_SECONDS, deadline - time.monotonic()))
+                if is_given_up or time.monotonic() >= deadline:
+                    break
             try:
                 found = {partition: self._beginning(partition, failure, deadline) for partition in pending}
                 beginnings = {partition: offset for partition, offset in found.items() if offset is not None}

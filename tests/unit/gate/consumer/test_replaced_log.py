@@ -274,6 +274,18 @@ def test_a_pause_takes_no_more_time_than_is_left(
     assert flow.inner.committed == {0: 423, 1: 10}
 
 
+def test_no_try_begins_once_a_pause_has_taken_what_was_left(
+    flow: Flow, beginnings: dict[int, list[int | Exception]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause ends when the time does, and with it all tries."""
+    monkeypatch.setattr(replaced_log, "RETRY_SECONDS", 1_000.0)
+    monkeypatch.setattr(replaced_log, "TIMEOUT_SECONDS", 0.05)
+    beginnings[0] = [RuntimeError("no broker"), 0]
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert beginnings[0] == [0]
+
+
 def test_whether_the_topic_is_another_is_asked_once_more_before_the_consumer_is_closed(
     flow: Flow, beginnings: object
 ) -> None:
