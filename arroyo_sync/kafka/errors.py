@@ -32,11 +32,14 @@ POSITION_IS_GONE = frozenset(
 )
 """The partition doesn't hold the offset at which it is read, so librdkafka stopped reading it."""
 
+INCONSISTENT_TOPIC_ID = 103
+"""The broker's error of that code, which the oldest confluent-kafka that is supported has no name for."""
+
 TOPIC_IS_GONE = frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.UNKNOWN_TOPIC_ID,
-        KafkaError.INCONSISTENT_TOPIC_ID,
+        INCONSISTENT_TOPIC_ID,
         KafkaError._UNKNOWN_TOPIC,
         KafkaError._UNKNOWN_PARTITION,
     }

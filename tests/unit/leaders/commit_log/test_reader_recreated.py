@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message
 
+from arroyo_sync.kafka.errors import INCONSISTENT_TOPIC_ID
 from tests.unit.leaders.commit_log.test_reader import Fixture, event, record, with_an_added_partition
 
 
@@ -24,7 +25,7 @@ def test_progress_a_broker_that_knows_the_topic_by_another_id_is_believed() -> N
     fixture = Fixture()
     fixture.run(1)
     asked = fixture.identity.asked
-    fixture.step(event(KafkaError.INCONSISTENT_TOPIC_ID))
+    fixture.step(event(INCONSISTENT_TOPIC_ID))
     fixture.step()
     assert fixture.identity.asked > asked
 
