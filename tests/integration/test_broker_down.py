@@ -164,6 +164,10 @@ def test_what_was_published_is_verified_partition_by_partition(
             remote.wait_for(10, partition, TOPIC)
         assert remote.of((TOPIC, world.dead_partition)) is None
         with StatusReader(world.status(kind)) as status:
+            # The groups' coordinator may have been the dead one, and be on its way to another.
+            wait_until(
+                lambda: all(each.remote_offset is not None for each in status.read().partitions), 60, "the coordinator"
+            )
             partitions = status.read().partitions
         assert {each.partition: (each.high_watermark, each.remote_offset) for each in partitions} == {
             world.dead_partition: (None, 10),
