@@ -212,16 +212,7 @@ class LogScan:
     def _connect(self) -> list[int]:
         """The log's partitions, once a broker answers."""
         first_answer = FirstAnswer(self._settings, self._timeout, self._errors, clock=self._clock)
-        while True:
-            try:
-                partitions = list_partitions(self._consumer, self._topic, ASK_TIMEOUT_SECONDS)
-            except KafkaException as error:
-                self._consumer.poll(0)  # the client tells more by the way than its answer does
-                first_answer.failed(error)
-                continue
-            if not partitions:
-                raise TopicMissing(f"topic {self._topic!r} doesn't exist at {self._servers}: is the name right?")
-            return partitions
+        return wait_for_partitions(self._consumer, self._topic, self._servers, first_answer)
 
     def _ask_ranges(self, partitions: Collection[int], since: float | None) -> dict[int, OffsetRange]:
         """From where to where the partitions are to be read. Those whose brokers don't answer are `missing`."""
@@ -246,6 +237,25 @@ class LogScan:
                 first_answer.failed(KafkaException(next(iter(failed.values()))))
         self.missing = {each: errors[each].str() if each in errors else "no answer" for each in left}
         return ranges
+
+
+def wait_for_partitions(consumer: Consumer, topic: str, servers: str, first_answer: FirstAnswer) -> list[int]:
+    """The topic's partitions. Blocks until a broker answers.
+
+    :param consumer: tells ``first_answer`` by the way what is wrong.
+    :raises BrokersUnreachable, KafkaException: see `FirstAnswer.failed`.
+    :raises TopicMissing: there is no such topic.
+    """
+    while True:
+        try:
+            partitions = list_partitions(consumer, topic, ASK_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            consumer.poll(0)  # the client tells more by the way than its answer does
+            first_answer.failed(error)
+            continue
+        if not partitions:
+            raise TopicMissing(f"topic {topic!r} doesn't exist at {servers}: is the name right?")
+        return partitions
 
 
 def record_of(message: Message) -> LogRecord:

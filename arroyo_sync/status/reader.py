@@ -23,7 +23,7 @@ from arroyo.types import Topic
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.checks import check_group, check_topic_name
-from arroyo_sync.core.errors import ConfigurationError, TopicMissing
+from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.source import EARLIER_TOPIC, LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
@@ -32,7 +32,6 @@ from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.first_answer import FirstAnswer
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.leaders.commit_log.log_topic import list_partitions
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot, in_order
 from arroyo_sync.status.check import Reported
 from arroyo_sync.status.commit_log import (
@@ -41,6 +40,7 @@ from arroyo_sync.status.commit_log import (
     STOP_TIMEOUT_SECONDS,
     LogScan,
     reported_since,
+    wait_for_partitions,
 )
 
 FETCH_TIMEOUT_SECONDS = 3.0
@@ -214,18 +214,9 @@ class StatusReader:
 
     def _connect(self) -> list[int]:
         """The data topic's partitions, once a broker answers."""
-        first_answer = FirstAnswer(self._query.settings, self.timeout, self._errors)
-        servers = servers_of(self._query.settings)
-        while True:
-            try:
-                partitions = list_partitions(self._consumer, self._query.topic, ASK_TIMEOUT_SECONDS)
-            except KafkaException as error:
-                self._consumer.poll(0)  # the client tells more by the way than its answer does
-                first_answer.failed(error)
-                continue
-            if not partitions:
-                raise TopicMissing(f"topic {self._query.topic!r} doesn't exist at {servers}: is the name right?")
-            return partitions
+        settings = self._query.settings
+        first_answer = FirstAnswer(settings, self.timeout, self._errors)
+        return wait_for_partitions(self._consumer, self._query.topic, servers_of(settings), first_answer)
 
     def _ask_commits(self, keys: list[PartitionKey]) -> dict[str, Mapping[PartitionKey, int | KafkaError | None]]:
         """What each group has committed on the brokers, the follower's among them."""

@@ -9,9 +9,10 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
 
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset
@@ -284,11 +285,12 @@ class FetchCheck:
             return False
         self._check_at = now + FETCH_CHECK_SECONDS
         self._ends = dict(self._answers)
+        fetched = KafkaWatermarks(consumer)
         behind = {
             partition
             for partition, position in positions.items()
             if self._positions.get(partition) == position
-            and (_fetched_end(consumer, self._topic, partition) or 0) < self._ends.get(partition, 0)
+            and (fetched.cached(self._topic, partition) or 0) < self._ends.get(partition, 0)
         }
         self._unfetched = {partition: self._unfetched.get(partition, 0) + 1 for partition in behind}
         if not behind and positions.keys() <= self._ends.keys():
@@ -310,9 +312,9 @@ class FetchCheck:
         """How many offsets are still to be read; ``None``: unknown. It never blocks: the client knows the ends from
         what it fetched, or the brokers told some seconds ago of further ones.
         """
-        lag = 0
+        lag, fetched = 0, KafkaWatermarks(consumer)
         for partition, position in positions.items():
-            end = _fetched_end(consumer, self._topic, partition)
+            end = fetched.cached(self._topic, partition)
             if end is None:
                 return None
             lag += max(0, end - position, self._ends.get(partition, 0) - position)
@@ -327,9 +329,3 @@ class FetchCheck:
             answers.update((partition, end) for (_, partition), end in ends.items() if isinstance(end, int))
 
         self._asker.ask_end_offsets([(self._topic, each) for each in positions], FETCH_CHECK_TIMEOUT_SECONDS, note)
-
-
-def _fetched_end(consumer: Consumer, topic: str, partition: int) -> int | None:
-    """The end that was in the last response of a broker, or ``None`` before the first one. Never blocks."""
-    ends = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
-    return ends[1] if ends is not None and ends[1] >= 0 else None

@@ -23,7 +23,6 @@ Threads
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -133,7 +132,8 @@ class CommitLogReader:
         self._ranges = ranges
         self._fetch_check = fetch_check
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, settings.clock)
-        self._is_first_run, self._must_read_all = True, Event()
+        self._is_first_run = True
+        self._must_read_all = Event()
         self._errors = ClientErrors()
         self.lag: int | None = None
         """How many offsets are still to be read, as far as the client knew a moment ago. Any thread may read it."""
@@ -238,7 +238,7 @@ class CommitLogReader:
         settings = self._settings
         servers, name = servers_of(settings.configuration), f"Commit log {self._topic}"
         # What has been there may be away for a while.
-        timeout = settings.connect_timeout if self._is_first_run else math.inf
+        timeout = settings.connect_timeout if self._is_first_run else float("inf")
         enough = MISSING_ANSWERS if self._is_first_run else int(MISSING_SECONDS / RETRY_SECONDS)
         first_answer = FirstAnswer(settings.configuration, timeout, self._errors, name=name, clock=self._clock)
         missing_answers = 0
