@@ -52,7 +52,7 @@ ADDED_SECONDS = 10.0
 """For how long a partition that the client doesn't know is waited for."""
 _LOOK_SECONDS = 0.1
 
-_OnAssign = Callable[[confluent_kafka.Consumer, list[TopicPartition]], None]
+_OnRebalance = Callable[[confluent_kafka.Consumer, list[TopicPartition]], None]
 
 _throttle = LogThrottle(float("inf"), time.monotonic)
 
@@ -191,18 +191,29 @@ def declining_assignments(consumer: object, is_closing: Callable[[], bool]) -> I
 
 
 class _Subscriber:
-    """Stands where the client is while Arroyo subscribes, so as to stand before its assignment callback for good."""
+    """Stands where the client is while Arroyo subscribes, so as to stand before its rebalance callbacks for good.
+
+    Partitions that were declined are no news to Arroyo as they are revoked: it warns of each that it doesn't know.
+    """
 
     def __init__(self, client: confluent_kafka.Consumer, is_closing: Callable[[], bool]) -> None:
         self._client = client
         self._is_closing = is_closing
+        self._declined: set[tuple[str, int]] = set()
 
-    def subscribe(self, topics: list[str], *, on_assign: _OnAssign, **callbacks: Any) -> None:
+    def subscribe(self, topics: list[str], *, on_assign: _OnRebalance, on_revoke: _OnRebalance) -> None:
         def assigned(client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
-            if not self._is_closing():
+            if self._is_closing():
+                self._declined.update((each.topic, each.partition) for each in partitions)
+            else:
                 on_assign(client, partitions)
 
-        self._client.subscribe(topics, on_assign=assigned, **callbacks)
+        def revoked(client: confluent_kafka.Consumer, partitions: list[TopicPartition]) -> None:
+            known = [each for each in partitions if (each.topic, each.partition) not in self._declined]
+            if known or not partitions:
+                on_revoke(client, known)
+
+        self._client.subscribe(topics, on_assign=assigned, on_revoke=revoked)
 
 
 def reset_offset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -118,7 +119,7 @@ def test_a_partition_that_is_added_doesn_t_end_a_follower_of_the_new_protocol(
 
 @pytest.mark.parametrize("protocol", ["eager", "kip848"])
 def test_a_follower_ends_though_an_assignment_lies_in_its_clients_queue(
-    kafka: Kafka, topic_name: Callable[..., str], protocol: str
+    kafka: Kafka, topic_name: Callable[..., str], protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Closing hands the assignment out, and Arroyo would ask for the group's commits, for ever: nobody answers then."""
     topic, group = topic_name("events"), topic_name("follower")
@@ -137,6 +138,7 @@ def test_a_follower_ends_though_an_assignment_lies_in_its_clients_queue(
     follower.start()  # its first step is to close all
     follower.stop()
     assert follower.assignments == []
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
 def test_cooperative_sticky_is_refused_with_one_clear_line(kafka: Kafka, topic_name: Callable[..., str]) -> None:

@@ -174,7 +174,7 @@ class TestDecliningAssignments:
     def test_an_assignment_while_it_closes_asks_nothing(
         self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Before, it is Arroyo's; and what it is asked to do as partitions are revoked always is."""
+        """Before, it is Arroyo's."""
         asked: list[list[TopicPartition]] = []
 
         class Client(_Client):
@@ -189,13 +189,31 @@ class TestDecliningAssignments:
             consumer.subscribe([EVENTS])
         assert arroyo_consumer.client_of(consumer) is client
         assert client.callbacks["topics"] == ["events"]
-        assert client.callbacks["on_revoke"].__name__ == "revocation_callback"
         partitions = [TopicPartition("events", 0)]
         with pytest.raises(KafkaException, match="_TIMED_OUT"):
             client.callbacks["on_assign"](client, partitions)
         is_closing[0] = True
         client.callbacks["on_assign"](client, partitions)
         assert asked == [partitions]
+
+    def test_what_was_declined_is_revoked_without_a_warning(
+        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Arroyo warns of each partition that it doesn't know. What it knows, it is told of."""
+        is_closing = [False]
+        client = _Client({"group.id": "follower"})
+        monkeypatch.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], client)
+        revoked: list[list[Partition]] = []
+        with arroyo_consumer.declining_assignments(consumer, lambda: is_closing[0]):
+            consumer.subscribe([EVENTS], on_revoke=lambda partitions: revoked.append(list(partitions)))
+        is_closing[0] = True
+        client.callbacks["on_assign"](client, [TopicPartition("events", 1)])
+        client.callbacks["on_revoke"](client, [TopicPartition("events", 1)])
+        assert (revoked, caplog.messages) == ([], [])
+        client.callbacks["on_revoke"](client, [TopicPartition("events", 0), TopicPartition("events", 1)])
+        assert revoked == [[Partition(EVENTS, 0)]]
+        client.callbacks["on_revoke"](client, [])
+        assert revoked[1:] == [[]]
 
     def test_a_subscription_that_is_refused_leaves_the_client_where_it_was(
         self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
