@@ -37,7 +37,7 @@ from arroyo_sync.gate.consumer.replaced_log import ReplacedLog
 from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
-from arroyo_sync.kafka.arroyo_consumer import is_kip848
+from arroyo_sync.kafka.arroyo_consumer import hand_out_rebalances, is_kip848
 from arroyo_sync.kafka.errors import code_of
 
 TPayload = TypeVar("TPayload")
@@ -303,11 +303,14 @@ class FlowControlledConsumer(Consumer[TPayload]):
         try:
             if not self._inner.closed:
                 self._leave(self._start.positions)
-            self._inner.close(timeout)
+                hand_out_rebalances(self._inner)
         finally:
-            self._is_closing = False
-            if self._after_close is not None:
-                self._after_close()
+            try:
+                self._inner.close(timeout)
+            finally:
+                self._is_closing = False
+                if self._after_close is not None:
+                    self._after_close()
 
     @property
     def closed(self) -> bool:

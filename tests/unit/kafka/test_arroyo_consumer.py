@@ -230,6 +230,51 @@ class TestDecliningAssignments:
             assert vars(consumer) == before
 
 
+class TestHandingOutRebalances:
+    """Real brokers: ``tests/integration/test_rebalance.py``, though what it is for is too rare for a test."""
+
+    def test_what_is_queued_comes_before_the_closing_and_no_message_is_in_its_way(
+        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[object] = []
+        queued: list[object] = ["an assignment", "an error", None, "what comes later"]
+
+        class Client(_Client):
+            def assignment(self) -> list[TopicPartition]:
+                return [TopicPartition("events", 3)]
+
+            def pause(self, partitions: list[TopicPartition]) -> None:
+                calls.append([each.partition for each in partitions])
+
+            def poll(self, timeout: float | None = -1) -> Any:
+                calls.append(timeout)
+                return queued.pop(0)
+
+        monkeypatch.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], Client({"group.id": "follower"}))
+        arroyo_consumer.hand_out_rebalances(consumer)
+        assert calls == [[3], 0, 0, 0]
+
+    def test_a_client_that_never_has_done_is_closed_all_the_same(
+        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        polls: list[float | None] = []
+
+        class Client(_Client):
+            def poll(self, timeout: float | None = -1) -> Any:
+                polls.append(timeout)
+                return "an error"
+
+        monkeypatch.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], Client({"group.id": "follower"}))
+        arroyo_consumer.hand_out_rebalances(consumer)
+        assert len(polls) == 1_000
+
+    def test_another_consumer_is_left_alone(self) -> None:
+        consumer = ScriptedConsumer()
+        before = dict(vars(consumer))
+        arroyo_consumer.hand_out_rebalances(consumer)
+        assert vars(consumer) == before
+
+
 def test_where_another_consumer_would_begin_is_not_known() -> None:
     """Nothing is made up."""
     with pytest.raises(LookupError, match="ScriptedConsumer has no client"):

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import ConfigurationError, SourceDied
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate import flow_control
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from tests.support.fakes import EVENTS, At, Clock, ScriptedConsumer, partition
 from tests.support.harness import TIMEOUT_SECONDS, GateHarness
@@ -454,6 +455,33 @@ def test_closing_ends_what_uses_the_consumer_first_and_stops_the_source_last() -
     )
     flow.close(2.5)
     assert order == ["before", ("close", 2.5), "after"]
+
+
+def test_closing_hands_out_the_rebalances_first_and_is_not_kept_by_what_a_callback_raises(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Left in the queue, they may keep librdkafka from ever closing."""
+    order: list[object] = []
+
+    class Inner(ScriptedConsumer):
+        def close(self, timeout: float | None = None) -> None:
+            order.append("close")
+            super().close(timeout)
+
+    def hand_out(consumer: object) -> None:
+        order.append(consumer)
+        raise LookupError("in a callback")
+
+    monkeypatch.setattr(flow_control, "hand_out_rebalances", hand_out)
+    inner = Inner()
+    flow = FlowControlledConsumer(
+        inner, SynchronizedPartitionStateManager(), lambda: None, after_close=lambda: order.append("after")
+    )
+    with pytest.raises(LookupError, match="in a callback"):
+        flow.close()
+    assert order == [inner, "close", "after"]
+    flow.close()
+    assert order == [inner, "close", "after", "close", "after"]
 
 
 # Which protocol the consumer follows, and what the wrapper wasn't told.
