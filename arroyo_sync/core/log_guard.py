@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
+
+_throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
+
+
+def guarded_logger(name: str) -> logging.Logger:
+    """The logger of this name, of which every line is `harmless`: for whoever must do more than log.
+
+    A filter may fail in these threads alone, as one that adds what the program keeps for its own thread.
+    """
+    logger = logging.getLogger(name)
+
+    def handle(record: logging.LogRecord) -> None:
+        with harmless(logger, _throttle):
+            type(logger).handle(logger, record)  # looked up each time, since others replace it, too
+
+    logger.handle = handle  # type: ignore[method-assign] # what all that logs a line calls
+    return logger
 
 
 @contextmanager

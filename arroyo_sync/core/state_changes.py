@@ -15,16 +15,16 @@ Failures
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 TState = TypeVar("TState")
 

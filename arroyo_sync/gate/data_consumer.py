@@ -8,7 +8,6 @@ Threads: any; a consumer that was made connects at once, as librdkafka's clients
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,11 +15,12 @@ from arroyo.backends.kafka import KafkaConsumer
 from arroyo.backends.kafka.consumer import as_kafka_configuration_bool
 
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.kafka.client_settings import check_configuration
 from arroyo_sync.kafka.error_callbacks import raise_if_refused
 from arroyo_sync.kafka.making_clients import make_client
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 
 class _Wanted(NamedTuple):

@@ -6,7 +6,6 @@ Threads: Arroyo's processor calls everything on its own thread. `SynchronizedStr
 
 from __future__ import annotations
 
-import logging
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,6 +26,7 @@ from arroyo_sync.core.checks import (
     refused,
 )
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import mark_told
 from arroyo_sync.core.source import (
     EndOffsetsSource,
@@ -64,7 +64,7 @@ from arroyo_sync.observe.waits import Survey
 from arroyo_sync.sentry.events import FollowerEvents, tell_ends_once
 from arroyo_sync.sentry.spans import ProcessSpans
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 TPayload = TypeVar("TPayload")
 

@@ -13,7 +13,6 @@ Threads
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,11 +21,12 @@ from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import Message, Partition
 
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.source import HighWatermarks, RemoteOffsetSource, check_follower
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.partition_buffer import HoldLimits, PartitionBuffer
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 
 class PartitionBuffers:

@@ -16,7 +16,6 @@ Sources: ``arroyo/backends/kafka/consumer.py`` and ``arroyo/processing/processor
 from __future__ import annotations
 
 import functools
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,10 +29,11 @@ from arroyo.processing.processor import StreamProcessor
 from arroyo.types import Partition
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka.errors import code_of
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 PRIVATE_ATTRIBUTES = (
     "_KafkaConsumer__consumer",

@@ -12,17 +12,17 @@ The source needs none of this: it ends by itself, with the same kind of message.
 
 from __future__ import annotations
 
-import logging
 import time
 
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.checks import check_instance
 from arroyo_sync.core.errors import AccessRefused
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.errors import is_fatal, log_missing_token
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 
 _throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)

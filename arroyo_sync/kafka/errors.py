@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 
 from confluent_kafka import KafkaError, KafkaException
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 ENDS = frozenset(
     {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -10,10 +9,11 @@ from typing import Any, Generic, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.kafka.client_settings import servers_of
 from arroyo_sync.kafka.redaction import without_secrets
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 LET_GO_SECONDS = 15.0
 """For how long at most a closed client is waited for that is just being made, or asked. A token has ten seconds."""

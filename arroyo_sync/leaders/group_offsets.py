@@ -17,7 +17,6 @@ Failures
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -26,6 +25,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.checks import check_seconds
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
@@ -35,7 +35,7 @@ from arroyo_sync.kafka.questions.first_answer import FirstAnswer
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.offset_source import OffsetSource
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 REACH_TIMEOUT_SECONDS = 1.0
 TIMEOUT_SECONDS = 2.0

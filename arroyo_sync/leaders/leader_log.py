@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
 from arroyo_sync.core.state import PartitionKey
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 _SHOWN = 10
 _IS_IT_RIGHT = "The gate stays shut there until it does: is the group's name right, and does it publish?"

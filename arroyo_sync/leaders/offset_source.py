@@ -19,7 +19,6 @@ Failures
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -37,6 +36,7 @@ from arroyo_sync.core.errors import (
     SourceDied,
     TopicRecreated,
 )
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR, mark_told
 from arroyo_sync.core.source import HighWatermarks, LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
@@ -50,7 +50,7 @@ from arroyo_sync.leaders.leader_log import RewindLog, SilenceLog
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verifier import OnLogEnds, Verifier
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 SILENCE_SECONDS = 60.0
 """How long after the start a group that has published nothing is warned about."""

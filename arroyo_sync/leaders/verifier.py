@@ -25,7 +25,6 @@ Failures
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
@@ -33,6 +32,7 @@ from typing import TypeVar
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated, TopicRecreated
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
@@ -40,7 +40,7 @@ from arroyo_sync.leaders.assigned_partitions import Question, Rejection, Truncat
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import Reason, TopicId
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 INTERVAL_SECONDS = 1.0
 REFRESH_SECONDS = 30.0

@@ -9,7 +9,6 @@ Threads: none; the monitor's thread calls it. With no metrics backend configured
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection
 from typing import NamedTuple, cast
@@ -17,6 +16,7 @@ from typing import NamedTuple, cast
 from arroyo.utils.metric_defs import MetricName
 from arroyo.utils.metrics import DummyMetricsBackend, Metrics, get_metrics
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
@@ -54,7 +54,7 @@ from arroyo_sync.observe.metrics import (
 )
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, ReleaseSnapshot, Snapshot
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 
 class GateCounts(NamedTuple):

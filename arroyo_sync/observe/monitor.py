@@ -21,7 +21,6 @@ Threads
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -29,6 +28,7 @@ from itertools import islice
 from typing import Literal
 
 from arroyo_sync.core.errors import FollowerStalled
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import ENDS_AT_ONCE
 from arroyo_sync.core.state import PartitionKey
@@ -40,7 +40,7 @@ from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict, worst_first
 from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Survey, Waits, follow_waits, later
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 ASK_TIMEOUT_SECONDS = 0.5
 """How long a check may wait for the brokers. What a slow one answers later is there at the next check."""

@@ -13,12 +13,12 @@ Threads: none; the monitor's thread calls it.
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.observe.evaluation import REJECTED_ADVICE, groups_without_report
 from arroyo_sync.observe.snapshot import Snapshot
@@ -26,7 +26,7 @@ from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict
 from arroyo_sync.observe.waits import Limits
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 REMINDER_SECONDS = 900.0
 """From one event or line about a problem that lasts to the next."""

@@ -8,14 +8,14 @@ Threads: any thread may call anything.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from itertools import count
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 
 class Failures:

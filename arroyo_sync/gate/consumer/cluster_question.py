@@ -5,16 +5,16 @@ Threads: the processor's thread calls everything.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from arroyo.backends.abstract import Consumer
 from confluent_kafka import KafkaException
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.kafka.arroyo_consumer import cluster_of
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 TIMEOUT_SECONDS = 1.0
 ASSIGNED_TIMEOUT_SECONDS = 0.1

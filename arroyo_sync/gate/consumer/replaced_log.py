@@ -22,7 +22,6 @@ may call, and a signal handler.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection
 from queue import Empty, SimpleQueue
@@ -33,12 +32,13 @@ from arroyo.types import Partition
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, PartitionTruncated, TopicRecreated
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.kafka.arroyo_consumer import commit_staged, committed_offset, reset_offset
 from arroyo_sync.kafka.errors import code_of
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 TIMEOUT_SECONDS = 15.0
 CHECK_SECONDS = 1.0

@@ -27,7 +27,6 @@ Failures
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -35,10 +34,11 @@ from typing import Any
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.arroyo_consumer import commit_staged, staged_offsets, unstage_offsets
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 RETRY_SECONDS = 5.0
 """From the end of a commit that failed to the next. One may block for as long as the coordinator is away."""

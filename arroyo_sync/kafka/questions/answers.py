@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
-logger = logging.getLogger(__name__)
+from arroyo_sync.core.log_guard import guarded_logger
+
+logger = guarded_logger(__name__)
 
 V = TypeVar("V")
 

@@ -5,17 +5,17 @@ Pure but for the log: a clock is given. Threads: any may call anything.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
 
 from confluent_kafka import KafkaError
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE, is_fatal
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 PATIENCE_SECONDS = 3.0
 """How long partitions may go without an answer before it is told: a new leader is found within two or so."""

@@ -12,7 +12,6 @@ Threads
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import admin_settings
 from arroyo_sync.kafka.errors import no_answer, stopped
@@ -30,7 +30,7 @@ from arroyo_sync.kafka.questions.answers import deliver_answer, result_of
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 from arroyo_sync.kafka.questions.partition_leaders import PartitionLeaders
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 FIND_SECONDS = 5.0
 """For how long at most any broker is asked who leads, since nothing can end that before."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.kafka.client_settings import servers_of
 from arroyo_sync.kafka.errors import ClientErrors
 from arroyo_sync.kafka.questions.broker_watch import PATIENCE_SECONDS
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 
 class FirstAnswer:

@@ -16,7 +16,6 @@ Not thread-safe: for the reading thread. The counts may be read by any.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import NamedTuple
 from confluent_kafka import Message
 
 from arroyo_sync.core.errors import MalformedRecord
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.headers import headers_of
@@ -41,7 +41,7 @@ from arroyo_sync.leaders.commit_log.record import (
 )
 from arroyo_sync.leaders.commit_report import CommitReport
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 KNOWN_KEYS = 10_000
 """How many keys' parts are remembered, of about 500 bytes each: no topic's name has more than 249 characters."""

@@ -5,7 +5,6 @@ The reading itself is in `reader.py`, what every source shares in `leaders/offse
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -16,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError
 
 from arroyo_sync.core.checks import check_callable, check_choice, check_flag, check_seconds, check_topic
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import reader_settings, servers_of
@@ -29,7 +29,7 @@ from arroyo_sync.leaders.offset_source import OffsetSource
 from arroyo_sync.leaders.verification import LOG_END_UNKNOWN
 from arroyo_sync.leaders.verifier import OnLogEnds
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 
 class CommitLogConsumer(OffsetSource):

@@ -5,13 +5,13 @@ Not thread-safe: for the reading thread. `LogContents.groups` and `LogContents.i
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 
 from arroyo_sync.core.errors import MalformedRecord
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.leaders.commit_log.record import decode_key, is_key
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 JUDGED_RECORDS = 1_000
 """After how many records without a commit record among them the topic is called no commit log."""

@@ -5,12 +5,12 @@ Threads: for the reading thread. The classes never block; the functions block fo
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
@@ -18,7 +18,7 @@ from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset
 from arroyo_sync.leaders.commit_log.replay import OffsetRange
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 IDENTITY_SECONDS = 3.0
 """How often a topic's id is asked for."""

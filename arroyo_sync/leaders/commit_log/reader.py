@@ -22,7 +22,6 @@ Threads
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -32,6 +31,7 @@ from typing import Any, Literal
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from arroyo_sync.core.errors import CommitLogMissing
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.client_settings import concerns_group, metadata_refresh_seconds, servers_of
 from arroyo_sync.kafka.errors import (
@@ -56,7 +56,7 @@ from arroyo_sync.leaders.commit_log.log_topic import (
 from arroyo_sync.leaders.commit_log.replay import ReplayLog
 from arroyo_sync.leaders.commit_report import CommitReport
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 BATCH = 10_000
 """How many records are taken at once, if so many are there: about ten milliseconds of work."""

@@ -23,13 +23,13 @@ Threads: for the checking thread. Nothing blocks; answers come on the asker's th
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException
 
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.errors import is_fatal
@@ -37,7 +37,7 @@ from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.committed_offsets import Commits
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 TIMEOUT_SECONDS = 2.0
 RETRY_SECONDS = 1.0

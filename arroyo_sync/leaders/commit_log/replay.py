@@ -9,11 +9,12 @@ Pure. Written by the reader's thread alone; `missing` and `progress` may be aske
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-logger = logging.getLogger(__name__)
+from arroyo_sync.core.log_guard import guarded_logger
+
+logger = guarded_logger(__name__)
 
 
 class OffsetRange(NamedTuple):

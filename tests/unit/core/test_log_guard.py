@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from arroyo_sync.core.log_guard import harmless
+import arroyo_sync
+from arroyo_sync.core import log_guard
+from arroyo_sync.core.log_guard import guarded_logger, harmless
 from arroyo_sync.core.log_throttle import LogThrottle
 
 LOST = "A line of the log is lost, since a handler or filter failed: OSError: no socket"
@@ -81,3 +84,49 @@ def test_what_is_no_exception_comes_out(logger: logging.Logger, failing: Filter)
     failing.errors = [KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt), harmless(logger):
         logger.warning("a line")
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """Nothing was lost before."""
+    monkeypatch.setattr(log_guard, "_throttle", LogThrottle(60.0, lambda: 0.0))
+    return guarded_logger("arroyo_sync.some")
+
+
+def test_no_line_of_a_guarded_logger_raises(
+    guarded: logging.Logger, failing: Filter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that is lost is told of; the next one may be written."""
+    failing.errors = [OSError("no socket")]
+    guarded.error("lost")
+    guarded.error("written")
+    assert caplog.messages == [LOST, "written"]
+
+
+def test_a_filter_that_fails_each_time_is_of_no_matter(
+    guarded: logging.Logger, failing: Filter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where it looks for what is there on the program's own thread alone."""
+    failing.errors = [AttributeError("no request")] * 10
+    for _ in range(5):
+        guarded.warning("a line")
+    assert caplog.messages == []
+
+
+def test_ctrl_c_comes_out_of_a_guarded_logger(guarded: logging.Logger, failing: Filter) -> None:
+    """As out of any."""
+    failing.errors = [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        guarded.warning("a line")
+
+
+def test_what_a_followers_threads_log_is_guarded() -> None:
+    """A leader's lines are, each where it is logged; the command's are nobody's pipeline."""
+    package = Path(arroyo_sync.__file__).parent
+    plain = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "= logging.getLogger(" in path.read_text(encoding="utf-8")
+    }
+    rest = {each for each in plain if not each.startswith(("status/", "leaders/commit_log/publishing/"))}
+    assert rest == {"core/log_guard.py"}

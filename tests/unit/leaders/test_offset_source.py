@@ -165,6 +165,27 @@ def test_nobody_waits_for_what_is_ready_or_has_ended() -> None:
     assert (waits.is_over, waits_of_the_dead.is_over) == ([False, True, False, True], [True])
 
 
+def test_the_gate_is_told_of_a_death_that_cannot_be_logged() -> None:
+    """A log filter that fails must not leave a follower that waits for ever for a source that has ended."""
+    source = Stub()
+    manager = source.attach()
+    before = manager.version
+
+    class Broken(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise AttributeError("no request on this thread")
+
+    broken = Broken()
+    offset_source.logger.addFilter(broken)
+    try:
+        source._die(RuntimeError("gone"))
+    finally:
+        offset_source.logger.removeFilter(broken)
+    assert manager.version > before
+    with pytest.raises(SourceDied, match="gone"):
+        source.check()
+
+
 class StuckThread:
     """One that doesn't end, and notes for how long it is waited for."""
 

@@ -762,3 +762,23 @@ def test_who_looks_by_themselves_may_look_seldom(follower: Follower) -> None:
     monitor = follower.monitor(interval=None)
     look_at(follower, monitor, 0, 300)
     assert [stall.waiting_seconds for stall in monitor.stalls] == [300]
+
+
+def test_a_log_that_fails_costs_the_lines_alone(follower: Follower, told: list[Problem]) -> None:
+    """The event is sent, the stall is acted on, and the metrics go out."""
+
+    class Broken(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise OSError("no socket")
+
+    broken, monitor = Broken(), follower.monitor(on_stall="raise")
+    problems_logger = logging.getLogger("arroyo_sync.observe.problems")
+    problems_logger.addFilter(broken)
+    try:
+        look_at(follower, monitor, 0, STALLED_AFTER)
+    finally:
+        problems_logger.removeFilter(broken)
+    assert [problem.kind for problem in told] == [ProblemKind.STALL]
+    assert [type(error) for error in follower.errors] == [FollowerStalled]
+    for_leader = [value for value, tags in follower.backend.of("arroyo_sync.stalled") if tags["waits_for"] == "leader"]
+    assert for_leader == [0, 1]
