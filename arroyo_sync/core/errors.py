@@ -6,7 +6,17 @@ from collections.abc import Mapping
 
 
 class ArroyoSyncError(Exception):
-    """The base of all errors of this package."""
+    """The base of all errors of this package. They can be pickled, as what ends a process of a pool is."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # By default the class would be called with the message, which isn't what every constructor takes.
+        return _unpickle, (type(self), self.args), self.__dict__
+
+
+def _unpickle(kind: type[ArroyoSyncError], args: tuple[object, ...]) -> ArroyoSyncError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class ConfigurationError(ArroyoSyncError, ValueError):
