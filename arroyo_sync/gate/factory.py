@@ -226,11 +226,14 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     ) -> ProcessingStrategy[TPayload]:
         """The user's strategy behind a new gate. Called by Arroyo in a rebalance.
 
-        :raises ConfigurationError: for partitions of more than one topic. Without `flow_control`, also for
-            ``group.protocol=consumer`` and a group that is a leader group, as far as the consumer can be found.
+        :raises ConfigurationError: for partitions of several topics, and if the processor has another consumer than
+            `flow_control` returned. Without `flow_control`, also for ``group.protocol=consumer`` and a group that is a
+            leader group. All of the consumer as far as it can be found.
         """
         if self._flow is None:
             self._begin_without_flow_control(commit, partitions)
+        elif consumer_behind(commit) is not None:
+            self._flow.check_subscribed()
         self._outermost = outermost_factory(commit)
         self._start()
         self._source.assign(

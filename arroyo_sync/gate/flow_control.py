@@ -106,6 +106,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._replaced_log = ReplacedLog(inner, manager, check_topic, self._start)
         self._cluster_question = ClusterQuestion(inner, check_cluster, clock)
         self._is_closing = False
+        self._is_subscribed = False
         self._rebalances = Rebalances(inner, self._pauses, self._start, self._leave, lambda: self._is_closing)
         self._resume_offsets = self._rebalances.resume_offsets
         self.empty_polls = 0
@@ -266,8 +267,20 @@ class FlowControlledConsumer(Consumer[TPayload]):
             raise ConfigurationError(f"the gate takes one topic, not {[topic.name for topic in topics]}")
         if self._on_subscribe is not None and not topics[0].name.startswith("^"):  # librdkafka's sign of a pattern
             self._on_subscribe(topics[0].name)
+        self._is_subscribed = True
         self._rebalances.subscribe(topics, on_assign, on_revoke, self._detach)
         self._cluster_question.begin(topics[0].name)
+
+    def check_subscribed(self) -> None:
+        """Return if the processor has subscribed this consumer, which is about to get a gate.
+
+        :raises ConfigurationError: it was never subscribed, so the processor polls another one.
+        """
+        if not self._is_subscribed:
+            raise ConfigurationError(
+                "the StreamProcessor has another consumer than the one that flow_control() returned: messages would be "
+                "lost in rebalances. Give it what factory.flow_control(consumer) returns, not the consumer itself"
+            )
 
     def attach(self, gate: Gate) -> None:
         """Serve this gate from now on."""

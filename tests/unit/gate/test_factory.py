@@ -383,6 +383,18 @@ def test_kip848_without_the_flow_control_is_refused() -> None:
     assert user.asked == []
 
 
+@pytest.mark.parametrize("is_kip848", [True, False])
+def test_a_processor_with_another_consumer_than_the_flow_controls_is_refused(is_kip848: bool) -> None:
+    """As where what `flow_control` returns was ignored: what is held would be lost in a rebalance, without a word."""
+    consumer, user = ScriptedConsumer(is_kip848=is_kip848), UserFactory()
+    factory = make_factory(user=user)
+    factory.flow_control(consumer)
+    StreamProcessor(consumer, EVENTS, factory)
+    with pytest.raises(ConfigurationError, match=r"Give it what factory\.flow_control\(consumer\) returns"):
+        consumer.assign(0)
+    assert user.asked == []
+
+
 def test_where_an_assignment_begins_is_durable_without_the_flow_control_too() -> None:
     """By the commit that Arroyo hands to the factory; what it raises is logged."""
     consumer = ScriptedConsumer(is_kip848=False)
