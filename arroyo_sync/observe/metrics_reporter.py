@@ -1,6 +1,8 @@
 """Turns snapshots into metrics.
 
 Guarantees
+    A gauge without a tag for the topic tells of all followers of the process that send to the same backend: how many
+    partitions stand still in all, and whether all readers are alive.
     A value that the backend refuses costs nothing but itself: all others are sent. Refusals are counted, and logged at
     most once a minute.
 
@@ -9,9 +11,11 @@ Threads: none; the monitor's thread calls it. With no metrics backend configured
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection
 from typing import NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 from arroyo.utils.metric_defs import MetricName
 from arroyo.utils.metrics import DummyMetricsBackend, Metrics, get_metrics
@@ -64,6 +68,46 @@ class GateCounts(NamedTuple):
     """Partitions paused since the start, being full."""
     resumes: int = 0
     """Partitions resumed since the start."""
+
+
+class _SharedGauges:
+    """What the followers of this process last sent of the gauges that don't say whose they are.
+
+    The backend is the process's, and keeps of each gauge what came last: a follower that is well would hide one that
+    isn't. Any thread may call anything.
+    """
+
+    LEAST = frozenset({READER_ALIVE, READER_READY})
+    SUMMED = frozenset({STALLED, WAITING, COMMIT_LOG_LAG, UNVERIFIED})
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: WeakKeyDictionary[MetricsReporter, dict[object, float]] = WeakKeyDictionary()
+
+    def together(
+        self,
+        reporter: MetricsReporter,
+        backend: Metrics,
+        metric: MetricDef,
+        tag_values: tuple[object, ...],
+        value: float,
+    ) -> float:
+        """What all of them come to, with this value of this one's."""
+        if metric not in self.LEAST and metric not in self.SUMMED:
+            return value
+        which = (id(backend), metric, tag_values)
+        with self._lock:
+            self._values.setdefault(reporter, {})[which] = value
+            values = [each[which] for each in self._values.values() if which in each]
+        return min(values) if metric in self.LEAST else sum(values)
+
+    def forget(self, reporter: MetricsReporter) -> None:
+        """It sends nothing more."""
+        with self._lock:
+            self._values.pop(reporter, None)
+
+
+_shared = _SharedGauges()
 
 
 class MetricsReporter:
@@ -133,6 +177,10 @@ class MetricsReporter:
             self._count(backend, RESUMES, gate.resumes)
         self._count(backend, REFUSED_VALUES, self.refused)
         self._log_refused()
+
+    def end(self) -> None:
+        """Nothing more is reported, and what was doesn't count for the process any more."""
+        _shared.forget(self)
 
     def _report_partition(self, backend: Metrics, partition: PartitionSnapshot) -> None:
         for metric, value in (
@@ -208,7 +256,7 @@ class MetricsReporter:
     def _send(self, backend: Metrics, metric: MetricDef, value: float, *tag_values: object) -> bool:
         """Whether the backend took it."""
         try:
-            send(backend, metric, value, *tag_values)
+            send(backend, metric, _shared.together(self, backend, metric, tag_values, value), *tag_values)
         except Exception as error:
             self.refused += 1
             self._errors[metric.name] = error

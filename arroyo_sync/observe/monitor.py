@@ -140,6 +140,7 @@ class Monitor:
         self._thread.join(timeout)
         if not self._thread.is_alive():
             self.check_once()
+        self._reporter.end()
 
     def verdicts(self) -> list[Verdict]:
         """How each partition stands now, the worst first. How long it has waited is known as of the last check.

@@ -253,3 +253,35 @@ def test_what_was_sent_of_a_partition_that_went_away_is_forgotten(
     reporter.report(Snapshot(11.0, ()), assigned=[])
     reporter.report(Snapshot(12.0, (after,)))
     assert backend.of("commit_log_latency") == []
+
+
+def test_followers_of_one_process_hide_nothing_of_each_other(backend: RecordingMetrics) -> None:
+    """A backend keeps of each gauge what came last: the one that is well would hide the one that stands still."""
+    ill, well = MetricsReporter(lambda: backend), MetricsReporter(lambda: backend)
+    waiting = replace(SNAPSHOT, source=replace(STATISTICS, ready=False, unverified=2, lag=5), source_error="it died")
+    ill.report(waiting, stalled=(3, 1), waiting=(2, 0))
+    backend.sent.clear()
+    well.report(replace(SNAPSHOT, source=replace(STATISTICS, ready=True, unverified=1, lag=4)), waiting=(1, 1))
+    last = {(each.name, each.tags.get("waits_for")): each.value for each in backend.sent}
+    assert last["arroyo_sync.stalled", "leader"] == 3
+    assert last["arroyo_sync.stalled", "follower"] == 1
+    assert last["arroyo_sync.waiting", "leader"] == 3
+    assert last["arroyo_sync.waiting", "follower"] == 1
+    assert last["arroyo_sync.reader.alive", None] == 0
+    assert last["arroyo_sync.reader.ready", None] == 0
+    assert last["arroyo_sync.unverified", None] == 3
+    assert last["arroyo_sync.commit_log.lag", None] == 9
+    assert last["arroyo_sync.held.messages", None] == 12  # whose it is, the tags say
+
+
+def test_a_follower_that_has_ended_or_another_backend_does_not_count(backend: RecordingMetrics) -> None:
+    """Its successor in the same process isn't ill by what it left behind."""
+    ended, other, well = (MetricsReporter(lambda to=to: to) for to in (backend, RecordingMetrics(), backend))  # type: ignore[misc]
+    for each in (ended, other):
+        each.report(replace(SNAPSHOT, source_error="it died"), stalled=(3, 0))
+    ended.end()
+    ended.end()
+    backend.sent.clear()
+    well.report(SNAPSHOT)
+    assert [value for value, _ in backend.of("arroyo_sync.stalled")] == [0, 0]
+    assert backend.of("arroyo_sync.reader.alive") == [(1, {})]

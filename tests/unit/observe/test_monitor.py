@@ -782,3 +782,15 @@ def test_a_log_that_fails_costs_the_lines_alone(follower: Follower, told: list[P
     assert [type(error) for error in follower.errors] == [FollowerStalled]
     for_leader = [value for value, tags in follower.backend.of("arroyo_sync.stalled") if tags["waits_for"] == "leader"]
     assert for_leader == [0, 1]
+
+
+def test_what_a_stopped_monitor_reported_counts_no_more(follower: Follower) -> None:
+    """For the gauges that tell of all followers of the process."""
+    stopped, other = follower.monitor(), follower.monitor()
+    stopped.start()
+    look_at(follower, stopped, 0, STALLED_AFTER)
+    stopped.stop(timeout=5.0)
+    follower.show(DONE)
+    look_at(follower, other, STALLED_AFTER + 1)
+    for_leader = [value for value, tags in follower.backend.of("arroyo_sync.stalled") if tags["waits_for"] == "leader"]
+    assert for_leader == [0, 1, 1, 0]
