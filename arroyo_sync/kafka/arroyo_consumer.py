@@ -16,6 +16,7 @@ Sources: ``arroyo/backends/kafka/consumer.py`` and ``arroyo/processing/processor
 from __future__ import annotations
 
 import functools
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from arroyo.backends.kafka import KafkaConsumer
 from arroyo.processing.processor import StreamProcessor
 from arroyo.types import Partition
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.cimpl import Consumer as ClientClass
 
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
@@ -62,7 +64,8 @@ _throttle = LogThrottle(float("inf"), time.monotonic)
 def client_of(consumer: object) -> confluent_kafka.Consumer | None:
     """The confluent-kafka client behind Arroyo's consumer, whose cached end offsets are wanted."""
     client = _private(consumer, PRIVATE_ATTRIBUTES[0])
-    return client if isinstance(client, confluent_kafka.Consumer) else None
+    # Not the package's name: a tracer may have put a subclass of its own there since Arroyo has taken it.
+    return client if isinstance(client, ClientClass) else None
 
 
 def is_kip848(consumer: object) -> bool | None:
@@ -169,7 +172,7 @@ def wait_for_added_partitions(consumer: object) -> None:
                     raise
             time.sleep(_LOOK_SECONDS)
 
-    setattr(consumer, PRIVATE_ATTRIBUTES[4], resolve_known)
+    setattr(_behind_proxies(consumer), PRIVATE_ATTRIBUTES[4], resolve_known)
 
 
 @contextmanager
@@ -185,11 +188,12 @@ def declining_assignments(consumer: object, is_closing: Callable[[], bool]) -> I
     if client is None:
         yield
         return
-    setattr(consumer, PRIVATE_ATTRIBUTES[0], _Subscriber(client, is_closing))
+    owner = _behind_proxies(consumer)
+    setattr(owner, PRIVATE_ATTRIBUTES[0], _Subscriber(client, is_closing))
     try:
         yield
     finally:
-        setattr(consumer, PRIVATE_ATTRIBUTES[0], client)
+        setattr(owner, PRIVATE_ATTRIBUTES[0], client)
 
 
 class _Subscriber:
@@ -301,6 +305,14 @@ def outermost_factory(commit: object) -> object | None:
 def _of_processor(commit: object, name: str) -> object | None:
     processor = getattr(commit, "__self__", None)  # it is a method of the processor's
     return _private(processor, name) if isinstance(processor, StreamProcessor) else None
+
+
+def _behind_proxies(consumer: object) -> object:
+    """Arroyo's consumer, whose private parts these are: on a proxy that hands all on (``__getattr__``) they are read as
+    on the consumer itself, but what is set there changes nothing.
+    """
+    resolve = _private(consumer, PRIVATE_ATTRIBUTES[4])
+    return getattr(inspect.unwrap(resolve) if callable(resolve) else None, "__self__", consumer)
 
 
 def _client_to_ask(consumer: object) -> confluent_kafka.Consumer:

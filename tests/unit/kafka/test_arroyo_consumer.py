@@ -55,6 +55,55 @@ def test_the_installed_arroyo_has_them_all(consumer: KafkaConsumer) -> None:
     assert arroyo_consumer.staged_offsets(consumer) == {}
 
 
+def test_the_client_is_known_though_a_tracer_has_taken_its_class_place(
+    consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As OpenTelemetry's does, after Arroyo was imported."""
+
+    class Instrumented(confluent_kafka.Consumer):
+        pass
+
+    monkeypatch.setattr(confluent_kafka, "Consumer", Instrumented)
+    assert arroyo_consumer.client_of(consumer) is not None
+    later = KafkaConsumer(CONFIGURATION)
+    later._KafkaConsumer__consumer.close()  # type: ignore[attr-defined]
+    later._KafkaConsumer__consumer = client = Instrumented(CONFIGURATION)  # type: ignore[attr-defined]
+    try:
+        assert arroyo_consumer.client_of(later) is client
+    finally:
+        later.close()
+
+
+class _Proxy:
+    """Hands on whatever it hasn't."""
+
+    __slots__ = ("_behind",)
+
+    def __init__(self, behind: object) -> None:
+        self._behind = behind
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._behind, name)
+
+
+def test_what_is_put_into_a_consumer_goes_past_a_proxy(
+    consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the proxy it would change nothing, if it can be set there at all."""
+    name = arroyo_consumer.PRIVATE_ATTRIBUTES[4]
+    before = getattr(consumer, name)
+    proxy = _Proxy(_Proxy(consumer))
+    arroyo_consumer.wait_for_added_partitions(proxy)
+    assert getattr(consumer, name) != before
+    assert getattr(consumer, name).__wrapped__ == before
+    client = _Client({"group.id": "follower"})
+    monkeypatch.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], client)
+    with arroyo_consumer.declining_assignments(proxy, lambda: True):
+        consumer.subscribe([EVENTS])
+    assert arroyo_consumer.client_of(consumer) is client
+    client.callbacks["on_assign"](client, [TopicPartition("events", 0)])  # else the brokers would be asked
+
+
 @pytest.mark.parametrize(
     ("auto_offset_reset", "offset"), [("earliest", 3), ("latest", 9), ("error", 3), ("smallest", 3), ("largest", 9)]
 )
