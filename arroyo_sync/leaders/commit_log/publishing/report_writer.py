@@ -128,8 +128,7 @@ class ReportWriter:
             outcomes = () if outcome is None else (outcome,)
             is_over = self._count(outcomes)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="arroyo-sync-publish-commit-log", daemon=True)
-                self._thread.start()
+                self._thread = self._begin_thread()
             self._wake_if_due_sooner()
         self._hand_over_and_log(() if report is None else (report,), outcomes, is_over)
 
@@ -180,6 +179,15 @@ class ReportWriter:
             self._changed.notify_all()
         if thread is not None:
             thread.join()
+
+    def _begin_thread(self) -> threading.Thread | None:
+        """``None``: the machine has no more of them. `poll` publishes all the same, and the next report tries again."""
+        thread = threading.Thread(target=self._run, name="arroyo-sync-publish-commit-log", daemon=True)
+        try:
+            thread.start()
+        except Exception:
+            return None
+        return thread
 
     # The processor's thread, or the one that is begun here.
 

@@ -70,8 +70,10 @@ class StartQuestions:
     def ask(self, topics: Collection[str], partitions: Collection[Partition]) -> None:
         """Ask for the ids of topics that weren't asked for before, and what the group has committed.
 
-        Earlier questions about commits are withdrawn. Doesn't block.
+        Earlier questions about commits are withdrawn. Doesn't block. If no thread can be started, that is logged, and
+        the next call tries again.
         """
+        error: Exception | None = None
         with self._changed:
             for topic in topics:
                 self._topics.setdefault(topic, time.monotonic() + ID_SECONDS)
@@ -80,8 +82,20 @@ class StartQuestions:
             self.committed = {}
             self._changed.notify_all()
             if self._thread is None and self._is_open():
-                self._thread = threading.Thread(target=self._run, name="arroyo-sync-leader-questions", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="arroyo-sync-leader-questions", daemon=True)
+                try:
+                    thread.start()
+                    self._thread = thread
+                except Exception as exc:
+                    error = exc
+        if error is not None:
+            with harmless(logger):
+                logger.warning(
+                    "Group %s can't ask the brokers of its data topic until its next assignment: %s. Its reports may "
+                    "carry no topic id, and an idle partition that had another owner meanwhile may be silent",
+                    self._group,
+                    error,
+                )
 
     def take_committed(self) -> Mapping[Partition, int | None]:
         """What was answered since, each once. ``None``: the group has committed nothing."""

@@ -735,3 +735,31 @@ def test_a_step_needs_what_arroyo_gives(
     """Swapped or forgotten arguments are named."""
     with pytest.raises(ConfigurationError, match=complaint):
         make_leader().publisher.step(commit, partitions)
+
+
+def test_a_machine_without_more_threads_ends_no_leader(
+    make_leader: Callable[..., Leader],
+    asker: ScriptedAsker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As in a container at its limit: its polls publish, and once there is one, the next assignment asks."""
+    leader = make_leader()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as at_the_limit:
+        at_the_limit.setattr(threading.Thread, "start", refuse)
+        leader.assign({0: 5})
+        assert leader.producer.take() == [(0, 5)]
+        leader.commit(0, 6)
+        assert leader.after(10.0) == [(0, 6)]
+        assert leader.end() == [(0, 6)]
+    (line,) = caplog.messages
+    assert "writers can't ask the brokers of its data topic until its next assignment: can't start new thread" in line
+    leader.assign({0: 6})
+    leader.wait_for_answer()
+    leader.commit(0, 7)
+    assert leader.after(10.0) == [(0, 7)]
+    assert ("topic_id", b"topic-id") in leader.producer.payloads[-1].headers
