@@ -17,6 +17,8 @@ from typing import Any
 from sentry_sdk.scope import add_global_event_processor, global_event_processors
 from sentry_sdk.types import Event, Hint
 
+from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR, mark_told
+
 _PACKAGE = __name__.partition(".")[0]
 
 FILTERED = "[Filtered]"
@@ -111,7 +113,39 @@ def _filter_record(record: logging.LogRecord) -> bool:
         trace = logging.Formatter().formatException(record.exc_info)
         if _shows_secret(trace):
             record.exc_text = _filter_text(trace)  # a formatter takes it in place of its own
+            error = record.exc_info[1]
+            if error is not None:  # a formatter of another kind, as for JSON, goes by the exception itself
+                copy = _filter_error(error, {})
+                record.exc_info = (type(copy), copy, copy.__traceback__)
     return True
+
+
+def _filter_error(error: BaseException, seen: dict[int, BaseException]) -> BaseException:
+    """The error itself if neither its text nor that of its causes shows a secret, else a copy by which none does.
+
+    :param seen: by the id of what it was made of, what was returned before.
+    """
+    if id(error) in seen:
+        return seen[id(error)]
+    seen[id(error)] = error
+    cause, context = (
+        None if each is None or len(seen) > MAX_DEPTH else _filter_error(each, seen)
+        for each in (error.__cause__, error.__context__)
+    )
+    notes = [str(each) for each in getattr(error, "__notes__", ())]
+    is_shown = any(map(_shows_secret, (str(error), repr(error), *notes)))
+    if cause is error.__cause__ and context is error.__context__ and not is_shown:
+        return error
+    kind = type(error)
+    copy: BaseException = type(kind.__name__, (Exception,), {"__module__": kind.__module__})(_filter_text(str(error)))
+    copy.__cause__, copy.__context__ = cause, context
+    copy.__suppress_context__, copy.__traceback__ = error.__suppress_context__, error.__traceback__
+    if notes:
+        setattr(copy, "__notes__", [_filter_text(each) for each in notes])  # noqa: B010 - since Python 3.11
+    if getattr(error, TOLD_BY_MONITOR, False) is True:
+        mark_told(copy)
+    seen[id(error)] = copy
+    return copy
 
 
 def _shows_secret(text: str) -> bool:

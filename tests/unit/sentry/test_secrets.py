@@ -21,6 +21,7 @@ from arroyo_sync import (
     SynchronizedStrategyFactory,
 )
 from arroyo_sync.core.errors import ConfigurationError, SourceDied
+from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR, mark_told
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.sentry import PublishSpans
@@ -193,3 +194,54 @@ def test_spans_hold_no_settings() -> None:
             PublishSpans(producer, 1.0).produce(Topic("log"), KafkaPayload(b"events:0:w", b"7", []))
         assert len(transport.transactions) == 1
         assert SECRET not in transport.everything
+
+
+class _Json(logging.Formatter):
+    """As those for JSON do, it goes by the exception, whatever text of it another formatter would take."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self.formatException(record.exc_info) if record.exc_info else ""
+
+
+def _failed(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    try:
+        raise error from cause
+    except BaseException as raised:
+        return raised
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        _failed(ConnectionError(f"no answer of postgresql://somebody:{SECRET}@db/events")),
+        _failed(KeyError("events"), _failed(ValueError(f"sasl.password={SECRET}"))),
+        _failed(ValueError(f"sasl.password={SECRET}"), _failed(KeyError("events"), ValueError(f"api_key={SECRET}"))),
+    ],
+    ids=["itself", "its cause", "both"],
+)
+def test_a_formatter_that_goes_by_the_exception_shows_no_secret(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What kind it is, where it was raised, and that it was told of elsewhere, it does show."""
+    SynchronizedStrategyFactory(Steps(), ManualSource(), monitor_interval=None)
+    mark_told(error)
+    LOGGER.warning("it failed", exc_info=error)
+    (record,) = caplog.records
+    shown = _Json().format(record)
+    assert SECRET in "".join(traceback.format_exception(error))
+    assert SECRET not in shown
+    assert type(error).__name__ in shown
+    assert "in _failed" in shown
+    assert record.exc_info is not None
+    assert getattr(record.exc_info[1], TOLD_BY_MONITOR)
+
+
+def test_an_exception_that_shows_no_secret_is_logged_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    """Also with causes that lead to each other."""
+    SynchronizedStrategyFactory(Steps(), ManualSource(), monitor_interval=None)
+    error, cause = KeyError("events"), ValueError("no")
+    error.__cause__, cause.__cause__ = cause, error
+    LOGGER.warning("it failed", exc_info=error)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
