@@ -70,13 +70,19 @@ class StartQuestions:
     def ask(self, topics: Collection[str], partitions: Collection[Partition]) -> None:
         """Ask for the ids of topics that weren't asked for before, and what the group has committed.
 
-        Earlier questions about commits are withdrawn. Doesn't block. If no thread can be started, that is logged, and
-        the next call tries again.
+        Earlier questions about commits are withdrawn. Doesn't block. If no thread can be started, or it fails, that is
+        logged, and the next call tries again.
         """
         error: Exception | None = None
         with self._changed:
+            now = time.monotonic()
+            if self._thread is None:  # what one that failed has left: by now it may be another topic's id
+                self._topics = {
+                    topic: None if until is not None and now >= until else until
+                    for topic, until in self._topics.items()
+                }
             for topic in topics:
-                self._topics.setdefault(topic, time.monotonic() + ID_SECONDS)
+                self._topics.setdefault(topic, now + ID_SECONDS)
             self._partitions = frozenset((partition.topic.name, partition.index) for partition in partitions)
             self._round += 1
             self.committed = {}
@@ -89,13 +95,7 @@ class StartQuestions:
                 except Exception as exc:
                     error = exc
         if error is not None:
-            with harmless(logger):
-                logger.warning(
-                    "Group %s can't ask the brokers of its data topic until its next assignment: %s. Its reports may "
-                    "carry no topic id, and an idle partition that had another owner meanwhile may be silent",
-                    self._group,
-                    error,
-                )
+            self._log_failed(error)
 
     def take_committed(self) -> Mapping[Partition, int | None]:
         """What was answered since, each once. ``None``: the group has committed nothing."""
@@ -125,8 +125,21 @@ class StartQuestions:
         except ConfigurationError as error:
             with harmless(logger):
                 logger.warning("Group %s can't ask the brokers of its data topic: %s", self._group, error)
+        except Exception as error:  # such as that the client can start no more threads
+            with self._changed:
+                self._thread = None
+            self._log_failed(error)
         finally:
             asker.stop(TIMEOUT_SECONDS)
+
+    def _log_failed(self, error: Exception) -> None:
+        with harmless(logger):
+            logger.warning(
+                "Group %s can't ask the brokers of its data topic until its next assignment: %s. Its reports may carry "
+                "no topic id, and an idle partition that had another owner meanwhile may be silent",
+                self._group,
+                error,
+            )
 
     def _log_given_up(self, topic: str, error: KafkaError) -> None:
         logger.warning(

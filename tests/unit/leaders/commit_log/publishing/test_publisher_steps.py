@@ -763,3 +763,32 @@ def test_a_machine_without_more_threads_ends_no_leader(
     leader.commit(0, 7)
     assert leader.after(10.0) == [(0, 7)]
     assert ("topic_id", b"topic-id") in leader.producer.payloads[-1].headers
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_questions_that_failed_are_asked_at_the_next_assignment(
+    is_late: bool,
+    make_leader: Callable[..., Leader],
+    asker: ScriptedAsker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As where the machine had no more threads for a moment, of which the client needs some. A topic's id isn't, once
+    it may be that of another one."""
+    asker.refuses = RuntimeError("can't start new thread")
+    leader = make_leader()
+    if is_late:
+        monkeypatch.setattr(start_questions, "ID_SECONDS", 0.0)
+    leader.assign({0: 5})
+    leader.wait_for_answer()
+    assert leader.end() == [(0, 5), (0, 5)]
+    asker.refuses = None
+    asker.commits = {("events", 0): 7}
+    leader.commits.by_others[EVENTS[0]] = [7]
+    leader.assign({0: 7})
+    leader.wait_for_answer()
+    assert leader.after(10.0) == [(0, 7)]
+    headers = [] if is_late else [("topic_id", b"topic-id")]
+    assert list(leader.producer.payloads[-1].headers) == headers
+    (line,) = caplog.messages
+    assert "writers can't ask the brokers of its data topic until its next assignment: can't start new thread" in line
