@@ -99,6 +99,11 @@ _HAS_NO_TOKEN = ("Failed to acquire SASL OAUTHBEARER token", "OAUTHBEARER cannot
 # "Broker: "), and what MSK answers with IAM to more new connections in a second than it takes.
 _NOT_REFUSED = ("mechanism handshake failed: Local: ", "Too many connects")
 
+# And so it calls the end of a login that can't be prolonged (KIP-368), with which the broker closes the connection: MSK
+# says the first of credentials that are about to expire, and Kafka the second where the next token, as of a role that
+# was assumed again, has another principal. The next connection logs in anew.
+_HAS_ENDED = ("Session too short", "Cannot change principals during re-authentication")
+
 _token_throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
 
 
@@ -108,11 +113,18 @@ def has_no_token(error: KafkaError) -> bool:
 
 
 def log_missing_token(error: KafkaError) -> None:
-    """Say so, if that is what the error says: once a minute, whichever client it is, for they all need one."""
+    """Say so, if the error says that, or that a login has ended: once a minute, whichever client it is, for they all
+    need one."""
     if has_no_token(error) and _token_throttle.should_log("token"):
         logger.warning(
             "There is no token to log in to Kafka with: %s. It is tried again every ten seconds. Open connections go "
             "on until their token expires",
+            error.str(),
+        )
+    elif _is_failed_login(error, _HAS_ENDED) and _token_throttle.should_log("login"):
+        logger.warning(
+            "A login to Kafka has ended: %s. The client logs in anew. If this goes on, see whether oauth_cb gives "
+            "tokens of credentials that have expired",
             error.str(),
         )
 
@@ -125,7 +137,8 @@ def code_of(error: Exception) -> int | None:
 
 def is_fatal(error: KafkaError) -> bool:
     """Whether an error that isn't about one partition can't be ridden out. librdkafka tells of most as information."""
-    return error.fatal() or (error.code() in ENDS and not _is_failed_login(error, _HAS_NO_TOKEN + _NOT_REFUSED))
+    passes = _HAS_NO_TOKEN + _NOT_REFUSED + _HAS_ENDED
+    return error.fatal() or (error.code() in ENDS and not _is_failed_login(error, passes))
 
 
 def _is_failed_login(error: KafkaError, texts: tuple[str, ...]) -> bool:

@@ -98,6 +98,27 @@ def test_a_login_that_nobody_refused_is_tried_again(text: str, ends: bool) -> No
     assert is_fatal(KafkaError(KafkaError._AUTHENTICATION, text)) == ends
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SASL authentication error: [0f6a]: Session too short (after 220ms in state AUTH_REQ)",
+        "SASL authentication error: Cannot change principals during re-authentication from IAM.a: IAM.b (after 9ms)",
+    ],
+    ids=["credentials that are about to expire", "another principal"],
+)
+def test_a_login_that_can_not_be_prolonged_is_made_anew(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With tokens that have an end (KIP-368, MSK's IAM) it is every hour or so. It is logged once a minute."""
+    error = KafkaError(KafkaError._AUTHENTICATION, text)
+    assert not is_fatal(error)
+    for _ in range(2):
+        log_missing_token(error)
+    (line,) = caplog.messages
+    assert line == (
+        f"A login to Kafka has ended: {text}. The client logs in anew. If this goes on, see whether oauth_cb gives "
+        "tokens of credentials that have expired"
+    )
+
+
 def test_what_is_handled_apart_is_apart() -> None:
     """A position and a topic may come back."""
     assert not POSITION_IS_GONE & TOPIC_IS_GONE
