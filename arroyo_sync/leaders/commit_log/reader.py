@@ -142,6 +142,7 @@ class CommitLogReader:
         self._partitions = LogPartitions()
         self._replay_log = ReplayLog(settings.topic, PROGRESS_SECONDS, settings.clock)
         self._assign_at = self._refresh_at = self._lag_at = 0.0
+        self._read_again_at = float("-inf")
         self._missing_since: float | None = None
         self._record_bytes = 1
         # The data topic that reports are kept of, and the one that they should be kept of, which any thread may set.
@@ -346,14 +347,10 @@ class CommitLogReader:
             self._apply(staged)
         self._decoder.check_timestamps(len(self._partitions.positions))
         if gone:
-            logger.error(
-                "Commit log %s: the position in partitions %s is gone. They are read again from their beginning, and "
-                "the gate is shut until then",
-                self._topic,
-                sorted(gone),
-            )
+            self._replay_log.log_gone(gone)
             identity.ask()
             self._forget(consumer, gone)
+            self._assign_at = self._read_again_at = max(self._clock(), self._read_again_at + RETRY_SECONDS)
 
     def _handle(self, event: Message, gone: set[int]) -> None:
         error, partition = event.error(), event.partition()

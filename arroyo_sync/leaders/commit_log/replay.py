@@ -9,10 +9,11 @@ Pure. Written by the reader's thread alone; `missing` and `progress` may be aske
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from arroyo_sync.core.log_guard import guarded_logger
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 
 logger = guarded_logger(__name__)
 
@@ -105,7 +106,7 @@ class Replay:
 
 
 class ReplayLog:
-    """Logs how far a replay is, now and then, and when it is done.
+    """Logs why a replay begins anew, how far it is, now and then, and when it is done.
 
     :param topic: the commit log.
     :param clock: monotonic seconds.
@@ -115,6 +116,7 @@ class ReplayLog:
         self._topic = topic
         self._interval_seconds = interval_seconds
         self._clock = clock
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._began_at = self._last_logged = 0.0
         self._began_read = 0
 
@@ -122,6 +124,17 @@ class ReplayLog:
         """A replay begins, when so many records were read."""
         self._began_at = self._last_logged = self._clock()
         self._began_read = read
+
+    def log_gone(self, partitions: Collection[int]) -> None:
+        """Log why these are to be read once more; of each partition once a minute, since that may be gone, too."""
+        due = [each for each in partitions if self._throttle.should_log(each)]
+        if due:
+            logger.error(
+                "Commit log %s: the position in partitions %s is gone. They are read again from their beginning, and "
+                "the gate is shut until then",
+                self._topic,
+                sorted(partitions),
+            )
 
     def log_progress(self, read: int, progress: Progress, missing: Callable[[], str]) -> None:
         """Log it, if it is time."""

@@ -117,6 +117,23 @@ def test_a_position_that_is_gone_is_told_of_with_its_partitions(caplog: pytest.L
     assert fixture.ready == [True, False]
 
 
+def test_a_beginning_that_is_refused_again_and_again_is_asked_for_twice_a_second_and_told_of_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As where remote segments are lost, or the log is deleted as fast as it is read: each try shuts the gate again."""
+    fixture = opened(0)
+    caplog.clear()
+    before, began_at = len(fixture.asker.range_timeouts), fixture.clock.now
+    while fixture.clock.now < began_at + 10.0:
+        fixture.step(*[event(KafkaError._AUTO_OFFSET_RESET, each) for each in fixture.client.assigned])
+    assert 18 <= len(fixture.asker.range_timeouts) - before <= 21
+    assert [level for level, _ in lines(caplog)] == ["ERROR"]
+    fixture.clock.now += LOG_INTERVAL_SECONDS
+    fixture.step()
+    fixture.step(event(KafkaError._AUTO_OFFSET_RESET))
+    assert [level for level, _ in lines(caplog)] == ["ERROR", "ERROR"]
+
+
 def test_partitions_that_were_added_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
     """Once, by their numbers."""
     caplog.set_level("INFO")
