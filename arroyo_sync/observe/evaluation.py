@@ -49,7 +49,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from arroyo_sync.core.source import BEYOND_END
+from arroyo_sync.core.source import BEYOND_END, EARLIER_TOPIC
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
@@ -59,7 +59,21 @@ from arroyo_sync.observe.waits import Limits, Look, Wait, Waits, next_wait
 TRANSACTION_MARKER_MESSAGES = 1
 """A transaction ends with a marker, which has an offset and is no message."""
 
-REJECTED_ADVICE = "Was the topic deleted and created again? Then restart the leader, or reset its group's offsets"
+_RECREATED = "Was the topic deleted and created again? Then restart the leader"
+
+
+def rejected_advice(why: str) -> str:
+    """What to do about a report that can't be true.
+
+    :param why: `LeaderSnapshot.why_rejected`.
+    """
+    if why == EARLIER_TOPIC:  # by the topic's id, about which the group's offsets say nothing
+        return (
+            f"{_RECREATED}. If it goes on: is the topic a mirror (see FOLLOWERS.md), or on another cluster than the "
+            "commit log, and CommitLogPublisher not told which, by data_configuration?"
+        )
+    return f"{_RECREATED}, or reset its group's offsets"
+
 
 IDLE_SECONDS = 5.0
 """Arroyo polls at least once a second; a consumer that got nothing so lately is alive and has nothing to give."""
@@ -304,7 +318,7 @@ def _rejected(leader: LeaderSnapshot, partition: PartitionSnapshot) -> str:
     end = f": it ends at {partition.high_watermark}" if leader.why_rejected == BEYOND_END else ""
     return (
         f"group {leader.group!r} has published {leader.published_offset}, which is {leader.why_rejected}{end}. "
-        f"{REJECTED_ADVICE}"
+        f"{rejected_advice(leader.why_rejected)}"
     )
 
 

@@ -20,7 +20,7 @@ from enum import Enum
 
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
-from arroyo_sync.observe.evaluation import REJECTED_ADVICE, groups_without_report
+from arroyo_sync.observe.evaluation import groups_without_report, rejected_advice
 from arroyo_sync.observe.snapshot import Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict
@@ -266,7 +266,7 @@ def _is_replaying(snapshot: Snapshot) -> bool:
 
 
 def _rejected(snapshot: Snapshot) -> list[Problem]:
-    by_cause: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+    by_cause: dict[tuple[str, str], list[tuple[int, str, str]]] = defaultdict(list)
     for partition in snapshot.partitions:
         for leader in partition.leaders:
             if leader.is_rejected:
@@ -276,15 +276,16 @@ def _rejected(snapshot: Snapshot) -> list[Problem]:
                     f"{partition.topic}[{partition.partition}], which ends at {end}: that is {leader.why_rejected}, "
                 )
                 message += "and the partition stays closed until the group publishes one that can be"
-                by_cause[partition.topic, leader.group].append((partition.partition, message))
+                advice = rejected_advice(leader.why_rejected)
+                by_cause[partition.topic, leader.group].append((partition.partition, message, advice))
     return [
         Problem(
             ProblemKind.IMPOSSIBLE_OFFSET,
             f"{of_cause[0][1]}{_and_more(of_cause)}",
             topic,
-            tuple(partition for partition, _ in of_cause),
+            tuple(partition for partition, _, _ in of_cause),
             group,
-            REJECTED_ADVICE,
+            of_cause[0][2],
         )
         for (topic, group), of_cause in by_cause.items()
     ]

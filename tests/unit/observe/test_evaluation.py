@@ -567,7 +567,8 @@ def test_a_report_that_is_rejected_for_another_reason_is_not_called_past_the_end
     (verdict,), _ = evaluate(Snapshot(0, (replace(partition, leaders=(leader,)),)), NO_WAITS, 0, LIMITS)
     assert verdict.reason == (
         "group 'writers' has published 5000, which is of an earlier topic of that name. Was the topic deleted and "
-        "created again? Then restart the leader, or reset its group's offsets"
+        "created again? Then restart the leader. If it goes on: is the topic a mirror (see FOLLOWERS.md), or on "
+        "another cluster than the commit log, and CommitLogPublisher not told which, by data_configuration?"
     )
 
 

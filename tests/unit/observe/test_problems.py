@@ -142,6 +142,21 @@ def test_an_impossible_offset_names_group_partition_and_both_offsets_and_explain
     assert problem.message.startswith("group 'writers' has published offset 500 of events[3], which ends at 100:")
 
 
+@pytest.mark.parametrize(
+    ("because", "resets"),
+    [(None, True), ("of an earlier topic of that name", False)],
+    ids=["beyond the end", "by its id"],
+)
+def test_only_an_offset_that_is_beyond_the_end_is_mended_by_resetting_the_group(
+    because: str | None, resets: bool
+) -> None:
+    """By its id a report is rejected wherever the group stands, as on a mirror: it would work again for nothing."""
+    leader = LeaderSnapshot("writers", 500, is_rejected=True, rejected_because=because)
+    partition = PartitionSnapshot("events", 3, 5, None, high_watermark=100, leaders=(leader,))
+    (problem,) = problems_of(snapshot=Snapshot(0.0, (partition,)))
+    assert ("reset its group's offsets" in problem.advice, "mirror" in problem.advice) == (resets, not resets)
+
+
 def test_an_impossible_offset_is_none_before_everything_was_read() -> None:
     """The commit log may begin with what the group published of an earlier topic of that name."""
     leader = LeaderSnapshot("writers", 500, is_rejected=True, rejected_because="of an earlier topic of that name")
