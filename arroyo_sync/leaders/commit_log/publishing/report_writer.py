@@ -343,6 +343,11 @@ def _advice(error: Exception) -> str:
             ". The brokers refuse this machine's time: set its clock right, or the topic's message.timestamp.type to "
             "LogAppendTime"
         )
+    if code_of(error) == KafkaError._FATAL:
+        return (
+            ". It never can be: this producer has failed for good, as one with enable.idempotence does that may not "
+            "write so. librdkafka has written why to standard error; restart this leader once that is mended"
+        )
     return ""
 
 

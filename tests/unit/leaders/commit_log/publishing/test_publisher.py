@@ -19,7 +19,7 @@ from arroyo.errors import TransportError
 from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import FILTERED_PAYLOAD, BaseValue, BrokerValue, Message, Partition, Topic, Value
 from arroyo.utils import metrics
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.leaders.commit_log.publishing import report_writer
@@ -291,6 +291,18 @@ def test_a_clock_that_the_brokers_refuse_is_named(leader: Leader, caplog: pytest
     assert line.endswith(
         "Broker: Invalid timestamp\"}. The brokers refuse this machine's time: set its clock right, or the topic's "
         "message.timestamp.type to LogAppendTime"
+    )
+
+
+def test_a_producer_that_has_failed_for_good_is_called_so(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
+    """librdkafka accepts nothing more then, and says why to nobody but standard error: Arroyo's thread ends of it."""
+    leader.producer.refuses = KafkaException(KafkaError(KafkaError._FATAL, "Unable to produce message"))
+    leader.commit(0, 1)
+    (line,) = caplog.messages
+    assert line.endswith(
+        'Unable to produce message"}. It never can be: this producer has failed for good, as one with '
+        "enable.idempotence does that may not write so. librdkafka has written why to standard error; restart this "
+        "leader once that is mended"
     )
 
 
