@@ -242,7 +242,9 @@ class StatusCheck:
                 f"group {self._follower_group!r} has committed nothing of {topic}: is its name right, and has it run?"
             )
         silent = sorted(groups_without_report(snapshot))
-        if silent:
+        if silent and snapshot.source is not None and snapshot.source.is_foreign:
+            doubts.append("the commit log holds no commit records: is its name right, or is it another topic's?")
+        elif silent:
             names = self._groups_on_log()
             doubts += [_never_reported(group, names) for group in silent]
         return doubts

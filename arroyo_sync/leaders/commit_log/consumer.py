@@ -166,7 +166,10 @@ class CommitLogConsumer(OffsetSource):
         self._offsets.ask_anew()
 
     def _missing(self) -> str:
-        return self._reader.missing()
+        missing = self._reader.missing()
+        if not self._decoder.contents.is_foreign:
+            return missing
+        return f"{missing}. None of its first records is a commit record: is its name right, or is it another topic's?"
 
     def _ask_log_ends(self, timeout: float, on_log_ends: OnLogEnds) -> None:
         def known(ends: Mapping[int, int | KafkaError]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
+from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
@@ -44,6 +45,7 @@ class Brokers:
         self.looks = list(looks)
         self.ages = {0: OLD, 1: OLD} if ages is None else ages
         self.names = names
+        self.source: SourceStatistics | None = None
         self.reported: dict[tuple[PartitionKey, str], tuple[int | None, float]] = {}
         self.seconds_for_names = 0.0
         self.names_asked = 0
@@ -56,7 +58,7 @@ class Brokers:
 
     def read(self) -> Snapshot:
         looked = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
-        return Snapshot(self.now, tuple(looked))
+        return Snapshot(self.now, tuple(looked), self.source)
 
     def find_messages(self, positions: Mapping[PartitionKey, int]) -> Mapping[PartitionKey, NextMessage]:
         self.asked.append(positions)
@@ -201,6 +203,16 @@ def test_a_group_that_never_reported_is_said_with_those_that_did(group: str, nam
     (doubt,) = status.doubts
     assert doubt.startswith(f"group {group!r} has never reported of this topic")
     assert doubt.endswith(says)
+
+
+def test_of_a_topic_that_is_no_commit_log_it_is_said_that_it_is_none() -> None:
+    """Rather than that nobody reports on it. It isn't read once more for that."""
+    brokers = Brokers([partition(100, None)])
+    brokers.source = SourceStatistics(ready=True, alive=True, is_foreign=True)
+    status = brokers.check.check_once()
+    assert status.doubts == ("the commit log holds no commit records: is its name right, or is it another topic's?",)
+    assert status.exit_status is ExitStatus.UNKNOWN
+    assert brokers.names_asked == 0
 
 
 @pytest.mark.parametrize(

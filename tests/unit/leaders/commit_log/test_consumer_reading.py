@@ -12,6 +12,7 @@ from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_log import consumer as consumer_module
+from arroyo_sync.leaders.commit_log.contents import JUDGED_RECORDS
 from arroyo_sync.leaders.commit_log.log_topic import IDENTITY_SECONDS
 from arroyo_sync.leaders.commit_log.reader import LAG_SECONDS
 from arroyo_sync.leaders.commit_log.record import SkipReason
@@ -103,6 +104,19 @@ def test_a_topic_without_commit_records_is_told_of(fixture: ScriptedSource, capl
     fixture.read(*[record(offset, b"no commit") for offset in range(12)], position_is_gone(0), None)
     assert fixture.source.statistics().is_foreign
     assert any(line.startswith("Topic log is no commit log") for line in caplog.messages)
+
+
+def test_whoever_waits_for_a_topic_without_commit_records_is_told_so(fixture: ScriptedSource) -> None:
+    """A long data topic, whose name was given by mistake, isn't read in time; `arroyo-sync status` shows no log."""
+    told: list[str] = []
+    fixture.log.ranges[("log", 0)] = PartitionRange(0, 5_000)
+    note = lambda: told.append(fixture.source._missing())  # noqa: E731
+    fixture.read(None, note, *[record(offset, b"no commit") for offset in range(JUDGED_RECORDS)], note)
+    assert told == [
+        "it still has to read partitions 0 (read up to 0 of 5000)",
+        "it still has to read partitions 0 (read up to 1000 of 5000). None of its first records is a commit record: is "
+        "its name right, or is it another topic's?",
+    ]
 
 
 def test_a_position_that_is_gone_shuts_the_gate_and_drops_what_was_read_there(fixture: ScriptedSource) -> None:
