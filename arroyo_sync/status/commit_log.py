@@ -36,7 +36,7 @@ from arroyo_sync.kafka.client_settings import (
     reader_settings,
     servers_of,
 )
-from arroyo_sync.kafka.errors import POSITION_IS_GONE, ClientErrors, is_fatal, is_fatal_for_reading
+from arroyo_sync.kafka.errors import POSITION_IS_GONE, ClientErrors, is_fatal
 from arroyo_sync.kafka.headers import headers_of
 from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker
@@ -229,7 +229,7 @@ class LogScan:
             ranges |= answered
             errors |= failed
             for error in failed.values():
-                if is_fatal_for_reading(error):
+                if is_fatal(error):  # all else passes, also what librdkafka calls "No leaders found" (_NOENT)
                     raise KafkaException(error)
             if not answered and ranges and self._clock() - began_at >= min(self._timeout, PARTIAL_TIMEOUT_SECONDS):
                 break

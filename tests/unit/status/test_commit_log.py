@@ -186,6 +186,8 @@ class FakeLog:
         gone: tuple[int, ...] = (),
     ) -> None:
         self.records, self.away, self.stops, self.gone = records, away, stops, set(gone)
+        self.error = AWAY
+        """Of a broker that doesn't answer."""
         self.now = 0.0
         self.positions: dict[int, int] = {}
         self.is_closed = self.is_stopped = False
@@ -196,7 +198,7 @@ class FakeLog:
 
     def ask_ranges(self, keys: list[tuple[str, int]], timeout: float, on_answer: Any, **_: bool) -> None:
         for key in keys:
-            on_answer({key: AWAY if key[1] in self.away else PartitionRange(0, self.records[key[1]])})
+            on_answer({key: self.error if key[1] in self.away else PartitionRange(0, self.records[key[1]])})
 
     def ask_offsets_for_time(self, keys: Any, since_ms: int, timeout: float, on_answer: Any) -> None:
         on_answer({key: FoundOffset(since_ms // 1000, since_ms) for key in keys})
@@ -257,6 +259,20 @@ def test_a_partition_whose_broker_is_away_costs_its_own_records_alone(scan_of: C
         assert places(scan.read_to_end()) == [(0, 0), (0, 1), (2, 0)]
         assert scan.missing == {1: "connection refused"}
     assert (log.is_closed, log.is_stopped) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError._NOENT, KafkaError.UNKNOWN_TOPIC_OR_PART], ids=["no leader", "not told yet"]
+)
+def test_whatever_a_broker_that_restarts_is_said_to_lack_the_others_are_shown(
+    scan_of: Callable[[FakeLog], LogScan], code: int
+) -> None:
+    """librdkafka has many names for it, and a broker that has just become the leader may not know it yet."""
+    log = FakeLog({0: 2, 1: 2}, away=(1,))
+    log.error = KafkaError(code, "not found")
+    with scan_of(log) as scan:
+        assert places(scan.read_to_end()) == [(0, 0), (0, 1)]
+        assert scan.missing == {1: "not found"}
 
 
 def test_a_partition_that_stops_in_the_middle_is_named_too(scan_of: Callable[[FakeLog], LogScan]) -> None:
