@@ -27,7 +27,7 @@ from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.source import EARLIER_TOPIC, LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
-from arroyo_sync.kafka.errors import ClientErrors, is_fatal_for_reading
+from arroyo_sync.kafka.errors import ClientErrors, is_fatal, is_fatal_for_reading
 from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.first_answer import FirstAnswer
@@ -45,6 +45,8 @@ from arroyo_sync.status.commit_log import (
 
 FETCH_TIMEOUT_SECONDS = 3.0
 RETRY_SECONDS = 0.1
+ELECTION_SECONDS = 3.0
+"""For how long a partition is asked about again that nobody leads: a new leader is found within two or so."""
 MAX_TAIL_RECORDS = 50_000
 """Of the commit log, to see for how long a group has reported the same offset: about a second's work."""
 
@@ -129,7 +131,7 @@ class StatusReader:
         commits = self._ask_commits(keys)
         published = None if self._commit_log is None else self._commit_log.published()
         topic_id = None if published is None else self._asker.topic_ids([topic], ASK_TIMEOUT_SECONDS)[topic]
-        ranges = self._asker.ranges(keys, min(self.timeout, PARTIAL_TIMEOUT_SECONDS))
+        ranges = self._ask_ranges(keys)
         now = self._wall_clock()
         partitions = (
             self._partition(
@@ -243,6 +245,15 @@ class StatusReader:
                 return answers
             time.sleep(RETRY_SECONDS)
 
+    def _ask_ranges(self, keys: list[PartitionKey]) -> dict[PartitionKey, PartitionRange | KafkaError]:
+        """Where they begin and end. Of a partition without a leader the error comes at once, so it is asked again."""
+        deadline = time.monotonic() + min(self.timeout, ELECTION_SECONDS)
+        ranges = self._asker.ranges(keys, min(self.timeout, PARTIAL_TIMEOUT_SECONDS))
+        while (left := [key for key in keys if _may_be_told(ranges[key])]) and time.monotonic() < deadline:
+            time.sleep(RETRY_SECONDS)
+            ranges.update(self._asker.ranges(left, max(RETRY_SECONDS, deadline - time.monotonic())))
+        return ranges
+
     def _is_only_shown(self, group: str) -> bool:
         """Whether nothing follows from what the group has committed: a leader whose reports are all read."""
         reads_reports = self._commit_log is not None and self._query.reads_all
@@ -284,6 +295,11 @@ class StatusReader:
             leaders=tuple(leaders),
             error="; ".join(errors) or None,
         )
+
+
+def _may_be_told(answer: PartitionRange | KafkaError) -> bool:
+    """Whether it isn't an answer, and another question may have one."""
+    return isinstance(answer, KafkaError) and not is_fatal(answer)
 
 
 def _leader(

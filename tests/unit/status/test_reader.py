@@ -9,10 +9,22 @@ import traceback
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ArroyoSyncError, BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.source import LeaderOffset
+from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.status.reader import StatusQuery, StatusReader, _leader
+
+QUERY = StatusQuery(
+    topic="events",
+    follower_group="follower",
+    leader_groups=("writers",),
+    settings={"bootstrap.servers": "127.0.0.1:1"},
+)
+UNLED = KafkaError(KafkaError._NOENT, "No leaders found")
+REFUSED = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+FOUND = PartitionRange(0, 100)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +81,35 @@ def test_a_client_that_can_not_be_made_is_told_without_secrets(
     with pytest.raises(error, match=says) as raised:
         StatusReader(query)
     assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("answers", "told", "questions"),
+    [
+        ([UNLED, UNLED, FOUND], FOUND, 3),
+        ([UNLED], UNLED, None),
+        ([REFUSED], REFUSED, 1),
+    ],
+    ids=["while a leader is elected", "as long as that takes", "not where it doesn't help"],
+)
+def test_a_partition_that_nobody_leads_is_asked_about_again(
+    answers: list[PartitionRange | KafkaError],
+    told: PartitionRange | KafkaError,
+    questions: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its error comes at once, and in a rolling restart a check would flap. The others aren't asked again."""
+    monkeypatch.setattr("arroyo_sync.status.reader.ELECTION_SECONDS", 0.25)
+    asked: list[list[tuple[str, int]]] = []
+
+    def ranges(keys: list[tuple[str, int]], timeout: float) -> dict[tuple[str, int], PartitionRange | KafkaError]:
+        asked.append(list(keys))
+        answer = answers[min(len(asked), len(answers)) - 1]
+        return {key: answer if key == ("events", 1) else FOUND for key in keys}
+
+    with StatusReader(QUERY) as reader:
+        monkeypatch.setattr(reader._asker, "ranges", ranges)
+        assert reader._ask_ranges([("events", 0), ("events", 1)]) == {("events", 0): FOUND, ("events", 1): told}
+    assert asked[0] == [("events", 0), ("events", 1)]
+    assert asked[1:] == [[("events", 1)]] * (len(asked) - 1)
+    assert questions is None or len(asked) == questions
