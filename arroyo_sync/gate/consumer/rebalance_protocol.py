@@ -16,7 +16,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.kafka.client_settings import admin_settings
 from arroyo_sync.kafka.making_clients import make_client
 
@@ -48,15 +48,16 @@ def lacks_kip848(broker_settings: Mapping[str, str | None]) -> bool:
 def broker_without_kip848(configuration: Mapping[str, Any], timeout: float) -> str | None:
     """The address of a broker that can't serve ``group.protocol=consumer``.
 
-    ``None``: all can, or it can't be told (no answer, or no permission to read a broker's settings).
+    ``None``: all can, or it can't be told (no answer, no token to log in with, or no permission to read a broker's
+    settings).
 
     :param configuration: librdkafka settings of the cluster.
     :param timeout: seconds, for each of two questions.
     """
-    admin = make_client(AdminClient, admin_settings(configuration))
     try:
+        admin = make_client(AdminClient, admin_settings(configuration))
         brokers = admin.list_topics(timeout=timeout).brokers
-    except KafkaException:
+    except (BrokersUnreachable, KafkaException):
         return None
     resources = {
         ConfigResource(ConfigResource.Type.BROKER, str(broker.id)): f"{broker.host}:{broker.port}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from arroyo_sync.gate.consumer.rebalance_protocol import broker_without_kip848, lacks_kip848
@@ -29,3 +31,14 @@ def test_a_broker_lacks_it_only_where_its_settings_say_so(settings: dict[str, st
 
 def test_brokers_that_do_not_answer_refuse_nothing() -> None:
     assert broker_without_kip848({"bootstrap.servers": "127.0.0.1:1"}, 0.1) is None
+
+
+def test_a_token_that_is_missing_just_then_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The follower's own client has one. On a thread of its own the error would be a traceback, and a Sentry event."""
+
+    def without_token(settings: dict[str, Any]) -> object:
+        raise SystemError("returned NULL without setting an exception")
+
+    monkeypatch.setattr("arroyo_sync.gate.consumer.rebalance_protocol.AdminClient", without_token)
+    configuration = {"bootstrap.servers": "127.0.0.1:1", "oauth_cb": lambda configuration: None}
+    assert broker_without_kip848(configuration, 0.1) is None
