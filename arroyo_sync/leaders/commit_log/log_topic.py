@@ -248,7 +248,8 @@ class FetchCheck:
     A client may stop for good and say nothing: of all partitions, having lost all brokers (librdkafka#5301), or of one
     (librdkafka#4492). Whatever it fetches tells it where the partition ends, also where it gets no record (in an open
     transaction, behind a compacted one). So it is the brokers' word against what the client knows: where that stays
-    less, and no record comes, nothing is fetched.
+    less, and no record comes, nothing is fetched. Where all was read that does no harm, and need not be so: some
+    brokers (not Kafka's) name the last offset in their responses, not the next one.
 
     A broker that doesn't answer proves nothing, nor does a process that stood still: each check counts the answer to
     the one before, and the client has been polled in between.
@@ -289,8 +290,8 @@ class FetchCheck:
         behind = {
             partition
             for partition, position in positions.items()
-            if self._positions.get(partition) == position
-            and (fetched.cached(self._topic, partition) or 0) < self._ends.get(partition, 0)
+            if self._positions.get(partition) == position < self._ends.get(partition, 0)
+            and (fetched.cached(self._topic, partition) or 0) < self._ends[partition]
         }
         self._unfetched = {partition: self._unfetched.get(partition, 0) + 1 for partition in behind}
         if not behind and positions.keys() <= self._ends.keys():

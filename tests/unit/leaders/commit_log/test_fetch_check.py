@@ -97,6 +97,15 @@ LIBRDKAFKA_SECONDS = 60.5
 PATIENCE_SECONDS = UNFETCHED_CHECKS * FETCH_CHECK_SECONDS
 
 
+def test_a_client_that_has_read_all_is_well_whatever_its_responses_call_the_end() -> None:
+    """Not only Kafka speaks its protocol: a response may name the last offset in place of the next one."""
+    fixture = Fixture()
+    fixture.client.ends = [9, 19]
+    assert fixture.stops_after() is None
+    fixture.brokers.ends = {0: 11, 1: 20}
+    assert fixture.stops_after() is not None
+
+
 def test_progress_a_client_that_has_lost_all_brokers_for_good_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
     """librdkafka#5301. The log has grown, as the brokers tell everybody else."""
     fixture = Fixture()
