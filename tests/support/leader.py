@@ -17,6 +17,7 @@ from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import BrokerValue, Message, Partition, Topic
 
 from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
+from tests.support.fakes import Clock
 
 COMMIT_LOG = Topic("commit-log")
 EVENTS = [Partition(Topic("events"), index) for index in range(3)]
@@ -25,14 +26,6 @@ UNIX_SECONDS = 1704164645.5
 SYSLOG_IS_GONE = OSError("syslog socket is gone")
 
 AnyFuture = ProducerFuture[BrokerValue[KafkaPayload]]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Commits:

@@ -12,20 +12,12 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.status import members
 from arroyo_sync.status.members import Member, MembersQuestion, describe
 from tests.integration.cluster.waiting import wait_until
+from tests.support.fakes import Clock
 
 SETTINGS = {"bootstrap.servers": "127.0.0.1:1"}
 
 
 HANGS = "import threading; threading.Event().wait()"
-
-
-class Clock:
-    """Stands until it is set."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def question(monkeypatch: pytest.MonkeyPatch, program: str, clock: Clock | None = None) -> MembersQuestion:
@@ -82,9 +74,9 @@ def test_a_process_that_hangs_is_ended_after_its_time(monkeypatch: pytest.Monkey
     """Also where nobody waits for it, as in a watch, which would else never ask again."""
     clock = Clock()
     hanging = question(monkeypatch, HANGS, clock)
-    clock.now = 59.0
+    clock.now += 59.0
     assert not hanging.has_answer
-    clock.now = 60.0
+    clock.now += 1.0
     assert hanging.has_answer
     assert hanging.answer() == {"writers": "the brokers didn't answer in time"}
     assert hanging._process.poll() is not None
@@ -95,7 +87,7 @@ def test_an_answer_counts_that_came_in_time_and_is_taken_late(monkeypatch: pytes
     clock = Clock()
     late = question(monkeypatch, "print('{\"writers\": []}')", clock)
     wait_until(lambda: late.has_answer, 30, "the process's end")
-    clock.now = 1000.0
+    clock.now += 1000.0
     assert late.answer() == {"writers": ()}
 
 

@@ -7,7 +7,6 @@ Threads: the processor's calls everything.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from typing import Any
 from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import Commit, Message, Partition
 
-from arroyo_sync.core.log_guard import harmless
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue, QueuedPartition
 from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes
 from arroyo_sync.leaders.commit_log.publishing.report_writer import ReportWriter
 from arroyo_sync.leaders.commit_log.publishing.start_questions import StartQuestions
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 COMMIT_RETRY_SECONDS = 1.0
 """How often the start of an assignment is committed while that fails."""
@@ -169,13 +168,12 @@ class PublishStep(CommitOffsets):
         # While its group forms, a member that is well may not commit.
         is_long = now - self._unable_since >= START_PATIENCE_SECONDS
         if is_long and self._shared.throttle.should_log("start"):
-            with harmless(logger, self._shared.throttle):
-                logger.warning(
-                    "Group %s can't commit where it starts, it is tried again while it has the partitions: %s: %s",
-                    self._shared.group,
-                    type(error).__name__,
-                    error,
-                )
+            logger.warning(
+                "Group %s can't commit where it starts, it is tried again while it has the partitions: %s: %s",
+                self._shared.group,
+                type(error).__name__,
+                error,
+            )
 
     def _take_answers(self, questions: StartQuestions) -> None:
         for partition, offset in questions.take_committed().items():

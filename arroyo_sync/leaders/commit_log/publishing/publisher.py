@@ -42,7 +42,6 @@ Failures
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -59,7 +58,7 @@ from arroyo_sync.core.checks import (
     check_seconds,
     check_topic,
 )
-from arroyo_sync.core.log_guard import harmless
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.client_settings import check_configuration, delivery_timeout_seconds
 from arroyo_sync.kafka.redaction import keep_secrets
@@ -69,7 +68,7 @@ from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTim
 from arroyo_sync.leaders.commit_log.publishing.report_writer import ReportWriter
 from arroyo_sync.leaders.commit_log.publishing.start_questions import StartQuestions
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 
 class CommitLogPublisher:
@@ -152,12 +151,11 @@ class CommitLogPublisher:
         previous = self._step
         if previous is not None and not previous.has_ended:
             # Its partitions may still be somebody's: they are remembered, so the brokers decide where they start.
-            with harmless(logger, self._shared.throttle):
-                logger.warning(
-                    "The step of group %s was made anew before the last one was joined, which publishes nothing more: "
-                    "make a CommitLogPublisher for each StreamProcessor, and let every step join the next one",
-                    self._shared.group,
-                )
+            logger.warning(
+                "The step of group %s was made anew before the last one was joined, which publishes nothing more: "
+                "make a CommitLogPublisher for each StreamProcessor, and let every step join the next one",
+                self._shared.group,
+            )
             previous.terminate()
         else:
             # No lock is needed for the queue: between two steps there is no other thread.

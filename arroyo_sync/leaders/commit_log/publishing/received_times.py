@@ -9,17 +9,16 @@ Failures
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from arroyo.types import Message
 
-from arroyo_sync.core.log_guard import harmless
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 ReceivedTimestamps = Callable[[Message[Any]], Iterable[float]]
 """From a message, maybe a batch, to Unix seconds, of which there may be none."""
@@ -40,15 +39,13 @@ class ReceivedTimes:
             times = [float(time) for time in self._timestamps_of(message)]
         except Exception as error:
             if self._throttle.should_log("raised"):
-                with harmless(logger, self._throttle):
-                    logger.warning("received_timestamps failed: %s: %s", type(error).__name__, error, exc_info=error)
+                logger.warning("received_timestamps failed: %s: %s", type(error).__name__, error, exc_info=error)
             return []
         finite = [time for time in times if math.isfinite(time)]
         if len(finite) < len(times):
             self.dropped += len(times) - len(finite)
             if self._throttle.should_log("dropped"):
-                with harmless(logger, self._throttle):
-                    logger.warning(
-                        "received_timestamps returned what is no time, such as NaN: dropped (%d so far)", self.dropped
-                    )
+                logger.warning(
+                    "received_timestamps returned what is no time, such as NaN: dropped (%d so far)", self.dropped
+                )
         return finite

@@ -22,7 +22,6 @@ Failures
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -35,7 +34,7 @@ from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import MalformedRecord
-from arroyo_sync.core.log_guard import harmless
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.errors import code_of
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import (
@@ -47,7 +46,7 @@ from arroyo_sync.leaders.commit_log.publishing.publish_queue import (
 )
 from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord, encode
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 FINISH_SECONDS = 1.0
 """How long a commit log that can't be written may hold the leader up at the end of an assignment.
@@ -162,14 +161,13 @@ class ReportWriter:
                     break
                 self._changed.wait(FINISH_POLL_SECONDS)
         if unconfirmed:
-            with harmless(logger, self._throttle):
-                logger.warning(
-                    "The last offsets of group %s were not confirmed by %s before its pipeline ended. Followers may "
-                    "wait until the next owner of these partitions reports them: %s",
-                    self._group,
-                    self._topic.name,
-                    _shown(unconfirmed),
-                )
+            logger.warning(
+                "The last offsets of group %s were not confirmed by %s before its pipeline ended. Followers may "
+                "wait until the next owner of these partitions reports them: %s",
+                self._group,
+                self._topic.name,
+                _shown(unconfirmed),
+            )
 
     def stop(self) -> None:
         """Publish nothing more, and end the thread. It never waits for the broker, so it ends at once."""
@@ -302,11 +300,9 @@ class ReportWriter:
         """Without the lock: a log handler may be anybody's code."""
         for queued, error in outcomes:
             if error is not None:
-                with harmless(logger, self._throttle):
-                    self._log_failure(queued, error)
+                self._log_failure(queued, error)
         if is_over:
-            with harmless(logger, self._throttle):
-                logger.info("Commits of group %s are published to %s again", self._group, self._topic.name)
+            logger.info("Commits of group %s are published to %s again", self._group, self._topic.name)
 
     def _log_failure(self, queued: QueuedPartition, error: Exception) -> None:
         if isinstance(error, NoAnswer):

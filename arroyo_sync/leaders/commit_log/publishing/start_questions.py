@@ -13,7 +13,6 @@ Threads
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -23,11 +22,11 @@ from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.core.log_guard import harmless
+from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker
 
-logger = logging.getLogger(__name__)
+logger = guarded_logger(__name__)
 
 TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 1.0
@@ -120,11 +119,9 @@ class StartQuestions:
                 ids = asker.topic_ids(asked.topics, TIMEOUT_SECONDS) if asked.topics else {}
                 commits = asker.committed(self._group, asked.partitions, TIMEOUT_SECONDS) if asked.partitions else {}
                 for topic, error in self._take(asked, ids, commits):
-                    with harmless(logger):
-                        self._log_given_up(topic, error)
+                    self._log_given_up(topic, error)
         except ConfigurationError as error:
-            with harmless(logger):
-                logger.warning("Group %s can't ask the brokers of its data topic: %s", self._group, error)
+            logger.warning("Group %s can't ask the brokers of its data topic: %s", self._group, error)
         except Exception as error:  # such as that the client can start no more threads
             with self._changed:
                 self._thread = None
@@ -133,13 +130,12 @@ class StartQuestions:
             asker.stop(TIMEOUT_SECONDS)
 
     def _log_failed(self, error: Exception) -> None:
-        with harmless(logger):
-            logger.warning(
-                "Group %s can't ask the brokers of its data topic until its next assignment: %s. Its reports may carry "
-                "no topic id, and an idle partition that had another owner meanwhile may be silent",
-                self._group,
-                error,
-            )
+        logger.warning(
+            "Group %s can't ask the brokers of its data topic until its next assignment: %s. Its reports may carry "
+            "no topic id, and an idle partition that had another owner meanwhile may be silent",
+            self._group,
+            error,
+        )
 
     def _log_given_up(self, topic: str, error: KafkaError) -> None:
         logger.warning(

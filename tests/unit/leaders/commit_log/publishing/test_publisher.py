@@ -21,19 +21,21 @@ from arroyo.types import FILTERED_PAYLOAD, BaseValue, BrokerValue, Message, Part
 from arroyo.utils import metrics
 from confluent_kafka import KafkaError, KafkaException
 
+from arroyo_sync.core import log_guard
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.leaders.commit_log.publishing import report_writer
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import MAX_RECEIVED_TIMES
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishCommitLog
 from tests.integration.cluster.waiting import wait_until
+from tests.support.fakes import Clock
 from tests.support.leader import (
     COMMIT_LOG,
     EVENTS,
     NAIVE_UTC,
     SYSLOG_IS_GONE,
     UNIX_SECONDS,
-    Clock,
     Commits,
     Leader,
     ScriptedProducer,
@@ -739,12 +741,13 @@ def test_the_thread_ends_with_the_step(end: str) -> None:
 
 
 def test_a_log_handler_that_raises_ends_no_pipeline_and_costs_no_record(
-    leader: Leader, caplog: pytest.LogCaptureFixture
+    leader: Leader, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was taken together with the failure that couldn't be logged is handed over all the same.
 
     It was lost with the line, and counted as in flight from then on: its partition was silent for good.
     """
+    monkeypatch.setattr(log_guard, "_throttle", LogThrottle(LOG_INTERVAL_SECONDS, leader.clock))
     leader.commit(0, 1)
     leader.commit(1, 1)
     leader.commit(1, 2)

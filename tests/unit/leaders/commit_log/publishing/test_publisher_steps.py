@@ -20,12 +20,12 @@ from arroyo_sync.leaders.commit_log.publishing import start_questions
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
 from tests.integration.cluster.waiting import wait_until
+from tests.support.fakes import Clock
 from tests.support.leader import (
     COMMIT_LOG,
     EVENTS,
     NAIVE_UTC,
     SYSLOG_IS_GONE,
-    Clock,
     Commits,
     ScriptedProducer,
     log_handler_that_raises,
