@@ -21,7 +21,7 @@ from enum import Enum
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.observe.evaluation import groups_without_report, rejected_advice
-from arroyo_sync.observe.snapshot import Snapshot
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict
 from arroyo_sync.observe.waits import Limits
@@ -266,29 +266,31 @@ def _is_replaying(snapshot: Snapshot) -> bool:
 
 
 def _rejected(snapshot: Snapshot) -> list[Problem]:
-    by_cause: dict[tuple[str, str], list[tuple[int, str, str]]] = defaultdict(list)
+    by_cause: dict[tuple[str, str], list[tuple[PartitionSnapshot, LeaderSnapshot]]] = defaultdict(list)
     for partition in snapshot.partitions:
         for leader in partition.leaders:
             if leader.is_rejected:
-                end = "less" if partition.high_watermark is None else partition.high_watermark
-                message = f"group {leader.group!r} has published offset {leader.published_offset} of "
-                message += (
-                    f"{partition.topic}[{partition.partition}], which ends at {end}: that is {leader.why_rejected}, "
-                )
-                message += "and the partition stays closed until the group publishes one that can be"
-                advice = rejected_advice(leader.why_rejected)
-                by_cause[partition.topic, leader.group].append((partition.partition, message, advice))
+                by_cause[partition.topic, leader.group].append((partition, leader))
     return [
         Problem(
             ProblemKind.IMPOSSIBLE_OFFSET,
-            f"{of_cause[0][1]}{_and_more(of_cause)}",
+            f"{_impossible_offset(*of_cause[0])}{_and_more(of_cause)}",
             topic,
-            tuple(partition for partition, _, _ in of_cause),
+            tuple(partition.partition for partition, _ in of_cause),
             group,
-            of_cause[0][2],
+            rejected_advice(of_cause[0][1].why_rejected),
         )
         for (topic, group), of_cause in by_cause.items()
     ]
+
+
+def _impossible_offset(partition: PartitionSnapshot, leader: LeaderSnapshot) -> str:
+    end = "less" if partition.high_watermark is None else partition.high_watermark
+    return (
+        f"group {leader.group!r} has published offset {leader.published_offset} of "
+        f"{partition.topic}[{partition.partition}], which ends at {end}: that is {leader.why_rejected}, and the "
+        "partition stays closed until the group publishes one that can be"
+    )
 
 
 def _long_replay(snapshot: Snapshot, seconds: float) -> Problem:
