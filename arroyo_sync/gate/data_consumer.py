@@ -16,7 +16,7 @@ from arroyo.backends.kafka.consumer import as_kafka_configuration_bool
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.log_guard import guarded_logger
-from arroyo_sync.kafka.client_settings import check_configuration
+from arroyo_sync.kafka.client_settings import TOPIC_SETTINGS, check_configuration
 from arroyo_sync.kafka.error_callbacks import raise_if_refused
 from arroyo_sync.kafka.making_clients import make_client
 
@@ -47,7 +47,11 @@ WANTED = (
 
 def data_consumer_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """The user's settings, and what the gate wants where they are silent. A costly value of the user's is logged."""
-    settings: dict[str, Any] = {name: value for name, value in configuration.items() if value is not None}
+    # Arroyo looks for these in here alone, while librdkafka lets them beat what is in here: so `auto.offset.reset`
+    # would step over a lost position in silence, where Arroyo wants an error.
+    of_topics = configuration.get(TOPIC_SETTINGS) or {}
+    given = {**{name: value for name, value in configuration.items() if name != TOPIC_SETTINGS}, **of_topics}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if "group.protocol" in settings:  # librdkafka takes it in any case, Arroyo compares
         settings["group.protocol"] = str(settings["group.protocol"]).lower()
     if not _is_true(settings.get("arroyo.enable.auto.commit", False)):
@@ -55,10 +59,10 @@ def data_consumer_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
         settings.setdefault("enable.auto.offset.store", False)
     settings.setdefault("error_cb", raise_if_refused)
     for wanted in WANTED:
-        given = [name for name in wanted.names if name in settings]
-        if not given:
+        names = [name for name in wanted.names if name in settings]
+        if not names:
             settings[wanted.names[0]] = wanted.value
-        for name in given:
+        for name in names:
             if _number(settings[name]) > wanted.costly_above:
                 logger.warning(
                     "%s=%s costs a follower much: %s. Leave it out, and it is %d",

@@ -68,8 +68,8 @@ _CONSUMER_SETTINGS = _MEMBERSHIP_SETTINGS | {
     "offset.store.method",
 }
 
-# Of a topic: what reads or asks needs of them only `auto.offset.reset`, and there the one in here would beat ours.
-_TOPIC_SETTINGS = "default.topic.config"
+TOPIC_SETTINGS = "default.topic.config"
+"""Settings in a setting, which beat those beside it. What reads or asks needs only `auto.offset.reset`, and its own."""
 
 # librdkafka writes a line to standard error for every attempt to connect, twenty a second. What goes wrong is told to
 # us as well, and is logged by us.
@@ -119,13 +119,14 @@ def _mistake_in(name: str, value: object) -> str | None:
         is_right, allowed = value is None or callable(value), "give something to call"
     elif name == "logger":
         is_right, allowed = value is None or hasattr(value, "log"), "give a logging.Logger"
+    elif name == TOPIC_SETTINGS:
+        is_right, allowed = value is None or isinstance(value, dict), "give a dict of settings"
     else:
         # Whatever it is, confluent-kafka makes a text of it: of bytes "b'...'", of None nothing.
-        is_right = value is None or isinstance(value, (str, int, float, os.PathLike, dict))
+        is_right = value is None or isinstance(value, (str, int, float, os.PathLike))
         is_right = is_right and (not isinstance(value, str) or _NOT_SENT.search(value) is None)
         is_right = is_right and (not isinstance(value, float) or math.isfinite(value))
         is_right = is_right and (not isinstance(value, int) or value.bit_length() < 64)
-        is_right = is_right and (not isinstance(value, dict) or name == _TOPIC_SETTINGS)
         allowed = "must be a text, a number or a bool, as librdkafka reads it"
     return None if is_right else f"<{type(value).__name__}>: {allowed}"
 
@@ -218,7 +219,7 @@ def metadata_refresh_seconds(configuration: Mapping[str, Any]) -> float:
 
 def delivery_timeout_seconds(configuration: Mapping[str, Any]) -> float:
     """After which time a producer gives a record up and says so. The default also for one that never does."""
-    topic = configuration.get("default.topic.config")
+    topic = configuration.get(TOPIC_SETTINGS)
     settings = {**topic, **configuration} if isinstance(topic, Mapping) else configuration
     longest = max(_seconds(settings.get(name)) or 0.0 for name in DELIVERY_TIMEOUT_SETTINGS)
     return longest or DEFAULT_DELIVERY_TIMEOUT_SECONDS
@@ -237,7 +238,7 @@ def _own(configuration: Mapping[str, Any], without: set[str]) -> dict[str, Any]:
     return {
         name: value
         for name, value in configuration.items()
-        if name not in without and name != _TOPIC_SETTINGS and not name.startswith(_ARROYO_PREFIX)
+        if name not in without and name != TOPIC_SETTINGS and not name.startswith(_ARROYO_PREFIX)
     }
 
 

@@ -75,6 +75,23 @@ def test_the_protocol_is_spelled_as_arroyo_compares_it() -> None:
     assert data_consumer_settings({**LEAST, "group.protocol": "CONSUMER"})["group.protocol"] == "consumer"
 
 
+def test_settings_of_topics_are_seen_by_arroyo(make: Make) -> None:
+    """librdkafka let its own ``auto.offset.reset`` beat the one that Arroyo gives it: a lost position was stepped over
+    in silence, and Arroyo began by another setting than the user's.
+    """
+    of_topics = {"auto.offset.reset": "earliest", "message.timeout.ms": None}
+    settings = data_consumer_settings({**LEAST, "auto.offset.reset": "latest", "default.topic.config": of_topics})
+    assert settings == {**LEAST, **WANTED, "auto.offset.reset": "earliest"}
+    with pytest.raises(ConfigurationError, match=r"invalid value for 'auto.offset.reset'"):
+        make(**{"default.topic.config": {"auto.offset.reset": "whenever"}})
+
+
+@pytest.mark.parametrize("of_topics", [None, {}])
+def test_no_settings_of_topics_are_none(of_topics: object) -> None:
+    """As any setting that is ``None``."""
+    assert data_consumer_settings({**LEAST, "default.topic.config": of_topics}) == {**LEAST, **WANTED}
+
+
 def test_a_setting_that_is_none_is_left_out() -> None:
     """As Arroyo's own builder of settings takes it."""
     assert data_consumer_settings({**LEAST, "queued.min.messages": None}) == {**LEAST, **WANTED}

@@ -169,6 +169,14 @@ def test_brokers_must_be_named() -> None:
         assert servers_of(configuration)
 
 
+def test_settings_of_topics_are_a_dictionary() -> None:
+    """What isn't is refused by name."""
+    for right in (None, {}, {"auto.offset.reset": "latest"}):
+        check_configuration("configuration", {"bootstrap.servers": "a", "default.topic.config": right})
+    with pytest.raises(ConfigurationError, match=r"configuration\['default.topic.config'\] is <str>: give a dict"):
+        check_configuration("configuration", {"bootstrap.servers": "a", "default.topic.config": "latest"})
+
+
 @pytest.mark.parametrize("make", [asking, admin_settings])
 def test_a_broker_that_stands_still_is_given_up_soon_unless_the_user_says_otherwise(make: Any) -> None:
     """Whoever only asks has other brokers to ask."""
