@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 
@@ -14,15 +16,23 @@ _throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
 def guarded_logger(name: str) -> logging.Logger:
     """The logger of this name, of which no line raises: for whoever must do more than log.
 
-    Whatever a handler or filter raises is told in the line's stead, if it can be, and once an interval at most. It may
-    fail in some threads alone, as a filter that adds what the program keeps for its own thread. What isn't an
-    `Exception` comes out, as where a signal has interrupted the handler.
+    Whatever a handler or filter raises is told in the line's stead, if it can be, and once an interval at most. Where
+    the factory of records raises, the line is one of `logging`'s own. Either may fail in some threads alone, as what
+    adds a request's number that the program keeps for its own thread. What isn't an `Exception` comes out, as where a
+    signal has interrupted the handler.
     """
     logger = logging.getLogger(name)
 
+    # Of the class both are looked up each time, since others replace them, too.
+    def make_record(*args: Any) -> logging.LogRecord:
+        try:
+            return type(logger).makeRecord(logger, *args)
+        except Exception:
+            return _plain_record(*args)
+
     def handle(record: logging.LogRecord) -> None:
         try:
-            type(logger).handle(logger, record)  # looked up each time, since others replace it, too
+            type(logger).handle(logger, record)
         except Exception as error:
             if _throttle.should_log("log handler"):
                 with suppress(Exception):
@@ -32,5 +42,24 @@ def guarded_logger(name: str) -> logging.Logger:
                         error,
                     )
 
-    logger.handle = handle  # type: ignore[method-assign] # what all that logs a line calls
+    logger.makeRecord = make_record  # type: ignore[method-assign] # these two are what all that logs a line calls
+    logger.handle = handle  # type: ignore[method-assign]
     return logger
+
+
+def _plain_record(
+    name: str,
+    level: int,
+    file: str,
+    line: int,
+    message: object,
+    args: Any,
+    exc_info: Any,
+    function: str | None = None,
+    extra: Mapping[str, object] | None = None,
+    stack: str | None = None,
+) -> logging.LogRecord:
+    """What ``Logger.makeRecord`` makes where nobody has put another factory."""
+    record = logging.LogRecord(name, level, file, line, message, args, exc_info, function, stack)
+    record.__dict__.update(extra or {})
+    return record

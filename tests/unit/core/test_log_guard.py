@@ -88,6 +88,35 @@ def test_it_is_told_once_an_interval(
     assert caplog.messages == [LOST, LOST]
 
 
+def test_a_factory_of_records_that_raises_costs_nothing(
+    guarded: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that adds what the program keeps for its own thread. It ended the follower's, before any filter ran."""
+
+    def no_request(*args: object, **kwargs: object) -> logging.LogRecord:
+        raise LookupError("request")
+
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(no_request)
+    try:
+        guarded.warning("%s line", "a", extra={"told": True})
+        try:
+            raise OSError("gone")
+        except OSError:
+            guarded.exception("another")
+    finally:
+        logging.setLogRecordFactory(before)
+    (first, second) = caplog.records
+    assert (first.getMessage(), first.told, first.funcName) == (  # type: ignore[attr-defined]
+        "a line",
+        True,
+        "test_a_factory_of_records_that_raises_costs_nothing",
+    )
+    assert (first.filename, first.levelno) == (Path(__file__).name, logging.WARNING)
+    assert second.exc_info is not None
+    assert str(second.exc_info[1]) == "gone"
+
+
 def test_ctrl_c_comes_out(guarded: logging.Logger, failing: Filter) -> None:
     """In the middle of a line, too, it must end the program."""
     failing.errors = [KeyboardInterrupt()]
