@@ -1,16 +1,21 @@
-"""What is logged of leader groups: that they published lower offsets than before, and that they publish nothing."""
+"""What is logged of leader groups: that they published less than before, or what can't be, or nothing."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from arroyo_sync.core.log_guard import guarded_logger
-from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.leaders.verification import Reason
 
 logger = guarded_logger(__name__)
+
+EVENT_INTERVAL_SECONDS = 900.0
+"""How often one cause is an error at most: as often as a monitor tells of it."""
 
 _SHOWN = 10
 _IS_IT_RIGHT = "The gate stays shut there until it does: is the group's name right, and does it publish?"
@@ -108,6 +113,49 @@ class _Pending:
                 worst.previous,
                 worst.offset,
                 _MEANING,
+            )
+
+
+class Doubt(NamedTuple):
+    """A group published an offset that can't be true of the partition, or may not be."""
+
+    key: PartitionKey
+    group: str
+    reason: Reason
+    why: str
+    """What follows "the group" in the log, with what to do."""
+
+
+class DoubtLog:
+    """Logs doubts: each partition's once a minute at most, those of one cause and look in one line.
+
+    A monitor tells of them, too, and makes the Sentry event: then they are warnings, of which the SDK makes none. Else
+    they are errors, once in `EVENT_INTERVAL_SECONDS` for each cause. An idle leader's heartbeats repeat them for days.
+
+    Threads: one.
+
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
+        self._errors = LogThrottle(EVENT_INTERVAL_SECONDS, clock)
+
+    def log(self, doubts: Iterable[Doubt], *, is_monitored: bool) -> None:
+        """Those of one look."""
+        due: dict[tuple[str, str, Reason], list[Doubt]] = {}
+        for doubt in doubts:
+            if self._throttle.should_log((doubt.key, doubt.group, doubt.reason)):
+                due.setdefault((doubt.key[0], doubt.group, doubt.reason), []).append(doubt)
+        for cause, (first, *others) in due.items():
+            is_event = not is_monitored and self._errors.should_log(cause)
+            logger.log(
+                logging.ERROR if is_event else logging.WARNING,
+                "%s[%d]: group %r %s%s",
+                *first.key,
+                first.group,
+                first.why,
+                f". So it is in {_named([each.key for each in others])}" if others else "",
             )
 
 

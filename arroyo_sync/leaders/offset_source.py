@@ -102,7 +102,7 @@ class OffsetSource(ABC):
             clock=clock,
         )
         self._ends = LastEndOffsets(self._asker)
-        self._verifier = Verifier(self._offsets, self._asker, self._ask_log_ends, clock)
+        self._verifier = Verifier(self._offsets, self._asker, self._ask_log_ends, clock, self._has_monitor)
         self._stopping = threading.Event()
         # Guards what follows, and is notified when any of it changes. Read without it.
         self._changed = threading.Condition()
@@ -323,7 +323,7 @@ class OffsetSource(ABC):
                 self._stopping.set()
                 self._changed.notify_all()
         assert self._manager is not None
-        is_told = is_first and self._manager.has_monitor
+        is_told = is_first and self._has_monitor()
         if isinstance(error, WHAT_WAS_READ_IS_GONE):
             if is_told:
                 mark_told(error)
@@ -345,6 +345,9 @@ class OffsetSource(ABC):
         self._verifier.stop()
         self._manager.wake()
 
+    def _has_monitor(self) -> bool:
+        return self._manager is not None and self._manager.has_monitor
+
     def _check(self) -> None:
         self._verifier.run(self._periodic_checks)
 
@@ -364,7 +367,7 @@ class OffsetSource(ABC):
         return PERIODIC_CHECK_SECONDS
 
     def _warn_of_silence(self) -> None:
-        if self._manager is not None and self._manager.has_monitor:
+        if self._has_monitor():
             return  # it knows, too, for how long messages have been waiting for the group
         ready_since = self._ready_since
         if ready_since is None or self._clock() - ready_since < SILENCE_SECONDS:

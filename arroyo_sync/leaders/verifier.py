@@ -33,10 +33,10 @@ from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.log_guard import guarded_logger
-from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.leaders.assigned_partitions import Question, Rejection, Truncation
+from arroyo_sync.leaders.leader_log import Doubt, DoubtLog
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import Reason, TopicId
 
@@ -66,6 +66,7 @@ class Verifier:
     :param ask_log_ends: asks where the commit log's partitions end; `LOG_END_UNKNOWN` for those that don't answer. It
         is given the time it has, in seconds, and calls back once; not at all, if the log can't be asked about.
     :param clock: monotonic seconds.
+    :param has_monitor: whether a monitor makes an event of what is rejected.
     """
 
     def __init__(
@@ -74,12 +75,16 @@ class Verifier:
         brokers: Asker,
         ask_log_ends: Callable[[float, OnLogEnds], None],
         clock: Callable[[], float],
+        has_monitor: Callable[[], bool],
     ) -> None:
         self._offsets = offsets
         self._brokers = brokers
         self._ask_log_ends = ask_log_ends
         self._clock = clock
-        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
+        self._has_monitor = has_monitor
+        self._doubt_log = DoubtLog(clock)
+        self._doubts: list[Doubt] = []
+        """Of `run`'s thread: those that aren't logged yet."""
         self.impossible = 0
         """How many published offsets were rejected. Written by `run`'s thread."""
         self._cluster_id: str | None = None
@@ -199,8 +204,12 @@ class Verifier:
         if suspects:
             next_at = min(next_at, now + INTERVAL_SECONDS)
             self._apply_answers()
-        for rejection in self._offsets.take_rejections():
-            self._log_rejection(rejection)
+        rejections = self._offsets.take_rejections()
+        self.impossible += len(rejections)
+        for each in rejections:
+            self._doubts.append(Doubt(each.key, each.group, each.reason, _why_rejected(each)))
+        doubts, self._doubts = self._doubts, []
+        self._doubt_log.log(doubts, is_monitored=self._has_monitor())
         return max(0.0, next_at - now)
 
     def _ask_due(self, now: float) -> float:
@@ -276,7 +285,8 @@ class Verifier:
             ]
             self._offsets.mark_long_suspect(group, long_suspect)
             for key in long_suspect:
-                self._log_suspect(key, group, still_suspect[key], answers[key])
+                why = _why_suspect(still_suspect[key], answers[key])
+                self._doubts.append(Doubt(key, group, Reason.BEFORE_FIRST_MESSAGE, why))
 
         self._brokers.ask_committed(group, list(offsets), QUERY_TIMEOUT_SECONDS, self._later(apply))
 
@@ -313,46 +323,6 @@ class Verifier:
 
     # The log.
 
-    def _log_rejection(self, rejection: Rejection) -> None:
-        self.impossible += 1
-        if not self._throttle.should_log((rejection.key, rejection.group, rejection.reason)):
-            return
-        if rejection.reason is Reason.EARLIER_TOPIC:
-            logger.error(
-                "%s[%d]: group %r published offset %d of an earlier topic of that name: its report carries another "
-                "topic id. Restart that leader (or is the topic a mirror? See FOLLOWERS.md). The group counts as "
-                "unknown there until it publishes of this topic",
-                *rejection.key,
-                rejection.group,
-                rejection.offset,
-            )
-        else:
-            logger.error(
-                "%s[%d]: group %r published offset %d, but the partition ends at %d. Was the topic deleted and created "
-                "again under an old commit log? The group counts as unknown there until it publishes a possible offset",
-                *rejection.key,
-                rejection.group,
-                rejection.offset,
-                rejection.end,
-            )
-
-    def _log_suspect(self, key: PartitionKey, group: str, offset: int, committed: int | KafkaError | None) -> None:
-        if not self._throttle.should_log((key, group, "suspect")):
-            return
-        if isinstance(committed, KafkaError):
-            commit = f"what it has committed can't be asked for ({committed.str()})"
-        else:
-            commit = "hasn't committed that far on the brokers"
-        logger.error(
-            "%s[%d]: group %r published offset %d before the first message that is there was written, and %s: it may "
-            "speak of an earlier topic of that name, unless the topic's timestamps aren't the time of writing. The "
-            "group counts as unknown there until it publishes again, or its commit reaches that far",
-            *key,
-            group,
-            offset,
-            commit,
-        )
-
     def _log_truncation(self, truncation: Truncation) -> None:
         logger.error(
             "%s[%d]: ends at %d, though it reached to %d before: it was truncated, as by an unclean election. What its "
@@ -361,6 +331,31 @@ class Verifier:
             truncation.end,
             truncation.previous_end,
         )
+
+
+def _why_rejected(rejection: Rejection) -> str:
+    if rejection.reason is Reason.EARLIER_TOPIC:
+        return (
+            f"published offset {rejection.offset} of an earlier topic of that name: its report carries another topic "
+            "id. Restart that leader (or is the topic a mirror? See FOLLOWERS.md). The group counts as unknown there "
+            "until it publishes of this topic"
+        )
+    return (
+        f"published offset {rejection.offset}, but the partition ends at {rejection.end}. Was the topic deleted and "
+        "created again under an old commit log? The group counts as unknown there until it publishes a possible offset"
+    )
+
+
+def _why_suspect(offset: int, committed: int | KafkaError | None) -> str:
+    if isinstance(committed, KafkaError):
+        commit = f"what it has committed can't be asked for ({committed.str()})"
+    else:
+        commit = "hasn't committed that far on the brokers"
+    return (
+        f"published offset {offset} before the first message that is there was written, and {commit}: it may speak of "
+        "an earlier topic of that name, unless the topic's timestamps aren't the time of writing. The group counts as "
+        "unknown there until it publishes again, or its commit reaches that far"
+    )
 
 
 def _refuse_other_cluster(followers: str | None, asked: str | None) -> None:

@@ -107,7 +107,7 @@ def world(kafka: Kafka, topic_name: Names) -> World:
 
 def told(caplog: pytest.LogCaptureFixture, *parts: str) -> bool:
     """Whether a line that a person must act on names the leader group and these."""
-    lines = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+    lines = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
     return any(all(part in line for part in (repr(LEADER), *parts)) for line in lines)
 
 

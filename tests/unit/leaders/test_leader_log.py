@@ -1,11 +1,12 @@
-"""How rewinds are logged: all of a group's in one line, at most once a minute."""
+"""How what leader groups do is logged: what is of one cause in one line, at most once a minute."""
 
 from __future__ import annotations
 
 import pytest
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
-from arroyo_sync.leaders.leader_log import Rewind, RewindLog
+from arroyo_sync.leaders.leader_log import Doubt, DoubtLog, Rewind, RewindLog
+from arroyo_sync.leaders.verification import Reason
 from tests.support.fakes import Clock
 
 
@@ -70,3 +71,34 @@ def test_the_furthest_is_the_one_that_lost_most_offsets(
     clock.now += LOG_INTERVAL_SECONDS
     log.log_due()
     assert "the furthest in events[2] from 2000 to 1980" in caplog.messages[1]
+
+
+def doubt(partition: int, group: str = "g", reason: Reason = Reason.BEYOND_END) -> Doubt:
+    return Doubt(("events", partition), group, reason, f"published offset {partition}00. That can't be")
+
+
+def test_doubts_of_one_cause_are_one_line(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Which names ten of the other partitions. Another group or reason is another cause."""
+    earlier = doubt(3, reason=Reason.EARLIER_TOPIC)
+    DoubtLog(clock).log([doubt(0), doubt(1), doubt(2, "h"), earlier, *map(doubt, range(4, 14))], is_monitored=False)
+    assert caplog.messages == [
+        "events[0]: group 'g' published offset 000. That can't be. So it is in events[1], events[4], events[5], "
+        "events[6], events[7], events[8], events[9], events[10], events[11], events[12] and 1 more partitions",
+        "events[2]: group 'h' published offset 200. That can't be",
+        "events[3]: group 'g' published offset 300. That can't be",
+    ]
+
+
+def test_a_doubt_that_lasts_is_told_once_a_minute_and_is_an_error_once_in_fifteen(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a topic that is a mirror it lasts for good; no line of a partition that is new to it waits for that."""
+    log = DoubtLog(clock)
+    for _ in range(91):
+        log.log([doubt(0)], is_monitored=False)
+        log.log([doubt(1)], is_monitored=False)
+        clock.now += 10.0
+    assert len(caplog.messages) == 2 * 16
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == [caplog.messages[0], caplog.messages[30]]
+    assert {record.levelname for record in caplog.records} == {"ERROR", "WARNING"}
