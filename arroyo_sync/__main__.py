@@ -12,6 +12,8 @@ from types import FrameType
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as a shell gives it to whatever ends so."""
+UNKNOWN = 2
+"""`ExitStatus.UNKNOWN`, which isn't loaded yet."""
 
 
 def main() -> int:
@@ -20,8 +22,11 @@ def main() -> int:
     is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_ours:
         signal.signal(signal.SIGINT, _end)
-    from arroyo_sync.status.command import main as run
-
+    try:
+        from arroyo_sync.status.command import main as run
+    except ImportError as error:  # a traceback would end with 1, which says that something stands still
+        print(f"arroyo-sync can't be loaded: {error}", file=sys.stderr)
+        return UNKNOWN
     if is_ours:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -30,7 +30,8 @@ that it waits for. The rules, of which the first that fits decides:
     11. The wait has lasted for `Limits.stalled_after`: STALLED; but WAITING as long as nothing new arrives and the
        leader's group has committed the waiting messages on the brokers: it did the work, and reports it with its next
        message. Likewise WAITING as long as the gate is open, nothing is buffered, and the follower hands on messages of
-       other partitions: those of this one come after them, if there are any. A step that hangs hands on none.
+       other partitions: those of this one come after them, if there are any. A step that hangs hands on none. And
+       likewise, from outside, as long as a transaction is open where the first waiting message would be.
     12. It waits for a group that has never reported at all: UNKNOWN. So is it from outside, even if nothing waits,
        where a group has reported what can't be true; from inside that is a problem of its own.
     13. The wait has lasted for `Limits.waiting_after`: WAITING, else OK.
@@ -46,7 +47,7 @@ looked, one offset alone is no sign that something waits.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from arroyo_sync.core.source import BEYOND_END, EARLIER_TOPIC
@@ -95,7 +96,7 @@ def evaluate(
     :param now: seconds, of the clock that all calls share.
     :param proven: per partition, since when it is proven that a wait makes no progress, by that clock.
     """
-    never_reported = groups_without_report(snapshot)
+    never_reported = {group: _never(group, snapshot) for group in groups_without_report(snapshot)}
     shown = {partition.key for partition in snapshot.partitions}
     going_on = {
         key: wait for key, wait in waits.items() if key not in shown and now - wait.seen_at < limits.stalled_after
@@ -137,9 +138,12 @@ def waits_for(partition: PartitionSnapshot) -> WaitsFor | None:
     if position is None:
         return None
     if partition.next_message is not None:
-        if partition.next_message.offset is None:
+        first = partition.next_message.offset
+        if first is None:
+            first = partition.next_message.open_from
+        if first is None:
             return None
-        position = max(position, partition.next_message.offset)
+        position = max(position, first)
         return WaitsFor.FOLLOWER if remote is not None and position < remote else WaitsFor.LEADER
     is_open = remote is not None and position < remote
     if partition.held_messages:
@@ -173,7 +177,7 @@ def proven_since(partition: PartitionSnapshot, taken_at: float, stands_since: fl
 
 
 def _before_any_wait(
-    snapshot: Snapshot, partition: PartitionSnapshot, never_reported: Collection[str]
+    snapshot: Snapshot, partition: PartitionSnapshot, never_reported: Mapping[str, str]
 ) -> Verdict | None:
     """The verdict where no wait begins or goes on: rules 1 to 5."""
     is_inside = partition.held_messages is not None
@@ -199,7 +203,7 @@ def _before_any_wait(
         return None
     silent = sorted(leader.group for leader in partition.leaders if leader.group in never_reported)
     if silent:
-        return _plain(partition, Grade.UNKNOWN, _never(silent[0]))
+        return _plain(partition, Grade.UNKNOWN, never_reported[silent[0]])
     rejected = [leader for leader in partition.leaders if leader.is_rejected]
     if rejected and not is_inside:
         return _plain(partition, Grade.UNKNOWN, _rejected(rejected[0], partition))
@@ -213,7 +217,7 @@ CANNOT_START = (
 
 
 def _of_wait(
-    wait: Wait, partition: PartitionSnapshot, now: float, limits: Limits, never_reported: Collection[str]
+    wait: Wait, partition: PartitionSnapshot, now: float, limits: Limits, never_reported: Mapping[str, str]
 ) -> Verdict:
     """The verdict on a partition that waits: rules 10 to 13."""
     whom = waits_for(partition)
@@ -233,9 +237,11 @@ def _of_wait(
     elif has_nothing and is_busy:
         reason, is_stalled = BUSY_ELSEWHERE, False
     elif leader is not None and leader.group in never_reported:
-        grade, reason = Grade.UNKNOWN, _never(leader.group)
+        grade, reason = Grade.UNKNOWN, never_reported[leader.group]
     elif leader is not None and leader.is_rejected and not is_inside:
         grade, reason = Grade.UNKNOWN, _rejected(leader, partition)
+    elif partition.next_message is not None and partition.next_message.open_from is not None:
+        reason, is_stalled = OPEN_TRANSACTION.format(offset=partition.next_message.open_from), False
     elif leader is not None and _is_quiet(wait, partition):
         reason, is_excused = _unreported(leader, partition)
         is_stalled = is_stalled and not is_excused
@@ -261,6 +267,10 @@ GETS_NOTHING = "The follower's consumer gets nothing: these offsets hold no mess
 GETS_NOTHING_OF_WHAT_COMES = (
     "The partition grows, and the follower's consumer gets nothing of it: a transaction that hangs, or its client no "
     "longer fetches this partition, which a restart mends"
+)
+OPEN_TRANSACTION = (
+    "A transaction is open from offset {offset} on, and who reads committed messages alone gets no further. If that "
+    "lasts, it hangs: kafka-transactions.sh find-hanging names it, and its abort ends it"
 )
 BUSY_ELSEWHERE = (
     "The follower is busy with other partitions: what is here waits behind theirs, or these offsets hold no messages, "
@@ -307,10 +317,12 @@ def _behind(partition: PartitionSnapshot, whom: WaitsFor) -> tuple[int, bool]:
     if whom is WaitsFor.LEADER and partition.held_messages is not None and not partition.is_full:
         return partition.held_messages, True
     lag = partition.gated_lag if whom is WaitsFor.LEADER else partition.released_lag
-    return lag or 0, lag == 1 and partition.next_message is not None
+    return lag or 0, lag == 1 and partition.next_message is not None and partition.next_message.offset is not None
 
 
-def _never(group: str) -> str:
+def _never(group: str, snapshot: Snapshot) -> str:
+    if snapshot.source is None:  # from outside, without a commit log
+        return f"group {group!r} has committed nothing: is its name right, and has it run?"
     return f"group {group!r} has never reported: is its name right, and does it publish?"
 
 

@@ -59,9 +59,11 @@ class NextMessage:
     """The first message that exists at or past where the follower is, as it was looked for."""
 
     offset: int | None
-    """``None``: there is none, whatever the offsets up to the end hold."""
+    """``None``: there is none, whatever the offsets up to the end or to `open_from` hold."""
     written_at: float | None = None
     """When it was written, by its timestamp, Unix seconds. ``None``: it has none."""
+    open_from: int | None = None
+    """Where a transaction begins that is open: what comes from there on isn't shown yet. ``None``: all is shown."""
 
 
 @dataclass(frozen=True, slots=True)

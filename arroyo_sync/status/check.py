@@ -23,6 +23,7 @@ from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapsho
 from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict, worst
 from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits
+from arroyo_sync.status.members import Members
 
 Reported = Mapping[tuple[PartitionKey, str], tuple["int | None", float]]
 """Of each partition and group, the offset that it reported last, and when it reported that one first, Unix seconds."""
@@ -122,6 +123,28 @@ class Status:
             "doubts": list(self.doubts),
             **self.snapshot.to_json(),
         }
+
+
+def with_stopped_groups(status: Status, members: Members, follower_group: str, patience: float) -> Status:
+    """The same, with a doubt for each group without members for which messages wait.
+
+    One call has seen of a follower, and of a leader without a commit log, no more than its two looks, and can't prove
+    that it stalls. A restart leaves a group without members for a moment, too: it is told of only where the first
+    message that waits was written before ``patience`` seconds, or nobody knows when.
+    """
+    partitions = {each.key: each for each in status.snapshot.partitions}
+    waiting: dict[str, int] = {}
+    for verdict in status.verdicts:
+        group = follower_group if verdict.waits_for is WaitsFor.FOLLOWER else verdict.group
+        if verdict.grade is Grade.WAITING and group is not None and members.get(group) in ((), []):
+            written = partitions[verdict.key].lag_seconds(status.snapshot.taken_at)
+            if written is None or written >= patience:
+                waiting[group] = waiting.get(group, 0) + verdict.behind
+    doubts = (
+        f"up to {behind} messages wait for group {group!r}, which has no members: it is stopped, or no consumer group"
+        for group, behind in sorted(waiting.items())
+    )
+    return replace(status, doubts=(*status.doubts, *doubts))
 
 
 class Reader(Protocol):
@@ -245,7 +268,7 @@ class StatusCheck:
         if silent and snapshot.source is not None and snapshot.source.is_foreign:
             doubts.append("the commit log holds no commit records: is its name right, or is it another topic's?")
         elif silent:
-            names = self._groups_on_log()
+            names = None if snapshot.source is None else self._groups_on_log()
             doubts += [_never_reported(group, names) for group in silent]
         return doubts
 
@@ -259,10 +282,18 @@ class StatusCheck:
         return self._names
 
 
-def _never_reported(group: str, names: Collection[str]) -> str:
-    said = f"group {group!r} has never reported of this topic"
+def _never_reported(group: str, names: Collection[str] | None) -> str:
+    """Why, and what to do.
+
+    :param names: the groups that have; ``None``: there is no commit log.
+    """
+    said = f"group {group!r} has {'committed nothing' if names is None else 'never reported'} of this topic"
     if re.search(r"[,;\s]", group):
         return f"{said}: are these several groups? Give --leader-group for each"
+    if names is None:
+        return f"{said}: is its name right, and has it run?"
+    if group in names:  # read from its beginning, the log knows it
+        return f"group {group!r} hasn't reported lately, and has committed nothing of this topic: leave out --recent"
     if not names:
         return f"{said}, and no other has: is its name right, and does it publish?"
     return f"{said}: is its name right? These have: {', '.join(map(repr, names))}"

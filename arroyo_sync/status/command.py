@@ -17,7 +17,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from shutil import get_terminal_size
@@ -26,11 +26,11 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
-from arroyo_sync.core.errors import ArroyoSyncError, SourceDied
+from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, SourceDied
 from arroyo_sync.kafka.redaction import keep_secrets, without_secrets
 from arroyo_sync.leaders.commit_log.log_topic import WAIT_ADVICE
 from arroyo_sync.status.arguments import check_names, commit_log_settings_of, parser, settings_of
-from arroyo_sync.status.check import ExitStatus, StatusCheck
+from arroyo_sync.status.check import ExitStatus, Status, StatusCheck, with_stopped_groups
 from arroyo_sync.status.commit_log import Filter, LogRecord, LogScan, groups_of, last_of, record_line
 from arroyo_sync.status.members import Members, MembersQuestion
 from arroyo_sync.status.reader import StatusQuery, StatusReader
@@ -110,21 +110,36 @@ def _status(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     in_watch = replace(query, timeout=min(query.timeout, WATCH_TIMEOUT_SECONDS))
     check = StatusCheck(reader, query.follower_group, options.stalled_after, options.look_again)
     watch = Watch(check, reader, lambda: StatusReader(in_watch), lambda error: _redacted(_describe(error), settings))
+    last: Seen | None = None
     try:
         members = None if options.no_members else _MembersOf(query)
         for seen in watch.looks(options.watch):
-            show(seen, {} if members is None else members.answer(is_last=options.watch is None))
+            if last is None:
+                _check_partitions(options.partition, seen.status)
+            known = {} if members is None else members.answer(is_last=options.watch is None)
+            status = with_stopped_groups(seen.status, known, query.follower_group, options.stalled_after)
+            last = replace(seen, status=status)
+            show(last, known)
             reader.timeout = in_watch.timeout
     except BrokenPipeError:
         _leave_output()  # nobody reads on; the exit status still tells
     except KeyboardInterrupt:
-        if watch.last is None or options.watch is None:
+        if last is None or options.watch is None:
             raise
     finally:
         if members is not None:
             members.close()
         watch.close()
-    return INTERRUPTED if watch.last is None else int(watch.last.exit_status)
+    return INTERRUPTED if last is None else int(last.exit_status)
+
+
+def _check_partitions(wanted: Collection[int] | None, status: Status) -> None:
+    """:raises ConfigurationError: the topic has no such partition, so nothing of it would be shown, and all be well."""
+    partitions = status.snapshot.partitions
+    missing = set(wanted or ()) - {each.partition for each in partitions}
+    if missing and partitions:
+        topic = partitions[0].topic
+        raise ConfigurationError(f"--partition {min(missing)}: topic {topic!r} has 0 to {len(partitions) - 1}")
 
 
 class _MembersOf:
@@ -247,7 +262,9 @@ def _table_shower(options: argparse.Namespace, query: StatusQuery) -> Callable[[
             _write(text + "\n")
             return
         fitting = fitted(text.splitlines(), size.lines)
-        _write(("\x1b[H" if drawn else "\x1b[2J\x1b[H") + "".join(f"{each}\x1b[K\n" for each in fitting) + "\x1b[J")
+        # Not wrapped: lines that are wider than the screen would scroll the first ones, and the verdict, out of it.
+        drawing = "".join(f"{each}\x1b[K\n" for each in fitting)
+        _write(("" if drawn else "\x1b[2J") + f"\x1b[H\x1b[?7l{drawing}\x1b[J\x1b[?7h")
         drawn = True
 
     return show

@@ -98,6 +98,7 @@ class StatusReader:
         self._consumer = make_client(Consumer, settings)
         self._asker = Asker(query.settings, self._errors.add)
         self._manager = SynchronizedPartitionStateManager()  # the source wants one; nobody looks at it
+        self._ends: Mapping[PartitionKey, int] = {}
 
     def __enter__(self) -> StatusReader:
         return self
@@ -132,6 +133,7 @@ class StatusReader:
         published = None if self._commit_log is None else self._commit_log.published()
         topic_id = None if published is None else self._asker.topic_ids([topic], ASK_TIMEOUT_SECONDS)[topic]
         ranges = self._ask_ranges(keys)
+        self._ends = {key: each.end for key, each in ranges.items() if isinstance(each, PartitionRange)}
         now = self._wall_clock()
         partitions = (
             self._partition(
@@ -150,7 +152,8 @@ class StatusReader:
     def find_messages(self, positions: Mapping[PartitionKey, int]) -> dict[PartitionKey, NextMessage]:
         """The first message at or past each position. Blocks for at most three seconds.
 
-        A partition that didn't answer in time is missing.
+        A partition that didn't answer in time is missing. Its end, as `read` has told it, tells whether a transaction
+        that is open hides the rest.
         """
         wanted = dict(positions)
         found: dict[PartitionKey, NextMessage] = {}
@@ -167,7 +170,7 @@ class StatusReader:
                 continue
             self._consumer.incremental_unassign([TopicPartition(*key)])
             if error is not None:
-                found[key] = NextMessage(None)
+                found[key] = NextMessage(None, open_from=_open_from(message.offset(), self._ends.get(key)))
                 continue
             kind, timestamp_ms = message.timestamp()
             written_at = timestamp_ms / 1000 if kind != TIMESTAMP_NOT_AVAILABLE and timestamp_ms > 0 else None
@@ -275,8 +278,8 @@ class StatusReader:
             commit = commits[group]
             committed = None if isinstance(commit, KafkaError) else commit
             latest = None if published is None else published.get(group)
-            if latest is None and not self._is_only_shown(group):
-                # Nothing was published, or not lately: what it has committed counts.
+            if latest is None and commit is not None and not self._is_only_shown(group):
+                # Nothing was published, or not lately: what it has committed counts, unless that is nothing at all.
                 latest = LeaderOffset(committed, -1, 0.0)
                 if isinstance(commit, KafkaError):
                     errors.append(f"what group {group!r} has committed: {commit.str()}")
@@ -295,6 +298,11 @@ class StatusReader:
             leaders=tuple(leaders),
             error="; ".join(errors) or None,
         )
+
+
+def _open_from(read_to: int | None, end: int | None) -> int | None:
+    """A consumer that sees committed messages alone is at its end before the first transaction that is open."""
+    return read_to if read_to is not None and end is not None and read_to < end else None
 
 
 def _may_be_told(answer: PartitionRange | KafkaError) -> bool:

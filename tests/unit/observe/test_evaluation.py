@@ -89,6 +89,7 @@ def lasting(look: Look, seconds: float = 300.0) -> list[Look]:
 
 
 NOTHING_THERE = NextMessage(None)
+IN_TRANSACTION = NextMessage(None, open_from=55)
 EMPTY = Look(0, 2, 4, high=4, held=0, polls=7, others=8)
 """Open at offsets of which nothing has come, such as a transaction's markers."""
 STANDS_AT_31 = [Look(400, 50, 31), Look(559, 50, 31)]
@@ -371,6 +372,26 @@ STANDS_AT_31 = [Look(400, 50, 31), Look(559, 50, 31)]
         pytest.param(
             lasting(Look(0, 50, 60, found=NextMessage(59))), STALLED, FOLLOWER, 300, id="11: a released one is there"
         ),
+        pytest.param(
+            lasting(Look(0, 50, 80, found=IN_TRANSACTION)), WAITING, FOLLOWER, 300, id="11: a transaction is open"
+        ),
+        pytest.param(
+            lasting(Look(0, 50, 50, found=IN_TRANSACTION)), WAITING, LEADER, 300, id="11: the leader gets no further"
+        ),
+        pytest.param(
+            lasting(Look(0, 50, 60, found=IN_TRANSACTION), 14),
+            OK,
+            FOLLOWER,
+            14,
+            id="13: as transactions are, for a while",
+        ),
+        pytest.param(
+            lasting(Look(0, 50, None, found=IN_TRANSACTION, has_reported=False), 14),
+            UNKNOWN,
+            LEADER,
+            14,
+            id="12: whom it waits for may not be there at all",
+        ),
         pytest.param(lasting(Look(0, 50, 99)), STALLED, FOLLOWER, 300, id="11: all but the last are released"),
         pytest.param(
             lasting(Look(0, 7, None, high=None, held=1)), STALLED, LEADER, 300, id="11: held, the end unknown"
@@ -580,6 +601,7 @@ def test_a_report_that_is_rejected_for_another_reason_is_not_called_past_the_end
         pytest.param(Look(0, 50, 50, held=9, is_full=True), 50, False, id="and what a full partition doesn't fetch"),
         pytest.param(Look(0, 99, 99, found=NextMessage(99)), 1, True, id="one that was seen"),
         pytest.param(Look(0, 50, 50, found=NextMessage(50)), 50, False, id="and what comes after it"),
+        pytest.param(Look(0, 99, 99, found=NextMessage(None, open_from=99)), 1, False, id="or one that isn't shown"),
         pytest.param(Look(0, 50, 80), 30, False, id="released"),
         pytest.param(Look(0, 50, 80, held=9), 30, False, id="from inside, too, since they aren't all fetched"),
         pytest.param(Look(0, 50, 51, held=0), 1, False, id="one offset that may hold none"),
@@ -744,3 +766,23 @@ def test_the_worst_comes_first_and_of_those_the_longest() -> None:
     assert [each.partition for each in worst_first(verdicts)] == [4, 2, 3, 1, 0]
     assert worst(verdicts) is STALLED
     assert worst([]) is OK
+
+
+def test_a_transaction_that_hangs_is_named_with_what_to_do() -> None:
+    """Neither the follower nor its leader can do anything about it."""
+    verdict = verdict_at_last(lasting(Look(0, 50, 80, found=IN_TRANSACTION)))
+    assert verdict.reason == (
+        "A transaction is open from offset 55 on, and who reads committed messages alone gets no further. If that "
+        "lasts, it hangs: kafka-transactions.sh find-hanging names it, and its abort ends it"
+    )
+
+
+def test_a_group_without_a_report_or_a_commit_is_named_in_the_words_of_where_it_was_looked_for() -> None:
+    """Without a commit log a leader needn't publish."""
+    silent = snapshot(Look(0, 100, None, has_reported=False))
+    for source, said in (
+        (silent.source, "reported: is its name right, and does it publish"),
+        (None, "committed nothing"),
+    ):
+        ((verdict,), _) = evaluate(replace(silent, source=source), NO_WAITS, 0.0, LIMITS)
+        assert (verdict.grade, said in verdict.reason) == (UNKNOWN, True)

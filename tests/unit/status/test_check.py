@@ -11,7 +11,8 @@ from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionS
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.observe.verdict import Grade
 from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS
-from arroyo_sync.status.check import MAX_FETCHED, ExitStatus, Status, StatusCheck
+from arroyo_sync.status.check import MAX_FETCHED, ExitStatus, Status, StatusCheck, with_stopped_groups
+from arroyo_sync.status.members import Member, Members
 
 NOW = 10_000.0
 STALLED_AFTER = 300.0
@@ -199,7 +200,9 @@ def test_a_follower_that_has_committed_nothing_can_not_be_told() -> None:
 )
 def test_a_group_that_never_reported_is_said_with_those_that_did(group: str, names: list[str], says: str) -> None:
     """What is configured can't be right."""
-    status = Brokers([partition(100, None, group=group)], names=names).check.check_once()
+    brokers = Brokers([partition(100, None, group=group)], names=names)
+    brokers.source = SourceStatistics(ready=True, alive=True)
+    status = brokers.check.check_once()
     (doubt,) = status.doubts
     assert doubt.startswith(f"group {group!r} has never reported of this topic")
     assert doubt.endswith(says)
@@ -222,6 +225,7 @@ def test_of_a_topic_that_is_no_commit_log_it_is_said_that_it_is_none() -> None:
 def test_which_groups_have_reported_is_asked_now_and_then(seconds: float, kept_seconds: float) -> None:
     """Not at each look of a watch: the whole commit log is read for it. A long one seldom: looks come between."""
     brokers = Brokers([partition(100, None)], names=["indexers"])
+    brokers.source = SourceStatistics(ready=True, alive=True)
     brokers.seconds_for_names = seconds
     said = brokers.check.check_once().doubts
     for _ in range(9):
@@ -308,3 +312,53 @@ def test_the_end_of_the_commit_log_is_read_only_where_it_can_tell_more(
     brokers.reported = {KEY: (50, NOW - 400)}
     brokers.check.check_once()
     assert brokers.tails == []
+
+
+ONE_MEMBER = (Member("client", "/10.0.0.1", (0,)),)
+
+
+@pytest.mark.parametrize(
+    ("members", "age", "waits_for", "exit_status"),
+    [
+        pytest.param({"forwarder": ()}, 3 * 86_400.0, "follower", 2, id="the follower is dead"),
+        pytest.param({"writers": ()}, 3 * 86_400.0, "leader", 2, id="a leader without a commit log is dead"),
+        pytest.param({"forwarder": ()}, None, "follower", 2, id="nobody knows since when"),
+        pytest.param({"forwarder": ()}, 20.0, "follower", 0, id="it is just restarted"),
+        pytest.param({"forwarder": ONE_MEMBER}, 3 * 86_400.0, "follower", 0, id="it runs"),
+        pytest.param({"forwarder": "it may not be asked"}, 3 * 86_400.0, "follower", 0, id="it can't be told"),
+        pytest.param({"writers": ()}, 3 * 86_400.0, "follower", 0, id="nobody waits for the one that is dead"),
+        pytest.param({}, 3 * 86_400.0, "follower", 0, id="nobody asked"),
+    ],
+)
+def test_a_group_without_members_is_a_doubt_where_messages_have_waited_for_long(
+    members: Members, age: float | None, waits_for: str, exit_status: int
+) -> None:
+    """One call can't prove a stall of it: a check was green for ever, whatever it showed of the members."""
+    looked = partition(50, 80) if waits_for == "follower" else partition(50, 50, report_age=60)
+    status = Brokers([looked], ages={} if age is None else {0: age}).check.check_once()
+    assert (status.grade, status.exit_status) == (WAITING, 0)
+    doubted = with_stopped_groups(status, members, "forwarder", STALLED_AFTER)
+    assert doubted.exit_status == exit_status
+    (group,) = members or {"": ""}
+    waiting = 30 if waits_for == "follower" else 50
+    said = (
+        f"up to {waiting} messages wait for group '{group}', which has no members: it is stopped, or no consumer group"
+    )
+    assert doubted.doubts == ((said,) if exit_status else ())
+
+
+@pytest.mark.parametrize(
+    ("names", "with_log", "says"),
+    [
+        ((), False, "has committed nothing of this topic: is its name right, and has it run?"),
+        (["writers"], True, "hasn't reported lately, and has committed nothing of this topic: leave out --recent"),
+    ],
+    ids=["without a commit log", "of which the end was read"],
+)
+def test_a_silent_group_is_told_in_the_words_of_where_it_was_looked_for(
+    names: list[str], with_log: bool, says: str
+) -> None:
+    """It may report, and not lately; or need not at all."""
+    brokers = Brokers([partition(100, None)], names=names)
+    brokers.source = SourceStatistics(ready=True, alive=True) if with_log else None
+    assert brokers.check.check_once().doubts == (f"group 'writers' {says}",)

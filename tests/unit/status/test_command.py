@@ -10,6 +10,7 @@ import pytest
 
 import arroyo_sync
 from arroyo_sync.core.errors import ArroyoSyncError
+from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.status.command import fitted, main
 
 REQUIRED = ["status", "--topic", "events", "--follower-group", "forwarder", "--leader-group", "writers"]
@@ -212,6 +213,49 @@ def test_what_does_not_fit_the_screen_is_counted(screen_lines: int, shown: int) 
     if shown < len(lines):
         assert fitting[:-1] == lines[: shown - 1]
         assert fitting[-1].startswith(f"... and {len(lines) - shown + 1} more lines")
+
+
+def test_a_client_that_can_not_be_loaded_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
+    """Such as in an image that lacks a shared library. 1 would say that something stands still."""
+    (tmp_path / "confluent_kafka.py").write_text("raise ImportError('librdkafka.so.1: no such file')")
+    run = subprocess.run(
+        [sys.executable, "-m", "arroyo_sync", "--version"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "arroyo-sync can't be loaded: librdkafka.so.1: no such file\n"
+
+
+@pytest.mark.parametrize("flags", [["--partition", "3"], ["--partition", "0", "--partition", "9"]])
+def test_a_partition_that_the_topic_has_not_is_no_partition_that_is_well(
+    flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is shown, and a check with a number that was mistyped never failed."""
+
+    class Reader:
+        timeout = 1.0
+
+        def __init__(self, query: object) -> None: ...
+
+        def read(self) -> Snapshot:
+            leader = LeaderSnapshot("writers", 100)
+            return Snapshot(
+                0.0, tuple(PartitionSnapshot("events", each, 100, 100, 0, 100, (leader,)) for each in range(3))
+            )
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("arroyo_sync.status.command.StatusReader", Reader)
+    arguments = [*REQUIRED, "--bootstrap-servers", "127.0.0.1:1", "--json", "--no-members"]
+    assert main([*arguments, "--partition", "2"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, *flags]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", f"arroyo-sync: {flags[-2]} {flags[-1]}: topic 'events' has 0 to 2\n")
 
 
 def broken(query: object) -> None:

@@ -6,6 +6,7 @@ The reading itself is shown on the real broker.
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.errors import ArroyoSyncError, BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.kafka.questions.asker import PartitionRange
-from arroyo_sync.status.reader import StatusQuery, StatusReader, _leader
+from arroyo_sync.observe.evaluation import groups_without_report
+from arroyo_sync.observe.snapshot import Snapshot
+from arroyo_sync.status.reader import StatusQuery, StatusReader, _leader, _open_from
 
 QUERY = StatusQuery(
     topic="events",
@@ -113,3 +116,32 @@ def test_a_partition_that_nobody_leads_is_asked_about_again(
     assert asked[0] == [("events", 0), ("events", 1)]
     assert asked[1:] == [[("events", 1)]] * (len(asked) - 1)
     assert questions is None or len(asked) == questions
+
+
+@pytest.mark.parametrize("uses_commit_log", [True, False], ids=["--recent", "no commit log"])
+@pytest.mark.parametrize(
+    ("committed", "is_silent"), [(None, True), (40, False), (REFUSED, False)], ids=["nothing", "something", "untold"]
+)
+def test_a_group_that_has_committed_nothing_has_not_reported(
+    uses_commit_log: bool, committed: int | KafkaError | None, is_silent: bool
+) -> None:
+    """Its commit stands for the report that isn't read. A name that was misspelled was "ok", with exit status 0."""
+    query = replace(QUERY, commit_log="commits" if uses_commit_log else None, reads_all=False)
+    with StatusReader(query) as reader:
+        commits = {"follower": 40, "writers": committed}
+        partition = reader._partition(("events", 0), commits, {} if uses_commit_log else None, FOUND, None, 10.0)
+    silent = groups_without_report(Snapshot(10.0, (partition,)))
+    assert silent == ({"writers"} if is_silent else frozenset())
+    assert (partition.error is not None) is (committed is REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("read_to", "end", "open_from"),
+    [(40, 100, 40), (100, 100, None), (120, 100, None), (40, None, None), (None, 100, None)],
+    ids=["a transaction is open", "markers to the end", "it has grown since", "no end is known", "no offset is told"],
+)
+def test_a_reader_of_what_is_committed_ends_before_a_transaction_that_is_open(
+    read_to: int | None, end: int | None, open_from: int | None
+) -> None:
+    """Where it found nothing it took all of it for markers, and a transaction that hung for a day was "ok"."""
+    assert _open_from(read_to, end) == open_from
