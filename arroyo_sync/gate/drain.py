@@ -1,4 +1,4 @@
-"""Forwards what is released to the next step, partition by partition in turns, one slice at a time.
+"""Forwards what is released to the next step, partition by partition in turns, one slice or round at a time.
 
 Guarantees
     - Remote offsets are read anew between two messages whenever they moved.
@@ -11,6 +11,7 @@ Threads: the processor's thread calls everything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,10 @@ _TURN_MESSAGES = 50
 """How many messages a partition forwards before the next one's turn, so that one long backlog doesn't use up every
 slice."""
 
+_ROUND_MESSAGES = 2
+"""And in a round, which is all that goes on before the consumer's next message. More than one, so that what is buffered
+of a partition becomes less though its messages keep coming."""
+
 _MORE_RELEASES_SECONDS = 0.0003
 """How long a partition that opened waits, its first message forwarded, for others to open. A leader commits its
 partitions at once, but the records come in two or three fetches, a fraction of a millisecond apart, and the source's
@@ -33,7 +38,7 @@ thread can't take them in while this one computes: it would get the interpreter'
 class Drain:
     """The way from the partition buffers to the next step.
 
-    :param slice_seconds: for how long `forward_slice` forwards before it returns.
+    :param slice_seconds: for how long at most it forwards before it returns.
     :param poll_interval_seconds: how often the next step is polled while messages follow each other; 0: before every
         message, as Arroyo does.
     :param clock: monotonic, in seconds.
@@ -68,15 +73,23 @@ class Drain:
         self.poll_at = now + self._poll_interval_seconds
 
     def forward_slice(self) -> None:
-        """Forward what is released, the partitions taking turns, until the slice ends or the next step rejects.
+        """Forward what is released, the partitions taking turns, until the slice ends or the next step rejects."""
+        self._forward_turns(math.inf, _TURN_MESSAGES)
 
-        Arroyo's processor polls the next step between two submits; here it is once an interval, and when it rejects.
+    def forward_round(self) -> None:
+        """The same, but no more than a few messages of each partition: others come, of which some may be released."""
+        self._forward_turns(len(self._buffers.released), _ROUND_MESSAGES)
+
+    def _forward_turns(self, turns: float, turn_messages: int) -> None:
+        """Arroyo's processor polls the next step between two submits; here it is once an interval, and when it rejects.
+
+        :param turns: of all partitions together, at most; without those of the ones that have just opened.
         """
         buffers, manager, clock = self._buffers, self._manager, self._clock
         deadline = clock() + self._slice_seconds
         self.was_rejected = False
         has_opened = False
-        while buffers.released:
+        while buffers.released and turns > 0:
             if buffers.opened:
                 buffer, turn = next(iter(buffers.opened)), 1
                 del buffers.opened[buffer]
@@ -86,7 +99,8 @@ class Drain:
                 self._wait_for_more_releases()
                 continue
             else:
-                buffer, turn = next(iter(buffers.released)), _TURN_MESSAGES
+                buffer, turn = next(iter(buffers.released)), turn_messages
+                turns -= 1
             # To the end of the queue before its turn: the next one is next, whatever ends this one's turn.
             del buffers.released[buffer]
             buffers.released[buffer] = None
@@ -94,11 +108,11 @@ class Drain:
                 if not buffer.is_released:
                     buffers.released.pop(buffer, None)
                     break
-                is_taken = self._forward(buffer)
+                is_taken = self._forward_oldest(buffer)
                 if not is_taken and self.needs_poll:
                     self.needs_poll = False
                     self._next_poll()  # where it may make room
-                    is_taken = buffer.is_released and self._forward(buffer)
+                    is_taken = buffer.is_released and self._forward_oldest(buffer)
                 if not is_taken:
                     self.was_rejected = True
                     return
@@ -115,7 +129,7 @@ class Drain:
                     if buffers.opened:
                         break
 
-    def _forward(self, buffer: PartitionBuffer) -> bool:
+    def _forward_oldest(self, buffer: PartitionBuffer) -> bool:
         """Submit the buffer's oldest message; False if it was rejected and stays."""
         try:
             self._next_submit(buffer.held[0].message)

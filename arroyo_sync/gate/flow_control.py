@@ -31,7 +31,7 @@ from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.cluster_question import ASSIGNED_TIMEOUT_SECONDS, ClusterQuestion
 from arroyo_sync.gate.consumer.pauses import Pauses
-from arroyo_sync.gate.consumer.poll_waits import PollWaits
+from arroyo_sync.gate.consumer.poll_waits import CLOSED_IDLE_WAIT_SECONDS, PollWaits
 from arroyo_sync.gate.consumer.rebalances import OnAssign, OnRevoke, Rebalances
 from arroyo_sync.gate.consumer.replaced_log import ReplacedLog
 from arroyo_sync.gate.consumer.start_positions import StartPositions
@@ -164,6 +164,10 @@ class FlowControlledConsumer(Consumer[TPayload]):
             wait_seconds = self._rejected_wait_seconds
         elif buffers.released:
             return None
+        elif is_all_paused:
+            # Nothing can come but a rebalance, so the message that the processor carries is tried as often as without
+            # a gate. A remote offset that moves ends the wait.
+            wait_seconds = CLOSED_IDLE_WAIT_SECONDS
         else:
             wait_seconds = self._waits.next_seconds(buffers)
         if timeout is not None and timeout < wait_seconds:

@@ -175,6 +175,8 @@ class PartitionBuffers:
                 self.remove(buffer, index)
                 self.note_progress(buffer)
                 return
+            if message.offset > invalid.offset:
+                break  # it was handed on, as most that are named were
         if buffer.carried == invalid.offset:
             buffer.set_carried(None)  # the processor carries it no more
 

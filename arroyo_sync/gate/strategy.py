@@ -3,7 +3,8 @@
 Guarantees
     - Nothing goes downstream at or past the remote offset. Its version is compared for every message, and when it moved
       the offset is read anew.
-    - Within a partition messages go downstream in offset order, and no partition waits for another.
+    - Within a partition messages go downstream in offset order, and no partition waits for another: a message that the
+      consumer brings waits for two messages at most of each partition of which released ones are buffered.
     - ``MessageRejected`` and ``InvalidMessage`` from below lose nothing and reorder nothing.
     - What is held is bounded: `arroyo_sync.gate.partition_buffers` keeps it.
 
@@ -113,6 +114,9 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         self._next_submit = next_step.submit
         self._next_poll = next_step.poll
         self._messages_follow = False  # whether `submit` took a message since the processor's last poll
+        # Whether the room that the next poll makes is left to the message that was just rejected; and whether the last
+        # one's was, which it is every other time at most: a step may reject the messages of one partition alone.
+        self._gives_way = self._gave_way = False
         self._is_next_closed = False
         self._has_deadline = False
         self._deadline: float | None = None
@@ -150,11 +154,14 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
                 buffers.remove_named(exc)
             raise
         except MessageRejected:
+            gave_way = self._gave_way
             if not self.drain.needs_poll:
+                self._gives_way = not gave_way
                 raise
             self._messages_follow = False
+            self._gives_way = True
             self.poll()  # where the next step may make room, as it could have before
-            self.drain.needs_poll = False  # the slice may have left one to be done, but there is no third try
+            self._gave_way = gave_way
             self.submit(message)
             return
         self._messages_follow = True
@@ -163,7 +170,8 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             buffers.note_progress(buffer)
 
     def poll(self) -> None:
-        """Poll the next step, and forward what is released, for one slice.
+        """Poll the next step, and forward what is released: for one slice, or for one round if the consumer has brought
+        a message since the last poll; nothing, if a message was just rejected, to which the room is left.
 
         While messages follow each other, held or not, the next step may be polled once an interval, not before every
         message. It is polled before the consumer waits, and before a rejection goes up.
@@ -175,20 +183,28 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         buffers, drain = self.buffers, self.drain
         if self._manager.version != buffers.seen_version:
             buffers.refresh_remote_offsets()
-        if self._messages_follow:
+        follows = self._messages_follow
+        drain.needs_poll = False
+        if follows:
             self._messages_follow = False
             clock = self._clock
             now = clock()
-            if now < drain.poll_at and not buffers.released:
+            if now < drain.poll_at:
                 drain.needs_poll = True
-                return
-            drain.begin_poll_interval(now)
-        drain.needs_poll = False
-        poll = self._next_poll
+                if not buffers.released:
+                    return
+            else:
+                drain.begin_poll_interval(now)
+        self._gave_way, self._gives_way = self._gives_way, False
         try:
-            poll()
-            if buffers.released:
-                drain.forward_slice()
+            if not drain.needs_poll:
+                poll = self._next_poll
+                poll()
+            if buffers.released and not self._gave_way:
+                if follows:
+                    drain.forward_round()
+                else:
+                    drain.forward_slice()
         except InvalidMessage as exc:
             buffers.remove_named(exc)
             raise

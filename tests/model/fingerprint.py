@@ -26,7 +26,7 @@ from tests.model.scripted import PARTITIONS, TOPIC
 from tests.model.world import World
 
 COVERED: dict[type, str] = {
-    SynchronizedStrategy: "buffers drain _messages_follow",
+    SynchronizedStrategy: "buffers drain _messages_follow _gives_way _gave_way",
     PartitionBuffers: "_all by_index released opened _unreported last_forwarded pause_changes _report_at seen_version",
     Drain: "was_rejected needs_poll poll_at",
     PartitionBuffer: "expected position pass_through_below held is_full carried",
@@ -90,7 +90,7 @@ def fingerprint(world: World) -> int:
         gate is not None
         and (
             (gate.drain.was_rejected, buffers.seen_version == world.manager.version, buffers.last_forwarded is None),
-            (gate.drain.needs_poll, gate._messages_follow),
+            (gate.drain.needs_poll, gate._messages_follow, gate._gives_way, gate._gave_way),
             tuple(_until(world, each) for each in (gate.drain.poll_at, buffers._report_at)),
         ),
         world.judge.has_strategy and world.step.has_room,

@@ -166,13 +166,13 @@ def _one_holds_up_all() -> list[Patch]:
     """While one partition waits, the others do too."""
     is_released = PartitionBuffer.is_released
 
-    def forwards_in_step(drain: Any) -> None:
+    def forwards_in_step(drain: Any, *how: Any) -> None:
         waiting = [buffer for buffer in drain._buffers.by_index.values() if buffer.held]
         if all(is_released.fget(buffer) for buffer in waiting):  # type: ignore[attr-defined]
-            forward_slice(drain)
+            forward_turns(drain, *how)
 
-    forward_slice = Drain.forward_slice
-    return [Patch(Drain, "forward_slice", forwards_in_step)]
+    forward_turns = Drain._forward_turns
+    return [Patch(Drain, "_forward_turns", forwards_in_step)]
 
 
 def _forgets_to_notify() -> list[Patch]:

@@ -44,6 +44,15 @@ def holding(*offsets: int, **settings: Any) -> Pipeline:
 # Polling.
 
 
+@pytest.mark.parametrize("timeout", [0.1, 0.0])
+def test_while_the_processor_has_paused_everything_it_waits_as_long_as_that_asks(timeout: float) -> None:
+    """Nothing can come but a rebalance. A held message made it 200 tries of the rejected one in a second, not ten."""
+    pipeline = open_beside_a_held_one()
+    pipeline.flow.pause([partition(0), partition(1)])
+    assert pipeline.flow.poll(timeout) is None
+    assert pipeline.waits == [timeout]
+
+
 @pytest.mark.parametrize("timeout", [1.0, 0.1, 0.0, None], ids=repr)
 def test_with_nothing_held_it_polls_as_the_processor_asks(timeout: float | None) -> None:
     """Once without waiting, then for the time that was asked for: no wake-up is missed, since nothing waits for one."""

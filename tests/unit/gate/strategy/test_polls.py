@@ -147,8 +147,10 @@ def test_the_consumer_does_not_wait_while_a_poll_is_owed(harness: GateHarness) -
 
 
 def released_at_once(harness: GateHarness, count: int) -> None:
-    """So many messages of partition 1 are held, then released."""
+    """So many messages of partition 1 are held, then released, while the consumer brings nothing more."""
     harness.hold(1, *range(count))
+    harness.gate.poll()
+    harness.step.polls = 0
     harness.release(1, count)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 from arroyo.dlq import InvalidMessage
@@ -12,6 +13,7 @@ from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.state import SynchronizedPartitionState
 from arroyo_sync.gate.partition_buffer import MESSAGE_OVERHEAD_BYTES, HoldLimits
+from arroyo_sync.gate.strategy import POLL_INTERVAL_SECONDS
 from tests.support.fakes import At, partition
 from tests.support.harness import GateHarness
 
@@ -264,11 +266,74 @@ def test_independence_every_line_that_opens_hands_on_one_message_before_any_hand
     assert sorted(harness.step.taken[:3]) == [(0, 0), (1, 0), (2, 0)]
 
 
+def turns_of_the_processor(harness: GateHarness, at: At, count: int, room: int | None = None) -> int:
+    """How many turns it takes to hand a message to the gate that the consumer has just brought.
+
+    :param room: of the next step, anew in each turn.
+    """
+    for turn in range(1, count + 1):
+        harness.step.room = room
+        harness.gate.poll()
+        with suppress(MessageRejected):
+            harness.submit(*at)
+            return turn
+    raise AssertionError(f"not taken in {count} turns")
+
+
+@pytest.mark.parametrize("room", [1, 3, 50])
+def test_independence_what_comes_need_not_wait_until_all_that_is_released_is_through(room: int) -> None:
+    """Of a step that rejects, a drain took all the room that there was, and nothing else was received meanwhile."""
+    harness = GateHarness({0: 0, 1: 0}, poll_interval_seconds=POLL_INTERVAL_SECONDS)
+    harness.hold(0, *range(1_000))
+    harness.release(0, 1_000)
+    harness.release(1, 100)
+    turns = [turns_of_the_processor(harness, (1, offset), 2, room) for offset in range(100)]
+    of_the_line = sum(index == 0 for index, _ in harness.step.taken)
+    assert of_the_line >= 100, "nor the other way round"
+    assert sum(turns) <= 200
+
+
+def test_independence_a_partition_that_the_next_step_rejects_holds_up_no_line() -> None:
+    """The room is left to its message every other time at most."""
+    harness = GateHarness({0: 0, 1: 0})
+    harness.hold(0, *range(100))
+    harness.release(0, 100)
+    harness.release(1, 1)
+    harness.step.refuse((1, 0), *(MessageRejected() for _ in range(9)))
+    assert turns_of_the_processor(harness, (1, 0), 10) == 10
+    assert harness.step.taken[:100] == [(0, offset) for offset in range(100)]
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_independence_while_messages_come_a_line_hands_on_two_for_each(is_held: bool) -> None:
+    """It was a slice for each: an open partition got one message in five milliseconds, however fast the step is.
+
+    Two, so that it gets shorter though the messages are its own partition's.
+    """
+    harness = GateHarness({0: 0, 1: 0, 2: 0})
+    for index in (0, 1):
+        harness.hold(index, *range(100))
+        harness.release(index, 200)
+    harness.gate.poll()
+    harness.step.taken.clear()
+    index = 0 if is_held else 2
+    harness.release(2, 200)
+    for offset in range(100, 120) if is_held else range(20):
+        harness.submit(index, offset)
+        harness.gate.poll()
+    assert len([at for at in harness.step.taken if at[0] == 1]) == 40
+    assert len([at for at in harness.step.taken if at[0] == 0]) == 40
+    assert len([at for at in harness.step.taken if at[0] == 2]) == (0 if is_held else 20)
+    harness.gate.poll()  # the consumer had none
+    assert harness.held() == {}
+
+
 def test_independence_a_line_that_opens_while_another_drains_is_next() -> None:
     """The gate sees it at the drain's next message, not when its slice ends."""
     harness = GateHarness({0: 0, 1: 0})
     for index in range(2):
         harness.hold(index, *range(100))
+    harness.gate.poll()
 
     def open_the_other(at: At) -> None:
         if at == (0, 9):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
 import pytest
 from arroyo.dlq import InvalidMessage
 from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import Partition, Topic
 
+from arroyo_sync.gate.partition_buffer import BufferedMessage
 from tests.support.fakes import At, partition
 from tests.support.harness import GateHarness
 
@@ -206,3 +210,27 @@ def test_an_invalid_message_makes_room_in_a_full_partition() -> None:
     with pytest.raises(InvalidMessage):
         harness.gate.poll()
     assert harness.gate.buffers.held_messages == before - 1
+
+
+def test_whoever_names_a_message_that_was_handed_on_looks_at_no_line() -> None:
+    """As most do, of a step with threads or a dead-letter queue: a long line cost each a millisecond."""
+    harness = gate_with_downstream([0, 1, 2], list(range(3, 100)))
+    looked_at: list[int] = []
+
+    class Line(deque[BufferedMessage]):
+        def __iter__(self) -> Iterator[BufferedMessage]:
+            for each in super().__iter__():
+                looked_at.append(each.offset)
+                yield each
+
+    buffer = harness.gate.buffers.by_index[0]
+    buffer.held = Line(buffer.held)
+    for offset in (1, 2):
+        harness.step.poll_errors = [invalid((0, offset))]
+        with pytest.raises(InvalidMessage):
+            harness.gate.poll()
+    assert looked_at == [3, 3]
+    harness.step.poll_errors = [invalid((0, 5))]
+    with pytest.raises(InvalidMessage):
+        harness.gate.poll()
+    assert harness.held()[0] == [3, 4, *range(6, 100)]
