@@ -32,3 +32,8 @@ def result_of(future: Future[V]) -> V | KafkaError:
         failure: KafkaError = error.args[0]
         return failure
     return KafkaError(KafkaError._FAIL, str(error))
+
+
+def unable_to_ask(error: Exception) -> KafkaError:
+    """What is answered in place of the brokers, who weren't asked. It may be asked again."""
+    return KafkaError(KafkaError._TIMED_OUT, f"nobody could be asked: {error}")

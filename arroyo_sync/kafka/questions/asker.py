@@ -36,7 +36,7 @@ from confluent_kafka.admin import ListOffsetsResultInfo, OffsetSpec, TopicDescri
 
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.errors import no_answer, stopped
-from arroyo_sync.kafka.questions.answers import deliver_answer
+from arroyo_sync.kafka.questions.answers import deliver_answer, unable_to_ask
 from arroyo_sync.kafka.questions.broker_watch import LOOK_UP_FAILS, BrokerWatch
 from arroyo_sync.kafka.questions.cluster_client import ClusterClient
 from arroyo_sync.kafka.questions.committed_offsets import GroupCommits
@@ -193,7 +193,11 @@ class Asker:
             def add(found: Mapping[PartitionKey, FoundOffset | KafkaError]) -> None:
                 on_answer({key: _with_first(filled[key], each) for key, each in found.items()})
 
-            self._lookups.ask(list(filled), 0, timeout, add)
+            try:
+                self._lookups.ask(list(filled), 0, timeout, add)
+            except Exception as error:  # such as that the client can start no threads: this is its first question
+                add(dict.fromkeys(filled, unable_to_ask(error)))
+                raise
 
         self._client.poll()
         each = read_each(_range, look_up if with_first_messages else on_answer)

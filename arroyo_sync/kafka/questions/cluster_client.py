@@ -26,7 +26,7 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import admin_settings
 from arroyo_sync.kafka.errors import no_answer, stopped
 from arroyo_sync.kafka.making_clients import LazyClient
-from arroyo_sync.kafka.questions.answers import deliver_answer, result_of
+from arroyo_sync.kafka.questions.answers import deliver_answer, result_of, unable_to_ask
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 from arroyo_sync.kafka.questions.partition_leaders import PartitionLeaders
 
@@ -215,8 +215,13 @@ class ClusterClient:
                 then(found)
                 self._end_question(question)
 
-        def begin(_: AdminClient) -> bool:
-            threading.Thread(target=run, name="arroyo-sync brokers", daemon=True).start()
+        def begin(_: AdminClient) -> bool | None:
+            try:
+                threading.Thread(target=run, name="arroyo-sync brokers", daemon=True).start()
+            except RuntimeError as error:  # the machine has no more of them at the moment
+                for name in names:
+                    self._leaders.keep_error(name, unable_to_ask(error))
+                return None
             return True
 
         if self._send(question, lambda: None, begin) is None:

@@ -18,7 +18,7 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import concerns_group, query_settings
 from arroyo_sync.kafka.errors import stopped
 from arroyo_sync.kafka.making_clients import make_client
-from arroyo_sync.kafka.questions.answers import deliver_answer
+from arroyo_sync.kafka.questions.answers import deliver_answer, unable_to_ask
 
 FIRST_SECONDS = 1.0
 """After how long without an answer it is looked whether the group may be asked about at all."""
@@ -71,18 +71,30 @@ class GroupCommits:
 
     def ask(self, partitions: Collection[PartitionKey], timeout: float, on_answer: Callable[[Commits], None]) -> None:
         """Ask what the group has committed of the partitions. Returns at once."""
+        question = _Question(tuple(partitions), self._clock() + timeout, on_answer)
+        refusal = stopped()
         with self._changed:
             if not self._is_stopped:
-                self._questions.append(_Question(tuple(partitions), self._clock() + timeout, on_answer))
-                self._changed.notify_all()
-                if self._thread is None:
-                    self._ending = [each for each in self._ending if each.is_alive()]
-                    self._thread = threading.Thread(
-                        target=self._run, name=f"arroyo-sync commits of {self._group}", daemon=True
-                    )
-                    self._thread.start()
-                return
-        _answer(_Question(partitions, 0.0, on_answer), stopped())
+                try:
+                    self._begin_thread()
+                except RuntimeError as error:  # the machine has no more of them at the moment
+                    refusal = unable_to_ask(error)
+                else:
+                    self._questions.append(question)
+                    self._changed.notify_all()
+                    return
+        _answer(question, refusal)
+
+    def _begin_thread(self) -> None:
+        """Have a thread that looks for questions. Under the lock.
+
+        :raises RuntimeError: it can't be started.
+        """
+        if self._thread is None:
+            self._ending = [each for each in self._ending if each.is_alive()]
+            thread = threading.Thread(target=self._run, name=f"arroyo-sync commits of {self._group}", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def stop(self) -> None:
         """End, as soon as the question in the consumer's hands is answered. Doesn't block."""
