@@ -1,4 +1,4 @@
-"""What is needed of Arroyo's consumer and processor and not public there: the one place that touches private parts.
+"""What is needed of Arroyo's classes and not public there: the one place that touches their private parts.
 
 Where an attribute is missing (another Arroyo, another consumer), the answer is ``None``, and the package goes on
 without: nothing is proven from the client's cache, every partition may be a retained one, the group isn't compared,
@@ -25,7 +25,7 @@ from typing import Any
 
 import confluent_kafka
 from arroyo.backends.abstract import Consumer
-from arroyo.backends.kafka import KafkaConsumer
+from arroyo.backends.kafka import KafkaConsumer, KafkaProducer
 from arroyo.processing.processor import StreamProcessor
 from arroyo.types import Partition
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -49,6 +49,9 @@ PRIVATE_ATTRIBUTES = (
 
 PROCESSOR_ATTRIBUTES = ("_StreamProcessor__consumer", "_StreamProcessor__processor_factory")
 """Of ``StreamProcessor``."""
+
+PRODUCER_ATTRIBUTE = "_KafkaProducer__configuration"
+"""Of ``KafkaProducer``, which has no ``get_config`` in 2.38.5."""
 
 ADDED_SECONDS = 10.0
 """For how long a partition that the client doesn't know is waited for."""
@@ -322,11 +325,18 @@ def _client_to_ask(consumer: object) -> confluent_kafka.Consumer:
     return client
 
 
+def producer_settings(producer: object) -> Mapping[str, Any] | None:
+    """The settings that Arroyo's producer was made with; ``None`` where another one doesn't show them."""
+    get_config = getattr(producer, "get_config", None)
+    settings = get_config() if callable(get_config) else _private(producer, PRODUCER_ATTRIBUTE)
+    return settings if isinstance(settings, Mapping) and settings else None
+
+
 def _private(owner: object, name: str) -> object:
     try:
         return getattr(owner, name)
     except AttributeError:
-        if isinstance(owner, KafkaConsumer | StreamProcessor) and _throttle.should_log(name):
+        if isinstance(owner, KafkaConsumer | KafkaProducer | StreamProcessor) and _throttle.should_log(name):
             class_name, _, attribute = name.removeprefix("_").partition("__")
             logger.warning(
                 "This Arroyo's %s has no __%s: arroyo_sync goes on without it, and is slower or checks less. "

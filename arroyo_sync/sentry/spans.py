@@ -32,6 +32,7 @@ from arroyo.types import BrokerValue, Message, Partition, Topic
 from sentry_sdk.tracing import NoOpSpan, Span, Transaction
 
 from arroyo_sync.core.checks import check_callable, check_producer, check_share, check_step
+from arroyo_sync.kafka.arroyo_consumer import producer_settings
 from arroyo_sync.sentry.failures import Failures
 
 TPayload = TypeVar("TPayload")
@@ -158,8 +159,7 @@ class PublishSpans(Producer[KafkaPayload]):
 
     def get_config(self) -> dict[str, Any]:
         """The producer's settings, if it shows them: `CommitLogPublisher` asks the same cluster."""
-        get_config = getattr(self._producer, "get_config", None)
-        return dict(get_config()) if callable(get_config) else {}
+        return dict(producer_settings(self._producer) or {})
 
     def close(self) -> Future[None]:
         """Close the producer."""

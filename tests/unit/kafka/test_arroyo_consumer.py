@@ -9,7 +9,7 @@ from typing import Any
 
 import confluent_kafka
 import pytest
-from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
+from arroyo.backends.kafka import KafkaConsumer, KafkaPayload, KafkaProducer
 from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Partition, Topic
@@ -17,6 +17,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka import arroyo_consumer
+from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
+from arroyo_sync.sentry import PublishSpans
 from arroyo_sync.testing import RecordingStep
 from tests.support.fakes import EVENTS, ScriptedConsumer
 
@@ -359,6 +361,34 @@ def test_an_arroyo_without_one_of_them_is_told_of_once(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert name.removeprefix("_KafkaConsumer") in record.getMessage()
+
+
+def test_a_producer_shows_its_settings_also_where_it_has_no_method_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the oldest one that is supported: a leader's publisher asked no broker with it, and said nothing of that."""
+    settings = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, "message.timeout.ms": 10_000}
+    producer = KafkaProducer(settings)
+    try:
+        assert arroyo_consumer.producer_settings(producer) == settings
+        monkeypatch.delattr(KafkaProducer, "get_config", raising=False)
+        assert arroyo_consumer.producer_settings(producer) == settings
+        assert PublishSpans(producer, 1.0).get_config() == settings
+        publisher = CommitLogPublisher(producer, Topic("commits"), "writers")
+        assert publisher._questions is not None
+        assert publisher._queue._delivery_timeout == 10.0
+    finally:
+        producer.close().result()
+
+
+def test_another_producer_shows_none(caplog: pytest.LogCaptureFixture) -> None:
+    class Silent:
+        """Of somebody's own."""
+
+    class Odd:
+        def get_config(self) -> str:
+            return "bootstrap.servers"
+
+    assert [arroyo_consumer.producer_settings(each) for each in (Silent(), Odd())] == [None, None]
+    assert caplog.records == []
 
 
 class Steps(ProcessingStrategyFactory[KafkaPayload]):

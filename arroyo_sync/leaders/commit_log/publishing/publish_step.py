@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arroyo.processing.strategies.commit import CommitOffsets
-from arroyo.types import Commit, Message, Partition
+from arroyo.types import Commit, FilteredPayload, Message, Partition
 
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
@@ -92,7 +92,9 @@ class PublishStep(CommitOffsets):
         super().submit(message)
         if self.has_ended:
             return
-        received = () if self._received is None else self._received.of(message)
+        # Of a message that was filtered out Arroyo shows a step of the user's nothing either.
+        is_shown = self._received is not None and not isinstance(message.payload, FilteredPayload)
+        received = self._received.of(message) if is_shown else ()
         timestamp = message.timestamp
         for partition, offset in message.committable.items():
             queued = self._partitions.get(partition)

@@ -60,6 +60,7 @@ from arroyo_sync.core.checks import (
 )
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
+from arroyo_sync.kafka.arroyo_consumer import producer_settings
 from arroyo_sync.kafka.client_settings import check_configuration, delivery_timeout_seconds
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue
@@ -116,19 +117,21 @@ class CommitLogPublisher:
         check_seconds("heartbeat", heartbeat)
         check_callable("received_timestamps", received_timestamps, "called with a message", may_be_none=True)
         check_callable("clock", clock, "called with nothing, for monotonic seconds")
-        producer_settings = _settings_of(producer)
+        settings = _settings_of(producer)
         if data_configuration is None:
-            data_configuration = producer_settings
+            data_configuration = settings
         else:
             check_configuration("data_configuration", data_configuration)
         throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._received = None if received_timestamps is None else ReceivedTimes(received_timestamps, throttle)
         self._questions = None if data_configuration is None else StartQuestions(data_configuration, group)
         topic_ids: Mapping[str, bytes] = {} if self._questions is None else self._questions.topic_ids
-        self._queue = PublishQueue(interval, heartbeat, delivery_timeout_seconds(producer_settings or {}))
+        self._queue = PublishQueue(interval, heartbeat, delivery_timeout_seconds(settings or {}))
         self._writer = ReportWriter(producer, topic, group, self._queue, topic_ids, clock)
         self._shared = SharedParts(group, self._queue, self._writer, self._questions, self._received, throttle, clock)
         self._step: PublishStep | None = None
+        self._producer = producer
+        self._is_blindness_told = False
 
     @property
     def dropped_timestamps(self) -> int:
@@ -148,6 +151,15 @@ class CommitLogPublisher:
         """
         check_callable("commit", commit, "the function that Arroyo hands to create_with_partitions")
         check_positions("partitions", partitions)
+        if self._questions is None and not self._is_blindness_told:
+            self._is_blindness_told = True
+            logger.warning(
+                "Group %s can't ask the brokers of its data topic, since its producer, a %s, doesn't show its "
+                "settings: its reports carry no topic id, and an idle partition that had another owner meanwhile may "
+                "be silent. Give CommitLogPublisher data_configuration",
+                self._shared.group,
+                type(self._producer).__name__,
+            )
         previous = self._step
         if previous is not None and not previous.has_ended:
             # Its partitions may still be somebody's: they are remembered, so the brokers decide where they start.
@@ -216,9 +228,8 @@ class PublishCommitLog(PublishStep):
 
 def _settings_of(producer: Producer[KafkaPayload]) -> Mapping[str, Any] | None:
     """The settings that the producer was made with, if it shows them: Arroyo's ``KafkaProducer`` does."""
-    get_config = getattr(producer, "get_config", None)
-    settings = get_config() if callable(get_config) else None
-    if not isinstance(settings, Mapping) or not settings:
+    settings = producer_settings(producer)
+    if settings is None:
         return None
     # Two clients can't have it at a time.
     return {name: value for name, value in settings.items() if name != "transactional.id"}

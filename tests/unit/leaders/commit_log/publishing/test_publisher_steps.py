@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.backends.kafka.commit import CommitCodec
-from arroyo.types import BrokerValue, Message, Partition, Topic
+from arroyo.types import FILTERED_PAYLOAD, BrokerValue, Message, Partition, Topic, Value
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError
@@ -235,6 +235,7 @@ def test_a_start_that_could_not_be_committed_is_told_of_at_the_end_as_well(
     leader.assign({0: 10})
     leader.clock.now += 5.0
     leader.commits.error = RuntimeError("unknown member")
+    caplog.clear()
     assert leader.end() == []
     assert [line.rpartition("partitions: ")[2] for line in caplog.messages] == ["RuntimeError: unknown member"]
 
@@ -439,6 +440,7 @@ def test_a_step_that_is_made_before_the_last_one_has_ended_is_warned_about(
     """Two processors, or a step that doesn't join the next: nothing that might be retained is committed."""
     leader = make_leader(can_ask=False)
     leader.assign({0: 10})
+    caplog.clear()
     leader.assign({0: 17, 1: 0})
     assert caplog.messages == [
         "The step of group writers was made anew before the last one was joined, which publishes nothing more: make a "
@@ -559,14 +561,33 @@ def test_the_brokers_are_asked_with_the_producers_settings_where_no_others_are_g
     assert len(asker.settings) == 1
 
 
-def test_without_a_way_to_ask_nobody_is_asked(make_leader: Callable[..., Leader]) -> None:
-    """A producer that doesn't tell its settings, and no other settings: no thread, no id."""
+def test_without_a_way_to_ask_nobody_is_asked(
+    make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A producer that doesn't tell its settings, and no other settings: no thread, no id, and one line that says so."""
     before = threading.active_count()
     leader = make_leader(can_ask=False)
     leader.assign({})
+    leader.end()
     assert threading.active_count() == before
     leader.assign({0: 10})
     assert headers(leader.producer.payloads[-1]) == {}
+    assert caplog.messages == [
+        "Group writers can't ask the brokers of its data topic, since its producer, a ScriptedProducer, doesn't show "
+        "its settings: its reports carry no topic id, and an idle partition that had another owner meanwhile may be "
+        "silent. Give CommitLogPublisher data_configuration"
+    ]
+
+
+def test_the_users_function_is_shown_no_message_that_was_filtered_out(
+    make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Arroyo hands it down so that its offset is committed; a step of the user's sees nothing of it."""
+    leader = make_leader(received_timestamps=lambda message: [float(message.payload.headers[0][1])])
+    leader.assign({0: 0})
+    leader.steps[-1].submit(Message(Value(FILTERED_PAYLOAD, {EVENTS[0]: 1})))
+    assert leader.after(10.0) == [(0, 0), (0, 1)]
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == []
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf], ids=str)
