@@ -75,6 +75,7 @@ def fingerprint(world: World) -> int:
     flow = world.flow
     whole = (
         (world.judge.is_dead, world.judge.was_rejected),
+        (world.judge.was_offer_rejected, world.judge.was_room_left, world.judge.was_message_taken),
         world.is_over,
         gate is None,
         message is None,

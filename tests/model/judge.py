@@ -6,6 +6,7 @@ can be computed anew.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -84,6 +85,10 @@ class Watched:
         return [each for each in range(offset) if each not in self.through and each not in self.in_flight]
 
 
+ROUND_MESSAGES = 2
+"""So many of a partition go on between two messages that the consumer brings."""
+
+
 class Judge:
     """Collects violations.
 
@@ -112,6 +117,14 @@ class Judge:
         self.was_interrupted = False
         self.was_rejected = False
         """Whether the next step rejected the last message that it was given."""
+        self.was_offer_rejected = False
+        """Whether it rejected the processor's message since the last poll. The next one may leave the room to that."""
+        self.was_room_left = False
+        """Whether the last poll did."""
+        self.was_message_taken = False
+        """Whether the gate took a message since the last poll: then the next one need only forward a round."""
+        self.forwarded: Counter[int] = Counter()
+        """How many messages of each partition went on in the call that is running."""
         self.submits = 0
         self.states: dict[int, object] = {}
 
@@ -144,6 +157,7 @@ class Judge:
         """A new process, which knows nothing, and is told by the commit log what was published last."""
         self.strategy_ended()
         self.is_dead = self.was_rejected = False
+        self.was_offer_rejected = self.was_room_left = self.was_message_taken = False
         self.user_paused.clear()
         self.states.clear()
         for watched in self.partitions.values():
@@ -157,6 +171,7 @@ class Judge:
 
     def strategy_made(self, positions: Mapping[int, int], consumer_positions: Mapping[int, int]) -> None:
         """A new assignment begins, retained partitions included."""
+        self.was_offer_rejected = self.was_room_left = self.was_message_taken = False
         for partition, watched in self.partitions.items():
             watched.is_assigned = partition in positions
             watched.waiting, watched.in_flight, watched.is_full = [], [], False
@@ -242,12 +257,15 @@ class Judge:
         self.must_refuse = self.is_dead
         self.known = {index: watched.must_release for index, watched in self.partitions.items()}
         self.was_interrupted = False
+        self.forwarded.clear()
         if partition is not None and offset is not None and offset == self.partitions[partition].next_offset:
             self.offer = (partition, offset)  # else the processor carried it over a seek: it must not be handed on
 
     def offer_ended(self, partition: int, offset: int, was_taken: bool) -> None:
         """``submit`` returned: the message went on, or is held. Or it raised, and the processor keeps the message."""
         watched = self.partitions[partition]
+        self.was_offer_rejected = not was_taken and self.was_rejected
+        self.was_message_taken = was_taken
         if was_taken and offset == watched.next_offset:
             if self.offer is not None:
                 watched.waiting.append(offset)
@@ -259,11 +277,22 @@ class Judge:
         self.offer = None
 
     def poll_ended(self) -> None:
-        """Nothing released may be left when ``poll`` returns, unless the next step or the slice ended it."""
+        """Nothing released may be left when ``poll`` returns, unless the next step or the slice ended it.
+
+        Or two messages of the partition went on, and others come; or the room is left to a message that was rejected,
+        which happens once at a time.
+        """
+        may_leave_room = self.was_offer_rejected and not self.was_room_left
+        is_round, self.was_message_taken = self.was_message_taken, False
+        self.was_offer_rejected = self.was_room_left = False
         if self.must_refuse or self.was_interrupted:
             return
         for partition, watched in self.partitions.items():
-            if watched.is_due(self.known[partition]):
+            if not watched.is_due(self.known[partition]) or (is_round and self.forwarded[partition] >= ROUND_MESSAGES):
+                continue
+            if may_leave_room and not self.forwarded:
+                self.was_room_left = True
+            else:
                 self.violation("Progress", f"p{partition} still holds {watched.waiting}, {watched.must_release} is due")
 
     # The next step.
@@ -292,6 +321,7 @@ class Judge:
 
     def accepted(self, partition: int, offset: int) -> None:
         self.was_rejected = False
+        self.forwarded[partition] += 1
         self._take_out(partition, offset)
         self.partitions[partition].in_flight.append(offset)
 

@@ -378,7 +378,7 @@ COVERED: dict[type, str] = {
 """What is in the fingerprint."""
 
 LEFT_OUT: dict[type, str] = {
-    CommitLogPublisher: "_shared _received",
+    CommitLogPublisher: "_shared _received _producer _is_blindness_told",
     PublishStep: "_commit _shared _writer _partitions _received _unable_since "
     "_CommitOffsets__commit _CommitOffsets__metrics _CommitOffsets__last_record_time",
     PublishQueue: "_interval _heartbeat _delivery_timeout",

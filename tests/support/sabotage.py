@@ -67,7 +67,7 @@ def _does_not_seek_back() -> list[Patch]:
 
 def _drops_what_was_not_named() -> list[Patch]:
     """The message whose submit raised InvalidMessage leaves its line, whichever the exception names."""
-    forward = Drain._forward
+    forward = Drain._forward_oldest
 
     def drops(drain: Any, buffer: PartitionBuffer) -> bool:
         submitted = buffer.held[0]
@@ -78,7 +78,7 @@ def _drops_what_was_not_named() -> list[Patch]:
                 drain._buffers.remove(buffer, 0)
             raise
 
-    return [Patch(Drain, "_forward", drops)]
+    return [Patch(Drain, "_forward_oldest", drops)]
 
 
 def _polls_by_version_alone() -> list[Patch]:

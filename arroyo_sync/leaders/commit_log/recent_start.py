@@ -16,7 +16,8 @@ Why this is safe
 
     They need that C is the leaders' own: read from the cluster where they commit, under the names that they publish.
     Only the user knows that, so the default is to read all. If a group has committed nothing at all that can be seen,
-    all is read, too. If it has, a partition without a commit is unknown until the group publishes something of it.
+    and reported nothing lately, all is read, too. Else a partition without a commit is unknown until the group
+    publishes something of it.
 
 Threads: for the checking thread. Nothing blocks; answers come on the asker's threads, and wake the checking one.
 """
@@ -129,12 +130,13 @@ class RecentStart:
         if errors:
             self._asked.update((group, key) for key in committed)
             self._retry(group, errors)
-        elif group in self._with_commits:
+        elif group in self._with_commits or group in self._offsets.reported:
             self._asked.update((group, key) for key in answer)
         else:
             self._is_over = True
             logger.warning(
-                "Commit log %s is read from its beginning, since group %r has no commits at %s",
+                "Commit log %s is read from its beginning, since group %r has reported nothing lately, and committed "
+                "nothing at %s of the partitions that are assigned",
                 self._topic,
                 group,
                 self._servers,

@@ -113,8 +113,21 @@ def test_a_group_without_any_commit_has_all_read_instead(fixture: Fixture, caplo
         assert fixture.recent.step() == float("inf")
     assert (fixture.read_all, fixture.questions) == (1, [("a", [FIRST]), ("b", [FIRST])])
     assert caplog.messages == [
-        "Commit log log is read from its beginning, since group 'a' has no commits at data:9092",
+        "Commit log log is read from its beginning, since group 'a' has reported nothing lately, and committed "
+        "nothing at data:9092 of the partitions that are assigned",
     ]
+
+
+def test_a_group_that_reports_of_others_is_right_without_a_commit_of_these(fixture: Fixture) -> None:
+    """As of a partition that was just added, and is all that this follower has: it will publish what it commits."""
+    fixture.commits = {"a": {}, "b": {}}
+    fixture.publish(5, SECOND, "a")
+    fixture.publish(5, SECOND, "b")
+    fixture.offsets.enable()
+    read_without_end(fixture.offsets, FIRST)
+    for _ in range(2):
+        assert fixture.recent.step() == float("inf")
+    assert (fixture.read_all, fixture.questions) == (0, [("a", [FIRST]), ("b", [FIRST])])
 
 
 def test_brokers_that_do_not_answer_are_asked_again(fixture: Fixture, caplog: pytest.LogCaptureFixture) -> None:
