@@ -42,7 +42,8 @@ def guarded_logger(name: str) -> logging.Logger:
                         error,
                     )
 
-    logger.makeRecord = make_record  # type: ignore[method-assign] # these two are what all that logs a line calls
+    # What all that logs a line calls.
+    logger.makeRecord = make_record  # type: ignore[assignment, method-assign]
     logger.handle = handle  # type: ignore[method-assign]
     return logger
 

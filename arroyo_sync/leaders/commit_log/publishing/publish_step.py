@@ -8,7 +8,7 @@ Threads: the processor's calls everything.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,9 +92,10 @@ class PublishStep(CommitOffsets):
         super().submit(message)
         if self.has_ended:
             return
+        received: Sequence[float] = ()
         # Of a message that was filtered out Arroyo shows a step of the user's nothing either.
-        is_shown = self._received is not None and not isinstance(message.payload, FilteredPayload)
-        received = self._received.of(message) if is_shown else ()
+        if self._received is not None and not isinstance(message.payload, FilteredPayload):
+            received = self._received.of(message)
         timestamp = message.timestamp
         for partition, offset in message.committable.items():
             queued = self._partitions.get(partition)
