@@ -155,7 +155,7 @@ class DoubtLog:
                 *first.key,
                 first.group,
                 first.why,
-                f". So it is in {_named([each.key for each in others])}" if others else "",
+                f". So it is in {named_partitions([each.key for each in others])}" if others else "",
             )
 
 
@@ -193,14 +193,19 @@ class SilenceLog:
             logger.warning("%s: group %r has published nothing at all%s. %s", self._name(), group, seen(), _IS_IT_RIGHT)
         elif silent:
             logger.warning(
-                "%s: group %r has published nothing of %s. %s", self._name(), group, _named(silent), _IS_IT_RIGHT
+                "%s: group %r has published nothing of %s. %s",
+                self._name(),
+                group,
+                named_partitions(silent),
+                _IS_IT_RIGHT,
             )
         elif told is None:
             logger.warning("%s: group %r publishes now", self._name(), group)
         elif over := sorted(set(told).intersection(assigned())):
-            logger.warning("%s: group %r has published of %s now", self._name(), group, _named(over))
+            logger.warning("%s: group %r has published of %s now", self._name(), group, named_partitions(over))
 
 
-def _named(partitions: Sequence[PartitionKey]) -> str:
+def named_partitions(partitions: Sequence[PartitionKey]) -> str:
+    """Some of them, for a line."""
     named = ", ".join(f"{topic}[{partition}]" for topic, partition in partitions[:_SHOWN])
     return named if len(partitions) <= _SHOWN else f"{named} and {len(partitions) - _SHOWN} more partitions"

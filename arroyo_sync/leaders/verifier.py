@@ -36,7 +36,7 @@ from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.leaders.assigned_partitions import Question, Rejection, Truncation
-from arroyo_sync.leaders.leader_log import Doubt, DoubtLog
+from arroyo_sync.leaders.leader_log import Doubt, DoubtLog, named_partitions
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import Reason, TopicId
 
@@ -259,9 +259,9 @@ class Verifier:
             if any(each.read_to is not None for each in truncations):
                 self.check_topics(QUERY_TIMEOUT_SECONDS)  # a new topic ends at less as well
             _refuse_lost_messages(truncations)
-            for truncation in truncations:
-                self._log_truncation(truncation)
-                self.assign([truncation.key])
+            if truncations:
+                self._log_truncations(truncations)
+                self.assign([each.key for each in truncations])
 
         if is_first:
             with self._condition:
@@ -323,13 +323,16 @@ class Verifier:
 
     # The log.
 
-    def _log_truncation(self, truncation: Truncation) -> None:
+    def _log_truncations(self, truncations: Sequence[Truncation]) -> None:
+        """Those of one answer: an unclean election may truncate all partitions that a broker leads."""
+        first, *others = truncations
         logger.error(
             "%s[%d]: ends at %d, though it reached to %d before: it was truncated, as by an unclean election. What its "
-            "leaders published is verified anew",
-            *truncation.key,
-            truncation.end,
-            truncation.previous_end,
+            "leaders published is verified anew%s",
+            *first.key,
+            first.end,
+            first.previous_end,
+            f". So it is in {named_partitions([each.key for each in others])}" if others else "",
         )
 
 

@@ -337,6 +337,41 @@ def test_offsets_that_hold_no_message_do_not_wait(world: World) -> None:
     assert (exit_status, grades(told)) == (0, {0: "ok", 1: "ok", 2: "ok"})
 
 
+def test_a_transaction_that_hangs_is_not_ok_and_is_named(world: World) -> None:
+    """Nobody who reads committed messages gets past its beginning, however much comes after it."""
+    name = f"{world.topic}-hanging"
+    world.kafka.create_topic(name, PARTITIONS)
+    producer = Producer(
+        {"bootstrap.servers": world.kafka.bootstrap_servers, "log_level": 0, "transactional.id": f"{name}-one"}
+    )
+    producer.init_transactions(60)
+    producer.begin_transaction()
+    producer.produce(name, b"one", partition=0)
+    assert producer.flush(30) == 0
+    produce_numbered(world.kafka.bootstrap_servers, name, [0], 9)
+    world.topic = name
+    done = dict.fromkeys(range(PARTITIONS), 0)
+    world.kafka.commit_offsets(world.follower, name, done)
+    world.publish(world.writers, done)
+    world.publish(world.indexers, done)
+    exit_status, told = world.status(*SOON, "--no-members")
+    producer.abort_transaction(60)
+    assert (exit_status, grades(told)) == (0, {0: "waiting", 1: "ok", 2: "ok"})
+    (reason,) = [each["reason"] for each in told["verdicts"] if each["partition"] == 0]
+    assert reason.startswith("A transaction is open from offset 0 on")
+
+
+def test_a_name_that_nobody_commits_under_is_exit_status_2_without_a_commit_log(world: World) -> None:
+    """Nobody else's name is known there."""
+    done = dict.fromkeys(range(PARTITIONS), 100)
+    for group in (world.follower, world.writers, world.indexers):
+        world.kafka.commit_offsets(group, world.topic, done)
+    assert world.status(with_commit_log=False)[0] == 0
+    exit_status, told = world.status("--leader-group", "typo", with_commit_log=False)
+    assert (exit_status, set(grades(told).values())) == (2, {"unknown"})
+    assert told["doubts"] == ["group 'typo' has committed nothing of this topic: is its name right, and has it run?"]
+
+
 def test_what_can_not_be_right_is_exit_status_2_and_says_what_is_there(world: World) -> None:
     """A group that never reported, several groups in one flag, and names that are each other's."""
     done = dict.fromkeys(range(PARTITIONS), 100)

@@ -48,6 +48,8 @@ class Brokers:
         self.slow: set[PartitionKey] = set()
         """Those whose first messages take long to be found, and maybe their ends as well."""
         self.all_are_slow = False
+        self.is_one_broker = False
+        """Whether one broker answers about all partitions."""
         self.late: list[Callable[[], None]] = []
         self.commits_are_slow = False
         self.questions_about_ids = 0
@@ -72,6 +74,9 @@ class Brokers:
         self.questions_about_first_messages += [set(partitions)] if with_first_messages else []
         self.before_answer()
         self.asked.set()
+        if self.is_one_broker:
+            on_answer({key: self.ranges.get(key, NO_ANSWER) for key in partitions})
+            return
         for key in partitions:  # each by a broker of its own
             if (with_first_messages or self.all_are_slow) and key in self.slow:
                 self.late.append(lambda key=key: on_answer({key: self.ranges[key]}))  # type: ignore[misc]
@@ -660,6 +665,21 @@ def test_a_truncated_partition_is_told_and_asked_about_again_at_once(caplog: pyt
     ]
     fixture.verifier.ask()
     assert fixture.remote() == 50
+
+
+def test_what_one_election_has_truncated_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Sentry's SDK makes an event of each: one of every partition that the broker leads."""
+    fixture = Fixture()
+    fixture.ends(first=100, second=100)
+    fixture.assign(FIRST, SECOND)
+    fixture.verifier.ask()
+    fixture.brokers.is_one_broker = True
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.ends(first=60, second=70)
+    fixture.verifier.ask()
+    (line,) = caplog.messages
+    assert line.startswith("events[0]: ends at 60, though it reached to 100 before")
+    assert line.endswith("is verified anew. So it is in events[1]")
 
 
 def test_a_follower_that_has_read_what_is_lost_ends() -> None:
