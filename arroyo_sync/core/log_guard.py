@@ -17,30 +17,30 @@ def guarded_logger(name: str) -> logging.Logger:
     """The logger of this name, of which no line raises: for whoever must do more than log.
 
     Whatever a handler or filter raises is told in the line's stead, if it can be, and once an interval at most. Where
-    the factory of records raises, the line is one of `logging`'s own. Either may fail in some threads alone, as what
-    adds a request's number that the program keeps for its own thread. What isn't an `Exception` comes out, as where a
-    signal has interrupted the handler.
+    the factory of records raises, that is told, too, and the line is one of `logging`'s own. Either may fail in some
+    threads alone, as what adds a request's number that the program keeps for its own thread. What isn't an `Exception`
+    comes out, as where a signal has interrupted the handler.
     """
     logger = logging.getLogger(name)
 
     # Of the class both are looked up each time, since others replace them, too.
-    def make_record(*args: Any) -> logging.LogRecord:
+    def make_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
         try:
-            return type(logger).makeRecord(logger, *args)
-        except Exception:
-            return _plain_record(*args)
+            return type(logger).makeRecord(logger, *args, **kwargs)
+        except Exception as error:
+            tell("The factory of log records failed, and a line lacks what it adds: %s: %s", error)
+            return _plain_record(*args, **kwargs)
 
     def handle(record: logging.LogRecord) -> None:
         try:
             type(logger).handle(logger, record)
         except Exception as error:
-            if _throttle.should_log("log handler"):
-                with suppress(Exception):
-                    logger.warning(
-                        "A line of the log is lost, since a handler or filter failed: %s: %s",
-                        type(error).__name__,
-                        error,
-                    )
+            tell("A line of the log is lost, since a handler or filter failed: %s: %s", error)
+
+    def tell(what: str, error: Exception) -> None:
+        if _throttle.should_log(what):
+            with suppress(Exception):
+                logger.warning(what, type(error).__name__, error)
 
     # What all that logs a line calls.
     logger.makeRecord = make_record  # type: ignore[assignment, method-assign]

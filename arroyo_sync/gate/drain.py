@@ -11,7 +11,6 @@ Threads: the processor's thread calls everything.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -74,22 +73,22 @@ class Drain:
 
     def forward_slice(self) -> None:
         """Forward what is released, the partitions taking turns, until the slice ends or the next step rejects."""
-        self._forward_turns(math.inf, _TURN_MESSAGES)
+        self._forward_turns(None, _TURN_MESSAGES)
 
     def forward_round(self) -> None:
         """The same, but no more than a few messages of each partition: others come, of which some may be released."""
         self._forward_turns(len(self._buffers.released), _ROUND_MESSAGES)
 
-    def _forward_turns(self, turns: float, turn_messages: int) -> None:
+    def _forward_turns(self, turns: int | None, turn_messages: int) -> None:
         """Arroyo's processor polls the next step between two submits; here it is once an interval, and when it rejects.
 
-        :param turns: of all partitions together, at most; without those of the ones that have just opened.
+        :param turns: of all partitions together, without those of the ones that have just opened; ``None``: any number.
         """
         buffers, manager, clock = self._buffers, self._manager, self._clock
         deadline = clock() + self._slice_seconds
         self.was_rejected = False
         has_opened = False
-        while buffers.released and turns > 0:
+        while (buffers.released or has_opened) and turns != 0:
             if buffers.opened:
                 buffer, turn = next(iter(buffers.opened)), 1
                 del buffers.opened[buffer]
@@ -100,13 +99,12 @@ class Drain:
                 continue
             else:
                 buffer, turn = next(iter(buffers.released)), turn_messages
-                turns -= 1
+                turns = None if turns is None else turns - 1
             # To the end of the queue before its turn: the next one is next, whatever ends this one's turn.
             del buffers.released[buffer]
             buffers.released[buffer] = None
             for _ in range(turn):
                 if not buffer.is_released:
-                    buffers.released.pop(buffer, None)
                     break
                 is_taken = self._forward_oldest(buffer)
                 if not is_taken and self.needs_poll:
@@ -128,6 +126,8 @@ class Drain:
                     buffers.refresh_remote_offsets()
                     if buffers.opened:
                         break
+            if not buffer.is_released:
+                buffers.released.pop(buffer, None)  # it opens anew, if it does
 
     def _forward_oldest(self, buffer: PartitionBuffer) -> bool:
         """Submit the buffer's oldest message; False if it was rejected and stays."""

@@ -4,7 +4,8 @@ Guarantees
     - Nothing goes downstream at or past the remote offset. Its version is compared for every message, and when it moved
       the offset is read anew.
     - Within a partition messages go downstream in offset order, and no partition waits for another: a message that the
-      consumer brings waits for two messages at most of each partition of which released ones are buffered.
+      consumer brings waits for two messages at most of each partition of which released ones are buffered, or three of
+      one that has just opened.
     - ``MessageRejected`` and ``InvalidMessage`` from below lose nothing and reorder nothing.
     - What is held is bounded: `arroyo_sync.gate.partition_buffers` keeps it.
 
@@ -161,8 +162,8 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             self._messages_follow = False
             self._gives_way = True
             self.poll()  # where the next step may make room, as it could have before
-            self._gave_way = gave_way
-            self.submit(message)
+            self._gave_way = gave_way  # that poll was none of the processor's
+            self.submit(message)  # no poll is owed any more, so there is no third try
             return
         self._messages_follow = True
         buffer.expected = offset + 1

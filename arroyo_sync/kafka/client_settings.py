@@ -220,7 +220,7 @@ def metadata_refresh_seconds(configuration: Mapping[str, Any]) -> float:
 def delivery_timeout_seconds(configuration: Mapping[str, Any]) -> float:
     """After which time a producer gives a record up and says so. The default also for one that never does."""
     topic = configuration.get(TOPIC_SETTINGS)
-    settings = {**topic, **configuration} if isinstance(topic, Mapping) else configuration
+    settings = {**configuration, **topic} if isinstance(topic, Mapping) else configuration
     longest = max(_seconds(settings.get(name)) or 0.0 for name in DELIVERY_TIMEOUT_SETTINGS)
     return longest or DEFAULT_DELIVERY_TIMEOUT_SECONDS
 

@@ -122,8 +122,8 @@ class Doubt(NamedTuple):
     key: PartitionKey
     group: str
     reason: Reason
-    why: str
-    """What follows "the group" in the log, with what to do."""
+    says: str
+    """The rest of the sentence that begins with the group, and what to do."""
 
 
 class DoubtLog:
@@ -154,8 +154,8 @@ class DoubtLog:
                 "%s[%d]: group %r %s%s",
                 *first.key,
                 first.group,
-                first.why,
-                f". So it is in {named_partitions([each.key for each in others])}" if others else "",
+                first.says,
+                f". Likewise {named_partitions([each.key for each in others])}" if others else "",
             )
 
 

@@ -328,6 +328,14 @@ class LeaderOffsets:
         """The assigned partitions without any record of the group, not even a tombstone. None until `enable`."""
         return self._assigned_where(group, lambda each: each is None) if self._enabled else []
 
+    def partitions_reported(self, group: str) -> list[PartitionKey]:
+        """Those of which the group has published anything, assigned or not."""
+        found: list[PartitionKey] = []
+        for chunk in chunks(self._keys(self._table.keys)):
+            with self._lock:
+                found += [key for key in chunk if self._table.slot(key, group) is not None]
+        return sorted(found)
+
     def partitions_unknown(self, group: str) -> list[PartitionKey]:
         """The assigned partitions of which the group is unknown, since it has published nothing."""
         return self._assigned_where(group, lambda each: each is None or each.latest.offset is None)

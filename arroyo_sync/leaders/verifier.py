@@ -332,7 +332,7 @@ class Verifier:
             *first.key,
             first.end,
             first.previous_end,
-            f". So it is in {named_partitions([each.key for each in others])}" if others else "",
+            f". Likewise {named_partitions([each.key for each in others])}" if others else "",
         )
 
 

@@ -169,6 +169,8 @@ def proven_since(partition: PartitionSnapshot, taken_at: float, stands_since: fl
     leader = partition.blocked_by
     if waits_for(partition) is not WaitsFor.LEADER or leader is None or leader.published_at is None:
         return None
+    if partition.next_message is not None and partition.next_message.open_from is not None:
+        return None  # the transaction may have begun this moment
     since = min(leader.published_at, taken_at)
     written_at = None if partition.next_message is None else partition.next_message.written_at
     if written_at is None or written_at > taken_at:

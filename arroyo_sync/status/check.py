@@ -129,16 +129,18 @@ def with_stopped_groups(status: Status, members: Members, follower_group: str, p
     """The same, with a doubt for each group without members for which messages wait.
 
     One call has seen of a follower, and of a leader without a commit log, no more than its two looks, and can't prove
-    that it stalls. A restart leaves a group without members for a moment, too: it is told of only where the first
-    message that waits was written before ``patience`` seconds, or nobody knows when.
+    that it stalls. A restart leaves a group without members for a moment, too: it is told of only where a message that
+    waits was found, and was written before ``patience`` seconds, or has no time.
     """
     partitions = {each.key: each for each in status.snapshot.partitions}
     waiting: dict[str, int] = {}
     for verdict in status.verdicts:
         group = follower_group if verdict.waits_for is WaitsFor.FOLLOWER else verdict.group
-        if verdict.grade is Grade.WAITING and group is not None and members.get(group) in ((), []):
-            written = partitions[verdict.key].lag_seconds(status.snapshot.taken_at)
-            if written is None or written >= patience:
+        if verdict.grade is Grade.WAITING and group is not None and members.get(group) == ():
+            message = partitions[verdict.key].next_message
+            is_found = message is not None and message.offset is not None
+            written_at = None if message is None else message.written_at
+            if is_found and (written_at is None or status.snapshot.taken_at - written_at >= patience):
                 waiting[group] = waiting.get(group, 0) + verdict.behind
     doubts = (
         f"up to {behind} messages wait for group {group!r}, which has no members: it is stopped, or no consumer group"
@@ -292,8 +294,8 @@ def _never_reported(group: str, names: Collection[str] | None) -> str:
         return f"{said}: are these several groups? Give --leader-group for each"
     if names is None:
         return f"{said}: is its name right, and has it run?"
-    if group in names:  # read from its beginning, the log knows it
-        return f"group {group!r} hasn't reported lately, and has committed nothing of this topic: leave out --recent"
+    if group in names:
+        return f"group {group!r} has reported of this topic, but took that back, or (with --recent) hasn't lately"
     if not names:
         return f"{said}, and no other has: is its name right, and does it publish?"
     return f"{said}: is its name right? These have: {', '.join(map(repr, names))}"

@@ -278,8 +278,10 @@ class StatusReader:
             commit = commits[group]
             committed = None if isinstance(commit, KafkaError) else commit
             latest = None if published is None else published.get(group)
-            if latest is None and commit is not None and not self._is_only_shown(group):
-                # Nothing was published, or not lately: what it has committed counts, unless that is nothing at all.
+            is_empty = isinstance(range, PartitionRange) and range.begin == range.end
+            if latest is None and (commit is not None or is_empty) and not self._is_only_shown(group):
+                # Nothing was published, or not lately: what it has committed counts. Nothing at all is right only where
+                # there is nothing.
                 latest = LeaderOffset(committed, -1, 0.0)
                 if isinstance(commit, KafkaError):
                     errors.append(f"what group {group!r} has committed: {commit.str()}")

@@ -56,12 +56,10 @@ def status_lines(status: Status, view: View, width: int, members: Members | None
     lines = [*summary_lines(status, view, width, members), Text()]
     rows, has_groups = _table(status, shown, view, width, members)
     lines += rows
-    if left_out := len(status.verdicts) - len(shown):
-        how = "--all shows them" if len(shown) < len(wanted) else "they are other than what was asked for"
-        said = (
-            f"{left_out} more partitions are left out" if shown else f"No partition is shown, {left_out} are left out"
-        )
-        lines.append(Text(f"{said}: {how}", "dim"))
+    if cut := len(wanted) - len(shown):
+        lines.append(Text(f"{cut} more partitions are left out: --all shows them", "dim"))
+    if others := len(status.verdicts) - len(wanted):
+        lines.append(Text(f"{others} other partitions were not asked for", "dim"))
     lines += _details(status, shown, view, width, members, has_groups)
     if view.shows_legend:
         legend = wrapped(LEGEND if view.uses_commit_log else LEGEND_WITHOUT_COMMIT_LOG, width, "dim", indent="")

@@ -196,8 +196,9 @@ class Asker:
             try:
                 self._lookups.ask(list(filled), 0, timeout, add)
             except Exception as error:  # such as that the client can start no threads: this is its first question
-                add(dict.fromkeys(filled, unable_to_ask(error)))
-                raise
+                refusal = unable_to_ask(error)
+                self._watches[1].update(dict.fromkeys(filled, refusal))
+                add(dict.fromkeys(filled, refusal))
 
         self._client.poll()
         each = read_each(_range, look_up if with_first_messages else on_answer)

@@ -16,8 +16,8 @@ Why this is safe
 
     They need that C is the leaders' own: read from the cluster where they commit, under the names that they publish.
     Only the user knows that, so the default is to read all. If a group has committed nothing at all that can be seen,
-    and reported nothing lately, all is read, too. Else a partition without a commit is unknown until the group
-    publishes something of it.
+    also of what it has reported of lately, all is read, too. Else a partition without a commit is unknown until the
+    group publishes something of it.
 
 Threads: for the checking thread. Nothing blocks; answers come on the asker's threads, and wake the checking one.
 """
@@ -25,7 +25,7 @@ Threads: for the checking thread. Nothing blocks; answers come on the asker's th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException
@@ -106,11 +106,14 @@ class RecentStart:
             if seconds > 0:
                 again_seconds = min(again_seconds, seconds)
                 continue
-            self._waits_for.add(group)
-            self._asker.ask_committed(group, partitions, TIMEOUT_SECONDS, partial(self._note_answer, group))
+            self._ask(group, partitions)
         if self._answers:  # some are known at once
             return min(again_seconds, self.step())
         return again_seconds
+
+    def _ask(self, group: str, partitions: Collection[PartitionKey]) -> None:
+        self._waits_for.add(group)
+        self._asker.ask_committed(group, partitions, TIMEOUT_SECONDS, partial(self._note_answer, group))
 
     def _note_answer(self, group: str, answer: Commits) -> None:
         """Called by the asker, on any thread, once for each question."""
@@ -130,13 +133,15 @@ class RecentStart:
         if errors:
             self._asked.update((group, key) for key in committed)
             self._retry(group, errors)
-        elif group in self._with_commits or group in self._offsets.reported:
+        elif group in self._with_commits:
             self._asked.update((group, key) for key in answer)
+        elif elsewhere := [key for key in self._offsets.partitions_reported(group) if key not in answer]:
+            self._ask(group, [*answer, *elsewhere])  # does it commit here at all?
         else:
             self._is_over = True
             logger.warning(
-                "Commit log %s is read from its beginning, since group %r has reported nothing lately, and committed "
-                "nothing at %s of the partitions that are assigned",
+                "Commit log %s is read from its beginning, since group %r has committed nothing at %s of the "
+                "partitions that are assigned, or that it has reported of",
                 self._topic,
                 group,
                 self._servers,

@@ -106,7 +106,8 @@ def test_a_factory_of_records_that_raises_costs_nothing(
             guarded.exception("another")
     finally:
         logging.setLogRecordFactory(before)
-    (first, second) = caplog.records
+    (told, first, second) = caplog.records
+    assert told.getMessage() == "The factory of log records failed, and a line lacks what it adds: LookupError: request"
     assert (first.getMessage(), first.told, first.funcName) == (  # type: ignore[attr-defined]
         "a line",
         True,

@@ -150,6 +150,11 @@ def test_partitions_are_looked_for_as_often_as_librdkafka_does(value: object, se
         pytest.param({"delivery.timeout.ms": "10500"}, 10.5, id="by its other name, as a text"),
         pytest.param({"message.timeout.ms": 10_000, "delivery.timeout.ms": 20_000}, 20.0, id="both: the longer one"),
         pytest.param({"default.topic.config": {"message.timeout.ms": 600_000}}, 600.0, id="of the topic"),
+        pytest.param(
+            {"message.timeout.ms": 10_000, "default.topic.config": {"message.timeout.ms": 20_000}},
+            20.0,
+            id="of the topic, which counts",
+        ),
         pytest.param({"message.timeout.ms": 0}, 300.0, id="without end"),
         pytest.param({"message.timeout.ms": "soon"}, 300.0, id="not a number"),
         pytest.param({"message.timeout.ms": None, "default.topic.config": None}, 300.0, id="nothing"),

@@ -82,7 +82,7 @@ def test_doubts_of_one_cause_are_one_line(clock: Clock, caplog: pytest.LogCaptur
     earlier = doubt(3, reason=Reason.EARLIER_TOPIC)
     DoubtLog(clock).log([doubt(0), doubt(1), doubt(2, "h"), earlier, *map(doubt, range(4, 14))], is_monitored=False)
     assert caplog.messages == [
-        "events[0]: group 'g' published offset 000. That can't be. So it is in events[1], events[4], events[5], "
+        "events[0]: group 'g' published offset 000. That can't be. Likewise events[1], events[4], events[5], "
         "events[6], events[7], events[8], events[9], events[10], events[11], events[12] and 1 more partitions",
         "events[2]: group 'h' published offset 200. That can't be",
         "events[3]: group 'g' published offset 300. That can't be",

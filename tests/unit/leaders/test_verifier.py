@@ -345,7 +345,7 @@ def test_no_partition_and_no_reason_hides_another(caplog: pytest.LogCaptureFixtu
     fixture.verifier.ask()
     impossible, earlier = caplog.messages
     assert impossible.startswith("events[0]: group 'g' published offset 1000, but the partition ends at 6.")
-    assert impossible.endswith(" until it publishes a possible offset. So it is in events[1]")
+    assert impossible.endswith(" until it publishes a possible offset. Likewise events[1]")
     assert earlier.startswith("events[0]: group 'g' published offset 3 of an earlier topic")
     assert fixture.verifier.impossible == 3
 
@@ -679,7 +679,7 @@ def test_what_one_election_has_truncated_is_one_line(caplog: pytest.LogCaptureFi
     fixture.verifier.ask()
     (line,) = caplog.messages
     assert line.startswith("events[0]: ends at 60, though it reached to 100 before")
-    assert line.endswith("is verified anew. So it is in events[1]")
+    assert line.endswith("is verified anew. Likewise events[1]")
 
 
 def test_a_follower_that_has_read_what_is_lost_ends() -> None:

@@ -675,6 +675,13 @@ def test_nothing_is_proven_of_a_follower_or_by_a_report_from_the_future() -> Non
     assert proven_since(late, 900.0) == 900.0
 
 
+def test_nothing_is_proven_by_an_old_report_where_a_transaction_is_open() -> None:
+    """It may have begun a moment ago."""
+    leader = LeaderSnapshot("writers", 50, published_at=REPORTED_AT)
+    partition = PartitionSnapshot("events", 3, 50, 50, 0, 100, (leader,), next_message=IN_TRANSACTION)
+    assert proven_since(partition, 9e3) is None
+
+
 def test_a_wait_begins_when_it_is_proven_to_have_begun() -> None:
     """At the first look; what is seen later counts by itself."""
     assert verdict_at_last([Look(400, 50, 50)], proven=50.0).grade is STALLED

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -314,6 +316,18 @@ def test_the_end_of_the_commit_log_is_read_only_where_it_can_tell_more(
     assert brokers.tails == []
 
 
+def with_next_message(status: Status, message: NextMessage) -> Status:
+    """Of its one partition."""
+    partition = replace(status.snapshot.partitions[0], next_message=message)
+    return replace(status, snapshot=replace(status.snapshot, partitions=(partition,)))
+
+
+def test_behind_a_transaction_that_is_open_no_group_is_dead() -> None:
+    """It may have begun this moment, and nobody gets past it."""
+    status = with_next_message(Brokers([partition(50, 80)]).check.check_once(), NextMessage(None, open_from=50))
+    assert with_stopped_groups(status, {"forwarder": ()}, "forwarder", STALLED_AFTER).doubts == ()
+
+
 ONE_MEMBER = (Member("client", "/10.0.0.1", (0,)),)
 
 
@@ -322,8 +336,10 @@ ONE_MEMBER = (Member("client", "/10.0.0.1", (0,)),)
     [
         pytest.param({"forwarder": ()}, 3 * 86_400.0, "follower", 2, id="the follower is dead"),
         pytest.param({"writers": ()}, 3 * 86_400.0, "leader", 2, id="a leader without a commit log is dead"),
-        pytest.param({"forwarder": ()}, None, "follower", 2, id="nobody knows since when"),
+        pytest.param({"forwarder": ()}, math.nan, "follower", 2, id="nobody knows since when"),
         pytest.param({"forwarder": ()}, 20.0, "follower", 0, id="it is just restarted"),
+        pytest.param({"forwarder": ()}, -20.0, "follower", 0, id="likewise, and the producer's clock is ahead"),
+        pytest.param({"forwarder": ()}, None, "follower", 0, id="what waits wasn't looked for"),
         pytest.param({"forwarder": ONE_MEMBER}, 3 * 86_400.0, "follower", 0, id="it runs"),
         pytest.param({"forwarder": "it may not be asked"}, 3 * 86_400.0, "follower", 0, id="it can't be told"),
         pytest.param({"writers": ()}, 3 * 86_400.0, "follower", 0, id="nobody waits for the one that is dead"),
@@ -336,6 +352,8 @@ def test_a_group_without_members_is_a_doubt_where_messages_have_waited_for_long(
     """One call can't prove a stall of it: a check was green for ever, whatever it showed of the members."""
     looked = partition(50, 80) if waits_for == "follower" else partition(50, 50, report_age=60)
     status = Brokers([looked], ages={} if age is None else {0: age}).check.check_once()
+    if age is not None and math.isnan(age):
+        status = with_next_message(status, NextMessage(50))
     assert (status.grade, status.exit_status) == (WAITING, 0)
     doubted = with_stopped_groups(status, members, "forwarder", STALLED_AFTER)
     assert doubted.exit_status == exit_status
@@ -351,7 +369,7 @@ def test_a_group_without_members_is_a_doubt_where_messages_have_waited_for_long(
     ("names", "with_log", "says"),
     [
         ((), False, "has committed nothing of this topic: is its name right, and has it run?"),
-        (["writers"], True, "hasn't reported lately, and has committed nothing of this topic: leave out --recent"),
+        (["writers"], True, "has reported of this topic, but took that back, or (with --recent) hasn't lately"),
     ],
     ids=["without a commit log", "of which the end was read"],
 )

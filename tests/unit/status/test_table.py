@@ -134,9 +134,10 @@ def test_only_what_is_asked_for_is_shown_and_never_nothing() -> None:
     lines = shown(view=replace(VIEW, max_rows=1))
     assert [row.split()[0] for row in rows(lines)] == ["1"]
     assert "3 more partitions are left out: --all shows them" in lines
-    assert "No partition is shown, 4 are left out: they are other than what was asked for" in shown(
-        view=replace(VIEW, partitions=[9])
-    )
+    assert "4 other partitions were not asked for" in shown(view=replace(VIEW, partitions=[9]))
+    both = shown(view=replace(VIEW, partitions=[0, 3], max_rows=1))
+    assert "1 more partitions are left out: --all shows them" in both
+    assert "2 other partitions were not asked for" in both
     assert any("nothing stands still" in line for line in shown(Status(Snapshot(0.0, ()))))
 
 

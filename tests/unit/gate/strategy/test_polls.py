@@ -112,23 +112,26 @@ def test_what_an_owed_poll_raises_comes_out_of_submit_and_keeps_nothing(harness:
     assert [offset for _, offset in harness.step.taken] == [0, 1, 2, 3]
 
 
-def test_a_message_that_is_rejected_twice_goes_up_though_others_are_handed_on(harness: GateHarness) -> None:
-    """The poll in between may end with another one owed; the processor isn't kept for that."""
+def test_a_message_that_is_rejected_twice_goes_up_and_the_poll_in_between_hands_on_nothing(
+    harness: GateHarness,
+) -> None:
+    """The room that it makes is the message's. So is that of the next poll, and not of the one after it."""
     streaming(harness, 3)
     harness.hold(1, *range(9))
     harness.gate.poll()
     assert harness.gate.drain.needs_poll
     harness.release(1, 9)
+    polls = harness.step.polls
     harness.step.refuse((0, 3), *(MessageRejected() for _ in range(3)))
-
-    def take_three_milliseconds(_: At) -> None:
-        harness.clock.now += 0.003
-
-    harness.step.before_submit = take_three_milliseconds
     with pytest.raises(MessageRejected):
         harness.submit(0, 3)
+    assert harness.step.polls == polls + 1
     assert len(harness.step.errors[0, 3]) == 1
-    assert harness.held()[1]
+    assert harness.held() == {1: list(range(9))}
+    for taken in ([], [(1, offset) for offset in range(9)]):
+        harness.step.taken.clear()
+        harness.gate.poll()
+        assert harness.step.taken == taken
 
 
 def test_the_consumer_does_not_wait_while_a_poll_is_owed(harness: GateHarness) -> None:

@@ -175,6 +175,6 @@ def test_where_the_data_brokers_know_no_commits_all_is_read_after_all(
     assert ready == [True, False]
     assert fixture.clients[0].assigned == {0: OFFSET_BEGINNING, 1: OFFSET_BEGINNING}
     assert caplog.messages == [
-        "Commit log log is read from its beginning, since group 'g' has reported nothing lately, and committed "
-        "nothing at data:9092 of the partitions that are assigned",
+        "Commit log log is read from its beginning, since group 'g' has committed nothing at data:9092 of the "
+        "partitions that are assigned, or that it has reported of",
     ]
