@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.kafka.client_settings import admin_settings
@@ -59,17 +60,17 @@ def broker_without_kip848(configuration: Mapping[str, Any], timeout: float) -> s
         brokers = admin.list_topics(timeout=timeout).brokers
     except (BrokersUnreachable, KafkaException):
         return None
-    resources = {
-        ConfigResource(ConfigResource.Type.BROKER, str(broker.id)): f"{broker.host}:{broker.port}"
-        for broker in brokers.values()
-    }
-    for resource, answer in admin.describe_configs(list(resources), request_timeout=timeout).items():
+    answers: dict[str, Future[dict[str, ConfigEntry]]] = {}
+    for broker in brokers.values():  # librdkafka takes one of them a call; all are asked before the first has answered
+        resource = ConfigResource(ConfigResource.Type.BROKER, str(broker.id))
+        answers[f"{broker.host}:{broker.port}"] = admin.describe_configs([resource], request_timeout=timeout)[resource]
+    for address, answer in answers.items():
         try:
             settings = answer.result()
         except KafkaException:
             continue
         if lacks_kip848({name: entry.value for name, entry in settings.items()}):
-            return resources[resource]
+            return address
     return None
 
 

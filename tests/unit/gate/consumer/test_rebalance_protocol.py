@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import ConfigResource
 
 from arroyo_sync.gate.consumer.rebalance_protocol import broker_without_kip848, lacks_kip848
 
@@ -42,3 +46,35 @@ def test_a_token_that_is_missing_just_then_refuses_nothing(monkeypatch: pytest.M
     monkeypatch.setattr("arroyo_sync.gate.consumer.rebalance_protocol.AdminClient", without_token)
     configuration = {"bootstrap.servers": "127.0.0.1:1", "oauth_cb": lambda configuration: None}
     assert broker_without_kip848(configuration, 0.1) is None
+
+
+def described(old: str | None, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """Which of three brokers is refused, if this one is of before 4.0."""
+
+    class Admin:
+        def __init__(self, settings: dict[str, Any]) -> None: ...
+
+        def list_topics(self, timeout: float) -> object:
+            brokers = {each: SimpleNamespace(id=each, host=f"kafka-{each}", port=9092) for each in range(3)}
+            return SimpleNamespace(brokers=brokers)
+
+        def describe_configs(
+            self, resources: list[ConfigResource], request_timeout: float
+        ) -> dict[ConfigResource, Future[dict[str, object]]]:
+            futures: dict[ConfigResource, Future[dict[str, object]]] = {each: Future() for each in resources}
+            for resource, future in futures.items():
+                if len(resources) > 1:  # as librdkafka does
+                    future.set_exception(KafkaException(KafkaError(KafkaError._CONFLICT)))
+                else:
+                    is_old = f"kafka-{resource.name}:9092" == old
+                    future.set_result({"inter.broker.protocol.version": SimpleNamespace(value="3.9")} if is_old else {})
+            return futures
+
+    monkeypatch.setattr("arroyo_sync.gate.consumer.rebalance_protocol.AdminClient", Admin)
+    return broker_without_kip848({"bootstrap.servers": "127.0.0.1:1"}, 0.1)
+
+
+@pytest.mark.parametrize("old", ["kafka-0:9092", "kafka-2:9092", None])
+def test_each_broker_of_a_cluster_is_asked_by_itself(old: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once librdkafka refuses, so that no cluster of more than one broker was ever told of."""
+    assert described(old, monkeypatch) == old
