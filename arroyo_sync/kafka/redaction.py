@@ -29,7 +29,7 @@ MAX_DEPTH = 40
 
 _SECRET = (
     r"(?:passw|passwd|passphrase|passcode|secret|jaas|credential|private[._-]?key|api[._-]?key|access[._-]?key"
-    r"|oauthbearer\.config|ssl[._](?:keystore[._])?key(?![._](?:location|file|path))|authorization)"
+    r"|oauthbearer[._]config|ssl[._](?:keystore[._])?key(?![._](?:location|file|path))|authorization)"
 )
 # These are parts of harmless names too, and count only at the end of one: max_tokens, compass, pwd.
 _SECRET_END = r"(?:token|pwd|(?<![a-z])pass)"
@@ -52,6 +52,12 @@ _NAMED = re.compile(
 _BEFORE = re.compile(rf"{_IN_NAME}{{0,{_MAX_NAME}}}\Z")
 # Authorization: Bearer hunter2.
 _SCHEME = re.compile(r"\b(?P<before>(?:Bearer|Basic)\s{1,9})(?P<value>[\w+/=.~\-]{6,})")
+_PEM = re.compile(
+    r"(?P<before>-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----).*?(?P<after>-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
+    re.DOTALL,
+)
+# An item of a list that is name=value, as a command's argument is, also as its repr: the value ends where it does.
+_ASSIGNED = re.compile(r"(?P<before>(?:b?['\"])?(?P<name>[\w.\-]{1,200})=)(?P<value>.+)", re.DOTALL)
 # librdkafka: "Unrecognized sasl.oauthbearer.config beginning at: hunter2 ...".
 _REST = re.compile(r"(?P<before>sasl\.oauthbearer\.config beginning at: ).+", re.DOTALL)
 _URL = re.compile(
@@ -178,9 +184,18 @@ def _filter(value: Any, depth: int) -> Any:
 def _filter_items(items: Sequence[Any], depth: int) -> list[Any]:
     """What follows the name of a secret is one: in a pair, and in a list of a command's arguments."""
     return [
-        FILTERED if index > 0 and _names_secret(items[index - 1]) and _is_given(each) else _filter(each, depth)
+        FILTERED
+        if index > 0 and _names_secret(items[index - 1]) and _is_given(each)
+        else _filter_assigned(_filter(each, depth))
         for index, each in enumerate(items)
     ]
+
+
+def _filter_assigned(item: Any) -> Any:
+    found = _ASSIGNED.fullmatch(item) if isinstance(item, str) else None
+    if found is None or not is_secret(found["name"]) or not _is_given(found["value"]):
+        return item
+    return found["before"] + FILTERED
 
 
 def _names_secret(name: object) -> bool:
@@ -201,6 +216,7 @@ def _is_given(value: object) -> bool:
 
 
 def _filter_text(text: str) -> str:
+    text = _PEM.sub(rf"\g<before>{FILTERED}\g<after>", text)
     text = _URL.sub(rf"\g<before>{FILTERED}", text)
     text = _SCHEME.sub(rf"\g<before>{FILTERED}", text)
     text = _REST.sub(rf"\g<before>{FILTERED}", text)

@@ -25,6 +25,7 @@ from arroyo_sync.status.reader import StatusQuery
         ("ssl_key", True),
         ("sasl.oauthbearer.client.secret", True),
         ("sasl.oauthbearer.config", True),
+        ("ARROYO_SYNC_KAFKA_SASL_OAUTHBEARER_CONFIG", True),
         ("sasl.oauthbearer.assertion.private.key.passphrase", True),
         ("sasl.jaas.config", True),
         ("ARROYO_SYNC_KAFKA_SASL_PASSWORD", True),
@@ -225,3 +226,25 @@ def test_a_long_text_takes_no_long_time() -> None:
         "\\'" * 50_000,
     ):
         without_secret_settings(text)
+
+
+@pytest.mark.parametrize("secret", ["&k9", "(k9", "[k9", "{k9", ",k9", "k9,rest9", "'k9", "k9 rest9"])
+@pytest.mark.parametrize("name", ["--kafka-password", "sasl.password", "ARROYO_SYNC_KAFKA_SASL_PASSWORD"])
+def test_an_argument_of_a_command_is_filtered_to_its_end(name: str, secret: str) -> None:
+    """Sentry's SDK sends them with every event, as they are or as their repr."""
+    argument = f"{name}={secret}"
+    for item in (argument, repr(argument)):
+        shown = without_secret_settings({"sys.argv": ["forwarder.py", item, "--topic=events"]})["sys.argv"]
+        assert shown[0::2] == ["forwarder.py", "--topic=events"]
+        assert "9" not in shown[1]
+        assert name in shown[1]
+
+
+def test_the_body_of_a_private_key_is_not_shown_whatever_it_is_called() -> None:
+    """Also one that was cut off, or of which the line ends are escaped."""
+    body = "MIIEvQ+k9/x=="
+    begin, end = ("-".join(["-----BEGIN PRIVATE KEY", "----"]), "-".join(["-----END PRIVATE KEY", "----"]))
+    for lines in (f"{begin}\n{body}\n{end}", f"{begin}\\n{body}\\n{end}", f"{begin}\n{body}"):
+        shown = without_secrets(f"ssl.key.pem={lines}", {}), without_secrets(f"it holds {lines}", {})
+        assert body not in "".join(shown)
+    assert without_secrets(f"{begin} and {end} and more", {}).endswith(f"{end} and more")
