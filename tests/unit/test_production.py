@@ -112,6 +112,15 @@ def run(*command: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_no_more_pods_than_partitions_run_while_a_new_image_is_rolled_out() -> None:
+    """By default one more is begun before another ends: with as many as partitions, one has none, and isn't ready."""
+    manifest = load("kubernetes.yaml")
+    assert manifest["spec"]["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1},
+    }
+
+
 def test_prometheus_takes_the_rules(promtool: str) -> None:
     """By its own check."""
     run(promtool, "check", "rules", str(PRODUCTION / "alerts.yml"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import socket
+import subprocess
 import sys
 import types
 from collections.abc import Iterator, Mapping
@@ -59,6 +60,44 @@ def test_every_metric_through_the_dogstatsd_client(server: socket.socket) -> Non
             break
     assert arrived == {(metric.name, metric.kind, metric.tags) for metric in METRICS}
     assert reporter.refused == 0
+
+
+def test_arroyos_own_timings_are_seconds_there_as_they_are_here(server: socket.socket) -> None:
+    """A server that reads milliseconds made a thousandth of them: ten minutes of latency were 0.6 s."""
+    backend = StatsdMetrics("127.0.0.1", server.getsockname()[1])
+    backend.timing("arroyo.consumer.latency", 600.0)
+    backend.timing("arroyo_sync.hold_time", 250.0)
+    backend.timing("commit_log_latency", 3.0)
+    backend.close()
+    sent = [server.recv(65536).decode().splitlines()[0] for _ in range(3)]
+    assert [line.rpartition("|#")[0] or line for line in sent] == [
+        "arroyo.consumer.latency:600.0|h",
+        "arroyo_sync.hold_time:250.0|ms",
+        "commit_log_latency:3.0|ms",
+    ]
+
+
+def test_a_server_that_is_away_is_no_flood_of_lines(server: socket.socket) -> None:
+    """UDP on one machine tells that nobody listens, and the client logged every second value."""
+    port = server.getsockname()[1]
+    server.close()
+    program = (
+        "import logging.config, forwarder\n"
+        "logging.config.dictConfig(forwarder.LOGGING)\n"
+        f"backend = forwarder.StatsdMetrics('127.0.0.1', {port})\n"
+        "for value in range(200):\n    backend.gauge('arroyo_sync.lag', value)\n"
+        "logging.getLogger('arroyo_sync').info('the end')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=True,
+        cwd=EXAMPLES / "production",
+    )
+    (line,) = run.stderr.splitlines()
+    assert line.endswith("the end")
 
 
 class BadMetricTags(RuntimeError):
