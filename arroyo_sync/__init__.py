@@ -124,6 +124,8 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
     def __getattr__(name: str) -> object:
         if name == "__version__":
             value = import_module(f"{__name__}.core.version").package_version()
+        elif name in ("sentry", "testing"):
+            value = import_module(f"{__name__}.{name}")
         elif name in _MODULE_OF:
             value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
         else:

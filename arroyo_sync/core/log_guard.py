@@ -43,7 +43,7 @@ def guarded_logger(name: str) -> logging.Logger:
                 logger.warning(what, type(error).__name__, error)
 
     # What all that logs a line calls.
-    logger.makeRecord = make_record  # type: ignore[assignment, method-assign]
+    logger.makeRecord = make_record  # type: ignore[method-assign]
     logger.handle = handle  # type: ignore[method-assign]
     return logger
 

@@ -216,8 +216,11 @@ def _has_spans() -> bool:
     if not sentry_sdk.is_initialized():
         return False
     options = sentry_sdk.get_client().options
-    # In the SDK's stream mode there are no transactions: it would only warn about each.
-    return "stream" not in (options.get("trace_lifecycle"), options["_experiments"].get("trace_lifecycle"))
+    # In the SDK's stream mode there are no transactions: it would only warn about each. The setting was an experiment.
+    mode = options.get("trace_lifecycle")
+    if mode is None:
+        mode = (options.get("_experiments") or {}).get("trace_lifecycle")
+    return bool(mode != "stream")
 
 
 def _set(span: Span, attributes: Mapping[str, str | int | float]) -> None:

@@ -18,6 +18,14 @@ from tests.support.programs import EXAMPLES, blocks
 PUBLIC = {"arroyo_sync", "arroyo_sync.testing", "arroyo_sync.sentry"}
 
 
+@pytest.mark.parametrize("name", ["sentry", "testing"])
+def test_a_module_of_it_is_there_without_an_import_of_its_own(name: str) -> None:
+    """The pages say ``arroyo_sync.sentry.keep_secrets()``; in a leader nobody had imported it by then."""
+    program = f"import arroyo_sync; print(arroyo_sync.{name}.__name__)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout == f"arroyo_sync.{name}\n"
+
+
 def sources() -> Iterator[tuple[str, str]]:
     """Every file of the examples, and every Python block of the README and its pages."""
     for path in sorted(EXAMPLES.rglob("*.py")):

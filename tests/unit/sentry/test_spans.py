@@ -278,6 +278,17 @@ def test_nothing_is_sent_while_sentry_is_not_initialised_or_streams_spans() -> N
     assert len(step.messages) == 2
 
 
+def test_the_setting_counts_over_the_experiment_that_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the SDK takes them."""
+    with sentry(traces_sample_rate=1.0, _experiments={"trace_lifecycle": "stream"}) as transport:
+        options = sentry_sdk.get_client().options
+        for mode, count in (("static", 1), ("stream", 0), (None, 0)):
+            monkeypatch.setitem(options, "trace_lifecycle", mode)
+            before = len(transport.transactions)
+            spans(RecordingStep()).submit(message())
+            assert len(transport.transactions) == before + count, mode
+
+
 def test_the_rest_of_a_step_is_the_next_steps() -> None:
     """Poll, close, terminate and join are passed on."""
     step = RecordingStep()
