@@ -126,7 +126,7 @@ class Status:
 
 
 def with_stopped_groups(status: Status, members: Members, follower_group: str, patience: float) -> Status:
-    """The same, with a doubt for each group without members for which messages wait.
+    """The same, with a doubt for each group without members for which messages wait, and of which nothing is proven.
 
     One call has seen of a follower, and of a leader without a commit log, no more than its two looks, and can't prove
     that it stalls. A restart leaves a group without members for a moment, too: it is told of only where a message that
@@ -135,7 +135,7 @@ def with_stopped_groups(status: Status, members: Members, follower_group: str, p
     partitions = {each.key: each for each in status.snapshot.partitions}
     waiting: dict[str, int] = {}
     for verdict in status.verdicts:
-        group = follower_group if verdict.waits_for is WaitsFor.FOLLOWER else verdict.group
+        group = _unproven(verdict, partitions[verdict.key], follower_group)
         if verdict.grade is Grade.WAITING and group is not None and members.get(group) == ():
             message = partitions[verdict.key].next_message
             is_found = message is not None and message.offset is not None
@@ -147,6 +147,14 @@ def with_stopped_groups(status: Status, members: Members, follower_group: str, p
         for group, behind in sorted(waiting.items())
     )
     return replace(status, doubts=(*status.doubts, *doubts))
+
+
+def _unproven(verdict: Verdict, partition: PartitionSnapshot, follower_group: str) -> str | None:
+    """The group that is waited for, unless its reports tell for how long it has stood still."""
+    if verdict.waits_for is WaitsFor.FOLLOWER:
+        return follower_group
+    leader = partition.blocked_by
+    return None if leader is None or leader.published_at is not None else leader.group
 
 
 class Reader(Protocol):

@@ -336,6 +336,7 @@ ONE_MEMBER = (Member("client", "/10.0.0.1", (0,)),)
     [
         pytest.param({"forwarder": ()}, 3 * 86_400.0, "follower", 2, id="the follower is dead"),
         pytest.param({"writers": ()}, 3 * 86_400.0, "leader", 2, id="a leader without a commit log is dead"),
+        pytest.param({"writers": ()}, 3 * 86_400.0, "reports", 0, id="the age of its reports tells of a leader"),
         pytest.param({"forwarder": ()}, math.nan, "follower", 2, id="nobody knows since when"),
         pytest.param({"forwarder": ()}, 20.0, "follower", 0, id="it is just restarted"),
         pytest.param({"forwarder": ()}, -20.0, "follower", 0, id="likewise, and the producer's clock is ahead"),
@@ -351,6 +352,8 @@ def test_a_group_without_members_is_a_doubt_where_messages_have_waited_for_long(
 ) -> None:
     """One call can't prove a stall of it: a check was green for ever, whatever it showed of the members."""
     looked = partition(50, 80) if waits_for == "follower" else partition(50, 50, report_age=60)
+    if waits_for == "leader":
+        looked = replace(looked, leaders=(LeaderSnapshot("writers", 50),))
     status = Brokers([looked], ages={} if age is None else {0: age}).check.check_once()
     if age is not None and math.isnan(age):
         status = with_next_message(status, NextMessage(50))
