@@ -15,6 +15,7 @@ from arroyo_sync import ConfigurationError, GroupOffsetsSource, SynchronizedStra
 from arroyo_sync.gate.consumer.rebalance_protocol import broker_without_kip848
 from tests.integration.cluster import jars
 from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.cluster import KafkaCluster
 
 IS_OLD = jars.major(jars.version()) < 4
 
@@ -43,3 +44,10 @@ def test_kip848_is_refused_on_a_broker_that_does_not_know_it(kafka: Kafka, topic
         return
     with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:\d+ doesn't know group\.protocol=consumer .*4\.0"):
         run(kafka, topic_name)
+
+
+def test_kip848_is_refused_on_a_cluster_of_several_brokers_that_do_not_serve_it(topic_name: Callable[..., str]) -> None:
+    """As one of before 4.0: librdkafka tells the settings of one broker a call, so nothing was known of any."""
+    refused = pytest.raises(ConfigurationError, match=r"127\.0\.0\.1:\d+ doesn't know group\.protocol=consumer")
+    with KafkaCluster(brokers=2, properties={"group.coordinator.rebalance.protocols": "classic"}) as cluster, refused:
+        run(cluster, topic_name)
