@@ -11,7 +11,7 @@ Threads: the processor's thread calls everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStrategy
@@ -60,6 +60,7 @@ class Drain:
         self._slice_seconds = slice_seconds
         self._poll_interval_seconds = poll_interval_seconds
         self._clock = clock
+        self._slice_ends_at = clock()
         self.poll_at = clock()
         """When the next step is to be polled at the latest, though messages follow each other."""
         self.was_rejected = False
@@ -73,61 +74,76 @@ class Drain:
 
     def forward_slice(self) -> None:
         """Forward what is released, the partitions taking turns, until the slice ends or the next step rejects."""
-        self._forward_turns(None, _TURN_MESSAGES)
+        self._begin_slice()
+        released = self._buffers.released
+        while self._forward_opened() and released:
+            if not self._take_turn(next(iter(released)), _TURN_MESSAGES):
+                return
 
     def forward_round(self) -> None:
         """The same, but no more than a few messages of each partition: others come, of which some may be released."""
-        self._forward_turns(len(self._buffers.released), _ROUND_MESSAGES)
+        self._begin_slice()
+        released = self._buffers.released
+        if not self._forward_opened():
+            return
+        for buffer in list(released):
+            if buffer in released and not self._take_turn(buffer, _ROUND_MESSAGES):
+                return
+            if not self._forward_opened():
+                return
 
-    def _forward_turns(self, turns: int | None, turn_messages: int) -> None:
-        """Arroyo's processor polls the next step between two submits; here it is once an interval, and when it rejects.
+    def _begin_slice(self) -> None:
+        self._slice_ends_at = self._clock() + self._slice_seconds
+        self.was_rejected = False
 
-        :param turns: of all partitions together, without those of the ones that have just opened; ``None``: any number.
+    def _forward_opened(self) -> bool:
+        """Have each partition that has opened forward a message. False: the slice is over."""
+        opened = self._buffers.opened
+        served: dict[PartitionBuffer, None] = {}
+        while opened:
+            while opened:
+                buffer = next(iter(opened))
+                del opened[buffer]
+                served[buffer] = None
+                if not self._take_turn(buffer, 1):
+                    return False
+            self._wait_for_more_releases(served)
+        return True
+
+    def _take_turn(self, buffer: PartitionBuffer, messages: int) -> bool:
+        """Forward so many messages of the partition, fewer if no more are released, or others open. False: see above.
+
+        Arroyo's processor polls the next step between two submits; here it is once an interval, and when it rejects.
         """
         buffers, manager, clock = self._buffers, self._manager, self._clock
-        deadline = clock() + self._slice_seconds
-        self.was_rejected = False
-        has_opened = False
-        while (buffers.released or has_opened) and turns != 0:
-            if buffers.opened:
-                buffer, turn = next(iter(buffers.opened)), 1
-                del buffers.opened[buffer]
-                has_opened = True
-            elif has_opened:
-                has_opened = False
-                self._wait_for_more_releases()
-                continue
-            else:
-                buffer, turn = next(iter(buffers.released)), turn_messages
-                turns = None if turns is None else turns - 1
-            # To the end of the queue before its turn: the next one is next, whatever ends this one's turn.
-            del buffers.released[buffer]
-            buffers.released[buffer] = None
-            for _ in range(turn):
-                if not buffer.is_released:
-                    break
-                is_taken = self._forward_oldest(buffer)
-                if not is_taken and self.needs_poll:
-                    self.needs_poll = False
-                    self._next_poll()  # where it may make room
-                    is_taken = buffer.is_released and self._forward_oldest(buffer)
-                if not is_taken:
-                    self.was_rejected = True
-                    return
-                self.needs_poll = True
-                now = clock()
-                if now >= deadline:
-                    return
-                if now >= self.poll_at:
-                    self.needs_poll = False
-                    self.begin_poll_interval(now)
-                    self._next_poll()
-                if manager.version != buffers.seen_version:
-                    buffers.refresh_remote_offsets()
-                    if buffers.opened:
-                        break
+        # To the end of the queue before its turn: the next one is next, whatever ends this one's turn.
+        buffers.released.pop(buffer, None)
+        buffers.released[buffer] = None
+        for _ in range(messages):
             if not buffer.is_released:
-                buffers.released.pop(buffer, None)  # it opens anew, if it does
+                buffers.released.pop(buffer, None)
+                return True
+            is_taken = self._forward_oldest(buffer)
+            if not is_taken and self.needs_poll:
+                self.needs_poll = False
+                self._next_poll()  # where it may make room
+                is_taken = buffer.is_released and self._forward_oldest(buffer)
+            if not is_taken:
+                self.was_rejected = True
+                return False
+            self.needs_poll = True
+            now = clock()
+            if now >= self._slice_ends_at:
+                return False
+            if now >= self.poll_at:
+                self.needs_poll = False
+                self.begin_poll_interval(now)
+                self._next_poll()
+            if manager.version != buffers.seen_version:
+                buffers.refresh_remote_offsets()
+                if buffers.opened:
+                    return True
+        return True
 
     def _forward_oldest(self, buffer: PartitionBuffer) -> bool:
         """Submit the buffer's oldest message; False if it was rejected and stays."""
@@ -141,10 +157,10 @@ class Drain:
             buffers.note_progress(buffer)
         return True
 
-    def _wait_for_more_releases(self) -> None:
-        """Let the source's thread write other remote offsets, if there are partitions that could open."""
+    def _wait_for_more_releases(self, served: Mapping[PartitionBuffer, None]) -> None:
+        """Let the source's thread write other remote offsets, if partitions hold messages that haven't just opened."""
         buffers = self._buffers
-        if buffers.held_messages > sum(len(buffer.held) for buffer in buffers.released):
+        if buffers.held_messages > sum(len(buffer.held) for buffer in {**buffers.released, **served}):
             self._manager.wait_for_move(buffers.seen_version, _MORE_RELEASES_SECONDS)
             if self._manager.version != buffers.seen_version:
                 buffers.refresh_remote_offsets()

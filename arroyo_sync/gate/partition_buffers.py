@@ -162,6 +162,9 @@ class PartitionBuffers:
         self.held_messages -= 1
         if not buffer.held:
             self._maybe_open.add(buffer)
+        if not buffer.is_released:  # it opens anew, if it does
+            self.released.pop(buffer, None)
+            self.opened.pop(buffer, None)
         if was_full and not buffer.is_full:
             self.pause_changes[buffer.partition] = False
 

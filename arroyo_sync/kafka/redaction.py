@@ -29,7 +29,7 @@ MAX_DEPTH = 40
 
 _SECRET = (
     r"(?:passw|passwd|passphrase|passcode|secret|jaas|credential|private[._-]?key|api[._-]?key|access[._-]?key"
-    r"|oauthbearer[._]config|ssl[._](?:keystore[._])?key(?![._](?:location|file|path))|authorization)"
+    r"|oauthbearer[._-]config|ssl[._](?:keystore[._])?key(?![._](?:location|file|path))|authorization)"
 )
 # These are parts of harmless names too, and count only at the end of one: max_tokens, compass, pwd.
 _SECRET_END = r"(?:token|pwd|(?<![a-z])pass)"
@@ -193,9 +193,14 @@ def _filter_items(items: Sequence[Any], depth: int) -> list[Any]:
 
 def _filter_assigned(item: Any) -> Any:
     found = _ASSIGNED.fullmatch(item) if isinstance(item, str) else None
-    if found is None or not is_secret(found["name"]) or not _is_given(found["value"]):
+    if found is None or not _is_given(found["value"]):
         return item
-    return found["before"] + FILTERED
+    if is_secret(found["name"]):
+        return found["before"] + FILTERED
+    inner = _ASSIGNED.fullmatch(found["value"])  # as in --setting=sasl.password=...
+    if inner is None or not is_secret(inner["name"]) or not _is_given(inner["value"]):
+        return item
+    return found["before"] + inner["before"] + FILTERED
 
 
 def _names_secret(name: object) -> bool:

@@ -134,6 +134,7 @@ class StatusReader:
         topic_id = None if published is None else self._asker.topic_ids([topic], ASK_TIMEOUT_SECONDS)[topic]
         ranges = self._ask_ranges(keys)
         self._ends = {key: each.end for key, each in ranges.items() if isinstance(each, PartitionRange)}
+        is_empty = all(isinstance(each, PartitionRange) and each.begin == each.end for each in ranges.values())
         now = self._wall_clock()
         partitions = (
             self._partition(
@@ -143,6 +144,7 @@ class StatusReader:
                 ranges[key],
                 None if isinstance(topic_id, KafkaError) else topic_id,
                 now,
+                is_topic_empty=is_empty,
             )
             for key in keys
         )
@@ -270,6 +272,8 @@ class StatusReader:
         range: PartitionRange | KafkaError,
         topic_id: str | None,
         now: float,
+        *,
+        is_topic_empty: bool = False,
     ) -> PartitionSnapshot:
         leaders = []
         errors = [] if isinstance(range, PartitionRange) else [f"where it ends: {range.str()}"]
@@ -278,10 +282,9 @@ class StatusReader:
             commit = commits[group]
             committed = None if isinstance(commit, KafkaError) else commit
             latest = None if published is None else published.get(group)
-            is_empty = isinstance(range, PartitionRange) and range.begin == range.end
-            if latest is None and (commit is not None or is_empty) and not self._is_only_shown(group):
+            if latest is None and (commit is not None or is_topic_empty) and not self._is_only_shown(group):
                 # Nothing was published, or not lately: what it has committed counts. Nothing at all is right only where
-                # there is nothing.
+                # there is nothing, in any partition.
                 latest = LeaderOffset(committed, -1, 0.0)
                 if isinstance(commit, KafkaError):
                     errors.append(f"what group {group!r} has committed: {commit.str()}")

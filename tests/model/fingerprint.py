@@ -47,7 +47,7 @@ LEFT_OUT: dict[type, str] = {
     SynchronizedStrategy: "_next_step _next_submit _next_poll _manager _clock _is_next_closed _has_deadline _deadline",
     PartitionBuffers: "_manager _source _report_interval_seconds _watermarks _clock held_messages on_start_elsewhere "
     "_positions _maybe_open",
-    Drain: "_next_submit _next_poll _manager _buffers _slice_seconds _poll_interval_seconds _clock",
+    Drain: "_next_submit _next_poll _manager _buffers _slice_seconds _poll_interval_seconds _clock _slice_ends_at",
     PartitionBuffer: "cell partition key limits held_bytes release",
     PartitionCell: "key",
     SynchronizedPartitionStateManager: "_changes _has_listener "

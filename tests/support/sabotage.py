@@ -166,13 +166,18 @@ def _one_holds_up_all() -> list[Patch]:
     """While one partition waits, the others do too."""
     is_released = PartitionBuffer.is_released
 
-    def forwards_in_step(drain: Any, *how: Any) -> None:
-        waiting = [buffer for buffer in drain._buffers.by_index.values() if buffer.held]
-        if all(is_released.fget(buffer) for buffer in waiting):  # type: ignore[attr-defined]
-            forward_turns(drain, *how)
+    def in_step(forward: Callable[[Drain], None]) -> Callable[[Drain], None]:
+        def forwards_in_step(drain: Drain) -> None:
+            waiting = [buffer for buffer in drain._buffers.by_index.values() if buffer.held]
+            if all(is_released.fget(buffer) for buffer in waiting):  # type: ignore[attr-defined]
+                forward(drain)
 
-    forward_turns = Drain._forward_turns
-    return [Patch(Drain, "_forward_turns", forwards_in_step)]
+        return forwards_in_step
+
+    return [
+        Patch(Drain, "forward_slice", in_step(Drain.forward_slice)),
+        Patch(Drain, "forward_round", in_step(Drain.forward_round)),
+    ]
 
 
 def _forgets_to_notify() -> list[Patch]:

@@ -129,7 +129,10 @@ class RecentStart:
             filled = self._offsets.seed_from_committed(
                 [(key, group, offset) for key, offset in committed.items()], self._clock()
             )
-            logger.info("Commit log %s: took what group %r has committed of %d partitions", self._topic, group, filled)
+            if filled:
+                logger.info(
+                    "Commit log %s: took what group %r has committed of %d partitions", self._topic, group, filled
+                )
         if errors:
             self._asked.update((group, key) for key in committed)
             self._retry(group, errors)

@@ -26,6 +26,7 @@ from arroyo_sync.status.reader import StatusQuery
         ("sasl.oauthbearer.client.secret", True),
         ("sasl.oauthbearer.config", True),
         ("ARROYO_SYNC_KAFKA_SASL_OAUTHBEARER_CONFIG", True),
+        ("--sasl-oauthbearer-config", True),
         ("sasl.oauthbearer.assertion.private.key.passphrase", True),
         ("sasl.jaas.config", True),
         ("ARROYO_SYNC_KAFKA_SASL_PASSWORD", True),
@@ -229,7 +230,16 @@ def test_a_long_text_takes_no_long_time() -> None:
 
 
 @pytest.mark.parametrize("secret", ["&k9", "(k9", "[k9", "{k9", ",k9", "k9,rest9", "'k9", "k9 rest9"])
-@pytest.mark.parametrize("name", ["--kafka-password", "sasl.password", "ARROYO_SYNC_KAFKA_SASL_PASSWORD"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "--kafka-password",
+        "sasl.password",
+        "ARROYO_SYNC_KAFKA_SASL_PASSWORD",
+        "--setting=sasl.password",
+        "-e=DB_PASSWORD",
+    ],
+)
 def test_an_argument_of_a_command_is_filtered_to_its_end(name: str, secret: str) -> None:
     """Sentry's SDK sends them with every event, as they are or as their repr."""
     argument = f"{name}={secret}"

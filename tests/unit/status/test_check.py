@@ -337,6 +337,8 @@ ONE_MEMBER = (Member("client", "/10.0.0.1", (0,)),)
         pytest.param({"forwarder": ()}, 3 * 86_400.0, "follower", 2, id="the follower is dead"),
         pytest.param({"writers": ()}, 3 * 86_400.0, "leader", 2, id="a leader without a commit log is dead"),
         pytest.param({"writers": ()}, 3 * 86_400.0, "reports", 0, id="the age of its reports tells of a leader"),
+        pytest.param({"writers": ()}, 3 * 86_400.0, "commits", 2, id="but for one that died between commit and report"),
+        pytest.param({"forwarder": ()}, -9e9, "follower", 2, id="the producer writes another unit"),
         pytest.param({"forwarder": ()}, math.nan, "follower", 2, id="nobody knows since when"),
         pytest.param({"forwarder": ()}, 20.0, "follower", 0, id="it is just restarted"),
         pytest.param({"forwarder": ()}, -20.0, "follower", 0, id="likewise, and the producer's clock is ahead"),
@@ -354,6 +356,8 @@ def test_a_group_without_members_is_a_doubt_where_messages_have_waited_for_long(
     looked = partition(50, 80) if waits_for == "follower" else partition(50, 50, report_age=60)
     if waits_for == "leader":
         looked = replace(looked, leaders=(LeaderSnapshot("writers", 50),))
+    if waits_for == "commits":
+        looked = replace(looked, leaders=(replace(looked.leaders[0], committed_offset=60),))
     status = Brokers([looked], ages={} if age is None else {0: age}).check.check_once()
     if age is not None and math.isnan(age):
         status = with_next_message(status, NextMessage(50))

@@ -131,11 +131,18 @@ def test_a_group_that_has_committed_nothing_has_not_reported(
         commits = {"follower": 40, "writers": committed}
         partition = reader._partition(("events", 0), commits, {} if uses_commit_log else None, FOUND, None, 10.0)
         empty = reader._partition(
-            ("events", 0), commits, {} if uses_commit_log else None, PartitionRange(7, 7), None, 10.0
+            ("events", 1), commits, {} if uses_commit_log else None, PartitionRange(7, 7), None, 10.0
         )
-    silent = groups_without_report(Snapshot(10.0, (partition,)))
+        of_empty_topic = replace(
+            reader._partition(
+                *(("events", 1), commits, {} if uses_commit_log else None, PartitionRange(7, 7), None, 10.0),
+                is_topic_empty=True,
+            )
+        )
+    silent = groups_without_report(Snapshot(10.0, (partition, empty)))
     assert silent == ({"writers"} if is_silent else frozenset())
-    assert groups_without_report(Snapshot(10.0, (empty,))) == frozenset(), "where nothing is there is nothing to commit"
+    silent = groups_without_report(Snapshot(10.0, (of_empty_topic,)))
+    assert silent == frozenset(), "where nothing is, there is nothing to commit"
     assert (partition.error is not None) is (committed is REFUSED)
 
 

@@ -352,6 +352,62 @@ def test_independence_a_line_that_drained_with_a_round_and_opens_again_is_next()
     assert opened.release.at == harness.clock.now
 
 
+@pytest.mark.parametrize("count", [1, 5, 60])
+def test_independence_lines_that_open_beside_a_long_one_give_it_no_more_turns(count: int) -> None:
+    """Each has its one message; of the long one two more go on, for the message that came."""
+    harness = GateHarness(dict.fromkeys(range(count + 2), 0))
+    for index in range(count + 1):
+        harness.hold(index, *range(300))
+    harness.release(0, 300)
+    harness.release(count + 1, 9)
+    harness.submit(count + 1, 0)
+    for index in range(1, count + 1):
+        harness.release(index, 1)
+    harness.step.taken.clear()
+    harness.gate.poll()
+    assert Counter(index for index, _ in harness.step.taken) == {
+        index: 1 + 2 * (index == 0) for index in range(count + 1)
+    }
+
+
+def test_independence_a_line_that_drained_as_the_slice_ended_and_opens_again_is_next() -> None:
+    """Of a slow step every message ends one."""
+    harness = GateHarness({0: 0, 1: 0})
+    for index in range(2):
+        harness.hold(index, *range(100))
+    harness.gate.poll()
+    harness.release(0, 100)
+    harness.release(1, 1)
+
+    def take_long(at: At) -> None:
+        harness.clock.now += 0.01
+
+    harness.step.before_submit = take_long
+    for _ in range(2):
+        harness.gate.poll()
+    assert (1, 0) in harness.step.taken
+    harness.release(1, 2)
+    harness.step.taken.clear()
+    harness.gate.poll()
+    assert harness.step.taken == [(1, 1)]
+
+
+def test_progress_a_drain_waits_for_no_other_where_all_have_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a partition still holds, having forwarded all that was released, won't open in the next moment."""
+    harness = GateHarness({0: 0, 1: 0})
+    for index in range(2):
+        harness.hold(index, *range(100))
+    harness.gate.poll()
+    waits: list[float] = []
+    monkeypatch.setattr(harness.manager, "wait_for_move", lambda version, timeout: waits.append(timeout))
+    for offset in range(1, 50):
+        harness.release(0, offset)
+        harness.release(1, offset)
+        harness.gate.poll()
+    assert len(harness.step.taken) == 2 * 49
+    assert waits == []
+
+
 def test_independence_a_line_that_opens_while_another_drains_is_next() -> None:
     """The gate sees it at the drain's next message, not when its slice ends."""
     harness = GateHarness({0: 0, 1: 0})
