@@ -12,6 +12,7 @@ Threads: the processor's thread calls everything.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from arroyo.processing.strategies.abstract import MessageRejected, ProcessingStrategy
@@ -27,6 +28,10 @@ slice."""
 _ROUND_MESSAGES = 2
 """And in a round, which is all that goes on before the consumer's next message. More than one, so that what is buffered
 of a partition becomes less though its messages keep coming."""
+
+_ROUND_TURNS = 4
+"""So many partitions have their turn in a round; the queue goes on with the others in the next one. With a hundred that
+drain, what comes of all others would else have one turn in two hundred."""
 
 _MORE_RELEASES_SECONDS = 0.0003
 """How long a partition that opened waits, its first message forwarded, for others to open. A leader commits its
@@ -81,12 +86,12 @@ class Drain:
                 return
 
     def forward_round(self) -> None:
-        """The same, but no more than a few messages of each partition: others come, of which some may be released."""
+        """The same, but no more than a few messages of a few partitions: others come, of which some may be released."""
         self._begin_slice()
         released = self._buffers.released
         if not self._forward_opened():
             return
-        for buffer in list(released):
+        for buffer in list(islice(released, _ROUND_TURNS)):
             if buffer in released and not self._take_turn(buffer, _ROUND_MESSAGES):
                 return
             if not self._forward_opened():

@@ -293,10 +293,10 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
 
     def _hold_seconds(self, partition: int, offset: int) -> float:
         """For how long a message was held that the gate forwards now. On the processor's thread."""
-        for buffer in () if self._gate is None else self._gate.buffers:
-            if buffer.partition.index == partition and buffer.held and buffer.held[0].offset == offset:
-                return self._clock() - buffer.held[0].since
-        return 0.0
+        buffer = None if self._gate is None else self._gate.buffers.by_index.get(partition)
+        if buffer is None or not buffer.held or buffer.held[0].offset != offset:
+            return 0.0
+        return self._clock() - buffer.held[0].since
 
     # The start and the end.
 

@@ -4,8 +4,8 @@ Guarantees
     - Nothing goes downstream at or past the remote offset. Its version is compared for every message, and when it moved
       the offset is read anew.
     - Within a partition messages go downstream in offset order, and no partition waits for another: a message that the
-      consumer brings waits for two messages at most of each partition of which released ones are buffered, or three of
-      one that has just opened.
+      consumer brings waits for two messages at most of each of four partitions of which released ones are buffered, and
+      for one of each that has just opened.
     - ``MessageRejected`` and ``InvalidMessage`` from below lose nothing and reorder nothing.
     - What is held is bounded: `arroyo_sync.gate.partition_buffers` keeps it.
 

@@ -127,7 +127,7 @@ class Doubt(NamedTuple):
 
 
 class DoubtLog:
-    """Logs doubts: each partition's once a minute at most, those of one cause and look in one line.
+    """Logs doubts: each cause, that is a topic, group and reason, once a minute at most, with all its partitions.
 
     A monitor tells of them, too, and makes the Sentry event: then they are warnings, of which the SDK makes none. Else
     they are errors, once in `EVENT_INTERVAL_SECONDS` for each cause. An idle leader's heartbeats repeat them for days.
@@ -140,14 +140,21 @@ class DoubtLog:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._errors = LogThrottle(EVENT_INTERVAL_SECONDS, clock)
+        self._partitions: dict[tuple[str, str, Reason], set[PartitionKey]] = {}
+        """By cause, those that were doubted since its last line. They are named in the next one, which comes with
+        another doubt: by itself it could come when all is over."""
 
     def log(self, doubts: Iterable[Doubt], *, is_monitored: bool) -> None:
         """Those of one look."""
-        due: dict[tuple[str, str, Reason], list[Doubt]] = {}
+        firsts: dict[tuple[str, str, Reason], Doubt] = {}
         for doubt in doubts:
-            if self._throttle.should_log((doubt.key, doubt.group, doubt.reason)):
-                due.setdefault((doubt.key[0], doubt.group, doubt.reason), []).append(doubt)
-        for cause, (first, *others) in due.items():
+            cause = (doubt.key[0], doubt.group, doubt.reason)
+            firsts.setdefault(cause, doubt)
+            self._partitions.setdefault(cause, set()).add(doubt.key)
+        for cause, first in firsts.items():
+            if not self._throttle.should_log(cause):
+                continue
+            others = sorted(self._partitions.pop(cause) - {first.key})
             is_event = not is_monitored and self._errors.should_log(cause)
             logger.log(
                 logging.ERROR if is_event else logging.WARNING,
@@ -155,7 +162,7 @@ class DoubtLog:
                 *first.key,
                 first.group,
                 first.says,
-                f". Likewise {named_partitions([each.key for each in others])}" if others else "",
+                f". Likewise {named_partitions(others)}" if others else "",
             )
 
 

@@ -8,6 +8,7 @@ Threads: any thread may call anything.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import sentry_sdk
@@ -97,15 +98,14 @@ def _drop_repeated_ends(event: Event, hint: Hint) -> Event | None:
 
 
 def _context(problem: Problem, snapshot: Snapshot) -> dict[str, Any]:
-    told = snapshot.to_json()
-    concerned = [
-        each for each in told["partitions"] if not problem.partitions or each["partition"] in problem.partitions
-    ]
+    wanted = frozenset(problem.partitions)
+    concerned = [each for each in snapshot.partitions if not wanted or each.partition in wanted]
+    told = replace(snapshot, partitions=tuple(concerned[:SHOWN_PARTITIONS])).to_json()  # there may be thousands
     return {
         "taken_at": told["taken_at"],
         "partitions_assigned": len(snapshot.partitions),
         "partitions_concerned": len(concerned),
-        "partitions": {f"{each['topic']}[{each['partition']}]": each for each in concerned[:SHOWN_PARTITIONS]},
+        "partitions": {f"{each['topic']}[{each['partition']}]": each for each in told["partitions"]},
         "source": told["source"],
         "source_error": told["source_error"],
     }

@@ -111,12 +111,23 @@ class Pauses:
 
     def _pause_inner(self, partitions: Sequence[Partition]) -> None:
         if partitions:
-            self._inner.pause(partitions)
+            self._inner.pause(_Paused(partitions))
 
     def _resume_inner(self, partitions: Sequence[Partition]) -> None:
         if partitions:
             self._inner.resume(partitions)
             wake_fetching(self._inner, partitions)
+
+
+class _Paused(list[Partition]):
+    """Of which Arroyo's consumer asks for every assigned partition whether it is among them."""
+
+    def __init__(self, partitions: Iterable[Partition]) -> None:
+        super().__init__(partitions)
+        self._members = frozenset(self)
+
+    def __contains__(self, partition: object) -> bool:
+        return partition in self._members
 
 
 def wake_fetching(consumer: Consumer[Any], partitions: Iterable[Partition]) -> None:

@@ -92,13 +92,33 @@ def test_doubts_of_one_cause_are_one_line(clock: Clock, caplog: pytest.LogCaptur
 def test_a_doubt_that_lasts_is_told_once_a_minute_and_is_an_error_once_in_fifteen(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a topic that is a mirror it lasts for good; no line of a partition that is new to it waits for that."""
+    """Of a topic that is a mirror it lasts for good. Partitions that come at other moments are named with the next."""
     log = DoubtLog(clock)
     for _ in range(91):
         log.log([doubt(0)], is_monitored=False)
+        clock.now += 5.0
         log.log([doubt(1)], is_monitored=False)
-        clock.now += 10.0
-    assert len(caplog.messages) == 2 * 16
-    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert errors == [caplog.messages[0], caplog.messages[30]]
+        clock.now += 5.0
+    first, second, *rest = caplog.messages
+    assert (first, second) == (
+        "events[0]: group 'g' published offset 000. That can't be",
+        "events[0]: group 'g' published offset 000. That can't be. Likewise events[1]",
+    )
+    assert rest == [second] * 14
+    errors = [number for number, record in enumerate(caplog.records) if record.levelname == "ERROR"]
+    assert errors == [0, 15]
     assert {record.levelname for record in caplog.records} == {"ERROR", "WARNING"}
+
+
+def test_a_thousand_partitions_that_report_at_other_moments_are_one_line_a_minute(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten at each look kept their phases for good: a hundred lines a minute."""
+    log = DoubtLog(clock)
+    for look in range(600):
+        log.log([doubt(index) for index in range(look % 100 * 10, look % 100 * 10 + 10)], is_monitored=True)
+        clock.now += 0.1
+    assert len(caplog.messages) == 1
+    clock.now += 1.0
+    log.log([doubt(7)], is_monitored=True)
+    assert caplog.messages[1].endswith("and 989 more partitions")

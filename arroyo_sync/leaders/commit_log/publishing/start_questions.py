@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError
 
-from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker
@@ -120,9 +119,7 @@ class StartQuestions:
                 commits = asker.committed(self._group, asked.partitions, TIMEOUT_SECONDS) if asked.partitions else {}
                 for topic, error in self._take(asked, ids, commits):
                     self._log_given_up(topic, error)
-        except ConfigurationError as error:
-            logger.warning("Group %s can't ask the brokers of its data topic: %s", self._group, error)
-        except Exception as error:  # such as that the client can start no more threads
+        except Exception as error:  # such as that the client can start no more threads, or that a setting is wrong
             with self._changed:
                 self._thread = None
             self._log_failed(error)

@@ -352,6 +352,26 @@ def test_independence_a_line_that_drained_with_a_round_and_opens_again_is_next()
     assert opened.release.at == harness.clock.now
 
 
+@pytest.mark.parametrize("lines", [1, 4, 100])
+def test_independence_however_many_lines_drain_a_message_that_comes_waits_for_eight(lines: int) -> None:
+    """And no line for ever: they take turns from one round to the next."""
+    harness = GateHarness(dict.fromkeys(range(lines + 1), 0))
+    for index in range(lines):
+        harness.hold(index, *range(30))
+        harness.release(index, 30)
+    harness.release(lines, 1_000)
+    harness.submit(lines, 0)
+    harness.gate.poll()  # each has its first message
+    for offset in range(1, 51):
+        before = len(harness.step.taken)
+        harness.submit(lines, offset)
+        harness.gate.poll()
+        assert len(harness.step.taken) - before <= 1 + 2 * 4
+    if lines == 100:
+        of_each = Counter(index for index, _ in harness.step.taken)
+        assert {of_each[index] for index in range(lines)} == {5, 7}
+
+
 @pytest.mark.parametrize("count", [1, 5, 60])
 def test_independence_lines_that_open_beside_a_long_one_give_it_no_more_turns(count: int) -> None:
     """Each has its one message; of the long one two more go on, for the message that came."""

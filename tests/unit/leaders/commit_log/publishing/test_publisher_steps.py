@@ -538,7 +538,10 @@ def test_settings_that_no_client_takes_are_told_of(
     leader = make_leader()
     leader.assign({0: 10})
     leader.wait_for_answer()
-    assert caplog.messages == ["Group writers can't ask the brokers of its data topic: no such setting"]
+    (line,) = caplog.messages
+    assert line.startswith(
+        "Group writers can't ask the brokers of its data topic until its next assignment: no such setting. Its reports"
+    )
     assert leader.producer.take() == [(0, 10)]
 
 
@@ -786,17 +789,19 @@ def test_a_machine_without_more_threads_ends_no_leader(
     assert ("topic_id", b"topic-id") in leader.producer.payloads[-1].headers
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, ConfigurationError])
 @pytest.mark.parametrize("is_late", [False, True])
 def test_questions_that_failed_are_asked_at_the_next_assignment(
     is_late: bool,
+    kind: type[Exception],
     make_leader: Callable[..., Leader],
     asker: ScriptedAsker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As where the machine had no more threads for a moment, of which the client needs some. A topic's id isn't, once
-    it may be that of another one."""
-    asker.refuses = RuntimeError("can't start new thread")
+    """As where the machine had no more threads for a moment, of which the client needs some: it can't be told from one
+    whose settings are wrong. A topic's id isn't, once it may be that of another one."""
+    asker.refuses = kind("can't start new thread")
     leader = make_leader()
     if is_late:
         monkeypatch.setattr(start_questions, "ID_SECONDS", 0.0)
