@@ -252,8 +252,9 @@ class Verifier:
         is_first = log_ends is not None
 
         def apply(answers: Mapping[PartitionKey, PartitionRange | KafkaError]) -> None:
+            answered = [key for key, each in answers.items() if not _is_to_be_continued(each)]
             with self._condition:
-                self._in_flight.difference_update(answers if is_first else ())
+                self._in_flight.difference_update(answered if is_first else ())
             ranges = {key: each for key, each in answers.items() if not isinstance(each, KafkaError)}
             truncations = self._offsets.apply_answers(ranges, question, log_ends)
             if any(each.read_to is not None for each in truncations):
@@ -334,6 +335,10 @@ class Verifier:
             first.previous_end,
             f". Likewise {named_partitions([each.key for each in others])}" if others else "",
         )
+
+
+def _is_to_be_continued(answer: PartitionRange | KafkaError) -> bool:
+    return isinstance(answer, PartitionRange) and answer.is_look_up_pending
 
 
 def _why_rejected(rejection: Rejection) -> str:

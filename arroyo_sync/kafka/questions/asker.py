@@ -67,6 +67,8 @@ class PartitionRange(NamedTuple):
     ``None``: there is no message, or none has a timestamp."""
     is_first_known: bool = True
     """``False``: the first message couldn't be looked up, so ``first_timestamp_ms`` says nothing."""
+    is_look_up_pending: bool = False
+    """Whether it is being looked up, and another answer comes."""
 
 
 class Asker:
@@ -153,7 +155,8 @@ class Asker:
             partitions, lambda on_answer: self.ask_committed(group, partitions, timeout, on_answer), timeout
         )
 
-    # These return at once. A callback gets each partition once, together with those that the same broker leads.
+    # These return at once. A callback gets each partition once, but for what
+    # `ask_ranges` says, together with those that the same broker leads.
 
     def ask_end_offsets(
         self,
@@ -178,8 +181,8 @@ class Asker:
     ) -> None:
         """Ask what is there of the partitions; each broker's answer comes when it has one.
 
-        :param with_first_messages: whether to look up when the first ones were written, too. Then a partition's answer
-            comes when that was found, or couldn't be.
+        :param with_first_messages: whether to look up when the first ones were written, too. Then a partition that has
+            any is answered about twice: at once, and when that was found, or couldn't be.
         :raises ConfigurationError: librdkafka refuses the settings.
         """
 
@@ -187,8 +190,10 @@ class Asker:
             # An empty one has none. What came to it meanwhile lies past its end.
             filled = {key: each for key, each in ranges.items() if _is_filled(each)}
             others = {key: each for key, each in ranges.items() if key not in filled}
-            if others:
-                on_answer(others)
+            # A look-up may take a broker seconds, and most that asks needs but the ends.
+            at_once = {key: _with_look_up_pending(each) for key, each in filled.items()}
+            if at_once or others:
+                on_answer({**at_once, **others})
 
             def add(found: Mapping[PartitionKey, FoundOffset | KafkaError]) -> None:
                 on_answer({key: _with_first(filled[key], each) for key, each in found.items()})
@@ -332,6 +337,12 @@ def _range(infos: Sequence[ListOffsetsResultInfo]) -> PartitionRange | KafkaErro
 
 def _is_filled(each: PartitionRange | KafkaError) -> bool:
     return not isinstance(each, KafkaError) and each.begin < each.end
+
+
+def _with_look_up_pending(each: PartitionRange | KafkaError) -> PartitionRange | KafkaError:
+    if isinstance(each, KafkaError):
+        return each
+    return each._replace(is_first_known=False, is_look_up_pending=True)
 
 
 def _with_first(each: PartitionRange | KafkaError, found: FoundOffset | KafkaError) -> PartitionRange | KafkaError:

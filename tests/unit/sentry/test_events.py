@@ -78,6 +78,25 @@ def test_an_event_says_what_where_and_for_whom(transport: CatchingTransport) -> 
     assert event["tags"] == {"arroyo_sync": "stall", "topic": "events", "partition": "3", "group": "writers"}
 
 
+def test_an_event_of_thousands_of_partitions_describes_those_that_it_shows(
+    transport: CatchingTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be one for each of fifty groups, in a row, and each took a second of the interpreter."""
+    described: list[int] = []
+    to_json = PartitionSnapshot.to_json
+
+    def note(partition: PartitionSnapshot) -> object:
+        described.append(partition.partition)
+        return to_json(partition)
+
+    monkeypatch.setattr(PartitionSnapshot, "to_json", note)
+    everything = Snapshot(1.0, tuple(partition(index) for index in range(1_000)))
+    capture_problem(Problem(ProblemKind.STALL, "it stands", "events", tuple(range(500, 1_000)), "writers"), everything)
+    (event,) = transport.events
+    assert event["contexts"]["arroyo_sync"]["partitions_concerned"] == 500
+    assert described == list(range(500, 500 + SHOWN_PARTITIONS))
+
+
 def test_an_event_holds_the_snapshot_of_the_partitions_concerned(transport: CatchingTransport) -> None:
     """Nothing of it is cut off by the SDK."""
     capture_problem(STALL, SNAPSHOT)
