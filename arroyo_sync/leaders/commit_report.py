@@ -25,3 +25,11 @@ class CommitReport(NamedTuple):
     """When the message before ``offset`` was written, Unix seconds, if the record says so. For metrics alone."""
     topic_id: str | None = None
     """The id of the topic that the group read, if the record says so."""
+
+    def repeats(self, previous: CommitReport | None) -> bool:
+        """Whether the brokers were merely asked again for what the group has committed: that is no other report."""
+        return (
+            previous is not None
+            and previous.log_partition == self.log_partition == FROM_BROKER
+            and previous.offset == self.offset
+        )

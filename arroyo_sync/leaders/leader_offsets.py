@@ -113,7 +113,7 @@ class LeaderOffsets:
                         continue
                     published_offset, previous = self._table.take(report, now)
                     latest = published_offset.latest
-                    if latest is previous or (published_offset.is_rejected and _is_repeated(previous, latest)):
+                    if latest is previous or (published_offset.is_rejected and latest.repeats(previous)):
                         continue
                     self._assigned.check(report.key, published_offset)
                     touched.add(report.key)
@@ -157,7 +157,7 @@ class LeaderOffsets:
 
         One that was created anew has lower offsets: what is written to it would count as older than the answers.
         """
-        self._for_each(self._keys(lambda: self._assigned.known_ends), self._assigned.ask_anew)
+        self._for_each(self._keys(self._assigned_keys), self._assigned.ask_anew)
 
     def forget(self, keys: Iterable[PartitionKey]) -> None:
         """Drop all that was published of these partitions: their remote offsets become unknown."""
@@ -326,28 +326,29 @@ class LeaderOffsets:
 
     def partitions_without_report(self, group: str) -> list[PartitionKey]:
         """The assigned partitions without any record of the group, not even a tombstone. None until `enable`."""
-        return self._assigned_where(group, lambda each: each is None) if self._enabled else []
+        return self._where(self._assigned_keys, group, lambda each: each is None) if self._enabled else []
 
     def partitions_reported(self, group: str) -> list[PartitionKey]:
         """Those of which the group has published anything, assigned or not."""
-        found: list[PartitionKey] = []
-        for chunk in chunks(self._keys(self._table.keys)):
-            with self._lock:
-                found += [key for key in chunk if self._table.slot(key, group) is not None]
-        return sorted(found)
+        return self._where(self._table.keys, group, lambda each: each is not None)
 
     def partitions_unknown(self, group: str) -> list[PartitionKey]:
         """The assigned partitions of which the group is unknown, since it has published nothing."""
-        return self._assigned_where(group, lambda each: each is None or each.latest.offset is None)
+        return self._where(self._assigned_keys, group, lambda each: each is None or each.latest.offset is None)
 
-    def _assigned_where(self, group: str, is_so: Callable[[PublishedOffset | None], bool]) -> list[PartitionKey]:
+    def _where(
+        self, keys: Callable[[], Iterable[PartitionKey]], group: str, is_so: Callable[[PublishedOffset | None], bool]
+    ) -> list[PartitionKey]:
         found: list[PartitionKey] = []
-        for chunk in chunks(self._keys(lambda: self._assigned.known_ends)):
+        for chunk in chunks(self._keys(keys)):
             with self._lock:
                 found += [key for key in chunk if is_so(self._table.slot(key, group))]
         return sorted(found)
 
     # Chunk by chunk, each under the lock.
+
+    def _assigned_keys(self) -> Iterable[PartitionKey]:
+        return self._assigned.known_ends
 
     def _keys(self, keys: Callable[[], Iterable[PartitionKey]]) -> list[PartitionKey]:
         with self._lock:
@@ -363,7 +364,7 @@ class LeaderOffsets:
     def _switch(self, enabled: bool) -> None:
         with self._lock:
             self._enabled = enabled
-        self._for_each(self._keys(lambda: self._assigned.known_ends), lambda key: None)
+        self._for_each(self._keys(self._assigned_keys), lambda key: None)
 
     def _settle(self, keys: Iterable[PartitionKey]) -> None:
         """Bring `unverified`, the rejections and the manager up to date with these partitions. With the lock held."""
@@ -397,12 +398,3 @@ class _DeliveryOnExit:
         manager = self._offsets._manager
         if manager is not None:
             manager.deliver()
-
-
-def _is_repeated(previous: CommitReport | None, latest: CommitReport) -> bool:
-    """Whether the brokers were merely asked again for what the group has committed: that is no other report."""
-    return (
-        previous is not None
-        and previous.log_partition == latest.log_partition == FROM_BROKER
-        and previous.offset == latest.offset
-    )
