@@ -54,6 +54,8 @@ class Alarm(NamedTuple):
     explained_by: frozenset[str]
 
 
+BUSY_ELSEWHERE = "The follower is busy with other partitions"
+
 SUSPECT = re.compile(r"before (the|its) first message")
 """Of a report that may speak of an earlier topic. Where topics can't be told apart, whatever keeps a leader's commit
 behind its report may make one suspect."""
@@ -122,6 +124,10 @@ def _is_explained(evidence: Evidence, told: Told, alarm: Alarm) -> bool:
     explained_by = alarm.explained_by
     if alarm.pattern is SUSPECT and not evidence.ingredients.tells_topics_apart:
         explained_by |= LEADERLESS
+    if BUSY_ELSEWHERE in told.text and any(
+        each.group == told.group and each.step_seconds for each in evidence.ingredients.followers
+    ):
+        return True  # with a backlog in each, librdkafka hands out long runs of one partition after the other
     return "anything" in explained_by or any(
         kind in explained_by and began <= told.time <= ended + AFTERMATH_SECONDS
         for kind, began, ended in evidence.faults

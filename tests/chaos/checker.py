@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -35,6 +36,9 @@ from tests.chaos.evidence import Delivery, Evidence, Follower, LogRecord, Partit
 PROMISES = ("safety", "order", "no loss", "progress", "independence", "bounded", "loud", "out of the way")
 LEADER_MARGIN_SECONDS = 3.0
 """A follower has at least this long to deliver what the leaders committed at the end of a round."""
+BUSY_STEPS = 3.0
+"""So many times as long as it sleeps a slow step may take from one message to the next, and be at work."""
+
 STANDS_STILL_SECONDS = 60.0
 """A partition that stands still for longer, while nothing that is journalled explains it, is stuck. It may take this
 long after a crash: a dead member is missed, a replay is read, a quiet partition waits for a heartbeat."""
@@ -260,13 +264,21 @@ class _Judge:
         return seconds + max(0.0, end - at)
 
     def _worked(self, begin: float, end: float, group: str) -> float:
-        """How much of that time a process of the group spent in its own slow step, over other messages."""
+        """How much of that time a process of the group spent in its own slow step, over other messages.
+
+        That is the time from one to the next, if it isn't much longer than the step takes: on a busy machine it takes
+        longer than it sleeps.
+        """
         ingredients = self._evidence.ingredients
         step_seconds = next((each.step_seconds for each in ingredients.followers if each.group == group), 0.0)
         if not step_seconds:
             return 0.0
-        counts = (sum(begin < each.time < end for each in one.deliveries) for one in self._groups[group])
-        return step_seconds * max(counts, default=0)
+        longest = 0.0
+        for one in self._groups[group]:
+            times = sorted(each.time for each in one.deliveries if begin < each.time < end)
+            gaps = (after - before for before, after in pairwise(times))
+            longest = max(longest, sum(min(gap, BUSY_STEPS * step_seconds) for gap in gaps))
+        return longest
 
     def _slow_to_end(self) -> Iterator[Violation]:
         for time, process, seconds in self._evidence.stopped:

@@ -122,7 +122,9 @@ class TestStandingStill:
     def test_what_hindered_it_does(self, what: str) -> None:
         assert self.judge(["hindered", 30.0, what, 31.0]) == {}
 
-    @pytest.mark.parametrize(("step_seconds", "verdict"), [(0.02, {}), (0.01, {"progress": 1}), (0.0, {"progress": 1})])
+    @pytest.mark.parametrize(
+        ("step_seconds", "verdict"), [(0.02, {}), (0.003, {"progress": 1}), (0.0, {"progress": 1})]
+    )
     def test_a_slow_step_that_worked_on_other_partitions_all_the_while_does(
         self, step_seconds: float, verdict: dict[str, int]
     ) -> None:
@@ -270,6 +272,18 @@ class TestAlarms:
         ):
             verdict = judge(journals([told(25.0, said, "ERROR")], driver=driver))
             assert broken(verdict) == ({} if is_explained else {"loud": 1})
+
+    @pytest.mark.parametrize(("step_seconds", "is_explained"), [(0.003, True), (0.0, False)])
+    def test_a_slow_step_explains_that_a_partition_waits_behind_others(
+        self, step_seconds: float, is_explained: bool
+    ) -> None:
+        """librdkafka hands out long runs of one; the line says just that."""
+        world = made_of(followers=(replace(PLAIN.followers[0], group="follower", step_seconds=step_seconds),))
+        said = (
+            "events[4] has stood still for 15 s at 2383: ... The follower is busy with other partitions: what is here"
+        )
+        verdict = judge(journals([told(25.0, said)], driver=[world]))
+        assert broken(verdict) == ({} if is_explained else {"loud": 1})
 
     def test_an_error_that_nobody_expects_is_one(self) -> None:
         assert broken(judge(journals([told(15.0, "out of cheese", "ERROR")]))) == {"loud": 1}
