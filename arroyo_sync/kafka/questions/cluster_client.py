@@ -32,6 +32,8 @@ from arroyo_sync.kafka.questions.partition_leaders import PartitionLeaders
 
 logger = guarded_logger(__name__)
 
+LEAST_SECONDS = 0.1
+"""A question that was delayed has so long for its answer, though its time be over."""
 FIND_SECONDS = 5.0
 """For how long at most any broker is asked who leads, since nothing can end that before."""
 
@@ -89,7 +91,7 @@ class ClusterClient:
 
         def ask_the_others() -> None:
             self._leaders.end_search(to_find)
-            self._ask_found(unknown, specs, max(0.001, deadline - self._clock()), on_answer)
+            self._ask_found(unknown, specs, max(LEAST_SECONDS, deadline - self._clock()), on_answer)
 
         to_find.update(topic for topic, _ in unknown)
         if to_find:
@@ -168,7 +170,9 @@ class ClusterClient:
             found[topic] = answer = result_of(future)
             if not isinstance(answer, KafkaError):
                 leaders = {each.id: each.leader for each in answer.partitions}
-                self._leaders.keep(topic, {index: -1 if each is None else each.id for index, each in leaders.items()})
+                self._leaders.confirm(
+                    topic, {index: -1 if each is None else each.id for index, each in leaders.items()}
+                )
             if len(found) == len(futures) and self._end_question(question):
                 deliver_answer(on_answer, found)
 
@@ -288,7 +292,7 @@ class ClusterClient:
             for key, answers in found.items()
         }
         self._watch.update(errors)
-        self._leaders.note_unanswered({topic for (topic, _), error in errors.items() if error is not None})
+        self._leaders.note_unanswered({key: error for key, error in errors.items() if error is not None})
 
     def _list_topics(self, name: str, timeout: float) -> ClusterMetadata:
         """Blocks, so it isn't for a thread of librdkafka. `stop` doesn't wait for it longer than for any question.

@@ -1,5 +1,10 @@
 """Who leads each partition, as the brokers told last, and whose leaders are to be asked for again.
 
+Where partitions end is asked only of leaders that the client itself has just looked up, as far as that can be seen from
+here: librdkafka looks leaders up that it doesn't know, and a race in that (2.16.0 and before,
+``rd_kafka_topic_partition_list_query_leaders_async``) corrupts its memory. It forgets them when a broker answers that
+it leads a partition no more; what is told about a topic's ids and partitions, it doesn't take in.
+
 Pure: a clock is given. Threads: any may call anything; nothing blocks. The lock is a leaf: nothing that takes another
 one is called while it is held, and `ClusterClient` never holds its own when it calls.
 """
@@ -17,6 +22,22 @@ from arroyo_sync.kafka.errors import no_answer
 
 LEADERS_SECONDS = 5.0
 """After how long the leaders of a topic's partitions are asked for again, beside the next question."""
+
+
+LEADS_NO_MORE = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
+)
+"""Answers after which librdkafka looks the leaders up anew."""
 
 
 class _Topic(NamedTuple):
@@ -52,6 +73,8 @@ class PartitionLeaders:
         self._topics: dict[str, _Topic] = {}
         # Topics of which a partition got no answer: who leads it now?
         self._outdated: set[str] = set()
+        # Those of them of which a leader has said that it is none: the client has forgotten them all.
+        self._forgotten: set[str] = set()
         self._sought: set[str] = set()  # whose leaders are asked for at the moment
 
     def look_up(self, partitions: Collection[PartitionKey]) -> KnownLeaders:
@@ -84,7 +107,21 @@ class PartitionLeaders:
         known = {partition: None if leader < 0 else leader for partition, leader in leaders.items()}
         with self._lock:
             self._outdated.discard(topic)
+            self._forgotten.discard(topic)
             self._topics[topic] = _Topic(self._clock(), known)
+
+    def confirm(self, topic: str, leaders: Mapping[int, int]) -> None:
+        """The brokers have told who leads, but the client hasn't looked that up: if others do, it is to."""
+        told = {partition: None if leader < 0 else leader for partition, leader in leaders.items()}
+        with self._lock:
+            known = self._topics.get(topic)
+            if known is None or known.error is not None or topic in self._outdated:
+                return
+            if known.leaders == told:
+                self._topics[topic] = known._replace(told_at=self._clock())
+            else:
+                self._outdated.add(topic)
+                self._forgotten.add(topic)
 
     def keep_error(self, topic: str, error: KafkaError) -> None:
         """Take in why the brokers don't tell who leads the topic's partitions."""
@@ -93,10 +130,11 @@ class PartitionLeaders:
             known = self._topics.get(topic)
             self._topics[topic] = _Topic(self._clock(), {} if known is None else known.leaders, error)
 
-    def note_unanswered(self, topics: Iterable[str]) -> None:
-        """A partition of each of the topics got no answer: another broker may lead it now."""
+    def note_unanswered(self, errors: Mapping[PartitionKey, KafkaError]) -> None:
+        """These partitions got no answer: other brokers may lead them now."""
         with self._lock:
-            self._outdated.update(topics)
+            self._outdated.update(topic for topic, _ in errors)
+            self._forgotten.update(topic for (topic, _), error in errors.items() if error.code() in LEADS_NO_MORE)
 
     # The lock is held.
 
@@ -108,7 +146,7 @@ class PartitionLeaders:
         unknown: list[PartitionKey] = []
         for key in partitions:
             topic = self._topics.get(key[0])
-            leader_id = None if topic is None else topic.leaders.get(key[1])
+            leader_id = None if topic is None or key[0] in self._forgotten else topic.leaders.get(key[1])
             if leader_id is None:
                 unknown.append(key)
             else:
@@ -125,6 +163,8 @@ class PartitionLeaders:
             return no_answer()
         if topic.error is not None:
             return topic.error
+        if key[0] in self._forgotten:
+            return no_answer()
         if key[1] not in topic.leaders:
             return KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, f"topic {key[0]} has no partition {key[1]}")
         return KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "no broker leads the partition at the moment")

@@ -64,7 +64,7 @@ def test_a_topic_without_an_answer_is_due_until_its_leaders_are_told(fixture: Fi
     """An error doesn't tell them."""
     fixture.leaders.keep("events", {0: 1})
     fixture.leaders.keep("others", {0: 1})
-    fixture.leaders.note_unanswered({"events"})
+    fixture.leaders.note_unanswered({FIRST: no_answer()})
     assert fixture.due(FIRST, OTHER) == {"events"}
     fixture.leaders.keep_error("events", REFUSED)
     assert fixture.due(FIRST, OTHER) == {"events"}
@@ -107,3 +107,37 @@ def test_it_is_told_why_nobody_leads_a_partition(fixture: Fixture) -> None:
         assert fixture.why_not_led(key) == (REFUSED.code(), "not for you")
     fixture.leaders.keep("events", {0: -1})
     assert fixture.why_not_led(FIRST) == no_leader
+
+
+@pytest.mark.parametrize("code", [KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART])
+def test_of_a_topic_that_the_client_has_forgotten_nobody_is_asked_before_it_has_looked_up_who_leads(
+    fixture: Fixture, code: int
+) -> None:
+    """It would look it up by itself then, and a race in that corrupts its memory. Of other topics it goes on."""
+    fixture.leaders.keep("events", {0: 1, 1: 2})
+    fixture.leaders.keep("others", {0: 1})
+    fixture.leaders.note_unanswered({FIRST: KafkaError(code), OTHER: no_answer()})
+    assert fixture.leaders.look_up([FIRST, SECOND, OTHER]) == ({1: [OTHER]}, [FIRST, SECOND], {"events", "others"})
+    assert fixture.why_not_led(SECOND) == (no_answer().code(), no_answer().str())
+    fixture.leaders.keep_error("events", REFUSED)
+    assert fixture.why_not_led(SECOND) == (REFUSED.code(), "not for you")
+    fixture.leaders.keep("events", {0: 2, 1: 2})
+    assert fixture.leaders.look_up([FIRST, SECOND]) == ({2: [FIRST, SECOND]}, [], set())
+
+
+def test_leaders_that_the_client_has_not_looked_up_are_only_confirmed(fixture: Fixture) -> None:
+    """As those that come with a topic's id: the client doesn't take them in. The same ones are as new as an answer."""
+    fixture.leaders.confirm("events", {0: 1})
+    assert fixture.leaders.look_up([FIRST]) == ({}, [FIRST], {"events"})
+    fixture.leaders.keep("events", {0: 1, 1: -1})
+    fixture.clock.now += LEADERS_SECONDS
+    fixture.leaders.confirm("events", {0: 1, 1: -1})
+    assert fixture.leaders.look_up([FIRST]) == ({1: [FIRST]}, [], set())
+    fixture.leaders.confirm("events", {0: 2, 1: -1})
+    assert fixture.leaders.look_up([FIRST]) == ({}, [FIRST], {"events"})
+    fixture.leaders.confirm("events", {0: 1, 1: -1})
+    assert fixture.leaders.look_up([FIRST]) == ({}, [FIRST], {"events"}), "until it has"
+    fixture.leaders.keep("events", {0: 2, 1: -1})
+    fixture.leaders.note_unanswered({FIRST: no_answer()})
+    fixture.leaders.confirm("events", {0: 2, 1: -1})
+    assert fixture.due(FIRST) == {"events"}, "who didn't answer may lead no more"
