@@ -72,7 +72,9 @@ def test_partitions_tell_where_they_begin_and_end_and_when_their_first_message_w
         asker.ask_ranges(keys, TIMEOUT_SECONDS, with_first)
         with_first.wait_for(set(keys))  # that is where they begin and end; when, comes later
         wait_until(
-            lambda: not any(each.is_look_up_pending for each in with_first.answers.values()), TIMEOUT_SECONDS, "when"
+            lambda: not any(getattr(each, "is_look_up_pending", False) for each in with_first.answers.values()),
+            TIMEOUT_SECONDS,
+            "when their first messages were written",
         )
         assert with_first.answers == {
             keys[0]: PartitionRange(0, 5, written_at),

@@ -25,7 +25,7 @@ from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.kafka import making_clients
 from arroyo_sync.kafka.arroyo_consumer import PRIVATE_ATTRIBUTES, client_of, reset_offset, uses_auto_commit
 from arroyo_sync.kafka.questions import cluster_client
-from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 from arroyo_sync.leaders import published_offset, verification, verifier
 from arroyo_sync.leaders.assigned_partitions import AssignedPartitions
@@ -106,16 +106,20 @@ def _asks_all_or_none() -> list[Patch]:
     """A question about several partitions is answered when the last broker answers, and for none if one doesn't."""
     ask_ranges = Asker.ask_ranges
 
-    def all_or_none(asker: Any, partitions: Collection[Any], timeout: float, on_answer: Callable[[Any], None]) -> None:
+    def all_or_none(
+        asker: Any, partitions: Collection[Any], timeout: float, on_answer: Callable[[Any], None], **how: Any
+    ) -> None:
         answers: dict[Any, Any] = {}
 
         def gather(some: Mapping[Any, Any]) -> None:
             answers.update(some)
-            if len(answers) == len(set(partitions)):
+            if len(answers) == len(set(partitions)) and not any(
+                isinstance(each, PartitionRange) and each.is_look_up_pending for each in answers.values()
+            ):
                 error = next((each for each in answers.values() if isinstance(each, KafkaError)), None)
                 on_answer(answers if error is None else dict.fromkeys(answers, error))
 
-        ask_ranges(asker, partitions, timeout, gather)
+        ask_ranges(asker, partitions, timeout, gather, **how)
 
     return [Patch(Asker, "ask_ranges", all_or_none)]
 
