@@ -49,8 +49,7 @@ def data_consumer_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """The user's settings, and what the gate wants where they are silent. A costly value of the user's is logged."""
     # Arroyo looks for these in here alone, while librdkafka lets them beat what is in here: so `auto.offset.reset`
     # would step over a lost position in silence, where Arroyo wants an error.
-    of_topics = configuration.get(TOPIC_SETTINGS) or {}
-    given = {**{name: value for name, value in configuration.items() if name != TOPIC_SETTINGS}, **of_topics}
+    given = {**configuration, **(configuration.get(TOPIC_SETTINGS) or {}), TOPIC_SETTINGS: None}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if "group.protocol" in settings:  # librdkafka takes it in any case, Arroyo compares
         settings["group.protocol"] = str(settings["group.protocol"]).lower()

@@ -45,9 +45,8 @@ def make_client(kind: Callable[[dict[str, Any]], TClient], settings: dict[str, A
             f"there is no token to log in to {servers_of(settings)} with: {reason}. Does oauth_cb raise, and is what "
             "it asks up?"
         )
-    if (
-        kafka_error.code() == KafkaError.NO_ERROR
-    ):  # as of threads that can't be started, but of files that it reads, too
+    # As of threads that can't be started, but of files that it reads, too.
+    if kafka_error.code() == KafkaError.NO_ERROR:
         raise ConfigurationError(f"librdkafka can make no client of the configuration: {reason}")
     raise ConfigurationError(f"librdkafka refuses the configuration: {reason}")
 

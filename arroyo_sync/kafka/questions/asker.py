@@ -155,8 +155,8 @@ class Asker:
             partitions, lambda on_answer: self.ask_committed(group, partitions, timeout, on_answer), timeout
         )
 
-    # These return at once. A callback gets each partition once, but for what
-    # `ask_ranges` says, together with those that the same broker leads.
+    # These return at once. A callback gets each partition once, but for what `ask_ranges` says, together with those
+    # that the same broker leads.
 
     def ask_end_offsets(
         self,
@@ -188,12 +188,14 @@ class Asker:
 
         def look_up(ranges: Mapping[PartitionKey, PartitionRange | KafkaError]) -> None:
             # An empty one has none. What came to it meanwhile lies past its end.
-            filled = {key: each for key, each in ranges.items() if _is_filled(each)}
-            others = {key: each for key, each in ranges.items() if key not in filled}
+            filled = {
+                key: each for key, each in ranges.items() if isinstance(each, PartitionRange) and each.begin < each.end
+            }
             # A look-up may take a broker seconds, and most that asks needs but the ends.
-            at_once = {key: _with_look_up_pending(each) for key, each in filled.items()}
-            if at_once or others:
-                on_answer({**at_once, **others})
+            pending = {
+                key: each._replace(is_first_known=False, is_look_up_pending=True) for key, each in filled.items()
+            }
+            on_answer({**ranges, **pending})
 
             def add(found: Mapping[PartitionKey, FoundOffset | KafkaError]) -> None:
                 on_answer({key: _with_first(filled[key], each) for key, each in found.items()})
@@ -335,19 +337,7 @@ def _range(infos: Sequence[ListOffsetsResultInfo]) -> PartitionRange | KafkaErro
     return no_answer() if begin.offset < 0 or end.offset < 0 else PartitionRange(begin.offset, end.offset)
 
 
-def _is_filled(each: PartitionRange | KafkaError) -> bool:
-    return not isinstance(each, KafkaError) and each.begin < each.end
-
-
-def _with_look_up_pending(each: PartitionRange | KafkaError) -> PartitionRange | KafkaError:
-    if isinstance(each, KafkaError):
-        return each
-    return each._replace(is_first_known=False, is_look_up_pending=True)
-
-
-def _with_first(each: PartitionRange | KafkaError, found: FoundOffset | KafkaError) -> PartitionRange | KafkaError:
-    if isinstance(each, KafkaError):
-        return each
+def _with_first(each: PartitionRange, found: FoundOffset | KafkaError) -> PartitionRange:
     if isinstance(found, KafkaError):
         return each._replace(is_first_known=False)
     return each._replace(first_timestamp_ms=found.timestamp_ms)

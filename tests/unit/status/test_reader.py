@@ -133,11 +133,9 @@ def test_a_group_that_has_committed_nothing_has_not_reported(
         empty = reader._partition(
             ("events", 1), commits, {} if uses_commit_log else None, PartitionRange(7, 7), None, 10.0
         )
-        of_empty_topic = replace(
-            reader._partition(
-                *(("events", 1), commits, {} if uses_commit_log else None, PartitionRange(7, 7), None, 10.0),
-                is_topic_empty=True,
-            )
+        of_empty_topic = reader._partition(
+            *(("events", 1), commits, {} if uses_commit_log else None, PartitionRange(7, 7), None, 10.0),
+            is_topic_empty=True,
         )
     silent = groups_without_report(Snapshot(10.0, (partition, empty)))
     assert silent == ({"writers"} if is_silent else frozenset())

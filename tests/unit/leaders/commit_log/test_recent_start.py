@@ -118,27 +118,24 @@ def test_a_group_without_any_commit_has_all_read_instead(fixture: Fixture, caplo
     ]
 
 
-def test_a_group_that_reports_of_others_is_right_without_a_commit_of_these(fixture: Fixture) -> None:
-    """As of a partition that was just added, and is all that this follower has: it will publish what it commits."""
-    fixture.commits = {"a": {SECOND: 5}, "b": {FIRST: 9}}
+@pytest.mark.parametrize(
+    ("committed", "read_all"),
+    [
+        pytest.param({SECOND: 5}, 0, id="it commits here: it will publish what it commits of these"),
+        pytest.param({}, 1, id="it doesn't, or that has expired: an older report may tell"),
+    ],
+)
+def test_a_group_without_a_commit_of_these_is_asked_about_those_that_it_reports_of(
+    fixture: Fixture, committed: dict[PartitionKey, int | KafkaError], read_all: int
+) -> None:
+    """As where a partition that was just added is all that this follower has."""
+    fixture.commits = {"a": committed, "b": {FIRST: 9}}
     fixture.publish(5, SECOND, "a")
     fixture.offsets.enable()
     read_without_end(fixture.offsets, FIRST)
     for _ in range(2):
         assert fixture.recent.step() == float("inf")
-    assert fixture.read_all == 0
-    assert fixture.questions == [("a", [FIRST]), ("b", [FIRST]), ("a", [FIRST, SECOND])]
-
-
-def test_a_group_that_reports_and_commits_nothing_here_has_all_read(fixture: Fixture) -> None:
-    """Its commits may be on another cluster, or expired: an older report may tell of the partition."""
-    fixture.commits = {"a": {}, "b": {FIRST: 9}}
-    fixture.publish(5, SECOND, "a")
-    fixture.offsets.enable()
-    read_without_end(fixture.offsets, FIRST)
-    for _ in range(2):
-        assert fixture.recent.step() == float("inf")
-    assert fixture.read_all == 1
+    assert fixture.read_all == read_all
     assert fixture.questions == [("a", [FIRST]), ("b", [FIRST]), ("a", [FIRST, SECOND])]
 
 

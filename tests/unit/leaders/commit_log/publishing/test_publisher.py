@@ -108,7 +108,9 @@ def test_consumer_latency_is_measured(leader: Leader, monkeypatch: pytest.Monkey
             recorded.append(name)
 
     monkeypatch.setattr(metrics, "_metrics_backend", Recorder())
-    Leader(make_future).commit(0, 1)
+    measured = Leader(make_future)  # the fixture's was made before the backend
+    measured.commit(0, 1)
+    measured.step.terminate()
     assert recorded == ["arroyo.consumer.latency"]
 
 
