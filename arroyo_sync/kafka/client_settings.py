@@ -20,6 +20,8 @@ from arroyo_sync.core.errors import ConfigurationError
 
 METADATA_REFRESH_SETTING = "topic.metadata.refresh.interval.ms"
 DEFAULT_METADATA_REFRESH_SECONDS = 300.0
+METADATA_MAX_AGE_SECONDS = 900.0
+"""After this an administrator's client forgets who leads a topic's partitions."""
 DELIVERY_TIMEOUT_SETTINGS = ("message.timeout.ms", "delivery.timeout.ms")
 DEFAULT_DELIVERY_TIMEOUT_SECONDS = 300.0
 
@@ -209,7 +211,12 @@ def query_settings(
 def admin_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """For an administrator's client. It creates no topic by asking about it, which librdkafka's would."""
     own = _own(configuration, _CONSUMER_SETTINGS | _EVENT_SETTINGS)
-    return {**_QUESTION_DEFAULTS, **own, "allow.auto.create.topics": False}
+    return {
+        **_QUESTION_DEFAULTS,
+        **own,
+        "allow.auto.create.topics": False,
+        "metadata.max.age.ms": round(METADATA_MAX_AGE_SECONDS * 1000),
+    }
 
 
 def metadata_refresh_seconds(configuration: Mapping[str, Any]) -> float:

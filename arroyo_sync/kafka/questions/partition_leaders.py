@@ -3,7 +3,8 @@
 Where partitions end is asked only of leaders that the client itself has just looked up, as far as that can be seen from
 here: librdkafka looks leaders up that it doesn't know, and a race in that (2.16.0 and before,
 ``rd_kafka_topic_partition_list_query_leaders_async``) corrupts its memory. It forgets them when a broker answers that
-it leads a partition no more; what is told about a topic's ids and partitions, it doesn't take in.
+it leads a partition no more, and what it has looked up a while ago; what is told about a topic's ids and partitions, it
+doesn't take in.
 
 Pure: a clock is given. Threads: any may call anything; nothing blocks. The lock is a leaf: nothing that takes another
 one is called while it is held, and `ClusterClient` never holds its own when it calls.
@@ -18,11 +19,14 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.client_settings import METADATA_MAX_AGE_SECONDS
 from arroyo_sync.kafka.errors import no_answer
 
 LEADERS_SECONDS = 5.0
 """After how long the leaders of a topic's partitions are asked for again, beside the next question."""
 
+KEPT_SECONDS = METADATA_MAX_AGE_SECONDS / 3
+"""For how long the client counts as knowing what it has looked up: less than it does, since a question may wait."""
 
 LEADS_NO_MORE = frozenset(
     {
@@ -44,6 +48,9 @@ class _Topic(NamedTuple):
     """What the brokers told of a topic."""
 
     told_at: float
+    """When they told who leads, or that they can't."""
+    looked_up_at: float
+    """When they told the client who leads."""
     leaders: Mapping[int, int | None]
     """The partitions and the brokers that lead them; ``None``: nobody does at the moment."""
     error: KafkaError | None = None
@@ -108,18 +115,15 @@ class PartitionLeaders:
         with self._lock:
             self._outdated.discard(topic)
             self._forgotten.discard(topic)
-            self._topics[topic] = _Topic(self._clock(), known)
+            now = self._clock()
+            self._topics[topic] = _Topic(now, now, known)
 
     def confirm(self, topic: str, leaders: Mapping[int, int]) -> None:
         """The brokers have told who leads, but the client hasn't looked that up: if others do, it is to."""
         told = {partition: None if leader < 0 else leader for partition, leader in leaders.items()}
         with self._lock:
             known = self._topics.get(topic)
-            if known is None or known.error is not None or topic in self._outdated:
-                return
-            if known.leaders == told:
-                self._topics[topic] = known._replace(told_at=self._clock())
-            else:
+            if known is not None and known.error is None and known.leaders != told:
                 self._outdated.add(topic)
                 self._forgotten.add(topic)
 
@@ -127,8 +131,8 @@ class PartitionLeaders:
         """Take in why the brokers don't tell who leads the topic's partitions."""
         with self._lock:
             # Who led is kept: a broker that no longer does says so itself.
-            known = self._topics.get(topic)
-            self._topics[topic] = _Topic(self._clock(), {} if known is None else known.leaders, error)
+            known = self._topics.get(topic, _Topic(0.0, float("-inf"), {}))
+            self._topics[topic] = known._replace(told_at=self._clock(), error=error)
 
     def note_unanswered(self, errors: Mapping[PartitionKey, KafkaError]) -> None:
         """These partitions got no answer: other brokers may lead them now."""
@@ -144,14 +148,20 @@ class PartitionLeaders:
         """The partitions of each leading broker, and those of which none is known."""
         led: dict[int, list[PartitionKey]] = {}
         unknown: list[PartitionKey] = []
+        now = self._clock()
         for key in partitions:
             topic = self._topics.get(key[0])
-            leader_id = None if topic is None or key[0] in self._forgotten else topic.leaders.get(key[1])
+            is_kept = topic is not None and not self._is_forgotten(key[0], topic, now)
+            leader_id = topic.leaders.get(key[1]) if topic is not None and is_kept else None
             if leader_id is None:
                 unknown.append(key)
             else:
                 led.setdefault(leader_id, []).append(key)
         return led, unknown
+
+    def _is_forgotten(self, name: str, topic: _Topic, now: float) -> bool:
+        """Whether the client may know no more who leads the topic."""
+        return name in self._forgotten or now - topic.looked_up_at >= KEPT_SECONDS
 
     def _is_old(self, name: str, now: float) -> bool:
         topic = self._topics.get(name)
@@ -163,7 +173,7 @@ class PartitionLeaders:
             return no_answer()
         if topic.error is not None:
             return topic.error
-        if key[0] in self._forgotten:
+        if self._is_forgotten(key[0], topic, self._clock()):
             return no_answer()
         if key[1] not in topic.leaders:
             return KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, f"topic {key[0]} has no partition {key[1]}")

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.kafka.client_settings import (
+    METADATA_MAX_AGE_SECONDS,
     admin_settings,
     check_configuration,
     delivery_timeout_seconds,
@@ -126,11 +127,18 @@ def test_an_administrators_client_has_no_consumers_settings() -> None:
     """It would warn of each, but for the one that keeps it from creating topics."""
     assert admin_settings(ARROYO).keys() == {
         "allow.auto.create.topics",
+        "metadata.max.age.ms",
         "log_level",
         "socket.timeout.ms",
         "bootstrap.servers",
         "sasl.password",
     }
+
+
+def test_an_administrators_client_keeps_who_leads_for_as_long_as_we_go_by() -> None:
+    """Were it less, it would look leaders up by itself, and a race in that corrupts its memory."""
+    user = {"metadata.max.age.ms": 1000, "topic.metadata.refresh.interval.ms": 1000}
+    assert admin_settings({**ARROYO, **user})["metadata.max.age.ms"] == 1000 * METADATA_MAX_AGE_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError
 
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.errors import no_answer
-from arroyo_sync.kafka.questions.partition_leaders import LEADERS_SECONDS, PartitionLeaders
+from arroyo_sync.kafka.questions.partition_leaders import KEPT_SECONDS, LEADERS_SECONDS, PartitionLeaders
 from tests.support.fakes import Clock
 
 FIRST, SECOND, THIRD, OTHER = ("events", 0), ("events", 1), ("events", 2), ("others", 0)
@@ -125,14 +125,15 @@ def test_of_a_topic_that_the_client_has_forgotten_nobody_is_asked_before_it_has_
     assert fixture.leaders.look_up([FIRST, SECOND]) == ({2: [FIRST, SECOND]}, [], set())
 
 
-def test_leaders_that_the_client_has_not_looked_up_are_only_confirmed(fixture: Fixture) -> None:
-    """As those that come with a topic's id: the client doesn't take them in. The same ones are as new as an answer."""
+def test_leaders_that_the_client_has_not_looked_up_only_tell_that_it_must(fixture: Fixture) -> None:
+    """As those that come with a topic's id: the client doesn't take them in, so the same ones change nothing."""
     fixture.leaders.confirm("events", {0: 1})
     assert fixture.leaders.look_up([FIRST]) == ({}, [FIRST], {"events"})
     fixture.leaders.keep("events", {0: 1, 1: -1})
     fixture.clock.now += LEADERS_SECONDS
     fixture.leaders.confirm("events", {0: 1, 1: -1})
-    assert fixture.leaders.look_up([FIRST]) == ({1: [FIRST]}, [], set())
+    assert fixture.leaders.look_up([FIRST]) == ({1: [FIRST]}, [], {"events"})
+    fixture.leaders.keep("events", {0: 1, 1: -1})
     fixture.leaders.confirm("events", {0: 2, 1: -1})
     assert fixture.leaders.look_up([FIRST]) == ({}, [FIRST], {"events"})
     fixture.leaders.confirm("events", {0: 1, 1: -1})
@@ -141,3 +142,29 @@ def test_leaders_that_the_client_has_not_looked_up_are_only_confirmed(fixture: F
     fixture.leaders.note_unanswered({FIRST: no_answer()})
     fixture.leaders.confirm("events", {0: 2, 1: -1})
     assert fixture.due(FIRST) == {"events"}, "who didn't answer may lead no more"
+
+
+@pytest.mark.parametrize("beside", ["nothing", "the same leaders", "a refusal"])
+def test_what_the_client_looked_up_long_ago_it_looks_up_before_anybody_is_asked(fixture: Fixture, beside: str) -> None:
+    """It keeps it for a quarter of an hour, whatever it was told of the topic since. An error tells no leaders."""
+    fixture.leaders.keep("events", {0: 1})
+    fixture.clock.now += KEPT_SECONDS - 0.001
+    if beside == "the same leaders":
+        fixture.leaders.confirm("events", {0: 1})
+    elif beside == "a refusal":
+        fixture.leaders.keep_error("events", REFUSED)
+    assert fixture.leaders.look_up([FIRST]).led == {1: [FIRST]}
+    assert fixture.leaders.look_up_found([FIRST]) == ({1: [FIRST]}, {})
+    fixture.clock.now += 0.001
+    assert fixture.leaders.look_up([FIRST])[:2] == ({}, [FIRST])
+    expected = REFUSED if beside == "a refusal" else no_answer()
+    assert fixture.why_not_led(FIRST) == (expected.code(), expected.str())
+    fixture.leaders.keep("events", {0: 2})
+    assert fixture.leaders.look_up([FIRST]) == ({2: [FIRST]}, [], set())
+
+
+def test_a_refusal_of_a_topic_that_nobody_told_of_is_told_until_its_leaders_are(fixture: Fixture) -> None:
+    """The first one, too, is as new as an answer."""
+    fixture.leaders.keep_error("events", REFUSED)
+    assert fixture.leaders.look_up([FIRST]) == ({}, [FIRST], set())
+    assert fixture.why_not_led(FIRST) == (REFUSED.code(), "not for you")
