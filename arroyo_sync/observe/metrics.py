@@ -169,7 +169,8 @@ UNVERIFIED = MetricDef(
     Kind.GAUGE,
     "partition",
     (),
-    "Partitions with a published offset of which it isn't known yet whether the partition reaches that far.",
+    "Partitions with a published offset that isn't verified yet: whether the partition reaches that far, or whether "
+    "the report is of this topic.",
 )
 REFUSED_VALUES = MetricDef(
     "arroyo_sync.refused_values",

@@ -5,7 +5,8 @@
         --commit-log-topic snuba-commit-log --leader-group snuba-consumers --healthcheck-file /tmp/healthy
 
 Copy it and put your own work into `handle`. Beside it lie a Kubernetes manifest that runs it, the mapping for
-Prometheus' StatsD exporter, alert rules and a Grafana dashboard. It needs ``pip install arroyo-sync[examples]``.
+Prometheus' StatsD exporter, alert rules and a Grafana dashboard. It needs ``pip install '.[examples]'`` in a checkout
+of arroyo_sync.
 
 Each variable ``ARROYO_SYNC_KAFKA_...`` is a setting of librdkafka's, in capitals and with underscores for dots. The
 command ``arroyo-sync status`` reads the same ones, so it works inside the pod as it is.
