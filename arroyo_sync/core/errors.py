@@ -105,7 +105,7 @@ class TopicRecreated(ArroyoSyncError, RuntimeError):
     """The data topic was deleted and created again while the follower was running, so the follower ends.
 
     Nothing more is released or committed. With the flow control, the follower's group begins on the new topic where
-    ``auto.offset.reset`` says, so a restart reads it all.
+    ``auto.offset.reset`` says, so with ``earliest`` a restart reads it all.
     """
 
     def __init__(self, topic: str, previous_id: str, topic_id: str) -> None:

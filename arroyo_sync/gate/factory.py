@@ -82,7 +82,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         consumer of `flow_control` closes, at the latest by `shutdown`.
     :param limits: how much a partition may hold; see `HoldLimits`.
     :param on_state_change: called at every change of a partition's state; see `SynchronizedPartitionStateManager`.
-    :param slice_seconds: for how long at most the gate works or waits before the processor has its turn.
+    :param slice_seconds: for how long at most the gate works, or waits while a partition is open, at a time.
     :param stop_timeout: for how many seconds `shutdown` waits for the monitor to end, and then for the source.
     :param stalled_after: seconds without progress, while messages wait, after which a partition counts as stalled: that
         is logged, counted, and sent to Sentry.

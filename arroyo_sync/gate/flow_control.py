@@ -57,7 +57,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
 
     :param check_source: called by every poll that has no gate to do so; it starts the source and raises when it is
         dead.
-    :param slice_seconds: for how long a poll waits at most while something is held.
+    :param slice_seconds: for how long a poll waits at most while something is held and a partition is open.
     :param rejected_wait_seconds: for how long it waits after the next step rejected a message.
     :param before_close: called before the inner consumer is closed; ``after_close`` after it.
     :param check_topic: see `RemoteOffsetSource.check_topic`.

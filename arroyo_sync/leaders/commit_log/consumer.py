@@ -49,7 +49,8 @@ class CommitLogConsumer(OffsetSource):
         to commit what they have published.
     :param data_configuration: librdkafka settings of the data topic's cluster, if it isn't the commit log's. It is
         asked where partitions end, and for the groups' committed offsets.
-    :param wait_for_topic: wait for a commit log that doesn't exist, rather than end.
+    :param wait_for_topic: wait at the start for a commit log that doesn't exist, rather than end. One that is deleted
+        later, and isn't there again within ten seconds, ends the source in any case.
     :param connect_timeout: after how many seconds without an answer of any broker, at the start, the source ends.
     :param clock: monotonic seconds.
     :param wall_clock: Unix seconds.
