@@ -10,8 +10,9 @@ Guarantees
       while the pipeline is polled. So an idle partition is never silent, also after a restart, a rebalance, or when the
       commit log was created anew.
     - A partition's records reach the commit log in the order of its commits.
-    - ``submit`` and ``poll`` never wait for the broker, ``join`` for a second at most, and a commit log that can't be
-      written never ends the pipeline, nor does a line of this package's that can't be logged.
+    - ``submit`` and ``poll`` never wait for the commit log, ``join`` for a second at most; Arroyo's own commit blocks
+      as ever. A commit log that can't be written never ends the pipeline, nor does a line of this package's that can't
+      be logged.
 
 Where a partition starts
     Arroyo makes the step anew in each rebalance, and its mapping doesn't tell a new partition from one that was
@@ -194,7 +195,7 @@ class PublishCommitLog(PublishStep):
     """The step without a publisher: it reports only what it commits itself, and no topic's id.
 
     So a partition that is idle since its assignment isn't reported: use `CommitLogPublisher`, which takes the same
-    arguments but for ``commit``.
+    arguments but for ``commit``, and ``data_configuration`` beside.
 
     :param commit: what Arroyo hands to ``create_with_partitions``.
     :raises ConfigurationError: an argument can't be right; the message names it.
