@@ -3,8 +3,8 @@
 Guarantees
     - Nothing of this runs on the processor's or the source's thread, and none of them waits for it. It has no Kafka
       client: the source asks the brokers for it.
-    - A check costs about a microsecond for each assigned partition, which it walks by their offsets alone, and more for
-      those that have waited for long, and for those whose metrics are sent, of which it takes a snapshot: at most
+    - A check costs two microseconds or so for each assigned partition, which it walks by their offsets alone, and more
+      for those that have waited for long, and for those whose metrics are sent, of which it takes a snapshot: at most
       `JUDGED_AT_ONCE` and `SENT_AT_ONCE`. It takes one of all when something is to be told, and if the source can't
       tell of some partitions alone.
     - That a partition waits no more is known at the next check; that its wait has become a stall, when it has its turn.
