@@ -739,17 +739,19 @@ def test_the_thread_asks_when_it_is_woken() -> None:
         periodic_checks.release()
         return 3_600.0
 
-    thread = threading.Thread(target=fixture.verifier.run, args=(check,))
+    thread = threading.Thread(target=fixture.verifier.run, args=(check,), daemon=True)
     thread.start()
-    assert periodic_checks.acquire(timeout=TIMEOUT_SECONDS)
-    fixture.publish(5)
-    fixture.verifier.wake()
-    assert fixture.brokers.asked.wait(TIMEOUT_SECONDS)
-    assert periodic_checks.acquire(timeout=TIMEOUT_SECONDS)
-    assert fixture.remote() == 5
-    fixture.verifier.stop()
-    thread.join(TIMEOUT_SECONDS)
+    try:
+        assert periodic_checks.acquire(timeout=TIMEOUT_SECONDS)
+        fixture.publish(5)
+        fixture.verifier.wake()
+        assert fixture.brokers.asked.wait(TIMEOUT_SECONDS)
+    finally:
+        fixture.verifier.stop()
+        thread.join(TIMEOUT_SECONDS)
     assert not thread.is_alive()
+    assert fixture.remote() == 5, "what it was told when it asked last is applied before it ends"
+    assert periodic_checks.acquire(blocking=False), "a check follows each time that it has asked"
 
 
 def test_progress_a_report_that_needs_no_look_up_waits_for_none() -> None:
@@ -844,7 +846,11 @@ def test_nothing_is_kept_of_revoked_partitions() -> None:
     """A follower may have had thousands in its life; one that was never asked about, too."""
     fixture = Fixture()
     fixture.assign(FIRST, SECOND)
+    fixture.ends(first=10)
+    fixture.brokers.slow = {FIRST}
     fixture.verifier.ask()
+    assert fixture.verifier._asked_at.keys() == {FIRST, SECOND}
+    assert fixture.verifier._in_flight == {FIRST}
     fixture.verifier.revoke([FIRST, SECOND, ("events", 7)])
     assert not fixture.verifier._asked_at
     assert not fixture.verifier._in_flight
