@@ -140,9 +140,9 @@ def test_without_rich_it_says_what_to_install(
 )
 def test_times_are_more_than_0_and_finite(flag: str, value: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An argument like any other, in words."""
-    assert refused([*REQUIRED, f"{flag}={value}"], capsys).endswith(
-        f"{value}\n" if "is no" not in says else f"{says}\n"
-    )
+    said = refused([*REQUIRED, f"{flag}={value}"], capsys)
+    assert f"argument {flag}: {says}" in said
+    assert said.endswith(f"{value}\n" if "is no" not in says else f"{says}\n")
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
