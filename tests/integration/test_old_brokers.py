@@ -46,8 +46,8 @@ def test_kip848_is_refused_on_a_broker_that_does_not_know_it(kafka: Kafka, topic
         run(kafka, topic_name)
 
 
-def test_a_broker_of_several_that_does_not_serve_kip848_is_found() -> None:
+def test_a_broker_of_several_that_does_not_serve_kip848_is_found(kafka_cluster: Callable[..., KafkaCluster]) -> None:
     """librdkafka tells the settings of one broker a call, so nothing was known of any."""
-    with KafkaCluster(brokers=2, properties={"group.coordinator.rebalance.protocols": "classic"}) as cluster:
-        servers = cluster.bootstrap_servers
-        assert broker_without_kip848({"bootstrap.servers": servers}, 30.0) in servers.split(",")
+    cluster = kafka_cluster(brokers=2, properties={"group.coordinator.rebalance.protocols": "classic"})
+    servers = cluster.bootstrap_servers
+    assert broker_without_kip848({"bootstrap.servers": servers}, 30.0) in servers.split(",")
