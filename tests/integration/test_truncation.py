@@ -122,6 +122,10 @@ def test_what_an_unclean_election_took_away_is_not_released_again_without_its_le
         asked = len(caplog.records)
         wait_until(lambda: kafka.watermarks(TOPIC)[0] == (0, 100), TIMEOUT_SECONDS, "the partition to be as long again")
         remote.receive(TOPIC, 0, 100, source)
+        written = len(remote.history)
+        wait_until(
+            lambda: any(key == KEY for key, _ in remote.history[written:]), TIMEOUT_SECONDS, "an answer since then"
+        )
         assert remote.of(KEY) is None, "though it reaches that far again"
         assert {offset for key, offset in remote.history if key == KEY} == {None}
         assert source.statistics().impossible == 1
