@@ -8,7 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.clients import read
 from tests.integration.cluster.waiting import wait_until
-from tests.support.programs import EXAMPLES, OPERATORS, README, block_with, blocks
+from tests.support.programs import EXAMPLES, OPERATORS, README, Program, block_with, blocks
 from tests.support.readme_tables import metrics_table
 
 FOLLOWER, LEADER = EXAMPLES / "first_follower.py", EXAMPLES / "first_leader.py"
@@ -33,21 +34,25 @@ def topics(kafka: Kafka) -> Kafka:
 
 
 @pytest.fixture
-def run(kafka: Kafka, tmp_path: Path) -> Callable[[str], subprocess.Popen[str]]:
-    """Runs Python code in a process of its own, on the tests' broker."""
+def run(kafka: Kafka, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Runs Python code in a process of its own, on the tests' broker. It ends with the test at the latest."""
+    with ExitStack() as started:
 
-    def start(code: str) -> subprocess.Popen[str]:
-        script = tmp_path / "block.py"
-        script.write_text(code.replace("localhost:9092", kafka.bootstrap_servers))
-        return subprocess.Popen(
-            [sys.executable, str(script)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "KAFKA": kafka.bootstrap_servers},
-        )
+        def start(code: str) -> subprocess.Popen[str]:
+            script = tmp_path / "block.py"
+            script.write_text(code.replace("localhost:9092", kafka.bootstrap_servers))
+            process = subprocess.Popen(
+                [sys.executable, str(script)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**os.environ, "KAFKA": kafka.bootstrap_servers},
+            )
+            started.enter_context(process)
+            started.callback(process.kill)
+            return process
 
-    return start
+        yield start
 
 
 @pytest.mark.parametrize("file", [FOLLOWER, LEADER], ids=lambda path: path.stem)
@@ -63,7 +68,7 @@ def test_the_migration_pages_code_is_the_runners() -> None:
     assert textwrap.indent(block_with("configuration |= {"), " " * 4) in runner
 
 
-def test_the_first_follower_is_gated(topics: Kafka, run: Callable[[str], subprocess.Popen[str]]) -> None:
+def test_the_first_follower_is_gated(topics: Kafka, tmp_path: Path) -> None:
     """Two messages are there, the leader has committed the first."""
     producer = Producer({"bootstrap.servers": topics.bootstrap_servers})
     producer.produce("events", b"first")
@@ -71,16 +76,13 @@ def test_the_first_follower_is_gated(topics: Kafka, run: Callable[[str], subproc
     key, value = encode(CommitRecord("events", 0, "snuba-consumers", 1, 0.0, None))
     producer.produce("snuba-commit-log", value, key)
     producer.flush(30)
-    process = run(FOLLOWER.read_text())
-    try:
-        assert process.stdout is not None
-        lines = iter(process.stdout.readline, "")
-        assert "got first\n" in lines
+    # Unbuffered, it would write word by word, with lines of the log in between.
+    with Program(tmp_path / "follower", str(FOLLOWER), KAFKA=topics.bootstrap_servers, PYTHONUNBUFFERED="") as follower:
+        follower.wait_for("got first\n")
         wait_until(lambda: topics.committed_offsets("post-process-forwarder", "events") == {0: 1}, 30, "the commit")
-    finally:
-        process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=30)[0]
-    assert "got second" not in rest
+        follower.signal(signal.SIGINT)
+        assert follower.exit_status() == 0, follower.text
+    assert "got second" not in follower.text
 
 
 def test_a_leader_that_is_told_to_stop_ends_cleanly_with_all_published(

@@ -21,6 +21,7 @@ from tests.integration.cluster.coordinators import group_coordinated_by
 from tests.integration.cluster.followers import produce_numbered
 from tests.integration.cluster.jars import fetch, java
 from tests.integration.cluster.waiting import wait_until
+from tests.support.programs import ending
 from tests.support.requirements import require_program
 
 PARTITIONS = 3
@@ -250,19 +251,15 @@ def test_watch_looks_again_and_again_until_it_is_interrupted(world: World) -> No
     world.publish(world.writers, {0: 10})
     world.publish(world.indexers, {0: 100})
     command = world.arguments("--json", "--watch", "0.1")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert json.loads(process.stdout.readline())["partitions"][0]["remote_offset"] == 10
-            world.publish(world.writers, {0: 20})
-            for line in process.stdout:
-                if json.loads(line)["partitions"][0]["remote_offset"] == 20:
-                    break
-            process.send_signal(signal.SIGINT)
-            process.stdout.read()
-            assert process.wait(TIMEOUT_SECONDS) in (0, 2)  # the last look's
-        finally:
-            process.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, ending(process):
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["partitions"][0]["remote_offset"] == 10
+        world.publish(world.writers, {0: 20})
+        looks = (json.loads(line) for line in process.stdout)
+        assert any(look["partitions"][0]["remote_offset"] == 20 for look in looks), "the watch has ended"
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(TIMEOUT_SECONDS) in (0, 2)  # the last look's
 
 
 def test_the_table_shows_the_same(world: World) -> None:
@@ -462,22 +459,19 @@ def test_a_watch_goes_on_when_its_broker_goes_away_and_comes_back(
     world.publish(world.writers, done)
     world.publish(world.indexers, done)
     command = world.arguments("--json", "--watch", "0.1", "--timeout", "60", "--no-members")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            looks = (json.loads(line) for line in process.stdout)
-            assert next(looks)["status"] == "going_on"
-            cluster.brokers[0].kill()
-            blind = next(each for each in looks if "blind_since" in each)
-            assert (blind["status"], blind["grade"]) == ("unknown", "unknown")
-            assert "answered" in blind["blind_reason"]
-            cluster.brokers[0].start()
-            assert next(each for each in looks if "blind_since" not in each)["status"] == "going_on"
-            process.send_signal(signal.SIGINT)
-            process.stdout.read()
-            assert process.wait(TIMEOUT_SECONDS) == 0
-        finally:
-            process.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, ending(process):
+        assert process.stdout is not None
+        looks = (json.loads(line) for line in process.stdout)
+        assert next(looks)["status"] == "going_on"
+        cluster.brokers[0].kill()
+        blind = next(each for each in looks if "blind_since" in each)
+        assert (blind["status"], blind["grade"]) == ("unknown", "unknown")
+        assert "answered" in blind["blind_reason"]
+        cluster.brokers[0].start()
+        assert next(each for each in looks if "blind_since" not in each)["status"] == "going_on"
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(TIMEOUT_SECONDS) == 0
 
 
 def test_a_broker_that_is_down_costs_its_own_partitions_an_answer(

@@ -7,6 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.integration.cluster.waiting import wait_until
@@ -41,6 +44,20 @@ def block_with(text: str) -> str:
     """The one Python block that has this in it."""
     (block,) = (block for block in blocks("python") if text in block)
     return block
+
+
+@contextmanager
+def ending(process: subprocess.Popen[str], seconds: float = SECONDS) -> Iterator[None]:
+    """Ends the process at the end, or after so many seconds: whoever reads a pipe of it has the pipe's end by then."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        process.kill()
 
 
 class Program:
