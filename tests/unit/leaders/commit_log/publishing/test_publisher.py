@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -25,7 +25,7 @@ from arroyo_sync.core import log_guard
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.leaders.commit_log.publishing import report_writer
-from arroyo_sync.leaders.commit_log.publishing.publish_queue import MAX_RECEIVED_TIMES
+from arroyo_sync.leaders.commit_log.publishing.publish_queue import MAX_RECEIVED_TIMES, QueuedPartition
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishCommitLog
 from tests.integration.cluster.waiting import wait_until
@@ -860,27 +860,68 @@ def test_a_step_that_commits_nothing_starts_no_thread() -> None:
     assert threading.active_count() == before
 
 
-def test_a_commit_during_a_publication_is_not_lost() -> None:
+class NotedLock:
+    """A lock that says when a thread comes for it."""
+
+    def __init__(self, lock: threading.Lock, on_come: Callable[[], None]) -> None:
+        self._lock = lock
+        self._on_come = on_come
+
+    def __enter__(self) -> None:
+        self._on_come()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_a_commit_during_a_publication_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the processor commits while the thread publishes that partition is published next.
 
     The processor takes no lock when it finds the partition pending, so a publisher must clear that before it reads the
-    newest offset. The other way round, offset 2 is lost here.
+    newest offset. The other way round, what is committed just after the reading is lost. Here that is done after each.
     """
     leader = Leader(make_future)
-    processor = threading.Thread(target=leader.commit, args=(0, 2), daemon=True)
+    writer, publisher = leader.step._writer, threading.current_thread()
+    slot = QueuedPartition.__dict__["newest"]
+    processors: list[threading.Thread] = []
+    has_come = threading.Event()  # the processor: to the lock, as it does if all is right, or to its end without
 
-    def commit_meanwhile() -> None:
-        leader.producer.on_produce = None
-        processor.start()
-        processor.join(0.1)  # it waits for the lock, if it is right, until this returns
+    def commit(offset: int) -> None:
+        leader.commit(0, offset)
+        has_come.set()
 
-    leader.producer.on_produce = commit_meanwhile
-    leader.commit(0, 1)
-    processor.join()
-    leader.producer.deliver()
-    assert leader.producer.take() == [(0, 1)]
-    assert leader.after(11.0) == [(0, 2)]
-    leader.step.terminate()
+    def note() -> None:
+        if threading.current_thread() in processors:
+            has_come.set()
+
+    def read(queued: QueuedPartition) -> object:
+        newest: object = slot.__get__(queued)
+        if threading.current_thread() is publisher and not leader.producer.payloads:
+            has_come.clear()
+            processors.append(threading.Thread(target=commit, args=[2 + len(processors)], daemon=True))
+            processors[-1].start()
+            assert has_come.wait(60.0)
+        return newest
+
+    monkeypatch.setattr(QueuedPartition, "newest", property(read, slot.__set__))
+    monkeypatch.setattr(writer, "_lock", NotedLock(writer._lock, note))
+    try:
+        leader.commit(0, 1)
+        for processor in processors:
+            processor.join(60.0)
+            assert not processor.is_alive()
+        last = (0, 1 + len(processors))
+        (published,) = leader.producer.take()
+        assert published < last
+        leader.producer.deliver()
+        leader.clock.now += 11.0
+        leader.step.poll()  # or the thread publishes it, if it comes first
+        with leader.producer.published:
+            assert leader.producer.published.wait_for(lambda: last in leader.producer.records, 60.0)
+        assert leader.producer.take() == [last]
+    finally:
+        leader.step.terminate()
 
 
 @pytest.mark.parametrize(
