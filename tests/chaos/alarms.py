@@ -16,6 +16,8 @@ REMINDER_SECONDS = 900.0
 """A process tells of the same cause once in that time."""
 RETURN_SECONDS = 75.0
 """Likewise, if it has said meanwhile that it is over: a minute, and some time to see it."""
+LAST_LINE = re.compile(r"^worker\.py: ")
+"""What a process's last line begins with."""
 OVER = re.compile(r"^Over: |^No longer assigned here: ")
 
 RECREATED = frozenset({"data topic recreated", "data topic outgrown"})
@@ -72,7 +74,11 @@ ALARMS = (
     Alarm(re.compile(r"it was truncated, as by an unclean election"), RECREATED | {"unclean election"}),
     Alarm(re.compile(r"^Commit log .*(was deleted and created again|the position in partitions)"), LOG_LOST),
     Alarm(re.compile(r"topic 'commit-log'.*(doesn't exist|not exist)"), LOG_LOST),
-    Alarm(re.compile(r"topic '?events'? .*created again|on the new topic"), RECREATED),
+    Alarm(re.compile(r"topic '?events'? .*created again|on the new topic|topic not available: events"), RECREATED),
+    Alarm(
+        re.compile(r"_AUTO_OFFSET_RESET"),
+        RECREATED | {"records deleted under the follower", "unclean election", "leader group rewound"},
+    ),
     Alarm(re.compile(r"is no commit log"), frozenset()),
     Alarm(re.compile(r"refuses access"), frozenset()),
     Alarm(re.compile(r"has stood still|is released up to|has published nothing"), LEADERLESS),
@@ -106,15 +112,14 @@ def _is_known(evidence: Evidence, told: Told, began: float, deadline: float) -> 
 
 
 def false_alarms(evidence: Evidence) -> Iterator[str]:
-    """What followers told of that no fault explains, in words; a line a group and pattern."""
+    """What processes told of, or ended of, that no fault explains, in words; a line a group and pattern."""
     seen: set[tuple[str, str]] = set()
     for told in sorted(evidence.told):
-        if told.level == "EXIT":
-            continue  # judged by whether it is clear
-        alarm = next((each for each in ALARMS if each.pattern.search(told.text)), None)
+        text = LAST_LINE.sub("", told.text)
+        alarm = next((each for each in ALARMS if each.pattern.search(text)), None)
         if alarm is None and told.level != "ERROR":
-            continue  # a warning, which asks for nobody
-        what = told.text[:40] if alarm is None else alarm.pattern.pattern
+            continue  # a warning, which asks for nobody; or a last line, judged by whether it is clear
+        what = text[:40] if alarm is None else alarm.pattern.pattern
         if (told.group, what) not in seen and not (alarm is not None and _is_explained(evidence, told, alarm)):
             seen.add((told.group, what))
             yield f"{told.time:.3f}: {told.process} told of what no fault explains: {told.text}"

@@ -5,13 +5,15 @@
     order         within an assignment and partition the next offset didn't follow the last
     no loss       a later message came through, or was committed, and this one never did before; or it was committed,
                   found invalid, and is no dead letter where the group has them
-    progress      in a quiet time, when all worked, a message that all leaders had committed didn't come through
+    progress      in a quiet time, when all worked, a message that all leaders had committed didn't come through; or
+                  nothing did, since nothing was acknowledged; or a group never took part
     independence  the same, while a leader of other partitions stood still
     bounded       a partition held more than its limit
-    loud          a process ended by itself without one clear line, or not well though asked to; a fault that needs a
-                  person wasn't told of, by name and in time; something was told that no fault explains
-                  (`tests.chaos.alarms`)
-    out of the way  a process took longer to end than its work in flight explains
+    loud          a process ended by itself without one clear line, or not well though asked to; one of its threads
+                  ended with an exception; a fault that needs a person wasn't told of, by name and in time; something
+                  was told, or a process ended of something, that no fault explains (`tests.chaos.alarms`)
+    out of the way  a process took longer to end than its work in flight explains; or a leader group had not committed,
+                  at the end of a long round, what was acknowledged before it
 
 A follower that begins at the end of its topic is to get all from where it was first assigned. A message of a compacted
 topic whose key was used again may be missing, and so may what a transaction aborted.
@@ -23,6 +25,7 @@ Messages may come through more than once, after a crash or a rebalance: these ar
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,18 +35,24 @@ from typing import NamedTuple
 
 from tests.chaos.alarms import false_alarms, untold
 from tests.chaos.evidence import Delivery, Evidence, Follower, LogRecord, PartitionBuffer, Place, Round
+from tests.chaos.ingredients import OURS
 
 PROMISES = ("safety", "order", "no loss", "progress", "independence", "bounded", "loud", "out of the way")
+LONG_ROUND_SECONDS = 12.0
+"""By the end of a round that took so long, leaders have committed what was acknowledged before it."""
+REFORMED_SECONDS = 60.0
+"""For so long a cluster that wasn't whole explains what the driver waits for in vain."""
 LEADER_MARGIN_SECONDS = 3.0
 """A follower has at least this long to deliver what the leaders committed at the end of a round."""
-BUSY_STEPS = 3.0
-"""So many times as long as it sleeps a slow step may take from one message to the next, and be at work."""
-
+BUSY_STEPS = 1.5
+"""So many times as long as its step took over a message a process may have been at work on it."""
 STANDS_STILL_SECONDS = 60.0
 """A partition that stands still for longer, while nothing that is journalled explains it, is stuck. It may take this
 long after a crash: a dead member is missed, a replay is read, a quiet partition waits for a heartbeat."""
 SETTLE_SECONDS = 20.0
 """For how long after its end something still explains that."""
+HEARTBEAT_SECONDS = 10.0
+"""Of a leader that has any."""
 END_SECONDS = 10.0
 """A process may take so long to end, with one message in flight, on a busy machine."""
 
@@ -99,6 +108,9 @@ class _Judge:
             first = self._first[group] = {}
             for delivery in sorted(each for follower in followers for each in follower.deliveries):
                 first.setdefault((delivery.place, delivery.offset), delivery.time)
+        # By follower group and place, the lowest offset that came.
+        self._lowest = {group: _lowest(first) for group, first in self._first.items()}
+        self._works: dict[tuple[str, int], tuple[list[float], list[float]]] = {}
         self._late_leaders = 0
         self._release_seconds: list[float] = []
 
@@ -114,6 +126,10 @@ class _Judge:
             violations += self._lost_letters(group)
             violations += self._stuck(group)
             violations += self._stood_still(group)
+        violations += self._absent()
+        violations += self._empty_rounds()
+        violations += self._late()
+        violations += self._in_vain()
         violations += self._unclear()
         violations += (Violation("loud", what) for what in (*untold(evidence), *false_alarms(evidence)))
         violations += self._slow_to_end()
@@ -164,7 +180,7 @@ class _Judge:
                 passed[place].append((float("inf"), offset, f"{group} has committed {offset} of {place}"))
         for place, events in passed.items():
             came: set[int] = set()
-            begins = self._evidence.begins(group, place)
+            begins = self._begins(group, place)
             if begins == float("inf"):
                 continue
             next_missing = int(begins)
@@ -199,10 +215,16 @@ class _Judge:
 
     def _stuck(self, group: str) -> Iterator[Violation]:
         told: set[tuple[Place, int]] = set()
+        unbegun: set[Place] = set()
         for each in self._evidence.rounds:
             epoch = self._evidence.epoch_at(each.acked_by)
             for place, acked in self._evidence.acked.items():
                 if place[0] != epoch or place[1] in each.still:
+                    continue
+                if not self._has_begun(group, place, each.deadline):
+                    if place not in unbegun and acked[0][1] <= each.acked_by:
+                        unbegun.add(place)
+                        yield Violation("progress", f"round {each.number}, {group}: no member has begun with {place}")
                     continue
                 stuck = [
                     offset for offset in self._missing_in(each, group, place, acked) if (place, offset) not in told
@@ -216,8 +238,18 @@ class _Judge:
                         f"{max(stuck)}, didn't come by {each.deadline:.3f}",
                     )
 
+    def _has_begun(self, group: str, place: Place, time: float) -> bool:
+        lowest = self._lowest[group].get(place)
+        came = float("inf") if lowest is None else self._first[group][place, lowest]
+        return self._evidence.has_begun(group, place, time) or came <= time
+
+    def _begins(self, group: str, place: Place) -> float:
+        """A topic may have been another one for a moment before the driver has noted that: what came tells, too."""
+        begins = self._evidence.begins(group, place)
+        return self._lowest[group].get(place, begins) if begins == float("inf") else begins
+
     def _missing_in(self, each: Round, group: str, place: Place, acked: Sequence[tuple[int, float]]) -> Iterator[int]:
-        begins = max(self._evidence.first_offset(place, each.deadline), self._evidence.begins(group, place))
+        begins = max(self._evidence.first_offset(place, each.deadline), self._begins(group, place))
         for offset, time in acked:
             if time > each.acked_by or offset < begins or not self._evidence.must_come(place, offset):
                 continue
@@ -228,22 +260,22 @@ class _Judge:
                     self._release_seconds.append(came - committed)
             elif committed > each.deadline - LEADER_MARGIN_SECONDS:
                 self._late_leaders += 1
-            else:
+            elif not self._waits_for_a_clock(place, offset, each.deadline):
                 yield offset
 
     def _stood_still(self, group: str) -> Iterator[Violation]:
         """Messages that came at last, but long after their leaders and brokers let them."""
         for place, acked in self._evidence.acked.items():
             worst: tuple[float, int, float] | None = None
-            begins = self._evidence.begins(group, place)
+            begins = self._begins(group, place)
             for offset, time in acked:
                 came = self._first[group].get((place, offset))
                 if came is None or offset < begins:
                     continue
                 committed = max(self._evidence.committed_at(of, place, offset) for of in self._evidence.leader_groups)
                 since = max(committed, time)
-                if came - since > STANDS_STILL_SECONDS:
-                    seconds = self._unexplained(since, came, group, place[1]) - self._worked(since, came, group)
+                if came - since > STANDS_STILL_SECONDS and not self._waits_for_a_clock(place, offset, came):
+                    seconds = self._unexplained(since, came, group, place[1]) - self._worked(since, came, group, place)
                     if seconds > STANDS_STILL_SECONDS and (worst is None or seconds > worst[0]):
                         worst = seconds, offset, came
             if worst is not None:
@@ -252,6 +284,20 @@ class _Judge:
                     f"{group}: offset {worst[1]} of {place} came at {worst[2]:.3f}, having stood still for "
                     f"{worst[0]:.0f} s that nothing explains",
                 )
+
+    def _waits_for_a_clock(self, place: Place, offset: int, time: float) -> bool:
+        """Whether a report from the future may still have counted for more than that of this message.
+
+        Of a group's reports in two partitions of the commit log the later one counts, by the clock of its leader if the
+        topic says so: until that time has come, and the group has reported again. Its heartbeat does, if it has one.
+        """
+        evidence = self._evidence
+        heartbeats = {each.group for each in evidence.ingredients.leaders if each.publishes == OURS}
+        for group, until in evidence.clocks_ahead:
+            again = until + HEARTBEAT_SECONDS if group in heartbeats else evidence.next_done(group, place, until)
+            if evidence.committed_at(group, place, offset) < until and time < again + LEADER_MARGIN_SECONDS:
+                return True
+        return False
 
     def _unexplained(self, begin: float, end: float, group: str, partition: int) -> float:
         """How much of that time nothing hindered the partition."""
@@ -263,22 +309,82 @@ class _Judge:
                 at = until + SETTLE_SECONDS
         return seconds + max(0.0, end - at)
 
-    def _worked(self, begin: float, end: float, group: str) -> float:
-        """How much of that time a process of the group spent in its own slow step, over other messages.
+    def _worked(self, begin: float, end: float, group: str, place: Place) -> float:
+        """How much of that time the processes that had the partition spent in their own slow step, over other messages.
 
-        That is the time from one to the next, if it isn't much longer than the step takes: on a busy machine it takes
-        longer than it sleeps.
+        What Python and the gate do beside it, on a busy machine, counts too, up to half as much.
         """
-        ingredients = self._evidence.ingredients
-        step_seconds = next((each.step_seconds for each in ingredients.followers if each.group == group), 0.0)
-        if not step_seconds:
-            return 0.0
-        longest = 0.0
+        seconds = 0.0
         for one in self._groups[group]:
-            times = sorted(each.time for each in one.deliveries if begin < each.time < end)
-            gaps = (after - before for before, after in pairwise(times))
-            longest = max(longest, sum(min(gap, BUSY_STEPS * step_seconds) for gap in gaps))
-        return longest
+            times, sums = self._work(one, place[1])
+            seconds += sums[bisect.bisect_left(times, end)] - sums[bisect.bisect_right(times, begin)]
+        return min(max(0.0, seconds), end - begin)
+
+    def _work(self, one: Follower, partition: int) -> tuple[list[float], list[float]]:
+        """When its deliveries were, and before each how long it had worked while it had the partition."""
+        key = one.name, partition
+        if key not in self._works:
+            sums = [0.0]
+            for each, after in pairwise([*one.deliveries, None]):
+                assert each is not None
+                longest = BUSY_STEPS * each.worked_seconds
+                gap = longest if after is None else min(after.time - each.time, longest)
+                sums.append(sums[-1] + (gap if self._evidence.had(one.name, partition, each.time) else 0.0))
+            self._works[key] = [each.time for each in one.deliveries], sums
+        return self._works[key]
+
+    def _absent(self) -> Iterator[Violation]:
+        """Groups of the world that no process was of, and a world in which nothing was written."""
+        evidence = self._evidence
+        if not evidence.is_whole_run:
+            return
+        there = {*evidence.leader_groups, *self._groups}
+        for group in (*evidence.ingredients.leader_groups, *evidence.ingredients.follower_groups):
+            if group not in there:
+                yield Violation("progress", f"no process of {group} has begun")
+        if not evidence.acked:
+            yield Violation("progress", "nothing was acknowledged: nothing is judged")
+
+    def _empty_rounds(self) -> Iterator[Violation]:
+        """Rounds that judge nothing."""
+        evidence, since = self._evidence, 0.0
+        for each in evidence.rounds if evidence.is_whole_run else ():
+            epoch = evidence.epoch_at(each.acked_by)
+            if not any(
+                place[0] == epoch and place[1] not in each.still and since < time <= each.acked_by
+                for place, acked in evidence.acked.items()
+                for _, time in acked
+            ):
+                yield Violation("progress", f"round {each.number}: nothing was acknowledged that it could judge")
+            since = each.acked_by
+
+    def _late(self) -> Iterator[Violation]:
+        """Leader groups that stood still though nothing kept them from their work. A line a group."""
+        evidence = self._evidence
+        for group in sorted(evidence.leader_groups):
+            for each in evidence.rounds:
+                is_long = each.deadline - each.acked_by >= LONG_ROUND_SECONDS
+                if not is_long or evidence.is_hindered(each.acked_by, each.deadline, "cluster"):
+                    continue
+                late = [
+                    (place, offset)
+                    for place, acked in evidence.acked.items()
+                    if place[0] == evidence.epoch_at(each.acked_by) and place[1] not in each.still
+                    for offset, time in acked
+                    if time <= each.acked_by
+                    and offset >= evidence.first_offset(place, each.deadline)
+                    and evidence.must_come(place, offset)
+                    and evidence.committed_at(group, place, offset) > each.deadline
+                ]
+                if late:
+                    what = f"{group} had not committed {len(late)} messages, as {late[0]}, by {each.deadline:.3f}"
+                    yield Violation("out of the way", f"round {each.number}: {what}")
+                    break
+
+    def _in_vain(self) -> Iterator[Violation]:
+        for time, text in self._evidence.in_vain:
+            if not self._evidence.is_hindered(time - REFORMED_SECONDS, time, "cluster"):
+                yield Violation("progress", f"{time:.3f}: {text}")
 
     def _slow_to_end(self) -> Iterator[Violation]:
         for time, process, seconds in self._evidence.stopped:
@@ -295,6 +401,16 @@ class _Judge:
         for _, time, name, status, last_line, is_clear in self._evidence.exits:
             if not is_clear and not name.startswith(WRITERS):
                 yield Violation("loud", f"{time:.3f}: {name} ended with status {status}: {last_line}")
+        for each in self._evidence.complaints:
+            if not each.process.startswith(WRITERS):
+                yield Violation("loud", f"{each.process}: {each.line}")
+
+
+def _lowest(first: Mapping[tuple[Place, int], float]) -> dict[Place, int]:
+    lowest: dict[Place, int] = {}
+    for place, offset in first:
+        lowest[place] = min(offset, lowest.get(place, offset))
+    return lowest
 
 
 def _at(delivery: Delivery) -> str:

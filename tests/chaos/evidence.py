@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from tests.chaos.ingredients import PLAIN, Ingredients
+from tests.chaos.ingredients import CREATE_TIME, PLAIN, Ingredients
 
 PartitionBuffer = list[Any]
 Place = tuple[int, int]
@@ -22,6 +22,9 @@ POISON_TIMESTAMP = 1.0
 """In the strange records that the run itself writes."""
 KNOWN_AFTER_SECONDS = 3.0
 """A follower that nothing hinders knows a record that has been in the commit log for so long."""
+
+CLOCK_SHIFTED, AHEAD_SECONDS = "clock shifted", 90.0
+"""The fault's name, and by how much a leader's clock may be ahead where brokers take the time from it."""
 
 WRITTEN_SECONDS = 10.0
 """Within which the brokers have a dead letter, one of them being away."""
@@ -36,6 +39,8 @@ class Delivery(NamedTuple):
     epoch: int
     partition: int
     offset: int
+    worked_seconds: float = 0.0
+    """How long the step took over it."""
 
     @property
     def place(self) -> Place:
@@ -90,6 +95,14 @@ class Stopped(NamedTuple):
     time: float
     process: str
     seconds: float
+
+
+class Complaint(NamedTuple):
+    """Something that no process of the package may ever show."""
+
+    time: float
+    process: str
+    line: str
 
 
 class Reach:
@@ -152,13 +165,23 @@ class Evidence:
         self.group_of: dict[str, str] = {}
         """By process."""
         self.exits: list[PartitionBuffer] = []
+        self.in_vain: list[tuple[float, str]] = []
+        """What the driver has waited for, and until when."""
+        self.complaints: list[Complaint] = []
         self.rounds: list[Round] = []
         self.committed: list[tuple[str, Place, int]] = []
         self.leader_groups: set[str] = set()
         self.hindered: list[tuple[float, float, str]] = []
         """Since, until, and what: "cluster", a follower group, or a partition."""
         self.ingredients = PLAIN
+        self.clocks_ahead: list[tuple[str, float]] = []
+        """Leader groups of which a process's clock was ahead, and until when what it reported was from the future."""
+        self._started: list[tuple[float, str]] = []
+        self.is_whole_run = False
+        """Whether the driver came to the end: then each group of the world was there, and each round had something."""
         self._assigned: list[tuple[float, str, int, int]] = []
+        # By process, when it got which partitions.
+        self._assigned_to: dict[str, list[tuple[float, frozenset[int]]]] = defaultdict(list)
         self._superseded: dict[Place, set[int]] = defaultdict(set)
         self._last_of_key: dict[tuple[Place, str], int] = {}
         self._truncated: dict[Place, int] = {}
@@ -169,8 +192,12 @@ class Evidence:
             self._take_in(name, lines, rewound)
         self._acked_offsets = {place: {offset for offset, _ in acked} for place, acked in self.acked.items()}
         self._begins: dict[tuple[str, Place], int] = {}
+        self._begins_at: dict[tuple[str, Place], float] = {}
         for at, of, partition, offset in sorted(self._assigned):
-            self._begins.setdefault((of, (self.epoch_at(at), partition)), offset)
+            key = of, (self.epoch_at(at), partition)
+            self._begins.setdefault(key, offset)
+            self._begins_at.setdefault(key, at)
+        self._note_clocks_ahead()
         self.told += [
             Told(time, name, self.group_of.get(name, ""), "EXIT", last_line)
             for _, time, name, _, last_line, _ in self.exits
@@ -212,6 +239,16 @@ class Evidence:
     def begins(self, group: str, place: Place) -> float:
         """From which offset on a follower group is to get messages; infinity: it never was told of any."""
         return self._begins.get((group, place), float("inf")) if group in self.ingredients.from_the_end else 0
+
+    def has_begun(self, group: str, place: Place, time: float) -> bool:
+        """Whether it was told of any by then; one that begins at the beginning needn't be."""
+        return group not in self.ingredients.from_the_end or self._begins_at.get((group, place), float("inf")) <= time
+
+    def had(self, process: str, partition: int, time: float) -> bool:
+        """Whether the partition was among those of the process's last assignment by then."""
+        assignments = self._assigned_to.get(process, [])
+        index = bisect.bisect_right(assignments, time, key=lambda each: each[0])
+        return index > 0 and partition in assignments[index - 1][1]
 
     def must_come(self, place: Place, offset: int) -> bool:
         """Whether there is a message at this offset, as far as is known, which nobody but a deletion takes away.
@@ -256,8 +293,8 @@ class Evidence:
                     elif role == "follower":
                         follower = Follower(name, group, time)
                         self.followers.append(follower)
-                case "out", [assignment, epoch, partition, offset, _]:
-                    follower.deliveries.append(Delivery(time, name, assignment, epoch, partition, offset))
+                case "out", [assignment, epoch, partition, offset, _, *worked]:
+                    follower.deliveries.append(Delivery(time, name, assignment, epoch, partition, offset, *worked))
                 case "invalid", [epoch, partition, offset, payload] if lines[-1][1] > time + WRITTEN_SECONDS:
                     self.invalid[group].append(((epoch, partition), offset, payload))
                 case "refused", [payload, _]:
@@ -275,6 +312,7 @@ class Evidence:
                 case "assigned", [_, positions]:
                     follower.assignments += 1
                     self._assigned += [(time, group, int(index), offset) for index, offset in positions.items()]
+                    self._assigned_to[name].append((time, frozenset(map(int, positions))))
                 case "told", [level, _, text]:
                     self.told.append(Told(time, name, group, level, text))
                 case "clock", [wall_time]:
@@ -291,20 +329,44 @@ class Evidence:
                     self.faults.append((what, began, time))
                 case "ingredients", [ingredients]:
                     self.ingredients = Ingredients.from_json(ingredients)
+                case "ended", []:
+                    self.is_whole_run = True
                 case "truncated", [epoch, partition, end]:
                     self._truncated[epoch, partition] = end
                 case "wanted", [pattern, of, deadline]:
                     self.wanted.append(Wanted(time, deadline, of, pattern))
+                case "started", [process]:
+                    self._started.append((time, process))
                 case "stopped", [process, seconds]:
                     self.stopped.append(Stopped(time, process, seconds))
                 case "hindered", [what, until]:
                     self.hindered.append((time, until, what))
                 case "exit", _:
                     self.exits.append(line)
+                case "stuck", [text]:
+                    self.in_vain.append((time, text))
+                case "uncaught", [process, text]:
+                    self.complaints.append(Complaint(time, process, text))
                 case "round", [number, acked_by, deadline, still]:
                     self.rounds.append(Round(number, acked_by, deadline, frozenset(still)))
                 case "committed", [of, epoch, partition, offset]:
                     self.committed.append((of, (epoch, partition), offset))
+
+    def _note_clocks_ahead(self) -> None:
+        """Where leaders write the time of their reports, a clock that is shifted is ahead (`process_faults`)."""
+        if self.ingredients.commit_log.timestamps != CREATE_TIME:
+            return
+        for kind, began, ended in self.faults:
+            for at, process in self._started if kind == CLOCK_SHIFTED else ():
+                group = self.group_of.get(process, "")
+                if began <= at <= ended and group in self.leader_groups:
+                    slot = process.rpartition(".")[0]
+                    later = [then for then, other in self._started if then > at and other.startswith(f"{slot}.")]
+                    self.clocks_ahead.append((group, min(later, default=float("inf")) + AHEAD_SECONDS))
+
+    def next_done(self, group: str, place: Place, time: float) -> float:
+        """When the leader group next passed a message of the place to ``commit``; infinity: never."""
+        return min((at for at, _ in self._done.get((group, place), ()) if at > time), default=float("inf"))
 
     def _supersede(self, place: Place, key: str, offset: int) -> None:
         """A message with this key was there: any older one may be compacted away."""

@@ -13,6 +13,10 @@ from tests.chaos.world import World
 Do = Callable[[World, Random], None]
 
 
+class InVain(Exception):
+    """What leaders or followers were waited for to do, and didn't: no fault of the cluster, but of theirs."""
+
+
 class Fault(NamedTuple):
     do: Do
     weight: int

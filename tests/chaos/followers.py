@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import sys
 import threading
 import time
@@ -76,13 +75,6 @@ class JournallingDlqProducer(KafkaDlqProducer):
             handlers.journal.write("refused", payload, str(error))
 
 
-class JournallingHandler(logging.Handler):
-    """Notes what the package tells of, from warnings on."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        handlers.journal.write("told", record.levelname, record.name, record.getMessage())
-
-
 def run(settings: Mapping[str, Any], flags: list[str], consumer_settings: Any) -> int:
     """The exit status.
 
@@ -91,7 +83,7 @@ def run(settings: Mapping[str, Any], flags: list[str], consumer_settings: Any) -
     sabotage.apply_from_environment()
     if settings.get("is_preempted"):
         preempt_at_random()
-    logging.getLogger("arroyo_sync").addHandler(JournallingHandler(logging.WARNING))
+    handlers.note_what_is_told()
     made: list[SynchronizedStrategyFactory[KafkaPayload]] = []
     limits = HoldLimits(messages=settings["limit"], resume_messages=settings["limit"] // 5)
 

@@ -6,6 +6,7 @@ if it is to find itself so.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -24,6 +25,17 @@ journal = Journal(Path(os.environ.get(JOURNAL_VARIABLE, os.devnull)))
 _delay_seconds = float(os.environ.get(DELAY_VARIABLE, "0"))
 assignment = 0
 _last: dict[int, tuple[int, bool]] = {}
+
+
+class JournallingHandler(logging.Handler):
+    """Notes what the package tells of, from warnings on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        journal.write("told", record.levelname, record.name, record.getMessage())
+
+
+def note_what_is_told() -> None:
+    logging.getLogger("arroyo_sync").addHandler(JournallingHandler(logging.WARNING))
 
 
 def begin_assignment(positions: dict[int, int]) -> None:
@@ -60,9 +72,10 @@ def receive(event: BrokerValue[KafkaPayload]) -> None:
     last = _last.pop(partition, None)
     if last is not None and last[1] and last[0] == event.offset - 1:
         raise InvalidMessage(event.partition, last[0], log_exception=False)
+    began = time.monotonic()
     if _delay_seconds:
         time.sleep(_delay_seconds)
-    journal.write("out", assignment, epoch, partition, event.offset, number)
+    journal.write("out", assignment, epoch, partition, event.offset, number, time.monotonic() - began)
     if mark == b"!!":
         journal.write("invalid", epoch, partition, event.offset, event.payload.value.decode())
         raise InvalidMessage(event.partition, event.offset, log_exception=False)

@@ -13,6 +13,10 @@ Each line is ``[kind, time, ...]``; times are of ``CLOCK_MONOTONIC``, which all 
     skipped   kind began                             driver: one that the cluster refused half-way
     wanted    pattern group deadline                 driver: from then on until the deadline, that group is to say this
     stopped   name seconds                           driver: a process was asked to end then, and took so long
+    stuck     text                                   driver: what somebody waited for in vain during a fault, or before
+    uncaught  name line                              driver: at the end, what a log tells of an exception in a thread,
+                                                     or that a process crashed
+    ended                                            driver: the run came to its end
     hindered  what until                             driver: "cluster", a group or "partition N" could not work from
                                                      then on
     exit      name status line clear                 driver: a process ended by itself, with this last line; or it was
@@ -25,11 +29,12 @@ Each line is ``[kind, time, ...]``; times are of ``CLOCK_MONOTONIC``, which all 
                                                      it, too, and may replace it in a compacted topic
     begin     group role                             leader, follower: the first line
     assigned  assignment positions                   follower: a strategy was made
-    out       assignment epoch partition offset number    follower: a message came out of the gate
+    out       assignment epoch partition offset number worked    follower: a message came out of the gate, and the
+                                                     step took so many seconds over it
     invalid   epoch partition offset payload         follower: a message that came out named itself as invalid
     refused   payload error                          follower: the brokers took no dead letter of this
     done      epoch partition offset                 leader: written before the offset after this one goes to ``commit``
-    told      level logger text                      follower: what it told of, from warnings on
+    told      level logger text                      leader, follower: what it told of, from warnings on
     held      messages                               follower: the most that any partition held, as told by itself
     limit     messages                               follower: what a partition may hold
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ FINE_ENDS = (0, -signal.SIGTERM, -signal.SIGKILL)
 STACKS_SIGNAL = signal.SIGUSR1
 """Has a worker write into its log where each of its threads is: one that doesn't end is asked before it is killed."""
 STACKS_SECONDS = 1.0
+THREAD_ENDED = "Exception in thread "
 FED = frozenset({"producer", "rubbish"})
 """The roles whose processes end with their input."""
 
@@ -94,11 +95,11 @@ class Slot:
         self._process.stdin.flush()
 
     def kill(self) -> None:
-        """SIGKILL. It stays wanted, so it is started again."""
+        """SIGKILL. It stays wanted, so it is started again. An end by itself is left for whoever notes it."""
         if self._process is not None and self.is_running:
             self._process.kill()
             self._process.wait(10)
-        self._forget()
+            self._forget()
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """End it, and want it no more: SIGTERM (or the end of its input), and SIGKILL if that takes long."""
@@ -177,6 +178,21 @@ class Slot:
         self._process = None
         self.is_paused = False
         self._ended_at = time.monotonic()
+
+
+def uncaught(folder: Path) -> Iterator[tuple[str, str]]:
+    """Of each process of the folder that shows what none may, its journal's name and a line: an exception that ended a
+    thread, or what `faulthandler` wrote as it crashed. Also of those that were killed, or ended well."""
+    for log in sorted(each for each in folder.glob("*.log") if not each.name.startswith("broker-")):
+        lines = log.read_text(errors="replace").splitlines()
+        found = next((at for at, line in enumerate(lines) if line.startswith(THREAD_ENDED)), None)
+        if found is not None:
+            last = next((line for line in lines[found + 1 :] if line and not line.startswith((" ", "Traceback"))), "")
+            yield log.stem, f"{lines[found]} {last}"
+    for crash in sorted(folder.glob("*.crash")):
+        text = crash.read_text(errors="replace")
+        if text.startswith("Fatal"):
+            yield crash.stem, text.splitlines()[0]
 
 
 def stop_together(slots: Sequence[Slot], timeout: float = STOP_SECONDS) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,10 +15,11 @@ from confluent_kafka import KafkaException
 
 from tests.chaos.checker import Verdict, judge
 from tests.chaos.evidence import LogRecord
+from tests.chaos.fault import InVain
 from tests.chaos.faults import FAULTS
 from tests.chaos.ingredients import Ingredients, draw
 from tests.chaos.journal import read_all
-from tests.chaos.processes import FED
+from tests.chaos.processes import FED, uncaught
 from tests.chaos.world import COMMIT_LOG, RATE, TOPIC, World, dead_letters_of
 
 FAULTS_A_ROUND = 12
@@ -25,6 +27,8 @@ FAULTS_A_ROUND = 12
 RECOVERY_SECONDS = 0.3
 BURST = 60
 """Messages a partition."""
+BURSTS = 3
+"""So often one is asked for, if nothing of it is acknowledged: the producer may have ended meanwhile."""
 FIRST_ROUND_SECONDS = 90.0
 """For the round after faults: dead members are missed, leaders that were set back catch up, and a quiet partition is
 published again by its heartbeat only."""
@@ -68,6 +72,7 @@ class Run:
         ]
         self._bag: list[str] = []
         self._rounds = 0
+        self._is_in_vain = False
         self.done = 0
         self.skipped: list[str] = []
         """Faults that the cluster refused, for instance since a broker was still down."""
@@ -82,7 +87,8 @@ class Run:
             world.look()
             return world.tally.assigned == set(world.follower_groups)
 
-        world.wait(ASSIGNED_SECONDS, all_assigned)  # who begins at the end has its beginning then
+        if not world.wait(ASSIGNED_SECONDS, all_assigned):  # who begins at the end has its beginning then
+            world.journal.write("stuck", f"of {world.follower_groups}, only {world.tally.assigned} have begun")
         world.start_producer()
         self._round(FIRST_ROUND_SECONDS)
         world.producer.say(f"rate {RATE}")
@@ -119,9 +125,12 @@ class Run:
         world.producer.say(f"rate {RATE}")
 
     def end(self) -> None:
-        """Note what the followers have committed, once they have stopped."""
+        """Note what the followers have committed, once they have stopped, and what no log may tell of."""
         world = self._world
         world.stop(*world.slots)
+        for name, line in uncaught(world.folder):
+            world.journal.write("uncaught", name, line)
+        world.journal.write("ended")
         for group in world.follower_groups:
             for partition, offset in world.questions.committed(group).items():
                 world.journal.write("committed", group, world.epoch, partition, offset)
@@ -132,7 +141,9 @@ class Run:
         began = time.monotonic()
         try:
             FAULTS[name].do(world, self._random)
-        except (KafkaException, TimeoutError, KeyError, OSError, RuntimeError) as error:
+        except (KafkaException, TimeoutError, KeyError, OSError, RuntimeError, InVain) as error:
+            if isinstance(error, InVain):
+                world.journal.write("stuck", f"{name}: {error}")
             self.skipped.append(f"{name}: {error}"[:300])
             for slot in world.slots:
                 slot.go_on()
@@ -186,6 +197,8 @@ class Run:
             still = {p for e, p, _ in tally.came["eager"] if e == world.epoch}
             still |= {p for p, _ in tally.acked[world.epoch]}
             still -= {partition for _, partition, _ in tally.done["writer-b"] - before}
+            if {p for p, _ in tally.acked[world.epoch]} <= still:
+                return True  # the other member stands still, too, or there is none: nobody has to go on
             return self._all_come(acked_by, deadline - time.monotonic(), still)
         finally:
             slot.go_on()
@@ -207,11 +220,30 @@ class Run:
         return self._all_come(acked_by, LAST_SECONDS)
 
     def _burst(self, count: int = BURST, settled_seconds: float = 0.3) -> float:
-        """Have a burst produced, so many messages a partition; by when all of it was acknowledged."""
+        """Have a burst produced, so many messages a partition; by when all of it was acknowledged.
+
+        If nothing was, it is asked for again, since the producer may have ended meanwhile; if that goes on, the judge
+        is told: the rounds would judge nothing.
+        """
+        world = self._world
+        for _ in range(BURSTS):
+            if not world.producer.is_running:
+                world.start_producer(rate=0)
+            world.look()
+            before = world.tally.acknowledged
+            self._produce(count, settled_seconds)
+            if world.tally.acknowledged > before:
+                return time.monotonic()
+        world.journal.write("stuck", "nothing is acknowledged any more")
+        self._is_in_vain = True
+        return time.monotonic()
+
+    def _produce(self, count: int, settled_seconds: float) -> None:
         world = self._world
         world.look()
         before = world.tally.acknowledged
-        world.producer.say(f"rate 0\nburst {count}")
+        with suppress(OSError):  # it may have ended since
+            world.producer.say(f"rate 0\nburst {count}")
         acknowledged = _Steady(before)
 
         def is_over() -> bool:
@@ -220,7 +252,6 @@ class Run:
             return world.tally.acknowledged > before and seconds > settled_seconds
 
         world.wait(30.0, is_over)
-        return time.monotonic()
 
     def _missing(self, still: Collection[int]) -> bool:
         world = self._world
@@ -236,7 +267,7 @@ class Run:
         world.journal.write("round", self._rounds, acked_by, min(deadline, time.monotonic()), sorted(still))
         if not all_came:
             self._keep_status()
-        return all_came
+        return all_came and not self._is_in_vain
 
     def _keep_status(self) -> None:
         """What an operator would look at now, ``status-GROUP-ROUND.json``: among others, which member the group's

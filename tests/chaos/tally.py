@@ -42,6 +42,8 @@ class Tally:
         self._from_the_end = from_the_end
         self._last_of_key: dict[tuple[Place, str], int] = {}
         self._begins: dict[str, dict[Place, int]] = defaultdict(dict)
+        self._lowest: dict[str, dict[Place, int]] = defaultdict(dict)
+        """By follower group, the lowest offset that came."""
         self._epochs: list[tuple[float, int]] = []
         """When each of the topic's epochs began. What is read late is still of its own."""
 
@@ -61,7 +63,10 @@ class Tally:
                     if superseded is not None:
                         acked.discard((partition, superseded))
             elif line[0] == "out":
-                self.came[self._groups_of[name]].add((line[3], line[4], line[5]))
+                group, epoch, partition, offset = self._groups_of[name], *line[3:6]
+                self.came[group].add((epoch, partition, offset))
+                lowest = self._lowest[group]
+                lowest[epoch, partition] = min(offset, lowest.get((epoch, partition), offset))
             elif line[0] == "done":
                 self.done[self._groups_of[name]].add((line[2], line[3], line[4]))
             elif line[0] == "assigned":
@@ -83,7 +88,9 @@ class Tally:
         for group, came in self.came.items():
             lacks = wanted - came
             if group in self._from_the_end:
-                begins = self._begins[group]
-                lacks = {each for each in lacks if each[2] >= begins.get(each[:2], each[2] + 1)}
+                # Until it has begun with a partition, all of that is to come. What came tells of that as well: an
+                # assignment just before an epoch was noted counts for the one before.
+                begins = {**self._lowest[group], **self._begins[group]}
+                lacks = {each for each in lacks if each[2] >= begins.get(each[:2], 0)}
             missing[group] = lacks
         return missing

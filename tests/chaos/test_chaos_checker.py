@@ -259,6 +259,71 @@ def test_a_process_that_ended_without_one_clear_line_is_told() -> None:
     assert "status -11" in verdict.violations[0].what
 
 
+ENDED: PartitionBuffer = ["ended", 99.0]
+
+
+def test_a_world_in_which_nothing_was_written_or_a_group_was_missing_is_no_good_one() -> None:
+    """Nothing is violated there, since nothing is judged."""
+    there = {"writer-a-1.1": [["begin", 0.5, "writer-a", "leader"]], "eager-1.1": [["begin", 0.5, "eager", "follower"]]}
+    verdict = judge({"driver": [["epoch", 0.0, 1], ENDED], **there})
+    assert sorted(each.what for each in verdict.violations) == [
+        "no process of kip848 has begun",
+        "no process of writer-b has begun",
+        "nothing was acknowledged: nothing is judged",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "still", "count"),
+    [
+        pytest.param([acked(13.0, 1)], [], 0, id="something to judge"),
+        pytest.param([], [], 1, id="nothing"),
+        pytest.param([acked(22.0, 1)], [], 1, id="it was acknowledged too late"),
+        pytest.param([acked(13.0, 1)], [0], 1, id="of partitions that stand still alone"),
+        pytest.param([acked(13.0, 1, epoch=2)], [], 1, id="of another topic"),
+    ],
+)
+def test_a_round_that_judges_nothing_is_told(written: list[PartitionBuffer], still: list[int], count: int) -> None:
+    """Whatever the producer died of, or the brokers refuse."""
+    second: PartitionBuffer = ["round", 30.0, 2, 20.0, 30.0, still]
+    made = journals([out(2.5, 0), out(14.0, 1)], driver=[ROUND, second, ENDED], producer=[acked(2.0, 0), *written])
+    found = [each.what for each in judge(made).violations if each.what.startswith("round 2: nothing")]
+    assert len(found) == count
+
+
+@pytest.mark.parametrize(
+    ("round_seconds", "driver", "verdict"),
+    [
+        pytest.param(13.0, [], {"out of the way": 1}, id="nothing keeps it from that"),
+        pytest.param(9.0, [], {}, id="the round was short"),
+        pytest.param(13.0, [["hindered", 5.0, "cluster", 6.0]], {}, id="the cluster does"),
+        pytest.param(13.0, [["deleted", 4.0, 1, 0, 1]], {}, id="it is gone"),
+    ],
+)
+def test_a_leader_that_has_not_committed_by_the_end_of_a_long_round_stands_in_nobodys_way_but_its_own(
+    round_seconds: float, driver: list[PartitionBuffer], verdict: dict[str, int]
+) -> None:
+    """Its last step must never keep it from its work."""
+    deadline = 3.0 + round_seconds
+    line: PartitionBuffer = ["round", deadline, 1, 3.0, deadline, []]
+    assert broken(judge(journals([], [], driver=[line, *driver], producer=[acked(2.0, 0)]))) == verdict
+
+
+@pytest.mark.parametrize("hindered", [True, False])
+def test_what_was_waited_for_in_vain_is_told_unless_the_cluster_explains_it(hindered: bool) -> None:
+    driver: list[PartitionBuffer] = [["stuck", 100.0, "the leaders didn't begin with the new topic"]]
+    driver += [["hindered", 50.0, "cluster", 60.0]] if hindered else []
+    assert broken(judge(journals([], driver=driver))) == ({} if hindered else {"progress": 1})
+
+
+def test_what_a_log_tells_of_a_thread_that_ended_is_told() -> None:
+    """Of a writer of the world it isn't."""
+    lines: list[PartitionBuffer] = [["uncaught", 9.0, name, "Exception in thread x"] for name in (LEADER, "producer.1")]
+    verdict = judge(journals([], driver=lines))
+    assert broken(verdict) == {"loud": 1}
+    assert LEADER in verdict.violations[0].what
+
+
 def test_how_a_writer_of_the_world_ends_is_not_judged() -> None:
     """It is started again, and isn't the package's."""
     exits: list[PartitionBuffer] = [["exit", 3.0, "producer.2", 1, "OUT_OF_ORDER_SEQUENCE_NUMBER", False]]

@@ -15,8 +15,22 @@ from arroyo.types import Partition, Topic
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode
 from tests.chaos import rubbish, snuba_leader
 from tests.chaos.checker import END_SECONDS, SETTLE_SECONDS, STANDS_STILL_SECONDS, judge
+from tests.chaos.evidence import AHEAD_SECONDS, CLOCK_SHIFTED
 from tests.chaos.faults import FAULTS
-from tests.chaos.ingredients import PLAIN, SNUBA, WORLDS, DataTopic, Follower, Leader, draw, on_kafka
+from tests.chaos.ingredients import (
+    CREATE_TIME,
+    LOG_APPEND_TIME,
+    OURS,
+    PLAIN,
+    SNUBA,
+    WORLDS,
+    CommitLog,
+    DataTopic,
+    Follower,
+    Leader,
+    draw,
+    on_kafka,
+)
 from tests.chaos.journal import PartitionBuffer
 from tests.chaos.snuba_leader import PublishAsSnuba
 from tests.chaos.tally import Tally
@@ -85,8 +99,13 @@ class TestBeginnings:
         assert broken(verdict) == {"no loss": 1, "progress": 1}
         assert "5 to 6" in verdict.violations[0].what
 
-    def test_a_group_that_was_never_assigned_misses_nothing(self) -> None:
-        assert broken(judge(journals([], driver=[LATEST, ROUND], producer=[acked(1.0, 4)]))) == {}
+    def test_a_group_that_has_not_begun_with_a_partition_by_the_end_of_a_round_is_stuck(self) -> None:
+        """The driver waits for that; what lay there before is nobody's loss."""
+        assert broken(judge(journals([], driver=[LATEST, ROUND], producer=[acked(1.0, 4)]))) == {"progress": 1}
+        later: PartitionBuffer = ["assigned", 13.0, 1, {"0": 5}]
+        assert broken(judge(journals([later], driver=[LATEST, ROUND], producer=[acked(1.0, 4)]))) == {"progress": 1}
+        in_time: PartitionBuffer = ["assigned", 11.0, 1, {"0": 5}]
+        assert broken(judge(journals([in_time], driver=[LATEST, ROUND], producer=[acked(1.0, 4)]))) == {}
 
 
 class TestTruncation:
@@ -123,18 +142,22 @@ class TestStandingStill:
         assert self.judge(["hindered", 30.0, what, 31.0]) == {}
 
     @pytest.mark.parametrize(
-        ("step_seconds", "verdict"), [(0.02, {}), (0.003, {"progress": 1}), (0.0, {"progress": 1})]
+        ("worked_seconds", "assigned", "verdict"),
+        [
+            pytest.param(0.1, {"0": 0, "1": 0}, {}, id="all the time"),
+            pytest.param(0.003, {"0": 0, "1": 0}, {"progress": 1}, id="now and then"),
+            pytest.param(0.1, {"1": 0}, {"progress": 1}, id="in a process that never had the partition"),
+        ],
     )
     def test_a_slow_step_that_worked_on_other_partitions_all_the_while_does(
-        self, step_seconds: float, verdict: dict[str, int]
+        self, worked_seconds: float, assigned: dict[str, int], verdict: dict[str, int]
     ) -> None:
-        """Not one that had nothing to do for so long."""
-        slow = replace(PLAIN.followers[0], group="follower", step_seconds=step_seconds)
-        ingredients: PartitionBuffer = ["ingredients", 0.0, replace(PLAIN, followers=(slow,)).as_json()]
-        others = [out(11.0 + number / 10, number, partition=1) for number in range(90)]
+        """Not one that had nothing to do for most of it, nor another member's."""
+        others = [[*out(11.0 + number / 10, number, partition=1), worked_seconds] for number in range(90)]
+        second: list[PartitionBuffer] = [["begin", 0.5, "follower", "follower"], ["assigned", 1.0, 1, assigned]]
         made = journals(
-            [*others, out(self.CAME, 0)], [done(1.0, 99), done(1.0, 99, partition=1)], driver=[ingredients],
-            producer=[acked(10.0, 0)],
+            [out(self.CAME, 0)], [done(1.0, 99), done(1.0, 99, partition=1)],
+            producer=[acked(10.0, 0)], **{"follower-2.1": [*second, *others]},
         )  # fmt: skip
         assert broken(judge(made)) == verdict
 
@@ -144,6 +167,54 @@ class TestStandingStill:
 
     def test_what_was_over_long_before_does_not(self) -> None:
         assert self.judge(["hindered", 1.0, "cluster", 10.0 - SETTLE_SECONDS]) == {"progress": 1}
+
+
+class TestClocksAhead:
+    """A leader whose clock was ahead, where leaders write the time of their reports, and the place of a key moved."""
+
+    ENDED_AT = 10.0
+    UNTIL = ENDED_AT + AHEAD_SECONDS
+
+    def judge(
+        self, publishes: str = SNUBA, *, leader: list[PartitionBuffer] | None = None, log: str = CREATE_TIME
+    ) -> dict[str, int]:
+        """A message that was committed at 20, by the process after it, isn't there at the end of a round at 80."""
+        world = made_of(leaders=(Leader("writers", 1, publishes),), commit_log=CommitLog(timestamps=log))
+        driver: list[PartitionBuffer] = [
+            *(world, ["started", 2.0, LEADER], ["fault", 3.0, 1, CLOCK_SHIFTED, "", 1.0]),
+            ["started", self.ENDED_AT, "leader-1.2"],
+            ["round", 80.0, 1, 30.0, 80.0, []],
+        ]
+        later: list[PartitionBuffer] = [["begin", 10.5, "writers", "leader"], done(20.0, 0), *(leader or [])]
+        made = journals([], [done(5.0, -1)], driver=driver, producer=[acked(19.0, 0)], **{"leader-1.2": later})
+        return broken(judge(made))
+
+    def test_its_reports_count_until_that_time_has_come(self) -> None:
+        assert self.judge(OURS) == {}
+        assert self.judge() == {}
+
+    def test_where_the_brokers_write_the_time_they_do_not(self) -> None:
+        assert self.judge(log=LOG_APPEND_TIME) == {"progress": 1}
+
+    @pytest.mark.parametrize(
+        ("publishes", "again", "came", "verdict"),
+        [
+            pytest.param(SNUBA, [], 300.0, {}, id="no heartbeat, and no message since"),
+            pytest.param(SNUBA, [done(UNTIL + 1, 1)], 300.0, {"progress": 1}, id="no heartbeat, but a message"),
+            pytest.param(OURS, [], 300.0, {"progress": 1}, id="a heartbeat"),
+        ],
+    )
+    def test_then_the_next_report_counts(
+        self, publishes: str, again: list[PartitionBuffer], came: float, verdict: dict[str, int]
+    ) -> None:
+        world = made_of(leaders=(Leader("writers", 1, publishes),))
+        driver: list[PartitionBuffer] = [
+            *(world, ["started", 2.0, LEADER], ["fault", 3.0, 1, CLOCK_SHIFTED, "", 1.0]),
+            ["started", self.ENDED_AT, "leader-1.2"],
+        ]
+        later: list[PartitionBuffer] = [["begin", 10.5, "writers", "leader"], done(20.0, 0), *again]
+        made = journals([out(came, 0)], [], driver=driver, producer=[acked(19.0, 0)], **{"leader-1.2": later})
+        assert broken(judge(made)) == verdict
 
 
 class TestEnds:
@@ -285,6 +356,21 @@ class TestAlarms:
         verdict = judge(journals([told(25.0, said)], driver=[world]))
         assert broken(verdict) == ({} if is_explained else {"loud": 1})
 
+    @pytest.mark.parametrize("kind", ["data topic recreated", "broker killed"])
+    def test_a_process_that_ends_of_what_no_fault_explains_is_one(self, kind: str) -> None:
+        """Its last line is clear, and wrong."""
+        line = "worker.py: topic 'events' was deleted and created again (its id was a and is b). Restart the follower"
+        driver: list[PartitionBuffer] = [
+            ["exit", 25.0, FOLLOWER, 1, line, True],
+            ["fault", 20.0, 1, kind, "", 10.0],
+        ]
+        assert broken(judge(journals([], driver=driver))) == ({} if kind == "data topic recreated" else {"loud": 1})
+
+    def test_what_a_leader_tells_of_counts_too(self) -> None:
+        made = journals([])
+        made[LEADER].append(told(15.0, "out of cheese", "ERROR"))
+        assert broken(judge(made)) == {"loud": 1}
+
     def test_an_error_that_nobody_expects_is_one(self) -> None:
         assert broken(judge(journals([told(15.0, "out of cheese", "ERROR")]))) == {"loud": 1}
 
@@ -312,13 +398,22 @@ def test_the_driver_waits_for_what_the_judge_would_miss(tmp_path: Any) -> None:
         "f": [["assigned", 1.0, 1, {"0": 3}], out(2.0, 4)],
         "g": [["assigned", 1.0, 1, {"0": 0}], out(2.0, 3)],
     }
+
+    def add(name: str, *written: PartitionBuffer) -> None:
+        with (tmp_path / f"{name}.jsonl").open("a") as file:
+            file.write("".join(f"{json.dumps(line)}\n" for line in written))
+
     for name, written in lines.items():
-        text = "".join(f"{json.dumps(line)}\n" for line in written)
-        (tmp_path / f"{name}.jsonl").write_text(text)
+        add(name, *written)
     tally.look()
     assert tally.assigned == {"late", "early"}
     assert tally.missing(1, {(1, 0): 2}) == {"late": {(1, 0, 3)}, "early": {(1, 0, 2), (1, 0, 4)}}
-    assert tally.missing(1, {}, still=[0]) == {"late": set(), "early": set()}
+    add("producer", acked(1.0, 0, partition=1))
+    tally.look()
+    assert tally.missing(1, {}, still=[0]) == {"late": {(1, 1, 0)}, "early": {(1, 1, 0)}}, "nobody has begun with it"
+    add("f", ["assigned", 1.0, 2, {"1": 1}])
+    tally.look()
+    assert tally.missing(1, {}, still=[0]) == {"late": set(), "early": {(1, 1, 0)}}
 
 
 def test_every_fault_fits_some_world_that_a_seed_draws() -> None:

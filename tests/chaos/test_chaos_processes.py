@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.process_faults import term_twice
-from tests.chaos.processes import Slot
+from tests.chaos.processes import Slot, uncaught
 from tests.chaos.world import World
 from tests.integration.cluster.waiting import wait_until
 
@@ -85,6 +85,34 @@ def test_a_process_that_does_not_end_says_where_its_threads_are_before_it_is_kil
     assert "most recent call first" in (tmp_path / "rubbish.1.log").read_text()
 
 
+def test_a_thread_that_ended_and_a_process_that_crashed_are_found_in_what_they_wrote(tmp_path: Path) -> None:
+    """Though the process went on, and ended well, or was killed."""
+    (tmp_path / "well-1.1.log").write_text("WARNING all is well\n")
+    (tmp_path / "well-1.1.crash").write_text("")
+    (tmp_path / "thread-1.1.log").write_text(
+        'WARNING one\nException in thread arroyo-sync verifier:\nTraceback (most recent call last):\n  File "x"\n'
+        "KeyError: 'x'\nWARNING two\n"
+    )
+    (tmp_path / "broker-1.log").write_text('Exception in thread "main" java.lang.OutOfMemoryError\n')
+    (tmp_path / "crash-1.1.crash").write_text("Fatal Python error: Segmentation fault\n\nThread 0x1\n")
+    assert list(uncaught(tmp_path)) == [
+        ("thread-1.1", "Exception in thread arroyo-sync verifier: KeyError: 'x'"),
+        ("crash-1.1", "Fatal Python error: Segmentation fault"),
+    ]
+
+
+@pytest.mark.parametrize("do", ["start", "stop"])
+def test_a_crash_just_before_a_process_is_stopped_or_started_is_noted(tmp_path: Path, leader: Slot, do: str) -> None:
+    """A fault may do that before anybody has looked."""
+    written: list[tuple[object, ...]] = []
+    (tmp_path / "world").mkdir()
+    world = World(tmp_path / "world")
+    wait_until(lambda: not leader.is_running, 60.0, "the end of the process")
+    world.journal = SimpleNamespace(write=lambda *values, at=None: written.append(values))  # type: ignore[assignment]
+    getattr(world, do)(leader)
+    assert ("exit", "leader-1.1", 1, "KeyError: 'consumer'", False) in written
+
+
 def test_an_end_that_is_not_well_is_noted_for_the_judge() -> None:
     written: list[tuple[object, ...]] = []
     slot = SimpleNamespace(
@@ -92,6 +120,8 @@ def test_an_end_that_is_not_well_is_noted_for_the_judge() -> None:
     )
     slot.ask_to_stop = lambda: setattr(slot, "is_running", False)
     slot.wait_until_stopped = lambda *timeout: None
-    world: Any = SimpleNamespace(journal=SimpleNamespace(write=lambda *values, at=None: written.append(values)))
+    world: Any = SimpleNamespace(
+        journal=SimpleNamespace(write=lambda *values, at=None: written.append(values)), _note_end=lambda slot: ""
+    )
     World.stop(world, slot)  # type: ignore[arg-type]
     assert written == [("stopped", "leader-1.1", 1.0), ("exit", "leader-1.1", 1, "KeyError: 'x'", False)]

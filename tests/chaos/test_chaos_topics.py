@@ -12,7 +12,7 @@ from tests.chaos import topic_faults
 from tests.chaos.commit_log_faults import lose_commit_log
 from tests.chaos.ingredients import OURS, PLAIN, SNUBA
 from tests.chaos.test_chaos_processes import First
-from tests.chaos.topic_faults import outgrow_topic
+from tests.chaos.topic_faults import delete_records, outgrow_topic
 
 
 def nothing(*arguments: Any, **more: Any) -> None: ...
@@ -39,7 +39,7 @@ def test_only_leaders_whose_reports_name_their_topic_hang_while_it_is_outgrown(
 ) -> None:
     """What another one goes on to publish can't be told from a report of the new topic."""
     monkeypatch.setattr(topic_faults, "_make_long", lambda world: 1)
-    monkeypatch.setattr(topic_faults, "_wait_until_all_began", lambda world, partitions: None)
+    monkeypatch.setattr(topic_faults, "_wait_until_all_began", lambda world, partitions, messages: None)
     leader, hung = Leader(), []
 
     world: Any = SimpleNamespace(
@@ -83,3 +83,23 @@ def test_who_lives_through_a_new_commit_log_must_tell(after: str | None, must_te
     )
     lose_commit_log(world, First())
     assert told == must_tell
+
+
+def test_records_are_deleted_of_every_epoch_whose_messages_the_topic_holds() -> None:
+    """After an election it holds those of the epoch before, too, and the judge goes by what a message says."""
+    deleted: list[tuple[object, ...]] = []
+    world: Any = SimpleNamespace(
+        follower_groups=["follower"],
+        members=lambda group: [],
+        leader_groups=["a", "b"],
+        epochs_there=[3, 4],
+        gone_below={(4, 7): 1341},
+        questions=SimpleNamespace(committed=lambda group: {7: 1191}),
+        journal=SimpleNamespace(write=lambda *line: deleted.append(line)),
+        cluster=SimpleNamespace(delete_records=nothing),
+        wait=nothing,
+        hindered=nothing,
+    )
+    delete_records(world, First())
+    assert deleted == [("deleted", 3, 7, 1191), ("deleted", 4, 7, 1191)]
+    assert world.gone_below == {(3, 7): 1191, (4, 7): 1341}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from random import Random
 
-from tests.chaos.fault import running
+from tests.chaos.fault import InVain, running
 from tests.chaos.ingredients import GROUP_OFFSETS
 from tests.chaos.world import RATE, TOPIC, World
 
@@ -16,6 +16,9 @@ LONG, SHORT = 300, 50
 OUTGROWN = 100
 """Messages a partition by which a new topic outgrows the old one before its leaders begin with it."""
 HUNG_SECONDS = (3.0, 8.0)
+BEGIN_SECONDS = 90.0
+"""So long it may take until leaders begin with a topic that was created again, and twice as long as its messages keep
+the slowest."""
 BEGUN_SECONDS = 5.0
 """By then a partition that was added is assigned: clients look for such once a second."""
 
@@ -72,7 +75,7 @@ def recreate_topic(world: World, random: Random) -> None:
     world.wait(random.uniform(1.5, 3.0))
     world.start(*world.leaders)
     world.producer.say(f"burst {SHORT}")
-    _wait_until_all_began(world, partitions)
+    _wait_until_all_began(world, partitions, 2 * SHORT)
     world.hindered("cluster", began)
     world.producer.say(f"rate {RATE}")
 
@@ -114,7 +117,7 @@ def outgrow_topic(world: World, random: Random) -> None:
     groups = [each.group for each in world.ingredients.followers if each.source != GROUP_OFFSETS]
     if groups:
         world.wants_told("earlier topic|was deleted and created again", began, 60.0, *groups)
-    _wait_until_all_began(world, partitions)
+    _wait_until_all_began(world, partitions, longest + OUTGROWN)
     world.hindered("cluster", began)
     world.producer.say(f"rate {RATE}")
 
@@ -130,8 +133,9 @@ def delete_records(world: World, random: Random) -> None:
         committed = [world.questions.committed(each) for each in world.leader_groups]
         partition = random.choice(sorted(set(committed[0]) & set(committed[1])) or [0])
         before = min(offsets.get(partition, 0) for offsets in committed)
-        world.gone_below[world.epoch, partition] = before
-        world.journal.write("deleted", world.epoch, partition, before)
+        for epoch in world.epochs_there:
+            world.gone_below[epoch, partition] = max(before, world.gone_below.get((epoch, partition), 0))
+            world.journal.write("deleted", epoch, partition, before)
         world.cluster.delete_records(TOPIC, {partition: before})
     finally:
         for slot in slots:
@@ -150,25 +154,37 @@ def hang_transaction(world: World, random: Random) -> None:
 
 def _make_long(world: World) -> int:
     """Until all leaders have committed `LONG` messages of each partition; how many partitions there are."""
-    partitions = len(world.questions.ends(TOPIC))
+    ends = world.questions.ends(TOPIC)
+    partitions = len(ends)
 
     def is_long() -> bool:
         committed = [world.questions.committed(group) for group in world.leader_groups]
         return all(offsets.get(p, 0) >= LONG for offsets in committed for p in range(partitions))
 
     world.producer.say(f"burst {LONG}")
-    if not world.wait(60.0, is_long):
-        raise TimeoutError("the leaders didn't get far enough")
+    backlog = sum(high - low for low, high in ends.values())  # at most: a group may have been set back
+    if not world.wait(60.0 + 2 * _slowest_seconds(world) * backlog, is_long):
+        raise InVain("the leaders didn't get far enough")
     return partitions
 
 
-def _wait_until_all_began(world: World, partitions: int) -> None:
+def _wait_until_all_began(world: World, partitions: int, messages: int) -> None:
+    """Until all leaders have begun with each partition: one may do so only once it has worked off others.
+
+    :param messages: how many each partition has.
+    """
+
     def all_began() -> bool:
         world.look()
         done = world.tally.done
         began = [{p for e, p, _ in done[group] if e == world.epoch} for group in world.leader_groups]
         return all(each >= set(range(partitions)) for each in began)
 
-    if not world.wait(90.0, all_began):
-        raise TimeoutError("the leaders didn't begin with the new topic")
+    if not world.wait(BEGIN_SECONDS + 2 * _slowest_seconds(world) * messages * partitions, all_began):
+        raise InVain("the leaders didn't begin with the new topic")
     world.wait(1.0)
+
+
+def _slowest_seconds(world: World) -> float:
+    """How long the slowest leader takes over a message."""
+    return max(world.delay_seconds(group) for group in world.leader_groups)

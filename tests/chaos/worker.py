@@ -35,6 +35,7 @@ LOOK_SECONDS = 0.2
 
 def run_leader(settings: Mapping[str, Any]) -> int:
     sabotage.apply_from_environment()
+    handlers.note_what_is_told()
     example = vars(leader)
     example["consumer_settings"] = functools.partial(_with, settings["consumer"])
     if settings.get("publishes") == SNUBA:

@@ -71,6 +71,8 @@ class World:
         self.journal = Journal(folder / "driver.jsonl")
         self.slots: list[Slot] = []
         self.proxies: dict[tuple[int, str], Proxy] = {}
+        self.epochs_there = [1]
+        """Those whose messages the data topic may hold. An election begins another one of the same topic."""
         self.gone_below: dict[tuple[int, int], int] = {}
         """By epoch and partition, the offset below which records were deleted."""
         self.leader_groups = ingredients.leader_groups
@@ -79,6 +81,8 @@ class World:
         self._groups_of: dict[str, str] = {}
         self.tally = Tally(folder, self._groups_of, self.leader_groups, self.follower_groups, ingredients.from_the_end)
         self._later: list[tuple[float, Callable[[], None]]] = []
+        self._stale: set[str] = set()
+        """The groups of which a process has ended since its committed offset isn't in the topic."""
         self._stack = ExitStack()
         self.cluster = KafkaCluster(
             3,
@@ -156,10 +160,13 @@ class World:
         """Deleted and created again, empty: another epoch."""
         self.delete_topic(TOPIC)
         self.create_data_topic(partitions)
+        self.epochs_there.clear()
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
+        self._stale.clear()  # of the topic before
         self.epoch += 1
+        self.epochs_there.append(self.epoch)
         self.journal.write("epoch", self.epoch)
 
     def create_commit_log(self, partitions: int | None = None) -> None:
@@ -182,6 +189,7 @@ class World:
 
     def start(self, *slots: Slot, environment: Mapping[str, str] | None = None) -> None:
         for slot in slots:
+            self._note_end(slot)
             own = {} if slot.role in FED else self._environment
             slot.start({**own, **(environment or {})})
             self._groups_of[slot.journal] = slot.group
@@ -189,6 +197,8 @@ class World:
 
     def stop(self, *slots: Slot) -> None:
         """Stop them and, where they end by themselves, note how long that took, and whether it was well."""
+        for slot in slots:
+            self._note_end(slot)
         asked = [slot for slot in slots if slot.is_running and slot.role not in FED]
         began = time.monotonic()
         stop_together(slots)
@@ -286,14 +296,20 @@ class World:
             self._later.remove(each)
             each[1]()
         for slot in self.slots:
-            ended = slot.ended_by_itself() if slot.is_wanted else None
-            if ended is not None:
-                self.journal.write("exit", slot.journal, *ended)
-                if any(word in ended[1] for word in STALE):
-                    self.set_stale_offsets(slot.group)
+            self._note_end(slot)
+            while self._stale:
+                self.set_stale_offsets(self._stale.pop())
             if slot.is_due:
                 self.start(slot)
         self.is_whole()
+
+    def _note_end(self, slot: Slot) -> None:
+        """Note it, if its process has ended by itself."""
+        ended = slot.ended_by_itself() if slot.is_wanted else None
+        if ended is not None:
+            self.journal.write("exit", slot.journal, *ended)
+            if any(word in ended[1] for word in STALE):
+                self._stale.add(slot.group)
 
     # The operator.
 
