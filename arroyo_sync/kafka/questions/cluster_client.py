@@ -210,7 +210,7 @@ class ClusterClient:
                         self._leaders.keep(name, {each.id: each.leader for each in topic.partitions.values()})
                         found[name] = sorted(topic.partitions)
                     else:
-                        self._leaders.keep_error(name, topic.error)
+                        self._leaders.keep_error(name, topic.error, is_answer=True)
             except KafkaException as error:
                 logger.debug("No broker tells who leads %s: %s", names, error)
                 for name in set(names) - found.keys():

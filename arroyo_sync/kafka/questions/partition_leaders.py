@@ -3,8 +3,8 @@
 Where partitions end is asked only of leaders that the client itself has just looked up, as far as that can be seen from
 here: librdkafka looks leaders up that it doesn't know, and a race in that (2.16.0 and before,
 ``rd_kafka_topic_partition_list_query_leaders_async``) corrupts its memory. It forgets them when a broker answers that
-it leads a partition no more, and what it has looked up a while ago; what is told about a topic's ids and partitions, it
-doesn't take in.
+it leads a partition no more, or that there is no such topic, and what it has looked up a while ago; what is told about
+a topic's ids and partitions, it doesn't take in.
 
 Pure: a clock is given. Threads: any may call anything; nothing blocks. The lock is a leaf: nothing that takes another
 one is called while it is held, and `ClusterClient` never holds its own when it calls.
@@ -80,7 +80,7 @@ class PartitionLeaders:
         self._topics: dict[str, _Topic] = {}
         # Topics of which a partition got no answer: who leads it now?
         self._outdated: set[str] = set()
-        # Those of them of which a leader has said that it is none: the client has forgotten them all.
+        # Those whose leaders the client has forgotten: one has said that it is none, or a broker refuses to tell.
         self._forgotten: set[str] = set()
         self._sought: set[str] = set()  # whose leaders are asked for at the moment
 
@@ -127,10 +127,15 @@ class PartitionLeaders:
                 self._outdated.add(topic)
                 self._forgotten.add(topic)
 
-    def keep_error(self, topic: str, error: KafkaError) -> None:
-        """Take in why the brokers don't tell who leads the topic's partitions."""
+    def keep_error(self, topic: str, error: KafkaError, *, is_answer: bool = False) -> None:
+        """Take in why nobody tells who leads the topic's partitions.
+
+        :param is_answer: whether a broker has told that, so that the client has forgotten who led.
+        """
         with self._lock:
-            # Who led is kept: a broker that no longer does says so itself.
+            if is_answer:
+                self._forgotten.add(topic)
+            # Else who led is kept: a broker that no longer does says so itself.
             known = self._topics.get(topic, _Topic(0.0, float("-inf"), {}))
             self._topics[topic] = known._replace(told_at=self._clock(), error=error)
 

@@ -20,6 +20,7 @@ from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 from arroyo_sync.kafka.questions.cluster_client import ClusterClient
+from arroyo_sync.kafka.questions.partition_leaders import LEADERS_SECONDS
 from tests.support.answers import TIMEOUT_SECONDS, Answers
 from tests.support.fakes import Clock
 
@@ -74,6 +75,8 @@ class Admin:
         self.errors: dict[PartitionKey, KafkaError] = {}
         """In place of partitions' ends."""
         self.asked: list[str] = []
+        self.topic_error: KafkaError | None = None
+        """In place of who leads the topic."""
         self.may_tell = threading.Event()
         """Whether it tells who leads, or whoever asks for that waits."""
         self.may_tell.set()
@@ -85,7 +88,8 @@ class Admin:
         self.waiting.append(threading.current_thread())
         assert self.may_tell.wait(TIMEOUT_SECONDS)
         partitions = {index: SimpleNamespace(id=index, leader=each) for index, each in self.leaders.items()}
-        return SimpleNamespace(cluster_id="one", topics={name: SimpleNamespace(error=None, partitions=partitions)})
+        topic = SimpleNamespace(error=self.topic_error, partitions=partitions)
+        return SimpleNamespace(cluster_id="one", topics={name: topic})
 
     def list_offsets(
         self, specs: Mapping[TopicPartition, OffsetSpec], isolation_level: object, request_timeout: float
@@ -110,12 +114,12 @@ class Admin:
 
 
 class Fixture:
-    """A client with that in it, for which no time passes."""
+    """A client with that in it, for which no time passes by itself."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.admin = Admin()
         monkeypatch.setattr("arroyo_sync.kafka.questions.cluster_client.AdminClient", lambda settings: self.admin)
-        clock = Clock()
+        self.clock = clock = Clock()
         self.client = ClusterClient(NOBODY, lambda error: None, BrokerWatch("", clock), clock)
 
     def ask(self, partitions: Collection[PartitionKey]) -> Answers:
@@ -132,6 +136,10 @@ class Fixture:
     def stop(self) -> None:
         self.admin.may_tell.set()
         self.client.stop(TIMEOUT_SECONDS)
+        self.join()
+
+    def join(self) -> None:
+        """Until nobody asks who leads any more."""
         for thread in self.admin.waiting:
             thread.join(TIMEOUT_SECONDS)
         assert not any(thread.is_alive() for thread in self.admin.waiting)
@@ -184,6 +192,21 @@ def test_leaders_that_come_with_a_topics_id_are_looked_up_if_they_are_others(
     assert len(described) == 1
     assert fixture.end(FIRST) == [END]
     assert fixture.admin.asked == (["who leads", "ends"] if are_others else ["ends"])
+
+
+def test_of_a_topic_that_a_broker_does_not_know_nobody_is_asked_where_it_ends(fixture: Fixture) -> None:
+    """That answer takes the place of the leaders in the client, which would look them up by itself."""
+    fixture.end(FIRST)
+    fixture.clock.now += LEADERS_SECONDS
+    fixture.admin.topic_error = unknown = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+    assert fixture.end(FIRST) == [END], "who leads is asked for beside it"
+    fixture.join()
+    assert fixture.end(FIRST) == unknown
+    fixture.join()
+    assert set(fixture.admin.asked) == {"who leads"}
+    fixture.admin.topic_error = None
+    assert fixture.end(FIRST) == [END]
+    assert fixture.admin.asked == ["who leads", "ends"]
 
 
 def test_a_question_that_comes_while_it_is_asked_who_leads_is_answered_as_well(fixture: Fixture) -> None:

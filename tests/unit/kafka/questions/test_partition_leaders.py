@@ -83,6 +83,17 @@ def test_an_error_keeps_who_led(fixture: Fixture) -> None:
     assert fixture.due(FIRST) == {"events"}
 
 
+def test_of_a_topic_that_a_broker_does_not_know_nobody_is_asked(fixture: Fixture) -> None:
+    """Its answer takes the place of who led, in the client, which would look them up by itself. No answer doesn't."""
+    unknown = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, "no such topic")
+    fixture.leaders.keep("events", {0: 1})
+    fixture.leaders.keep_error("events", unknown, is_answer=True)
+    assert fixture.leaders.look_up([FIRST]) == ({}, [FIRST], set())
+    assert fixture.why_not_led(FIRST) == (unknown.code(), unknown.str())
+    fixture.leaders.keep("events", {0: 2})
+    assert fixture.leaders.look_up([FIRST]) == ({2: [FIRST]}, [], set())
+
+
 def test_leaders_that_are_sought_are_not_due_as_well(fixture: Fixture) -> None:
     """Until the search is over; one that found nothing leaves them due."""
     fixture.leaders.begin_search({"events"})
