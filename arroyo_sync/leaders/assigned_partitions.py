@@ -165,11 +165,14 @@ class AssignedPartitions:
             published_offset.committed = committed
             published_offset.judge(known_end, self._topic_ids.get(key[0]))
 
-    def set_topic_id(self, topic: str, topic_id: TopicId) -> list[PartitionKey]:
+    def set_topic_id(self, topic: str, topic_id: TopicId | None) -> list[PartitionKey]:
         """Returns the partitions that are to be judged anew."""
         if self._topic_ids.get(topic) == topic_id:
             return []
-        self._topic_ids[topic] = topic_id
+        if topic_id is None:
+            del self._topic_ids[topic]
+        else:
+            self._topic_ids[topic] = topic_id
         return [key for key in self.known_ends if key[0] == topic]
 
     def judge(self, key: PartitionKey) -> None:

@@ -7,9 +7,12 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from confluent_kafka import KafkaError
+
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.leaders.assigned_partitions import Rejection
 from arroyo_sync.leaders.verification import Reason
 
 logger = guarded_logger(__name__)
@@ -124,6 +127,33 @@ class Doubt(NamedTuple):
     reason: Reason
     says: str
     """The rest of the sentence that begins with the group, and what to do."""
+
+
+def why_rejected(rejection: Rejection) -> str:
+    """What a `Doubt` says of it."""
+    if rejection.reason is Reason.EARLIER_TOPIC:
+        return (
+            f"published offset {rejection.offset} of an earlier topic of that name: its report carries another topic "
+            "id. Restart that leader (or is the topic a mirror? See FOLLOWERS.md). The group counts as unknown there "
+            "until it publishes of this topic"
+        )
+    return (
+        f"published offset {rejection.offset}, but the partition ends at {rejection.end}. Was the topic deleted and "
+        "created again under an old commit log? The group counts as unknown there until it publishes a possible offset"
+    )
+
+
+def why_suspect(offset: int, committed: int | KafkaError | None) -> str:
+    """What a `Doubt` says of an offset that may be of an earlier topic, by what its group has committed."""
+    if isinstance(committed, KafkaError):
+        commit = f"what it has committed can't be asked for ({committed.str()})"
+    else:
+        commit = "hasn't committed that far on the brokers"
+    return (
+        f"published offset {offset} before the first message that is there was written, and {commit}: it may speak of "
+        "an earlier topic of that name, unless the topic's timestamps aren't the time of writing. The group counts as "
+        "unknown there until it publishes again, or its commit reaches that far"
+    )
 
 
 class DoubtLog:

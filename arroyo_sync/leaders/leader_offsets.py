@@ -288,8 +288,8 @@ class LeaderOffsets:
             list(committed), lambda key: self._assigned.apply_committed(key, group, committed[key], question)
         )
 
-    def set_topic_id(self, topic: str, topic_id: TopicId) -> None:
-        """The data topic's id is known: reports with another one are rejected."""
+    def set_topic_id(self, topic: str, topic_id: TopicId | None) -> None:
+        """The data topic's id is known: reports with another one are rejected. ``None``: it isn't known any more."""
         self._for_each(self._keys(lambda: self._assigned.set_topic_id(topic, topic_id)), self._assigned.judge)
 
     def take_rejections(self) -> list[Rejection]:

@@ -35,8 +35,8 @@ from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated, Topi
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
-from arroyo_sync.leaders.assigned_partitions import Question, Rejection, Truncation
-from arroyo_sync.leaders.leader_log import Doubt, DoubtLog, named_partitions
+from arroyo_sync.leaders.assigned_partitions import Question, Truncation
+from arroyo_sync.leaders.leader_log import Doubt, DoubtLog, named_partitions, why_rejected, why_suspect
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import Reason, TopicId
 
@@ -47,6 +47,9 @@ REFRESH_SECONDS = 30.0
 REFRESHED_AT_ONCE = 100
 """Of the assigned partitions, each `INTERVAL_SECONDS`, or more where they wouldn't all have had their turn in time."""
 QUERY_TIMEOUT_SECONDS = 1.0
+FORGET_SECONDS = 600.0
+"""After so long without a partition of a topic, its id isn't held against it any more: who is given one then begins as
+after a restart. The slowest rebalance takes less (``max.poll.interval.ms``, by default five minutes)."""
 SUSPICION_PATIENCE_SECONDS = 15.0
 """From when on a suspicion is told of: a heartbeat and a half of a leader. One that is well has reported again by then,
 or its commit has arrived, and that is no news."""
@@ -90,7 +93,10 @@ class Verifier:
         self._cluster_id: str | None = None
         """Of the cluster that the follower reads from. Written by the processor's thread, read by `run`'s."""
         self._topic_ids: dict[str, str] = {}
-        """Each topic's id as it was first told. Written by `run`'s thread, read by any."""
+        """Each topic's id as it was first told, until nothing of it is assigned for long. Written by `run`'s thread,
+        read by any."""
+        self._unassigned_since: dict[str, float] = {}
+        """Of `run`'s thread: the topics with an id of which no partition is assigned."""
         self._committed_at: dict[str, float] = {}
         """Of `run`'s thread: when the groups with a suspect report were asked what they have committed."""
         self._suspect_since: dict[tuple[PartitionKey, str], float] = {}
@@ -181,6 +187,7 @@ class Verifier:
         now = self._clock()
         next_at = self._ask_due(now)
         topics = self._offsets.topics()
+        self._forget_unassigned(topics, now)
         with self._condition:
             is_due = bool(topics) and now >= self._watched_at + INTERVAL_SECONDS
             if is_due:
@@ -207,10 +214,18 @@ class Verifier:
         rejections = self._offsets.take_rejections()
         self.impossible += len(rejections)
         for each in rejections:
-            self._doubts.append(Doubt(each.key, each.group, each.reason, _why_rejected(each)))
+            self._doubts.append(Doubt(each.key, each.group, each.reason, why_rejected(each)))
         doubts, self._doubts = self._doubts, []
         self._doubt_log.log(doubts, is_monitored=self._has_monitor())
         return max(0.0, next_at - now)
+
+    def _forget_unassigned(self, topics: Collection[str], now: float) -> None:
+        """A topic that nothing was read of for long may be another one by now, as after a restart."""
+        since = self._unassigned_since
+        self._unassigned_since = {each: since.get(each, now) for each in self._topic_ids if each not in topics}
+        for topic in [each for each, began in self._unassigned_since.items() if now - began >= FORGET_SECONDS]:
+            del self._unassigned_since[topic], self._topic_ids[topic]
+            self._offsets.set_topic_id(topic, None)
 
     def _ask_due(self, now: float) -> float:
         """Ask about the partitions that are due. Returns when another one is."""
@@ -286,7 +301,7 @@ class Verifier:
             ]
             self._offsets.mark_long_suspect(group, long_suspect)
             for key in long_suspect:
-                why = _why_suspect(still_suspect[key], answers[key])
+                why = why_suspect(still_suspect[key], answers[key])
                 self._doubts.append(Doubt(key, group, Reason.BEFORE_FIRST_MESSAGE, why))
 
         self._brokers.ask_committed(group, list(offsets), QUERY_TIMEOUT_SECONDS, self._later(apply))
@@ -339,31 +354,6 @@ class Verifier:
 
 def _is_to_be_continued(answer: PartitionRange | KafkaError) -> bool:
     return isinstance(answer, PartitionRange) and answer.is_look_up_pending
-
-
-def _why_rejected(rejection: Rejection) -> str:
-    if rejection.reason is Reason.EARLIER_TOPIC:
-        return (
-            f"published offset {rejection.offset} of an earlier topic of that name: its report carries another topic "
-            "id. Restart that leader (or is the topic a mirror? See FOLLOWERS.md). The group counts as unknown there "
-            "until it publishes of this topic"
-        )
-    return (
-        f"published offset {rejection.offset}, but the partition ends at {rejection.end}. Was the topic deleted and "
-        "created again under an old commit log? The group counts as unknown there until it publishes a possible offset"
-    )
-
-
-def _why_suspect(offset: int, committed: int | KafkaError | None) -> str:
-    if isinstance(committed, KafkaError):
-        commit = f"what it has committed can't be asked for ({committed.str()})"
-    else:
-        commit = "hasn't committed that far on the brokers"
-    return (
-        f"published offset {offset} before the first message that is there was written, and {commit}: it may speak of "
-        "an earlier topic of that name, unless the topic's timestamps aren't the time of writing. The group counts as "
-        "unknown there until it publishes again, or its commit reaches that far"
-    )
 
 
 def _refuse_other_cluster(followers: str | None, asked: str | None) -> None:

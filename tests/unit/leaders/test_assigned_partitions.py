@@ -136,6 +136,8 @@ def test_a_topic_id_that_is_known_judges_nothing_anew() -> None:
     assert assigned.set_topic_id("events", TopicId("one")) == []
     assert assigned.set_topic_id("events", TopicId("two")) == [KEY, OTHER]
     assert assigned.set_topic_id("another", TopicId("two")) == [THIRD]
+    assert assigned.set_topic_id("events", None) == [KEY, OTHER]
+    assert assigned.set_topic_id("events", None) == []
 
 
 def test_a_committed_offset_that_fills_in_counts_at_once() -> None:

@@ -18,6 +18,7 @@ from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import Reason
 from arroyo_sync.leaders.verifier import (
+    FORGET_SECONDS,
     INTERVAL_SECONDS,
     QUERY_TIMEOUT_SECONDS,
     REFRESH_SECONDS,
@@ -419,6 +420,46 @@ def test_whether_the_topic_is_the_same_can_be_asked_between_the_turns() -> None:
     with pytest.raises(TopicRecreated, match=r"'events' was deleted and created again .* was one and is two"):
         fixture.verifier.check_topics(CHECK_TIMEOUT_SECONDS)
     assert fixture.brokers.questions_about_ids == 4
+
+
+@pytest.mark.parametrize(("seconds", "is_forgotten"), [(FORGET_SECONDS, True), (FORGET_SECONDS - 0.1, False)])
+def test_who_had_no_partition_for_long_begins_as_after_a_restart(seconds: float, is_forgotten: bool) -> None:
+    """Else one that is given a partition days after the topic was created again would set its group back."""
+    fixture = Fixture()
+    fixture.brokers.topic_id = "one"
+    fixture.read(FIRST)
+    fixture.offsets.revoke([FIRST])
+    fixture.verifier.revoke([FIRST])
+    fixture.verifier.ask()
+    fixture.clock.now += seconds
+    fixture.verifier.ask()
+    fixture.brokers.topic_id = "two"
+    if is_forgotten:
+        fixture.verifier.check_topics(CHECK_TIMEOUT_SECONDS)
+        fixture.assign(FIRST)
+        fixture.ends(first=10)
+        fixture.publish(5, topic_id="two")
+        fixture.verifier.ask()
+        assert fixture.remote() == 5
+    else:
+        with pytest.raises(TopicRecreated):
+            fixture.verifier.check_topics(CHECK_TIMEOUT_SECONDS)
+
+
+def test_a_topic_that_is_assigned_again_in_time_is_not_forgotten() -> None:
+    """The time begins anew when its last partition goes."""
+    fixture = Fixture()
+    fixture.brokers.topic_id = "one"
+    for _ in range(2):
+        fixture.read(FIRST)
+        fixture.offsets.revoke([FIRST])
+        fixture.verifier.revoke([FIRST])
+        fixture.verifier.ask()
+        fixture.clock.now += FORGET_SECONDS - 2 * INTERVAL_SECONDS
+    fixture.verifier.ask()
+    fixture.brokers.topic_id = "two"
+    with pytest.raises(TopicRecreated):
+        fixture.verifier.check_topics(CHECK_TIMEOUT_SECONDS)
 
 
 @pytest.mark.parametrize("code", [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._TIMED_OUT])

@@ -3,7 +3,8 @@
 Guarantees
     - Nobody waits for an answer.
     - A topic's id is what it was soon after the first question, and stays that: a leader that lives through its topic's
-      recreation goes on naming the one that it has read. If it can't be asked within a minute, reports carry none.
+      recreation goes on naming the one that it has read. If it can't be asked within a minute, reports carry none. A
+      leader that was without partitions for ten begins as after a restart.
 
 Threads
     `StartQuestions.ask`, `take_committed` and `withdraw` are the processor's. A daemon thread puts the questions; it
@@ -31,6 +32,9 @@ TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 ID_SECONDS = 60.0
 """How long a topic's id is asked for. An answer that comes later may be another topic's."""
+FORGET_SECONDS = 600.0
+"""After so long without a partition, a leader may read another topic of that name: it asks anew. The slowest rebalance
+takes less (``max.poll.interval.ms``, by default five minutes)."""
 
 
 class _Open(NamedTuple):
@@ -50,7 +54,8 @@ class StartQuestions:
 
     def __init__(self, configuration: Mapping[str, Any], group: str) -> None:
         self.topic_ids: dict[str, bytes] = {}
-        """Per topic its id, as it is written in a header. Written by the thread; an entry never changes."""
+        """Per topic its id, as it is written in a header. Written by the thread; an entry doesn't change, but goes once
+        there were no partitions for long."""
         self.committed: dict[Partition, int | None] = {}
         """Answers that nobody has taken yet; ``None``: nothing is committed. Replaced whole, under the lock."""
         self._configuration = dict(configuration)
@@ -63,6 +68,8 @@ class StartQuestions:
         # Counts the changes of `_partitions` by the processor: an answer to an earlier question counts no more.
         self._round = 0
         self._asked_round = -1
+        # Since when there are no partitions; ``None``: there are.
+        self._withdrawn_at: float | None = None
         self._thread: threading.Thread | None = None
 
     def ask(self, topics: Collection[str], partitions: Collection[Partition]) -> None:
@@ -74,6 +81,10 @@ class StartQuestions:
         error: Exception | None = None
         with self._changed:
             now = time.monotonic()
+            if self._withdrawn_at is not None and now - self._withdrawn_at >= FORGET_SECONDS:
+                self._topics.clear()
+                self.topic_ids.clear()
+            self._withdrawn_at = None
             if self._thread is None:  # what one that failed has left: by now it may be another topic's id
                 self._topics = {
                     topic: None if until is not None and now >= until else until
@@ -107,6 +118,7 @@ class StartQuestions:
             self._partitions = frozenset()
             self._round += 1
             self.committed = {}
+            self._withdrawn_at = time.monotonic()
             self._changed.notify_all()
 
     # The thread.
@@ -166,6 +178,8 @@ class StartQuestions:
         now = time.monotonic()
         with self._changed:
             for topic, answer in ids.items():
+                if topic not in self._topics:
+                    continue  # forgotten meanwhile
                 until = self._topics[topic]
                 if not isinstance(answer, KafkaError):
                     self.topic_ids[topic] = answer.encode()

@@ -671,6 +671,34 @@ def test_nothing_that_is_logged_can_end_the_pipeline(make_leader: Callable[..., 
     assert times == []
 
 
+@pytest.mark.parametrize("first", ["another-id", NO_ANSWER])
+@pytest.mark.parametrize("is_long", [True, False])
+def test_a_leader_that_had_no_partition_for_long_asks_for_the_id_anew(
+    first: str | KafkaError,
+    is_long: bool,
+    make_leader: Callable[..., Leader],
+    asker: ScriptedAsker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The topic may be another one by then, and who could ask nobody may have had a bad minute."""
+    asker.ids = {"events": first}
+    leader = make_leader()
+    with monkeypatch.context() as patched:
+        patched.setattr(start_questions, "ID_SECONDS", 0.0)
+        leader.assign({0: 10})
+        leader.wait_for_answer()
+        leader.end()
+    asker.ids = {"events": "topic-id"}
+    monkeypatch.setattr(start_questions, "FORGET_SECONDS", 0.0 if is_long else 3_600.0)
+    leader.assign({0: 10})
+    if is_long:
+        leader.wait_for_answer()
+    leader.commit(0, 11)
+    leader.after(10.0)
+    kept = [] if first is NO_ANSWER else [("topic_id", b"another-id")]
+    assert list(leader.producer.payloads[-1].headers) == ([("topic_id", b"topic-id")] if is_long else kept)
+
+
 def test_nothing_that_is_logged_can_end_the_questions(
     make_leader: Callable[..., Leader], asker: ScriptedAsker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
