@@ -384,7 +384,7 @@ LEFT_OUT: dict[type, str] = {
     PublishQueue: "_interval _heartbeat _delivery_timeout",
     QueuedPartition: "partition last_seconds received last_p99 answer_due_at is_answer_late",
     ReportWriter: "failed_deliveries queue _producer _topic _group _topic_ids _clock _throttle _lock _changed "
-    "_is_failing _is_untold_logged _waits_until",
+    "_is_failing _is_untold _is_untold_logged _waits_until",
     StartQuestions: "topic_ids _configuration _group _changed _topics _thread _withdrawn_at",
 }
 """What never changes, or follows from the others, is for the log or metrics alone, or matters minutes later."""

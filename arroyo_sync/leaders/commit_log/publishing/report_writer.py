@@ -26,7 +26,9 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
+from typing import Any
 
 from arroyo.backends.abstract import Producer
 from arroyo.backends.kafka import KafkaPayload
@@ -38,6 +40,7 @@ from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.errors import code_of
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import (
+    Delivery,
     DueReport,
     NoAnswer,
     Outcome,
@@ -61,6 +64,16 @@ FAILED_PASS_SECONDS = 1.0
 """How long the thread rests after a pass that failed: what it failed of may still be there."""
 
 SHOWN_PARTITIONS = 10
+
+
+def _taken() -> Delivery:
+    future: Future[Any] = Future()
+    future.set_result(None)
+    return future
+
+
+_TAKEN = _taken()
+"""What stands for a delivery of which a producer tells nothing, such as Arroyo's ``FutureTrackingProducer``."""
 
 
 class ReportWriter:
@@ -94,6 +107,7 @@ class ReportWriter:
         # All of these are guarded by the lock; the thread reads the first one without it as well.
         self._is_active = False
         self._is_failing = False
+        self._is_untold = self._is_untold_logged = False
         self._thread: threading.Thread | None = None
         self._waits_until = -math.inf
         """When the thread wakes up, while it waits for something to be due."""
@@ -248,18 +262,33 @@ class ReportWriter:
         refused = [each for each in map(self._hand_over, due) if each is not None]
         self._log(outcomes, is_over)
         self._log(refused, is_over=False)
+        self._log_untold()
 
     def _hand_over(self, report: DueReport) -> Outcome | None:
         """Give it to the producer. Whatever that raises is a failed delivery."""
         try:
-            delivery = self._producer.produce(self._topic, self._payload(report))
+            delivery: Delivery | None = self._producer.produce(self._topic, self._payload(report))
         except MalformedRecord as error:
             return self._end(report, error, is_final=True)
         except Exception as error:
             return self._end(report, error, is_final=False)
         with self._lock:
-            self.queue.handed_over(report.queued, delivery)
+            self.queue.handed_over(report.queued, _TAKEN if delivery is None else delivery)
+            self._is_untold = self._is_untold or delivery is None
         return None
+
+    def _log_untold(self) -> None:
+        """Once, where the producer tells nothing."""
+        with self._lock:
+            is_due = self._is_untold and not self._is_untold_logged
+            self._is_untold_logged = self._is_untold
+        if is_due:
+            logger.warning(
+                "The producer of group %s, a %s, doesn't tell what becomes of a record: one that doesn't arrive counts "
+                "as delivered, and is only repeated by the next heartbeat. Give the KafkaProducer itself",
+                self._group,
+                type(self._producer).__name__,
+            )
 
     def _payload(self, report: DueReport) -> KafkaPayload:
         """The record.

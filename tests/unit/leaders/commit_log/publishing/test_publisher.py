@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from arroyo.backends.abstract import SimpleProducerFuture
+from arroyo.backends.kafka import KafkaPayload
 from arroyo.backends.kafka.commit import CommitCodec
 from arroyo.errors import TransportError
 from arroyo.processing.strategies.commit import CommitOffsets
@@ -740,6 +741,27 @@ def test_the_thread_ends_with_the_step(end: str) -> None:
     else:
         leader.step.terminate()
     assert not thread.is_alive()
+
+
+def test_a_producer_that_tells_nothing_of_its_records_is_taken_at_its_word(
+    leader: Leader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Arroyo's `FutureTrackingProducer`: each record counted as in flight, for the five minutes of its time-out."""
+    produce = leader.producer.produce
+
+    def tell_nothing(destination: Topic | Partition, payload: KafkaPayload) -> None:
+        produce(destination, payload)
+        leader.producer.in_flight.clear()
+
+    leader.producer.produce = tell_nothing  # type: ignore[method-assign, assignment]
+    leader.commit(0, 1)
+    assert leader.producer.take() == [(0, 1)]
+    for offset in (2, 3):
+        leader.commit(0, offset)
+        assert leader.after(10.0) == [(0, offset)]
+    assert leader.step.failed_deliveries == 0
+    (line,) = caplog.messages
+    assert line.startswith("The producer of group writers, a ScriptedProducer, doesn't tell what becomes of a record")
 
 
 def test_a_log_handler_that_raises_ends_no_pipeline_and_costs_no_record(
