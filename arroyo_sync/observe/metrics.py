@@ -191,8 +191,8 @@ COMMIT_LOG_MSG_LATENCY = MetricDef(
     Kind.TIMING,
     "millisecond",
     ("partition", "group"),
-    "From when the last message was written that the record covers to when the record was read; likewise. Near 0 for "
-    "the reports with which a leader begins, which cover none.",
+    "From when the last message was written that the record covers to when the record was read; likewise, and once for "
+    "each offset. Near 0 for the reports with which a leader begins, which cover none.",
 )
 
 METRICS: tuple[MetricDef, ...] = tuple(each for each in list(globals().values()) if isinstance(each, MetricDef))

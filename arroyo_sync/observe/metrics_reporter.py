@@ -97,13 +97,16 @@ class _SharedGauges:
             return value
         which = (id(backend), metric, tag_values)
         with self._lock:
+            if reporter.has_ended:
+                return value
             self._values.setdefault(reporter, {})[which] = value
             values = [each[which] for each in self._values.values() if which in each]
         return min(values) if metric in self.LEAST else sum(values)
 
     def forget(self, reporter: MetricsReporter) -> None:
-        """It sends nothing more."""
+        """It sends nothing more; or what it still sends, since its backend hung, doesn't count for the others."""
         with self._lock:
+            reporter.has_ended = True
             self._values.pop(reporter, None)
 
 
@@ -125,10 +128,13 @@ class MetricsReporter:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self.refused = 0
         """How many values the backend has refused so far."""
+        self.has_ended = False
+        """Whether `end` was called. Under the lock of what all reporters share."""
         # What it refused in this report: a metric's name, and the last error of it.
         self._errors: dict[str, Exception] = {}
         self._counted: dict[tuple[MetricDef, str | None], int] = {}
-        self._published_at: dict[PartitionKey, dict[str, float | None]] = {}
+        # What each group had published as of the last report: when, and which offset.
+        self._published: dict[PartitionKey, dict[str, tuple[float | None, int | None]]] = {}
         # When the last report was made, and the last one of each partition, by the snapshots' time.
         self._last_at: float | None = None
         self._reported_at: dict[PartitionKey, float] = {}
@@ -158,7 +164,7 @@ class MetricsReporter:
         """
         kept = {partition.key for partition in snapshot.partitions}.union(assigned or ())
         for key in self._reported_at.keys() - kept:
-            del self._reported_at[key], self._published_at[key]
+            del self._reported_at[key], self._published[key]
         backend = self._backend()
         for partition in snapshot.partitions:
             self._report_partition(backend, partition)
@@ -201,14 +207,19 @@ class MetricsReporter:
                 self._send(backend, LEADER_LAG, lag, *partition.key, leader.group)
 
     def _report_latencies(self, backend: Metrics, snapshot: Snapshot, is_ready: bool) -> None:
-        """Of records that were read since the last report; not of a replay, whose records are old by nature."""
+        """Of records that were read since the last report; not of a replay, whose records are old by nature.
+
+        A heartbeat repeats the last offset, and with it how old the message was: that isn't told again.
+        """
         for partition in snapshot.partitions:
-            before = self._published_at.get(partition.key, {})
+            before = self._published.get(partition.key, {})
             for leader in partition.leaders:
-                is_new = leader.group in before and leader.published_at != before[leader.group]
-                if is_ready and is_new:
-                    self._send_latencies(backend, partition.partition, leader)
-            self._published_at[partition.key] = {leader.group: leader.published_at for leader in partition.leaders}
+                published_at, offset = before.get(leader.group, (leader.published_at, None))
+                if is_ready and leader.published_at != published_at:
+                    self._send_latencies(backend, partition.partition, leader, leader.published_offset != offset)
+            self._published[partition.key] = {
+                leader.group: (leader.published_at, leader.published_offset) for leader in partition.leaders
+            }
 
     def _report_source(self, backend: Metrics, source: SourceStatistics) -> None:
         self._send(backend, READER_READY, source.ready)
@@ -247,10 +258,10 @@ class MetricsReporter:
         if grown <= 0 or self._send(backend, metric, grown, *([] if tag_value is None else [tag_value])):
             self._counted[metric, tag_value] = total  # what is refused is counted with the next
 
-    def _send_latencies(self, backend: Metrics, partition: int, leader: LeaderSnapshot) -> None:
+    def _send_latencies(self, backend: Metrics, partition: int, leader: LeaderSnapshot, has_moved: bool) -> None:
         if leader.record_latency_ms is not None:
             self._send(backend, COMMIT_LOG_LATENCY, leader.record_latency_ms, partition, leader.group)
-        if leader.message_latency_ms is not None:
+        if has_moved and leader.message_latency_ms is not None:
             self._send(backend, COMMIT_LOG_MSG_LATENCY, leader.message_latency_ms, partition, leader.group)
 
     def _send(self, backend: Metrics, metric: MetricDef, value: float, *tag_values: object) -> bool:

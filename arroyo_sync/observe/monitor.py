@@ -129,8 +129,9 @@ class Monitor:
     def start(self) -> None:
         """Begin to check. Called again, it does nothing. Called by the processor's thread alone."""
         if self._thread is None and self._interval is not None:
-            self._thread = threading.Thread(target=self._run, name="arroyo-sync monitor", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="arroyo-sync monitor", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def stop(self, timeout: float) -> None:
         """Check a last time and end the thread, within ``timeout`` seconds unless that check blocks."""
@@ -162,7 +163,15 @@ class Monitor:
     def _run(self) -> None:
         while not self._stopping.wait(self._interval):
             self.refresh_ends()
+            self._check_whatever_comes()
+
+    def _check_whatever_comes(self) -> None:
+        """On the thread of its own, of which alone a BaseException of somebody's would be the end."""
+        try:
             self.check_once()
+        except BaseException:
+            if self._throttle.should_log("check"):
+                logger.exception("The monitor's check failed; it goes on")
 
     def refresh_ends(self) -> None:
         """Ask where the partitions of the last check end, every fourth time while none moves.
@@ -287,7 +296,7 @@ class Monitor:
                 return
             try:
                 self._on_stall(stall)
-            except Exception:
+            except (Exception, SystemExit):  # which would end nothing but this thread
                 if self._throttle.should_log("on_stall"):
                     logger.exception("on_stall raised; the follower goes on")
 

@@ -40,9 +40,13 @@ SNAPSHOT = Snapshot(2000.0, (PARTITION,), STATISTICS)
 
 
 def later(snapshot: Snapshot, record_latency_ms: float = 4.0, message_latency_ms: float = 250.0) -> Snapshot:
-    """The same, with another record of the slow group."""
+    """The same, with another record of the slow group, of a later offset."""
     leader = replace(
-        SLOW, published_at=1001.0, record_latency_ms=record_latency_ms, message_latency_ms=message_latency_ms
+        SLOW,
+        published_at=1001.0,
+        published_offset=(SLOW.published_offset or 0) + 1,
+        record_latency_ms=record_latency_ms,
+        message_latency_ms=message_latency_ms,
     )
     return replace(snapshot, partitions=(replace(PARTITION, leaders=(FAST, leader)),))
 

@@ -110,6 +110,18 @@ def test_sentrys_own_latencies_of_records_read_since_the_last_report(
     assert backend.of("commit_log_msg_latency") == [(300.0, tags)]
 
 
+def test_a_heartbeat_tells_no_message_latency(reporter: MetricsReporter, backend: RecordingMetrics) -> None:
+    """It repeats the last offset: on a quiet partition the message would seem to get older and older."""
+    reporter.report(SNAPSHOT)
+    reporter.report(later(SNAPSHOT, 6.0, 300.0))
+    backend.sent.clear()
+    (partition,) = later(SNAPSHOT, 7.0, 10_300.0).partitions
+    leaders = tuple(replace(each, published_at=(each.published_at or 0.0) + 10.0) for each in partition.leaders[1:])
+    reporter.report(replace(SNAPSHOT, partitions=(replace(partition, leaders=(partition.leaders[0], *leaders)),)))
+    assert backend.of("commit_log_latency") == [(7.0, {"partition": "3", "group": "slow"})]
+    assert backend.of("commit_log_msg_latency") == []
+
+
 def test_a_replay_tells_no_latencies(reporter: MetricsReporter, backend: RecordingMetrics) -> None:
     """Records of a replay were written long ago: their age says nothing about how the leaders do."""
     replaying = replace(SNAPSHOT, source=replace(STATISTICS, ready=False))
@@ -281,6 +293,7 @@ def test_a_follower_that_has_ended_or_another_backend_does_not_count(backend: Re
         each.report(replace(SNAPSHOT, source_error="it died"), stalled=(3, 0))
     ended.end()
     ended.end()
+    ended.report(replace(SNAPSHOT, source_error="it died"), stalled=(3, 0))  # its backend hung until now
     backend.sent.clear()
     well.report(SNAPSHOT)
     assert [value for value, _ in backend.of("arroyo_sync.stalled")] == [0, 0]

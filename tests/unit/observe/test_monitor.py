@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from arroyo.utils.metrics import DummyMetricsBackend
@@ -225,6 +227,65 @@ def test_what_on_stall_raises_is_logged_and_the_next_look_takes_place(
         (1, {"waits_for": "leader"}),
         (0, {"waits_for": "follower"}),
     ]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit])
+def test_nothing_that_is_raised_ends_the_looks(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    """Whoever's code it comes from."""
+    monitor = follower.monitor()
+    turns = [False, False, True]
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(monitor, "_stopping", SimpleNamespace(wait=lambda interval: turns.pop(0)))
+    monkeypatch.setattr(monitor, "_check", fail)
+    monitor._run()
+    assert turns == []
+    assert caplog.messages == ["The monitor's check failed; it goes on"], "once a minute"
+
+
+def test_a_monitor_whose_thread_could_not_start_can_be_stopped(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody stops the source, which runs on without a follower; and it may start later."""
+    monitor = follower.monitor()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            monitor.start()
+    monitor.stop(1.0)
+
+
+def test_on_stall_can_not_end_the_looks(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On the monitor's thread a SystemExit would end that alone, without a word, and the metrics with it."""
+
+    def end(stall: Stall) -> None:
+        sys.exit(1)
+
+    monitor = follower.monitor(end)
+    times = [300.0, 301.0]
+
+    def wait(interval: float) -> bool:
+        if times:
+            follower.now = times.pop(0)
+            return False
+        return True
+
+    look_at(follower, monitor, 0)
+    monkeypatch.setattr(monitor, "_stopping", SimpleNamespace(wait=wait))
+    monitor._run()
+    assert "on_stall raised; the follower goes on" in caplog.messages
+    assert len(follower.backend.of("arroyo_sync.stalled")) == 6, "at each of three looks"
+    assert monitor.stalls
 
 
 def test_a_look_that_fails_is_logged_once_a_minute_and_the_next_one_takes_place(
