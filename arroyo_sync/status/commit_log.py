@@ -200,8 +200,12 @@ class LogScan:
         self._consumer.assign([TopicPartition(self._topic, each, self._positions[each]) for each in partitions])
 
     def _poll(self) -> Message | None:
-        """A record, or that a partition's end was met, or its position is gone. Other errors are ridden out."""
+        """A record, or that a partition's end was met, or its position is gone. Other errors are ridden out.
+
+        :raises KafkaException: what can't be, such as a login that is refused from now on.
+        """
         message = self._consumer.poll(POLL_SECONDS)
+        self._errors.raise_fatal()
         error = None if message is None else message.error()
         if error is None or error.code() == KafkaError._PARTITION_EOF or error.code() in POSITION_IS_GONE:
             return message

@@ -304,6 +304,21 @@ def test_records_that_come_meanwhile_are_left_to_those_who_follow(scan_of: Calla
         assert places([next(scan.follow(print))]) == [(0, 1)]
 
 
+def test_a_login_that_is_refused_while_the_log_is_followed_is_an_error(
+    scan_of: Callable[[FakeLog], LogScan],
+) -> None:
+    """It would be silent for ever: no message tells of it."""
+    log = FakeLog({0: 1})
+    with scan_of(log) as scan:
+        list(scan.read_to_end())
+        followed = scan.follow(print)
+        log.records = {0: 2}
+        assert next(followed).log_offset == 1
+        scan._errors.add(KafkaError(KafkaError._AUTHENTICATION, "password expired"))
+        with pytest.raises(KafkaException, match="password expired"):
+            next(followed)
+
+
 def test_a_position_that_is_gone_while_it_is_followed_is_told_and_read_from_the_beginning(
     scan_of: Callable[[FakeLog], LogScan],
 ) -> None:
