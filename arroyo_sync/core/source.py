@@ -203,6 +203,12 @@ class SourceStatistics:
     """The first groups that were seen on the commit log, followed or not. ``None``: there is no commit log."""
     is_foreign: bool = False
     """Whether none of the first records is a commit record: this is no commit log."""
+    unheard: Sequence[int] = ()
+    """The commit log's partitions of which neither a record nor a broker's answer has come for a while."""
+    unheard_seconds: float = 0.0
+    """For how long, of the one for which it is longest."""
+    unheard_because: str = ""
+    """What the client has told of its connections since, if it has."""
 
 
 @runtime_checkable

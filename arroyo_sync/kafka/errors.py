@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -154,9 +155,13 @@ class ClientErrors:
     """Collects what clients tell of by the way, in their ``error_cb``, rather than in answer to a call.
 
     Threads: written by those that poll the clients, read by any.
+
+    :param clock: monotonic seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last_at = clock()
         self.fatal: KafkaError | None = None
         """The first that can't be ridden out. Others follow from it."""
         self._last: KafkaError | None = None
@@ -164,13 +169,17 @@ class ClientErrors:
     def add(self, error: KafkaError) -> None:
         """Take in what a client tells."""
         if self._last is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause
-            self._last = error
+            self._last, self._last_at = error, self._clock()
         if self.fatal is None and is_fatal(error):
             self.fatal = error
 
     def reason(self, error: KafkaError) -> KafkaError:
         """Why a call failed with ``error``: what a client told meanwhile says more than that the time was over."""
         return self._last or error
+
+    def last_since(self, at: float) -> str:
+        """What was told last, if not before; else nothing."""
+        return self._last.str() if self._last is not None and self._last_at >= at else ""
 
     def raise_fatal(self, error: KafkaException | None = None) -> None:
         """Return if all that was told can be ridden out, and so can ``error``, with which a call failed.

@@ -20,6 +20,7 @@ from enum import Enum
 
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.observe.evaluation import groups_without_report, rejected_advice
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
@@ -55,6 +56,8 @@ class ProblemKind(Enum):
     """Not yet a stall: a log line, and no event."""
     LONG_REPLAY = "long-replay"
     """The source isn't ready for as long as would make a stall: a log line, and no event, since nobody is to blame."""
+    CUT_OFF = "cut-off"
+    """Nothing has been heard of part of the commit log for as long as would make a stall."""
 
 
 ONLY_LOGGED = frozenset({ProblemKind.WAITING, ProblemKind.SILENT, ProblemKind.LONG_REPLAY})
@@ -65,6 +68,10 @@ WHAT_TO_DO = {
     WaitsFor.FOLLOWER: "Look at the follower's own steps behind the gate: one of them is slow, rejects, or hangs",
 }
 NEVER_REPORTED_ADVICE = "Is the group's name right, and does it publish? Once it does, this follower goes on by itself"
+CUT_OFF_ADVICE = (
+    "If its brokers are up, it is this follower that doesn't reach them: look at its network and its certificates, and "
+    "start it again, which makes new clients"
+)
 REPLAY_ADVICE = "If that number doesn't fall, look at the brokers of the commit log"
 DIED_ADVICE = "The follower ends with it; once the cause is mended, start it again"
 
@@ -111,12 +118,14 @@ def find_problems(
     """
     if snapshot.source_error is not None:  # all else follows from it
         return [Problem(ProblemKind.SOURCE_DIED, snapshot.source_error, advice=DIED_ADVICE)]
+    cut_off = _cut_off(snapshot, limits)
     if replaying_seconds >= limits.stalled_after:
-        return [_long_replay(snapshot, replaying_seconds)]
+        return [*cut_off, _long_replay(snapshot, replaying_seconds)]
     is_replaying = _is_replaying(snapshot)
     rejected = [] if is_replaying else _rejected(snapshot)
     silent = frozenset() if is_replaying else groups_without_report(snapshot)
     explained = {(problem.topic, problem.group) for problem in rejected}
+    unheard = _unheard(snapshot, limits)
     by_kind: dict[ProblemKind, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         if (verdict.topic, verdict.group) in explained:
@@ -127,13 +136,16 @@ def find_problems(
             by_kind[ProblemKind.STALL].append(verdict)
         elif verdict.grade is Grade.WAITING:
             by_kind[ProblemKind.WAITING].append(verdict)
-    stalls = _by_cause(ProblemKind.STALL, by_kind[ProblemKind.STALL])
+    stalls = _by_cause(ProblemKind.STALL, by_kind[ProblemKind.STALL], unheard=unheard)
     stalled = {(problem.topic, problem.group) for problem in stalls}
-    waiting = _by_cause(ProblemKind.WAITING, by_kind[ProblemKind.WAITING])
+    waiting = _by_cause(ProblemKind.WAITING, by_kind[ProblemKind.WAITING], unheard=unheard)
     waited_for = {verdict.group for verdict in by_kind[ProblemKind.NEVER_REPORTED]}
     return [
+        *cut_off,
         *rejected,
-        *_by_cause(ProblemKind.NEVER_REPORTED, by_kind[ProblemKind.NEVER_REPORTED], _seen(snapshot)),
+        *_by_cause(
+            ProblemKind.NEVER_REPORTED, by_kind[ProblemKind.NEVER_REPORTED], seen=_seen(snapshot), unheard=unheard
+        ),
         *(_silent(snapshot, group) for group in sorted(silent - waited_for) if ready_seconds >= SILENCE_SECONDS),
         *stalls,
         *(problem for problem in waiting if (problem.topic, problem.group) not in stalled),
@@ -166,6 +178,7 @@ class ProblemReporter:
         """
         active = {problem.cause: problem for problem in problems}
         concerned = {cause[1:] for cause in active}
+        has_died = any(problem.kind is ProblemKind.SOURCE_DIED for problem in active.values())
         now = self._clock()
         due = {cause for cause in active if self._is_due(cause, now)}
         self._decide(active, concerned, ready_seconds)
@@ -186,7 +199,8 @@ class ProblemReporter:
             elif cause in self._told:
                 told[cause] = problem  # as it is now
         for cause, problem in self._told.items():
-            is_worse_now = problem.kind in ONLY_LOGGED and cause[1:] in concerned
+            is_group_s = problem.kind in ONLY_LOGGED and cause[1] is not None
+            is_worse_now = has_died or (is_group_s and cause[1:] in concerned)
             if cause in self._undecided:
                 told[cause] = problem
             elif cause not in active and not is_worse_now:
@@ -202,7 +216,8 @@ class ProblemReporter:
         waits for the same group is most likely the same, not yet for long enough.
         """
         if ready_seconds <= 0.0:
-            self._undecided.update(cause for cause in self._told if cause[1] is not None)  # else it is the source's own
+            # A long replay is the source's own, and over with it.
+            self._undecided.update(cause for cause in self._told if cause[0] is not ProblemKind.LONG_REPLAY)
         self._undecided = {
             cause
             for cause in self._undecided.difference(active)
@@ -237,7 +252,34 @@ def _seen(snapshot: Snapshot) -> str:
     return f"Groups seen on the commit log: {named}{f' and {more} more' if more > 0 else ''}. "
 
 
-def _by_cause(kind: ProblemKind, verdicts: Sequence[Verdict], seen: str = "") -> list[Problem]:
+def _cut_off(snapshot: Snapshot, limits: Limits) -> list[Problem]:
+    """Who waits for a leader then may wait for a report that is there; and where nothing waits, nobody else tells."""
+    source = snapshot.source
+    if source is None or source.unheard_seconds < limits.stalled_after:
+        return []
+    return [Problem(ProblemKind.CUT_OFF, _unheard_partitions(source), advice=CUT_OFF_ADVICE)]
+
+
+def _unheard(snapshot: Snapshot, limits: Limits) -> str:
+    """What to say first to whoever waits for a leader, if its reports may not be heard here; else nothing."""
+    source = snapshot.source
+    if source is None or source.unheard_seconds < limits.waiting_after:
+        return ""
+    return (
+        f"{_unheard_partitions(source)}, so the group may have reported: look first at those brokers, and whether this "
+        "follower reaches them. Else: "
+    )
+
+
+def _unheard_partitions(source: SourceStatistics) -> str:
+    shown = ", ".join(str(each) for each in source.unheard[:SHOWN_GROUPS])
+    more = len(source.unheard) - SHOWN_GROUPS
+    which = f"partition{'s' if len(source.unheard) > 1 else ''} {shown}{f' and {more} more' if more > 0 else ''}"
+    because = f" ({source.unheard_because})" if source.unheard_because else ""
+    return f"Nothing of {which} of the commit log has been heard for {source.unheard_seconds:.0f} s{because}"
+
+
+def _by_cause(kind: ProblemKind, verdicts: Sequence[Verdict], *, seen: str = "", unheard: str = "") -> list[Problem]:
     by_cause: dict[tuple[str, str | None], list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         by_cause[verdict.topic, verdict.group].append(verdict)
@@ -248,16 +290,17 @@ def _by_cause(kind: ProblemKind, verdicts: Sequence[Verdict], seen: str = "") ->
             topic,
             tuple(each.partition for each in of_cause),
             group,
-            _advice(kind, of_cause[0], seen),
+            _advice(kind, of_cause[0], seen, unheard),
         )
         for (topic, group), of_cause in by_cause.items()
     ]
 
 
-def _advice(kind: ProblemKind, worst: Verdict, seen: str) -> str:
+def _advice(kind: ProblemKind, worst: Verdict, seen: str, unheard: str) -> str:
+    first = unheard if worst.waits_for is WaitsFor.LEADER else ""
     if kind is ProblemKind.NEVER_REPORTED:
-        return seen + NEVER_REPORTED_ADVICE
-    return "" if worst.waits_for is None else worst.reason or WHAT_TO_DO[worst.waits_for]
+        return first + seen + NEVER_REPORTED_ADVICE
+    return "" if worst.waits_for is None else first + (worst.reason or WHAT_TO_DO[worst.waits_for])
 
 
 def _is_replaying(snapshot: Snapshot) -> bool:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from arroyo.types import Topic
-from confluent_kafka import Consumer, KafkaError
+from confluent_kafka import KafkaError
+from confluent_kafka.cimpl import Consumer  # not what a tracer has put in its place
 
 from arroyo_sync.core.checks import check_callable, check_choice, check_flag, check_seconds, check_topic
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
@@ -96,6 +97,7 @@ class CommitLogConsumer(OffsetSource):
             clock=clock,
             wall_clock=wall_clock,
         )
+        self._fetch_check = FetchCheck(self._log_asker, topic.name, clock)
         self._reader = CommitLogReader(
             settings,
             self._decoder,
@@ -106,7 +108,7 @@ class CommitLogConsumer(OffsetSource):
             self._stopping,
             ReachabilityCheck(self._log_asker, topic.name, clock),
             RangeQuestions(self._log_asker, topic.name),
-            FetchCheck(self._log_asker, topic.name, clock),
+            self._fetch_check,
         )
         self._recent_start = (
             RecentStart(
@@ -142,6 +144,7 @@ class CommitLogConsumer(OffsetSource):
     def statistics(self) -> SourceStatistics:
         """A snapshot of what it has done. Doesn't block."""
         decoder = self._decoder
+        unheard = self._fetch_check.unheard_since
         return SourceStatistics(
             ready=self._is_ready,
             alive=self._is_alive,
@@ -160,6 +163,9 @@ class CommitLogConsumer(OffsetSource):
             groups_reported=sorted(self._offsets.reported),
             groups_seen=decoder.contents.groups,
             is_foreign=decoder.contents.is_foreign,
+            unheard=tuple(sorted(unheard)),
+            unheard_seconds=0.0 if not unheard else self._clock() - min(unheard.values()),
+            unheard_because="" if not unheard else self._reader.errors.last_since(min(unheard.values())),
         )
 
     def _forget_log_partition(self, log_partition: int) -> None:

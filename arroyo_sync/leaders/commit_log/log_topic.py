@@ -263,6 +263,10 @@ class FetchCheck:
         self._topic = topic
         self._clock = clock
         self._patience = UNFETCHED_CHECKS
+        self.unheard_since: Mapping[int, float] = {}
+        """Of each partition of which neither a record nor a broker's answer has come at two checks in a row, since
+        when. Replaced whole by the reading thread; any may read it."""
+        self._missed_since: dict[int, float] = {}
         self.restart()
 
     def restart(self) -> None:
@@ -282,10 +286,14 @@ class FetchCheck:
         :param positions: of the partitions that are read, the offset of the next record.
         """
         now = self._clock()
+        if not positions:
+            self._missed_since = {}
+            self.unheard_since = {}
         if now < self._check_at or not positions:
             return False
         self._check_at = now + FETCH_CHECK_SECONDS
         self._ends = dict(self._answers)
+        self._note_unheard(now, positions)
         fetched = KafkaWatermarks(consumer)
         behind = {
             partition
@@ -308,6 +316,20 @@ class FetchCheck:
             unfetched,
         )
         return True
+
+    def _note_unheard(self, now: float, positions: Mapping[int, int]) -> None:
+        """A new client has asked nothing yet: what the one before had missed may still be so."""
+        last_check = now - FETCH_CHECK_SECONDS if self._positions else now
+        self._missed_since = {
+            partition: self._missed_since.get(partition, last_check)
+            for partition, position in positions.items()
+            if self._positions.get(partition, position) == position and partition not in self._ends
+        }
+        self.unheard_since = {
+            partition: since
+            for partition, since in self._missed_since.items()
+            if now - since >= 2 * FETCH_CHECK_SECONDS
+        }
 
     def lag(self, consumer: Consumer, positions: Mapping[int, int]) -> int | None:
         """How many offsets are still to be read; ``None``: unknown. It never blocks: the client knows the ends from

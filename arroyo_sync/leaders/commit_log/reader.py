@@ -134,7 +134,8 @@ class CommitLogReader:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, settings.clock)
         self._is_first_run = True
         self._must_read_all = Event()
-        self._errors = ClientErrors()
+        self.errors = ClientErrors(settings.clock)
+        """What the client has told of its connections."""
         self.lag: int | None = None
         """How many offsets are still to be read, as far as the client knew a moment ago. Any thread may read it."""
         self._is_open = False
@@ -151,7 +152,7 @@ class CommitLogReader:
 
     def on_error(self, error: KafkaError) -> None:
         """Called by librdkafka, within ``poll``. That connections are lost proves nothing: see `ReachabilityCheck`."""
-        self._errors.add(error)
+        self.errors.add(error)
         log_missing_token(error)
         if error.code() in TOPIC_IS_GONE:
             self._refresh_at = 0.0
@@ -209,7 +210,7 @@ class CommitLogReader:
         first = consumer.poll(POLL_SECONDS if self._partitions.positions else ASKING_POLL_SECONDS)
         if first is not None:
             self._process(consumer, identity, [first, *consumer.consume(self._batch_size(first), 0)])
-        self._errors.raise_fatal()
+        self.errors.raise_fatal()
         self._reachability.ask(self._partitions.positions)
         if self._must_read_all.is_set():
             self._must_read_all.clear()
@@ -241,7 +242,7 @@ class CommitLogReader:
         # What has been there may be away for a while.
         timeout = settings.connect_timeout if self._is_first_run else float("inf")
         enough = MISSING_ANSWERS if self._is_first_run else int(MISSING_SECONDS / RETRY_SECONDS)
-        first_answer = FirstAnswer(settings.configuration, timeout, self._errors, name=name, clock=self._clock)
+        first_answer = FirstAnswer(settings.configuration, timeout, self.errors, name=name, clock=self._clock)
         missing_answers = 0
         while not self._stopping.is_set():
             try:

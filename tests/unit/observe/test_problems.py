@@ -11,6 +11,7 @@ from arroyo_sync.observe.problems import (
     REMINDER_SECONDS,
     SHOWN_GROUPS,
     SILENCE_SECONDS,
+    WHAT_TO_DO,
     Problem,
     ProblemKind,
     ProblemReporter,
@@ -114,6 +115,58 @@ def test_nobody_is_silent_before_the_replay_is_over() -> None:
     replaying = replace(SILENT, source=SourceStatistics(ready=False, alive=True))
     waiting = verdict(3, 15.0, "typo", None, Grade.UNKNOWN)
     assert problems_of(waiting, snapshot=replaying, replaying=100.0) == []
+
+
+def unheard(seconds: float, *partitions: int, ready: bool = True) -> Snapshot:
+    source = SourceStatistics(
+        ready=ready, alive=True, unheard=partitions, unheard_seconds=seconds, unheard_because="certificate expired"
+    )
+    return replace(SILENT, source=source)
+
+
+CUT_OFF = "Nothing of partitions 0, 2 of the commit log has been heard for 300 s (certificate expired)"
+
+
+def test_a_follower_that_is_cut_off_says_so_though_nothing_waits() -> None:
+    """It looked as if all were well. One cause; before a stall's time a broker may just restart."""
+    (problem,) = problems_of(snapshot=unheard(300.0, 0, 2))
+    assert (problem.cause, problem.message) == ((KIND.CUT_OFF, None, None), CUT_OFF)
+    assert "start it again" in problem.advice
+    assert problems_of(snapshot=unheard(299.0, 0, 2)) == []
+    replaying = problems_of(snapshot=unheard(300.0, 0, 2, ready=False), replaying=300.0)
+    assert [each.kind for each in replaying] == [KIND.CUT_OFF, KIND.LONG_REPLAY]
+
+
+@pytest.mark.parametrize("reason", ["", "It has committed and doesn't report it"])
+@pytest.mark.parametrize(("grade", "kind"), [(Grade.STALLED, KIND.STALL), (Grade.WAITING, KIND.WAITING)])
+def test_a_leader_is_not_blamed_by_a_follower_that_may_not_have_heard_it(
+    grade: Grade, kind: ProblemKind, reason: str
+) -> None:
+    """To look at the leader may be in vain, and may not: its report may lie in another partition of the log."""
+    waiting = verdict(3, 20.0, grade=grade, reason=reason)
+    (problem,) = problems_of(waiting, snapshot=unheard(15.0, 1))
+    assert problem.kind is kind
+    assert problem.advice == (
+        "Nothing of partition 1 of the commit log has been heard for 15 s (certificate expired), so the group may have "
+        "reported: look first at those brokers, and whether this follower reaches them. Else: "
+        + (reason or WHAT_TO_DO[WaitsFor.LEADER])
+    )
+    (problem,) = problems_of(waiting, snapshot=unheard(14.0, 1))
+    assert "may have reported" not in problem.advice
+
+
+def test_a_group_that_may_not_have_been_heard_may_have_the_right_name() -> None:
+    (problem,) = problems_of(verdict(3, 15.0, "typo", None, Grade.UNKNOWN), snapshot=unheard(15.0, *range(12)))
+    assert problem.kind is KIND.NEVER_REPORTED
+    assert problem.advice.startswith("Nothing of partitions 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more of the commit log")
+    assert "Is the group's name right" in problem.advice
+
+
+def test_a_slow_step_of_the_follower_is_one_whatever_it_hears() -> None:
+    slow = verdict(3, 300.0, None)
+    problems = problems_of(slow, snapshot=unheard(300.0, 0, 2))
+    assert [each.kind for each in problems] == [KIND.CUT_OFF, KIND.STALL]
+    assert "may have reported" not in problems[1].advice
 
 
 def test_a_wait_is_a_problem_and_one_with_the_stall_of_the_same_group() -> None:
@@ -333,7 +386,19 @@ def told_at(teller: Teller, *looks: tuple[float, list[Problem], float]) -> None:
         teller.bulletin.update(problems, lambda: ASSIGNED, ready)
 
 
-@pytest.mark.parametrize("problem", [FIRST, IMPOSSIBLE, SILENCE, WAITS], ids=lambda problem: problem.kind.value)
+LOST = Problem(KIND.CUT_OFF, "Nothing of partition 0 of the commit log has been heard for 300 s")
+
+
+def test_a_replay_that_ends_while_part_of_the_log_is_not_heard_is_over(
+    teller: Teller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are two causes, though neither is of a topic or a group."""
+    replay = Problem(KIND.LONG_REPLAY, "the source has been reading for 300 s")
+    told_at(teller, (0.0, [LOST, replay], 0.0), (1.0, [LOST], 1.0))
+    assert caplog.messages == [str(LOST), str(replay), f"Over: {replay.message}"]
+
+
+@pytest.mark.parametrize("problem", [FIRST, IMPOSSIBLE, SILENCE, WAITS, LOST], ids=lambda problem: problem.kind.value)
 def test_nothing_is_over_because_the_source_died(
     teller: Teller, caplog: pytest.LogCaptureFixture, problem: Problem
 ) -> None:
@@ -342,7 +407,7 @@ def test_nothing_is_over_because_the_source_died(
     assert caplog.messages == [str(problem), "it died"]
 
 
-@pytest.mark.parametrize("problem", [FIRST, IMPOSSIBLE, SILENCE, WAITS], ids=lambda problem: problem.kind.value)
+@pytest.mark.parametrize("problem", [FIRST, IMPOSSIBLE, SILENCE, WAITS, LOST], ids=lambda problem: problem.kind.value)
 def test_nothing_is_over_because_the_source_replays_and_what_goes_on_is_not_told_anew(
     teller: Teller, caplog: pytest.LogCaptureFixture, problem: Problem
 ) -> None:

@@ -221,6 +221,19 @@ def test_ends_of_the_log_that_can_not_be_told_are_unknown(fixture: ScriptedSourc
     assert fixture.log.questions == [("all ends", ("log", 2.5))]
 
 
+def test_the_statistics_tell_of_what_log_partitions_nothing_is_heard(fixture: ScriptedSource) -> None:
+    """For how long, of the longest, and what the client has told since; not what it told before."""
+    source, clock = fixture.source, fixture.clock
+    source._reader.on_error(KafkaError(KafkaError._TRANSPORT, "broker restarts"))
+    clock.now += 10.0
+    source._fetch_check.unheard_since = {2: clock.now + 5.0, 0: clock.now}
+    clock.now += 30.0
+    seen = source.statistics()
+    assert (seen.unheard, seen.unheard_seconds, seen.unheard_because) == ((0, 2), 30.0, "")
+    source._reader.on_error(KafkaError(KafkaError._SSL, "certificate expired"))
+    assert source.statistics().unheard_because == "certificate expired"
+
+
 def test_what_the_clients_of_the_logs_brokers_tell_ends_nothing(fixture: ScriptedSource) -> None:
     """The reader finds it out by itself; what those of the data topic's tell, nobody else would."""
     fixture.log.on_error(NO_PERMISSION)

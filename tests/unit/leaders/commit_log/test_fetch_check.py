@@ -97,6 +97,36 @@ LIBRDKAFKA_SECONDS = 60.5
 PATIENCE_SECONDS = UNFETCHED_CHECKS * FETCH_CHECK_SECONDS
 
 
+def test_a_partition_of_which_neither_a_record_nor_an_answer_comes_is_unheard() -> None:
+    """Since the last time that something did, as far as it was looked at; either makes it heard."""
+    fixture = Fixture()
+    fixture.client.ends = [10, 20]
+    for _ in range(9):
+        assert not fixture.has_stopped()
+        fixture.clock.now += STEP_SECONDS
+    assert fixture.check.unheard_since == {}
+    began = fixture.clock.now
+    del fixture.brokers.ends[1]
+    for _ in range(20):
+        fixture.has_stopped()
+        fixture.clock.now += STEP_SECONDS
+    since = fixture.check.unheard_since
+    assert since.keys() == {1}
+    assert began - FETCH_CHECK_SECONDS <= since[1] <= began + FETCH_CHECK_SECONDS
+    fixture.positions[1] += 1
+    for _ in range(4):
+        fixture.has_stopped()
+        fixture.clock.now += STEP_SECONDS
+    assert fixture.check.unheard_since == {}, "a record was read of it"
+    for _ in range(20):
+        fixture.has_stopped()
+        fixture.clock.now += STEP_SECONDS
+    assert fixture.check.unheard_since.keys() == {1}
+    fixture.positions.clear()
+    fixture.has_stopped()
+    assert fixture.check.unheard_since == {}, "nothing is read any more"
+
+
 def test_a_client_that_has_read_all_is_well_whatever_its_responses_call_the_end() -> None:
     """Not only Kafka speaks its protocol: a response may name the last offset in place of the next one."""
     fixture = Fixture()
