@@ -27,7 +27,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
-from arroyo_sync.core.checks import check_callable, check_groups, check_seconds
+from arroyo_sync.core.checks import check_callable, check_groups, check_seconds, check_threads
 from arroyo_sync.core.errors import (
     WHAT_WAS_READ_IS_GONE,
     ArroyoSyncError,
@@ -55,6 +55,8 @@ logger = guarded_logger(__name__)
 SILENCE_SECONDS = 60.0
 """How long after the start a group that has published nothing is warned about."""
 PERIODIC_CHECK_SECONDS = 5.0
+POLL_SECONDS = 1.0
+"""How often the clients that ask are heard at most. The checks may come with every batch of reports."""
 
 
 class OffsetSource(ABC):
@@ -84,6 +86,7 @@ class OffsetSource(ABC):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         keep_secrets()  # before anything can fail with settings in its variables
+        check_threads()
         check_groups("groups", groups)
         check_configuration("configuration", configuration)
         if data_configuration is not None:
@@ -113,6 +116,7 @@ class OffsetSource(ABC):
         self._ready_since: float | None = None
         # What clients of the data topic's cluster tell. Written by the threads that ask, read by the source's own.
         self._data_errors = ClientErrors()
+        self._poll_at = clock()  # the checking thread's
         self._silence_log = SilenceLog(lambda: self.name)  # the checking thread's
         # The reading thread's.
         self._rewinds = 0
@@ -361,6 +365,10 @@ class OffsetSource(ABC):
 
         :returns: in how many seconds it wants to be called again at the latest.
         """
+        now = self._clock()
+        if now >= self._poll_at:
+            self._poll_at = now + POLL_SECONDS
+            self._asker.poll()  # whether anything is asked or not
         self._data_errors.raise_fatal()
         self._rewind_log.log_due()
         self._warn_of_silence()

@@ -31,6 +31,8 @@ class ScriptedAsker:
     ) -> None:
         self.configuration = configuration
         self.on_error = on_error
+        self.told: list[KafkaError] = []
+        """What its clients are told of, and tell when they are polled."""
         self.advice = advice
         self.clock = clock
         self.unreachable: list[KafkaError] = []
@@ -56,6 +58,10 @@ class ScriptedAsker:
         self.stop_timeouts: list[float] = []
         self.while_stopping: Callable[[], None] = lambda: None
         self.forgotten: list[PartitionKey] = []
+
+    def poll(self) -> None:
+        while self.told:
+            self.on_error(self.told.pop())
 
     def asked(self, what: str) -> list[Any]:
         """What it was asked about, of the questions of one kind."""

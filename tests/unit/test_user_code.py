@@ -61,6 +61,9 @@ class _Brokers(Asker):
     def ask_topic_ids(self, topics: Collection[str], timeout: float, on_answer: Callable[[Any], None]) -> None:
         on_answer(dict.fromkeys(topics, "its id"))
 
+    def poll(self) -> None:
+        pass
+
     def stop(self, timeout: float) -> None:
         pass
 

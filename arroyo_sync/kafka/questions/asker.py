@@ -287,8 +287,11 @@ class Asker:
             commits.ask(partitions, timeout, on_answer)
 
     def poll(self) -> None:
-        """Let ``on_error`` be told of what has happened; every question does so, too. Doesn't block."""
+        """Let ``on_error`` be told of what has happened. Most questions do so for their client, but none for the one
+        that looks up by time. Doesn't block.
+        """
         self._client.poll()
+        self._lookups.poll()
 
     def stop(self, timeout: float) -> None:
         """Answer questions with an error from now on, and end the clients and threads.

@@ -71,6 +71,10 @@ class TimeLookups:
             seconds = max(timeout, ALONE_SECONDS) if size == 1 else timeout
             self._client.ask_offsets(group, [spec], seconds, read_each(_found, take))
 
+    def poll(self) -> None:
+        """As the client's."""
+        self._client.poll()
+
     def stop(self, timeout: float) -> None:
         """As the client's."""
         self._client.stop(timeout)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,3 +164,20 @@ def test_a_refusal_may_say_of_what_the_argument_is_one() -> None:
     """Where its name alone is too common."""
     with pytest.raises(ConfigurationError, match=r"^HoldLimits\(bytes=0\): must be an integer from 1 to"):
         checks.check_integer("bytes", 0, 1, of="HoldLimits")
+
+
+@pytest.mark.parametrize(
+    ("module", "function"), [("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")]
+)
+@pytest.mark.parametrize("is_patched", [True, False])
+def test_threads_that_are_none_are_refused(
+    monkeypatch: pytest.MonkeyPatch, module: str, function: str, is_patched: bool
+) -> None:
+    """Kafka's client would never give their turn away."""
+    checks.check_threads()
+    monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: lambda name: is_patched}))
+    if not is_patched:
+        checks.check_threads()
+        return
+    with pytest.raises(ConfigurationError, match=f"^{module.partition('.')[0]} has patched Python's threads"):
+        checks.check_threads()

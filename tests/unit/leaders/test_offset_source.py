@@ -287,6 +287,15 @@ def test_a_refused_login_that_a_client_tells_of_ends_the_source() -> None:
         source.stop(PATIENCE_SECONDS)
 
 
+@scripted
+def test_a_client_that_nobody_asks_anything_is_heard_all_the_same() -> None:
+    """Else a login that was refused days ago ends the source when it is asked at last."""
+    source = Stub()
+    asker_of(source).told.append(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+    with pytest.raises(KafkaException, match="wrong password"):
+        source._periodic_checks()
+
+
 @pytest.mark.parametrize("has_monitor", [True, False])
 @pytest.mark.parametrize("earlier", [None, RuntimeError("the commit log is gone")])
 def test_a_topic_that_is_found_to_be_another_fails_the_manager(

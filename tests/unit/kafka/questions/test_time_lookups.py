@@ -30,6 +30,7 @@ class Broker:
         self.slow = {SLOW}
         self.requests: list[tuple[list[PartitionKey], float]] = []
         self.in_flight: list[tuple[list[PartitionKey], OnOffsets]] = []
+        self.polls = 0
 
     def ask_offsets(
         self, partitions: Collection[PartitionKey], specs: Sequence[OffsetSpec], timeout: float, on_answer: OnOffsets
@@ -49,7 +50,7 @@ class Broker:
             on_answer({key: [TIMED_OUT] for key in keys})
 
     def poll(self) -> None:
-        pass
+        self.polls += 1
 
     def sizes(self) -> list[int]:
         requests, self.requests = self.requests, []
@@ -108,6 +109,15 @@ def test_a_broker_that_refuses_is_no_slow_one() -> None:
     on_answer(dict.fromkeys(keys, KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION)))
     lookups.ask(KEYS, 0, 1.0, found)
     assert broker.sizes() == [100, 100]
+
+
+def test_the_client_of_the_look_ups_is_heard_too() -> None:
+    """No question polls it."""
+    ends, slow = Broker(), Broker()
+    asker = Asker({"bootstrap.servers": "kafka:9092"}, lambda error: None)
+    asker._client, asker._lookups = cast(ClusterClient, ends), TimeLookups(cast(ClusterClient, slow))
+    asker.poll()
+    assert (ends.polls, slow.polls) == (1, 1)
 
 
 def test_where_partitions_begin_and_end_does_not_wait_for_a_slow_look_up() -> None:
