@@ -148,9 +148,10 @@ def _raise_errors(results: list[TopicPartition] | None) -> None:
 
 
 def resets_to_end(consumer: object) -> bool | None:
-    """Whether ``auto.offset.reset`` is ``latest``."""
+    """Whether ``auto.offset.reset`` is ``latest``; ``None``: it can't be told."""
     resolve = _private(consumer, PRIVATE_ATTRIBUTES[4])
-    return None if resolve is None else str(getattr(resolve, "__name__", "")).endswith("_latest")
+    reset = str(getattr(resolve, "__name__", "")).rpartition("_")[2]
+    return {"latest": True, "earliest": False, "error": False}.get(reset)
 
 
 def wait_for_added_partitions(consumer: object) -> None:
@@ -261,7 +262,10 @@ def reset_offset(
     if ends is None:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
     begin, end = ends
-    if not resets_to_end(consumer):
+    is_latest = resets_to_end(consumer)
+    if is_latest is None:
+        raise LookupError(f"this {type(consumer).__name__} doesn't tell its auto.offset.reset")
+    if not is_latest:
         return int(begin)
     return int(end if latest_at_most is None else max(begin, min(end, latest_at_most)))
 

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.cimpl import Consumer  # not what a tracer has put in its place
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.state import PartitionKey
@@ -127,6 +128,8 @@ class GroupCommits:
                     _answer(question, KafkaError(KafkaError._INVALID_ARG, str(error)))
                 except BrokersUnreachable as error:
                     _answer(question, KafkaError(KafkaError._TRANSPORT, str(error)))
+                except Exception as error:  # such as that there is no memory left: the next question may go better
+                    _answer(question, unable_to_ask(error))
         finally:
             if consumer is not None:
                 consumer.close()

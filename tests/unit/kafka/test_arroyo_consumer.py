@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
@@ -13,10 +14,12 @@ from arroyo.backends.kafka import KafkaConsumer, KafkaPayload, KafkaProducer
 from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.types import Commit, Partition, Topic
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition, cimpl
 
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka import arroyo_consumer
+from arroyo_sync.kafka.questions import committed_offsets
+from arroyo_sync.leaders.commit_log import consumer as commit_log_consumer
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
 from arroyo_sync.sentry import PublishSpans
 from arroyo_sync.testing import RecordingStep
@@ -55,6 +58,18 @@ def test_the_installed_arroyo_has_them_all(consumer: KafkaConsumer) -> None:
     assert arroyo_consumer.uses_auto_commit(consumer) is False
     assert arroyo_consumer.resets_to_end(consumer) is False
     assert arroyo_consumer.staged_offsets(consumer) == {}
+
+
+def test_what_is_not_known_of_arroyo_is_not_guessed(consumer: KafkaConsumer) -> None:
+    """Where a resolver has another name, a group with `latest` would be set to the beginning of a new topic."""
+    consumer._KafkaConsumer__resolve_partition_starting_offset = functools.partial(print)  # type: ignore[attr-defined]
+    assert arroyo_consumer.resets_to_end(consumer) is None
+
+
+def test_our_own_clients_are_none_of_a_tracers() -> None:
+    """It would make spans of the commit log, and read headers in a way that some records end."""
+    for module in (commit_log_consumer, committed_offsets):
+        assert module.Consumer is cimpl.Consumer
 
 
 def test_the_client_is_known_though_a_tracer_has_taken_its_class_place(

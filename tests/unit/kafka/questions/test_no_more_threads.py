@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from arroyo_sync.core.state import PartitionKey
@@ -56,6 +56,39 @@ def test_what_a_group_has_committed_is_asked_for_once_there_are_threads_again(mo
     assert "can't start new thread" not in timed_out.str()
     commits.stop()
     commits.join(TIMEOUT_SECONDS)
+
+
+def test_a_question_that_fails_of_something_else_does_not_end_the_groups_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The group was never asked about again."""
+    errors: list[Exception] = [MemoryError("no memory left")]
+
+    class Consumer:
+        def __init__(self, settings: object) -> None: ...
+
+        def committed(self, wanted: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+            if errors:
+                raise errors.pop()
+            return [TopicPartition(each.topic, each.partition, 5) for each in wanted]
+
+        def poll(self, timeout: float) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("arroyo_sync.kafka.questions.committed_offsets.Consumer", Consumer)
+    commits = GroupCommits(NOWHERE, "writers", lambda error: None, time.monotonic)
+    answers = Answers()
+    try:
+        commits.ask([FIRST], TIMEOUT_SECONDS, answers)
+        refusal = answers.wait_for(FIRST)
+        assert isinstance(refusal, KafkaError)
+        assert "no memory left" in refusal.str()
+        commits.ask([FIRST], TIMEOUT_SECONDS, answers)
+        assert answers.wait_for(FIRST) == 5
+    finally:
+        commits.stop()
+        commits.join(TIMEOUT_SECONDS)
 
 
 def test_where_partitions_end_is_asked_for_once_there_are_threads_again(monkeypatch: pytest.MonkeyPatch) -> None:
