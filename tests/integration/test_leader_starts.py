@@ -13,6 +13,7 @@ from arroyo.backends.kafka import KafkaPayload
 from arroyo.backends.kafka.commit import CommitCodec
 from confluent_kafka import TopicCollection
 
+from arroyo_sync.kafka.topic_ids import canonical_topic_id
 from arroyo_sync.leaders.commit_log.publishing.report_writer import FINISH_SECONDS
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
@@ -291,7 +292,7 @@ def test_reports_carry_the_topics_id_as_the_brokers_give_it(scene: Scene) -> Non
     scene.leader()
     described = scene.kafka.admin.describe_topics(TopicCollection([scene.events]))[scene.events].result(SECONDS)
     log = scene.log()
-    expected = [("topic_id", str(described.topic_id).encode())]
+    expected = [("topic_id", canonical_topic_id(str(described.topic_id)).encode())]
     wait_until(lambda: log.newest() != {} and log.headers[-1] == expected, SECONDS, "a report with the topic's id")
     key = f"{scene.events}:0:{scene.group}".encode()
     commit = CommitCodec().decode(KafkaPayload(key, b'{"offset": 20, "orig_message_ts": 1.0}', [*log.headers[-1]]))

@@ -17,6 +17,7 @@ from confluent_kafka import TopicCollection
 
 from arroyo_sync.core.errors import TopicRecreated
 from arroyo_sync.core.source import RemoteOffsetSource
+from arroyo_sync.kafka.topic_ids import canonical_topic_id
 from arroyo_sync.leaders import verifier
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord, encode
@@ -48,7 +49,7 @@ class World:
     @property
     def topic_id(self) -> str:
         described = self.kafka.admin.describe_topics(TopicCollection([self.topic]))[self.topic].result(TIMEOUT_SECONDS)
-        return str(described.topic_id)
+        return canonical_topic_id(str(described.topic_id))
 
     @property
     def committed(self) -> dict[int, int]:

@@ -41,6 +41,7 @@ from arroyo_sync.kafka.questions.broker_watch import LOOK_UP_FAILS, BrokerWatch
 from arroyo_sync.kafka.questions.cluster_client import ClusterClient
 from arroyo_sync.kafka.questions.committed_offsets import GroupCommits
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset, TimeLookups, read_each
+from arroyo_sync.kafka.topic_ids import canonical_topic_id
 
 GRACE_SECONDS = 1.0
 """How much longer than its timeout a blocking question waits. librdkafka ends each by then, if only with an error."""
@@ -349,7 +350,7 @@ def _with_first(each: PartitionRange, found: FoundOffset | KafkaError) -> Partit
 def _id_of(described: TopicDescription | KafkaError) -> str | KafkaError:
     if isinstance(described, KafkaError):
         return described
-    topic_id = str(described.topic_id)
+    topic_id = canonical_topic_id(str(described.topic_id))
     if topic_id == NO_TOPIC_ID:
         return KafkaError(KafkaError._UNSUPPORTED_FEATURE, "the brokers know no topic ids")
     return topic_id

@@ -34,6 +34,7 @@ from enum import Enum
 from arroyo_sync.core.checks import MAX_PARTITION, is_topic_name
 from arroyo_sync.core.errors import MalformedRecord
 from arroyo_sync.core.state import MAX_OFFSET
+from arroyo_sync.kafka.topic_ids import canonical_topic_id
 
 LOGICAL_OFFSETS = frozenset({-1, -2, -1000, -1001})
 """librdkafka's names for end, beginning, stored and invalid. A leader that wrote one had no position to report."""
@@ -268,7 +269,7 @@ def decode_topic_id(headers: Headers) -> str | None:
                 text = value.decode()
             except UnicodeDecodeError:
                 return None
-            return text if text.isprintable() else None
+            return canonical_topic_id(text) if text.isprintable() else None
     return None
 
 

@@ -1,0 +1,28 @@
+"""Topics' ids are compared as text, so all of it is in one form."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import Uuid
+
+from arroyo_sync.kafka.questions.asker import _id_of
+from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, decode_topic_id
+
+UUID = Uuid(0x7BFFBEEFBFFFFFFE, -0x1000000005040010)
+AS_KAFKA_WRITES_IT = str(UUID).replace("+", "-").replace("/", "_").rstrip("=")
+
+
+def test_the_brokers_answer_is_told_as_kafkas_tools_show_it() -> None:
+    """librdkafka writes another alphabet."""
+    assert {"+", "/"} & set(str(UUID)), "else this shows nothing"
+    described: Any = SimpleNamespace(topic_id=UUID)
+    assert _id_of(described) == AS_KAFKA_WRITES_IT
+
+
+@pytest.mark.parametrize("written", [str(UUID), AS_KAFKA_WRITES_IT, f"{AS_KAFKA_WRITES_IT}=="])
+def test_a_report_may_carry_it_in_either_form(written: str) -> None:
+    """Whoever else writes it may have it from Kafka's own tools, or from librdkafka."""
+    assert decode_topic_id([(TOPIC_ID_HEADER, written.encode())]) == AS_KAFKA_WRITES_IT
