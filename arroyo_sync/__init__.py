@@ -7,6 +7,7 @@ client and all else is loaded.
 from __future__ import annotations
 
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -127,11 +128,20 @@ if not TYPE_CHECKING:  # a type checker would take every name for one of ours
         elif name in ("sentry", "testing"):
             value = import_module(f"{__name__}.{name}")
         elif name in _MODULE_OF:
-            value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+            value = getattr(_load(_MODULE_OF[name]), name)
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         globals()[name] = value
         return value
+
+    def _load(module: str) -> ModuleType:
+        try:
+            return import_module(f"{__name__}.{module}")
+        except AttributeError as error:  # out of `__getattr__` it would only say that there is no such name
+            raise ImportError(
+                f"{__name__}.{module} can't be loaded: {error}. Are sentry-arroyo and confluent-kafka of versions that "
+                "arroyo-sync supports?"
+            ) from error
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

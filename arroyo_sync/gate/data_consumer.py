@@ -53,6 +53,9 @@ def data_consumer_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if "group.protocol" in settings:  # librdkafka takes it in any case, Arroyo compares
         settings["group.protocol"] = str(settings["group.protocol"]).lower()
+    else:
+        # librdkafka's own default "will change to `consumer` in next releases", and Arroyo goes by what is in here.
+        settings["group.protocol"] = "classic"
     if not _is_true(settings.get("arroyo.enable.auto.commit", False)):
         settings.setdefault("enable.auto.commit", False)  # Arroyo's consumer asks for both
         settings.setdefault("enable.auto.offset.store", False)

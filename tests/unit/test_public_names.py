@@ -26,6 +26,19 @@ def test_a_module_of_it_is_there_without_an_import_of_its_own(name: str) -> None
     assert run.stdout == f"arroyo_sync.{name}\n"
 
 
+def test_a_dependency_that_lacks_something_is_named() -> None:
+    """Not that there is no such name here, which is all that Python would say."""
+    program = (
+        "import arroyo.backends.kafka, confluent_kafka\n"
+        "confluent_kafka.KafkaError = type('KafkaError', (), {})\n"
+        "from arroyo_sync import CommitLogConsumer\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    last_line = run.stderr.splitlines()[-1]
+    assert last_line.startswith("ImportError: arroyo_sync.leaders.commit_log.consumer can't be loaded: ")
+    assert "'KafkaError' has no attribute" in last_line
+
+
 def sources() -> Iterator[tuple[str, str]]:
     """Every file of the examples, and every Python block of the README and its pages."""
     for path in sorted(EXAMPLES.rglob("*.py")):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaException
@@ -58,7 +59,7 @@ def broker_without_kip848(configuration: Mapping[str, Any], timeout: float) -> s
     try:
         admin = make_client(AdminClient, admin_settings(configuration))
         brokers = admin.list_topics(timeout=timeout).brokers
-    except (BrokersUnreachable, KafkaException):
+    except (BrokersUnreachable, ConfigurationError, KafkaException):  # librdkafka may have no thread to spare
         return None
     answers: dict[str, Future[dict[str, ConfigEntry]]] = {}
     for broker in brokers.values():  # librdkafka takes one of them a call; all are asked before the first has answered
@@ -91,4 +92,5 @@ def refuse_old_brokers(configuration: Mapping[str, Any], refuse: Callable[[Confi
                 )
             )
 
-    threading.Thread(target=ask, name="arroyo-sync: do the brokers know KIP-848?", daemon=True).start()
+    with suppress(RuntimeError):  # the machine has no thread to spare: then it isn't told
+        threading.Thread(target=ask, name="arroyo-sync: do the brokers know KIP-848?", daemon=True).start()

@@ -26,6 +26,7 @@ WANTED: dict[str, Any] = {
     "fetch.queue.backoff.ms": 10,
     "max.partition.fetch.bytes": 300_000,
     "error_cb": raise_if_refused,
+    "group.protocol": "classic",
 }
 
 Make = Callable[..., FlowControlledConsumer[Any]]
@@ -73,6 +74,11 @@ def test_with_auto_commit_or_what_arroyo_refuses_its_own_settings_are_left_alone
 def test_the_protocol_is_spelled_as_arroyo_compares_it() -> None:
     """librdkafka takes it in any case: Arroyo would assign as under the classic one, which librdkafka refuses."""
     assert data_consumer_settings({**LEAST, "group.protocol": "CONSUMER"})["group.protocol"] == "consumer"
+
+
+def test_the_protocol_is_named_where_the_user_names_none() -> None:
+    """librdkafka announces another default, and Arroyo goes by what is in the settings."""
+    assert data_consumer_settings(LEAST)["group.protocol"] == "classic"
 
 
 def test_settings_of_topics_are_seen_by_arroyo(make: Make) -> None:

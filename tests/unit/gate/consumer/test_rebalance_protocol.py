@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import ConfigResource
 
-from arroyo_sync.gate.consumer.rebalance_protocol import broker_without_kip848, lacks_kip848
+from arroyo_sync.gate.consumer.rebalance_protocol import broker_without_kip848, lacks_kip848, refuse_old_brokers
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,20 @@ def test_a_token_that_is_missing_just_then_refuses_nothing(monkeypatch: pytest.M
     monkeypatch.setattr("arroyo_sync.gate.consumer.rebalance_protocol.AdminClient", without_token)
     configuration = {"bootstrap.servers": "127.0.0.1:1", "oauth_cb": lambda configuration: None}
     assert broker_without_kip848(configuration, 0.1) is None
+
+
+def test_a_client_that_can_not_be_made_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the machine has no thread to spare: neither librdkafka, nor Python for the question itself."""
+
+    def refuse(*arguments: object) -> object:
+        raise RuntimeError("can't start new thread")
+
+    refused: list[object] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("threading.Thread.start", refuse)
+        refuse_old_brokers({"bootstrap.servers": "127.0.0.1:1"}, refused.append)
+    assert broker_without_kip848({"bootstrap.servers": "127.0.0.1:1", "security.protocol": "nonsense"}, 0.1) is None
+    assert refused == []
 
 
 def described(old: str | None, monkeypatch: pytest.MonkeyPatch) -> str | None:
