@@ -47,6 +47,9 @@ PRIVATE_ATTRIBUTES = (
 )
 """Of ``KafkaConsumer``, as Python mangles their names."""
 
+ASSIGN_METHOD = "_KafkaConsumer__assign"
+"""Likewise."""
+
 PROCESSOR_ATTRIBUTES = ("_StreamProcessor__consumer", "_StreamProcessor__processor_factory")
 """Of ``StreamProcessor``."""
 
@@ -268,6 +271,21 @@ def reset_offset(
     if not is_latest:
         return int(begin)
     return int(end if latest_at_most is None else max(begin, min(end, latest_at_most)))
+
+
+def begin_earlier(consumer: Consumer[Any], offsets: Mapping[Partition, int], earlier: Mapping[Partition, int]) -> None:
+    """Within the callback of an assignment: have it begin at other offsets.
+
+    Under the eager protocol librdkafka refuses to seek there, and is assigned the partitions once more.
+
+    :param offsets: of all partitions that are being assigned.
+    :param earlier: those among them that aren't the assignment's own.
+    """
+    assign = _private(consumer, ASSIGN_METHOD)
+    if is_kip848(consumer) is False and callable(assign):
+        assign(offsets)
+    else:
+        consumer.seek(earlier)
 
 
 def committed_offset(consumer: Consumer[Any], partition: Partition, timeout: float) -> int | None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
+from arroyo_sync.gate.consumer import start_positions
+from arroyo_sync.kafka import arroyo_consumer
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.followers import Follower, consumer_settings, produce_numbered, running
 from tests.integration.cluster.pipeline import PipelineProcess, PipelineSettings
@@ -163,3 +165,38 @@ def test_progress_a_step_that_is_slow_is_given_the_whole_time_for_its_work_at_th
         seconds = time.monotonic() - started_at
     assert len(follower.received) < 200
     assert follower.join_timeouts == [pytest.approx(25.0, abs=0.5)], seconds
+
+
+def test_no_loss_where_the_beginning_could_not_be_committed(
+    kafka: Kafka, topic_name: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group was rebalancing again, and refused it. The next assignment resolves `latest` anew: the follower begins
+    where it had begun. (Seen in a chaos run: eight messages were skipped.)"""
+    topic, other, group = topic_name("events"), topic_name("others"), topic_name("follower")
+    kafka.create_topic(topic, 1)
+    kafka.create_topic(other, 1)
+    produce_numbered(kafka.bootstrap_servers, topic, [0], BEFORE)
+    settings = consumer_settings(kafka.bootstrap_servers, group, "eager") | {"auto.offset.reset": "latest"}
+    commit = arroyo_consumer.commit_staged
+    is_moving_on = True
+
+    def refuse(consumer: Any, by_name: Any) -> None:
+        if is_moving_on:
+            raise KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION))
+        commit(consumer, by_name)
+
+    monkeypatch.setattr(start_positions, "commit_staged", refuse)
+    first = Follower(settings, topic)
+    with running(first):
+        wait_until(lambda: first.assigned == {0}, WAIT_SECONDS, "it has the partition")
+        produce_numbered(kafka.bootstrap_servers, topic, [0], AFTER)
+        wait_until(lambda: first.held == AFTER, WAIT_SECONDS, "it holds everything")
+        second = Follower(settings, other)
+        with running(second):
+            wait_until(lambda: len(first.assignments) == 2, WAIT_SECONDS, "there was a rebalance")
+            assert first.assignments == [{0: BEFORE}] * 2
+            assert kafka.committed_offsets(group, topic) == {}
+            is_moving_on = False
+            first.release([0], BEFORE + AFTER)
+            due = [each for each in DUE if each[0] == 0]
+            wait_until(lambda: received_by(first) == due, WAIT_SECONDS, "everything came")

@@ -25,7 +25,7 @@ from arroyo.types import Partition, Topic
 
 from arroyo_sync.gate.consumer.pauses import Pauses, wake_fetching
 from arroyo_sync.gate.consumer.start_positions import StartPositions
-from arroyo_sync.kafka.arroyo_consumer import declining_assignments
+from arroyo_sync.kafka.arroyo_consumer import begin_earlier, declining_assignments
 
 OnAssign = Callable[[Mapping[Partition, int]], None]
 OnRevoke = Callable[[Sequence[Partition]], None]
@@ -77,6 +77,10 @@ class Rebalances:
 
         def assigned(offsets: Mapping[Partition, int]) -> None:
             self._pauses.forget(offsets)
+            earlier = self._start.earlier(offsets)
+            if earlier:
+                offsets = {**offsets, **earlier}
+                begin_earlier(self._inner, offsets, earlier)
             for partition, offset in offsets.items():
                 self.resume_offsets[partition.index] = offset
             self._start.commit(offsets)

@@ -10,7 +10,10 @@ Guarantees
     - Nothing is committed that would pass a message: nothing before these positions comes in this assignment.
     - Nothing is committed over what the pipeline has staged since: a partition gives way to it.
     - What is still pending is tried once more before its partitions are given up.
-    - The positions are remembered for as long as the partitions are assigned.
+    - One that couldn't be committed is remembered in this process: where the next assignment of the partition would
+      begin later, since ``auto.offset.reset`` was resolved anew, it begins there. (librdkafka may assign twice with no
+      revocation in between, and the brokers refuse the first one's commits: ``ILLEGAL_GENERATION``.)
+    - The others are remembered for as long as the partitions are assigned.
 
 Threads: the processor's thread calls everything.
 
@@ -36,12 +39,15 @@ from arroyo.types import Partition
 
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.kafka.arroyo_consumer import commit_staged, staged_offsets, unstage_offsets
+from arroyo_sync.kafka.arroyo_consumer import commit_staged, committed_offset, staged_offsets, unstage_offsets
 
 logger = guarded_logger(__name__)
 
 RETRY_SECONDS = 5.0
 """From the end of a commit that failed to the next. One may block for as long as the coordinator is away."""
+
+
+QUERY_TIMEOUT_SECONDS = 5.0
 
 
 class StartPositions:
@@ -56,6 +62,7 @@ class StartPositions:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._not_before = clock()
         self._waiting: dict[Partition, int] = {}  # to be staged for the next try
+        self._given_up: dict[Partition, int] = {}  # never committed, of partitions that were revoked since
         self.positions: dict[Partition, int] = {}
         """Where each partition that is assigned began."""
         self.is_pending = False
@@ -69,6 +76,28 @@ class StartPositions:
         self._waiting.update(positions)
         self.is_pending = True
         self._try()
+
+    def earlier(self, positions: Mapping[Partition, int]) -> dict[Partition, int]:
+        """Of the partitions that are being assigned, where those begin that began earlier before, if nobody could
+        commit that. Blocks until the broker has answered, if there are any.
+        """
+        unsettled, self._given_up = {**self._given_up, **self._waiting}, {}
+        found: dict[Partition, int] = {}
+        for partition, position in positions.items():
+            began_at = unsettled.get(partition, position)
+            if began_at < position and self._is_uncommitted(partition):
+                found[partition] = began_at
+        return found
+
+    def _is_uncommitted(self, partition: Partition) -> bool:
+        """Whether the group has committed nothing of it, as far as can be told."""
+        try:
+            return committed_offset(self._inner, partition, QUERY_TIMEOUT_SECONDS) is None
+        except LookupError:
+            return False  # another consumer, whose positions aren't ours to move
+        except Exception as error:
+            logger.debug("Can't ask what is committed of %s: %s", partition, error)
+            return True  # to read something twice is better than to lose it
 
     def stage(self, positions: Mapping[Partition, int]) -> None:
         """Commit these positions, of partitions that have no messages before them, with the next try."""
@@ -103,7 +132,9 @@ class StartPositions:
         """These were revoked: whoever has them now commits."""
         for partition in partitions:
             self.positions.pop(partition, None)
-            self._waiting.pop(partition, None)
+            offset = self._waiting.pop(partition, None)
+            if offset is not None:
+                self._given_up[partition] = offset
 
     def _try(self, *, is_last: bool = False) -> None:
         waiting = self._waiting

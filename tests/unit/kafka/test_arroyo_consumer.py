@@ -58,6 +58,7 @@ def test_the_installed_arroyo_has_them_all(consumer: KafkaConsumer) -> None:
     assert arroyo_consumer.uses_auto_commit(consumer) is False
     assert arroyo_consumer.resets_to_end(consumer) is False
     assert arroyo_consumer.staged_offsets(consumer) == {}
+    assert callable(getattr(consumer, arroyo_consumer.ASSIGN_METHOD))
 
 
 def test_what_is_not_known_of_arroyo_is_not_guessed(consumer: KafkaConsumer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from arroyo.processing.strategies import CommitOffsets
@@ -391,3 +391,62 @@ def test_a_last_try_is_made_of_what_is_pending_alone(inner: FailingConsumer) -> 
     start.commit({partition(0): 4})
     start.commit_at_last()
     assert inner.attempts == 1
+
+
+class TestEarlierBeginnings:
+    """A first position that couldn't be committed, and a next assignment that would begin later, as with ``latest``."""
+
+    COMMITTED: ClassVar[dict[str, int | Exception | None]] = {
+        "nothing is committed": None,
+        "nobody answers": MOVED_ON,
+        "somebody has committed": 12,
+        "another consumer": LookupError(),
+    }
+
+    @pytest.mark.parametrize("committed", COMMITTED.values(), ids=COMMITTED)
+    @pytest.mark.parametrize("is_revoked", [True, False], ids=["revoked", "assigned twice"])
+    def test_it_begins_there_unless_somebody_has_committed_since(
+        self,
+        inner: FailingConsumer,
+        monkeypatch: pytest.MonkeyPatch,
+        is_revoked: bool,
+        committed: int | Exception | None,
+    ) -> None:
+        """What came in between would be lost: nobody else is given it."""
+
+        def answer(consumer: object, asked: Partition, timeout: float) -> int | None:
+            if isinstance(committed, Exception):
+                raise committed
+            return committed
+
+        monkeypatch.setattr(start_positions, "committed_offset", answer)
+        start = StartPositions(inner, Clock())
+        inner.failing_commits = 1
+        start.commit({partition(0): 8, partition(1): 5})
+        if is_revoked:
+            start.forget([partition(0), partition(1)])
+        is_ours = committed is None or isinstance(committed, KafkaException)
+        again = {partition(0): 16, partition(1): 5}
+        assert start.earlier(again) == ({partition(0): 8} if is_ours else {})
+        start.commit(again)
+        assert start.earlier({partition(0): 30}) == {}, "what is committed is the group's"
+
+    @both_protocols
+    def test_the_gate_and_the_consumer_begin_there(self, is_kip848: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing is left out: the first message is the one there."""
+        monkeypatch.setattr(start_positions, "committed_offset", lambda *asked: None)
+        pipeline = Pipeline(is_kip848=is_kip848)
+        pipeline.produce(0, range(9))
+        pipeline.consumer.commit_errors.extend([MOVED_ON, MOVED_ON])
+        pipeline.start(0)
+        pipeline.consumer.rebalance()
+        pipeline.run_until(lambda: not pipeline.consumer.events)
+        assert pipeline.consumer.committed == {}
+        resolved = dict(pipeline.consumer.committed)
+        pipeline.consumer.committed[0] = 7  # in place of `latest`
+        pipeline.consumer.rebalance(0)
+        pipeline.run_until(lambda: not pipeline.consumer.events)
+        assert (resolved, pipeline.assignments[-1]) == ({}, {0: 0})
+        pipeline.release(0, 9)
+        pipeline.run_until_quiet()
+        assert pipeline.released_of(0) == list(range(9))
