@@ -10,6 +10,7 @@ import pytest
 
 from tests.chaos import topic_faults
 from tests.chaos.commit_log_faults import lose_commit_log
+from tests.chaos.fault import InVain
 from tests.chaos.ingredients import OURS, PLAIN, SNUBA
 from tests.chaos.test_chaos_processes import First
 from tests.chaos.topic_faults import delete_records, outgrow_topic
@@ -103,3 +104,20 @@ def test_records_are_deleted_of_every_epoch_whose_messages_the_topic_holds() -> 
     delete_records(world, First())
     assert deleted == [("deleted", 3, 7, 1191), ("deleted", 4, 7, 1191)]
     assert world.gone_below == {(3, 7): 1191, (4, 7): 1341}
+
+
+@pytest.mark.parametrize(("written", "error"), [({0, 1}, InVain), ({0}, TimeoutError)])
+def test_leaders_are_waited_for_in_vain_only_where_there_is_something_to_do(
+    written: set[int], error: type[Exception]
+) -> None:
+    """Those that read committed messages don't begin before a transaction ends."""
+    world: Any = SimpleNamespace(
+        epoch=2,
+        tally=SimpleNamespace(done={"a": set()}, acked={2: {(partition, 0) for partition in written}}),
+        leader_groups={"a": 1},
+        delay_seconds=lambda group: 0.0,
+        wait=lambda seconds, until: until(),
+        look=nothing,
+    )
+    with pytest.raises(error, match="didn't begin"):
+        topic_faults._wait_until_all_began(world, 2, 10)

@@ -164,7 +164,7 @@ def _make_long(world: World) -> int:
     world.producer.say(f"burst {LONG}")
     backlog = sum(high - low for low, high in ends.values())  # at most: a group may have been set back
     if not world.wait(60.0 + 2 * _slowest_seconds(world) * backlog, is_long):
-        raise InVain("the leaders didn't get far enough")
+        raise _not_done(world, partitions, "the leaders didn't get far enough")
     return partitions
 
 
@@ -181,8 +181,17 @@ def _wait_until_all_began(world: World, partitions: int, messages: int) -> None:
         return all(each >= set(range(partitions)) for each in began)
 
     if not world.wait(BEGIN_SECONDS + 2 * _slowest_seconds(world) * messages * partitions, all_began):
-        raise InVain("the leaders didn't begin with the new topic")
+        raise _not_done(world, partitions, "the leaders didn't begin with the new topic")
     world.wait(1.0)
+
+
+def _not_done(world: World, partitions: int, what: str) -> Exception:
+    """It is the leaders' own if there was something to do: a transaction that isn't committed keeps them from it."""
+    world.look()
+    written = {partition for partition, _ in world.tally.acked.get(world.epoch, ())}
+    if written >= set(range(partitions)):
+        return InVain(what)
+    return TimeoutError(f"{what}: only of partitions {sorted(written)} anything was acknowledged")
 
 
 def _slowest_seconds(world: World) -> float:
