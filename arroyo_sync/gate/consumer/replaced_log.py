@@ -34,7 +34,7 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.gate.consumer.start_positions import StartPositions
+from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
 from arroyo_sync.kafka.arroyo_consumer import commit_staged, committed_offset, reset_offset
 from arroyo_sync.kafka.errors import code_of
 
@@ -43,7 +43,6 @@ logger = guarded_logger(__name__)
 TIMEOUT_SECONDS = 15.0
 CHECK_SECONDS = 1.0
 """For how long the source may ask whether the topic is the same."""
-QUERY_TIMEOUT_SECONDS = 5.0
 SHORTEST_QUERY_SECONDS = 0.1
 RETRY_SECONDS = 0.5
 

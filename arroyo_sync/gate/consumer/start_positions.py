@@ -45,9 +45,8 @@ logger = guarded_logger(__name__)
 
 RETRY_SECONDS = 5.0
 """From the end of a commit that failed to the next. One may block for as long as the coordinator is away."""
-
-
 QUERY_TIMEOUT_SECONDS = 5.0
+"""Of a question to the brokers, within a rebalance."""
 
 
 class StartPositions:
@@ -81,10 +80,10 @@ class StartPositions:
         """Of the partitions that are being assigned, where those begin that began earlier before, if nobody could
         commit that. Blocks until the broker has answered, if there are any.
         """
-        unsettled, self._given_up = {**self._given_up, **self._waiting}, {}
         found: dict[Partition, int] = {}
         for partition, position in positions.items():
-            began_at = unsettled.get(partition, position)
+            given_up = self._given_up.pop(partition, position)
+            began_at = self._waiting.get(partition, given_up)
             if began_at < position and self._is_uncommitted(partition):
                 found[partition] = began_at
         return found

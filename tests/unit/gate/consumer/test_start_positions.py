@@ -431,6 +431,18 @@ class TestEarlierBeginnings:
         start.commit(again)
         assert start.earlier({partition(0): 30}) == {}, "what is committed is the group's"
 
+    def test_what_another_partition_is_assigned_forgets_nothing_of_this_one(
+        self, inner: FailingConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Under KIP-848 they come one after the other."""
+        monkeypatch.setattr(start_positions, "committed_offset", lambda *asked: None)
+        start = StartPositions(inner, Clock())
+        inner.failing_commits = 1
+        start.commit({partition(0): 8})
+        start.forget([partition(0)])
+        assert start.earlier({partition(1): 5}) == {}
+        assert start.earlier({partition(0): 16}) == {partition(0): 8}
+
     @both_protocols
     def test_the_gate_and_the_consumer_begin_there(self, is_kip848: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing is left out: the first message is the one there."""
