@@ -120,6 +120,26 @@ def check_instance(argument: str, value: object, kind: type, *, may_be_none: boo
     raise refused(argument, value, f"give an {name}{' or None' if may_be_none else ''}")
 
 
+def check_threads() -> None:
+    """Threads are the operating system's.
+
+    Patched by gevent or eventlet they take turns in one, and confluent-kafka, whose calls wait in C, never gives its
+    turn away (confluent-kafka-python#612): the source and the pipeline would wait for each other for ever.
+
+    :raises ConfigurationError: they are patched.
+    """
+    for module, function, name in (
+        ("gevent.monkey", "is_module_patched", "threading"),
+        ("eventlet.patcher", "is_monkey_patched", "thread"),
+    ):
+        is_patched = getattr(sys.modules.get(module), function, None)
+        if is_patched is not None and is_patched(name):
+            raise ConfigurationError(
+                f"{module.partition('.')[0]} has patched Python's threads, and Kafka's client waits in C, where they "
+                "would never have a turn again: don't patch threads in a process that follows"
+            )
+
+
 def check_members(argument: str, value: object, members: Collection[str], what: str) -> None:
     """An object that has all of these members: for contracts that needn't be inherited.
 
@@ -254,23 +274,3 @@ def _has(value: object, member: str) -> bool:
         return hasattr(value, member)
     except Exception:  # a property that fails
         return False
-
-
-def check_threads() -> None:
-    """Threads are the operating system's.
-
-    Patched by gevent or eventlet they take turns in one, and confluent-kafka, whose calls wait in C, never gives its
-    turn away (confluent-kafka-python#612): the source and the pipeline would wait for each other for ever.
-
-    :raises ConfigurationError: they are patched.
-    """
-    for module, function, name in (
-        ("gevent.monkey", "is_module_patched", "threading"),
-        ("eventlet.patcher", "is_monkey_patched", "thread"),
-    ):
-        is_patched = getattr(sys.modules.get(module), function, None)
-        if is_patched is not None and is_patched(name):
-            raise ConfigurationError(
-                f"{module.partition('.')[0]} has patched Python's threads, and Kafka's client waits in C, where they "
-                "would never have a turn again: don't patch threads in a process that follows"
-            )

@@ -1,10 +1,14 @@
-"""A topic's id as text.
+"""A topic's id as text, and for how long it counts.
 
 Sources: ``org.apache.kafka.common.Uuid.toString`` writes URL-safe base64 without padding, and so do Kafka's tools;
 librdkafka (``rd_kafka_Uuid_base64str``) writes the standard alphabet.
 """
 
 from __future__ import annotations
+
+FORGET_SECONDS = 600.0
+"""After so long without a partition of a topic, follower or leader, its id says nothing any more: who is given one then
+begins as after a restart. The slowest rebalance takes less (``max.poll.interval.ms``, by default five minutes)."""
 
 _URL_SAFE = str.maketrans("+/", "-_")
 

@@ -35,6 +35,7 @@ from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated, Topi
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
+from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 from arroyo_sync.leaders.assigned_partitions import Question, Truncation
 from arroyo_sync.leaders.leader_log import Doubt, DoubtLog, named_partitions, why_rejected, why_suspect
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -47,9 +48,6 @@ REFRESH_SECONDS = 30.0
 REFRESHED_AT_ONCE = 100
 """Of the assigned partitions, each `INTERVAL_SECONDS`, or more where they wouldn't all have had their turn in time."""
 QUERY_TIMEOUT_SECONDS = 1.0
-FORGET_SECONDS = 600.0
-"""After so long without a partition of a topic, its id isn't held against it any more: who is given one then begins as
-after a restart. The slowest rebalance takes less (``max.poll.interval.ms``, by default five minutes)."""
 SUSPICION_PATIENCE_SECONDS = 15.0
 """From when on a suspicion is told of: a heartbeat and a half of a leader. One that is well has reported again by then,
 or its commit has arrived, and that is no news."""

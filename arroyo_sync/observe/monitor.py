@@ -154,22 +154,18 @@ class Monitor:
 
     def check_once(self) -> None:
         """Look once. Never raises. One call at a time; what it calls may call the follower back, no lock is held."""
-        try:
-            self._check()
-        except Exception:
-            if self._throttle.should_log("check"):
-                logger.exception("The monitor's check failed; it goes on")
+        self._check_but_for(Exception)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval):
             self.refresh_ends()
-            self._check_whatever_comes()
+            self._check_but_for(BaseException)  # somebody's SystemExit would end nothing but this thread
 
-    def _check_whatever_comes(self) -> None:
-        """On the thread of its own, of which alone a BaseException of somebody's would be the end."""
+    def _check_but_for(self, errors: type[BaseException]) -> None:
+        """Look once. These errors are logged."""
         try:
-            self.check_once()
-        except BaseException:
+            self._check()
+        except errors:
             if self._throttle.should_log("check"):
                 logger.exception("The monitor's check failed; it goes on")
 

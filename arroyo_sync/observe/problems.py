@@ -38,7 +38,7 @@ RETURN_SECONDS = 60.0
 SILENCE_SECONDS = 60.0
 """How long after the replay a group that has published nothing is told of, though no message waits for it."""
 
-SHOWN_GROUPS = 10
+SHOWN = 10
 
 
 class ProblemKind(Enum):
@@ -247,9 +247,12 @@ def _seen(snapshot: Snapshot) -> str:
         return "The commit log holds no commit records: was another topic's name given? "
     if not source.groups_seen:
         return "Nobody has published anything on the commit log. "
-    named = ", ".join(repr(group) for group in sorted(source.groups_seen)[:SHOWN_GROUPS])
-    more = len(source.groups_seen) - SHOWN_GROUPS
-    return f"Groups seen on the commit log: {named}{f' and {more} more' if more > 0 else ''}. "
+    return f"Groups seen on the commit log: {_some([repr(group) for group in sorted(source.groups_seen)])}. "
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return f"{', '.join(names[:SHOWN])}{f' and {more} more' if more > 0 else ''}"
 
 
 def _cut_off(snapshot: Snapshot, limits: Limits) -> list[Problem]:
@@ -272,9 +275,7 @@ def _unheard(snapshot: Snapshot, limits: Limits) -> str:
 
 
 def _unheard_partitions(source: SourceStatistics) -> str:
-    shown = ", ".join(str(each) for each in source.unheard[:SHOWN_GROUPS])
-    more = len(source.unheard) - SHOWN_GROUPS
-    which = f"partition{'s' if len(source.unheard) > 1 else ''} {shown}{f' and {more} more' if more > 0 else ''}"
+    which = f"partition{'s' if len(source.unheard) > 1 else ''} {_some([str(each) for each in source.unheard])}"
     because = f" ({source.unheard_because})" if source.unheard_because else ""
     return f"Nothing of {which} of the commit log has been heard for {source.unheard_seconds:.0f} s{because}"
 

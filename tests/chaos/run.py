@@ -231,17 +231,15 @@ class Run:
                 world.start_producer(rate=0)
             world.look()
             before = world.tally.acknowledged
-            self._produce(count, settled_seconds)
+            self._produce(count, settled_seconds, before)
             if world.tally.acknowledged > before:
                 return time.monotonic()
         world.journal.write("stuck", "nothing is acknowledged any more")
         self._is_in_vain = True
         return time.monotonic()
 
-    def _produce(self, count: int, settled_seconds: float) -> None:
+    def _produce(self, count: int, settled_seconds: float, before: int) -> None:
         world = self._world
-        world.look()
-        before = world.tally.acknowledged
         with suppress(OSError):  # it may have ended since
             world.producer.say(f"rate 0\nburst {count}")
         acknowledged = _Steady(before)

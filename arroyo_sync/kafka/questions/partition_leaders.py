@@ -156,8 +156,9 @@ class PartitionLeaders:
         now = self._clock()
         for key in partitions:
             topic = self._topics.get(key[0])
-            is_kept = topic is not None and not self._is_forgotten(key[0], topic, now)
-            leader_id = topic.leaders.get(key[1]) if topic is not None and is_kept else None
+            leader_id = None
+            if topic is not None and not self._is_forgotten(key[0], topic, now):
+                leader_id = topic.leaders.get(key[1])
             if leader_id is None:
                 unknown.append(key)
             else:

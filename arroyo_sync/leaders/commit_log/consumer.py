@@ -145,6 +145,8 @@ class CommitLogConsumer(OffsetSource):
         """A snapshot of what it has done. Doesn't block."""
         decoder = self._decoder
         unheard = self._fetch_check.unheard_since
+        now = self._clock()
+        since = min(unheard.values(), default=now)
         return SourceStatistics(
             ready=self._is_ready,
             alive=self._is_alive,
@@ -164,8 +166,8 @@ class CommitLogConsumer(OffsetSource):
             groups_seen=decoder.contents.groups,
             is_foreign=decoder.contents.is_foreign,
             unheard=tuple(sorted(unheard)),
-            unheard_seconds=0.0 if not unheard else self._clock() - min(unheard.values()),
-            unheard_because="" if not unheard else self._reader.errors.last_since(min(unheard.values())),
+            unheard_seconds=now - since,
+            unheard_because=self._reader.errors.last_since(since) if unheard else "",
         )
 
     def _forget_log_partition(self, log_partition: int) -> None:

@@ -14,11 +14,11 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
+from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import Reason
 from arroyo_sync.leaders.verifier import (
-    FORGET_SECONDS,
     INTERVAL_SECONDS,
     QUERY_TIMEOUT_SECONDS,
     REFRESH_SECONDS,

@@ -9,7 +9,7 @@ import pytest
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.observe.problems import (
     REMINDER_SECONDS,
-    SHOWN_GROUPS,
+    SHOWN,
     SILENCE_SECONDS,
     WHAT_TO_DO,
     Problem,
@@ -98,7 +98,7 @@ def test_silence_says_who_does_publish() -> None:
     assert seen_by() == ""
     assert seen_by(groups_seen=()) == "Nobody has published anything on the commit log. "
     assert seen_by(groups_seen=("writers", "indexers")) == "Groups seen on the commit log: 'indexers', 'writers'. "
-    many = seen_by(groups_seen=[f"g{index:02}" for index in range(SHOWN_GROUPS + 2)])
+    many = seen_by(groups_seen=[f"g{index:02}" for index in range(SHOWN + 2)])
     assert many.endswith("'g08', 'g09' and 2 more. ")
     assert "was another topic's name given?" in seen_by(groups_seen=(), is_foreign=True)
 

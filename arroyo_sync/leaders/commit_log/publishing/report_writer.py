@@ -279,9 +279,10 @@ class ReportWriter:
 
     def _log_untold(self) -> None:
         """Once, where the producer tells nothing."""
+        if not self._is_untold or self._is_untold_logged:  # without the lock: each becomes true once
+            return
         with self._lock:
-            is_due = self._is_untold and not self._is_untold_logged
-            self._is_untold_logged = self._is_untold
+            is_due, self._is_untold_logged = not self._is_untold_logged, True
         if is_due:
             logger.warning(
                 "The producer of group %s, a %s, doesn't tell what becomes of a record: one that doesn't arrive counts "

@@ -25,6 +25,7 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 
 logger = guarded_logger(__name__)
 
@@ -32,9 +33,6 @@ TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 ID_SECONDS = 60.0
 """How long a topic's id is asked for. An answer that comes later may be another topic's."""
-FORGET_SECONDS = 600.0
-"""After so long without a partition, a leader may read another topic of that name: it asks anew. The slowest rebalance
-takes less (``max.poll.interval.ms``, by default five minutes)."""
 
 
 class _Open(NamedTuple):
