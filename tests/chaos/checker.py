@@ -260,7 +260,7 @@ class _Judge:
                     self._release_seconds.append(came - committed)
             elif committed > each.deadline - LEADER_MARGIN_SECONDS:
                 self._late_leaders += 1
-            elif not self._waits_for_a_clock(place, offset, each.deadline):
+            elif self._clocks_until(place, offset) <= each.deadline - LEADER_MARGIN_SECONDS:
                 yield offset
 
     def _stood_still(self, group: str) -> Iterator[Violation]:
@@ -273,8 +273,8 @@ class _Judge:
                 if came is None or offset < begins:
                     continue
                 committed = max(self._evidence.committed_at(of, place, offset) for of in self._evidence.leader_groups)
-                since = max(committed, time)
-                if came - since > STANDS_STILL_SECONDS and not self._waits_for_a_clock(place, offset, came):
+                since = max(committed, time, self._clocks_until(place, offset))
+                if came - since > STANDS_STILL_SECONDS:
                     seconds = self._unexplained(since, came, group, place[1]) - self._worked(since, came, group, place)
                     if seconds > STANDS_STILL_SECONDS and (worst is None or seconds > worst[0]):
                         worst = seconds, offset, came
@@ -285,19 +285,22 @@ class _Judge:
                     f"{worst[0]:.0f} s that nothing explains",
                 )
 
-    def _waits_for_a_clock(self, place: Place, offset: int, time: float) -> bool:
-        """Whether a report from the future may still have counted for more than that of this message.
+    def _clocks_until(self, place: Place, offset: int) -> float:
+        """Until when a report from the future may have counted for more than that of this message.
 
         Of a group's reports in two partitions of the commit log the later one counts, by the clock of its leader if the
         topic says so: until that time has come, and the group has reported again. Its heartbeat does, if it has one.
         """
         evidence = self._evidence
         heartbeats = {each.group for each in evidence.ingredients.leaders if each.publishes == OURS}
-        for group, until in evidence.clocks_ahead:
-            again = until + HEARTBEAT_SECONDS if group in heartbeats else evidence.next_done(group, place, until)
-            if evidence.committed_at(group, place, offset) < until and time < again + LEADER_MARGIN_SECONDS:
-                return True
-        return False
+        return max(
+            (
+                until + HEARTBEAT_SECONDS if group in heartbeats else evidence.next_done(group, place, until)
+                for group, until in evidence.clocks_ahead
+                if evidence.committed_at(group, place, offset) < until
+            ),
+            default=0.0,
+        )
 
     def _unexplained(self, begin: float, end: float, group: str, partition: int) -> float:
         """How much of that time nothing hindered the partition."""
@@ -387,9 +390,13 @@ class _Judge:
                 yield Violation("progress", f"{time:.3f}: {text}")
 
     def _slow_to_end(self) -> Iterator[Violation]:
+        """Processes of ours: a leader of another kind waits as long for its own producer as it likes."""
+        others = {each.group for each in self._evidence.ingredients.leaders if each.publishes != OURS}
         for time, process, seconds in self._evidence.stopped:
             group = self._evidence.group_of.get(process, "")
-            if seconds > END_SECONDS and not self._evidence.is_hindered(time, time + seconds, "cluster", group):
+            if group in others or seconds <= END_SECONDS:
+                continue
+            if not self._evidence.is_hindered(time, time + seconds, "cluster", group):
                 yield Violation("out of the way", f"{time:.3f}: {process} took {seconds:.1f} s to end")
 
     def _over_limit(self, follower: Follower) -> Iterator[Violation]:

@@ -192,12 +192,15 @@ class Run:
             world.look()
             tally = world.tally
             before = set(tally.done["writer-b"])
-            acked_by = self._burst()
+            acked_before = set(tally.acked.get(world.epoch, ()))
+            self._burst()
             world.wait(0.5)
+            world.look()
+            acked_by = time.monotonic()
             still = {p for e, p, _ in tally.came["eager"] if e == world.epoch}
             still |= {p for p, _ in tally.acked[world.epoch]}
             still -= {partition for _, partition, _ in tally.done["writer-b"] - before}
-            if {p for p, _ in tally.acked[world.epoch]} <= still:
+            if {p for p, _ in tally.acked[world.epoch] - acked_before} <= still:
                 return True  # the other member stands still, too, or there is none: nobody has to go on
             return self._all_come(acked_by, deadline - time.monotonic(), still)
         finally:

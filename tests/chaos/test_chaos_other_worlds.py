@@ -14,7 +14,7 @@ from arroyo.types import Partition, Topic
 
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode
 from tests.chaos import rubbish, snuba_leader
-from tests.chaos.checker import END_SECONDS, SETTLE_SECONDS, STANDS_STILL_SECONDS, judge
+from tests.chaos.checker import END_SECONDS, HEARTBEAT_SECONDS, SETTLE_SECONDS, STANDS_STILL_SECONDS, judge
 from tests.chaos.evidence import AHEAD_SECONDS, CLOCK_SHIFTED
 from tests.chaos.faults import FAULTS
 from tests.chaos.ingredients import (
@@ -201,7 +201,9 @@ class TestClocksAhead:
         [
             pytest.param(SNUBA, [], 300.0, {}, id="no heartbeat, and no message since"),
             pytest.param(SNUBA, [done(UNTIL + 1, 1)], 300.0, {"progress": 1}, id="no heartbeat, but a message"),
+            pytest.param(SNUBA, [done(UNTIL + 1, 1)], UNTIL + 10, {}, id="the message is on its way"),
             pytest.param(OURS, [], 300.0, {"progress": 1}, id="a heartbeat"),
+            pytest.param(OURS, [], UNTIL + HEARTBEAT_SECONDS + 10, {}, id="the heartbeat is on its way"),
         ],
     )
     def test_then_the_next_report_counts(
@@ -236,6 +238,12 @@ class TestEnds:
     def test_a_leader_is_held_to_it_too(self) -> None:
         line: PartitionBuffer = ["stopped", 10.0, LEADER, END_SECONDS + 0.1]
         assert broken(judge(journals([], driver=[line]))) == {"out of the way": 1}
+
+    def test_but_not_one_that_publishes_by_other_means(self) -> None:
+        """What the brokers don't take of it for ten seconds is nothing of ours."""
+        line: PartitionBuffer = ["stopped", 10.0, LEADER, END_SECONDS + 0.1]
+        world = made_of(leaders=(Leader("writers", 1, SNUBA),))
+        assert broken(judge(journals([], driver=[world, line]))) == {}
 
 
 def told(time: float, text: str, level: str = "WARNING") -> PartitionBuffer:

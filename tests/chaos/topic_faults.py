@@ -116,7 +116,7 @@ def outgrow_topic(world: World, random: Random) -> None:
     world.start(*world.leaders)
     groups = [each.group for each in world.ingredients.followers if each.source != GROUP_OFFSETS]
     if groups:
-        world.wants_told("earlier topic|was deleted and created again", began, 60.0, *groups)
+        world.wants_told("earlier topic|deleted and created again", began, 60.0, *groups)
     _wait_until_all_began(world, partitions, longest + OUTGROWN)
     world.hindered("cluster", began)
     world.producer.say(f"rate {RATE}")
