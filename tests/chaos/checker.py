@@ -46,6 +46,8 @@ LEADER_MARGIN_SECONDS = 3.0
 """A follower has at least this long to deliver what the leaders committed at the end of a round."""
 BUSY_STEPS = 1.5
 """So many times as long as its step took over a message a process may have been at work on it."""
+BUSY_PART = 0.75
+"""What part of the time a slow follower has worked, at least, whose round wasn't long enough for its backlog."""
 STANDS_STILL_SECONDS = 60.0
 """A partition that stands still for longer, while nothing that is journalled explains it, is stuck. It may take this
 long after a crash: a dead member is missed, a replay is read, a quiet partition waits for a heartbeat."""
@@ -260,8 +262,11 @@ class _Judge:
                     self._release_seconds.append(came - committed)
             elif committed > each.deadline - LEADER_MARGIN_SECONDS:
                 self._late_leaders += 1
-            elif self._clocks_until(place, offset) <= each.deadline - LEADER_MARGIN_SECONDS:
-                yield offset
+            else:
+                since = max(committed, time, self._clocks_until(place, offset))
+                is_late = since <= each.deadline - LEADER_MARGIN_SECONDS
+                if is_late and not self._is_busy(since, each.deadline, group, place):
+                    yield offset
 
     def _stood_still(self, group: str) -> Iterator[Violation]:
         """Messages that came at last, but long after their leaders and brokers let them."""
@@ -311,6 +316,13 @@ class _Judge:
                 seconds += max(0.0, since - at)
                 at = until + SETTLE_SECONDS
         return seconds + max(0.0, end - at)
+
+    def _is_busy(self, begin: float, end: float, group: str, place: Place) -> bool:
+        """Whether a group with a slow step has worked nearly all that time over other messages: its backlog is long."""
+        if not any(each.group == group and each.step_seconds for each in self._evidence.ingredients.followers):
+            return False
+        seconds = self._unexplained(begin, end, group, place[1])
+        return self._worked(begin, end, group, place) >= BUSY_PART * seconds
 
     def _worked(self, begin: float, end: float, group: str, place: Place) -> float:
         """How much of that time the processes that had the partition spent in their own slow step, over other messages.

@@ -161,6 +161,28 @@ class TestStandingStill:
         )  # fmt: skip
         assert broken(judge(made)) == verdict
 
+    @pytest.mark.parametrize(
+        ("step_seconds", "deliveries", "verdict"),
+        [
+            pytest.param(0.1, 90, {}, id="all the time"),
+            pytest.param(0.1, 45, {"progress": 1}, id="half of the time"),
+            pytest.param(0.0, 90, {"progress": 1}, id="with a step that isn't slow"),
+        ],
+    )
+    def test_a_round_may_be_too_short_for_a_slow_step_that_worked_all_the_while(
+        self, step_seconds: float, deliveries: int, verdict: dict[str, int]
+    ) -> None:
+        """Over a backlog of other partitions: it is there at the end of the round, and isn't standing still."""
+        world = made_of(followers=(replace(PLAIN.followers[0], group="follower", step_seconds=step_seconds),))
+        line: PartitionBuffer = ["round", 20.0, 1, 10.5, 20.0, []]
+        assigned: PartitionBuffer = ["assigned", 1.0, 1, {"0": 0, "1": 0}]
+        others = [[*out(11.0 + number / 10, number, partition=1), 0.1] for number in range(deliveries)]
+        made = journals(
+            [assigned, *others, out(25.0, 0)], [done(1.0, 99), done(1.0, 99, partition=1)],
+            driver=[world, line], producer=[acked(10.0, 0)],
+        )  # fmt: skip
+        assert broken(judge(made)) == verdict
+
     @pytest.mark.parametrize("what", ["another", "partition 1"])
     def test_what_hindered_another_does_not(self, what: str) -> None:
         assert self.judge(["hindered", 30.0, what, 40.0]) == {"progress": 1}
