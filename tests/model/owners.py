@@ -369,7 +369,7 @@ def is_open(member: Member) -> bool:
 
 COVERED: dict[type, str] = {
     CommitLogPublisher: "_queue _writer _questions _step",
-    PublishStep: "has_ended _starts _starts_before _starts_due_at _only_starts",
+    PublishStep: "has_ended _starts _starts_before _starts_due_at _only_starts _ids",
     PublishQueue: "partitions due_at heartbeat_due_at _waiting",
     QueuedPartition: "newest pending is_unclear is_in_flight delivery handed_over_at",
     ReportWriter: "_is_active _thread",
@@ -400,7 +400,7 @@ def _of_member(member: Member, now: float) -> object:
         tuple((record.offset, record.is_orphan) for record in member.on_its_way),
         (publisher._step is None, publisher._writer._is_active, publisher._writer._thread is None),
         (tuple(questions.committed.values()), bool(questions._partitions), questions._round == questions._asked_round),
-        step and (step.has_ended, _until(step._starts_due_at, now), step._only_starts),
+        step and (step.has_ended, _until(step._starts_due_at, now), step._only_starts, step._ids),
         step and (tuple(step._starts.values()), tuple(step._starts_before.values())),
         (_until(queue.due_at, now), _until(queue.heartbeat_due_at, now)),
         queued

@@ -71,6 +71,8 @@ class PublishStep(CommitOffsets):
         self._unable_since: float | None = None
         self._only_starts = True
         """Whether nothing but `starts` was passed to ``commit`` while they are still to be committed."""
+        self._ids = self._count_ids()
+        """How many topics' ids were known when all was last published, or less."""
         self._writer.begin()
         self._commit_starts()
 
@@ -118,6 +120,11 @@ class PublishStep(CommitOffsets):
             super().poll()
         if self.has_ended:
             return
+        ids = self._count_ids()
+        if ids > self._ids:
+            # What was published before doesn't say of which topic it speaks, and this process may hang from now on.
+            self._ids = ids
+            self._writer.publish_all()
         questions = self._shared.questions
         if questions is not None and questions.committed:
             self._take_answers(questions)
@@ -146,6 +153,9 @@ class PublishStep(CommitOffsets):
         if not self.has_ended:
             self._writer.finish(timeout)
             self._end()
+
+    def _count_ids(self) -> int:
+        return 0 if self._shared.questions is None else len(self._shared.questions.topic_ids)
 
     def _commit_starts(self) -> None:
         """Commit where newly assigned partitions start, and then publish it. What fails is tried again in `poll`."""

@@ -44,6 +44,8 @@ class ScriptedAsker:
         self.commits: dict[PartitionKey, int | KafkaError | None] = {}
         self.may_answer = threading.Event()
         self.may_answer.set()
+        self.may_tell_ids = threading.Event()
+        self.may_tell_ids.set()
         self.is_asked = threading.Event()
         self.is_stopped = threading.Event()
         self.asked: list[Collection[PartitionKey]] = []
@@ -59,6 +61,7 @@ class ScriptedAsker:
             raise self.refuses
         self.asked_ids.append(sorted(topics))
         self.ids_asked.release()
+        assert self.may_tell_ids.wait(PATIENCE_SECONDS)
         return {topic: self.ids[topic] for topic in topics}
 
     def committed(
@@ -79,7 +82,7 @@ class ScriptedAsker:
 class Leader:
     """A publisher and what Arroyo and the brokers are to it."""
 
-    def __init__(self, asker: ScriptedAsker, *, can_ask: bool = True, **options: Any) -> None:
+    def __init__(self, asker: ScriptedAsker, *, can_ask: bool = True, knows_id: bool = True, **options: Any) -> None:
         self.clock = Clock()
         self.commits = Commits()
         self.asker = asker
@@ -89,6 +92,8 @@ class Leader:
         if can_ask:
             options["data_configuration"] = {"bootstrap.servers": "nowhere:1"}
         self.publisher = CommitLogPublisher(self.producer, COMMIT_LOG, "writers", **options)
+        if self.publisher._questions is not None and knows_id:
+            self.publisher._questions.topic_ids["events"] = b"topic-id"  # from an assignment before
         self.steps: list[PublishStep] = []
 
     def assign(self, positions: Mapping[int, int]) -> None:
@@ -155,6 +160,7 @@ def make_leader(asker: ScriptedAsker) -> Iterator[Callable[..., Leader]]:
 
     yield make
     asker.may_answer.set()
+    asker.may_tell_ids.set()
     for leader in leaders:
         for step in leader.steps:
             step.terminate()
@@ -453,7 +459,7 @@ def test_a_step_that_is_made_before_the_last_one_has_ended_is_warned_about(
 
 def test_reports_carry_the_topics_id_once_it_is_known(make_leader: Callable[..., Leader], asker: ScriptedAsker) -> None:
     """As the process first saw it: a topic that is created anew under a living leader has another one."""
-    leader = make_leader()
+    leader = make_leader(knows_id=False)
     leader.assign({0: 10})
     leader.wait_for_answer()
     asker.ids["events"] = "another-id"
@@ -467,6 +473,22 @@ def test_reports_carry_the_topics_id_once_it_is_known(make_leader: Callable[...,
     assert (commit.group, commit.partition, commit.offset) == ("writers", EVENTS[0], 11), "Arroyo's codec reads it"
 
 
+def test_what_was_reported_before_the_id_was_known_is_reported_again_with_it(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """At once: a leader may hang before its next heartbeat, while its topic is created again."""
+    asker.may_tell_ids.clear()
+    leader = make_leader(knows_id=False)
+    leader.assign({0: 10, 1: 0})
+    assert leader.after(0.0) == [(0, 10), (1, 0)]
+    assert [headers(each) for each in leader.producer.payloads] == [{}, {}]
+    asker.may_tell_ids.set()
+    leader.wait_for_answer()
+    assert leader.after(0.0) == [(0, 10), (1, 0)]
+    assert [headers(each) for each in leader.producer.payloads[2:]] == [{"topic_id": b"topic-id"}] * 2
+    assert leader.after(99.0) == []
+
+
 def test_without_an_answer_reports_carry_no_id_and_that_is_said(
     make_leader: Callable[..., Leader],
     asker: ScriptedAsker,
@@ -476,7 +498,7 @@ def test_without_an_answer_reports_carry_no_id_and_that_is_said(
     """An answer that comes after a minute may be another topic's, so nobody asks any longer."""
     monkeypatch.setattr(start_questions, "ID_SECONDS", 0.0)
     asker.ids["events"] = NO_ANSWER
-    leader = make_leader()
+    leader = make_leader(knows_id=False)
     leader.assign({0: 10})
     leader.wait_for_answer()
     leader.end()
@@ -494,7 +516,7 @@ def test_an_id_that_could_not_be_asked_at_first_is_asked_for_again(
 ) -> None:
     """For a minute, by one thread, whatever is assigned meanwhile; an id that is known is asked for no more."""
     asker.ids = {"events": NO_ANSWER, "others": "others-id"}
-    leader = make_leader()
+    leader = make_leader(knows_id=False)
     leader.assign({0: 10})
     wait_until(lambda: len(asker.asked_ids) >= 3, PATIENCE_SECONDS, "the id to be asked for again")
     leader.end()
@@ -518,7 +540,7 @@ def test_what_is_new_is_asked_at_once_and_what_was_not_answered_after_a_while(
     """A broker that is away isn't asked without end, and a rebalance doesn't wait for that while."""
     monkeypatch.setattr(start_questions, "RETRY_SECONDS", 3_600.0)
     asker.ids["events"] = NO_ANSWER
-    leader = make_leader()
+    leader = make_leader(knows_id=False)
     leader.assign({0: 10})
     assert asker.ids_asked.acquire(timeout=PATIENCE_SECONDS)
     assert not asker.ids_asked.acquire(timeout=0.05)
@@ -535,7 +557,7 @@ def test_settings_that_no_client_takes_are_told_of(
 ) -> None:
     """The leader goes on: only what it can't ask is missing."""
     asker.refuses = ConfigurationError("no such setting")
-    leader = make_leader()
+    leader = make_leader(knows_id=False)
     leader.assign({0: 10})
     leader.wait_for_answer()
     (line,) = caplog.messages
@@ -682,7 +704,7 @@ def test_a_leader_that_had_no_partition_for_long_asks_for_the_id_anew(
 ) -> None:
     """The topic may be another one by then, and who could ask nobody may have had a bad minute."""
     asker.ids = {"events": first}
-    leader = make_leader()
+    leader = make_leader(knows_id=False)
     with monkeypatch.context() as patched:
         patched.setattr(start_questions, "ID_SECONDS", 0.0)
         leader.assign({0: 10})
@@ -705,7 +727,7 @@ def test_nothing_that_is_logged_can_end_the_questions(
     """Their thread died of it, and nothing was asked for any more: what comes next is."""
     monkeypatch.setattr(start_questions, "ID_SECONDS", 0.0)
     asker.ids = {"events": NO_ANSWER, "others": "others-id"}
-    leader = make_leader()
+    leader = make_leader(knows_id=False)
     with log_handler_that_raises(SYSLOG_IS_GONE):
         leader.assign({0: 10})
         leader.wait_for_answer()
@@ -796,7 +818,7 @@ def test_a_machine_without_more_threads_ends_no_leader(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """As in a container at its limit: its polls publish, and once there is one, the next assignment asks."""
-    leader = make_leader()
+    leader = make_leader(knows_id=False)
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -830,7 +852,7 @@ def test_questions_that_failed_are_asked_at_the_next_assignment(
     """As where the machine had no more threads for a moment, of which the client needs some: it can't be told from one
     whose settings are wrong. A topic's id isn't, once it may be that of another one."""
     asker.refuses = kind("can't start new thread")
-    leader = make_leader()
+    leader = make_leader(knows_id=False)
     if is_late:
         monkeypatch.setattr(start_questions, "ID_SECONDS", 0.0)
     leader.assign({0: 5})
