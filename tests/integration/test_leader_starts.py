@@ -299,6 +299,21 @@ def test_reports_carry_the_topics_id_as_the_brokers_give_it(scene: Scene) -> Non
     assert commit.offset == 20
 
 
+def test_an_idle_leader_says_at_once_of_which_topic_it_speaks(scene: Scene) -> None:
+    """Where it starts is reported before the brokers have told the topic's id. It may hang before its heartbeat."""
+    scene.create(partitions=3, messages=20)
+    scene.kafka.commit_offsets(scene.group, scene.events, all_at(range(3), 20))
+    scene.leader(heartbeat=3_600.0)
+    log = scene.log()
+
+    def named() -> dict[str, int]:
+        """By key, the newest report, of those that carry an id."""
+        log.read()
+        return {key: offset for (key, offset), headers in zip(log.records, log.headers, strict=True) if headers}
+
+    wait_until(lambda: named() == scene.all_at(20), SECONDS, lambda: f"reports with an id, not {named()}")
+
+
 @pytest.mark.parametrize("what", ["paused", "killed", "topic missing"])
 def test_a_dead_commit_log_holds_a_leader_up_for_a_second_at_most(
     what: str, scene: Scene, kafka_cluster: Callable[..., KafkaCluster]
