@@ -278,7 +278,9 @@ class _Judge:
                 if came is None or offset < begins:
                     continue
                 committed = max(self._evidence.committed_at(of, place, offset) for of in self._evidence.leader_groups)
-                since = max(committed, time, self._clocks_until(place, offset))
+                since = max(committed, time)
+                if came - since > STANDS_STILL_SECONDS:  # of few; for all it would take long
+                    since = max(since, self._clocks_until(place, offset))
                 if came - since > STANDS_STILL_SECONDS:
                     seconds = self._unexplained(since, came, group, place[1]) - self._worked(since, came, group, place)
                     if seconds > STANDS_STILL_SECONDS and (worst is None or seconds > worst[0]):

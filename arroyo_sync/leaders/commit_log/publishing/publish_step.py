@@ -72,7 +72,7 @@ class PublishStep(CommitOffsets):
         self._only_starts = True
         """Whether nothing but `starts` was passed to ``commit`` while they are still to be committed."""
         self._ids = self._count_ids()
-        """How many topics' ids were known when all was last published, or less."""
+        """How many topics' ids were known when this step began, or when all was last repeated."""
         self._writer.begin()
         self._commit_starts()
 
@@ -124,7 +124,7 @@ class PublishStep(CommitOffsets):
         if ids > self._ids:
             # What was published before doesn't say of which topic it speaks, and this process may hang from now on.
             self._ids = ids
-            self._writer.publish_all()
+            self._writer.repeat_all()
         questions = self._shared.questions
         if questions is not None and questions.committed:
             self._take_answers(questions)

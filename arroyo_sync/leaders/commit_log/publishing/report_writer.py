@@ -151,12 +151,10 @@ class ReportWriter:
         if now >= self.queue.due_at or now >= self.queue.heartbeat_due_at:
             self._publish(with_heartbeats=True)
 
-    def publish_all(self) -> None:
-        """Publish every partition's newest offset once more, now. Never waits for delivery."""
+    def repeat_all(self) -> None:
+        """Every partition's newest offset is to be published once more, by the next `poll`."""
         with self._lock:
-            if self._is_active:
-                self.queue.mark_all()
-        self._publish()
+            self.queue.mark_all()
 
     def finish(self, timeout: float | None) -> None:
         """Publish every partition's offset once more, and wait for the deliveries, for at most `FINISH_SECONDS`.
