@@ -4,7 +4,7 @@ the package."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from tests.chaos.evidence import Evidence, Told
@@ -16,6 +16,8 @@ REMINDER_SECONDS = 900.0
 """A process tells of the same cause once in that time."""
 RETURN_SECONDS = 75.0
 """Likewise, if it has said meanwhile that it is over: a minute, and some time to see it."""
+WAITS_FOR = "for group"
+"""Of what is told only where messages wait for a leader."""
 LAST_LINE = re.compile(r"^worker\.py: ")
 """What a process's last line begins with."""
 OVER = re.compile(r"^Over: |^No longer assigned here: ")
@@ -86,11 +88,16 @@ ALARMS = (
 """The first one that fits counts. What none fits is an alarm that nothing explains, if it is an error."""
 
 
-def untold(evidence: Evidence) -> Iterator[str]:
-    """What a follower group was to say and didn't, in words."""
+def untold(evidence: Evidence, is_busy: Callable[[float, float, str], bool]) -> Iterator[str]:
+    """What a follower group was to say and didn't, in words.
+
+    One that ``is_busy`` all that time, in its own slow step, waits for nobody: it needn't say for whom.
+    """
     for began, deadline, group, pattern in evidence.wanted:
         said = [each for each in evidence.told if each.group == group and re.search(pattern, each.text)]
-        if not any(began <= each.time <= deadline or _is_known(evidence, each, began, deadline) for each in said):
+        if any(began <= each.time <= deadline or _is_known(evidence, each, began, deadline) for each in said):
+            continue
+        if not (WAITS_FOR in pattern and is_busy(began, deadline, group)):
             yield f"{group} didn't say {pattern!r} between {began:.3f} and {deadline:.3f}"
 
 

@@ -133,7 +133,9 @@ class _Judge:
         violations += self._late()
         violations += self._in_vain()
         violations += self._unclear()
-        violations += (Violation("loud", what) for what in (*untold(evidence), *false_alarms(evidence)))
+        violations += (
+            Violation("loud", what) for what in (*untold(evidence, self._is_busy_everywhere), *false_alarms(evidence))
+        )
         violations += self._slow_to_end()
         deliveries = sum(len(follower.deliveries) for follower in evidence.followers)
         times = sorted(self._release_seconds) or [0.0]
@@ -325,6 +327,11 @@ class _Judge:
             return False
         seconds = self._unexplained(begin, end, group, place[1])
         return self._worked(begin, end, group, place) >= BUSY_PART * seconds
+
+    def _is_busy_everywhere(self, begin: float, end: float, group: str) -> bool:
+        epoch = self._evidence.epoch_at(end)
+        places = [place for place in self._evidence.acked if place[0] == epoch]
+        return bool(places) and all(self._is_busy(begin, end, group, place) for place in places)
 
     def _worked(self, begin: float, end: float, group: str, place: Place) -> float:
         """How much of that time the processes that had the partition spent in their own slow step, over other messages.

@@ -302,6 +302,26 @@ class TestAlarms:
         assert "follower didn't say" in verdict.violations[0].what
 
     @pytest.mark.parametrize(
+        ("step_seconds", "deliveries", "pattern", "verdict"),
+        [
+            pytest.param(0.1, 200, "for group 'writers'", {}, id="all the time"),
+            pytest.param(0.1, 100, "for group 'writers'", {"loud": 1}, id="half of the time"),
+            pytest.param(0.0, 200, "for group 'writers'", {"loud": 1}, id="with a step that isn't slow"),
+            pytest.param(0.1, 200, "is gone", {"loud": 1}, id="what has nothing to do with messages"),
+        ],
+    )
+    def test_who_works_through_a_backlog_all_the_while_waits_for_nobody(
+        self, step_seconds: float, deliveries: int, pattern: str, verdict: dict[str, int]
+    ) -> None:
+        world = made_of(followers=(replace(PLAIN.followers[0], group="follower", step_seconds=step_seconds),))
+        assigned: PartitionBuffer = ["assigned", 1.0, 1, {"0": 0}]
+        work = [[*out(10.0 + number / 10, number), 0.1] for number in range(deliveries)]
+        producer = [acked(2.0, offset) for offset in range(deliveries)]
+        wanted: PartitionBuffer = ["wanted", 10.0, pattern, "follower", 30.0]
+        made = journals([assigned, *work], [done(3.0, deliveries)], driver=[world, wanted], producer=producer)
+        assert broken(judge(made)) == verdict
+
+    @pytest.mark.parametrize(
         ("said", "is_fine"),
         [
             pytest.param([told(1.0, "3 messages wait for group 'writers'")], True, id="it was told"),
