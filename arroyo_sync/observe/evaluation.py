@@ -73,7 +73,12 @@ def rejected_advice(why: str) -> str:
             f"{_RECREATED}. If it goes on: is the topic a mirror (see FOLLOWERS.md), or on another cluster than the "
             "commit log, and CommitLogPublisher not told which, by data_configuration?"
         )
-    return f"{_RECREATED}, or reset its group's offsets"
+    if why == BEYOND_END:
+        return f"{_RECREATED}, or reset its group's offsets"
+    return (  # it is only suspect, so by its timestamp
+        f"{_RECREATED}. Else wait: it is believed once the group publishes again, or has committed that far. Are the "
+        "topic's timestamps not the time of writing, as of events or on a mirror? Then this comes and goes"
+    )
 
 
 IDLE_SECONDS = 5.0

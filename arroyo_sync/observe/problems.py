@@ -20,7 +20,7 @@ from enum import Enum
 
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
-from arroyo_sync.core.source import SourceStatistics
+from arroyo_sync.core.source import BEYOND_END, EARLIER_TOPIC, SourceStatistics
 from arroyo_sync.observe.evaluation import groups_without_report, rejected_advice
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
@@ -61,12 +61,17 @@ class ProblemKind(Enum):
 
 
 ONLY_LOGGED = frozenset({ProblemKind.WAITING, ProblemKind.SILENT, ProblemKind.LONG_REPLAY})
-"""They make no event, and another problem of the same topic and group takes their place."""
+"""They make no event, and another problem of the same cause takes their place."""
 
 WHAT_TO_DO = {
     WaitsFor.LEADER: "Is a member of that group stopped or hung? To restart this follower heals nothing",
     WaitsFor.FOLLOWER: "Look at the follower's own steps behind the gate: one of them is slow, rejects, or hangs",
 }
+UNCONFIRMED_ADVICE = (
+    "The brokers have yet to confirm what the leaders published: other lines tell if they don't answer, or if a report "
+    "may speak of an earlier topic. Until then nobody can be called slow"
+)
+LEADERS_ADVICE = "Is a leader stopped or hung? To restart this follower heals nothing"
 NEVER_REPORTED_ADVICE = "Is the group's name right, and does it publish? Once it does, this follower goes on by itself"
 CUT_OFF_ADVICE = (
     "If its brokers are up, it is this follower that doesn't reach them: look at its network and its certificates, and "
@@ -75,8 +80,8 @@ CUT_OFF_ADVICE = (
 REPLAY_ADVICE = "If that number doesn't fall, look at the brokers of the commit log"
 DIED_ADVICE = "The follower ends with it; once the cause is mended, start it again"
 
-Cause = tuple[ProblemKind, str | None, str | None]
-"""Kind, topic and group: what makes a problem the same as before."""
+Cause = tuple[ProblemKind, str | None, str | WaitsFor | None]
+"""Kind, topic and `Problem.whose`: what makes a problem the same as before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,8 @@ class Problem:
     group: str | None = None
     advice: str = ""
     """What to do."""
+    waits_for: WaitsFor | None = None
+    """Who must move next, if messages wait."""
 
     def __str__(self) -> str:
         end = "" if self.message.endswith(("?", ".")) else "."
@@ -99,7 +106,22 @@ class Problem:
 
     @property
     def cause(self) -> Cause:
-        return self.kind, self.topic, self.group
+        return self.kind, self.topic, self.whose
+
+    @property
+    def whose(self) -> str | WaitsFor | None:
+        """The group's, if it is one's; else the follower's, or that of leaders of which nobody is known to be slow."""
+        return self.waits_for if self.group is None else self.group
+
+    def takes_place_of(self, other: Problem) -> bool:
+        """Whether it says of what the other one was told of what has become of it: the other isn't over, then."""
+        if self.topic != other.topic or other.topic is None:
+            return False
+        if self.kind is ProblemKind.IMPOSSIBLE_OFFSET:
+            # Its group, or none, as long as that report was to be confirmed.
+            is_theirs = other.whose in (self.group, WaitsFor.LEADER)
+            return is_theirs and not set(self.partitions).isdisjoint(other.partitions)
+        return other.kind in ONLY_LOGGED and self.whose == other.whose
 
 
 def find_problems(
@@ -124,11 +146,11 @@ def find_problems(
     is_replaying = _is_replaying(snapshot)
     rejected = [] if is_replaying else _rejected(snapshot)
     silent = frozenset() if is_replaying else groups_without_report(snapshot)
-    explained = {(problem.topic, problem.group) for problem in rejected}
+    explained = {(problem.topic, problem.group, each) for problem in rejected for each in problem.partitions}
     unheard = _unheard(snapshot, limits)
     by_kind: dict[ProblemKind, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
-        if (verdict.topic, verdict.group) in explained:
+        if (verdict.topic, verdict.group, verdict.partition) in explained:
             continue
         if verdict.group in silent and (verdict.waiting_seconds or 0.0) >= limits.waiting_after:
             by_kind[ProblemKind.NEVER_REPORTED].append(verdict)
@@ -137,7 +159,7 @@ def find_problems(
         elif verdict.grade is Grade.WAITING:
             by_kind[ProblemKind.WAITING].append(verdict)
     stalls = _by_cause(ProblemKind.STALL, by_kind[ProblemKind.STALL], unheard=unheard)
-    stalled = {(problem.topic, problem.group) for problem in stalls}
+    stalled = {(problem.topic, problem.whose) for problem in stalls}
     waiting = _by_cause(ProblemKind.WAITING, by_kind[ProblemKind.WAITING], unheard=unheard)
     waited_for = {verdict.group for verdict in by_kind[ProblemKind.NEVER_REPORTED]}
     return [
@@ -148,7 +170,7 @@ def find_problems(
         ),
         *(_silent(snapshot, group) for group in sorted(silent - waited_for) if ready_seconds >= SILENCE_SECONDS),
         *stalls,
-        *(problem for problem in waiting if (problem.topic, problem.group) not in stalled),
+        *(problem for problem in waiting if (problem.topic, problem.whose) not in stalled),
     ]
 
 
@@ -165,7 +187,7 @@ class ProblemReporter:
         self._events = LogThrottle(REMINDER_SECONDS, clock)
         self._told: dict[Cause, Problem] = {}
         self._told_at: dict[Cause, float] = {}
-        self._over_at: dict[tuple[str | None, str | None], float] = {}  # by topic and group, as of a cause
+        self._over_at: dict[tuple[str | None, str | WaitsFor | None], float] = {}  # by the end of a cause
         self._undecided: set[Cause] = set()  # told before a replay, and not known since to be over or not
 
     def update(
@@ -199,11 +221,14 @@ class ProblemReporter:
             elif cause in self._told:
                 told[cause] = problem  # as it is now
         for cause, problem in self._told.items():
-            is_group_s = problem.kind in ONLY_LOGGED and cause[1] is not None
-            is_worse_now = has_died or (is_group_s and cause[1:] in concerned)
-            if cause in self._undecided:
+            is_unseen = cause[1] is not None and not problem.partitions and not assigned
+            if cause in self._undecided or is_unseen:  # with nothing assigned, nobody looks who is silent
                 told[cause] = problem
-            elif cause not in active and not is_worse_now:
+            elif (
+                cause not in active
+                and not has_died
+                and not any(each.takes_place_of(problem) for each in active.values())
+            ):
                 is_elsewhere = problem.partitions and not assigned.intersection(problem.partitions)
                 logger.warning("%s: %s", "No longer assigned here" if is_elsewhere else "Over", problem.message)
                 self._over_at[cause[1:]] = now
@@ -281,9 +306,9 @@ def _unheard_partitions(source: SourceStatistics) -> str:
 
 
 def _by_cause(kind: ProblemKind, verdicts: Sequence[Verdict], *, seen: str = "", unheard: str = "") -> list[Problem]:
-    by_cause: dict[tuple[str, str | None], list[Verdict]] = defaultdict(list)
+    by_cause: dict[tuple[str, str | None, WaitsFor | None], list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
-        by_cause[verdict.topic, verdict.group].append(verdict)
+        by_cause[verdict.topic, verdict.group, verdict.waits_for].append(verdict)
     return [
         Problem(
             kind,
@@ -292,16 +317,20 @@ def _by_cause(kind: ProblemKind, verdicts: Sequence[Verdict], *, seen: str = "",
             tuple(each.partition for each in of_cause),
             group,
             _advice(kind, of_cause[0], seen, unheard),
+            waits_for,
         )
-        for (topic, group), of_cause in by_cause.items()
+        for (topic, group, waits_for), of_cause in by_cause.items()
     ]
 
 
 def _advice(kind: ProblemKind, worst: Verdict, seen: str, unheard: str) -> str:
-    first = unheard if worst.waits_for is WaitsFor.LEADER else ""
+    if worst.waits_for is not WaitsFor.LEADER:
+        return "" if worst.waits_for is None else worst.reason or WHAT_TO_DO[worst.waits_for]
+    if worst.group is None:
+        return worst.reason or (UNCONFIRMED_ADVICE if worst.remote_offset is None else LEADERS_ADVICE)
     if kind is ProblemKind.NEVER_REPORTED:
-        return first + seen + NEVER_REPORTED_ADVICE
-    return "" if worst.waits_for is None else first + (worst.reason or WHAT_TO_DO[worst.waits_for])
+        return unheard + seen + NEVER_REPORTED_ADVICE
+    return unheard + (worst.reason or WHAT_TO_DO[WaitsFor.LEADER])
 
 
 def _is_replaying(snapshot: Snapshot) -> bool:
@@ -329,11 +358,13 @@ def _rejected(snapshot: Snapshot) -> list[Problem]:
 
 
 def _impossible_offset(partition: PartitionSnapshot, leader: LeaderSnapshot) -> str:
-    end = "less" if partition.high_watermark is None else partition.high_watermark
+    end = "" if partition.high_watermark is None else f", which ends at {partition.high_watermark}"
+    is_certain = leader.why_rejected in (BEYOND_END, EARLIER_TOPIC)
+    until = "publishes one that can be" if is_certain else "publishes again, or its commit reaches that far"
     return (
         f"group {leader.group!r} has published offset {leader.published_offset} of "
-        f"{partition.topic}[{partition.partition}], which ends at {end}: that is {leader.why_rejected}, and the "
-        "partition stays closed until the group publishes one that can be"
+        f"{partition.topic}[{partition.partition}]{end}: that is {leader.why_rejected}, and the partition stays closed "
+        f"until the group {until}"
     )
 
 

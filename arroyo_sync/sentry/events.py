@@ -20,6 +20,7 @@ from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.observe.problems import DIED_ADVICE, Problem, ProblemKind
 from arroyo_sync.observe.snapshot import Snapshot
+from arroyo_sync.observe.stalls import WaitsFor
 
 SHOWN_PARTITIONS = 10
 """How many partitions an event's context shows."""
@@ -28,7 +29,8 @@ SHOWN_PARTITIONS = 10
 def capture_problem(problem: Problem, snapshot: Snapshot) -> None:
     """Send an event that says what is wrong, where and for whom, and how everything stood at that moment.
 
-    Events of one cause are one issue in Sentry: the fingerprint holds the kind, the topic and the group.
+    Events of one cause are one issue in Sentry: the fingerprint holds the kind, the topic and the group,
+    or that it is for leaders of which none is known to be slow.
     """
     check_instance("problem", problem, Problem)
     check_instance("snapshot", snapshot, Snapshot)
@@ -43,7 +45,13 @@ def capture_problem(problem: Problem, snapshot: Snapshot) -> None:
         "level": "error",
         "logger": "arroyo_sync",
         "message": str(problem),
-        "fingerprint": ["arroyo_sync", problem.kind.value, problem.topic or "", problem.group or ""],
+        "fingerprint": [
+            "arroyo_sync",
+            problem.kind.value,
+            problem.topic or "",
+            problem.group or "",
+            *(["unconfirmed"] if problem.whose is WaitsFor.LEADER else []),
+        ],
         "tags": {
             "arroyo_sync": problem.kind.value,
             **{name: value for name, value in tags.items() if value is not None},

@@ -11,6 +11,7 @@ from arroyo_sync.observe.problems import (
     REMINDER_SECONDS,
     SHOWN,
     SILENCE_SECONDS,
+    UNCONFIRMED_ADVICE,
     WHAT_TO_DO,
     Problem,
     ProblemKind,
@@ -65,7 +66,7 @@ def test_two_groups_and_the_follower_itself_are_three_problems() -> None:
     assert [problem.cause for problem in problems] == [
         (KIND.STALL, "events", "writers"),
         (KIND.STALL, "events", "others"),
-        (KIND.STALL, "events", None),
+        (KIND.STALL, "events", WaitsFor.FOLLOWER),
     ]
     assert str(problems[2]).endswith(
         "Look at the follower's own steps behind the gate: one of them is slow, rejects, or hangs"
@@ -195,19 +196,67 @@ def test_an_impossible_offset_names_group_partition_and_both_offsets_and_explain
     assert problem.message.startswith("group 'writers' has published offset 500 of events[3], which ends at 100:")
 
 
+def test_an_impossible_offset_explains_its_own_partitions_alone() -> None:
+    """The group stands still in another one, too, and that needs somebody."""
+    leader = LeaderSnapshot("writers", 500, is_rejected=True)
+    partition = PartitionSnapshot("events", 3, 5, None, high_watermark=100, leaders=(leader,))
+    snapshot = Snapshot(0.0, (partition,))
+    problems = problems_of(verdict(3, 500), verdict(0, 400), verdict(3, 300, "others"), snapshot=snapshot)
+    assert [(each.cause, each.partitions) for each in problems] == [
+        ((KIND.IMPOSSIBLE_OFFSET, "events", "writers"), (3,)),
+        ((KIND.STALL, "events", "writers"), (0,)),
+        ((KIND.STALL, "events", "others"), (3,)),
+    ]
+
+
+def unconfirmed(partition: int, seconds: float, grade: Grade = Grade.STALLED) -> Verdict:
+    return Verdict("events", partition, grade, WaitsFor.LEADER, None, None, seconds, 100, True, 5, None)
+
+
+@pytest.mark.parametrize("grade", [Grade.STALLED, Grade.WAITING])
+def test_what_waits_for_the_brokers_word_blames_no_group_and_hides_no_slow_step(grade: Grade) -> None:
+    """Who is told "that group" where none is named would restart one that is well."""
+    slow = replace(verdict(2, 400, None), grade=grade)
+    first, second = problems_of(unconfirmed(1, 500, grade), slow, snapshot=unheard(20.0, 0, 2))
+    assert (first.partitions, first.group) == ((1,), None)
+    assert str(first).endswith("isn't known (yet). " + UNCONFIRMED_ADVICE)
+    assert (second.partitions, second.advice) == ((2,), WHAT_TO_DO[WaitsFor.FOLLOWER])
+
+
+def test_where_a_source_tells_of_no_group_its_leaders_are_meant() -> None:
+    """One that knows offsets alone."""
+    plain = replace(unconfirmed(1, 500), remote_offset=5)
+    (problem,) = problems_of(plain)
+    assert "for the leaders, which are at 5. Is a leader stopped or hung?" in str(problem)
+
+
 @pytest.mark.parametrize(
-    ("because", "resets"),
-    [(None, True), ("of an earlier topic of that name", False)],
-    ids=["beyond the end", "by its id"],
+    ("because", "wanted", "unwanted"),
+    [
+        (None, "reset its group's offsets", "mirror"),
+        ("of an earlier topic of that name", "mirror", "reset"),
+        ("from before its first message, by that one's timestamp", "wait: it is believed once", "reset"),
+    ],
+    ids=["beyond the end", "by its id", "by its time"],
 )
 def test_only_an_offset_that_is_beyond_the_end_is_mended_by_resetting_the_group(
-    because: str | None, resets: bool
+    because: str | None, wanted: str, unwanted: str
 ) -> None:
-    """By its id a report is rejected wherever the group stands, as on a mirror: it would work again for nothing."""
+    """By its id a report is rejected wherever the group stands, as on a mirror, and by its time until the next one: it
+    would work again for nothing."""
     leader = LeaderSnapshot("writers", 500, is_rejected=True, rejected_because=because)
     partition = PartitionSnapshot("events", 3, 5, None, high_watermark=100, leaders=(leader,))
     (problem,) = problems_of(snapshot=Snapshot(0.0, (partition,)))
-    assert ("reset its group's offsets" in problem.advice, "mirror" in problem.advice) == (resets, not resets)
+    assert (wanted in problem.advice, unwanted in problem.advice) == (True, False)
+    until = "publishes again, or its commit reaches that far" if "wait" in wanted else "publishes one that can be"
+    assert problem.message.endswith(f"the partition stays closed until the group {until}")
+
+
+def test_of_an_end_that_is_not_known_nothing_is_said() -> None:
+    """As while the partition's broker is away."""
+    leader = LeaderSnapshot("writers", 500, is_rejected=True)
+    (problem,) = problems_of(snapshot=Snapshot(0.0, (PartitionSnapshot("events", 3, 5, None, leaders=(leader,)),)))
+    assert problem.message.startswith("group 'writers' has published offset 500 of events[3]: that is beyond the ")
 
 
 def test_an_impossible_offset_is_none_before_everything_was_read() -> None:
@@ -364,6 +413,47 @@ def test_a_wait_is_a_log_line_and_no_event_and_its_stall_does_not_end_it(
         "events[3] stands still",
         "Over: events[3] stands still",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "whose"), [(KIND.STALL, "writers"), (KIND.WAITING, "writers"), (KIND.STALL, None), (KIND.WAITING, None)]
+)
+def test_what_waits_for_a_report_that_turns_out_impossible_is_not_over(
+    teller: Teller, caplog: pytest.LogCaptureFixture, kind: ProblemKind, whose: str | None
+) -> None:
+    """The partition is as shut as before. While the report was to be confirmed, the wait was for nobody by name."""
+    waits = Problem(kind, "events[3] waits", "events", (3,), whose, waits_for=WaitsFor.LEADER)
+    for problems in ([waits], [IMPOSSIBLE]):
+        teller.bulletin.update(problems, lambda: ASSIGNED)
+    assert caplog.messages == ["events[3] waits", str(IMPOSSIBLE)]
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        Problem(KIND.STALL, "events[5] waits", "events", (5,), "writers", waits_for=WaitsFor.LEADER),
+        Problem(KIND.WAITING, "events[5] waits", "events", (5,), "writers", waits_for=WaitsFor.LEADER),
+        Problem(KIND.STALL, "events[3] waits", "events", (3,), "others", waits_for=WaitsFor.LEADER),
+        Problem(KIND.STALL, "events[3] waits", "events", (3,), waits_for=WaitsFor.FOLLOWER),
+        Problem(KIND.STALL, "more[3] waits", "more", (3,), "writers", waits_for=WaitsFor.LEADER),
+    ],
+    ids=["in another partition", "in another partition, not for long", "for another group", "slow", "another topic"],
+)
+def test_what_an_impossible_report_has_nothing_to_do_with_is_over(
+    teller: Teller, caplog: pytest.LogCaptureFixture, waits: Problem
+) -> None:
+    for problems in ([waits], [IMPOSSIBLE]):
+        teller.bulletin.update(problems, lambda: ASSIGNED)
+    assert caplog.messages[-1] == f"Over: {waits.message}"
+
+
+def test_silence_is_not_over_because_nothing_is_assigned(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
+    """As in a rebalance, or at the end: whoever reads "Over" last would think that the group has published."""
+    for problems, snapshot in (([SILENCE], ASSIGNED), ([], NOTHING), ([], NOTHING), ([SILENCE], ASSIGNED)):
+        teller.bulletin.update(problems, lambda at=snapshot: at)  # type: ignore[misc]
+    assert caplog.messages == [str(SILENCE)]
+    teller.bulletin.update([], lambda: ASSIGNED)
+    assert caplog.messages[1:] == [f"Over: {SILENCE.message}"]
 
 
 def test_what_another_member_has_now_is_not_said_to_be_over(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import sentry_sdk
@@ -15,6 +16,7 @@ from arroyo_sync.observe.metrics import GATED_LAG, PAUSES, RELEASE_LATENCY
 from arroyo_sync.observe.metrics_reporter import send
 from arroyo_sync.observe.problems import Problem, ProblemKind
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.sentry import keep_secrets
 from arroyo_sync.sentry.events import SHOWN_PARTITIONS, capture_problem, tell_ends_once
 from arroyo_sync.sentry.metrics import SentryMetrics
@@ -76,6 +78,18 @@ def test_an_event_says_what_where_and_for_whom(transport: CatchingTransport) -> 
     assert event["level"] == "error"
     assert event["fingerprint"] == ["arroyo_sync", "stall", "events", "writers"]
     assert event["tags"] == {"arroyo_sync": "stall", "topic": "events", "partition": "3", "group": "writers"}
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "end"), [(WaitsFor.FOLLOWER, []), (WaitsFor.LEADER, ["unconfirmed"])], ids=lambda each: str(each)
+)
+def test_a_slow_follower_and_reports_to_be_confirmed_are_two_issues(
+    transport: CatchingTransport, waits_for: WaitsFor, end: list[str]
+) -> None:
+    """Neither is a group's, and each asks for something else."""
+    capture_problem(replace(STALL, group=None, waits_for=waits_for), SNAPSHOT)
+    (event,) = transport.events
+    assert event["fingerprint"] == ["arroyo_sync", "stall", "events", "", *end]
 
 
 def test_an_event_of_thousands_of_partitions_describes_those_that_it_shows(
