@@ -61,11 +61,13 @@ class StartPositions:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._not_before = clock()
         self._waiting: dict[Partition, int] = {}  # to be staged for the next try
-        self._given_up: dict[Partition, int] = {}  # never committed, of partitions that were revoked since
+        # Never committed, and not to be staged any more: of partitions that were revoked since, or staged for good.
+        self._given_up: dict[Partition, int] = {}
         self.positions: dict[Partition, int] = {}
         """Where each partition that is assigned began."""
         self.is_pending = False
         """Whether something is still to be committed. Read by the consumer's poll when no message came."""
+        self._is_failure_told = False
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Commit these positions, of partitions that were just assigned. Blocks until the broker has answered."""
@@ -144,6 +146,7 @@ class StartPositions:
                 self._inner.stage_offsets(waiting)
             if staged_offsets(self._inner) is None:
                 self._waiting = {}  # they stay staged; so by name this time alone, since more may be committed later
+                self._given_up.update(waiting)
             commit_staged(self._inner, by_name)
         except Exception as exc:
             unstage_offsets(self._inner, waiting)
@@ -151,6 +154,11 @@ class StartPositions:
         else:
             self._waiting = {}
             self.is_pending = False
+            for partition in self.positions:
+                self._given_up.pop(partition, None)
+            if self._is_failure_told:
+                self._is_failure_told = False
+                logger.warning("The positions that this assignment began at are committed now: a restart begins there")
 
     def _failed(self, error: Exception, *, is_last: bool) -> None:
         self._not_before = self._clock() + RETRY_SECONDS
@@ -160,7 +168,9 @@ class StartPositions:
                 "up: whoever reads them next begins where auto.offset.reset says: %s",
                 error,
             )
+            self._is_failure_told = False  # that was the last word about them
         elif self._throttle.should_log("commit"):
+            self._is_failure_told = True
             logger.warning(
                 "The positions that this assignment begins at could not be committed; it is tried again every %g s. "
                 "Until then a restart begins where auto.offset.reset says: %s",

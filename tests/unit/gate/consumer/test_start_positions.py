@@ -133,7 +133,7 @@ def test_what_the_commit_raises_ends_nothing_and_is_tried_again(
     clock.now += RETRY_SECONDS
     start.commit_if_due()
     assert inner.attempts == 3
-    (record,) = caplog.records
+    record, _ = caplog.records
     assert (record.levelno, record.getMessage()) == (
         logging.WARNING,
         "The positions that this assignment begins at could not be committed; it is tried again every 5 s. Until then "
@@ -386,6 +386,36 @@ def test_a_last_try_that_fails_is_told(inner: FailingConsumer, caplog: pytest.Lo
     ]
 
 
+def test_what_is_committed_at_last_is_told_where_its_failure_was(
+    inner: FailingConsumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else whoever has read that a restart would lose something goes on avoiding one."""
+    clock = Clock()
+    start = StartPositions(inner, clock)
+    inner.failing_commits = 2
+    start.commit({partition(0): 4})
+    for _ in range(3):
+        clock.now += RETRY_SECONDS
+        start.commit_if_due()
+    start.commit({partition(1): 5})
+    assert [(record.levelname, record.getMessage()) for record in caplog.records][1:] == [
+        ("WARNING", "The positions that this assignment began at are committed now: a restart begins there")
+    ]
+
+
+def test_after_the_last_word_of_a_failure_none_follows(
+    inner: FailingConsumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next assignment's commit is about others."""
+    start = StartPositions(inner, Clock())
+    inner.failing_commits = 2
+    start.commit({partition(0): 4})
+    start.commit_at_last()
+    start.forget([partition(0)])
+    start.commit({partition(1): 5})
+    assert "given up" in caplog.messages[-1]
+
+
 def test_a_last_try_is_made_of_what_is_pending_alone(inner: FailingConsumer) -> None:
     start = StartPositions(inner, Clock())
     start.commit({partition(0): 4})
@@ -405,10 +435,12 @@ class TestEarlierBeginnings:
 
     @pytest.mark.parametrize("committed", COMMITTED.values(), ids=COMMITTED)
     @pytest.mark.parametrize("is_revoked", [True, False], ids=["revoked", "assigned twice"])
+    @pytest.mark.parametrize("is_auto_commit", [False, True], ids=["", "auto-commit"])
     def test_it_begins_there_unless_somebody_has_committed_since(
         self,
         inner: FailingConsumer,
         monkeypatch: pytest.MonkeyPatch,
+        is_auto_commit: bool,
         is_revoked: bool,
         committed: int | Exception | None,
     ) -> None:
@@ -420,6 +452,9 @@ class TestEarlierBeginnings:
             return committed
 
         monkeypatch.setattr(start_positions, "committed_offset", answer)
+        monkeypatch.setattr(start_positions, "commit_staged", lambda consumer, by_name: consumer.commit_offsets())
+        if is_auto_commit:
+            inner.auto_commit()
         start = StartPositions(inner, Clock())
         inner.failing_commits = 1
         start.commit({partition(0): 8, partition(1): 5})
@@ -430,6 +465,22 @@ class TestEarlierBeginnings:
         assert start.earlier(again) == ({partition(0): 8} if is_ours else {})
         start.commit(again)
         assert start.earlier({partition(0): 30}) == {}, "what is committed is the group's"
+
+    def test_what_a_later_try_has_committed_under_auto_commit_is_the_group_s(
+        self, inner: FailingConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also once the group's offsets have expired: where it begins then is as far as it has come."""
+        monkeypatch.setattr(start_positions, "committed_offset", lambda *asked: None)
+        monkeypatch.setattr(start_positions, "commit_staged", lambda consumer, by_name: consumer.commit_offsets())
+        inner.auto_commit()
+        clock = Clock()
+        start = StartPositions(inner, clock)
+        inner.failing_commits = 1
+        start.commit({partition(0): 8})
+        clock.now += RETRY_SECONDS
+        start.commit_if_due()
+        start.forget([partition(0)])
+        assert start.earlier({partition(0): 16}) == {}
 
     def test_what_another_partition_is_assigned_forgets_nothing_of_this_one(
         self, inner: FailingConsumer, monkeypatch: pytest.MonkeyPatch
