@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.backends.kafka.commit import CommitCodec
-from confluent_kafka import TopicCollection
+from arroyo.errors import OffsetOutOfRange
+from confluent_kafka import KafkaError, TopicCollection
 
+from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.topic_ids import canonical_topic_id
 from arroyo_sync.leaders.commit_log.publishing.report_writer import FINISH_SECONDS
 from tests.integration.cluster.admin import Kafka
@@ -312,6 +315,39 @@ def test_an_idle_leader_says_at_once_of_which_topic_it_speaks(scene: Scene) -> N
         return {key: offset for (key, offset), headers in zip(log.records, log.headers, strict=True) if headers}
 
     wait_until(lambda: named() == scene.all_at(20), SECONDS, lambda: f"reports with an id, not {named()}")
+
+
+def test_a_leader_whose_topic_is_created_again_before_it_is_asked_for_takes_no_other_ones_id(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of one that hung at its start. What it reports is of the topic before; with the new one's id, followers would
+    believe it."""
+    may_ask, asked, ask = threading.Event(), threading.Semaphore(0), Asker.topic_ids
+
+    def ask_late(asker: Asker, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
+        assert may_ask.wait(SECONDS)
+        answers = ask(asker, topics, timeout)
+        if not any(isinstance(each, KafkaError) for each in answers.values()):
+            asked.release()
+        return answers
+
+    monkeypatch.setattr(Asker, "topic_ids", ask_late)
+    scene.create(partitions=1, messages=20)
+    scene.kafka.commit_offsets(scene.group, scene.events, {0: 20})
+    leader = scene.leader(heartbeat=0.2)
+    log = scene.log()
+    log.wait_for(scene.all_at(20))
+    scene.kafka.recreate_topic(scene.events)
+    may_ask.set()
+    for _ in range(3):
+        assert asked.acquire(timeout=SECONDS)
+    questions = leader.publisher._shared.questions
+    assert questions is not None
+    assert questions.topic_ids == {}
+    with suppress(OffsetOutOfRange):  # how Arroyo ends it, as soon as it has noticed
+        leader.stop()
+    assert log.newest() == scene.all_at(20)
+    assert not any(log.headers)
 
 
 @pytest.mark.parametrize("what", ["paused", "killed", "topic missing"])

@@ -110,6 +110,8 @@ class Member:
         """The same, or where it went back to."""
         self.position = 0
         """The next message that its consumer reads."""
+        self.has_worked = False
+        """Whether it has done messages: from then on no start may be committed."""
         self.staged: int | None = None
         self.is_due = False
         """Whether the commit policy says so."""
@@ -134,7 +136,7 @@ class Member:
             return
         if not self.is_owner or self.is_refused:
             raise CommitFailed
-        if self.world.committed is None:
+        if self.world.committed is None or not (self.has_worked or self.staged > self.works_from):
             self.world.passed.update(range(self.start))
             self.truth = self.staged
         self.world.committed, self.staged = self.staged, None
@@ -157,6 +159,7 @@ class Member:
     def work(self) -> None:
         """All that was read is done."""
         assert self.step is not None
+        self.has_worked = True
         skipped = range(self.start if self.world.committed is None else 0)
         self.world.passed.update(skipped, range(self.works_from, self.position))
         self.truth = self.position
@@ -195,7 +198,10 @@ class Member:
     def take_answer(self) -> None:
         assert self.answer is not None
         (asked, committed), self.answer = self.answer, None
-        self.questions._take(asked, dict.fromkeys(asked.topics, "id"), dict.fromkeys(asked.partitions, committed))
+        commits = dict.fromkeys([*asked.partitions, *asked.begins], committed)
+        is_known, _ = self.questions._take(asked, dict.fromkeys(asked.topics, "id"), commits)
+        if is_known:
+            self.questions._on_id()
 
 
 class World:
@@ -364,28 +370,28 @@ class World:
 def is_open(member: Member) -> bool:
     """Whether its questions' thread has anything to ask that it hasn't asked yet."""
     questions = member.questions
-    return bool(questions._partitions) and questions._round != questions._asked_round
+    return questions._is_open() and questions._round != questions._asked_round
 
 
 COVERED: dict[type, str] = {
     CommitLogPublisher: "_queue _writer _questions _step",
-    PublishStep: "has_ended _starts _starts_before _starts_due_at _only_starts _ids",
+    PublishStep: "has_ended _starts _starts_before _starts_due_at _only_starts",
     PublishQueue: "partitions due_at heartbeat_due_at _waiting",
-    QueuedPartition: "newest pending is_unclear is_in_flight delivery handed_over_at",
+    QueuedPartition: "newest pending is_unclear lacks_id is_in_flight delivery handed_over_at",
     ReportWriter: "_is_active _thread",
-    StartQuestions: "committed _partitions _round _asked_round",
+    StartQuestions: "committed topic_ids _partitions _begins _round _asked_round",
 }
 """What is in the fingerprint."""
 
 LEFT_OUT: dict[type, str] = {
     CommitLogPublisher: "_shared _received _producer _is_blindness_told",
-    PublishStep: "_commit _shared _writer _partitions _received _unable_since "
+    PublishStep: "_commit _shared _writer _partitions _received _unable_since _is_inability_told "
     "_CommitOffsets__commit _CommitOffsets__metrics _CommitOffsets__last_record_time",
     PublishQueue: "_interval _heartbeat _delivery_timeout",
     QueuedPartition: "partition last_seconds received last_p99 answer_due_at is_answer_late",
-    ReportWriter: "failed_deliveries queue _producer _topic _group _topic_ids _clock _throttle _lock _changed "
-    "_is_failing _is_untold _is_untold_logged _waits_until",
-    StartQuestions: "topic_ids _configuration _group _changed _topics _thread _withdrawn_at",
+    ReportWriter: "failed_deliveries queue _producer _topic _group _topic_ids _clock _log _lock _changed "
+    "_failing _is_untold _is_untold_logged _waits_until",
+    StartQuestions: "_configuration _group _on_id _changed _topics _thread _withdrawn_at",
 }
 """What never changes, or follows from the others, is for the log or metrics alone, or matters minutes later."""
 
@@ -393,19 +399,25 @@ LEFT_OUT: dict[type, str] = {
 def _of_member(member: Member, now: float) -> object:
     publisher, step, queue, questions = member.publisher, member.step, member.publisher._queue, member.questions
     queued = queue.partitions.get(PARTITION)
-    answer = member.answer and (member.answer[0].round == questions._round, member.answer[1])
+    answer = member.answer and (
+        (member.answer[0].round == questions._round, bool(member.answer[0].topics), member.answer[1]),
+        tuple(member.answer[0].begins.values()),
+    )
     return (
-        (member.is_owner, member.start, member.works_from, member.position),
+        (member.is_owner, member.start, member.works_from, member.position, member.has_worked),
         (member.staged, member.is_refused, member.truth, answer),
         tuple((record.offset, record.is_orphan) for record in member.on_its_way),
         (publisher._step is None, publisher._writer._is_active, publisher._writer._thread is None),
         (tuple(questions.committed.values()), bool(questions._partitions), questions._round == questions._asked_round),
-        step and (step.has_ended, _until(step._starts_due_at, now), step._only_starts, step._ids),
+        (bool(questions.topic_ids), tuple(questions._begins.values())),
+        step and (step.has_ended, _until(step._starts_due_at, now), step._only_starts),
         step and (tuple(step._starts.values()), tuple(step._starts_before.values())),
+        publisher._step and tuple(publisher._step.uncommitted_starts.values()),  # also once it has ended
         (_until(queue.due_at, now), _until(queue.heartbeat_due_at, now)),
         queued
         and (
             (queued.newest and queued.newest[0], queued.pending, queued.is_unclear, queued.is_in_flight),
+            queued.lacks_id,
             (queued.delivery is None, min(HEARTBEAT_SECONDS, now - queued.handed_over_at), queued in queue._waiting),
         ),
     )

@@ -56,6 +56,7 @@ class QueuedPartition:
         "is_answer_late",
         "is_in_flight",
         "is_unclear",
+        "lacks_id",
         "last_p99",
         "last_seconds",
         "newest",
@@ -72,6 +73,8 @@ class QueuedPartition:
         """Something was committed, or a delivery failed, since a record was last taken."""
         self.is_unclear = False
         """Whether `newest` is still what the group has committed isn't known, so it isn't published."""
+        self.lacks_id = False
+        """Whether its last record didn't carry its topic's id."""
         self.is_in_flight = False
         """A record was taken, and its end isn't known yet."""
         self.delivery: Delivery | None = None
@@ -186,10 +189,16 @@ class PublishQueue:
     def mark_all(self) -> None:
         """Every partition is to be published now, whatever the interval."""
         for queued in self.partitions.values():
-            if queued.newest is not None and not queued.is_unclear:
-                queued.handed_over_at = -math.inf
-                self.due_at = -math.inf  # whoever looks before the next update waits for nothing
-                self.mark_pending(queued)
+            self.mark_now(queued)
+
+    def mark_now(self, queued: QueuedPartition) -> bool:
+        """It is to be published now, whatever the interval. Whether there is anything to publish."""
+        if queued.newest is None or queued.is_unclear:
+            return False
+        queued.handed_over_at = -math.inf
+        self.due_at = -math.inf  # whoever looks before the next update waits for nothing
+        self.mark_pending(queued)
+        return True
 
     def update(self, now: float) -> tuple[list[Outcome], list[DueReport]]:
         """Take note of the records that have ended, and take what is due."""

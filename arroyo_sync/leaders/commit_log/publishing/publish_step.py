@@ -69,10 +69,9 @@ class PublishStep(CommitOffsets):
         """The same, if the brokers answer that the group has committed nothing."""
         self._starts_due_at = -math.inf
         self._unable_since: float | None = None
+        self._is_inability_told = False
         self._only_starts = True
         """Whether nothing but `starts` was passed to ``commit`` while they are still to be committed."""
-        self._ids = self._count_ids()
-        """How many topics' ids were known when this step began, or when all was last repeated."""
         self._writer.begin()
         self._commit_starts()
 
@@ -120,11 +119,6 @@ class PublishStep(CommitOffsets):
             super().poll()
         if self.has_ended:
             return
-        ids = self._count_ids()
-        if ids > self._ids:
-            # What was published before doesn't say of which topic it speaks, and this process may hang from now on.
-            self._ids = ids
-            self._writer.repeat_all()
         questions = self._shared.questions
         if questions is not None and questions.committed:
             self._take_answers(questions)
@@ -154,9 +148,6 @@ class PublishStep(CommitOffsets):
             self._writer.finish(timeout)
             self._end()
 
-    def _count_ids(self) -> int:
-        return 0 if self._shared.questions is None else len(self._shared.questions.topic_ids)
-
     def _commit_starts(self) -> None:
         """Commit where newly assigned partitions start, and then publish it. What fails is tried again in `poll`."""
         now = self._shared.clock()
@@ -171,6 +162,9 @@ class PublishStep(CommitOffsets):
             self._log_unable_to_start(error)
             return
         self._unable_since = None
+        if self._is_inability_told:
+            self._is_inability_told = False
+            logger.warning("Group %s has committed where it starts", self._shared.group)
         starts, self._starts = self._starts, {}
         for partition, offset in starts.items():
             self._publish(self._writer.add(partition), offset)
@@ -181,6 +175,7 @@ class PublishStep(CommitOffsets):
         # While its group forms, a member that is well may not commit.
         is_long = now - self._unable_since >= START_PATIENCE_SECONDS
         if is_long and self._shared.throttle.should_log("start"):
+            self._is_inability_told = True
             logger.warning(
                 "Group %s can't commit where it starts, it is tried again while it has the partitions: %s: %s",
                 self._shared.group,

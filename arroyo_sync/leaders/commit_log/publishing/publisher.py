@@ -125,10 +125,14 @@ class CommitLogPublisher:
             check_configuration("data_configuration", data_configuration)
         throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._received = None if received_timestamps is None else ReceivedTimes(received_timestamps, throttle)
-        self._questions = None if data_configuration is None else StartQuestions(data_configuration, group)
-        topic_ids: Mapping[str, bytes] = {} if self._questions is None else self._questions.topic_ids
+        topic_ids: dict[str, bytes] = {}
         self._queue = PublishQueue(interval, heartbeat, delivery_timeout_seconds(settings or {}))
         self._writer = ReportWriter(producer, topic, group, self._queue, topic_ids, clock)
+        self._questions = (
+            None
+            if data_configuration is None
+            else StartQuestions(data_configuration, group, topic_ids, self._writer.repeat_with_ids)
+        )
         self._shared = SharedParts(group, self._queue, self._writer, self._questions, self._received, throttle, clock)
         self._step: PublishStep | None = None
         self._producer = producer
@@ -183,11 +187,14 @@ class CommitLogPublisher:
             elif known.is_unclear or known.newest is None or known.newest[0] != offset:
                 self._queue.mark_unclear(known)
                 in_question.append(partition)
-        if self._questions is not None:
-            self._questions.ask({partition.topic.name for partition in partitions}, in_question)
         before = {} if previous is None else previous.uncommitted_starts
-        starts_before = {each: before[each] for each in in_question if each in before}
+        # A lower offset than before is where it is read from now: of a new topic, or since the pipeline went back.
+        starts_before = {each: min(before[each], partitions[each]) for each in in_question if each in before}
         self._step = PublishStep(commit, self._shared, starts, starts_before)
+        unclear = frozenset(in_question)
+        if self._questions is not None:  # after the starts are committed, which is what a topic's id is believed by
+            begins = {each: offset for each, offset in partitions.items() if each not in unclear}
+            self._questions.ask({partition.topic.name for partition in partitions}, in_question, begins)
         return self._step
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -33,23 +33,17 @@ from typing import Any
 from arroyo.backends.abstract import Producer
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import Partition, Topic
-from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import MalformedRecord
-from arroyo_sync.core.log_guard import guarded_logger
-from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.kafka.errors import code_of
+from arroyo_sync.leaders.commit_log.publishing.delivery_log import DeliveryLog
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import (
     Delivery,
     DueReport,
-    NoAnswer,
     Outcome,
     PublishQueue,
     QueuedPartition,
 )
 from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord, encode
-
-logger = guarded_logger(__name__)
 
 FINISH_SECONDS = 1.0
 """How long a commit log that can't be written may hold the leader up at the end of an assignment.
@@ -62,8 +56,6 @@ FINISH_POLL_SECONDS = 0.005
 
 FAILED_PASS_SECONDS = 1.0
 """How long the thread rests after a pass that failed: what it failed of may still be there."""
-
-SHOWN_PARTITIONS = 10
 
 
 def _taken() -> Delivery:
@@ -101,12 +93,12 @@ class ReportWriter:
         self._group = group
         self._topic_ids = topic_ids
         self._clock = clock
-        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
+        self._log = DeliveryLog(group, topic.name, clock)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         # All of these are guarded by the lock; the thread reads the first one without it as well.
         self._is_active = False
-        self._is_failing = False
+        self._failing: set[QueuedPartition] = set()
         self._is_untold = self._is_untold_logged = False
         self._thread: threading.Thread | None = None
         self._waits_until = -math.inf
@@ -118,6 +110,7 @@ class ReportWriter:
         """Publish from now on."""
         with self._lock:
             self._is_active = True
+            self._mark_without_id()  # the id may have come between two assignments
 
     def add(self, partition: Partition) -> QueuedPartition:
         """The partition's entry in the queue, a new one if there is none."""
@@ -151,10 +144,15 @@ class ReportWriter:
         if now >= self.queue.due_at or now >= self.queue.heartbeat_due_at:
             self._publish(with_heartbeats=True)
 
-    def repeat_all(self) -> None:
-        """Every partition's newest offset is to be published once more, by the next `poll`."""
+    def repeat_with_ids(self) -> None:
+        """A topic's id is known now: what was published without it says the same again with it, at once.
+
+        Any thread may call it. Before, nobody can tell of which topic those reports speak, and this process may hang
+        from now on.
+        """
         with self._lock:
-            self.queue.mark_all()
+            if self._is_active:
+                self._mark_without_id()
 
     def finish(self, timeout: float | None) -> None:
         """Publish every partition's offset once more, and wait for the deliveries, for at most `FINISH_SECONDS`.
@@ -180,13 +178,7 @@ class ReportWriter:
                     break
                 self._changed.wait(FINISH_POLL_SECONDS)
         if unconfirmed:
-            logger.warning(
-                "The last offsets of group %s were not confirmed by %s before its pipeline ended. Followers may "
-                "wait until the next owner of these partitions reports them: %s",
-                self._group,
-                self._topic.name,
-                _shown(unconfirmed),
-            )
+            self._log.unconfirmed(unconfirmed)
 
     def stop(self) -> None:
         """Publish nothing more, and end the thread. It never waits for the broker, so it ends at once."""
@@ -196,6 +188,17 @@ class ReportWriter:
             self._changed.notify_all()
         if thread is not None:
             thread.join()
+
+    def _mark_without_id(self) -> None:
+        """Under the lock."""
+        marked = [
+            self.queue.mark_now(each)
+            for each in self.queue.partitions.values()
+            if each.lacks_id and each.partition.topic.name in self._topic_ids
+        ]
+        if any(marked):
+            self._thread = self._thread or self._begin_thread()
+            self._wake_if_due_sooner()
 
     def _begin_thread(self) -> threading.Thread | None:
         """``None``: the machine has no more of them. `poll` publishes all the same, and the next report tries again."""
@@ -218,7 +221,7 @@ class ReportWriter:
             self._wait_and_publish()
         except BaseException as error:  # a SystemExit would end the thread without a word
             with suppress(BaseException):
-                self._log_failed_pass(error)
+                self._log.failed_pass(error)
             with self._lock:
                 if self._is_active:
                     self._changed.wait(FAILED_PASS_SECONDS)
@@ -238,17 +241,6 @@ class ReportWriter:
         if self.queue.due_at < self._waits_until:
             self._changed.notify_all()
 
-    def _log_failed_pass(self, error: BaseException) -> None:
-        if self._throttle.should_log("pass"):
-            logger.warning(
-                "The thread that publishes the commits of group %s to %s failed, and goes on: %s: %s",
-                self._group,
-                self._topic.name,
-                type(error).__name__,
-                error,
-                exc_info=error,
-            )
-
     def _publish(self, *, with_heartbeats: bool = False) -> None:
         """Take note of what has arrived, and hand over what is due."""
         now = self._clock()
@@ -265,20 +257,25 @@ class ReportWriter:
     def _hand_over_and_log(self, due: Sequence[DueReport], outcomes: Sequence[Outcome], is_over: bool) -> None:
         """In this order: a log handler that hangs, or ends its thread, keeps nothing that was taken."""
         refused = [each for each in map(self._hand_over, due) if each is not None]
-        self._log(outcomes, is_over)
-        self._log(refused, is_over=False)
+        self._log_all(outcomes, is_over)
+        self._log_all(refused, is_over=False)
         self._log_untold()
 
     def _hand_over(self, report: DueReport) -> Outcome | None:
         """Give it to the producer. Whatever that raises is a failed delivery."""
+        topic = report.queued.partition.topic.name
+        topic_id = self._topic_ids.get(topic)
         try:
-            delivery: Delivery | None = self._producer.produce(self._topic, self._payload(report))
+            delivery: Delivery | None = self._producer.produce(self._topic, self._payload(report, topic_id))
         except MalformedRecord as error:
             return self._end(report, error, is_final=True)
         except Exception as error:
             return self._end(report, error, is_final=False)
         with self._lock:
             self.queue.handed_over(report.queued, _TAKEN if delivery is None else delivery)
+            report.queued.lacks_id = topic_id is None
+            if topic_id is None and topic in self._topic_ids:
+                self._mark_without_id()  # it came meanwhile
             self._is_untold = self._is_untold or delivery is None
         return None
 
@@ -289,14 +286,9 @@ class ReportWriter:
         with self._lock:
             is_due, self._is_untold_logged = not self._is_untold_logged, True
         if is_due:
-            logger.warning(
-                "The producer of group %s, a %s, doesn't tell what becomes of a record: one that doesn't arrive counts "
-                "as delivered, and is only repeated by the next heartbeat. Give the KafkaProducer itself",
-                self._group,
-                type(self._producer).__name__,
-            )
+            self._log.untold(self._producer)
 
-    def _payload(self, report: DueReport) -> KafkaPayload:
+    def _payload(self, report: DueReport, topic_id: bytes | None) -> KafkaPayload:
         """The record.
 
         :raises MalformedRecord: no reader could take it.
@@ -308,7 +300,6 @@ class ReportWriter:
                 partition.topic.name, partition.index, self._group, report.offset, seconds, report.received_p99
             )
         )
-        topic_id = self._topic_ids.get(partition.topic.name)
         return KafkaPayload(key, value, [] if topic_id is None else [(TOPIC_ID_HEADER, topic_id)])
 
     def _end(self, report: DueReport, error: Exception, *, is_final: bool) -> Outcome:
@@ -325,65 +316,21 @@ class ReportWriter:
 
     def _count(self, outcomes: Sequence[Outcome]) -> bool:
         """Count the failures; whether an outage is over. Under the lock."""
-        failures = sum(outcome.error is not None for outcome in outcomes)
-        self.failed_deliveries += failures
-        is_over = self._is_failing and failures < len(outcomes)
-        self._is_failing = failures > 0 or (self._is_failing and not is_over)
-        return is_over
+        was_failing = bool(self._failing)
+        for queued, error in outcomes:
+            if error is None:
+                self._failing.discard(queued)
+            else:
+                self._failing.add(queued)
+                self.failed_deliveries += 1
+        if was_failing and outcomes:  # what isn't assigned here any more is somebody else's
+            self._failing = {each for each in self._failing if self.queue.partitions.get(each.partition) is each}
+        return was_failing and not self._failing
 
-    def _log(self, outcomes: Sequence[Outcome], is_over: bool) -> None:
+    def _log_all(self, outcomes: Sequence[Outcome], is_over: bool) -> None:
         """Without the lock: a log handler may be anybody's code."""
         for queued, error in outcomes:
             if error is not None:
-                self._log_failure(queued, error)
+                self._log.failed(queued, error, self.failed_deliveries)
         if is_over:
-            logger.info("Commits of group %s are published to %s again", self._group, self._topic.name)
-
-    def _log_failure(self, queued: QueuedPartition, error: Exception) -> None:
-        if isinstance(error, NoAnswer):
-            if self._throttle.should_log("silence"):
-                logger.warning(
-                    "%r: the producer hasn't said for %.0f seconds what became of a commit of group %s for %s, and "
-                    "followers may wait; the newest offset is published again (%d failed so far). If its brokers are "
-                    "well, its own thread has ended, as by what a metrics backend raises in a delivery callback: "
-                    "restart this leader",
-                    queued,
-                    error.seconds,
-                    self._group,
-                    self._topic.name,
-                    self.failed_deliveries,
-                )
-        elif self._throttle.should_log("failure"):
-            logger.warning(
-                "%r: a commit of group %s could not be published to %s, so followers wait; the newest offset is "
-                "published as soon as it can be (%d failed so far): %s: %s%s",
-                queued,
-                self._group,
-                self._topic.name,
-                self.failed_deliveries,
-                type(error).__name__,
-                error,
-                _advice(error),
-            )
-
-
-def _advice(error: Exception) -> str:
-    """What to do, where the broker's words don't say it."""
-    if code_of(error) == KafkaError.INVALID_TIMESTAMP:
-        return (
-            ". The brokers refuse this machine's time: set its clock right, or the topic's message.timestamp.type to "
-            "LogAppendTime"
-        )
-    if code_of(error) == KafkaError._FATAL:
-        return (
-            ". It never can be: this producer has failed for good, as one with enable.idempotence does that may not "
-            "write so. librdkafka has written why to standard error; restart this leader once that is mended"
-        )
-    return ""
-
-
-def _shown(partitions: Collection[QueuedPartition]) -> str:
-    """Some of them, with their offsets."""
-    named = [f"{each!r} offset {each.newest[0]}" for each in partitions if each.newest is not None]
-    more = len(named) - SHOWN_PARTITIONS
-    return ", ".join(named[:SHOWN_PARTITIONS]) + (f" and {more} more" if more > 0 else "")
+            self._log.over()

@@ -2,21 +2,24 @@
 
 Guarantees
     - Nobody waits for an answer.
-    - A topic's id is what it was soon after the first question, and stays that: a leader that lives through its topic's
-      recreation goes on naming the one that it has read. If it can't be asked within a minute, reports carry none. A
-      leader that was without partitions for ten begins as after a restart.
+    - A topic's id is that of the topic that the group began to read: it is taken if the brokers answer, after they told
+      it, that the group has committed in every partition as far as it began. They forget a topic's commits with the
+      topic, so of one that was created again meanwhile they don't. (But for the moment from its creation to that, or
+      if another member has come as far by then.) Nor do the brokers of another cluster with a topic of that name.
+    - It stays that: a leader that lives through its topic's recreation goes on naming the one that it has read. If it
+      isn't known within a minute, reports carry none. A leader that was without partitions for ten asks anew.
 
 Threads
-    `StartQuestions.ask`, `take_committed` and `withdraw` are the processor's. A daemon thread puts the questions; it
-    ends, with its clients, when none is left. The lock guards the questions; `topic_ids` and `committed` may be read
-    without it.
+    `StartQuestions.ask`, `take_committed` and `withdraw` are the processor's. A daemon thread puts the questions, and
+    tells that an id is known; it ends, with its clients, when none is left. The lock guards the questions; `topic_ids`
+    and `committed` may be read without it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from arroyo.types import Partition, Topic
@@ -32,14 +35,17 @@ logger = guarded_logger(__name__)
 TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 ID_SECONDS = 60.0
-"""How long a topic's id is asked for. An answer that comes later may be another topic's."""
+"""How long a topic's id is asked for."""
 
 
 class _Open(NamedTuple):
     """What is asked in one go."""
 
     topics: Collection[str]
-    partitions: Collection[PartitionKey]
+    partitions: frozenset[PartitionKey]
+    """What the group has committed of these is asked."""
+    begins: Mapping[PartitionKey, int]
+    """Where partitions begin, of which a topic's id is believed if the group has committed as far."""
     round: int
 
 
@@ -48,21 +54,27 @@ class StartQuestions:
 
     :param configuration: librdkafka settings of the data topic's cluster.
     :param group: the leader group.
+    :param topic_ids: gets the ids.
+    :param on_id: called when one is known, on the thread; the lock isn't held.
     """
 
-    def __init__(self, configuration: Mapping[str, Any], group: str) -> None:
-        self.topic_ids: dict[str, bytes] = {}
+    def __init__(
+        self, configuration: Mapping[str, Any], group: str, topic_ids: dict[str, bytes], on_id: Callable[[], None]
+    ) -> None:
+        self.topic_ids = topic_ids
         """Per topic its id, as it is written in a header. Written by the thread; an entry doesn't change, but goes once
         there were no partitions for long."""
         self.committed: dict[Partition, int | None] = {}
         """Answers that nobody has taken yet; ``None``: nothing is committed. Replaced whole, under the lock."""
         self._configuration = dict(configuration)
         self._group = group
+        self._on_id = on_id
         self._changed = threading.Condition()
         # All of these are guarded by the lock.
         self._topics: dict[str, float | None] = {}
         """Until when each topic's id is asked for. ``None``: it isn't any more."""
         self._partitions: frozenset[PartitionKey] = frozenset()
+        self._begins: dict[PartitionKey, int] = {}
         # Counts the changes of `_partitions` by the processor: an answer to an earlier question counts no more.
         self._round = 0
         self._asked_round = -1
@@ -70,11 +82,14 @@ class StartQuestions:
         self._withdrawn_at: float | None = None
         self._thread: threading.Thread | None = None
 
-    def ask(self, topics: Collection[str], partitions: Collection[Partition]) -> None:
+    def ask(self, topics: Collection[str], partitions: Collection[Partition], begins: Mapping[Partition, int]) -> None:
         """Ask for the ids of topics that weren't asked for before, and what the group has committed.
 
         Earlier questions about commits are withdrawn. Doesn't block. If no thread can be started, or it fails, that is
         logged, and the next call tries again.
+
+        :param partitions: those of which it isn't known what the group has committed.
+        :param begins: where those begin of which it is: as far as it has, or is about to commit.
         """
         error: Exception | None = None
         with self._changed:
@@ -91,6 +106,7 @@ class StartQuestions:
             for topic in topics:
                 self._topics.setdefault(topic, now + ID_SECONDS)
             self._partitions = frozenset((partition.topic.name, partition.index) for partition in partitions)
+            self._begins = {(partition.topic.name, partition.index): offset for partition, offset in begins.items()}
             self._round += 1
             self.committed = {}
             self._changed.notify_all()
@@ -126,9 +142,14 @@ class StartQuestions:
         try:
             while (asked := self._open_questions()) is not None:
                 ids = asker.topic_ids(asked.topics, TIMEOUT_SECONDS) if asked.topics else {}
-                commits = asker.committed(self._group, asked.partitions, TIMEOUT_SECONDS) if asked.partitions else {}
-                for topic, error in self._take(asked, ids, commits):
-                    self._log_given_up(topic, error)
+                told = {topic for topic, each in ids.items() if not isinstance(each, KafkaError)}
+                keys = asked.partitions | {key for key in asked.begins if key[0] in told}
+                commits = asker.committed(self._group, keys, TIMEOUT_SECONDS) if keys else {}
+                is_known, given_up = self._take(asked, ids, commits)
+                if is_known:
+                    self._on_id()
+                for topic, why in given_up:
+                    self._log_given_up(topic, why)
         except Exception as error:  # such as that the client can start no more threads, or that a setting is wrong
             with self._changed:
                 self._thread = None
@@ -144,14 +165,14 @@ class StartQuestions:
             error,
         )
 
-    def _log_given_up(self, topic: str, error: KafkaError) -> None:
+    def _log_given_up(self, topic: str, why: str) -> None:
         logger.warning(
-            "The id of topic %s can't be asked, so the commit reports of group %s don't carry it, and followers can't "
+            "The id of topic %s isn't known, so the commit reports of group %s don't carry it, and followers can't "
             "tell by it that the topic was created anew: %s. If its cluster isn't the producer's, give "
             "CommitLogPublisher data_configuration",
             topic,
             self._group,
-            error.str(),
+            why,
         )
 
     def _open_questions(self) -> _Open | None:
@@ -163,35 +184,58 @@ class StartQuestions:
                 return None
             self._asked_round = self._round
             topics = [topic for topic, until in self._topics.items() if until is not None]
-            return _Open(topics, self._partitions, self._round)
+            return _Open(topics, self._partitions, self._begins, self._round)
 
     def _take(
         self,
         asked: _Open,
         ids: Mapping[str, str | KafkaError],
         commits: Mapping[PartitionKey, int | KafkaError | None],
-    ) -> list[tuple[str, KafkaError]]:
-        """Take note of the answers. The topics that are given up, and why."""
-        given_up: list[tuple[str, KafkaError]] = []
+    ) -> tuple[bool, list[tuple[str, str]]]:
+        """Take note of the answers. Whether a topic's id is known now, and the topics that are given up, and why."""
+        is_known = False
+        given_up: list[tuple[str, str]] = []
         now = time.monotonic()
         with self._changed:
             for topic, answer in ids.items():
-                if topic not in self._topics:
+                until = self._topics.get(topic)
+                if until is None:
                     continue  # forgotten meanwhile
-                until = self._topics[topic]
-                if not isinstance(answer, KafkaError):
+                why = _why_not(topic, answer, asked.begins, commits)
+                if not isinstance(answer, KafkaError) and not why:
                     self.topic_ids[topic] = answer.encode()
                     self._topics[topic] = None
-                elif until is not None and now >= until:
-                    given_up.append((topic, answer))
+                    is_known = True
+                elif now >= until:
+                    given_up.append((topic, why))
                     self._topics[topic] = None
             if asked.round == self._round:
                 answered = {key: each for key, each in commits.items() if not isinstance(each, KafkaError)}
+                answered = {key: each for key, each in answered.items() if key in self._partitions}
                 self._partitions -= answered.keys()
                 offsets = {Partition(Topic(key[0]), key[1]): each for key, each in answered.items()}
                 self.committed = {**self.committed, **offsets}
-        return given_up
+        return is_known, given_up
 
     def _is_open(self) -> bool:
         """Whether anything is to be asked. Under the lock."""
         return bool(self._partitions) or any(until is not None for until in self._topics.values())
+
+
+def _why_not(
+    topic: str,
+    answer: str | KafkaError,
+    begins: Mapping[PartitionKey, int],
+    commits: Mapping[PartitionKey, int | KafkaError | None],
+) -> str:
+    """Why this isn't taken for the id of the topic that the group reads; empty: it is."""
+    if isinstance(answer, KafkaError):
+        return answer.str()
+    for key, begin in begins.items():
+        committed = commits.get(key)
+        if key[0] != topic or (isinstance(committed, int) and committed >= begin):
+            continue
+        if isinstance(committed, KafkaError):
+            return f"what the group has committed there can't be asked ({committed.str()})"
+        return f"the group began at {begin} in partition {key[1]}, and hasn't committed that there"
+    return ""

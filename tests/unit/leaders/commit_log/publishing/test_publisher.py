@@ -25,7 +25,7 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core import log_guard
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.leaders.commit_log.publishing import report_writer
+from arroyo_sync.leaders.commit_log.publishing import delivery_log, report_writer
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import MAX_RECEIVED_TIMES, QueuedPartition
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishCommitLog
@@ -265,7 +265,6 @@ def test_a_refused_record_is_a_failed_delivery(leader: Leader, error: Exception)
 
 def test_failures_are_logged_once_a_minute_and_their_end_once(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
     """A broken commit log is said, not shouted: with partition, group, topic and cause, and when it works again."""
-    caplog.set_level(logging.INFO, "arroyo_sync.leaders.commit_log.publishing.report_writer")
     leader.producer.refuses = BufferError("queue full")
     leader.commit(0, 1)
     for _ in range(11):
@@ -283,9 +282,65 @@ def test_failures_are_logged_once_a_minute_and_their_end_once(leader: Leader, ca
     leader.after(10.5)
     leader.commit(0, 2)
     leader.after(10.5)
-    assert [record.getMessage() for record in caplog.records[2:]] == [
-        "Commits of group writers are published to commit-log again"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records[2:]] == [
+        ("WARNING", "Commits of group writers are published to commit-log again")
     ]
+
+
+def test_as_long_as_one_partition_fails_it_is_not_said_to_be_over(
+    leader: Leader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where one broker of the commit log is down: whoever reads "again" last believes that all followers go on."""
+
+    def deliver(failing: set[int]) -> None:
+        for partition, future in leader.producer.in_flight:
+            if partition in failing:
+                future.set_exception(TimeoutError("broker gone"))
+            else:
+                future.set_result(BrokerValue(leader.producer.payloads[-1], Partition(COMMIT_LOG, 0), 0, NAIVE_UTC))
+        leader.producer.in_flight.clear()
+
+    for offset, failing in enumerate([{0, 1}, {0}, {0}, set(), {1}, set()], 1):
+        leader.commit(0, offset)
+        leader.commit(1, offset)
+        leader.after(10.5)
+        assert len(leader.producer.in_flight) == 2
+        deliver(failing)
+    leader.after(10.5)
+    assert [line.partition(":")[0] for line in caplog.messages] == [
+        "events[0]", "Commits of group writers are published to commit-log again",
+    ]  # fmt: skip
+
+
+def test_a_failure_that_was_not_told_is_not_said_to_be_over(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
+    """The line comes once a minute; and what fails for a moment is none after it."""
+    for _ in range(3):
+        leader.producer.refuses = BufferError("queue full")
+        leader.commit(0, 1)
+        leader.after(10.0)
+        leader.producer.refuses = None
+        leader.producer.delivers_at_once = True
+        leader.after(10.0)
+        leader.after(0.0)
+    assert len(caplog.messages) == 2
+
+
+def test_what_failed_of_a_partition_that_is_gone_keeps_nothing_failing(caplog: pytest.LogCaptureFixture) -> None:
+    """Its next owner reports it."""
+    leader = Leader(make_future)
+    publisher = CommitLogPublisher(leader.producer, COMMIT_LOG, "writers", interval=10.0, clock=leader.clock)
+    leader.step = publisher.step(leader.commits, {EVENTS[0]: 0, EVENTS[1]: 0})  # type: ignore[assignment]
+    leader.producer.fail(TimeoutError("broker gone"))
+    leader.producer.delivers_at_once = True
+    leader.producer.refuses = BufferError("queue full")
+    leader.after(10.0)
+    leader.step.terminate()
+    caplog.clear()
+    leader.producer.refuses = None
+    leader.step = publisher.step(leader.commits, {EVENTS[1]: 0})  # type: ignore[assignment]
+    leader.after(10.0)
+    leader.after(10.0)
+    assert caplog.messages == ["Commits of group writers are published to commit-log again"]
 
 
 def test_a_clock_that_the_brokers_refuse_is_named(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
@@ -531,7 +586,7 @@ def test_what_is_unsure_is_named_in_a_line_of_bounded_length(
     shown: int, text: str, leader: Leader, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A leader may have thousands of partitions."""
-    monkeypatch.setattr(report_writer, "SHOWN_PARTITIONS", shown)
+    monkeypatch.setattr(delivery_log, "SHOWN_PARTITIONS", shown)
     for partition in range(3):
         leader.commit(partition, partition + 1)
     leader.step.join(0.0)

@@ -42,6 +42,8 @@ class ScriptedAsker:
     def __init__(self) -> None:
         self.ids: dict[str, str | KafkaError] = {"events": "topic-id"}
         self.commits: dict[PartitionKey, int | KafkaError | None] = {}
+        """What it says of these; of others, what the group has committed."""
+        self.group = Commits()
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.may_tell_ids = threading.Event()
@@ -68,8 +70,11 @@ class ScriptedAsker:
         self, group: str, partitions: Collection[PartitionKey], timeout: float
     ) -> dict[PartitionKey, int | KafkaError | None]:
         assert (group, timeout) == ("writers", start_questions.TIMEOUT_SECONDS)
-        self.asked.append(partitions)
-        answers = {key: self.commits[key] for key in partitions}
+        self.asked.append(sorted(partitions))
+        answers: dict[PartitionKey, int | KafkaError | None] = {}
+        for key in partitions:
+            history = self.group.history.get(Partition(Topic(key[0]), key[1]), [None])
+            answers[key] = self.commits.get(key, history[-1])
         self.is_asked.set()
         assert self.may_answer.wait(PATIENCE_SECONDS)
         return answers
@@ -86,6 +91,7 @@ class Leader:
         self.clock = Clock()
         self.commits = Commits()
         self.asker = asker
+        asker.group = self.commits
         self.producer = ScriptedProducer(self.commits, make_future)
         self.producer.delivers_at_once = True
         options = {"interval": 10.0, "heartbeat": 100.0, "clock": self.clock, **options}
@@ -94,6 +100,8 @@ class Leader:
         self.publisher = CommitLogPublisher(self.producer, COMMIT_LOG, "writers", **options)
         if self.publisher._questions is not None and knows_id:
             self.publisher._questions.topic_ids["events"] = b"topic-id"  # from an assignment before
+            self.publisher._questions._topics["events"] = None
+            asker.is_stopped.set()
         self.steps: list[PublishStep] = []
 
     def assign(self, positions: Mapping[int, int]) -> None:
@@ -202,6 +210,7 @@ def test_where_it_starts_is_not_published_unless_it_was_committed(
     leader.commits.error = None
     assert leader.after(0.5) == []
     assert leader.after(0.5) == [(0, 10)]
+    assert caplog.messages[2:] == ["Group writers has committed where it starts"]
     assert leader.commits.calls == [({EVENTS[0]: 10}, True)]
     leader.after(1.0)
     assert leader.commits.calls[1:] == [({}, False)], "from then on Arroyo commits, by its policy"
@@ -260,6 +269,19 @@ def test_a_start_that_could_not_be_committed_before_a_rebalance_is_committed_aft
     reports = [*leader.after(10.0), *leader.after(10.0)]
     assert reports == [(0, 10 if committed is None else committed)]
     assert leader.commits.history == ({EVENTS[0]: [10]} if committed is None else {})
+
+
+def test_a_start_that_is_committed_after_a_rebalance_passes_nothing_that_is_read_from_now_on(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """The topic was created again meanwhile, so the partition begins at less."""
+    asker.commits["events", 0] = None
+    leader = make_leader()
+    leader.be_assigned_in_vain({0: 423})
+    leader.assign({0: 7})
+    leader.wait_for_answer()
+    assert [*leader.after(10.0), *leader.after(10.0)] == [(0, 7)]
+    assert leader.commits.history == {EVENTS[0]: [7]}
 
 
 def test_a_start_that_the_pipeline_has_committed_past_is_not_committed_again(
@@ -400,7 +422,7 @@ def test_what_is_in_question_is_silent_until_it_is_answered_or_committed(
     assert leader.after(1.0) == [(0, 20)]
     assert leader.commits.history == {EVENTS[0]: [10], EVENTS[1]: [10, 21]}
     assert leader.end() == [(0, 20), (1, 21)]
-    assert asker.asked_ids == [["events"]], "nothing is asked that is known"
+    assert asker.asked_ids == [], "nothing is asked that is known"
 
 
 def test_an_answer_to_an_earlier_assignments_question_counts_no_more(
@@ -476,17 +498,95 @@ def test_reports_carry_the_topics_id_once_it_is_known(make_leader: Callable[...,
 def test_what_was_reported_before_the_id_was_known_is_reported_again_with_it(
     make_leader: Callable[..., Leader], asker: ScriptedAsker
 ) -> None:
-    """At once: a leader may hang before its next heartbeat, while its topic is created again."""
+    """At once, whoever polls: a leader may hang before its next heartbeat, while its topic is created again."""
     asker.may_tell_ids.clear()
     leader = make_leader(knows_id=False)
     leader.assign({0: 10, 1: 0})
     assert leader.after(0.0) == [(0, 10), (1, 0)]
     assert [headers(each) for each in leader.producer.payloads] == [{}, {}]
     asker.may_tell_ids.set()
-    leader.wait_for_answer()
-    assert leader.after(0.0) == [(0, 10), (1, 0)]
+    wait_until(lambda: len(leader.producer.records) == 2, PATIENCE_SECONDS, "both to be reported again")
+    assert leader.producer.take() == [(0, 10), (1, 0)]
     assert [headers(each) for each in leader.producer.payloads[2:]] == [{"topic_id": b"topic-id"}] * 2
     assert leader.after(99.0) == []
+
+
+def test_an_id_that_comes_between_two_assignments_is_said_with_the_next_one(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """Of a partition that comes back as it was, which nothing else would report before its heartbeat."""
+    asker.may_tell_ids.clear()
+    leader = make_leader(knows_id=False)
+    leader.assign({0: 10})
+    assert leader.end() == [(0, 10), (0, 10)]
+    asker.may_tell_ids.set()
+    leader.wait_for_answer()
+    assert leader.producer.take() == []
+    leader.assign({0: 10})
+    wait_until(lambda: bool(leader.producer.records), PATIENCE_SECONDS, "it to be reported again")
+    assert headers(leader.producer.payloads[-1]) == {"topic_id": b"topic-id"}
+
+
+def test_an_id_that_comes_while_a_report_is_handed_over_is_said_as_well(make_leader: Callable[..., Leader]) -> None:
+    """It was made without; and who tells of the id finds nothing to repeat yet."""
+    leader = make_leader(knows_id=False, can_ask=False)
+    ids: Any = leader.publisher._writer._topic_ids
+
+    def tell() -> None:
+        ids["events"] = b"topic-id"
+        leader.producer.on_produce = None
+        leader.publisher._writer.repeat_with_ids()
+
+    leader.producer.on_produce = tell
+    leader.assign({0: 10})
+    wait_until(lambda: len(leader.producer.payloads) == 2, PATIENCE_SECONDS, "it to be reported again")
+    assert [headers(each) for each in leader.producer.payloads] == [{}, {"topic_id": b"topic-id"}]
+
+
+@pytest.mark.parametrize(
+    ("committed", "why"),
+    [
+        pytest.param(10, None, id="as far"),
+        pytest.param(11, None, id="further"),
+        pytest.param(9, "the group began at 10 in partition 0, and hasn't committed that there", id="less"),
+        pytest.param(None, "the group began at 10 in partition 0, and hasn't committed that there", id="nothing"),
+        pytest.param(
+            NO_ANSWER, f"what the group has committed there can't be asked ({NO_ANSWER.str()})", id="not known"
+        ),
+    ],
+)
+def test_an_id_is_that_of_the_topic_in_which_the_group_has_committed_its_beginning(
+    make_leader: Callable[..., Leader],
+    asker: ScriptedAsker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    committed: int | KafkaError | None,
+    why: str | None,
+) -> None:
+    """The topic may have been created again before the brokers were asked, while the process was stopped; or it is
+    another cluster's of that name. Reports of an old topic that carry the new one's id would be believed."""
+    monkeypatch.setattr(start_questions, "ID_SECONDS", 0.0)
+    asker.commits["events", 0] = committed
+    leader = make_leader(knows_id=False)
+    leader.assign({0: 10, 1: 0})
+    leader.wait_for_answer()
+    leader.end()
+    assert headers(leader.producer.payloads[-1]) == ({} if why else {"topic_id": b"topic-id"})
+    told = "The id of topic events isn't known, so the commit reports of group writers don't carry it"
+    assert [line.startswith(told) and f": {why}. If its" in line for line in caplog.messages] == ([True] if why else [])
+
+
+def test_an_id_waits_for_the_commit_of_the_beginning(make_leader: Callable[..., Leader], asker: ScriptedAsker) -> None:
+    """As under auto-commit, which comes seconds later; and another partition's says nothing of it."""
+    asker.commits["events", 0] = None
+    leader = make_leader(knows_id=False)
+    leader.assign({0: 10, 1: 5})
+    wait_until(lambda: len(asker.asked) > 2, PATIENCE_SECONDS, "it to be asked for again")
+    assert leader.publisher._shared.questions is not None
+    assert leader.publisher._shared.questions.topic_ids == {}
+    asker.commits["events", 0] = 10
+    leader.wait_for_answer()
+    assert leader.publisher._shared.questions.topic_ids == {"events": b"topic-id"}
 
 
 def test_without_an_answer_reports_carry_no_id_and_that_is_said(
@@ -495,7 +595,7 @@ def test_without_an_answer_reports_carry_no_id_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An answer that comes after a minute may be another topic's, so nobody asks any longer."""
+    """After a minute nobody asks any longer."""
     monkeypatch.setattr(start_questions, "ID_SECONDS", 0.0)
     asker.ids["events"] = NO_ANSWER
     leader = make_leader(knows_id=False)
@@ -504,7 +604,7 @@ def test_without_an_answer_reports_carry_no_id_and_that_is_said(
     leader.end()
     assert [headers(each) for each in leader.producer.payloads] == [{}, {}]
     assert caplog.messages == [
-        "The id of topic events can't be asked, so the commit reports of group writers don't carry it, and followers "
+        "The id of topic events isn't known, so the commit reports of group writers don't carry it, and followers "
         f"can't tell by it that the topic was created anew: {NO_ANSWER.str()}. If its cluster isn't the producer's, "
         "give CommitLogPublisher data_configuration"
     ]
@@ -576,6 +676,7 @@ def test_the_brokers_are_asked_with_the_producers_settings_where_no_others_are_g
 
     settings: Any = {"bootstrap.servers": "nowhere:1", "transactional.id": "x"}
     commits = Commits()
+    asker.group = commits
     publisher = CommitLogPublisher(Telling(commits, make_future), COMMIT_LOG, "writers")
     publisher.step(commits, {EVENTS[0]: 1}).terminate()
     assert asker.is_stopped.wait(PATIENCE_SECONDS)
@@ -833,7 +934,8 @@ def test_a_machine_without_more_threads_ends_no_leader(
     (line,) = caplog.messages
     assert "writers can't ask the brokers of its data topic until its next assignment: can't start new thread" in line
     leader.assign({0: 6})
-    leader.wait_for_answer()
+    wait_until(lambda: leader.producer.records == [(0, 6)], PATIENCE_SECONDS, "it to be said with the topic's id")
+    leader.producer.take()
     leader.commit(0, 7)
     assert leader.after(10.0) == [(0, 7)]
     assert ("topic_id", b"topic-id") in leader.producer.payloads[-1].headers
