@@ -176,7 +176,7 @@ class OffsetSource(ABC):
             logger.warning("%s did not end within %.1f s: %s. They end with the process", self.name, timeout, late)
 
     def subscribe(self, topic: str) -> None:
-        return  # it learns of assigned partitions alone
+        self._verifier.subscribe(topic)
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
         self._watermarks = watermarks

@@ -5,7 +5,7 @@ It asks
       the commit log ends, by which later reports are told from earlier ones; once in `INTERVAL_SECONDS` while an offset
       is pending there; and every `REFRESH_SECONDS` of all assigned partitions, which finds a log that was truncated;
       many of them in turns, since the answers take this process's time;
-    - once in `INTERVAL_SECONDS` for the data topic's id: it tells whether the topic was deleted and created again;
+    - for the data topic's id: see `TopicWatch`;
     - once in `INTERVAL_SECONDS` what a group has committed, while a report of it is suspect.
 
 Guarantees
@@ -18,9 +18,10 @@ Threads
     blocks. The answers come on threads of the asker.
 
 Failures
-    What isn't answered is asked again. A data topic with another id ends `run` with `TopicRecreated`; one that has lost
-    messages which the follower has read, with `PartitionTruncated`; and brokers of another cluster than the follower's,
-    with `ConfigurationError`. That is found before an end that they tell counts, if the follower's is known by then.
+    What isn't answered is asked again, and has longer to be answered. A data topic with another id ends `run` with
+    `TopicRecreated`; one that has lost messages which the follower has read, with `PartitionTruncated`; and brokers of
+    another cluster than the follower's, with `ConfigurationError`. That is found before an end that they tell counts,
+    if the follower's is known by then.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from typing import TypeVar
 
 from confluent_kafka import KafkaError
 
-from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated, TopicRecreated
+from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.questions.answers import Patience, is_silence
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
-from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
+from arroyo_sync.kafka.questions.topic_watch import TopicWatch
 from arroyo_sync.leaders.assigned_partitions import Question, Truncation
 from arroyo_sync.leaders.leader_log import Doubt, DoubtLog, named_partitions, why_rejected, why_suspect
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -48,16 +50,15 @@ REFRESH_SECONDS = 30.0
 REFRESHED_AT_ONCE = 100
 """Of the assigned partitions, each `INTERVAL_SECONDS`, or more where they wouldn't all have had their turn in time."""
 QUERY_TIMEOUT_SECONDS = 1.0
+"""Of questions that have an answer, or none, without consequence for the next."""
 SUSPICION_PATIENCE_SECONDS = 15.0
 """From when on a suspicion is told of: a heartbeat and a half of a leader. One that is well has reported again by then,
 or its commit has arrived, and that is no news."""
 
-NO_TOPIC_IDS = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.TOPIC_AUTHORIZATION_FAILED})
-"""Errors that say that the id can't be asked for: the brokers are too old, or don't permit it."""
-
 T = TypeVar("T")
 
-OnLogEnds = Callable[[Mapping[int, int]], None]
+OnLogEnds = Callable[[Mapping[int, int] | None], None]
+"""``None``: nobody tells which partitions there are."""
 
 
 class Verifier:
@@ -65,7 +66,7 @@ class Verifier:
 
     :param brokers: of the data topic's cluster.
     :param ask_log_ends: asks where the commit log's partitions end; `LOG_END_UNKNOWN` for those that don't answer. It
-        is given the time it has, in seconds, and calls back once; not at all, if the log can't be asked about.
+        is given the time it has, in seconds, and calls back once.
     :param clock: monotonic seconds.
     :param has_monitor: whether a monitor makes an event of what is rejected.
     """
@@ -90,11 +91,8 @@ class Verifier:
         """How many published offsets were rejected. Written by `run`'s thread."""
         self._cluster_id: str | None = None
         """Of the cluster that the follower reads from. Written by the processor's thread, read by `run`'s."""
-        self._topic_ids: dict[str, str] = {}
-        """Each topic's id as it was first told, until nothing of it is assigned for long. Written by `run`'s thread,
-        read by any."""
-        self._unassigned_since: dict[str, float] = {}
-        """Of `run`'s thread: the topics with an id of which no partition is assigned."""
+        self._topics = TopicWatch(brokers, offsets.topics, self._set_id, self._forget_id, self._later)
+        self._patience = Patience()
         self._committed_at: dict[str, float] = {}
         """Of `run`'s thread: when the groups with a suspect report were asked what they have committed."""
         self._suspect_since: dict[tuple[PartitionKey, str], float] = {}
@@ -110,14 +108,17 @@ class Verifier:
         self._to_refresh: list[PartitionKey] = []
         self._turn_size = REFRESHED_AT_ONCE
         self._turn_at = clock()
-        self._watched_at = float("-inf")
         self._answers: list[Callable[[], None]] = []
         """What is to be done with answers that have come."""
 
+    def subscribe(self, topic: str) -> None:
+        """Partitions of this one will be assigned."""
+        self._topics.subscribe(topic)
+
     def assign(self, keys: Collection[PartitionKey]) -> None:
         """These may be asked about at once, since trust in them begins anew."""
+        self._topics.hurry()
         with self._condition:
-            self._watched_at = float("-inf")
             self._in_flight.difference_update(keys)
             for key in keys:
                 self._asked_at.pop(key, None)
@@ -171,9 +172,7 @@ class Verifier:
 
         :raises TopicRecreated: one has another id.
         """
-        known = dict(self._topic_ids)
-        if known:
-            _refuse_other_topics(known, self._brokers.topic_ids(known, timeout))
+        self._topics.check(timeout)
 
     def ask(self) -> float:
         """Apply the answers that have come, and ask what is due.
@@ -184,16 +183,9 @@ class Verifier:
         self._apply_answers()
         now = self._clock()
         next_at = self._ask_due(now)
-        topics = self._offsets.topics()
-        self._forget_unassigned(topics, now)
-        with self._condition:
-            is_due = bool(topics) and now >= self._watched_at + INTERVAL_SECONDS
-            if is_due:
-                self._watched_at = now
-        if is_due:
-            self._brokers.ask_topic_ids(topics, QUERY_TIMEOUT_SECONDS, self._later(self._check_ids))
-        if topics:
-            next_at = min(next_at, self._watched_at + INTERVAL_SECONDS, self._refreshed_at + REFRESH_SECONDS)
+        next_at = min(next_at, self._topics.ask(now))
+        if self._offsets.topics():
+            next_at = min(next_at, self._refreshed_at + REFRESH_SECONDS)
         self._apply_answers()
         suspects = self._offsets.suspects()
         self._committed_at = {group: at for group, at in self._committed_at.items() if group in suspects}
@@ -217,14 +209,6 @@ class Verifier:
         self._doubt_log.log(doubts, is_monitored=self._has_monitor())
         return max(0.0, next_at - now)
 
-    def _forget_unassigned(self, topics: Collection[str], now: float) -> None:
-        """A topic that nothing was read of for long may be another one by now, as after a restart."""
-        since = self._unassigned_since
-        self._unassigned_since = {each: since.get(each, now) for each in self._topic_ids if each not in topics}
-        for topic in [each for each, began in self._unassigned_since.items() if now - began >= FORGET_SECONDS]:
-            del self._unassigned_since[topic], self._topic_ids[topic]
-            self._offsets.set_topic_id(topic, None)
-
     def _ask_due(self, now: float) -> float:
         """Ask about the partitions that are due. Returns when another one is."""
         unanswered = set(self._offsets.unanswered())
@@ -240,11 +224,11 @@ class Verifier:
         if first:
             # Before all else: what is published or assigned after this isn't judged by this answer.
             question = self._offsets.begin_question(first)
-            self._ask_log_ends(
-                QUERY_TIMEOUT_SECONDS, lambda log_ends: self._ask_ranges(sorted(first), question, log_ends)
-            )
+            with self._condition:
+                self._in_flight.update(first)
+            self._ask_log_ends(self._patience.seconds, lambda log_ends: self._ask_first(first, question, log_ends))
         if others:
-            self._ask_ranges(sorted(others), self._offsets.begin_question(others), None)
+            self._ask_ranges(others, self._offsets.begin_question(others), None)
         return next_at
 
     def _next_to_refresh(self, now: float, assigned: list[PartitionKey] | None) -> list[PartitionKey]:
@@ -259,6 +243,17 @@ class Verifier:
         turn, self._to_refresh = self._to_refresh[: self._turn_size], self._to_refresh[self._turn_size :]
         return turn
 
+    def _ask_first(
+        self, keys: Collection[PartitionKey], question: Question, log_ends: Mapping[int, int] | None
+    ) -> None:
+        """Ask about partitions in which trust has just begun, once it is known where the log ends."""
+        if log_ends is not None:
+            self._ask_ranges(keys, question, log_ends)
+            return
+        self._patience.note(False)
+        with self._condition:
+            self._in_flight.difference_update(keys)
+
     def _ask_ranges(
         self, keys: Collection[PartitionKey], question: Question, log_ends: Mapping[int, int] | None
     ) -> None:
@@ -268,6 +263,7 @@ class Verifier:
             answered = [key for key, each in answers.items() if not _is_to_be_continued(each)]
             with self._condition:
                 self._in_flight.difference_update(answered if is_first else ())
+            self._patience.note(not all(isinstance(each, KafkaError) and is_silence(each) for each in answers.values()))
             ranges = {key: each for key, each in answers.items() if not isinstance(each, KafkaError)}
             truncations = self._offsets.apply_answers(ranges, question, log_ends)
             if any(each.read_to is not None for each in truncations):
@@ -277,10 +273,8 @@ class Verifier:
                 self._log_truncations(truncations)
                 self.assign([each.key for each in truncations])
 
-        if is_first:
-            with self._condition:
-                self._in_flight.update(keys)
-        self._brokers.ask_ranges(keys, QUERY_TIMEOUT_SECONDS, self._later(apply), with_first_messages=is_first)
+        seconds = self._patience.seconds
+        self._brokers.ask_ranges(sorted(keys), seconds, self._later(apply), with_first_messages=is_first)
 
     def _ask_committed(self, group: str, offsets: Mapping[PartitionKey, int]) -> None:
         question = self._offsets.begin_question(offsets)
@@ -304,14 +298,11 @@ class Verifier:
 
         self._brokers.ask_committed(group, list(offsets), QUERY_TIMEOUT_SECONDS, self._later(apply))
 
-    def _check_ids(self, answers: Mapping[str, str | KafkaError]) -> None:
-        _refuse_other_topics(self._topic_ids, answers)
-        for topic, answer in answers.items():
-            if isinstance(answer, str):
-                self._topic_ids[topic] = answer
-                self._offsets.set_topic_id(topic, TopicId(answer))
-            elif topic not in self._topic_ids and answer.code() in NO_TOPIC_IDS:
-                self._offsets.set_topic_id(topic, TopicId(None))
+    def _set_id(self, topic: str, value: str | None) -> None:
+        self._offsets.set_topic_id(topic, TopicId(value))
+
+    def _forget_id(self, topic: str) -> None:
+        self._offsets.set_topic_id(topic, None)
 
     # Answers.
 
@@ -362,13 +353,6 @@ def _refuse_other_cluster(followers: str | None, asked: str | None) -> None:
             f"{asked!r} about it, where a topic of that name is another one. Give the source the settings of the "
             "follower's consumer: as data_configuration, if the commit log is on another cluster"
         )
-
-
-def _refuse_other_topics(known: Mapping[str, str], answers: Mapping[str, str | KafkaError]) -> None:
-    """:raises TopicRecreated: a topic has another id than is known."""
-    for topic, answer in answers.items():
-        if isinstance(answer, str) and known.get(topic, answer) != answer:
-            raise TopicRecreated(topic, known[topic], answer)
 
 
 def _refuse_lost_messages(truncations: Sequence[Truncation]) -> None:

@@ -259,7 +259,7 @@ def test_a_follower_that_ends_before_it_is_noticed_begins_at_the_new_topics_begi
     with world.follower(protocol, source) as follower:
         follower.wait_until_received(423, TIMEOUT_SECONDS)
         wait_until(lambda: world.committed == {0: 423}, TIMEOUT_SECONDS, "its commit")
-        wait_until(lambda: bool(source._verifier._topic_ids), TIMEOUT_SECONDS, "it to know the topic's id")
+        wait_until(lambda: bool(source._verifier._topics.ids), TIMEOUT_SECONDS, "it to know the topic's id")
         monkeypatch.setattr(verifier, "INTERVAL_SECONDS", 1_000.0)
         world.recreate()
         world.produce(10)

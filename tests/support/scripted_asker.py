@@ -53,7 +53,7 @@ class ScriptedAsker:
         """That of the partitions that aren't in `ranges`."""
         self.first_since: dict[PartitionKey, int] = {}
         """Where the records of the last while begin."""
-        self.log_ends: dict[int, int | KafkaError] = {}
+        self.log_ends: dict[int, int | KafkaError] = {0: 0, 1: 0}
         self.topic_id = "first"
         self.stop_timeouts: list[float] = []
         self.while_stopping: Callable[[], None] = lambda: None

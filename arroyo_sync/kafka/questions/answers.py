@@ -12,7 +12,29 @@ from arroyo_sync.core.log_guard import guarded_logger
 
 logger = guarded_logger(__name__)
 
+LEAST_SECONDS = 1.0
+MOST_SECONDS = 8.0
+
 V = TypeVar("V")
+
+
+class Patience:
+    """How long the brokers are given for an answer: twice as long after each silence, half as long after an answer.
+
+    So slow brokers, or distant ones, are heard at last, and one that is gone costs little time where others answer.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = LEAST_SECONDS
+
+    def note(self, is_answered: bool) -> None:
+        """Whether the last question was answered, by anybody and with whatever."""
+        self.seconds = max(LEAST_SECONDS, self.seconds / 2) if is_answered else min(MOST_SECONDS, self.seconds * 2)
+
+
+def is_silence(error: KafkaError) -> bool:
+    """Whether no broker has said so: it could not be reached, or didn't answer in time."""
+    return error.code() in (KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT)
 
 
 def deliver_answer(on_answer: Callable[[V], None], answer: V) -> None:

@@ -231,8 +231,8 @@ class Asker:
         timeout: float,
         on_answer: Callable[[Mapping[int, int | KafkaError]], None],
     ) -> None:
-        """Ask where all partitions of the topic end. The callback is called once; not at all, if nobody tells which
-        partitions there are.
+        """Ask where all partitions of the topic end. The callback is called once; with nothing, if nobody tells which
+        partitions there are, which counts as no answer about the first one.
 
         :raises ConfigurationError: librdkafka refuses the settings.
         """
@@ -241,6 +241,8 @@ class Asker:
         def ask_ends(partitions: Collection[int]) -> None:
             keys = [(topic, partition) for partition in partitions]
             if not keys:
+                self._watches[0].update({(topic, 0): no_answer()})
+                on_answer({})
                 return
             ends: dict[int, int | KafkaError] = {}
             lock = threading.Lock()

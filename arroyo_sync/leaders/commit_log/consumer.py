@@ -130,6 +130,7 @@ class CommitLogConsumer(OffsetSource):
         self._log_asker.stop(max(0.0, deadline - time.monotonic()))
 
     def subscribe(self, topic: str) -> None:
+        super().subscribe(topic)
         self._reader.follow(topic)
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
@@ -182,9 +183,8 @@ class CommitLogConsumer(OffsetSource):
 
     def _ask_log_ends(self, timeout: float, on_log_ends: OnLogEnds) -> None:
         def known(ends: Mapping[int, int | KafkaError]) -> None:
-            on_log_ends(
-                {partition: end if isinstance(end, int) else LOG_END_UNKNOWN for partition, end in ends.items()}
-            )
+            log_ends = {partition: end if isinstance(end, int) else LOG_END_UNKNOWN for partition, end in ends.items()}
+            on_log_ends(log_ends or None)
 
         self._log_asker.ask_topic_ends(self._topic, timeout, known)
 

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
+from arroyo_sync.kafka.questions import broker_watch
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.cluster_client import ClusterClient
 
@@ -43,6 +44,28 @@ def test_where_a_topic_ends_is_told_though_no_controller_describes_it(servers: s
     finally:
         asker.stop(TIMEOUT_SECONDS)
     assert ends[0] == 1
+
+
+def test_where_nobody_tells_which_partitions_a_topic_has_that_is_answered_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who waits for it would wait for ever else, without a line that says why."""
+    monkeypatch.setattr(broker_watch, "PATIENCE_SECONDS", 0.0)
+    asker = Asker({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, lambda error: None)
+    answers: list[Mapping[int, int | KafkaError]] = []
+    has_answered = threading.Event()
+
+    def note(answer: Mapping[int, int | KafkaError]) -> None:
+        answers.append(answer)
+        has_answered.set()
+
+    try:
+        asker.ask_topic_ends("log", 0.2, note)
+        assert has_answered.wait(TIMEOUT_SECONDS)
+    finally:
+        asker.stop(TIMEOUT_SECONDS)
+    assert answers == [{}]
+    assert caplog.messages[0].startswith("The brokers don't answer about log[0], so nothing new is learnt of them")
 
 
 def test_where_partitions_end_is_asked_without_the_controller(servers: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -351,6 +351,16 @@ def test_the_brokers_answers_prove_what_was_published() -> None:
 
 
 @scripted
+def test_the_topic_is_watched_from_its_subscription_on() -> None:
+    """So its id is known before it is told where the follower begins."""
+    source = Stub()
+    source.attach()
+    source.subscribe("events")
+    source._verifier.ask()
+    assert source._verifier._topics.ids == {"events": "first"}
+
+
+@scripted
 def test_brokers_of_another_cluster_than_the_followers_prove_nothing() -> None:
     """A topic of that name may be there as well, and reach further."""
     source = Stub()

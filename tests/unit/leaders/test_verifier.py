@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.questions.answers import LEAST_SECONDS, MOST_SECONDS
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 from arroyo_sync.leaders.commit_report import CommitReport
@@ -44,6 +45,11 @@ class Brokers:
         self.topic_id: str | KafkaError = NO_ANSWER
         self.committed: dict[tuple[str, PartitionKey], int | None] = {}
         self.log_ends: dict[int, int] = {}
+        self.knows_log = True
+        """Whether anybody tells which partitions the log has."""
+        self.log_timeouts: list[float] = []
+        self.timeouts: list[float] = []
+        """Of the questions about partitions."""
         self.questions: list[set[PartitionKey]] = []
         self.questions_about_first_messages: list[set[PartitionKey]] = []
         self.slow: set[PartitionKey] = set()
@@ -59,8 +65,11 @@ class Brokers:
         self.asked = threading.Event()
 
     def ask_log_ends(self, timeout: float, on_log_ends: OnLogEnds) -> None:
-        assert timeout == QUERY_TIMEOUT_SECONDS
-        on_log_ends(self.log_ends)
+        self.log_timeouts.append(timeout)
+        if self.knows_log:
+            on_log_ends(self.log_ends)
+        else:
+            self.late.append(lambda: on_log_ends(None))
 
     def ask_ranges(
         self,
@@ -70,7 +79,7 @@ class Brokers:
         *,
         with_first_messages: bool,
     ) -> None:
-        assert timeout == QUERY_TIMEOUT_SECONDS
+        self.timeouts.append(timeout)
         self.questions.append(set(partitions))
         self.questions_about_first_messages += [set(partitions)] if with_first_messages else []
         self.before_answer()
@@ -90,7 +99,7 @@ class Brokers:
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
     ) -> None:
-        assert timeout == QUERY_TIMEOUT_SECONDS
+        assert LEAST_SECONDS <= timeout <= MOST_SECONDS
         self.questions_about_ids += 1
         on_answer(dict.fromkeys(topics, self.topic_id))
 
@@ -106,7 +115,7 @@ class Brokers:
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, int | KafkaError | None]], None],
     ) -> None:
-        assert timeout == QUERY_TIMEOUT_SECONDS
+        assert LEAST_SECONDS <= timeout <= MOST_SECONDS
         self.questions_about_commits.append((group, set(partitions)))
         if self.commits_are_slow:
             self.late.append(lambda: on_answer(dict.fromkeys(partitions, 0)))
@@ -277,6 +286,51 @@ def test_a_partition_that_is_assigned_anew_is_asked_about_at_once() -> None:
     fixture.verifier.revoke([FIRST])
     fixture.verifier.ask()
     assert len(fixture.brokers.questions) == 2
+
+
+def test_where_nobody_tells_of_the_log_it_is_asked_again_and_given_longer() -> None:
+    """Slow brokers would never be heard else, and nothing released. One question at a time: the last one is open."""
+    fixture = Fixture()
+    fixture.brokers.knows_log = False
+    fixture.ends(first=5)
+    fixture.assign(FIRST)
+    for _ in range(3):
+        fixture.verifier.ask()
+        fixture.clock.now += INTERVAL_SECONDS
+        fixture.verifier.ask()
+        assert fixture.brokers.questions == []
+        fixture.brokers.late.pop()()
+    assert fixture.brokers.log_timeouts == [1.0, 2.0, 4.0]
+    fixture.brokers.knows_log = True
+    fixture.publish(5)
+    fixture.verifier.ask()
+    assert (fixture.brokers.log_timeouts[3:], fixture.brokers.timeouts) == ([8.0], [8.0])
+    assert fixture.remote() == 5
+
+
+def test_brokers_that_say_nothing_of_a_partition_are_given_longer_the_next_time() -> None:
+    """But for what they do say, whatever it is."""
+    fixture = Fixture()
+    fixture.brokers.is_one_broker = True
+    fixture.assign(FIRST, SECOND)
+    for ranges in ({}, {}, {FIRST: PartitionRange(0, 5)}, {}):
+        fixture.brokers.ranges = ranges
+        fixture.verifier.ask()
+        fixture.clock.now += INTERVAL_SECONDS
+    assert fixture.brokers.timeouts == [1.0, 2.0, 4.0, 2.0]
+    assert fixture.brokers.log_timeouts == fixture.brokers.timeouts
+
+
+def test_the_topic_s_id_is_asked_for_from_its_subscription_on() -> None:
+    """Before it is told where the follower begins."""
+    fixture = Fixture()
+    fixture.verifier.subscribe("events")
+    fixture.brokers.topic_id = "one"
+    assert fixture.verifier.ask() == INTERVAL_SECONDS
+    fixture.assign(FIRST)
+    fixture.brokers.topic_id = "two"
+    with pytest.raises(TopicRecreated, match="was one and is two"):
+        fixture.verifier.ask()
 
 
 def test_partitions_may_be_asked_about_before_it_is_told_that_they_are_assigned() -> None:

@@ -215,10 +215,25 @@ def test_an_assignment_asks_the_followers_client_what_it_has_cached(fixture: Scr
 def test_ends_of_the_log_that_can_not_be_told_are_unknown(fixture: ScriptedSource) -> None:
     """Its own brokers are asked, and each partition that answers has its end."""
     fixture.log.log_ends = {0: 5, 1: NO_ANSWER, 2: 0}
-    told: list[Mapping[int, int]] = []
+    told: list[Mapping[int, int] | None] = []
     fixture.source._ask_log_ends(2.5, told.append)
     assert told == [{0: 5, 1: LOG_END_UNKNOWN, 2: 0}]
     assert fixture.log.questions == [("all ends", ("log", 2.5))]
+
+
+def test_the_topic_is_watched_from_its_subscription_on(fixture: ScriptedSource) -> None:
+    """By its id, which is asked of its own brokers."""
+    fixture.source.subscribe("events")
+    fixture.source._verifier.ask()
+    assert fixture.data.questions == [("ids", ["events"])]
+
+
+def test_where_nobody_tells_which_partitions_the_log_has_nothing_is_told(fixture: ScriptedSource) -> None:
+    """That is another thing than a log that has none."""
+    fixture.log.log_ends = {}
+    told: list[Mapping[int, int] | None] = []
+    fixture.source._ask_log_ends(2.5, told.append)
+    assert told == [None]
 
 
 def test_the_statistics_tell_of_what_log_partitions_nothing_is_heard(fixture: ScriptedSource) -> None:

@@ -1,0 +1,129 @@
+"""Watches over data topics' ids, by which it is known that one was deleted and created again.
+
+Guarantees
+    - A topic is asked about once in `INTERVAL_SECONDS`, from when somebody subscribes to it or has partitions of it. So
+      its id is known, as a rule, before the follower is told where it begins: a topic that is created again after that
+      has another one.
+    - While nothing of it was read, another id is no news: it is simply that of the topic that there is.
+    - Nothing is asked while the last question is open; each has the longer for its answer, the longer there was none.
+
+Threads
+    One calls everything but `subscribe`, `hurry` and `check`, which any may call. `ids` may be read by any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from confluent_kafka import KafkaError
+
+from arroyo_sync.core.errors import TopicRecreated
+from arroyo_sync.kafka.questions.answers import Patience, is_silence
+from arroyo_sync.kafka.questions.asker import Asker
+from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
+
+INTERVAL_SECONDS = 1.0
+LOST_SECONDS = 30.0
+"""A question that is open for so long has no answer any more."""
+
+NO_TOPIC_IDS = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.TOPIC_AUTHORIZATION_FAILED})
+"""Errors that say that the id can't be asked for: the brokers are too old, or don't permit it."""
+
+OnIds = Callable[[Mapping[str, str | KafkaError]], None]
+
+
+class TopicWatch:
+    """See the module's docstring.
+
+    :param brokers: of the topics' cluster.
+    :param read: the topics of which partitions are assigned.
+    :param set_id: told of a topic's id; ``None``: it can't be asked for.
+    :param forget: told that a topic's id says nothing any more.
+    :param later: has what it is given called with the answer, on the thread that calls `ask`, which it wakes.
+    """
+
+    def __init__(
+        self,
+        brokers: Asker,
+        read: Callable[[], Collection[str]],
+        set_id: Callable[[str, str | None], None],
+        forget: Callable[[str], None],
+        later: Callable[[OnIds], OnIds],
+    ) -> None:
+        self._brokers = brokers
+        self._read = read
+        self._set_id = set_id
+        self._forget = forget
+        self._later = later
+        self.ids: dict[str, str] = {}
+        """Each topic's id as it was first told, until nothing of it is assigned for long."""
+        self._subscribed: frozenset[str] = frozenset()
+        self._were_read: set[str] = set()
+        """Those of which something was assigned since their id is known."""
+        self._unassigned_since: dict[str, float] = {}
+        """The topics with an id of which no partition is assigned."""
+        self._asked_at = float("-inf")
+        self._is_open = False
+        self._patience = Patience()
+
+    def subscribe(self, topic: str) -> None:
+        """Partitions of it will be assigned."""
+        self._subscribed |= {topic}
+
+    def hurry(self) -> None:
+        """Ask at once: something was assigned."""
+        self._asked_at = float("-inf")
+
+    def check(self, timeout: float) -> None:
+        """Ask now whether the topics are those of which the ids were first told. What isn't answered may be.
+
+        Blocks until the brokers have answered, for a second more than ``timeout`` at most.
+
+        :raises TopicRecreated: one has another id.
+        """
+        known = dict(self.ids)
+        if known:
+            _refuse_others(known, self._brokers.topic_ids(known, timeout))
+
+    def ask(self, now: float) -> float:
+        """Ask if it is due. Returns when it is next, by the same clock."""
+        read = self._read()
+        self._forget_unassigned(read, now)
+        topics = self._subscribed.union(read)
+        if not topics:
+            return float("inf")
+        if now >= self._asked_at + (LOST_SECONDS if self._is_open else INTERVAL_SECONDS):
+            self._asked_at, self._is_open = now, True
+            self._brokers.ask_topic_ids(topics, self._patience.seconds, self._later(self._apply))
+        next_at = self._asked_at + INTERVAL_SECONDS
+        return next_at if next_at > now else now + INTERVAL_SECONDS
+
+    def _apply(self, answers: Mapping[str, str | KafkaError]) -> None:
+        """:raises TopicRecreated: a topic that was read has another id than before."""
+        self._is_open = False
+        self._patience.note(not all(isinstance(each, KafkaError) and is_silence(each) for each in answers.values()))
+        self._were_read.update(self._read())
+        _refuse_others({topic: self.ids[topic] for topic in self._were_read & self.ids.keys()}, answers)
+        for topic, answer in answers.items():
+            if isinstance(answer, str):
+                self.ids[topic] = answer
+                self._set_id(topic, answer)
+            elif topic not in self.ids and answer.code() in NO_TOPIC_IDS:
+                self._set_id(topic, None)
+
+    def _forget_unassigned(self, read: Collection[str], now: float) -> None:
+        """A topic that nothing was read of for long may be another one by now, as after a restart."""
+        since = self._unassigned_since
+        self._unassigned_since = {each: since.get(each, now) for each in self._were_read if each not in read}
+        for topic in [each for each, began in self._unassigned_since.items() if now - began >= FORGET_SECONDS]:
+            del self._unassigned_since[topic]
+            self._were_read.discard(topic)
+            self.ids.pop(topic, None)
+            self._forget(topic)
+
+
+def _refuse_others(known: Mapping[str, str], answers: Mapping[str, str | KafkaError]) -> None:
+    """:raises TopicRecreated: a topic has another id than is known."""
+    for topic, answer in answers.items():
+        if isinstance(answer, str) and known.get(topic, answer) != answer:
+            raise TopicRecreated(topic, known[topic], answer)
