@@ -72,7 +72,9 @@ class LogContents:
         for key in keys:
             if is_key(key):
                 self._is_judged = True
-                self.is_foreign = False
+                if self.is_foreign:
+                    self.is_foreign = False
+                    logger.warning("Topic %s is a commit log: a commit record has come after all", self._name)
                 return
             self._judged += 1
             if self._judged >= JUDGED_RECORDS:

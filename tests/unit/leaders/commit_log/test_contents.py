@@ -105,6 +105,7 @@ def test_a_short_topic_is_called_so_when_it_was_read(contents: LogContents, capl
     assert "none of the first 10 records" in caplog.messages[0]
     contents.judge([b"events:0:g"])
     assert not contents.is_foreign
+    assert [(each.levelname, "after all" in each.message) for each in caplog.records[1:]] == [("WARNING", True)]
 
 
 def test_what_a_thousand_records_say_stands(contents: LogContents) -> None:
