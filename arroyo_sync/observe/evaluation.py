@@ -165,7 +165,8 @@ def proven_since(partition: PartitionSnapshot, taken_at: float, stands_since: fl
 
     That is its last report, which repeats the offset at which it stands. The message that waits may have been written
     later: its timestamp can make the wait shorter, never longer, since producers write what they like there. Of the
-    follower nothing is proven: its commits have no time.
+    follower nothing is proven: its commits have no time. Nor is anything by a report that can't be true: the partition,
+    and what waits in it, may be younger.
 
     :param taken_at: Unix seconds of the snapshot.
     :param stands_since: when it reported that offset first, if that is known. It counts only with the time of the
@@ -173,6 +174,8 @@ def proven_since(partition: PartitionSnapshot, taken_at: float, stands_since: fl
     """
     leader = partition.blocked_by
     if waits_for(partition) is not WaitsFor.LEADER or leader is None or leader.published_at is None:
+        return None
+    if leader.is_rejected:
         return None
     if partition.next_message is not None and partition.next_message.open_from is not None:
         return None  # the transaction may have begun this moment

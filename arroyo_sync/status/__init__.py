@@ -1,4 +1,4 @@
 """The command that looks from outside.
 
-May import: core, kafka, kafka.questions, leaders.commit_log, observe.
+May import: core, kafka, kafka.questions, leaders.commit_log, observe, status.answers.
 """

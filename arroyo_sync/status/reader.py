@@ -3,6 +3,7 @@
 Guarantees
     - What it shows of one partition fits together: commits are asked for first, then what leaders published is read,
       and the ends last, so that an offset is never past the next one because it was asked for earlier.
+    - What the follower doesn't believe of a leader isn't believed here, see `answers/leader.py`.
     - Answers are partial: a broker that is down costs its own partitions an answer, and a group's coordinator that
       group. `PartitionSnapshot.error` says so.
     - Every call to the brokers has a time limit.
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from arroyo.types import Topic
@@ -24,15 +26,16 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, Kafka
 
 from arroyo_sync.core.checks import check_group, check_topic_name
 from arroyo_sync.core.errors import ConfigurationError
-from arroyo_sync.core.source import EARLIER_TOPIC, LeaderOffset
+from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import check_configuration, reader_settings, servers_of
 from arroyo_sync.kafka.errors import ClientErrors, is_fatal, is_fatal_for_reading
 from arroyo_sync.kafka.making_clients import make_client
-from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
+from arroyo_sync.kafka.questions.asker import GRACE_SECONDS, Asker, PartitionRange
 from arroyo_sync.kafka.questions.first_answer import FirstAnswer
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot, in_order
+from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapshot, in_order
+from arroyo_sync.status.answers.leader import Known, leader_snapshot, needs_first_message
 from arroyo_sync.status.check import Reported
 from arroyo_sync.status.commit_log import (
     ASK_TIMEOUT_SECONDS,
@@ -131,19 +134,24 @@ class StatusReader:
         keys = [(topic, index) for index in indexes]
         commits = self._ask_commits(keys)
         published = None if self._commit_log is None else self._commit_log.published()
-        topic_id = None if published is None else self._asker.topic_ids([topic], ASK_TIMEOUT_SECONDS)[topic]
+        answer = None if published is None else self._asker.topic_ids([topic], ASK_TIMEOUT_SECONDS)[topic]
+        topic_id = answer if isinstance(answer, str) else None
         ranges = self._ask_ranges(keys)
+        now = self._wall_clock()
+        suspects = {
+            key: ranges[key]
+            for key in keys
+            for group, latest in (published or {}).get(key, {}).items()
+            if needs_first_message(group, latest, commits[group][key], Known(key, ranges[key], topic_id, now))
+        }
+        ranges.update(self._with_first_messages(suspects))
         self._ends = {key: each.end for key, each in ranges.items() if isinstance(each, PartitionRange)}
         is_empty = all(isinstance(each, PartitionRange) and each.begin == each.end for each in ranges.values())
-        now = self._wall_clock()
         partitions = (
             self._partition(
-                key,
+                Known(key, ranges[key], topic_id, now),
                 {group: of_group[key] for group, of_group in commits.items()},
                 None if published is None else published.get(key, {}),
-                ranges[key],
-                None if isinstance(topic_id, KafkaError) else topic_id,
-                now,
                 is_topic_empty=is_empty,
             )
             for key in keys
@@ -259,6 +267,30 @@ class StatusReader:
             ranges.update(self._asker.ranges(left, max(RETRY_SECONDS, deadline - time.monotonic())))
         return ranges
 
+    def _with_first_messages(
+        self, ranges: Mapping[PartitionKey, PartitionRange | KafkaError]
+    ) -> dict[PartitionKey, PartitionRange]:
+        """These, asked anew with the time of the first message. Where that isn't told, it says so."""
+        known = {key: each for key, each in ranges.items() if isinstance(each, PartitionRange)}
+        found = {key: each._replace(is_first_known=False) for key, each in known.items()}
+        left = set(known)
+        if not left:
+            return found
+        timeout = min(self.timeout, PARTIAL_TIMEOUT_SECONDS)
+        deadline = time.monotonic() + timeout + GRACE_SECONDS
+        answers: SimpleQueue[Mapping[PartitionKey, PartitionRange | KafkaError]] = SimpleQueue()
+        self._asker.ask_ranges(sorted(left), timeout, answers.put)
+        while left:
+            try:
+                answered = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                break
+            told = {key: each for key, each in answered.items() if isinstance(each, PartitionRange)}
+            found.update(told)
+            left -= answered.keys() - {key for key, each in told.items() if each.is_look_up_pending}
+        self._asker.poll()
+        return found
+
     def _is_only_shown(self, group: str) -> bool:
         """Whether nothing follows from what the group has committed: a leader whose reports are all read."""
         reads_reports = self._commit_log is not None and self._query.reads_all
@@ -266,38 +298,34 @@ class StatusReader:
 
     def _partition(
         self,
-        key: PartitionKey,
+        known: Known,
         commits: Mapping[str, int | KafkaError | None],
         published: Mapping[str, LeaderOffset] | None,
-        range: PartitionRange | KafkaError,
-        topic_id: str | None,
-        now: float,
         *,
         is_topic_empty: bool = False,
     ) -> PartitionSnapshot:
-        leaders = []
+        leaders, range = [], known.range
         errors = [] if isinstance(range, PartitionRange) else [f"where it ends: {range.str()}"]
         end = range.end if isinstance(range, PartitionRange) else None
         for group in sorted(self._query.leader_groups):
             commit = commits[group]
-            committed = None if isinstance(commit, KafkaError) else commit
             latest = None if published is None else published.get(group)
             if latest is None and (commit is not None or is_topic_empty) and not self._is_only_shown(group):
                 # Nothing was published, or not lately: what it has committed counts. Nothing at all is right only where
                 # there is nothing, in any partition.
-                latest = LeaderOffset(committed, -1, 0.0)
+                latest = LeaderOffset(None if isinstance(commit, KafkaError) else commit, -1, 0.0)
                 if isinstance(commit, KafkaError):
                     errors.append(f"what group {group!r} has committed: {commit.str()}")
-            leaders.append(_leader(group, latest, committed, end, topic_id, now))
+            leaders.append(leader_snapshot(group, latest, commit, known))
         offsets = [None if leader.is_rejected else leader.published_offset for leader in leaders]
-        known = [offset for offset in offsets if offset is not None]
+        published_offsets = [offset for offset in offsets if offset is not None]
         local = commits[self._query.follower_group]
         if isinstance(local, KafkaError):
             errors.append(f"what group {self._query.follower_group!r} has committed: {local.str()}")
         return PartitionSnapshot(
-            *key,
+            *known.key,
             local_offset=None if isinstance(local, KafkaError) else local,
-            remote_offset=min(known) if known and len(known) == len(offsets) else None,
+            remote_offset=min(published_offsets) if len(published_offsets) == len(offsets) > 0 else None,
             low_watermark=range.begin if isinstance(range, PartitionRange) else None,
             high_watermark=end,
             leaders=tuple(leaders),
@@ -313,22 +341,3 @@ def _open_from(read_to: int | None, end: int | None) -> int | None:
 def _may_be_told(answer: PartitionRange | KafkaError) -> bool:
     """Whether it isn't an answer, and another question may have one."""
     return isinstance(answer, KafkaError) and not is_fatal(answer)
-
-
-def _leader(
-    group: str, latest: LeaderOffset | None, committed: int | None, end: int | None, topic_id: str | None, now: float
-) -> LeaderSnapshot:
-    if latest is None or latest.offset is None:
-        return LeaderSnapshot(group, committed_offset=committed, has_reported=latest is not None)
-    published_at = latest.published_at
-    is_earlier = None not in (topic_id, latest.topic_id) and topic_id != latest.topic_id
-    return LeaderSnapshot(
-        group,
-        published_offset=latest.offset,
-        published_at=published_at,
-        age_seconds=None if published_at is None else max(0.0, now - published_at),
-        committed_offset=committed,
-        is_rejected=is_earlier or (end is not None and latest.offset > end),
-        rejected_because=EARLIER_TOPIC if is_earlier else None,
-        has_reported=True,
-    )

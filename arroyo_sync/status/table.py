@@ -191,13 +191,13 @@ def _whom(verdict: Verdict, view: View, members: Members) -> str:
     if verdict.waits_for is None:
         return "" if verdict.grade is Grade.OK else verdict.reason
     if verdict.grade is Grade.UNKNOWN:
-        return f"{verdict.group} ({'never reported' if verdict.group_offset is None else 'can not be true'})"
+        return f"{verdict.group} ({'never reported' if verdict.group_offset is None else 'not believed'})"
     if verdict.waits_for is WaitsFor.FOLLOWER:
         return f"the follower{_member_of(verdict, view, members)}"
     if verdict.group is None:
         return "the source" if verdict.remote_offset is None else "the leaders"
     if verdict.group_offset is not None and verdict.remote_offset is None:
-        return f"{verdict.group} (beyond the end)"
+        return f"{verdict.group} (not believed)"
     if verdict.group_offset is None:
         return f"{verdict.group} (no report)"
     return f"{verdict.group}{_member_of(verdict, view, members)}"

@@ -682,6 +682,13 @@ def test_nothing_is_proven_by_an_old_report_where_a_transaction_is_open() -> Non
     assert proven_since(partition, 9e3) is None
 
 
+def test_nothing_is_proven_by_a_report_that_can_not_be_true() -> None:
+    """It is of an earlier topic, as a rule: what waits in this one may have come a moment ago."""
+    leader = LeaderSnapshot("writers", 5000, published_at=REPORTED_AT, is_rejected=True)
+    partition = PartitionSnapshot("events", 3, 50, None, 0, 100, (leader,), next_message=NextMessage(50, 900.0))
+    assert proven_since(partition, 9e3) is None
+
+
 def test_a_wait_begins_when_it_is_proven_to_have_begun() -> None:
     """At the first look; what is seen later counts by itself."""
     assert verdict_at_last([Look(400, 50, 50)], proven=50.0).grade is STALLED

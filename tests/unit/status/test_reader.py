@@ -6,7 +6,8 @@ The reading itself is shown on the real broker.
 from __future__ import annotations
 
 import traceback
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,11 +15,16 @@ import pytest
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ArroyoSyncError, BrokersUnreachable, ConfigurationError
-from arroyo_sync.core.source import LeaderOffset
+from arroyo_sync.core.source import LeaderOffset, SourceStatistics
+from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import PartitionRange
+from arroyo_sync.leaders.verification import Reason
 from arroyo_sync.observe.evaluation import groups_without_report
-from arroyo_sync.observe.snapshot import Snapshot
-from arroyo_sync.status.reader import StatusQuery, StatusReader, _leader, _open_from
+from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.verdict import Grade
+from arroyo_sync.status.answers.leader import Known, leader_snapshot
+from arroyo_sync.status.check import ExitStatus, StatusCheck
+from arroyo_sync.status.reader import StatusQuery, StatusReader, _open_from
 from tests.support.fakes import Clock
 
 QUERY = StatusQuery(
@@ -29,6 +35,7 @@ QUERY = StatusQuery(
 )
 UNLED = KafkaError(KafkaError._NOENT, "No leaders found")
 REFUSED = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+EVENTS = ("events", 0)
 FOUND = PartitionRange(0, 100)
 
 
@@ -49,7 +56,7 @@ def test_a_report_of_an_earlier_topic_or_past_the_end_can_not_be_true(
 ) -> None:
     """Also once the new topic has outgrown it."""
     said = LeaderOffset(offset, 1_000, 0.0, topic_id=topic_id)
-    leader = _leader("writers", said, committed=None, end=100, topic_id=current_id, now=10.0)
+    leader = leader_snapshot("writers", said, None, Known(EVENTS, PartitionRange(0, 100, 500), current_id, 10.0))
     assert leader.is_rejected is (because is not None)
     assert because in (None, leader.why_rejected)
 
@@ -138,14 +145,11 @@ def test_a_group_that_has_committed_nothing_has_not_reported(
     query = replace(QUERY, commit_log="commits" if uses_commit_log else None, reads_all=False)
     with StatusReader(query) as reader:
         commits = {"follower": 40, "writers": committed}
-        partition = reader._partition(("events", 0), commits, {} if uses_commit_log else None, FOUND, None, 10.0)
-        empty = reader._partition(
-            ("events", 1), commits, {} if uses_commit_log else None, PartitionRange(7, 7), None, 10.0
-        )
-        of_empty_topic = reader._partition(
-            *(("events", 1), commits, {} if uses_commit_log else None, PartitionRange(7, 7), None, 10.0),
-            is_topic_empty=True,
-        )
+        published: Mapping[str, LeaderOffset] | None = {} if uses_commit_log else None
+        nothing = Known(("events", 1), PartitionRange(7, 7), None, 10.0)
+        partition = reader._partition(Known(EVENTS, FOUND, None, 10.0), commits, published)
+        empty = reader._partition(nothing, commits, published)
+        of_empty_topic = reader._partition(nothing, commits, published, is_topic_empty=True)
     silent = groups_without_report(Snapshot(10.0, (partition, empty)))
     assert silent == ({"writers"} if is_silent else frozenset())
     silent = groups_without_report(Snapshot(10.0, (of_empty_topic,)))
@@ -163,3 +167,117 @@ def test_a_reader_of_what_is_committed_ends_before_a_transaction_that_is_open(
 ) -> None:
     """Where it found nothing it took all of it for markers, and a transaction that hung for a day was "ok"."""
     assert _open_from(read_to, end) == open_from
+
+
+NOW = 10_000.0
+REPORT = LeaderOffset(423, 9_000_000, 0.0)
+"""Of a leader that names no topic id, a thousand seconds ago."""
+YOUNGER = PartitionRange(0, 1000, 9_500_000)
+"""A topic that was created again after that, and has outgrown it."""
+
+
+@dataclass
+class Brokers:
+    """What they answer about one partition, and what its leader has published."""
+
+    report: LeaderOffset = REPORT
+    range: PartitionRange = YOUNGER
+    committed: int | KafkaError | None = None
+    topic_id: str | KafkaError = "new"
+    asked_first: list[Collection[PartitionKey]] = field(default_factory=list)
+    """Of which partitions the first message was looked up, each time."""
+
+    def read_by(self, reader: StatusReader, monkeypatch: pytest.MonkeyPatch) -> StatusReader:
+        """The same reader, which asks these from now on."""
+        assert reader._commit_log is not None
+        for name, answer in {"subscribe": None, "start": None, "wait_until_ready": None}.items():
+            monkeypatch.setattr(reader._commit_log, name, lambda *_, answer=answer: answer)
+        monkeypatch.setattr(reader._commit_log, "published", lambda: {EVENTS: {"writers": self.report}})
+        statistics = SourceStatistics(ready=True, alive=True)
+        monkeypatch.setattr(reader._commit_log, "statistics", lambda: statistics)
+        monkeypatch.setattr(reader, "_connect", lambda: [0])
+        monkeypatch.setattr(reader, "find_messages", lambda positions: {EVENTS: NextMessage(0, NOW - 400.0)})
+        for name in ("committed", "ranges", "ask_ranges", "topic_ids"):
+            monkeypatch.setattr(reader._asker, name, getattr(self, f"_{name}"))
+        return reader
+
+    def _committed(self, group: str, keys: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, object]:
+        return dict.fromkeys(keys, 0 if group == "follower" else self.committed)
+
+    def _ranges(self, keys: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, PartitionRange]:
+        return dict.fromkeys(keys, self.range._replace(first_timestamp_ms=None, is_first_known=True))
+
+    def _ask_ranges(
+        self,
+        keys: Collection[PartitionKey],
+        timeout: float,
+        on_answer: Callable[[Mapping[PartitionKey, PartitionRange]], None],
+    ) -> None:
+        self.asked_first.append(keys)
+        on_answer(dict.fromkeys(keys, self.range._replace(is_first_known=False, is_look_up_pending=True)))
+        on_answer(dict.fromkeys(keys, self.range))
+
+    def _topic_ids(self, topics: Collection[str], timeout: float) -> Mapping[str, str | KafkaError]:
+        return dict.fromkeys(topics, self.topic_id)
+
+
+def partition_of(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> PartitionSnapshot:
+    with StatusReader(replace(QUERY, commit_log="commits"), lambda: NOW) as reader:
+        (partition,) = brokers.read_by(reader, monkeypatch).read().partitions
+    return partition
+
+
+UNDATED = YOUNGER._replace(first_timestamp_ms=None, is_first_known=False)
+
+
+@pytest.mark.parametrize(
+    ("brokers", "reason", "looks_up"),
+    [
+        pytest.param(Brokers(), Reason.BEFORE_FIRST_MESSAGE, True, id="older than the first message"),
+        pytest.param(
+            Brokers(range=YOUNGER._replace(first_timestamp_ms=None)),
+            *(Reason.BEFORE_FIRST_MESSAGE, True),
+            id="the first message has no time",
+        ),
+        pytest.param(Brokers(committed=422), Reason.BEFORE_FIRST_MESSAGE, True, id="its group has committed less"),
+        pytest.param(Brokers(committed=REFUSED), Reason.BEFORE_FIRST_MESSAGE, True, id="its group can't be asked"),
+        pytest.param(Brokers(range=UNDATED), Reason.FIRST_MESSAGE_UNKNOWN, True, id="the first one isn't told"),
+        pytest.param(Brokers(range=YOUNGER._replace(first_timestamp_ms=8_000_000)), None, True, id="it isn't younger"),
+        pytest.param(Brokers(committed=423), None, False, id="its group has committed as far"),
+        pytest.param(Brokers(REPORT._replace(topic_id="new")), None, False, id="it names this topic"),
+        pytest.param(Brokers(range=YOUNGER._replace(begin=423)), None, False, id="of what was there nothing is left"),
+        pytest.param(Brokers(REPORT._replace(timestamp_ms=9_990_000)), None, False, id="the commit may be on its way"),
+    ],
+)
+def test_a_report_that_the_follower_does_not_believe_is_not_believed(
+    brokers: Brokers, reason: Reason | None, looks_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the follower's own rule. The brokers look up first messages only where it comes down to them."""
+    partition = partition_of(brokers, monkeypatch)
+    (leader,) = partition.leaders
+    assert (leader.is_rejected, leader.rejected_because) == (
+        reason is not None,
+        None if reason is None else reason.value,
+    )
+    assert partition.remote_offset == (423 if reason is None else None)
+    assert brokers.asked_first == ([[EVENTS]] if looks_up else [])
+
+
+def test_the_follower_is_not_blamed_for_a_report_that_it_does_not_believe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds the new topic's messages, as it should. It was "stalled", and waited for itself."""
+    with StatusReader(replace(QUERY, commit_log="commits"), lambda: NOW) as reader:
+        Brokers().read_by(reader, monkeypatch)
+        status = StatusCheck(reader, "follower", 300.0, 0.0, lambda _: None).check_once()
+    (verdict,) = status.verdicts
+    assert (verdict.grade, verdict.group, status.exit_status) == (Grade.UNKNOWN, "writers", ExitStatus.UNKNOWN)
+    assert "published 423, which is from before its first message, by that one's timestamp. Was" in verdict.reason
+
+
+def test_a_first_message_that_is_never_told_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known by then is shown."""
+    monkeypatch.setattr("arroyo_sync.status.reader.PARTIAL_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr("arroyo_sync.status.reader.GRACE_SECONDS", 0.01)
+    brokers = Brokers()
+    brokers._ask_ranges = lambda keys, timeout, on_answer: None  # type: ignore[method-assign]
+    (leader,) = partition_of(brokers, monkeypatch).leaders
+    assert leader.rejected_because == Reason.FIRST_MESSAGE_UNKNOWN.value

@@ -59,7 +59,7 @@ def test_a_row_for_each_partition_the_worst_first() -> None:
     assert rows(lines) == [
         "1 stalled 5 min ~400 - 600 600 1000 900 4.2 s 600 2.0 h 7 SYNCHRONIZED writers",
         "2 unknown 1.0 s ~993 - - ? 1000 900 4.2 s - - 7 UNKNOWN writers (never reported)",
-        "3 waiting 20 s 1 - 1000 ? 1001 900 4.2 s 5000 65 s 7 UNKNOWN writers (beyond the end)",
+        "3 waiting 20 s 1 - 1000 ? 1001 900 4.2 s 5000 65 s 7 UNKNOWN writers (not believed)",
         "0 ok 0.5 s ~200 9.0 s 400 600 1000 900 4.2 s 600 2.0 h 7 LOCAL_BEHIND the follower",
     ]
 
