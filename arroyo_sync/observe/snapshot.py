@@ -216,6 +216,8 @@ class Snapshot:
     local_offsets: int | None = None
     """The sum of the local offsets of all that is assigned, shown or not: it moves when the follower hands on messages
     of whatever partition. ``None``: nobody counts."""
+    topic_id: str | None = None
+    """The data topic's id, seen from outside. ``None``: the brokers don't tell it, or nobody asked."""
 
     def partition(self, topic: str, partition: int) -> PartitionSnapshot | None:
         """One of the partitions, if it is among them."""

@@ -171,6 +171,17 @@ class Reader(Protocol):
     def reported_since(self, since: float) -> Reported: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The first waiting message of a partition, and what was known when it was looked for."""
+
+    message: NextMessage
+    position: int
+    """Where the follower was."""
+    end: int | None
+    topic_id: str | None
+
+
 class StatusCheck:
     """Looks, once or again and again. Not thread-safe.
 
@@ -199,8 +210,7 @@ class StatusCheck:
         self._sleep = sleep
         self._clock = clock
         self._waits: Waits | None = None
-        # The first waiting messages that were found, each with the end that was known then.
-        self._found: dict[PartitionKey, tuple[NextMessage, int | None]] = {}
+        self._found: dict[PartitionKey, _Found] = {}
         # The groups that report, and until when that counts.
         self._names: list[str] = []
         self._names_until = -math.inf
@@ -248,27 +258,35 @@ class StatusCheck:
 
     def _read(self) -> Snapshot:
         snapshot = self._reader.read()
-        lagging = [each for each in snapshot.partitions if _lag(each) and not self._is_known(each)]
-        lagging.sort(key=_lag, reverse=True)
-        positions = {each.key: each.position for each in lagging[:MAX_FETCHED] if each.position is not None}
+        lagging = [each for each in snapshot.partitions if _lag(each)]
+        known = {each.key: self._found[each.key].message for each in lagging if self._is_known(each, snapshot.topic_id)}
+        unknown = sorted((each for each in lagging if each.key not in known), key=_lag, reverse=True)
+        positions = {each.key: each.position for each in unknown[:MAX_FETCHED] if each.position is not None}
         if positions:
             ends = {each.key: each.high_watermark for each in snapshot.partitions}
             found = self._reader.find_messages(positions)
-            self._found.update({key: (message, ends[key]) for key, message in found.items()})
+            self._found.update(
+                {key: _Found(each, positions[key], ends[key], snapshot.topic_id) for key, each in found.items()}
+            )
+            known.update(found)
         partitions = [
-            replace(each, next_message=self._found[each.key][0]) if _lag(each) and self._is_known(each) else each
-            for each in snapshot.partitions
+            replace(each, next_message=known[each.key]) if each.key in known else each for each in snapshot.partitions
         ]
         return replace(snapshot, partitions=tuple(partitions))
 
-    def _is_known(self, partition: PartitionSnapshot) -> bool:
-        """Whether what was found before still holds: nothing new was written, and it isn't passed yet."""
-        if partition.key not in self._found or partition.position is None:
+    def _is_known(self, partition: PartitionSnapshot, topic_id: str | None) -> bool:
+        """Whether what was found before still holds: nothing new was written, and it isn't passed yet.
+
+        Of a topic that was created again it doesn't, nor where the follower has gone back: others may come before it.
+        """
+        found, position, end = self._found.get(partition.key), partition.position, partition.high_watermark
+        if found is None or position is None or position < found.position:
             return False
-        message, end = self._found[partition.key]
-        if message.offset is None:
-            return end == partition.high_watermark
-        return message.offset >= partition.position
+        if None not in (topic_id, found.topic_id) and topic_id != found.topic_id:
+            return False
+        if found.message.offset is None:
+            return end == found.end
+        return position <= found.message.offset and (end is None or found.message.offset < end)
 
     def _doubts(self, snapshot: Snapshot) -> list[str]:
         doubts = []

@@ -157,7 +157,7 @@ class StatusReader:
             for key in keys
         )
         source = None if self._commit_log is None else self._commit_log.statistics()
-        return Snapshot(taken_at=now, partitions=in_order(partitions), source=source)
+        return Snapshot(taken_at=now, partitions=in_order(partitions), source=source, topic_id=topic_id)
 
     def find_messages(self, positions: Mapping[PartitionKey, int]) -> dict[PartitionKey, NextMessage]:
         """The first message at or past each position. Blocks for at most three seconds.

@@ -48,7 +48,11 @@ class Brokers:
         self.looks = list(looks)
         self.ages = {0: OLD, 1: OLD} if ages is None else ages
         self.names = names
+        self.gap = 0
+        """How many offsets hold no message before the first one that is found."""
         self.source: SourceStatistics | None = None
+        self.topic_ids: list[str | None] = [None]
+        """Look after look."""
         self.reported: dict[tuple[PartitionKey, str], tuple[int | None, float]] = {}
         self.seconds_for_names = 0.0
         self.names_asked = 0
@@ -61,7 +65,8 @@ class Brokers:
 
     def read(self) -> Snapshot:
         looked = self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
-        return Snapshot(self.now, tuple(looked), self.source)
+        topic_id = self.topic_ids.pop(0) if len(self.topic_ids) > 1 else self.topic_ids[0]
+        return Snapshot(self.now, tuple(looked), self.source, topic_id=topic_id)
 
     def find_messages(self, positions: Mapping[PartitionKey, int]) -> Mapping[PartitionKey, NextMessage]:
         self.asked.append(positions)
@@ -69,7 +74,7 @@ class Brokers:
         for key, position in positions.items():
             if key[1] in self.ages:
                 age = self.ages[key[1]]
-                found[key] = NextMessage(None) if age is None else NextMessage(position, NOW - age)
+                found[key] = NextMessage(None) if age is None else NextMessage(position + self.gap, NOW - age)
         return found
 
     def groups_on_log(self) -> Collection[str]:
@@ -169,6 +174,58 @@ def test_that_nothing_is_there_is_looked_at_again_when_something_is_written() ->
     for _ in range(3):
         brokers.check.check_once()
     assert len(brokers.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("then", "topic_ids", "is_asked"),
+    [
+        pytest.param(partition(60, 60, 79), [None], True, id="the partition ends before it"),
+        pytest.param(partition(60, 60, 80), [None], True, id="the partition ends where it was"),
+        pytest.param(partition(60, 60, 81), [None], False, id="it is the last one"),
+        pytest.param(partition(0, 80), [None], True, id="the follower has gone back: others may come before it"),
+        pytest.param(partition(50, 50), ["old", "old", "new"], True, id="it is of an earlier topic, by its id"),
+        pytest.param(partition(50, 50), ["old", "old", None], False, id="the id isn't told"),
+        pytest.param(partition(50, 50), [None, None, "new"], False, id="nor was it before"),
+        pytest.param(partition(50, 50), ["old"], False, id="the same topic"),
+    ],
+)
+def test_what_was_found_counts_only_where_it_can_still_be(
+    then: PartitionSnapshot, topic_ids: list[str | None], is_asked: bool
+) -> None:
+    """A topic that is created again during a watch has another first message, which isn't at that offset."""
+    brokers = Brokers([partition(50, 50)], [partition(50, 50)], [then])
+    brokers.topic_ids, brokers.gap = topic_ids, 30
+    for _ in range(2):
+        brokers.check.check_once()
+    assert [each[("events", 0)] for each in brokers.asked] == ([50, then.local_offset] if is_asked else [50])
+
+
+def test_what_was_written_since_the_end_was_told_is_found_too() -> None:
+    """The brokers are asked for it after the ends."""
+    brokers = Brokers([partition(99, 99)])
+    brokers.gap = 1
+    (shown,) = brokers.check.check_once().snapshot.partitions
+    assert shown.next_message == NextMessage(100, NOW - OLD)
+
+
+def test_that_nothing_was_there_says_nothing_of_another_topic() -> None:
+    """Which may end at the same offset."""
+    brokers = Brokers([partition(50, 50)], ages={0: None})
+    brokers.topic_ids = ["old", "new"]
+    for _ in range(2):
+        brokers.check.check_once()
+    assert len(brokers.asked) == 2
+
+
+def test_after_a_topic_was_created_again_a_watch_says_what_a_new_call_says() -> None:
+    """The first message of the earlier topic, at 500, stayed the first one that waits: for a leader without a name."""
+    new = [partition(0, 10, 10)]
+    brokers = Brokers([partition(500, 500, 1000)], [partition(500, 500, 1000)], new)
+    brokers.check.check_once()
+    verdicts = brokers.check.check_once().verdicts
+    (verdict,) = verdicts
+    (fresh,) = Brokers(new).check.check_once().verdicts
+    assert (verdict.waits_for, verdict.behind) == (fresh.waits_for, fresh.behind) == (WaitsFor.FOLLOWER, 10)
 
 
 def test_watching_needs_no_second_look_later_on() -> None:
