@@ -33,7 +33,8 @@ that it waits for. The rules, of which the first that fits decides:
        other partitions: those of this one come after them, if there are any. A step that hangs hands on none. And
        likewise, from outside, as long as a transaction is open where the first waiting message would be.
     12. It waits for a group that has never reported at all: UNKNOWN. So is it from outside, even if nothing waits,
-       where a group has reported what can't be true; from inside that is a problem of its own.
+       where a group has reported what can't be true; from inside that is a problem of its own. And so is it, from
+       outside, where a single offset waits of which the message couldn't be fetched: never STALLED, and OK at progress.
     13. The wait has lasted for `Limits.waiting_after`: WAITING, else OK.
 
 A partition that is taken away, and comes back within `Limits.stalled_after` as it was, goes on waiting: a rebalance is
@@ -42,7 +43,7 @@ no progress.
 Offsets that hold no message (a transaction's markers, aborted messages, gaps of compaction) don't wait, as far as it
 can be told. From inside, what was received and is buffered waits, and nothing else waits for a leader. From outside, a
 partition whose first waiting message was looked for (`PartitionSnapshot.next_message`) waits if there is one; if nobody
-looked, one offset alone is no sign that something waits.
+looked, one offset alone is no sign that something waits; if what was looked for couldn't be fetched, it may be one.
 """
 
 from __future__ import annotations
@@ -142,10 +143,9 @@ def waits_for(partition: PartitionSnapshot) -> WaitsFor | None:
     position, remote = partition.position, partition.remote_offset
     if position is None:
         return None
-    if partition.next_message is not None:
-        first = partition.next_message.offset
-        if first is None:
-            first = partition.next_message.open_from
+    found = partition.next_message
+    if found is not None and found.error is None:
+        first = found.open_from if found.offset is None else found.offset
         if first is None:
             return None
         position = max(position, first)
@@ -155,9 +155,19 @@ def waits_for(partition: PartitionSnapshot) -> WaitsFor | None:
         return WaitsFor.FOLLOWER if is_open else WaitsFor.LEADER
     if partition.held_messages == 0:  # from inside: nothing that was received waits for a leader
         return WaitsFor.FOLLOWER if is_open and partition.released_lag else None
-    if (partition.gated_lag or 0) + (partition.released_lag or 0) <= TRANSACTION_MARKER_MESSAGES:
+    if _lag(partition) <= (TRANSACTION_MARKER_MESSAGES if found is None else 0):
         return None
     return WaitsFor.FOLLOWER if is_open else WaitsFor.LEADER
+
+
+def is_unfetched(partition: PartitionSnapshot) -> bool:
+    """Whether it comes down to a single message, which couldn't be fetched: if it isn't a marker, it waits."""
+    found = partition.next_message
+    return found is not None and found.error is not None and 0 < _lag(partition) <= TRANSACTION_MARKER_MESSAGES
+
+
+def _lag(partition: PartitionSnapshot) -> int:
+    return (partition.gated_lag or 0) + (partition.released_lag or 0)
 
 
 def proven_since(partition: PartitionSnapshot, taken_at: float, stands_since: float | None = None) -> float | None:
@@ -209,13 +219,15 @@ def _before_any_wait(
     if partition.position is None or (high is None and not is_inside):
         what = "where the follower is" if high is not None else "where the partition ends"
         return _plain(partition, Grade.UNKNOWN, f"can't be told: {what} isn't known")
-    if waits is not None:
-        return None
+    return None if waits is not None else _where_nothing_waits(partition, never_reported)
+
+
+def _where_nothing_waits(partition: PartitionSnapshot, never_reported: Mapping[str, str]) -> Verdict:
     silent = sorted(leader.group for leader in partition.leaders if leader.group in never_reported)
     if silent:
         return _plain(partition, Grade.UNKNOWN, never_reported[silent[0]])
     rejected = [leader for leader in partition.leaders if leader.is_rejected]
-    if rejected and not is_inside:
+    if rejected and partition.held_messages is None:
         return _plain(partition, Grade.UNKNOWN, _rejected(rejected[0], partition))
     return _plain(partition, Grade.OK)
 
@@ -235,6 +247,9 @@ def _of_wait(
     is_inside = partition.held_messages is not None
     leader = partition.blocked_by if whom is WaitsFor.LEADER else None
     seconds = max(0.0, now - wait.since)
+    if is_unfetched(partition):
+        verdict = _where_nothing_waits(partition, never_reported)
+        return verdict if verdict.grade is not Grade.OK or not seconds else _unfetched(partition)
     is_idle = wait.idle_at is not None and now - wait.idle_at <= IDLE_SECONDS
     is_busy = wait.busy_at is not None and now - wait.busy_at <= min(BUSY_SECONDS, limits.stalled_after)
     has_nothing = whom is WaitsFor.FOLLOWER and partition.held_messages == 0
@@ -334,6 +349,11 @@ def _never(group: str, snapshot: Snapshot) -> str:
     if snapshot.source is None:  # from outside, without a commit log
         return f"group {group!r} has committed nothing: is its name right, and has it run?"
     return f"group {group!r} has never reported: is its name right, and does it publish?"
+
+
+def _unfetched(partition: PartitionSnapshot) -> Verdict:
+    why = "" if partition.next_message is None else f" ({partition.next_message.error})"
+    return _plain(partition, Grade.UNKNOWN, f"can't be told: its first waiting message couldn't be fetched{why}")
 
 
 def _rejected(leader: LeaderSnapshot, partition: PartitionSnapshot) -> str:

@@ -64,6 +64,8 @@ class NextMessage:
     """When it was written, by its timestamp, Unix seconds. ``None``: it has none."""
     open_from: int | None = None
     """Where a transaction begins that is open: what comes from there on isn't shown yet. ``None``: all is shown."""
+    error: str | None = None
+    """Why it couldn't be fetched: then nothing is known of it. ``None``: it could."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.observe.evaluation import evaluate, groups_without_report, proven_since
+from arroyo_sync.observe.evaluation import evaluate, groups_without_report, is_unfetched, proven_since
 from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict, worst
@@ -225,7 +225,7 @@ class StatusCheck:
         if self._waits is None:
             proven = self._proven(snapshot)
             verdicts, self._waits = evaluate(snapshot, NO_WAITS, snapshot.taken_at, self._first_limits, proven)
-            if not any(_may_stand_still(verdict) for verdict in verdicts):
+            if not any(map(_may_stand_still, verdicts)) and not any(map(is_unfetched, snapshot.partitions)):
                 return Status(snapshot, tuple(verdicts), tuple(self._doubts(snapshot)))
             self._sleep(self._look_again)
             snapshot = self._read()
@@ -266,7 +266,11 @@ class StatusCheck:
             ends = {each.key: each.high_watermark for each in snapshot.partitions}
             found = self._reader.find_messages(positions)
             self._found.update(
-                {key: _Found(each, positions[key], ends[key], snapshot.topic_id) for key, each in found.items()}
+                {
+                    key: _Found(each, positions[key], ends[key], snapshot.topic_id)
+                    for key, each in found.items()
+                    if each.error is None
+                }
             )
             known.update(found)
         partitions = [

@@ -162,10 +162,11 @@ class StatusReader:
     def find_messages(self, positions: Mapping[PartitionKey, int]) -> dict[PartitionKey, NextMessage]:
         """The first message at or past each position. Blocks for at most three seconds.
 
-        A partition that didn't answer in time is missing. Its end, as `read` has told it, tells whether a transaction
-        that is open hides the rest.
+        Where it couldn't be fetched in time, `NextMessage.error` says why. The partition's end, as `read` has told it,
+        tells whether a transaction that is open hides the rest.
         """
         wanted = dict(positions)
+        errors: dict[int | None, str] = {}  # ``None``: of all partitions
         found: dict[PartitionKey, NextMessage] = {}
         self._consumer.assign([TopicPartition(*key, offset) for key, offset in wanted.items()])
         deadline = time.monotonic() + FETCH_TIMEOUT_SECONDS
@@ -175,6 +176,7 @@ class StatusReader:
                 continue
             error, key = message.error(), (message.topic() or "", message.partition() or 0)
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                errors[message.partition()] = error.str()
                 continue
             if wanted.pop(key, None) is None:
                 continue
@@ -186,7 +188,8 @@ class StatusReader:
             written_at = timestamp_ms / 1000 if kind != TIMESTAMP_NOT_AVAILABLE and timestamp_ms > 0 else None
             found[key] = NextMessage(message.offset(), written_at)
         self._consumer.unassign()
-        return found
+        silence = errors.get(None, f"no answer within {FETCH_TIMEOUT_SECONDS:g} s")
+        return found | {key: NextMessage(None, error=errors.get(key[1], silence)) for key in wanted}
 
     def groups_on_log(self) -> Collection[str]:
         """The groups that have reported on the commit log of the data topic; none if there is no commit log."""

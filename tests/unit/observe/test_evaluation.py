@@ -90,6 +90,7 @@ def lasting(look: Look, seconds: float = 300.0) -> list[Look]:
 
 NOTHING_THERE = NextMessage(None)
 IN_TRANSACTION = NextMessage(None, open_from=55)
+UNFETCHED = NextMessage(None, error="no answer within 3 s")
 EMPTY = Look(0, 2, 4, high=4, held=0, polls=7, others=8)
 """Open at offsets of which nothing has come, such as a transaction's markers."""
 STANDS_AT_31 = [Look(400, 50, 31), Look(559, 50, 31)]
@@ -444,6 +445,19 @@ STANDS_AT_31 = [Look(400, 50, 31), Look(559, 50, 31)]
             id="12: seen from inside",
         ),
         pytest.param(lasting(Look(0, 50, None), 20), WAITING, LEADER, 20, id="12: it reported of another partition"),
+        pytest.param(lasting(Look(0, 99, 99, found=UNFETCHED)), UNKNOWN, None, None, id="12: one wasn't fetched"),
+        pytest.param(lasting(Look(0, 99, 100, found=UNFETCHED), 1), UNKNOWN, None, None, id="12: that is released"),
+        pytest.param(
+            [Look(0, 98, 99, 99, found=UNFETCHED), Look(5, 99, 100, found=UNFETCHED)],
+            *(OK, None, None),
+            id="12: but the follower makes progress",
+        ),
+        pytest.param(
+            lasting(Look(0, 99, None, published=5000, is_rejected=True, found=UNFETCHED)),
+            *(UNKNOWN, None, None),
+            id="12: and the report can't be true",
+        ),
+        pytest.param(lasting(Look(0, 98, 98, found=UNFETCHED)), STALLED, LEADER, 300, id="11: two weren't fetched"),
         pytest.param(lasting(Look(0, 50, 50), 14), OK, LEADER, 14, id="13: it may be working"),
         pytest.param(lasting(Look(0, 50, 50), 15), WAITING, LEADER, 15, id="13: no progress for 15 s"),
         pytest.param(lasting(Look(0, 50, 80), 15), WAITING, FOLLOWER, 15, id="13: nor by the follower"),
@@ -478,6 +492,11 @@ def test_the_verdict(looks: list[Look], grade: Grade, whom: WaitsFor | None, sec
             Look(0, 100, None, published=5000, is_rejected=True),
             "published 5000, which is beyond the partition's end: it ends at 100.",
         ),
+        (
+            Look(0, 99, None, published=5000, is_rejected=True, found=UNFETCHED),
+            "published 5000, which is beyond the partition's end: it ends at 100.",
+        ),
+        (Look(0, 99, 99, found=UNFETCHED), "its first waiting message couldn't be fetched (no answer within 3 s)"),
         (
             Look(0, 99, 99, held=1),
             "either the leader stands still, or these are messages that it reports only with its",

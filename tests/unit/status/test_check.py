@@ -48,6 +48,8 @@ class Brokers:
         self.looks = list(looks)
         self.ages = {0: OLD, 1: OLD} if ages is None else ages
         self.names = names
+        self.unfetched: Collection[int] = ()
+        """The partitions that are asked about without an answer."""
         self.gap = 0
         """How many offsets hold no message before the first one that is found."""
         self.source: SourceStatistics | None = None
@@ -72,7 +74,9 @@ class Brokers:
         self.asked.append(positions)
         found = {}
         for key, position in positions.items():
-            if key[1] in self.ages:
+            if key[1] in self.unfetched:
+                found[key] = NextMessage(None, error="no answer within 3 s")
+            elif key[1] in self.ages:
                 age = self.ages[key[1]]
                 found[key] = NextMessage(None) if age is None else NextMessage(position + self.gap, NOW - age)
         return found
@@ -143,6 +147,48 @@ def test_a_wait_is_never_as_old_as_a_message_says(
     brokers.check = StatusCheck(brokers, "forwarder", 10.0, LOOK_AGAIN, brokers.sleep)
     (verdict,) = brokers.check.check_once().verdicts
     assert (verdict.grade, verdict.waiting_seconds) == (grade, seconds)
+
+
+@pytest.mark.parametrize(
+    ("looks", "exit_status", "grade", "waits_for"),
+    [
+        pytest.param([partition(99, 100)], 2, UNKNOWN, None, id="for the follower"),
+        pytest.param([partition(99, 99)], 2, UNKNOWN, None, id="for a leader"),
+        pytest.param([partition(99, 99, report_age=4)], 2, UNKNOWN, None, id="for a leader that reports"),
+        pytest.param([partition(99, None)], 2, UNKNOWN, None, id="for a leader that never reported"),
+        pytest.param([partition(99, 100), partition(100, 101, 101)], 0, OK, None, id="the follower goes on"),
+        pytest.param([partition(99, 99), partition(99, 100, 101)], 0, OK, WaitsFor.FOLLOWER, id="the leader goes on"),
+        pytest.param([partition(98, 98)], 1, STALLED, WaitsFor.LEADER, id="two offsets are no marker"),
+    ],
+)
+def test_one_offset_whose_message_could_not_be_fetched_is_not_all_right(
+    looks: list[PartitionSnapshot], exit_status: int, grade: Grade, waits_for: WaitsFor | None
+) -> None:
+    """It was taken for a transaction's marker: "ok", and a message waited for days."""
+    brokers = Brokers(*[[look] for look in looks])
+    brokers.unfetched = (0,)
+    status = brokers.check.check_once()
+    assert (status.exit_status, status.grade) == (exit_status, grade)
+    (verdict,) = status.verdicts
+    assert verdict.waits_for is waits_for
+    if grade is UNKNOWN and looks[0].remote_offset is not None:
+        assert verdict.reason == "can't be told: its first waiting message couldn't be fetched (no answer within 3 s)"
+
+
+def test_what_could_not_be_fetched_is_asked_for_again() -> None:
+    """Where something waits, or nothing, is told as soon as it is known."""
+    brokers = Brokers([partition(99, 99)])
+    brokers.unfetched = (0,)
+    assert brokers.check.check_once().exit_status is ExitStatus.UNKNOWN
+    brokers.unfetched, brokers.ages = (), {0: None}
+    assert brokers.check.check_once().exit_status is ExitStatus.GOING_ON
+    assert len(brokers.asked) == 3
+
+
+def test_one_offset_of_a_partition_that_nobody_looked_at_is_taken_for_a_marker() -> None:
+    """Of a large topic that is well, most partitions aren't looked at."""
+    brokers = Brokers([partition(99, 99, index=index) for index in range(MAX_FETCHED + 50)], ages={})
+    assert brokers.check.check_once().exit_status is ExitStatus.GOING_ON
 
 
 def test_a_leader_that_reports_needs_no_second_look() -> None:

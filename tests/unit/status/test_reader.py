@@ -281,3 +281,51 @@ def test_a_first_message_that_is_never_told_keeps_nobody_waiting(monkeypatch: py
     brokers._ask_ranges = lambda keys, timeout, on_answer: None  # type: ignore[method-assign]
     (leader,) = partition_of(brokers, monkeypatch).leaders
     assert leader.rejected_because == Reason.FIRST_MESSAGE_UNKNOWN.value
+
+
+class Messages:
+    """A consumer's polls, one after the other; ``None``: nothing came."""
+
+    def __init__(self, *polled: SimpleNamespace | None) -> None:
+        self._polled = list(polled)
+
+    def poll(self, timeout: float) -> SimpleNamespace | None:
+        return self._polled.pop(0) if self._polled else None
+
+    def assign(self, _: object) -> None: ...
+    def incremental_unassign(self, _: object) -> None: ...
+    def unassign(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def polled(partition: int | None, offset: int | None = None, code: int | None = None) -> SimpleNamespace:
+    error = None if code is None else KafkaError(code, "it is refused")
+    values = {"error": error, "topic": "events", "partition": partition, "offset": offset, "timestamp": (1, 9_000_000)}
+    return SimpleNamespace(**{name: lambda value=value: value for name, value in values.items()})
+
+
+DENIED = KafkaError.TOPIC_AUTHORIZATION_FAILED
+
+
+@pytest.mark.parametrize(
+    ("messages", "found"),
+    [
+        pytest.param([polled(0, 7)], NextMessage(7, 9_000.0), id="it is there"),
+        pytest.param([polled(0, code=DENIED), polled(0, 7)], NextMessage(7, 9_000.0), id="at last"),
+        pytest.param([], NextMessage(None, error="no answer within 0.05 s"), id="no answer in time"),
+        pytest.param([polled(1, 7), polled(0, code=DENIED)], NextMessage(None, error="it is refused"), id="refused"),
+        pytest.param([polled(None, code=DENIED)], NextMessage(None, error="it is refused"), id="all of the topic is"),
+        pytest.param(
+            [polled(1, code=DENIED)], NextMessage(None, error="no answer within 0.05 s"), id="another one is refused"
+        ),
+    ],
+)
+def test_a_message_that_could_not_be_fetched_is_told_from_one_that_nobody_looked_for(
+    messages: list[SimpleNamespace], found: NextMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With why."""
+    monkeypatch.setattr("arroyo_sync.status.reader.FETCH_TIMEOUT_SECONDS", 0.05)
+    with StatusReader(QUERY) as reader:
+        reader._consumer.close()
+        monkeypatch.setattr(reader, "_consumer", Messages(*messages))
+        assert reader.find_messages({EVENTS: 5}) == {EVENTS: found}
