@@ -33,9 +33,10 @@ from arroyo_sync.kafka.errors import ClientErrors, is_fatal, is_fatal_for_readin
 from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import GRACE_SECONDS, Asker, PartitionRange
 from arroyo_sync.kafka.questions.first_answer import FirstAnswer
+from arroyo_sync.kafka.questions.topic_watch import NO_TOPIC_IDS
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapshot, in_order
-from arroyo_sync.status.answers.leader import Known, leader_snapshot, needs_first_message
+from arroyo_sync.status.answers.leader import Known, known_id, leader_snapshot, names_topic_id, needs_first_message
 from arroyo_sync.status.check import Reported
 from arroyo_sync.status.commit_log import (
     ASK_TIMEOUT_SECONDS,
@@ -134,8 +135,7 @@ class StatusReader:
         keys = [(topic, index) for index in indexes]
         commits = self._ask_commits(keys)
         published = None if self._commit_log is None else self._commit_log.published()
-        answer = None if published is None else self._asker.topic_ids([topic], ASK_TIMEOUT_SECONDS)[topic]
-        topic_id = answer if isinstance(answer, str) else None
+        topic_id = None if published is None else self._ask_topic_id(published)
         ranges = self._ask_ranges(keys)
         now = self._wall_clock()
         suspects = {
@@ -157,7 +157,7 @@ class StatusReader:
             for key in keys
         )
         source = None if self._commit_log is None else self._commit_log.statistics()
-        return Snapshot(taken_at=now, partitions=in_order(partitions), source=source, topic_id=topic_id)
+        return Snapshot(taken_at=now, partitions=in_order(partitions), source=source, topic_id=known_id(topic_id))
 
     def find_messages(self, positions: Mapping[PartitionKey, int]) -> dict[PartitionKey, NextMessage]:
         """The first message at or past each position. Blocks for at most three seconds.
@@ -270,6 +270,22 @@ class StatusReader:
             ranges.update(self._asker.ranges(left, max(RETRY_SECONDS, deadline - time.monotonic())))
         return ranges
 
+    def _ask_topic_id(self, published: Mapping[PartitionKey, Mapping[str, LeaderOffset]]) -> str | KafkaError | None:
+        """``None``: the brokers know no ids, or don't permit to ask. Asked again where a report can't do without."""
+        is_needed = any(names_topic_id(of_groups) for of_groups in published.values())
+        timeout = min(self.timeout, PARTIAL_TIMEOUT_SECONDS if is_needed else ASK_TIMEOUT_SECONDS)
+        deadline = time.monotonic() + timeout
+        while True:
+            left = max(RETRY_SECONDS, deadline - time.monotonic())
+            answer = self._asker.topic_ids([self._query.topic], left)[self._query.topic]
+            if isinstance(answer, str):
+                return answer
+            if answer.code() in NO_TOPIC_IDS:
+                return None
+            if is_fatal(answer) or time.monotonic() >= deadline:
+                return answer
+            time.sleep(RETRY_SECONDS)
+
     def _with_first_messages(
         self, ranges: Mapping[PartitionKey, PartitionRange | KafkaError]
     ) -> dict[PartitionKey, PartitionRange]:
@@ -310,6 +326,8 @@ class StatusReader:
         leaders, range = [], known.range
         errors = [] if isinstance(range, PartitionRange) else [f"where it ends: {range.str()}"]
         end = range.end if isinstance(range, PartitionRange) else None
+        if isinstance(known.topic_id, KafkaError) and names_topic_id(published or {}):
+            errors.append(f"the topic's id, which a report names: {known.topic_id.str()}")
         for group in sorted(self._query.leader_groups):
             commit = commits[group]
             latest = None if published is None else published.get(group)

@@ -8,6 +8,7 @@ Pure: no question to a broker, no thread, no clock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError
@@ -30,10 +31,20 @@ class Known(NamedTuple):
     key: PartitionKey
     range: PartitionRange | KafkaError
     """Without the first message, if nobody looked it up: then an old report is suspect."""
-    topic_id: str | None
-    """``None``: the brokers know no ids, or don't tell."""
+    topic_id: str | KafkaError | None
+    """``None``: the brokers know no ids, or don't permit to ask."""
     now: float
     """Unix seconds."""
+
+
+def known_id(topic_id: str | KafkaError | None) -> str | None:
+    """The topic's id, if it was told."""
+    return topic_id if isinstance(topic_id, str) else None
+
+
+def names_topic_id(published: Mapping[str, LeaderOffset]) -> bool:
+    """Whether a group's report names the topic's id, by which it is judged."""
+    return any(each.offset is not None and each.topic_id is not None for each in published.values())
 
 
 def leader_snapshot(
@@ -74,7 +85,7 @@ def _why_not_believed(group: str, latest: LeaderOffset, committed: int | None, k
     if isinstance(known.range, PartitionRange):
         known_end = KnownEnd(end=known.range.end)
         known_end.take_first_answer(known.range, {report.log_partition: report.log_offset + 1})
-    reason = verify(report, known_end, TopicId(known.topic_id), epoch=0, committed=committed).reason
+    reason = verify(report, known_end, TopicId(known_id(known.topic_id)), epoch=0, committed=committed).reason
     age = _age(latest, known.now)
     if reason in SUSPICIONS and age is not None and age < SUSPICION_PATIENCE_SECONDS:
         return None  # nor does the follower tell of one so young: mostly the group's commit is on its way

@@ -183,7 +183,10 @@ class Brokers:
     report: LeaderOffset = REPORT
     range: PartitionRange = YOUNGER
     committed: int | KafkaError | None = None
-    topic_id: str | KafkaError = "new"
+    topic_ids: list[str | KafkaError] = field(default_factory=lambda: ["new"])
+    """One answer after the other, the last one again and again."""
+    ids_asked: list[float] = field(default_factory=list)
+    """How many seconds there were for each."""
     asked_first: list[Collection[PartitionKey]] = field(default_factory=list)
     """Of which partitions the first message was looked up, each time."""
 
@@ -218,12 +221,18 @@ class Brokers:
         on_answer(dict.fromkeys(keys, self.range))
 
     def _topic_ids(self, topics: Collection[str], timeout: float) -> Mapping[str, str | KafkaError]:
-        return dict.fromkeys(topics, self.topic_id)
+        self.ids_asked.append(timeout)
+        assert len(self.ids_asked) < 100, "it is asked for ever"
+        return dict.fromkeys(topics, self.topic_ids.pop(0) if len(self.topic_ids) > 1 else self.topic_ids[0])
+
+
+def snapshot_of(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> Snapshot:
+    with StatusReader(replace(QUERY, commit_log="commits"), lambda: NOW) as reader:
+        return brokers.read_by(reader, monkeypatch).read()
 
 
 def partition_of(brokers: Brokers, monkeypatch: pytest.MonkeyPatch) -> PartitionSnapshot:
-    with StatusReader(replace(QUERY, commit_log="commits"), lambda: NOW) as reader:
-        (partition,) = brokers.read_by(reader, monkeypatch).read().partitions
+    (partition,) = snapshot_of(brokers, monkeypatch).partitions
     return partition
 
 
@@ -281,6 +290,70 @@ def test_a_first_message_that_is_never_told_keeps_nobody_waiting(monkeypatch: py
     brokers._ask_ranges = lambda keys, timeout, on_answer: None  # type: ignore[method-assign]
     (leader,) = partition_of(brokers, monkeypatch).leaders
     assert leader.rejected_because == Reason.FIRST_MESSAGE_UNKNOWN.value
+
+
+SILENT = KafkaError(KafkaError._TIMED_OUT, "no answer")
+NO_IDS = KafkaError(KafkaError._UNSUPPORTED_FEATURE)
+WITH_ID = REPORT._replace(topic_id="old", timestamp_ms=9_990_000)
+"""Of a topic that was deleted; the new one has outgrown it."""
+
+
+@pytest.mark.parametrize(
+    ("report", "answers", "asked", "reason", "error"),
+    [
+        pytest.param(WITH_ID, [SILENT, SILENT, "new"], 3, "of an earlier topic of that name", None, id="told at last"),
+        pytest.param(WITH_ID, [SILENT, SILENT, "old"], 3, None, None, id="and it is this topic's"),
+        pytest.param(WITH_ID, [SILENT], 5, None, "the topic's id, which a report names: no answer", id="never told"),
+        pytest.param(WITH_ID, [NO_IDS], 1, None, None, id="the brokers know none"),
+        pytest.param(WITH_ID, [REFUSED], 1, None, None, id="it may not be asked for"),
+        pytest.param(
+            WITH_ID,
+            [KafkaError(KafkaError._AUTHENTICATION, "refused")],
+            *(1, None, "the topic's id, which a report names: refused"),
+            id="asking again doesn't help",
+        ),
+        pytest.param(REPORT._replace(timestamp_ms=9_990_000), [SILENT], 3, None, None, id="no report names one"),
+    ],
+)
+def test_a_topic_id_that_is_not_told_is_asked_for_again_and_missed_where_a_report_names_one(
+    report: LeaderOffset,
+    answers: list[str | KafkaError],
+    asked: int,
+    reason: str | None,
+    error: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first question has a connection to make. Without an answer the report of an earlier topic was believed."""
+    clock = Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr("arroyo_sync.status.reader.time", SimpleNamespace(monotonic=clock, sleep=sleep, time=clock))
+    monkeypatch.setattr("arroyo_sync.status.reader.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("arroyo_sync.status.reader.PARTIAL_TIMEOUT_SECONDS", 0.35)
+    monkeypatch.setattr("arroyo_sync.status.reader.ASK_TIMEOUT_SECONDS", 0.15)
+    brokers = Brokers(report, topic_ids=list(answers))
+    snapshot = snapshot_of(brokers, monkeypatch)
+    (partition,) = snapshot.partitions
+    (leader,) = partition.leaders
+    assert (leader.rejected_because, partition.error) == (reason, error)
+    assert snapshot.topic_id == (answers[-1] if isinstance(answers[-1], str) else None)
+    assert len(brokers.ids_asked) == asked
+    assert brokers.ids_asked[0] == pytest.approx(0.15 if report.topic_id is None else 0.35)
+
+
+def test_exit_status_2_where_the_topic_id_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was 0, and the follower was waited for."""
+    monkeypatch.setattr("arroyo_sync.status.reader.PARTIAL_TIMEOUT_SECONDS", 0.0)
+    with StatusReader(replace(QUERY, commit_log="commits"), lambda: NOW) as reader:
+        Brokers(WITH_ID, topic_ids=[SILENT]).read_by(reader, monkeypatch)
+        status = StatusCheck(reader, "follower", 300.0, 0.0, lambda _: None).check_once()
+    (verdict,) = status.verdicts
+    assert (verdict.reason, status.exit_status) == (
+        "can't be told: the topic's id, which a report names: no answer",
+        ExitStatus.UNKNOWN,
+    )
 
 
 class Messages:
