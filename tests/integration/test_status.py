@@ -216,6 +216,26 @@ def test_an_impossible_offset_is_shown_as_one_and_opens_nothing(world: World) ->
     assert [each["is_rejected"] for each in first["leaders"] if each["group"] == world.writers] == [True]
 
 
+def test_an_old_report_that_the_new_topic_has_outgrown_is_not_the_followers_stall(world: World) -> None:
+    """The follower holds what the report would release. What the leader's group has committed lifts the suspicion."""
+    done = dict.fromkeys(range(PARTITIONS), 100)
+    world.publish(world.writers, {**done, 0: 42}, age_seconds=60)
+    world.publish(world.indexers, done, age_seconds=60)
+    world.kafka.recreate_topic(world.topic)
+    produce_numbered(world.kafka.bootstrap_servers, world.topic, range(PARTITIONS), 100)
+    world.kafka.commit_offsets(world.follower, world.topic, {**done, 0: 0})
+    world.kafka.commit_offsets(world.writers, world.topic, {**done, 0: 41})
+    world.kafka.commit_offsets(world.indexers, world.topic, done)
+    exit_status, told = world.status(*SOON)
+    assert (exit_status, grades(told)) == (2, {0: "unknown", 1: "ok", 2: "ok"})
+    assert (told["verdicts"][0]["group"], told["partitions"][0]["remote_offset"]) == (world.writers, None)
+    said = f"group '{world.writers}' has published 42, which is from before its first message"
+    assert told["verdicts"][0]["reason"].startswith(said)
+    world.kafka.commit_offsets(world.writers, world.topic, {0: 42})
+    exit_status, told = world.status(*SOON)
+    assert (exit_status, [each["waits_for"] for each in told["stalls"]]) == (1, ["follower"])
+
+
 @pytest.mark.parametrize("with_commit_log", [True, False], ids=["recent", "no commit log"])
 def test_what_leaders_commit_on_the_broker_counts_where_they_publish_nothing(
     world: World, with_commit_log: bool
@@ -286,6 +306,7 @@ def test_a_leader_that_stopped_is_told_at_the_next_look(world: World) -> None:
     world.kafka.commit_offsets(world.follower, world.topic, done)
     for group in (world.writers, world.indexers):
         world.publish(group, done, age_seconds=40)
+        world.kafka.commit_offsets(group, world.topic, done)  # else so old a report is of an earlier topic
     long_ago, in_the_future = 1, round(time.time() * 1000) + 1_800_000  # brokers take an hour
     producer = Producer({"bootstrap.servers": world.kafka.bootstrap_servers, "log_level": 0})
     producer.produce(world.topic, b"late", partition=1, timestamp=long_ago)
