@@ -816,7 +816,10 @@ def test_a_producer_that_tells_nothing_of_its_records_is_taken_at_its_word(
         assert leader.after(10.0) == [(0, offset)]
     assert leader.step.failed_deliveries == 0
     (line,) = caplog.messages
-    assert line.startswith("The producer of group writers, a ScriptedProducer, doesn't tell what becomes of a record")
+    assert line == (
+        "The producer of group writers, a ScriptedProducer, doesn't tell what becomes of a record: one that doesn't "
+        "arrive counts as delivered, and is only repeated by the next heartbeat. Give the KafkaProducer itself"
+    )
 
 
 def test_a_log_handler_that_raises_ends_no_pipeline_and_costs_no_record(
