@@ -295,6 +295,32 @@ def test_the_beginning_is_committed_though_more_was_committed_there(world: World
     assert world.committed == {0: 0}
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_topic_that_has_fewer_partitions_now_begins_anew_in_those(
+    world: World, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others have no beginning. The follower doesn't wait for them until its time is up."""
+    source = ManualSource()
+    world.kafka.add_partitions(world.topic, 3)
+    produce_numbered(world.kafka.bootstrap_servers, world.topic, [0, 1, 2], 90)
+    # Whether it is given the lost partition's end or not, a strict one would end.
+    with world.follower(protocol, source=source, is_strict=False) as follower:
+        wait_until(lambda: follower.held == 270, TIMEOUT_SECONDS, "all messages to be held")
+        for index in range(3):
+            source.set_remote_offset(world.topic, index, 60)
+        follower.wait_until_received(180, TIMEOUT_SECONDS)
+        wait_until(lambda: world.committed == {0: 60, 1: 60, 2: 60}, TIMEOUT_SECONDS, "its commits")
+        world.kafka.recreate_topic(world.topic, 2)
+        produce_numbered(world.kafka.bootstrap_servers, world.topic, [0, 1], 90)
+        assert source.manager is not None
+        source.manager.fail(TopicRecreated(world.topic, "earlier", world.topic_id))
+        error = follower.wait_until_ended()
+        assert isinstance(error, TopicRecreated), error
+    assert {index: world.committed.get(index) for index in range(2)} == {0: 0, 1: 0}
+    assert f"The new topic has no {world.topic}[2]" in caplog.text
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR and "commit" in each.getMessage()]
+
+
 def test_a_follower_that_began_on_the_new_topic_loses_nothing_of_it_with_latest(world: World) -> None:
     """It was assigned anew before it was noticed. The end of the topic is past where it began by the time it ends."""
     source = ManualSource()

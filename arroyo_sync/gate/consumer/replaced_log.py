@@ -13,7 +13,10 @@ Guarantees
     - The source is asked once more after the last commit of an assignment, so that none of the earlier topic is the
       last word on the new one. The client may have come to its end before the source noticed.
       (What librdkafka itself commits as it revokes or closes comes after that, milliseconds later.)
-    - No try begins after `TIMEOUT_SECONDS`, and nothing is raised. `ReplacedLog.give_up` ends it sooner, also in a
+    - A partition that can't be asked costs the others nothing: what has answered within `QUERY_TIMEOUT_SECONDS` is
+      committed before the rest is asked again. Nothing is committed of what hasn't answered.
+    - One that the new topic doesn't have is given up, with a word.
+    - No question begins after `TIMEOUT_SECONDS`, and nothing is raised. `ReplacedLog.give_up` ends it sooner, also in a
       pause.
 
 Threads: the processor's thread calls everything but `ReplacedLog.give_up` and a second `ReplacedLog.leave`, which any
@@ -23,7 +26,7 @@ may call, and a signal handler.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -35,7 +38,13 @@ from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, PartitionTruncated, T
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
-from arroyo_sync.kafka.arroyo_consumer import commit_staged, committed_offset, reset_offset
+from arroyo_sync.kafka.arroyo_consumer import (
+    commit_staged,
+    committed_offset,
+    reset_offset,
+    staged_offsets,
+    unstage_offsets,
+)
 from arroyo_sync.kafka.errors import code_of
 
 logger = guarded_logger(__name__)
@@ -45,6 +54,9 @@ CHECK_SECONDS = 1.0
 """For how long the source may ask whether the topic is the same."""
 SHORTEST_QUERY_SECONDS = 0.1
 RETRY_SECONDS = 0.5
+GONE_SECONDS = 3.0
+"""For how long the client must say that it knows no such partition, while the topic has others. It says so, too, until
+it has heard of a topic that was just created."""
 
 NO_MEMBER = frozenset(
     {
@@ -117,19 +129,20 @@ class ReplacedLog:
             pending = [each for each in pending if each.index in failure.ends]
         deadline = time.monotonic() + TIMEOUT_SECONDS
         error: Exception | None = None
+        unknown_since: dict[Partition, float] = {}
         while pending and time.monotonic() < deadline:
             if error is not None:
                 is_given_up = self._has_given_up(min(RETRY_SECONDS, deadline - time.monotonic()))
                 if is_given_up or time.monotonic() >= deadline:
                     break
+            beginnings: dict[Partition, int] = {}
             try:
-                found = {partition: self._beginning(partition, failure, deadline) for partition in pending}
-                beginnings = {partition: offset for partition, offset in found.items() if offset is not None}
-                self._inner.stage_offsets(beginnings)
-                self._start.give_way()  # a later assignment mustn't try again where an earlier one began
-                commit_staged(self._inner, beginnings)
+                beginnings, failed = self._ask(pending, failure, deadline)
+                pending = list(failed)
+                self._commit(beginnings, pending)
             except Exception as exc:
                 error = exc
+                pending = [*beginnings, *pending]
                 if code_of(exc) in NO_MEMBER:
                     logger.warning(
                         "The group has taken %s away from this follower, which can't commit where they begin: whoever "
@@ -141,9 +154,15 @@ class ReplacedLog:
                 if isinstance(exc, LookupError):
                     break  # this consumer can't be asked
                 continue
-            begins = "goes on" if isinstance(failure, PartitionTruncated) else "begins on the new topic"
-            logger.warning("The group %s at %s", begins, _named(beginnings))
-            return
+            if beginnings:
+                begins = "goes on" if isinstance(failure, PartitionTruncated) else "begins on the new topic"
+                logger.warning("The group %s at %s", begins, _named(beginnings))
+            for each in failed.values():
+                if error is None or not isinstance(each, TimeoutError):
+                    error = each
+            if isinstance(failure, TopicRecreated):
+                gone = self._gone(failed, unknown_since, deadline)
+                pending = [partition for partition in pending if partition not in gone]
         if pending:
             logger.error(
                 "Couldn't commit where the group begins: %s. Its commits of %s are of what was there before: reset "
@@ -151,6 +170,69 @@ class ReplacedLog:
                 error,
                 _shown(pending),
             )
+
+    def _ask(
+        self, pending: Collection[Partition], failure: Exception, deadline: float
+    ) -> tuple[dict[Partition, int], dict[Partition, Exception]]:
+        """Where these begin; and what was raised for the others, in the order in which they are to be asked next.
+
+        Each question has its share of what is left of `QUERY_TIMEOUT_SECONDS`, so that brokers that are down leave time
+        for the others.
+
+        :raises LookupError: this consumer can't be asked.
+        """
+        found: dict[Partition, int] = {}
+        failed: dict[Partition, Exception] = {}
+        ends_at = min(deadline, time.monotonic() + QUERY_TIMEOUT_SECONDS)
+        for number, partition in enumerate(pending):
+            left = ends_at - time.monotonic()
+            if left <= 0.0 or (failed and not self._given_up.empty()):
+                unasked: list[Partition] = list(pending)[number:]
+                return found, {**dict.fromkeys(unasked, TimeoutError("no time was left to ask")), **failed}
+            try:
+                timeout = max(SHORTEST_QUERY_SECONDS, left / (len(pending) - number))
+                beginning = self._beginning(partition, failure, timeout)
+            except LookupError:
+                raise
+            except Exception as exc:
+                failed[partition] = exc
+            else:
+                if beginning is not None:
+                    found[partition] = beginning
+        return found, failed
+
+    def _gone(
+        self, failed: Mapping[Partition, Exception], unknown_since: dict[Partition, float], deadline: float
+    ) -> Collection[Partition]:
+        """Those that the new topic doesn't have: it may have fewer partitions.
+
+        :param unknown_since: since when the client has said of which that it doesn't know them; kept up to date.
+        """
+        now = time.monotonic()
+        unknown = [each for each, error in failed.items() if code_of(error) == KafkaError._UNKNOWN_PARTITION]
+        since = {each: unknown_since.get(each, now) for each in unknown}
+        unknown_since.clear()
+        unknown_since.update(since)
+        gone = [each for each in unknown if now >= since[each] + GONE_SECONDS]
+        if not gone or now >= deadline:
+            return ()
+        timeout = max(SHORTEST_QUERY_SECONDS, min(CHECK_SECONDS, deadline - now))
+        try:
+            reset_offset(self._inner, Partition(gone[0].topic, 0), timeout)  # every topic that is there has this one
+        except Exception:
+            return ()
+        logger.warning("The new topic has no %s: nothing is committed of it", _shown(gone))
+        return gone
+
+    def _commit(self, beginnings: Mapping[Partition, int], unknown: Collection[Partition]) -> None:
+        """Commit these, and nothing that was staged of the partitions whose beginning isn't known."""
+        staged = staged_offsets(self._inner) or {}
+        unstage_offsets(self._inner, {each: staged[each] for each in unknown if each in staged})
+        self._start.give_way(unknown)
+        if beginnings:
+            self._inner.stage_offsets(beginnings)
+            self._start.give_way()  # a later assignment mustn't try again where an earlier one began
+            commit_staged(self._inner, beginnings)
 
     def give_up(self) -> None:
         """Let `leave` try no more."""
@@ -164,10 +246,9 @@ class ReplacedLog:
             return False
         return True
 
-    def _beginning(self, partition: Partition, failure: Exception, deadline: float) -> int | None:
+    def _beginning(self, partition: Partition, failure: Exception, timeout: float) -> int | None:
         """``None``: that isn't known, and nothing has been committed."""
         began_at = self._start.positions.get(partition)
-        timeout = min(QUERY_TIMEOUT_SECONDS, max(SHORTEST_QUERY_SECONDS, deadline - time.monotonic()))
         if isinstance(failure, PartitionTruncated):
             # Though it is what is committed: an offset may be staged beyond.
             committed = committed_offset(self._inner, partition, timeout)

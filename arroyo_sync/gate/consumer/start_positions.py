@@ -112,9 +112,9 @@ class StartPositions:
                     self._inner.stage_offsets({partition: offset})
                     del self._waiting[partition]
 
-    def give_way(self) -> None:
-        """To what the pipeline has staged by now, whose commit may be about to clear it."""
-        for partition in staged_offsets(self._inner) or ():
+    def give_way(self, partitions: Iterable[Partition] = ()) -> None:
+        """To what the pipeline has staged by now, whose commit may be about to clear it, and in these partitions."""
+        for partition in (*partitions, *(staged_offsets(self._inner) or ())):
             self._waiting.pop(partition, None)
 
     def commit_if_due(self) -> None:

@@ -70,6 +70,21 @@ def beginnings(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int | Exceptio
     return answers
 
 
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock shows, in its one item. Pauses take no time of the test's."""
+    now = [100.0]
+
+    def pause(log: ReplacedLog, timeout: float) -> bool:
+        now[0] += timeout
+        return False
+
+    monkeypatch.setattr(replaced_log, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(replaced_log, "RETRY_SECONDS", 0.5)
+    monkeypatch.setattr(ReplacedLog, "_has_given_up", pause)
+    return now
+
+
 def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A question that fails is asked again after so long that only `ReplacedLog.give_up` can end it."""
     for name in ("RETRY_SECONDS", "TIMEOUT_SECONDS"):
@@ -183,25 +198,157 @@ def test_a_consumer_whose_topic_is_the_same_commits_nothing_when_it_is_closed(
         (PartitionTruncated("events", dict.fromkeys(range(3), 3), dict.fromkeys(range(3), 5)), "committed_offset"),
     ],
 )
-def test_a_question_has_no_more_time_than_is_left(
-    flow: Flow, monkeypatch: pytest.MonkeyPatch, failure: Exception, question: str
+def test_questions_share_five_seconds_and_have_no_more_than_is_left(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, seconds: list[float], failure: Exception, question: str
 ) -> None:
-    """The first one 5 seconds; one after 13 of the 15 seconds two; and what was begun is ended, in a moment."""
-    now = [100.0]
-    asked: list[tuple[object, int, float]] = []
+    """A third of them for the first of three; one after 13.5 of the 15 seconds what is left, shared; then none."""
+    asked: list[tuple[int, float]] = []
 
     def ask(consumer: object, partition: Partition, timeout: float, *, latest_at_most: int | None = None) -> int:
-        asked.append((consumer, partition.index, timeout))
-        now[0] += 13.0
+        assert consumer is flow.inner
+        asked.append((partition.index, timeout))
+        seconds[0] += 13.0
         return 3
 
     flow.inner.assign(2)
     flow.manager.fail(failure)
-    monkeypatch.setattr(replaced_log, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(replaced_log, question, ask)
     flow.flow.close()
-    assert asked == [(flow.inner, 0, 5.0), (flow.inner, 1, 2.0), (flow.inner, 2, replaced_log.SHORTEST_QUERY_SECONDS)]
-    assert flow.inner.committed == {0: 3, 1: 3, 2: 3}
+    assert asked == [(0, 5 / 3), (1, 1.5 / 2)]
+    assert flow.inner.committed == {0: 3, 1: 3, 2: 0}
+
+
+def test_a_question_has_a_moment_at_least(flow: Flow, monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> None:
+    """However many there are."""
+    asked: list[float] = []
+
+    def reset_offset(consumer: object, partition: Partition, timeout: float, **other: object) -> int:
+        asked.append(timeout)
+        return 3
+
+    flow.inner.assign(*range(2, 80))
+    flow.manager.fail(RECREATED)
+    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
+    flow.flow.close()
+    assert (len(asked), asked[0], asked[-1]) == (80, replaced_log.SHORTEST_QUERY_SECONDS, 5.0)
+
+
+def test_what_has_answered_is_committed_before_the_rest_is_asked_again(
+    flow: Flow, beginnings: dict[int, list[int | Exception]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One partition that can't be asked costs the others nothing, and what was staged of it is of the earlier topic."""
+    caplog.set_level(logging.WARNING)
+    commits: list[Mapping[int, int]] = []
+    flow.inner.on_commit = commits.append
+    beginnings[0] = [RuntimeError("no leader"), 2]
+    flow.flow.stage_offsets({partition(0): 430, partition(1): 430})
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert commits == [{1: 5}, {0: 2}]
+    assert caplog.messages == [
+        "The group begins on the new topic at events[1]: 5",
+        "The group begins on the new topic at events[0]: 2",
+    ]
+
+
+def test_only_what_is_left_is_told_to_be_reset(
+    flow: Flow,
+    beginnings: dict[int, list[int | Exception]],
+    seconds: list[float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And nothing is committed of it, now or as another partition is assigned."""
+    beginnings[0] = [RuntimeError("no broker")] * 100
+    flow.flow._start.stage({partition(0): 424})
+    flow.flow.stage_offsets({partition(0): 430})
+    flow.manager.fail(RECREATED)
+    flow.inner.revoke(1)
+    flow.inner.assign(1)
+    assert flow.inner.committed == {0: 423, 1: 5}
+    (line,) = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+    assert line == (
+        "Couldn't commit where the group begins: no broker. Its commits of events[0] are of what was there before: "
+        "reset them before you restart, or messages are skipped"
+    )
+
+
+def test_brokers_that_are_down_leave_the_others_time(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, seconds: list[float]
+) -> None:
+    """Of 300 partitions 120 are led by one of them, and come first: each takes all the time that it is given."""
+    committed_after: dict[int, float] = {}
+
+    def reset_offset(consumer: object, partition: Partition, timeout: float, **other: object) -> int:
+        if partition.index < 120:
+            seconds[0] += timeout
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        seconds[0] += 0.001
+        return 3
+
+    def note(offsets: Mapping[int, int]) -> None:
+        committed_after.update(dict.fromkeys(offsets, seconds[0] - 100.0))
+
+    flow.inner.assign(*range(2, 300))
+    flow.inner.on_commit = note
+    flow.manager.fail(RECREATED)
+    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
+    flow.flow.close()
+    assert committed_after.keys() == set(range(120, 300))
+    assert seconds[0] == pytest.approx(115.0, abs=2 * replaced_log.SHORTEST_QUERY_SECONDS)
+
+
+UNKNOWN_PARTITION = KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))
+
+
+def test_a_partition_that_the_new_topic_does_not_have_is_given_up(
+    flow: Flow,
+    beginnings: dict[int, list[int | Exception]],
+    seconds: list[float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The topic has fewer now. Not at once: the client may not have heard of it yet."""
+    caplog.set_level(logging.WARNING)
+    beginnings[0] = [0, 0]
+    beginnings[1] = [UNKNOWN_PARTITION] * 100
+    flow.flow.stage_offsets({partition(1): 430})
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert flow.inner.committed == {0: 0, 1: 10}
+    assert caplog.messages == [
+        "The group begins on the new topic at events[0]: 0",
+        "The new topic has no events[1]: nothing is committed of it",
+    ]
+    assert seconds == [pytest.approx(100.0 + replaced_log.GONE_SECONDS, abs=0.1)]
+
+
+@pytest.mark.parametrize("answer", [UNKNOWN_PARTITION, RuntimeError("no broker")], ids=["unknown", "another error"])
+def test_a_partition_is_not_given_up_before_the_client_has_heard_of_the_topic(
+    flow: Flow,
+    beginnings: dict[int, list[int | Exception]],
+    seconds: list[float],
+    caplog: pytest.LogCaptureFixture,
+    answer: Exception,
+) -> None:
+    """Each topic has a partition 0. One that isn't known yet gives the same answer as one that is no more."""
+    beginnings[0] = [answer] * 100
+    beginnings[1] = [UNKNOWN_PARTITION] * 100
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert [each.levelname for each in caplog.records] == ["ERROR"]
+    assert "commits of events[0], events[1] are" in caplog.text
+
+
+def test_a_partition_that_becomes_known_is_committed(
+    flow: Flow,
+    beginnings: dict[int, list[int | Exception]],
+    seconds: list[float],
+) -> None:
+    """It wasn't unknown all the while."""
+    beginnings[0] = [0, 0]
+    beginnings[1] = [*[UNKNOWN_PARTITION] * 5, RuntimeError("no leader"), *[UNKNOWN_PARTITION] * 5, 2]
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert flow.inner.committed == {0: 0, 1: 2}
 
 
 def test_a_question_that_fails_is_asked_again(flow: Flow, beginnings: dict[int, list[int | Exception]]) -> None:
@@ -224,7 +371,8 @@ def test_a_question_that_fails_is_asked_again_after_a_pause_which_another_close_
         consumer: object, partition: Partition, timeout: float, *, latest_at_most: int | None = None
     ) -> int:
         asked.append(partition.index)
-        is_asked.set()
+        if partition.index == 1:
+            is_asked.set()
         raise RuntimeError("no broker")
 
     monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
@@ -236,7 +384,7 @@ def test_a_question_that_fails_is_asked_again_after_a_pause_which_another_close_
     closing.join(PATIENCE_SECONDS)
     assert not closing.is_alive()
     assert flow.inner.is_closed
-    assert asked == [0]
+    assert asked == [0, 1]
     assert "Couldn't commit where the group begins" in caplog.text
 
 
@@ -254,8 +402,8 @@ def test_what_can_not_be_committed_is_told_and_the_consumer_closed(
     assert flow.inner.is_closed
     (line,) = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
     assert line == (
-        "Couldn't commit where the group begins: no broker. Its commits of events[0], events[1] are of what was there "
-        "before: reset them before you restart, or messages are skipped"
+        "Couldn't commit where the group begins: no broker. Its commits of events[0] are of what was there before: "
+        "reset them before you restart, or messages are skipped"
     )
 
 
@@ -271,7 +419,7 @@ def test_a_pause_takes_no_more_time_than_is_left(
     closing.start()
     closing.join(PATIENCE_SECONDS)
     assert not closing.is_alive()
-    assert flow.inner.committed == {0: 423, 1: 10}
+    assert flow.inner.committed == {0: 423, 1: 5}
 
 
 def test_no_try_begins_once_a_pause_has_taken_what_was_left(
