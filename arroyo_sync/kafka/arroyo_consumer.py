@@ -6,8 +6,8 @@ staged offsets are committed by the consumer's own method alone, and none is tak
 may end the consumer, and a rebalance may keep it from closing. If one of Arroyo's own classes lacks one, that is logged
 once, since the versions that are supported have all.
 
-Threads: any; nothing here blocks or calls the broker, except `commit_staged`, `reset_offset`, `committed_offset` and
-`cluster_of`, and, inside the assignment, what `wait_for_added_partitions` puts into the consumer.
+Threads: any; nothing here blocks or calls the broker, except `reset_offset`, `committed_offset` and `cluster_of`, and,
+inside the assignment, what `wait_for_added_partitions` puts into the consumer.
 
 Sources: ``arroyo/backends/kafka/consumer.py`` and ``arroyo/processing/processor.py``, 2.38.5 to 2.48.0
 (``tests/unit/kafka/test_arroyo_consumer.py`` holds the installed version against it).
@@ -92,33 +92,6 @@ def uses_auto_commit(consumer: object) -> bool | None:
     return answer if isinstance(answer, bool) else None
 
 
-def commit_staged(consumer: Consumer[Any], by_name: Mapping[Partition, int] = MappingProxyType({})) -> None:
-    """Commit what is staged now, also under ``arroyo.enable.auto.commit``, where ``commit_offsets()`` does nothing.
-
-    There librdkafka, asked to commit what is staged, leaves out what lies before its last commit. Blocks until the
-    broker has answered. On the consumer's own thread, callbacks included.
-
-    Source: ``rd_kafka_topic_partition_list_set_offsets`` of librdkafka 2.16, which compares with what was committed.
-
-    :param by_name: staged offsets that are committed though more has been.
-    :raises Exception: whatever the commit raises; what is staged stays so.
-    """
-    client = client_of(consumer) if uses_auto_commit(consumer) else None
-    if client is None:
-        consumer.commit_offsets()
-        return
-    if by_name:
-        offsets = [TopicPartition(each.topic.name, each.index, offset) for each, offset in by_name.items()]
-        _raise_errors(client.commit(offsets=offsets, asynchronous=False))
-    try:
-        results = client.commit(asynchronous=False)
-    except KafkaException as exc:
-        if code_of(exc) == KafkaError._NO_OFFSET:
-            return  # all of it has been committed
-        raise
-    _raise_errors(results)
-
-
 def staged_offsets(consumer: object) -> Mapping[Partition, int] | None:
     """What is staged and not committed yet, live; ``None`` where librdkafka keeps that, under
     ``arroyo.enable.auto.commit``, and doesn't tell.
@@ -142,12 +115,6 @@ def unstage_offsets(consumer: object, offsets: Mapping[Partition, int]) -> None:
 def _staged(consumer: object) -> dict[Partition, int] | None:
     answer = None if uses_auto_commit(consumer) else _private(consumer, PRIVATE_ATTRIBUTES[5])
     return answer if isinstance(answer, dict) else None
-
-
-def _raise_errors(results: list[TopicPartition] | None) -> None:
-    for result in results or ():
-        if result.error is not None:
-            raise KafkaException(result.error)
 
 
 def resets_to_end(consumer: object) -> bool | None:

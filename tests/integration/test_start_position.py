@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from arroyo_sync.gate.consumer import start_positions
-from arroyo_sync.kafka import arroyo_consumer
+from arroyo_sync.kafka import commits
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.followers import Follower, consumer_settings, produce_numbered, running
 from tests.integration.cluster.pipeline import PipelineProcess, PipelineSettings
@@ -177,7 +177,7 @@ def test_no_loss_where_the_beginning_could_not_be_committed(
     kafka.create_topic(other, 1)
     produce_numbered(kafka.bootstrap_servers, topic, [0], BEFORE)
     settings = consumer_settings(kafka.bootstrap_servers, group, "eager") | {"auto.offset.reset": "latest"}
-    commit = arroyo_consumer.commit_staged
+    commit = commits.commit_staged
     is_moving_on = True
 
     def refuse(consumer: Any, by_name: Any) -> None:

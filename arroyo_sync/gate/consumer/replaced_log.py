@@ -39,12 +39,12 @@ from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
 from arroyo_sync.kafka.arroyo_consumer import (
-    commit_staged,
     committed_offset,
     reset_offset,
     staged_offsets,
     unstage_offsets,
 )
+from arroyo_sync.kafka.commits import commit_staged
 from arroyo_sync.kafka.errors import code_of
 
 logger = guarded_logger(__name__)

@@ -39,7 +39,8 @@ from arroyo.types import Partition
 
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.kafka.arroyo_consumer import commit_staged, committed_offset, staged_offsets, unstage_offsets
+from arroyo_sync.kafka.arroyo_consumer import committed_offset, staged_offsets, unstage_offsets
+from arroyo_sync.kafka.commits import commit_staged
 
 logger = guarded_logger(__name__)
 
