@@ -6,8 +6,8 @@ staged offsets are committed by the consumer's own method alone, and none is tak
 may end the consumer, and a rebalance may keep it from closing. If one of Arroyo's own classes lacks one, that is logged
 once, since the versions that are supported have all.
 
-Threads: any; nothing here blocks or calls the broker, except `reset_offset`, `committed_offset` and `cluster_of`, and,
-inside the assignment, what `wait_for_added_partitions` puts into the consumer.
+Threads: any; nothing here blocks or calls the broker, except `reset_offset`, `end_offset`, `committed_offset` and
+`cluster_of`, and, inside the assignment, what `wait_for_added_partitions` puts into the consumer.
 
 Sources: ``arroyo/backends/kafka/consumer.py`` and ``arroyo/processing/processor.py``, 2.38.5 to 2.48.0
 (``tests/unit/kafka/test_arroyo_consumer.py`` holds the installed version against it).
@@ -227,17 +227,32 @@ def reset_offset(
     :raises KafkaException: the broker didn't answer.
     :raises LookupError: this isn't Arroyo's ``KafkaConsumer``.
     """
-    asked = TopicPartition(partition.topic.name, partition.index)
-    ends = _client_to_ask(consumer).get_watermark_offsets(asked, timeout=timeout)
-    if ends is None:
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    begin, end = ends
+    begin, end = _bounds(consumer, partition, timeout)
     is_latest = resets_to_end(consumer)
     if is_latest is None:
         raise LookupError(f"this {type(consumer).__name__} doesn't tell its auto.offset.reset")
     if not is_latest:
-        return int(begin)
-    return int(end if latest_at_most is None else max(begin, min(end, latest_at_most)))
+        return begin
+    return end if latest_at_most is None else max(begin, min(end, latest_at_most))
+
+
+def end_offset(consumer: Consumer[Any], partition: Partition, timeout: float) -> int:
+    """Where the partition ends, as its leader says. One just elected doesn't while it may be behind (KIP-207).
+
+    Blocks for at most ``timeout`` seconds. On the consumer's own thread.
+
+    :raises KafkaException: the broker didn't answer.
+    :raises LookupError: this isn't Arroyo's ``KafkaConsumer``.
+    """
+    return _bounds(consumer, partition, timeout)[1]
+
+
+def _bounds(consumer: Consumer[Any], partition: Partition, timeout: float) -> tuple[int, int]:
+    asked = TopicPartition(partition.topic.name, partition.index)
+    bounds = _client_to_ask(consumer).get_watermark_offsets(asked, timeout=timeout)
+    if bounds is None:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    return int(bounds[0]), int(bounds[1])
 
 
 def begin_earlier(consumer: Consumer[Any], offsets: Mapping[Partition, int], earlier: Mapping[Partition, int]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from arroyo_sync.gate.consumer import start_positions
-from arroyo_sync.kafka import commits
+from arroyo_sync.kafka.commits import commit_staged
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.followers import Follower, consumer_settings, produce_numbered, running
 from tests.integration.cluster.pipeline import PipelineProcess, PipelineSettings
@@ -177,13 +177,12 @@ def test_no_loss_where_the_beginning_could_not_be_committed(
     kafka.create_topic(other, 1)
     produce_numbered(kafka.bootstrap_servers, topic, [0], BEFORE)
     settings = consumer_settings(kafka.bootstrap_servers, group, "eager") | {"auto.offset.reset": "latest"}
-    commit = commits.commit_staged
     is_moving_on = True
 
     def refuse(consumer: Any, by_name: Any) -> None:
         if is_moving_on:
             raise KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION))
-        commit(consumer, by_name)
+        commit_staged(consumer, by_name)
 
     monkeypatch.setattr(start_positions, "commit_staged", refuse)
     first = Follower(settings, topic)

@@ -7,7 +7,8 @@ and makes the manager fail with `TopicRecreated` or `PartitionTruncated`.
 Guarantees
     - From then on nothing is committed but, before partitions are revoked or the consumer is closed, of those that it
       has: on a new topic where ``auto.offset.reset`` says (with ``error``: its beginning); where a truncated one ends,
-      if the group has committed beyond.
+      if the group has committed beyond. So does each other one that turns out to end before what is committed or was
+      read: the source has failed by one broker's answer.
     - With ``latest`` that isn't past where the assignment began. It may have begun on the new topic already, before
       that was noticed: what has come since is the group's, and the end is beyond it by now.
     - The source is asked once more after the last commit of an assignment, so that none of the earlier topic is the
@@ -40,6 +41,7 @@ from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
 from arroyo_sync.kafka.arroyo_consumer import (
     committed_offset,
+    end_offset,
     reset_offset,
     staged_offsets,
     unstage_offsets,
@@ -125,8 +127,9 @@ class ReplacedLog:
         failure = self._manager.failure
         if not isinstance(failure, WHAT_WAS_READ_IS_GONE):
             return
-        if isinstance(failure, PartitionTruncated):
-            pending = [each for each in pending if each.index in failure.ends]
+        known = failure.ends if isinstance(failure, PartitionTruncated) else None
+        if known is not None:
+            pending = sorted(pending, key=lambda partition: partition.index not in known)
         deadline = time.monotonic() + TIMEOUT_SECONDS
         error: Exception | None = None
         unknown_since: dict[Partition, float] = {}
@@ -163,12 +166,22 @@ class ReplacedLog:
             if isinstance(failure, TopicRecreated):
                 gone = self._gone(failed, unknown_since, deadline)
                 pending = [partition for partition in pending if partition not in gone]
-        if pending:
+        # Of another partition than those that are known to be truncated it is only possible.
+        sure = [each for each in pending if known is None or each.index in known]
+        unsure = [each for each in pending if each not in sure]
+        if sure:
             logger.error(
                 "Couldn't commit where the group begins: %s. Its commits of %s are of what was there before: reset "
                 "them before you restart, or messages are skipped",
                 error,
-                _shown(pending),
+                _shown(sure),
+            )
+        if unsure:
+            logger.error(
+                "Couldn't commit where the group begins: %s. Reset what it has committed of %s past the end, as of a "
+                "truncated partition, before you restart, or messages are skipped",
+                error,
+                _shown(unsure),
             )
 
     def _ask(
@@ -247,14 +260,24 @@ class ReplacedLog:
         return True
 
     def _beginning(self, partition: Partition, failure: Exception, timeout: float) -> int | None:
-        """``None``: that isn't known, and nothing has been committed."""
+        """``None``: the group begins where it would have anyway."""
         began_at = self._start.positions.get(partition)
-        if isinstance(failure, PartitionTruncated):
-            # Though it is what is committed: an offset may be staged beyond.
-            committed = committed_offset(self._inner, partition, timeout)
-            committed = began_at if committed is None else committed
-            return None if committed is None else min(committed, failure.ends[partition.index])
-        return reset_offset(self._inner, partition, timeout, latest_at_most=began_at)
+        if not isinstance(failure, PartitionTruncated):
+            return reset_offset(self._inner, partition, timeout, latest_at_most=began_at)
+        asked_at = time.monotonic()
+        # Though it is what is committed: an offset may be staged beyond.
+        committed = committed_offset(self._inner, partition, timeout)
+        committed = began_at if committed is None else committed
+        end = failure.ends.get(partition.index)
+        if end is None:
+            # What the other brokers have to say may have been on its way to the source.
+            left = timeout - (time.monotonic() - asked_at)
+            end = end_offset(self._inner, partition, max(SHORTEST_QUERY_SECONDS, left))
+            staged = (staged_offsets(self._inner) or {}).get(partition)
+            reached = [each for each in (committed, staged, self._inner.tell().get(partition)) if each is not None]
+            if max(reached, default=0) <= end:
+                return None
+        return None if committed is None else min(committed, end)
 
 
 def _shown(partitions: Collection[Partition]) -> str:

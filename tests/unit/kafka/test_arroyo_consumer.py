@@ -156,6 +156,23 @@ def test_latest_does_not_go_past_an_offset_that_the_partition_has(
         consumer.close()
 
 
+def test_where_a_partition_ends_is_asked_of_its_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the time that is given, and not of the client's memory. No answer is an error."""
+    asked: list[tuple[TopicPartition, float]] = []
+    answers: list[tuple[int, int] | None] = [(3, 9), None]
+
+    def get_watermark_offsets(partition: TopicPartition, timeout: float) -> tuple[int, int] | None:
+        asked.append((partition, timeout))
+        return answers.pop(0)
+
+    client = SimpleNamespace(get_watermark_offsets=get_watermark_offsets)
+    monkeypatch.setattr(arroyo_consumer, "client_of", lambda consumer: client)
+    assert arroyo_consumer.end_offset(ScriptedConsumer(), Partition(EVENTS, 4), 1.5) == 9
+    assert asked == [(TopicPartition("events", 4), 1.5)]
+    with pytest.raises(KafkaException, match="_TIMED_OUT"):
+        arroyo_consumer.end_offset(ScriptedConsumer(), Partition(EVENTS, 4), 1.5)
+
+
 class TestAddedPartition:
     """One that the client doesn't know yet: Arroyo alone would end in the assignment (KIP-848, real broker:
     ``tests/integration/test_rebalance.py``)."""
@@ -343,9 +360,10 @@ class TestHandingOutRebalances:
 
 
 def test_where_another_consumer_would_begin_is_not_known() -> None:
-    """Nothing is made up."""
-    with pytest.raises(LookupError, match="ScriptedConsumer has no client"):
-        arroyo_consumer.reset_offset(ScriptedConsumer(), Partition(EVENTS, 0), 1.0)
+    """Nor where a partition ends. Nothing is made up."""
+    for ask in (arroyo_consumer.reset_offset, arroyo_consumer.end_offset):
+        with pytest.raises(LookupError, match="ScriptedConsumer has no client"):
+            ask(ScriptedConsumer(), Partition(EVENTS, 0), 1.0)
 
 
 def test_a_consumer_of_the_new_protocol_is_known() -> None:

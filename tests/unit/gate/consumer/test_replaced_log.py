@@ -133,12 +133,171 @@ def test_where_a_truncated_partition_ends_is_committed_of_it_alone(
     """And nothing of what was staged past it: a restart reads what takes the place of what was lost."""
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(replaced_log, "committed_offset", lambda consumer, partition, timeout: committed)
+    monkeypatch.setattr(replaced_log, "end_offset", lambda consumer, partition, timeout: 500)
     flow.flow.stage_offsets({partition(0): 450, partition(1): 12})
     flow.manager.fail(PartitionTruncated("events", {0: 400, 7: 1}, {0: 498, 7: 5}))
     assert flow.flow.commit_offsets() is None
     flow.flow.close()
     assert (flow.inner.committed, flow.inner.is_closed) == ({0: begins_at, 1: 12}, True)
     assert caplog.messages == [f"The group goes on at events[0]: {begins_at}"]
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch, flow: Flow) -> dict[int, list[int | Exception]]:
+    """Where each partition ends, one answer a question. What the group has committed can be asked."""
+    answers: dict[int, list[int | Exception]] = {}
+
+    def end_offset(consumer: object, partition: Partition, timeout: float) -> int:
+        answer = answers[partition.index].pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def committed_offset(consumer: object, partition: Partition, timeout: float) -> int | None:
+        return flow.inner.committed.get(partition.index)
+
+    monkeypatch.setattr(replaced_log, "end_offset", end_offset)
+    monkeypatch.setattr(replaced_log, "committed_offset", committed_offset)
+    return answers
+
+
+TRUNCATED = PartitionTruncated("events", {0: 400}, {0: 498})
+
+
+@pytest.mark.parametrize(
+    ("staged", "read_to", "end", "goes_on"),
+    [
+        (None, 10, 10, 10),
+        (None, 10, 7, 7),
+        (12, 12, 12, 12),
+        (12, 12, 11, 10),
+        (12, 12, 7, 7),
+        (None, 12, 11, 10),
+        (12, 9, 11, 10),
+    ],
+    ids=[
+        "it is whole",
+        "the commit is past its end",
+        "what is staged is whole",
+        "what is staged is past its end",
+        "both are",
+        "what was read is",
+        "what is staged is, though it was to be read again",
+    ],
+)
+def test_another_partition_that_was_truncated_goes_on_where_it_ends(
+    flow: Flow,
+    ends: dict[int, list[int | Exception]],
+    staged: int | None,
+    read_to: int,
+    end: int,
+    goes_on: int,
+) -> None:
+    """The source fails by the answer of the first broker, and the others' come no more. The group has committed 10."""
+    ends[1] = [end]
+    flow.inner.seek({partition(1): read_to})
+    if staged is not None:
+        flow.flow.stage_offsets({partition(1): staged})
+    flow.manager.fail(TRUNCATED)
+    flow.flow.close()
+    assert flow.inner.committed == {0: 400, 1: goes_on}
+
+
+def test_under_auto_commit_another_partition_that_was_read_past_its_end_goes_on_there(
+    flow: Flow, ends: dict[int, list[int | Exception]]
+) -> None:
+    """What is staged of it isn't shown then, and may lie as far."""
+    flow.inner._KafkaConsumer__use_auto_commit = True  # type: ignore[attr-defined]
+    ends[1] = [11]
+    flow.inner.seek({partition(1): 12})
+    flow.flow.stage_offsets({partition(1): 12})
+    flow.manager.fail(TRUNCATED)
+    flow.flow.close()
+    assert flow.inner.committed == {0: 400, 1: 10}
+
+
+def test_another_partition_of_which_nothing_is_committed_goes_on_where_it_ends(
+    flow: Flow, ends: dict[int, list[int | Exception]]
+) -> None:
+    """If it ends before where the assignment began, whose commit failed."""
+    del flow.inner.committed[1]
+    ends[1] = [7]
+    flow.manager.fail(TRUNCATED)
+    flow.flow.close()
+    assert flow.inner.committed == {0: 400, 1: 7}
+
+
+def test_another_partition_that_can_not_be_asked_is_left_alone(
+    flow: Flow, ends: dict[int, list[int | Exception]], seconds: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be whole. What was staged of it may lie beyond its end."""
+    ends[1] = [RuntimeError("no broker")] * 100
+    flow.flow.stage_offsets({partition(1): 12})
+    flow.manager.fail(TRUNCATED)
+    flow.flow.close()
+    assert flow.inner.committed == {0: 400, 1: 10}
+    (line,) = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+    assert line == (
+        "Couldn't commit where the group begins: no broker. Reset what it has committed of events[1] past the end, as "
+        "of a truncated partition, before you restart, or messages are skipped"
+    )
+
+
+def test_a_partition_that_is_known_to_be_truncated_is_asked_first(
+    flow: Flow, ends: dict[int, list[int | Exception]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others may not answer."""
+    asked: list[int] = []
+
+    def committed_offset(consumer: object, partition: Partition, timeout: float) -> int:
+        asked.append(partition.index)
+        return 3
+
+    ends[0] = [500]
+    monkeypatch.setattr(replaced_log, "committed_offset", committed_offset)
+    flow.manager.fail(PartitionTruncated("events", {1: 7}, {1: 10}))
+    flow.flow.close()
+    assert asked == [1, 0]
+
+
+def test_both_kinds_of_partitions_that_are_left_are_told(
+    flow: Flow,
+    ends: dict[int, list[int | Exception]],
+    seconds: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The coordinator of the group is away."""
+
+    def committed_offset(consumer: object, partition: Partition, timeout: float) -> int | None:
+        raise RuntimeError("no coordinator")
+
+    monkeypatch.setattr(replaced_log, "committed_offset", committed_offset)
+    flow.manager.fail(TRUNCATED)
+    flow.flow.close()
+    first, second = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+    assert "Its commits of events[0] are of what was there before" in first
+    assert "committed of events[1] past the end" in second
+
+
+def test_the_second_question_of_a_partition_has_what_the_first_has_left(
+    flow: Flow, seconds: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a moment, if that is nothing."""
+    timeouts: list[float] = []
+
+    def ask(consumer: object, partition: Partition, timeout: float) -> int:
+        if partition.index:
+            timeouts.append(timeout)
+        seconds[0] += 1.0 if partition.index == 1 else 3.0 if partition.index else 0.0
+        return 10
+
+    monkeypatch.setattr(replaced_log, "committed_offset", ask)
+    monkeypatch.setattr(replaced_log, "end_offset", ask)
+    flow.inner.assign(2)
+    flow.manager.fail(TRUNCATED)
+    flow.flow.close()
+    assert timeouts == [2.5, 1.5, 3.0, replaced_log.SHORTEST_QUERY_SECONDS]
 
 
 def test_of_a_partition_of_which_neither_beginning_nor_commit_is_known_nothing_is_committed(
