@@ -1,5 +1,11 @@
 """Commits what is staged on Arroyo's consumer, and waits for the brokers' answer.
 
+What they refuse of a single partition is raised, though the others are committed. Arroyo looks at no partition's
+result, and needn't: librdkafka fails the whole commit.
+
+Source: ``rd_kafka_handle_OffsetCommit`` of librdkafka, 2.13 to 2.16 (``tests/integration/test_recreated_topic.py``
+holds the installed version against it).
+
 Threads: the consumer's own, callbacks included.
 """
 

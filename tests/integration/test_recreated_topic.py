@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from arroyo.backends.kafka import KafkaPayload
+from arroyo.backends.kafka import KafkaConsumer, KafkaPayload
 from arroyo.processing.strategies.abstract import ProcessingStrategy
 from arroyo.processing.strategies.run_task import RunTask
 from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
-from confluent_kafka import TopicCollection
+from confluent_kafka import KafkaException, TopicCollection
 
 from arroyo_sync.core.errors import TopicRecreated
 from arroyo_sync.core.source import RemoteOffsetSource
+from arroyo_sync.kafka.arroyo_consumer import staged_offsets
+from arroyo_sync.kafka.commits import commit_staged
 from arroyo_sync.kafka.topic_ids import canonical_topic_id
 from arroyo_sync.leaders import verifier
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
@@ -319,6 +321,28 @@ def test_a_topic_that_has_fewer_partitions_now_begins_anew_in_those(
     assert {index: world.committed.get(index) for index in range(2)} == {0: 0, 1: 0}
     assert f"The new topic has no {world.topic}[2]" in caplog.text
     assert not [each for each in caplog.records if each.levelno >= logging.ERROR and "commit" in each.getMessage()]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("is_auto", [False, True], ids=["Arroyo's commits", "auto-commit"])
+def test_what_the_brokers_refuse_of_a_single_partition_is_raised(world: World, protocol: str, is_auto: bool) -> None:
+    """As of one that the topic hasn't any more. Arroyo looks at no partition's result, and would take it for committed;
+    librdkafka raises it, and leaves what is staged."""
+    world.kafka.add_partitions(world.topic, 2)
+    settings: dict[str, Any] = {"arroyo.enable.auto.commit": True, "auto.commit.interval.ms": 60_000} if is_auto else {}
+    consumer = KafkaConsumer({**consumer_settings(world.kafka.bootstrap_servers, world.group, protocol), **settings})
+    consumer.subscribe([Topic(world.topic)])
+    try:
+        offsets = {Partition(Topic(world.topic), index): 0 for index in range(2)}
+        wait_until(lambda: consumer.poll(0.1) is None and len(consumer.tell()) == 2, TIMEOUT_SECONDS, "the assignment")
+        world.kafka.recreate_topic(world.topic, 1)
+        consumer.stage_offsets(offsets)
+        with pytest.raises(KafkaException, match="UNKNOWN_TOPIC_OR_PART"):
+            commit_staged(consumer, offsets)
+        assert world.committed == {0: 0}
+        assert staged_offsets(consumer) == (None if is_auto else offsets)
+    finally:
+        consumer.close()
 
 
 def test_a_follower_that_began_on_the_new_topic_loses_nothing_of_it_with_latest(world: World) -> None:
