@@ -17,8 +17,8 @@ Guarantees
     - A partition that can't be asked costs the others nothing: what has answered within `QUERY_TIMEOUT_SECONDS` is
       committed before the rest is asked again. Nothing is committed of what hasn't answered.
     - One that the new topic doesn't have is given up, with a word.
-    - No question begins after `TIMEOUT_SECONDS`, and nothing is raised. `ReplacedLog.give_up` ends it sooner, also in a
-      pause.
+    - No question begins after `TIMEOUT_SECONDS`, nor one of a partition that is only maybe truncated after
+      `QUERY_TIMEOUT_SECONDS`, and nothing is raised. `ReplacedLog.give_up` ends it sooner, also in a pause.
 
 Threads: the processor's thread calls everything but `ReplacedLog.give_up` and a second `ReplacedLog.leave`, which any
 may call, and a signal handler.
@@ -130,7 +130,8 @@ class ReplacedLog:
         known = failure.ends if isinstance(failure, PartitionTruncated) else None
         if known is not None:
             pending = sorted(pending, key=lambda partition: partition.index not in known)
-        deadline = time.monotonic() + TIMEOUT_SECONDS
+        began = time.monotonic()
+        deadline = began + TIMEOUT_SECONDS
         error: Exception | None = None
         unknown_since: dict[Partition, float] = {}
         while pending and time.monotonic() < deadline:
@@ -160,6 +161,8 @@ class ReplacedLog:
             if beginnings:
                 begins = "goes on" if isinstance(failure, PartitionTruncated) else "begins on the new topic"
                 logger.warning("The group %s at %s", begins, _named(beginnings))
+            if known is not None and not any(each.index in known for each in pending):
+                deadline = min(deadline, began + QUERY_TIMEOUT_SECONDS)  # the others may be whole, and cost no more
             for each in failed.values():
                 if error is None or not isinstance(each, TimeoutError):
                     error = each
