@@ -27,6 +27,7 @@ from arroyo_sync.kafka.arroyo_consumer import PRIVATE_ATTRIBUTES, client_of, res
 from arroyo_sync.kafka.questions import cluster_client
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
+from arroyo_sync.kafka.questions.topic_watch import TopicWatch
 from arroyo_sync.leaders import published_offset, verification, verifier
 from arroyo_sync.leaders.assigned_partitions import AssignedPartitions
 from arroyo_sync.leaders.commit_log import record
@@ -39,7 +40,6 @@ from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
 from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.leader_log import RewindLog, _Pending
-from arroyo_sync.leaders.verification import TopicId
 from arroyo_sync.leaders.verifier import Verifier
 from arroyo_sync.observe import problems
 
@@ -70,13 +70,12 @@ def _believes_an_earlier_topic() -> list[Patch]:
 def _reads_on_in_a_new_topic() -> list[Patch]:
     """A topic's id is asked once: that it is another one later is nobody's business."""
 
-    def first_alone(verifier: Any, answers: Mapping[str, str | KafkaError]) -> None:
-        for topic, answer in answers.items():
-            if isinstance(answer, str) and topic not in verifier._topic_ids:
-                verifier._topic_ids[topic] = answer
-                verifier._offsets.set_topic_id(topic, TopicId(answer))
+    apply = TopicWatch._apply
 
-    return [Patch(Verifier, "_check_ids", first_alone), *_asks_no_more_as_it_ends()]
+    def first_alone(watch: TopicWatch, answers: Mapping[str, str | KafkaError]) -> None:
+        apply(watch, {topic: watch.ids.get(topic, answer) for topic, answer in answers.items()})
+
+    return [Patch(TopicWatch, "_apply", first_alone), *_asks_no_more_as_it_ends()]
 
 
 def _never_takes_an_end_back() -> list[Patch]:

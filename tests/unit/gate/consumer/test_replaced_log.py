@@ -16,7 +16,7 @@ from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer import replaced_log
 from arroyo_sync.gate.consumer.replaced_log import ReplacedLog
-from arroyo_sync.gate.consumer.start_positions import StartPositions
+from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from tests.support.fakes import EVENTS, Clock, ScriptedConsumer, partition
 from tests.support.threads import PATIENCE_SECONDS
@@ -241,7 +241,7 @@ def test_another_partition_that_can_not_be_asked_is_left_alone(
         "Couldn't commit where the group begins: no broker. Reset what it has committed of events[1] past the end, as "
         "of a truncated partition, before you restart, or messages are skipped"
     )
-    assert seconds[0] - 100.0 == replaced_log.QUERY_TIMEOUT_SECONDS
+    assert seconds[0] - 100.0 == QUERY_TIMEOUT_SECONDS
 
 
 def test_a_partition_that_is_known_to_be_truncated_is_asked_first(
