@@ -377,7 +377,7 @@ COVERED: dict[type, str] = {
     CommitLogPublisher: "_queue _writer _questions _step",
     PublishStep: "has_ended _starts _starts_before _starts_due_at _only_starts",
     PublishQueue: "partitions due_at heartbeat_due_at _waiting",
-    QueuedPartition: "newest pending is_unclear lacks_id is_in_flight delivery handed_over_at",
+    QueuedPartition: "newest pending is_unclear is_hurried lacks_id is_in_flight delivery handed_over_at",
     ReportWriter: "_is_active _thread",
     StartQuestions: "committed topic_ids _partitions _begins _round _asked_round",
 }
@@ -417,7 +417,7 @@ def _of_member(member: Member, now: float) -> object:
         queued
         and (
             (queued.newest and queued.newest[0], queued.pending, queued.is_unclear, queued.is_in_flight),
-            queued.lacks_id,
+            (queued.lacks_id, queued.is_hurried),
             (queued.delivery is None, min(HEARTBEAT_SECONDS, now - queued.handed_over_at), queued in queue._waiting),
         ),
     )

@@ -4,7 +4,8 @@ Guarantees
     - A topic is asked about once in `INTERVAL_SECONDS`, from when somebody subscribes to it or has partitions of it. So
       its id is known, as a rule, before the follower is told where it begins: a topic that is created again after that
       has another one.
-    - While nothing of it was read, another id is no news: it is simply that of the topic that there is.
+    - While nothing of it was read, another id is no news: it is simply that of the topic that there is. Of one that was
+      read, and isn't at the moment, it is news as soon as it is read again, when it is known where its group begins.
     - Nothing is asked while the last question is open; each has the longer for its answer, the longer there was none.
 
 Threads
@@ -102,9 +103,12 @@ class TopicWatch:
         """:raises TopicRecreated: a topic that was read has another id than before."""
         self._is_open = False
         self._patience.note(not all(isinstance(each, KafkaError) and is_silence(each) for each in answers.values()))
-        self._were_read.update(self._read())
-        _refuse_others({topic: self.ids[topic] for topic in self._were_read & self.ids.keys()}, answers)
+        read = frozenset(self._read())
+        self._were_read |= read
+        _refuse_others({topic: self.ids[topic] for topic in read & self.ids.keys()}, answers)
         for topic, answer in answers.items():
+            if topic in self._were_read - read and topic in self.ids:
+                continue
             if isinstance(answer, str):
                 self.ids[topic] = answer
                 self._set_id(topic, answer)

@@ -54,6 +54,7 @@ class QueuedPartition:
         "delivery",
         "handed_over_at",
         "is_answer_late",
+        "is_hurried",
         "is_in_flight",
         "is_unclear",
         "lacks_id",
@@ -73,6 +74,8 @@ class QueuedPartition:
         """Something was committed, or a delivery failed, since a record was last taken."""
         self.is_unclear = False
         """Whether `newest` is still what the group has committed isn't known, so it isn't published."""
+        self.is_hurried = False
+        """Whether what is pending needn't wait for the interval."""
         self.lacks_id = False
         """Whether its last record didn't carry its topic's id."""
         self.is_in_flight = False
@@ -195,7 +198,7 @@ class PublishQueue:
         """It is to be published now, whatever the interval. Whether there is anything to publish."""
         if queued.newest is None or queued.is_unclear:
             return False
-        queued.handed_over_at = -math.inf
+        queued.is_hurried = True
         self.due_at = -math.inf  # whoever looks before the next update waits for nothing
         self.mark_pending(queued)
         return True
@@ -218,8 +221,8 @@ class PublishQueue:
     def update_one(self, queued: QueuedPartition, now: float) -> tuple[Outcome | None, DueReport | None]:
         """The same for one partition. What is taken is in flight until `failed`, `give_up` or its delivery's end."""
         outcome = self._settle(queued, now)
-        may_be_taken = queued.pending and not queued.is_in_flight and now - queued.handed_over_at >= self._interval
-        report = self._take(queued, now) if may_be_taken else None
+        is_due = queued.is_hurried or now - queued.handed_over_at >= self._interval
+        report = self._take(queued, now) if queued.pending and not queued.is_in_flight and is_due else None
         if queued.pending or queued.is_in_flight:
             self.due_at = min(self.due_at, self._due_at(queued, now))
         return outcome, report
@@ -233,7 +236,7 @@ class PublishQueue:
 
         A producer that refuses isn't asked without end that way.
         """
-        queued.is_in_flight = False
+        queued.is_in_flight = queued.is_hurried = False
         queued.delivery = None
         queued.handed_over_at = now
         if not queued.is_unclear:
@@ -269,7 +272,7 @@ class PublishQueue:
         return Outcome(queued, NoAnswer(self._delivery_timeout + ANSWER_MARGIN_SECONDS))
 
     def _take(self, queued: QueuedPartition, now: float) -> DueReport:
-        queued.pending = False  # before `newest` is read
+        queued.pending = queued.is_hurried = False  # before `newest` is read
         queued.is_in_flight = True
         queued.handed_over_at = now
         queued.answer_due_at = now + self._delivery_timeout
@@ -292,7 +295,8 @@ class PublishQueue:
         all of it is in flight, and nothing changes: so not sooner than a tenth of the time that it has been so either,
         but for a tenth of a heartbeat at most, by which an answer is seen later.
         """
-        due_at = (queued.handed_over_at if queued.pending else now) + self._interval
+        wait_seconds = 0.0 if queued.is_hurried else self._interval
+        due_at = queued.handed_over_at + wait_seconds if queued.pending else now + self._interval
         in_flight_seconds = min(now - queued.handed_over_at, self._heartbeat) if queued.is_in_flight else 0.0
         return max(due_at, now + max(self._interval, in_flight_seconds) / 10)
 

@@ -176,6 +176,32 @@ def test_what_is_unclear_is_never_due(queue: PublishQueue) -> None:
     assert take(queue, 1000.0) == [(0, 7)]
 
 
+def test_what_is_hurried_while_a_record_is_in_flight_is_looked_for_soon(queue: PublishQueue) -> None:
+    """However long a heartbeat is: as soon as that record has ended, whatever the interval."""
+    commit(queue, 0, 1)
+    (report,) = queue.update(0.0)[1]
+    delivery: Future[Any] = Future()
+    queue.handed_over(report.queued, delivery)
+    assert queue.mark_now(report.queued)
+    assert queue.update(1.0) == ([], [])
+    assert queue.due_at == 1.0 + INTERVAL / 10
+    delivery.set_result(None)
+    assert take(queue, 2.0) == [(0, 1)]
+    commit(queue, 0, 2)
+    assert take(queue, 11.9) == [], "that was for once"
+    assert take(queue, 12.0) == [(0, 2)]
+
+
+def test_what_was_hurried_and_failed_waits_for_an_interval(queue: PublishQueue) -> None:
+    """A producer that refuses isn't asked without end."""
+    commit(queue, 0, 1)
+    (report,) = queue.update(0.0)[1]
+    queue.mark_now(report.queued)
+    queue.failed(report.queued, 1.0)
+    assert take(queue, 10.9) == []
+    assert take(queue, 11.0) == [(0, 1)]
+
+
 def test_at_the_end_all_are_due_whatever_the_interval(queue: PublishQueue) -> None:
     """One whose record is in flight, after that."""
     commit(queue, 0, 1)
