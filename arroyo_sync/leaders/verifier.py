@@ -41,7 +41,7 @@ from arroyo_sync.kafka.questions.topic_watch import TopicWatch
 from arroyo_sync.leaders.assigned_partitions import Question, Truncation
 from arroyo_sync.leaders.leader_log import Doubt, DoubtLog, named_partitions, why_rejected, why_suspect
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.verification import Reason, TopicId
+from arroyo_sync.leaders.verification import LOG_END_UNKNOWN, Reason, TopicId
 
 logger = guarded_logger(__name__)
 
@@ -92,7 +92,9 @@ class Verifier:
         self._cluster_id: str | None = None
         """Of the cluster that the follower reads from. Written by the processor's thread, read by `run`'s."""
         self._topics = TopicWatch(brokers, offsets.topics, self._set_id, self._forget_id, self._later)
-        self._patience = Patience()
+        self._log_patience, self._patience = Patience(), Patience()
+        self._silent: frozenset[PartitionKey] = frozenset()
+        """Of `run`'s thread: those of which no broker has told when they were last asked."""
         self._committed_at: dict[str, float] = {}
         """Of `run`'s thread: when the groups with a suspect report were asked what they have committed."""
         self._suspect_since: dict[tuple[PartitionKey, str], float] = {}
@@ -226,7 +228,7 @@ class Verifier:
             question = self._offsets.begin_question(first)
             with self._condition:
                 self._in_flight.update(first)
-            self._ask_log_ends(self._patience.seconds, lambda log_ends: self._ask_first(first, question, log_ends))
+            self._ask_log_ends(self._log_patience.seconds, lambda log_ends: self._ask_first(first, question, log_ends))
         if others:
             self._ask_ranges(others, self._offsets.begin_question(others), None)
         return next_at
@@ -247,10 +249,17 @@ class Verifier:
         self, keys: Collection[PartitionKey], question: Question, log_ends: Mapping[int, int] | None
     ) -> None:
         """Ask about partitions in which trust has just begun, once it is known where the log ends."""
-        if log_ends is not None:
-            self._ask_ranges(keys, question, log_ends)
-            return
-        self._patience.note(False)
+        self._log_patience.note(log_ends is not None and LOG_END_UNKNOWN not in log_ends.values())
+        try:
+            if log_ends is not None:
+                self._ask_ranges(keys, question, log_ends)
+                return
+        except BaseException:
+            self._end_flight(keys)
+            raise
+        self._end_flight(keys)
+
+    def _end_flight(self, keys: Collection[PartitionKey]) -> None:
         with self._condition:
             self._in_flight.difference_update(keys)
 
@@ -261,9 +270,10 @@ class Verifier:
 
         def apply(answers: Mapping[PartitionKey, PartitionRange | KafkaError]) -> None:
             answered = [key for key, each in answers.items() if not _is_to_be_continued(each)]
-            with self._condition:
-                self._in_flight.difference_update(answered if is_first else ())
-            self._patience.note(not all(isinstance(each, KafkaError) and is_silence(each) for each in answers.values()))
+            self._end_flight(answered if is_first else ())
+            self._note_silence(
+                {key for key, each in answers.items() if isinstance(each, KafkaError) and is_silence(each)}, answers
+            )
             ranges = {key: each for key, each in answers.items() if not isinstance(each, KafkaError)}
             truncations = self._offsets.apply_answers(ranges, question, log_ends)
             if any(each.read_to is not None for each in truncations):
@@ -275,6 +285,13 @@ class Verifier:
 
         seconds = self._patience.seconds
         self._brokers.ask_ranges(sorted(keys), seconds, self._later(apply), with_first_messages=is_first)
+
+    def _note_silence(self, silent: Collection[PartitionKey], asked: Collection[PartitionKey]) -> None:
+        """That others answer makes the brokers of those no faster, of which nobody tells."""
+        heard = self._silent.intersection(asked).difference(silent)
+        if silent or heard:
+            self._patience.note(not silent)
+        self._silent = self._silent.union(silent) - heard
 
     def _ask_committed(self, group: str, offsets: Mapping[PartitionKey, int]) -> None:
         question = self._offsets.begin_question(offsets)

@@ -224,11 +224,12 @@ class ProblemReporter:
             is_unseen = cause[1] is not None and not problem.partitions and not assigned
             if cause in self._undecided or is_unseen:  # with nothing assigned, nobody looks who is silent
                 told[cause] = problem
-            elif (
-                cause not in active
-                and not has_died
-                and not any(each.takes_place_of(problem) for each in active.values())
-            ):
+            elif cause in active or has_died:
+                continue
+            elif instead := [each for each in active.values() if each.takes_place_of(problem)]:
+                if all(each.whose != problem.whose for each in instead):
+                    self._over_at[cause[1:]] = now  # so that it is told again when it is back
+            else:
                 is_elsewhere = problem.partitions and not assigned.intersection(problem.partitions)
                 logger.warning("%s: %s", "No longer assigned here" if is_elsewhere else "Over", problem.message)
                 self._over_at[cause[1:]] = now

@@ -55,6 +55,8 @@ TIMEOUT_SECONDS = 15.0
 CHECK_SECONDS = 1.0
 """For how long the source may ask whether the topic is the same."""
 SHORTEST_QUERY_SECONDS = 0.1
+PATIENCE_FACTOR = 4.0
+"""How much longer a question may take, once nobody has answered one: the brokers may be well, and slow."""
 RETRY_SECONDS = 0.5
 GONE_SECONDS = 3.0
 """For how long the client must say that it knows no such partition, while the topic has others. It says so, too, until
@@ -69,6 +71,10 @@ NO_MEMBER = frozenset(
     }
 )
 """Errors of a commit that say that the group has taken the partitions away: no other try would be answered else."""
+
+
+class _NotAsked(Exception):
+    """Of a partition whose turn didn't come."""
 
 
 class ReplacedLog:
@@ -128,12 +134,11 @@ class ReplacedLog:
         if not isinstance(failure, WHAT_WAS_READ_IS_GONE):
             return
         known = failure.ends if isinstance(failure, PartitionTruncated) else None
-        if known is not None:
-            pending = sorted(pending, key=lambda partition: partition.index not in known)
         began = time.monotonic()
         deadline = began + TIMEOUT_SECONDS
         error: Exception | None = None
         unknown_since: dict[Partition, float] = {}
+        patience = 1.0
         while pending and time.monotonic() < deadline:
             if error is not None:
                 is_given_up = self._has_given_up(min(RETRY_SECONDS, deadline - time.monotonic()))
@@ -141,7 +146,14 @@ class ReplacedLog:
                     break
             beginnings: dict[Partition, int] = {}
             try:
-                beginnings, failed = self._ask(pending, failure, deadline)
+                # Those that are known to be truncated have answered a moment ago: the others may not.
+                sure = [each for each in pending if known is None or each.index in known]
+                beginnings, failed = self._ask(sure, failure, deadline, patience)
+                unsure = [each for each in pending if each not in sure]
+                more_beginnings, more_failed = self._ask(unsure, failure, deadline, patience)
+                beginnings, failed = beginnings | more_beginnings, failed | more_failed
+                if len(failed) == len(pending) and not any(isinstance(each, _NotAsked) for each in failed.values()):
+                    patience *= PATIENCE_FACTOR
                 pending = list(failed)
                 self._commit(beginnings, pending)
             except Exception as exc:
@@ -164,7 +176,7 @@ class ReplacedLog:
             if known is not None and not any(each.index in known for each in pending):
                 deadline = min(deadline, began + QUERY_TIMEOUT_SECONDS)  # the others may be whole, and cost no more
             for each in failed.values():
-                if error is None or not isinstance(each, TimeoutError):
+                if error is None or not isinstance(each, _NotAsked):
                     error = each
             if isinstance(failure, TopicRecreated):
                 gone = self._gone(failed, unknown_since, deadline)
@@ -188,13 +200,14 @@ class ReplacedLog:
             )
 
     def _ask(
-        self, pending: Collection[Partition], failure: Exception, deadline: float
+        self, pending: Collection[Partition], failure: Exception, deadline: float, patience: float
     ) -> tuple[dict[Partition, int], dict[Partition, Exception]]:
         """Where these begin; and what was raised for the others, in the order in which they are to be asked next.
 
         Each question has its share of what is left of `QUERY_TIMEOUT_SECONDS`, so that brokers that are down leave time
         for the others.
 
+        :param patience: how many shares it has: more, where one was too short for all.
         :raises LookupError: this consumer can't be asked.
         """
         found: dict[Partition, int] = {}
@@ -204,9 +217,9 @@ class ReplacedLog:
             left = ends_at - time.monotonic()
             if left <= 0.0 or (failed and not self._given_up.empty()):
                 unasked: list[Partition] = list(pending)[number:]
-                return found, {**dict.fromkeys(unasked, TimeoutError("no time was left to ask")), **failed}
+                return found, {**dict.fromkeys(unasked, _NotAsked("no time was left to ask")), **failed}
             try:
-                timeout = max(SHORTEST_QUERY_SECONDS, left / (len(pending) - number))
+                timeout = max(SHORTEST_QUERY_SECONDS, min(left, patience * left / (len(pending) - number)))
                 beginning = self._beginning(partition, failure, timeout)
             except LookupError:
                 raise

@@ -13,7 +13,7 @@ from arroyo_sync.core.log_guard import guarded_logger
 logger = guarded_logger(__name__)
 
 LEAST_SECONDS = 1.0
-MOST_SECONDS = 8.0
+MOST_SECONDS = 4.0
 
 V = TypeVar("V")
 

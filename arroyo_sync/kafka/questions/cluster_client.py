@@ -216,8 +216,10 @@ class ClusterClient:
                 for name in set(names) - found.keys():
                     self._leaders.keep_error(name, error.args[0])
             finally:
-                then(found)
-                self._end_question(question)
+                try:
+                    then(found)
+                finally:
+                    self._end_question(question)
 
         def begin(_: AdminClient) -> bool | None:
             try:

@@ -1,12 +1,13 @@
 """Watches over data topics' ids, by which it is known that one was deleted and created again.
 
 Guarantees
-    - A topic is asked about once in `INTERVAL_SECONDS`, from when somebody subscribes to it or has partitions of it. So
-      its id is known, as a rule, before the follower is told where it begins: a topic that is created again after that
-      has another one.
+    - A topic is asked about from when somebody subscribes to it or has partitions of it: once in `INTERVAL_SECONDS` or,
+      while nothing is read, `UNREAD_SECONDS`, and when something is assigned. So its id is known, as a rule, before the
+      follower is told where it begins: a topic that is created again after that has another one.
     - While nothing of it was read, another id is no news: it is simply that of the topic that there is. Of one that was
       read, and isn't at the moment, it is news as soon as it is read again, when it is known where its group begins.
-    - Nothing is asked while the last question is open; each has the longer for its answer, the longer there was none.
+    - Else nothing is asked while the last question is open. Each has the longer for its answer, the longer there was
+      none.
 
 Threads
     One calls everything but `subscribe`, `hurry` and `check`, which any may call. `ids` may be read by any.
@@ -24,6 +25,8 @@ from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 
 INTERVAL_SECONDS = 1.0
+UNREAD_SECONDS = 5.0
+"""Likewise, while nothing is read."""
 LOST_SECONDS = 30.0
 """A question that is open for so long has no answer any more."""
 
@@ -60,7 +63,7 @@ class TopicWatch:
         """Each topic's id as it was first told, until nothing of it is assigned for long."""
         self._subscribed: frozenset[str] = frozenset()
         self._were_read: set[str] = set()
-        """Those of which something was assigned since their id is known."""
+        """Those of which something was assigned, until their id is forgotten."""
         self._unassigned_since: dict[str, float] = {}
         """The topics with an id of which no partition is assigned."""
         self._asked_at = float("-inf")
@@ -93,11 +96,12 @@ class TopicWatch:
         topics = self._subscribed.union(read)
         if not topics:
             return float("inf")
-        if now >= self._asked_at + (LOST_SECONDS if self._is_open else INTERVAL_SECONDS):
+        interval = INTERVAL_SECONDS if read else UNREAD_SECONDS
+        if now >= self._asked_at + (LOST_SECONDS if self._is_open else interval):
             self._asked_at, self._is_open = now, True
             self._brokers.ask_topic_ids(topics, self._patience.seconds, self._later(self._apply))
-        next_at = self._asked_at + INTERVAL_SECONDS
-        return next_at if next_at > now else now + INTERVAL_SECONDS
+        next_at = self._asked_at + interval
+        return next_at if next_at > now else now + interval
 
     def _apply(self, answers: Mapping[str, str | KafkaError]) -> None:
         """:raises TopicRecreated: a topic that was read has another id than before."""

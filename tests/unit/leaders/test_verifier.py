@@ -15,10 +15,11 @@ from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated, Topi
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.questions.answers import LEAST_SECONDS, MOST_SECONDS
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
+from arroyo_sync.kafka.questions.topic_watch import UNREAD_SECONDS
 from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
-from arroyo_sync.leaders.verification import Reason
+from arroyo_sync.leaders.verification import LOG_END_UNKNOWN, Reason
 from arroyo_sync.leaders.verifier import (
     INTERVAL_SECONDS,
     QUERY_TIMEOUT_SECONDS,
@@ -304,21 +305,54 @@ def test_where_nobody_tells_of_the_log_it_is_asked_again_and_given_longer() -> N
     fixture.brokers.knows_log = True
     fixture.publish(5)
     fixture.verifier.ask()
-    assert (fixture.brokers.log_timeouts[3:], fixture.brokers.timeouts) == ([8.0], [8.0])
+    assert (fixture.brokers.log_timeouts[3:], fixture.brokers.timeouts) == ([4.0], [1.0])
     assert fixture.remote() == 5
 
 
 def test_brokers_that_say_nothing_of_a_partition_are_given_longer_the_next_time() -> None:
-    """But for what they do say, whatever it is."""
+    """That others answer makes the silent ones no faster; once they are heard, no more time is needed."""
     fixture = Fixture()
     fixture.brokers.is_one_broker = True
     fixture.assign(FIRST, SECOND)
-    for ranges in ({}, {}, {FIRST: PartitionRange(0, 5)}, {}):
+    first, both = PartitionRange(0, 5), {FIRST: PartitionRange(0, 5), SECOND: PartitionRange(0, 5)}
+    for ranges in ({}, {FIRST: first}, {FIRST: first}, both):
         fixture.brokers.ranges = ranges
         fixture.verifier.ask()
         fixture.clock.now += INTERVAL_SECONDS
-    assert fixture.brokers.timeouts == [1.0, 2.0, 4.0, 2.0]
-    assert fixture.brokers.log_timeouts == fixture.brokers.timeouts
+    fixture.publish(9)
+    fixture.publish(9, SECOND)
+    fixture.verifier.ask()
+    assert fixture.brokers.timeouts == [1.0, 2.0, 4.0, 4.0, 2.0]
+
+
+@pytest.mark.parametrize("ends", [{}, {0: 10, 1: LOG_END_UNKNOWN}], ids=["nothing", "not of all"])
+def test_where_the_log_ends_has_longer_to_be_told_once_it_was_not(ends: dict[int, int]) -> None:
+    """Those that are slow there would be asked with every look else."""
+    fixture = Fixture()
+    fixture.brokers.log_ends = ends
+    fixture.assign(FIRST)
+    fixture.verifier.ask()
+    fixture.assign(FIRST)
+    fixture.verifier.ask()
+    assert fixture.brokers.log_timeouts == [1.0, 2.0 if ends else 1.0]
+
+
+def test_a_question_that_can_not_be_put_is_put_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its partition would be taken to be asked about for ever."""
+    fixture = Fixture()
+    fixture.ends(first=5)
+    fixture.assign(FIRST)
+    with monkeypatch.context() as patched:
+        patched.setattr(fixture.brokers, "ask_ranges", _raise_memory_error)
+        with pytest.raises(MemoryError):
+            fixture.verifier.ask()
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert fixture.brokers.questions == [{FIRST}]
+
+
+def _raise_memory_error(*arguments: object, **keywords: object) -> None:
+    raise MemoryError
 
 
 def test_the_topic_s_id_is_asked_for_from_its_subscription_on() -> None:
@@ -326,7 +360,7 @@ def test_the_topic_s_id_is_asked_for_from_its_subscription_on() -> None:
     fixture = Fixture()
     fixture.verifier.subscribe("events")
     fixture.brokers.topic_id = "one"
-    assert fixture.verifier.ask() == INTERVAL_SECONDS
+    assert fixture.verifier.ask() == UNREAD_SECONDS
     fixture.assign(FIRST)
     fixture.brokers.topic_id = "two"
     with pytest.raises(TopicRecreated, match="was one and is two"):

@@ -428,6 +428,15 @@ def test_what_waits_for_a_report_that_turns_out_impossible_is_not_over(
     assert caplog.messages == ["events[3] waits", str(IMPOSSIBLE)]
 
 
+def test_a_wait_that_comes_back_after_an_impossible_report_is_told_again(
+    teller: Teller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever reads "Over" last believes that all is well."""
+    waits = Problem(KIND.STALL, "events[3] waits", "events", (3,), waits_for=WaitsFor.LEADER)
+    told_at(teller, (0.0, [waits], 100.0), (30.0, [IMPOSSIBLE], 100.0), (61.0, [], 100.0), (70.0, [waits], 100.0))
+    assert caplog.messages == [str(waits), str(IMPOSSIBLE), f"Over: {IMPOSSIBLE.message}", str(waits)]
+
+
 @pytest.mark.parametrize(
     "waits",
     [

@@ -193,7 +193,8 @@ class CommitLogPublisher:
         self._step = PublishStep(commit, self._shared, starts, starts_before)
         unclear = frozenset(in_question)
         if self._questions is not None:  # after the starts are committed, which is what a topic's id is believed by
-            begins = {each: offset for each, offset in partitions.items() if each not in unclear}
+            # Of one in question it is proof enough that the group has committed anything.
+            begins = {each: 0 if each in unclear else offset for each, offset in partitions.items()}
             self._questions.ask({partition.topic.name for partition in partitions}, in_question, begins)
         return self._step
 

@@ -196,7 +196,7 @@ class ReportWriter:
             for each in self.queue.partitions.values()
             if each.lacks_id and each.partition.topic.name in self._topic_ids
         ]
-        if any(marked):
+        if any(marked) and self._is_active:  # `stop` may have come while a report was handed over
             self._thread = self._thread or self._begin_thread()
             self._wake_if_due_sooner()
 

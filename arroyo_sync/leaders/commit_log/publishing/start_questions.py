@@ -45,7 +45,7 @@ class _Open(NamedTuple):
     partitions: frozenset[PartitionKey]
     """What the group has committed of these is asked."""
     begins: Mapping[PartitionKey, int]
-    """Where partitions begin, of which a topic's id is believed if the group has committed as far."""
+    """A topic's id is believed if the group has committed as far in each of these partitions of it."""
     round: int
 
 
@@ -89,7 +89,7 @@ class StartQuestions:
         logged, and the next call tries again.
 
         :param partitions: those of which it isn't known what the group has committed.
-        :param begins: where those begin of which it is: as far as it has, or is about to commit.
+        :param begins: how far it has committed, or is about to, at least.
         """
         error: Exception | None = None
         with self._changed:
@@ -206,6 +206,8 @@ class StartQuestions:
                     self.topic_ids[topic] = answer.encode()
                     self._topics[topic] = None
                     is_known = True
+                elif now >= until and self._withdrawn_at is not None:
+                    del self._topics[topic]  # without partitions it couldn't be known: the next ones ask anew
                 elif now >= until:
                     given_up.append((topic, why))
                     self._topics[topic] = None

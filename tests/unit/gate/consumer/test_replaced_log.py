@@ -457,6 +457,44 @@ def test_brokers_that_are_down_leave_the_others_time(
     assert seconds[0] == pytest.approx(115.0, abs=2 * replaced_log.SHORTEST_QUERY_SECONDS)
 
 
+@pytest.mark.parametrize(("count", "takes"), [(2, 2.0), (17, 0.3), (20, 0.3), (64, 0.1)])
+def test_brokers_that_are_slow_are_given_longer(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, seconds: list[float], count: int, takes: float
+) -> None:
+    """Equal shares of the time would be too short for each, round after round, and nothing ever committed."""
+
+    def reset_offset(consumer: object, partition: Partition, timeout: float, **other: object) -> int:
+        seconds[0] += min(takes, timeout)
+        if timeout < takes:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return 3
+
+    flow.inner.assign(*range(2, count))
+    flow.manager.fail(RECREATED)
+    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
+    flow.flow.close()
+    assert flow.inner.committed == dict.fromkeys(range(count), 3)
+
+
+def test_partitions_that_are_only_maybe_truncated_take_no_time_of_those_that_are(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, seconds: list[float]
+) -> None:
+    """Of sixty the brokers take a while to tell; of the one that is truncated they have told a moment ago."""
+
+    def committed_offset(consumer: object, partition: Partition, timeout: float) -> int:
+        seconds[0] += min(0.3, timeout)
+        if timeout < 0.3:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return 430
+
+    flow.inner.assign(*range(2, 60))
+    monkeypatch.setattr(replaced_log, "committed_offset", committed_offset)
+    monkeypatch.setattr(replaced_log, "end_offset", lambda consumer, partition, timeout: 500)
+    flow.manager.fail(TRUNCATED)
+    flow.flow.close()
+    assert flow.inner.committed[0] == 400
+
+
 UNKNOWN_PARTITION = KafkaException(KafkaError(KafkaError._UNKNOWN_PARTITION))
 
 

@@ -11,7 +11,13 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.errors import TopicRecreated
 from arroyo_sync.kafka.questions.answers import LEAST_SECONDS, MOST_SECONDS, Patience, is_silence
 from arroyo_sync.kafka.questions.asker import Asker
-from arroyo_sync.kafka.questions.topic_watch import INTERVAL_SECONDS, LOST_SECONDS, OnIds, TopicWatch
+from arroyo_sync.kafka.questions.topic_watch import (
+    INTERVAL_SECONDS,
+    LOST_SECONDS,
+    UNREAD_SECONDS,
+    OnIds,
+    TopicWatch,
+)
 from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 
 SILENCE = KafkaError(KafkaError._TIMED_OUT)
@@ -48,8 +54,8 @@ class World:
         self.open.pop()(answers)
 
     def learn(self, **answers: str | KafkaError) -> None:
-        """A second later it is asked, and answered."""
-        self.ask(INTERVAL_SECONDS)
+        """As soon as it may be it is asked, and answered."""
+        self.ask(INTERVAL_SECONDS if self.read else UNREAD_SECONDS)
         self.answer(**answers)
 
 
@@ -59,13 +65,18 @@ def world() -> World:
 
 
 def test_a_topic_is_asked_about_before_anything_of_it_is_assigned(world: World) -> None:
-    """So its id is known before it is told where the follower begins, as a rule."""
+    """So its id is known before it is told where the follower begins, as a rule. Seldom, by one that never is given
+    anything; and at once when it is."""
     assert world.ask() == float("inf")
     world.watch.subscribe("events")
-    assert world.ask() == INTERVAL_SECONDS
+    assert world.ask() == UNREAD_SECONDS
     assert world.asked == [({"events"}, LEAST_SECONDS)]
     world.answer(events="one")
     assert world.told == [("events", "one")]
+    assert [world.ask(UNREAD_SECONDS - 1.0), len(world.asked)] == [1.0, 1]
+    world.read = {"events"}
+    world.watch.hurry()
+    assert [world.ask(), len(world.asked)] == [INTERVAL_SECONDS, 2]
 
 
 def test_a_topic_that_is_created_again_before_it_is_read_is_another_one(world: World) -> None:
@@ -190,7 +201,7 @@ def test_patience_has_its_limits() -> None:
     for is_answered in [False] * 5 + [True] * 5:
         patience.note(is_answered)
         seen.append(patience.seconds)
-    assert seen == [2.0, 4.0, MOST_SECONDS, MOST_SECONDS, MOST_SECONDS, 4.0, 2.0, LEAST_SECONDS, 1.0, 1.0]
+    assert seen == [2.0, MOST_SECONDS, MOST_SECONDS, 4.0, 4.0, 2.0, LEAST_SECONDS, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(

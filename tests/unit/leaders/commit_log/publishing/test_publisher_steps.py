@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -590,6 +592,64 @@ def test_each_topic_s_id_waits_for_its_own_beginnings(make_leader: Callable[...,
     asker.commits["others", 0] = 5
     leader.wait_for_answer()
     assert questions.topic_ids == {"events": b"topic-id", "others": b"others-id"}
+
+
+def test_an_id_is_not_believed_where_the_group_has_committed_nothing_of_what_is_in_question(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """The first assignment ended before its start was committed: now the brokers decide where it is."""
+    asker.commits["events", 0] = None
+    leader = make_leader(knows_id=False)
+    leader.commits.error = RuntimeError("the group is forming")
+    leader.assign({0: 10})
+    leader.end()
+    leader.assign({0: 10})
+    wait_until(lambda: len(asker.asked) > 3, PATIENCE_SECONDS, "it to be asked for again")
+    questions = leader.publisher._shared.questions
+    assert questions is not None
+    assert questions.topic_ids == {}
+    asker.commits["events", 0] = 10
+    leader.wait_for_answer()
+    assert questions.topic_ids == {"events": b"topic-id"}
+
+
+def test_the_time_for_an_id_does_not_end_while_nothing_is_assigned(
+    make_leader: Callable[..., Leader],
+    asker: ScriptedAsker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A rebalance may take longer. Nobody can commit meanwhile."""
+    asker.commits["events", 0] = None
+    leader = make_leader(knows_id=False)
+    leader.assign({0: 10})
+    leader.end()
+    with monkeypatch.context() as patched:
+        patched.setattr(start_questions, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 61.0))
+        leader.wait_for_answer()
+    asker.commits["events", 0] = 10
+    leader.assign({0: 10})
+    leader.wait_for_answer()
+    questions = leader.publisher._shared.questions
+    assert questions is not None
+    assert (questions.topic_ids, caplog.messages) == ({"events": b"topic-id"}, [])
+
+
+def test_an_id_that_comes_as_the_step_ends_leaves_no_dead_thread_behind(make_leader: Callable[..., Leader]) -> None:
+    """The next step would take it for the one that publishes."""
+    leader = make_leader(knows_id=False, can_ask=False)
+    writer = leader.publisher._writer
+    ids: Any = writer._topic_ids
+
+    def end() -> None:
+        leader.producer.on_produce = None
+        ids["events"] = b"topic-id"
+        writer._thread = None
+        writer.stop()
+
+    leader.producer.on_produce = end
+    leader.assign({0: 10})
+    assert writer._thread is None
 
 
 def test_an_id_waits_for_the_commit_of_the_beginning(make_leader: Callable[..., Leader], asker: ScriptedAsker) -> None:
