@@ -68,8 +68,8 @@ WHAT_TO_DO = {
     WaitsFor.FOLLOWER: "Look at the follower's own steps behind the gate: one of them is slow, rejects, or hangs",
 }
 UNCONFIRMED_ADVICE = (
-    "The brokers have yet to confirm what the leaders published: other lines tell if they don't answer, or if a report "
-    "may speak of an earlier topic. Until then nobody can be called slow"
+    "The brokers have yet to confirm what the leaders published: other lines tell if they don't answer, or which "
+    "report is doubted. Until then nobody can be called slow"
 )
 LEADERS_ADVICE = "Is a leader stopped or hung? To restart this follower heals nothing"
 NEVER_REPORTED_ADVICE = "Is the group's name right, and does it publish? Once it does, this follower goes on by itself"
