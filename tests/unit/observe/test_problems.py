@@ -101,7 +101,10 @@ def test_silence_says_who_does_publish() -> None:
     assert seen_by(groups_seen=("writers", "indexers")) == "Groups seen on the commit log: 'indexers', 'writers'. "
     many = seen_by(groups_seen=[f"g{index:02}" for index in range(SHOWN + 2)])
     assert many.endswith("'g08', 'g09' and 2 more. ")
-    assert "was another topic's name given?" in seen_by(groups_seen=(), is_foreign=True)
+    assert seen_by(groups_seen=[f"g{index:02}" for index in range(SHOWN)]).endswith("'g09'. ")
+    assert seen_by(groups_seen=[f"g{index:02}" for index in range(SHOWN + 1)]).endswith("'g09' and 1 more. ")
+    foreign = "The commit log holds no commit records: was another topic's name given? "
+    assert seen_by(groups_seen=(), is_foreign=True) == foreign
 
 
 def test_a_silent_group_that_nobody_waits_for_has_a_minute() -> None:
@@ -133,6 +136,10 @@ def test_a_follower_that_is_cut_off_says_so_though_nothing_waits() -> None:
     (problem,) = problems_of(snapshot=unheard(300.0, 0, 2))
     assert (problem.cause, problem.message) == ((KIND.CUT_OFF, None, None), CUT_OFF)
     assert "start it again" in problem.advice
+    silent = unheard(300.0, 0, 2)
+    assert silent.source is not None
+    unexplained = replace(silent, source=replace(silent.source, unheard_because=""))
+    assert problems_of(snapshot=unexplained)[0].message == CUT_OFF.removesuffix(" (certificate expired)")
     assert problems_of(snapshot=unheard(299.0, 0, 2)) == []
     replaying = problems_of(snapshot=unheard(300.0, 0, 2, ready=False), replaying=300.0)
     assert [each.kind for each in replaying] == [KIND.CUT_OFF, KIND.LONG_REPLAY]
@@ -248,6 +255,12 @@ def test_only_an_offset_that_is_beyond_the_end_is_mended_by_resetting_the_group(
     partition = PartitionSnapshot("events", 3, 5, None, high_watermark=100, leaders=(leader,))
     (problem,) = problems_of(snapshot=Snapshot(0.0, (partition,)))
     assert (wanted in problem.advice, unwanted in problem.advice) == (True, False)
+    if "wait" in wanted:
+        assert problem.advice == (
+            "Was the topic deleted and created again? Then restart the leader. Else wait: it is believed once the "
+            "group publishes again, or has committed that far. Are the topic's timestamps not the time of writing, as "
+            "of events or on a mirror? Then this comes and goes"
+        )
     until = "publishes again, or its commit reaches that far" if "wait" in wanted else "publishes one that can be"
     assert problem.message.endswith(f"the partition stays closed until the group {until}")
 
@@ -283,7 +296,27 @@ def test_a_replay_that_lasts_is_told_and_blames_nobody() -> None:
     assert problems_of(snapshot=replaying, replaying=299.0) == []
     (problem,) = problems_of(snapshot=replaying, replaying=300.0)
     assert problem.cause == (KIND.LONG_REPLAY, None, None)
-    assert "for 300 s, 7 records to go" in problem.message
+    begins = "the source has been reading what leaders published before its start for 300 s"
+    assert problem.message == f"{begins}, 7 records to go. Nothing is released before its end"
+    assert problem.advice == "If that number doesn't fall, look at the brokers of the commit log"
+    unknown = Snapshot(0.0, (), SourceStatistics(ready=False, alive=True, lag=None))
+    assert problems_of(snapshot=unknown, replaying=300.0)[0].message.startswith(f"{begins}. Nothing")
+    assert problems_of(replaying=300.0)[0].message.startswith(f"{begins}. Nothing"), "of a source that tells nothing"
+
+
+def test_how_many_partitions_more_is_said_in_words() -> None:
+    (two,) = problems_of(verdict(3, 500), verdict(1, 400))
+    (three,) = problems_of(verdict(3, 500), verdict(1, 400), verdict(2, 300))
+    assert ("(and 1 more partition likewise)" in two.message, "(and 2 more partitions likewise)" in three.message) == (
+        True,
+        True,
+    )
+
+
+def test_of_what_waits_for_nobody_there_is_nothing_to_do() -> None:
+    """Its reason says all."""
+    (problem,) = problems_of(replace(verdict(3, 500), waits_for=None, group=None, reason="can't start there"))
+    assert (problem.advice, problem.message) == ("", "events[3] can't start there")
 
 
 ASSIGNED = Snapshot(0.0, tuple(PartitionSnapshot("events", each) for each in range(6)))
@@ -463,6 +496,28 @@ def test_silence_is_not_over_because_nothing_is_assigned(teller: Teller, caplog:
     assert caplog.messages == [str(SILENCE)]
     teller.bulletin.update([], lambda: ASSIGNED)
     assert caplog.messages[1:] == [f"Over: {SILENCE.message}"]
+
+
+def test_a_stall_that_is_over_is_told_so_though_the_group_is_waited_for_again(
+    teller: Teller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only what is no stall yet gives way to one."""
+    told_at(teller, (0.0, [FIRST], 100.0), (1.0, [WAITS], 100.0))
+    assert caplog.messages == [str(FIRST), str(WAITS), f"Over: {FIRST.message}"]
+
+
+def test_what_is_over_is_told_as_it_was_last(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
+    """More partitions may have come to it since it was told."""
+    told_at(teller, (0.0, [FIRST], 100.0), (1.0, [GROWN], 100.0), (2.0, [], 100.0))
+    assert caplog.messages == [str(FIRST), f"Over: {GROWN.message}"]
+
+
+def test_an_event_shows_how_everything_stood() -> None:
+    told: list[tuple[Problem, Snapshot]] = []
+    ProblemReporter(lambda problem, snapshot: told.append((problem, snapshot)), lambda: 0.0).update(
+        [FIRST], lambda: ASSIGNED
+    )
+    assert told == [(FIRST, ASSIGNED)]
 
 
 def test_what_another_member_has_now_is_not_said_to_be_over(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:

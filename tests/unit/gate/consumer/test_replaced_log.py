@@ -60,6 +60,8 @@ def beginnings(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int | Exceptio
     def reset_offset(
         consumer: object, partition: Partition, timeout: float, *, latest_at_most: int | None = None
     ) -> int:
+        assert (consumer is None, partition.topic.name) == (False, "events")
+        assert 0.0 < timeout <= QUERY_TIMEOUT_SECONDS
         answer = answers[partition.index].pop(0)
         if isinstance(answer, Exception):
             raise answer

@@ -447,6 +447,7 @@ class TestEarlierBeginnings:
         """What came in between would be lost: nobody else is given it."""
 
         def answer(consumer: object, asked: Partition, timeout: float) -> int | None:
+            questions.append((consumer, asked, timeout))
             if isinstance(committed, Exception):
                 raise committed
             return committed
@@ -461,8 +462,10 @@ class TestEarlierBeginnings:
         if is_revoked:
             start.forget([partition(0), partition(1)])
         is_ours = committed is None or isinstance(committed, KafkaException)
+        questions: list[tuple[object, Partition, float]] = []
         again = {partition(0): 16, partition(1): 5}
         assert start.earlier(again) == ({partition(0): 8} if is_ours else {})
+        assert questions == [(inner, partition(0), start_positions.QUERY_TIMEOUT_SECONDS)]
         start.commit(again)
         assert start.earlier({partition(0): 30}) == {}, "what is committed is the group's"
 

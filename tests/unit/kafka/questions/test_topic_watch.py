@@ -79,6 +79,14 @@ def test_a_topic_is_asked_about_before_anything_of_it_is_assigned(world: World) 
     assert [world.ask(), len(world.asked)] == [INTERVAL_SECONDS, 2]
 
 
+def test_all_topics_that_are_subscribed_to_are_asked_about(world: World) -> None:
+    """In one question."""
+    world.watch.subscribe("events")
+    world.watch.subscribe("more")
+    world.ask()
+    assert world.asked == [({"events", "more"}, LEAST_SECONDS)]
+
+
 def test_a_topic_that_is_created_again_before_it_is_read_is_another_one(world: World) -> None:
     """A member that has nothing of it needn't end."""
     world.watch.subscribe("events")
