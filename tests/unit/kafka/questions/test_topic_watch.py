@@ -124,8 +124,18 @@ def test_what_was_not_read_for_long_is_forgotten(world: World, seconds: float, i
         world.ask(seconds / 2)
     assert world.told[1:] == ([("events", "forgotten")] if is_forgotten else [])
     assert world.watch.ids == ({} if is_forgotten else {"events": "one"})
-    world.ask(FORGET_SECONDS)
+    for _ in range(2):
+        world.ask(FORGET_SECONDS)
     assert world.told[1:] == [("events", "forgotten")]
+
+
+def test_of_several_topics_each_is_taken_by_itself(world: World) -> None:
+    """One that isn't read at the moment says nothing of the next."""
+    world.read = {"events"}
+    world.learn(events="one")
+    world.read = {"more"}
+    world.learn(events="two", more="id")
+    assert world.watch.ids == {"events": "one", "more": "id"}
 
 
 def test_nothing_is_asked_while_a_question_is_open(world: World) -> None:
