@@ -250,14 +250,14 @@ class Verifier:
     ) -> None:
         """Ask about partitions in which trust has just begun, once it is known where the log ends."""
         self._log_patience.note(log_ends is not None and LOG_END_UNKNOWN not in log_ends.values())
+        is_asked = False
         try:
             if log_ends is not None:
                 self._ask_ranges(keys, question, log_ends)
-                return
-        except BaseException:
-            self._end_flight(keys)
-            raise
-        self._end_flight(keys)
+                is_asked = True
+        finally:
+            if not is_asked:
+                self._end_flight(keys)
 
     def _end_flight(self, keys: Collection[PartitionKey]) -> None:
         with self._condition:
@@ -271,9 +271,7 @@ class Verifier:
         def apply(answers: Mapping[PartitionKey, PartitionRange | KafkaError]) -> None:
             answered = [key for key, each in answers.items() if not _is_to_be_continued(each)]
             self._end_flight(answered if is_first else ())
-            self._note_silence(
-                {key for key, each in answers.items() if isinstance(each, KafkaError) and is_silence(each)}, answers
-            )
+            self._note_silence({key for key, each in answers.items() if is_silence(each)}, answers)
             ranges = {key: each for key, each in answers.items() if not isinstance(each, KafkaError)}
             truncations = self._offsets.apply_answers(ranges, question, log_ends)
             if any(each.read_to is not None for each in truncations):

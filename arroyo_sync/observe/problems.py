@@ -114,7 +114,7 @@ class Problem:
         return self.waits_for if self.group is None else self.group
 
     def takes_place_of(self, other: Problem) -> bool:
-        """Whether it says of what the other one was told of what has become of it: the other isn't over, then."""
+        """Whether it is what the other one, which was told, has become: then that isn't over."""
         if self.topic != other.topic or other.topic is None:
             return False
         if self.kind is ProblemKind.IMPOSSIBLE_OFFSET:
@@ -187,7 +187,7 @@ class ProblemReporter:
         self._events = LogThrottle(REMINDER_SECONDS, clock)
         self._told: dict[Cause, Problem] = {}
         self._told_at: dict[Cause, float] = {}
-        self._over_at: dict[tuple[str | None, str | WaitsFor | None], float] = {}  # by the end of a cause
+        self._over_at: dict[tuple[str | None, str | WaitsFor | None], float] = {}  # by topic and `Problem.whose`
         self._undecided: set[Cause] = set()  # told before a replay, and not known since to be over or not
 
     def update(

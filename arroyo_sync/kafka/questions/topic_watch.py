@@ -65,7 +65,7 @@ class TopicWatch:
         self._were_read: set[str] = set()
         """Those of which something was assigned, until their id is forgotten."""
         self._unassigned_since: dict[str, float] = {}
-        """The topics with an id of which no partition is assigned."""
+        """The topics that were read, and of which no partition is assigned."""
         self._asked_at = float("-inf")
         self._is_open = False
         self._patience = Patience()
@@ -106,7 +106,7 @@ class TopicWatch:
     def _apply(self, answers: Mapping[str, str | KafkaError]) -> None:
         """:raises TopicRecreated: a topic that was read has another id than before."""
         self._is_open = False
-        self._patience.note(not all(isinstance(each, KafkaError) and is_silence(each) for each in answers.values()))
+        self._patience.note(not all(map(is_silence, answers.values())))
         read = frozenset(self._read())
         self._were_read |= read
         _refuse_others({topic: self.ids[topic] for topic in read & self.ids.keys()}, answers)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
+from queue import SimpleQueue
 
 import pytest
 from confluent_kafka import KafkaError, Producer
@@ -28,22 +28,22 @@ def servers() -> Iterator[str]:
     producer.flush(0)  # the cluster lives as long as its client
 
 
-def test_where_a_topic_ends_is_told_though_no_controller_describes_it(servers: str) -> None:
-    """Any broker lists its partitions. Else nothing is verified there, and nothing ever released."""
+def ends_of_log(servers: str, timeout: float) -> Mapping[int, int | KafkaError]:
+    """What an asker answers, once."""
     asker = Asker({"bootstrap.servers": servers, "log_level": 0}, lambda error: None)
-    has_answered = threading.Event()
-    ends: dict[int, int | KafkaError] = {}
-
-    def note(answer: Mapping[int, int | KafkaError]) -> None:
-        ends.update(answer)
-        has_answered.set()
-
+    answers: SimpleQueue[Mapping[int, int | KafkaError]] = SimpleQueue()
     try:
-        asker.ask_topic_ends("log", 4.0, note)
-        assert has_answered.wait(TIMEOUT_SECONDS)
+        asker.ask_topic_ends("log", timeout, answers.put)
+        answer = answers.get(timeout=TIMEOUT_SECONDS)
     finally:
         asker.stop(TIMEOUT_SECONDS)
-    assert ends[0] == 1
+    assert answers.empty()
+    return answer
+
+
+def test_where_a_topic_ends_is_told_though_no_controller_describes_it(servers: str) -> None:
+    """Any broker lists its partitions. Else nothing is verified there, and nothing ever released."""
+    assert ends_of_log(servers, 4.0)[0] == 1
 
 
 def test_where_nobody_tells_which_partitions_a_topic_has_that_is_answered_and_said(
@@ -51,20 +51,7 @@ def test_where_nobody_tells_which_partitions_a_topic_has_that_is_answered_and_sa
 ) -> None:
     """Who waits for it would wait for ever else, without a line that says why."""
     monkeypatch.setattr(broker_watch, "PATIENCE_SECONDS", 0.0)
-    asker = Asker({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, lambda error: None)
-    answers: list[Mapping[int, int | KafkaError]] = []
-    has_answered = threading.Event()
-
-    def note(answer: Mapping[int, int | KafkaError]) -> None:
-        answers.append(answer)
-        has_answered.set()
-
-    try:
-        asker.ask_topic_ends("log", 0.2, note)
-        assert has_answered.wait(TIMEOUT_SECONDS)
-    finally:
-        asker.stop(TIMEOUT_SECONDS)
-    assert answers == [{}]
+    assert ends_of_log("127.0.0.1:1", 0.2) == {}
     assert caplog.messages[0].startswith("The brokers don't answer about log[0], so nothing new is learnt of them")
 
 

@@ -212,8 +212,11 @@ class StartQuestions:
                     given_up.append((topic, why))
                     self._topics[topic] = None
             if asked.round == self._round:
-                answered = {key: each for key, each in commits.items() if not isinstance(each, KafkaError)}
-                answered = {key: each for key, each in answered.items() if key in self._partitions}
+                answered = {
+                    key: each
+                    for key, each in commits.items()
+                    if key in self._partitions and not isinstance(each, KafkaError)
+                }
                 self._partitions -= answered.keys()
                 offsets = {Partition(Topic(key[0]), key[1]): each for key, each in answered.items()}
                 self.committed = {**self.committed, **offsets}
