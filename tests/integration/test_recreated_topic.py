@@ -189,7 +189,7 @@ def test_a_leader_that_hangs_meanwhile_commits_a_message_of_the_earlier_topic(
     leader = HangingLeader(*arguments)
     with leader:
         assert leader.hangs.wait(TIMEOUT_SECONDS)
-        leader.wait_for_published((0, HANGS_AT))
+        leader.wait_for_published_with_id((0, HANGS_AT))  # the first report is written before the id is known
         world.recreate()
         world.produce(900)
         with world.follower() as follower:

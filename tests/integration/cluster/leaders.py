@@ -17,6 +17,7 @@ from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
+from arroyo_sync.leaders.commit_log.record import decode_topic_id
 from tests.integration.cluster.waiting import wait_until
 from tests.support.passing_step import PassingStep
 
@@ -59,13 +60,18 @@ class NotingProducer(Producer[KafkaPayload]):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.published: list[tuple[int, int]] = []
+        self.published_with_id: list[tuple[int, int]] = []
+        """Those that name the topic's id."""
         self._inner = KafkaProducer({"log_level": 0, **settings})
 
     def produce(
         self, destination: Topic | Partition, payload: KafkaPayload
     ) -> ProducerFuture[BrokerValue[KafkaPayload]]:
         assert payload.key is not None
-        self.published.append((int(payload.key.split(b":")[1]), json.loads(payload.value)["offset"]))
+        report = int(payload.key.split(b":")[1]), json.loads(payload.value)["offset"]
+        self.published.append(report)
+        if decode_topic_id(payload.headers) is not None:
+            self.published_with_id.append(report)
         return self._inner.produce(destination, payload)
 
     def get_config(self) -> dict[str, Any]:
@@ -151,6 +157,11 @@ class Leader(ProcessingStrategyFactory[KafkaPayload]):
     def wait_for_published(self, *expected: tuple[int, int]) -> None:
         wait_until(
             lambda: set(expected) <= set(self.published), SECONDS, lambda: f"{expected} among {self.published[-20:]}"
+        )
+
+    def wait_for_published_with_id(self, expected: tuple[int, int]) -> None:
+        wait_until(
+            lambda: expected in list(self.producer.published_with_id), SECONDS, f"{expected} with the topic's id"
         )
 
     def stop(self) -> None:
