@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException
 
 from arroyo_sync.gate import factory, partition_buffer
-from arroyo_sync.gate.consumer import rebalances, replaced_log, start_positions
+from arroyo_sync.gate.consumer import beginning_questions, rebalances, replaced_log, start_positions
 from arroyo_sync.gate.consumer.pauses import Pauses
 from arroyo_sync.gate.consumer.rebalances import Rebalances
 from arroyo_sync.gate.consumer.start_positions import StartPositions
@@ -192,7 +192,7 @@ def _skips_the_new_topic() -> list[Patch]:
     def at_the_end(consumer: Any, partition: Any, timeout: float, *, latest_at_most: int | None = None) -> int:
         return reset_offset(consumer, partition, timeout)
 
-    return [Patch(replaced_log, "reset_offset", at_the_end)]
+    return [Patch(beginning_questions, "reset_offset", at_the_end)]
 
 
 def _asks_no_more_as_it_ends() -> list[Patch]:

@@ -38,14 +38,9 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from arroyo_sync.gate.consumer.beginning_questions import BeginningQuestions, NotAsked, shown
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
-from arroyo_sync.kafka.arroyo_consumer import (
-    committed_offset,
-    end_offset,
-    reset_offset,
-    staged_offsets,
-    unstage_offsets,
-)
+from arroyo_sync.kafka.arroyo_consumer import staged_offsets, unstage_offsets
 from arroyo_sync.kafka.commits import commit_staged
 from arroyo_sync.kafka.errors import code_of
 
@@ -54,14 +49,7 @@ logger = guarded_logger(__name__)
 TIMEOUT_SECONDS = 15.0
 CHECK_SECONDS = 1.0
 """For how long the source may ask whether the topic is the same."""
-SHORTEST_QUERY_SECONDS = 0.1
-PATIENCE_FACTOR = 4.0
-"""How much longer a question may take, once nobody has answered one: the brokers may be well, and slow."""
 RETRY_SECONDS = 0.5
-GONE_SECONDS = 3.0
-"""For how long the client must say that it knows no such partition, while the topic has others. It says so, too, until
-it has heard of a topic that was just created."""
-
 NO_MEMBER = frozenset(
     {
         KafkaError.UNKNOWN_MEMBER_ID,
@@ -71,10 +59,6 @@ NO_MEMBER = frozenset(
     }
 )
 """Errors of a commit that say that the group has taken the partitions away: no other try would be answered else."""
-
-
-class _NotAsked(Exception):
-    """Of a partition whose turn didn't come."""
 
 
 class ReplacedLog:
@@ -133,12 +117,10 @@ class ReplacedLog:
         failure = self._manager.failure
         if not isinstance(failure, WHAT_WAS_READ_IS_GONE):
             return
-        known = failure.ends if isinstance(failure, PartitionTruncated) else None
+        questions = BeginningQuestions(self._inner, failure, self._start.positions, lambda: not self._given_up.empty())
         began = time.monotonic()
         deadline = began + TIMEOUT_SECONDS
         error: Exception | None = None
-        unknown_since: dict[Partition, float] = {}
-        patience = 1.0
         while pending and time.monotonic() < deadline:
             if error is not None:
                 is_given_up = self._has_given_up(min(RETRY_SECONDS, deadline - time.monotonic()))
@@ -146,112 +128,29 @@ class ReplacedLog:
                     break
             beginnings: dict[Partition, int] = {}
             try:
-                # Those that are known to be truncated have answered a moment ago: the others may not.
-                sure = [each for each in pending if known is None or each.index in known]
-                beginnings, failed = self._ask(sure, failure, deadline, patience)
-                unsure = [each for each in pending if each not in sure]
-                more_beginnings, more_failed = self._ask(unsure, failure, deadline, patience)
-                beginnings, failed = beginnings | more_beginnings, failed | more_failed
-                if len(failed) == len(pending) and not any(isinstance(each, _NotAsked) for each in failed.values()):
-                    patience *= PATIENCE_FACTOR
+                beginnings, failed = questions.ask(pending, deadline)
                 pending = list(failed)
                 self._commit(beginnings, pending)
+            except LookupError as exc:
+                error, pending = exc, [*beginnings, *pending]
+                break  # this consumer can't be asked
             except Exception as exc:
-                error = exc
-                pending = [*beginnings, *pending]
+                error, pending = exc, [*beginnings, *pending]
                 if code_of(exc) in NO_MEMBER:
-                    logger.warning(
-                        "The group has taken %s away from this follower, which can't commit where they begin: whoever "
-                        "has them now does. If nobody has, reset them before you restart: %s",
-                        _shown(pending),
-                        exc,
-                    )
+                    _tell_of_lost_membership(pending, exc)
                     return
-                if isinstance(exc, LookupError):
-                    break  # this consumer can't be asked
                 continue
             if beginnings:
                 begins = "goes on" if isinstance(failure, PartitionTruncated) else "begins on the new topic"
                 logger.warning("The group %s at %s", begins, _named(beginnings))
-            if known is not None and not any(each.index in known for each in pending):
+            if not any(questions.is_sure(each) for each in pending):
                 deadline = min(deadline, began + QUERY_TIMEOUT_SECONDS)  # the others may be whole, and cost no more
             for each in failed.values():
-                if error is None or not isinstance(each, _NotAsked):
+                if error is None or not isinstance(each, NotAsked):
                     error = each
-            if isinstance(failure, TopicRecreated):
-                gone = self._gone(failed, unknown_since, deadline)
-                pending = [partition for partition in pending if partition not in gone]
-        # Of another partition than those that are known to be truncated it is only possible.
-        sure = [each for each in pending if known is None or each.index in known]
-        unsure = [each for each in pending if each not in sure]
-        if sure:
-            logger.error(
-                "Couldn't commit where the group begins: %s. Its commits of %s are of what was there before: reset "
-                "them before you restart, or messages are skipped",
-                error,
-                _shown(sure),
-            )
-        if unsure:
-            logger.error(
-                "Couldn't commit where the group begins: %s. Reset what it has committed of %s past the end, as of a "
-                "truncated partition, before you restart, or messages are skipped",
-                error,
-                _shown(unsure),
-            )
-
-    def _ask(
-        self, pending: Collection[Partition], failure: Exception, deadline: float, patience: float
-    ) -> tuple[dict[Partition, int], dict[Partition, Exception]]:
-        """Where these begin; and what was raised for the others, in the order in which they are to be asked next.
-
-        Each question has its share of what is left of `QUERY_TIMEOUT_SECONDS`, so that brokers that are down leave time
-        for the others.
-
-        :param patience: how many shares it has: more, where one was too short for all.
-        :raises LookupError: this consumer can't be asked.
-        """
-        found: dict[Partition, int] = {}
-        failed: dict[Partition, Exception] = {}
-        ends_at = min(deadline, time.monotonic() + QUERY_TIMEOUT_SECONDS)
-        for number, partition in enumerate(pending):
-            left = ends_at - time.monotonic()
-            if left <= 0.0 or (failed and not self._given_up.empty()):
-                unasked: list[Partition] = list(pending)[number:]
-                return found, {**dict.fromkeys(unasked, _NotAsked("no time was left to ask")), **failed}
-            try:
-                timeout = max(SHORTEST_QUERY_SECONDS, min(left, patience * left / (len(pending) - number)))
-                beginning = self._beginning(partition, failure, timeout)
-            except LookupError:
-                raise
-            except Exception as exc:
-                failed[partition] = exc
-            else:
-                if beginning is not None:
-                    found[partition] = beginning
-        return found, failed
-
-    def _gone(
-        self, failed: Mapping[Partition, Exception], unknown_since: dict[Partition, float], deadline: float
-    ) -> Collection[Partition]:
-        """Those that the new topic doesn't have: it may have fewer partitions.
-
-        :param unknown_since: since when the client has said of which that it doesn't know them; kept up to date.
-        """
-        now = time.monotonic()
-        unknown = [each for each, error in failed.items() if code_of(error) == KafkaError._UNKNOWN_PARTITION]
-        since = {each: unknown_since.get(each, now) for each in unknown}
-        unknown_since.clear()
-        unknown_since.update(since)
-        gone = [each for each in unknown if now >= since[each] + GONE_SECONDS]
-        if not gone or now >= deadline:
-            return ()
-        timeout = max(SHORTEST_QUERY_SECONDS, min(CHECK_SECONDS, deadline - now))
-        try:
-            reset_offset(self._inner, Partition(gone[0].topic, 0), timeout)  # every topic that is there has this one
-        except Exception:
-            return ()
-        logger.warning("The new topic has no %s: nothing is committed of it", _shown(gone))
-        return gone
+            gone = questions.gone(failed, deadline)
+            pending = [partition for partition in pending if partition not in gone]
+        _tell_of_missing(pending, questions, error)
 
     def _commit(self, beginnings: Mapping[Partition, int], unknown: Collection[Partition]) -> None:
         """Commit these, and nothing that was staged of the partitions whose beginning isn't known."""
@@ -275,32 +174,36 @@ class ReplacedLog:
             return False
         return True
 
-    def _beginning(self, partition: Partition, failure: Exception, timeout: float) -> int | None:
-        """``None``: the group begins where it would have anyway."""
-        began_at = self._start.positions.get(partition)
-        if not isinstance(failure, PartitionTruncated):
-            return reset_offset(self._inner, partition, timeout, latest_at_most=began_at)
-        asked_at = time.monotonic()
-        # Though it is what is committed: an offset may be staged beyond.
-        committed = committed_offset(self._inner, partition, timeout)
-        committed = began_at if committed is None else committed
-        end = failure.ends.get(partition.index)
-        if end is None:
-            # What the other brokers have to say may have been on its way to the source.
-            left = timeout - (time.monotonic() - asked_at)
-            end = end_offset(self._inner, partition, max(SHORTEST_QUERY_SECONDS, left))
-            staged = (staged_offsets(self._inner) or {}).get(partition)
-            reached = [each for each in (committed, staged, self._inner.tell().get(partition)) if each is not None]
-            if max(reached, default=0) <= end:
-                return None
-        return None if committed is None else min(committed, end)
+
+def _tell_of_lost_membership(pending: Collection[Partition], error: Exception) -> None:
+    logger.warning(
+        "The group has taken %s away from this follower, which can't commit where they begin: whoever has them now "
+        "does. If nobody has, reset them before you restart: %s",
+        shown(pending),
+        error,
+    )
 
 
-def _shown(partitions: Collection[Partition]) -> str:
-    return ", ".join(f"{each.topic.name}[{each.index}]" for each in partitions)
+def _tell_of_missing(pending: Collection[Partition], questions: BeginningQuestions, error: Exception | None) -> None:
+    sure = [each for each in pending if questions.is_sure(each)]
+    unsure = [each for each in pending if not questions.is_sure(each)]
+    if sure:
+        logger.error(
+            "Couldn't commit where the group begins: %s. Its commits of %s are of what was there before: reset them "
+            "before you restart, or messages are skipped",
+            error,
+            shown(sure),
+        )
+    if unsure:
+        logger.error(
+            "Couldn't commit where the group begins: %s. Reset what it has committed of %s past the end, as of a "
+            "truncated partition, before you restart, or messages are skipped",
+            error,
+            shown(unsure),
+        )
 
 
 def _named(offsets: dict[Partition, int]) -> str:
     return ", ".join(
-        f"{_shown([each])}: {offset}" for each, offset in sorted(offsets.items(), key=lambda item: item[0].index)
+        f"{shown([each])}: {offset}" for each, offset in sorted(offsets.items(), key=lambda item: item[0].index)
     )

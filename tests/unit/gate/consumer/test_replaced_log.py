@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from arroyo_sync.gate.consumer import replaced_log
+from arroyo_sync.gate.consumer import beginning_questions, replaced_log
 from arroyo_sync.gate.consumer.replaced_log import ReplacedLog
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
@@ -67,7 +67,7 @@ def beginnings(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[int | Exceptio
             raise answer
         return answer
 
-    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
+    monkeypatch.setattr(beginning_questions, "reset_offset", reset_offset)
     monkeypatch.setattr(replaced_log, "RETRY_SECONDS", 0.01)
     return answers
 
@@ -81,7 +81,8 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         now[0] += timeout
         return False
 
-    monkeypatch.setattr(replaced_log, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for module in (replaced_log, beginning_questions):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(replaced_log, "RETRY_SECONDS", 0.5)
     monkeypatch.setattr(ReplacedLog, "_has_given_up", pause)
     return now
@@ -134,8 +135,8 @@ def test_where_a_truncated_partition_ends_is_committed_of_it_alone(
 ) -> None:
     """And nothing of what was staged past it: a restart reads what takes the place of what was lost."""
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(replaced_log, "committed_offset", lambda consumer, partition, timeout: committed)
-    monkeypatch.setattr(replaced_log, "end_offset", lambda consumer, partition, timeout: 500)
+    monkeypatch.setattr(beginning_questions, "committed_offset", lambda consumer, partition, timeout: committed)
+    monkeypatch.setattr(beginning_questions, "end_offset", lambda consumer, partition, timeout: 500)
     flow.flow.stage_offsets({partition(0): 450, partition(1): 12})
     flow.manager.fail(PartitionTruncated("events", {0: 400, 7: 1}, {0: 498, 7: 5}))
     assert flow.flow.commit_offsets() is None
@@ -158,8 +159,8 @@ def ends(monkeypatch: pytest.MonkeyPatch, flow: Flow) -> dict[int, list[int | Ex
     def committed_offset(consumer: object, partition: Partition, timeout: float) -> int | None:
         return flow.inner.committed.get(partition.index)
 
-    monkeypatch.setattr(replaced_log, "end_offset", end_offset)
-    monkeypatch.setattr(replaced_log, "committed_offset", committed_offset)
+    monkeypatch.setattr(beginning_questions, "end_offset", end_offset)
+    monkeypatch.setattr(beginning_questions, "committed_offset", committed_offset)
     return answers
 
 
@@ -257,7 +258,7 @@ def test_a_partition_that_is_known_to_be_truncated_is_asked_first(
         return 3
 
     ends[0] = [500]
-    monkeypatch.setattr(replaced_log, "committed_offset", committed_offset)
+    monkeypatch.setattr(beginning_questions, "committed_offset", committed_offset)
     flow.manager.fail(PartitionTruncated("events", {1: 7}, {1: 10}))
     flow.flow.close()
     assert asked == [1, 0]
@@ -275,7 +276,7 @@ def test_both_kinds_of_partitions_that_are_left_are_told(
     def committed_offset(consumer: object, partition: Partition, timeout: float) -> int | None:
         raise RuntimeError("no coordinator")
 
-    monkeypatch.setattr(replaced_log, "committed_offset", committed_offset)
+    monkeypatch.setattr(beginning_questions, "committed_offset", committed_offset)
     flow.manager.fail(TRUNCATED)
     flow.flow.close()
     first, second = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
@@ -295,12 +296,12 @@ def test_the_second_question_of_a_partition_has_what_the_first_has_left(
         seconds[0] += 1.0 if partition.index == 1 else 3.0 if partition.index else 0.0
         return 10
 
-    monkeypatch.setattr(replaced_log, "committed_offset", ask)
-    monkeypatch.setattr(replaced_log, "end_offset", ask)
+    monkeypatch.setattr(beginning_questions, "committed_offset", ask)
+    monkeypatch.setattr(beginning_questions, "end_offset", ask)
     flow.inner.assign(2)
     flow.manager.fail(TRUNCATED)
     flow.flow.close()
-    assert timeouts == [2.5, 1.5, 3.0, replaced_log.SHORTEST_QUERY_SECONDS]
+    assert timeouts == [2.5, 1.5, 3.0, beginning_questions.SHORTEST_QUERY_SECONDS]
 
 
 def test_of_a_partition_of_which_neither_beginning_nor_commit_is_known_nothing_is_committed(
@@ -309,7 +310,7 @@ def test_of_a_partition_of_which_neither_beginning_nor_commit_is_known_nothing_i
     """It begins where it would have. The others go on where they end, though there is no source to ask once more."""
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(replaced_log, "TIMEOUT_SECONDS", 0.05)
-    monkeypatch.setattr(replaced_log, "committed_offset", lambda consumer, partition, timeout: None)
+    monkeypatch.setattr(beginning_questions, "committed_offset", lambda consumer, partition, timeout: None)
     inner, manager = ScriptedConsumer(), SynchronizedPartitionStateManager()
     inner.assign(0, 1)
     start = StartPositions(inner, Clock())
@@ -330,7 +331,7 @@ def test_the_end_of_the_new_topic_is_not_past_where_each_assignment_began(
     ) -> int:
         return 900 if latest_at_most is None else min(900, latest_at_most)
 
-    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
+    monkeypatch.setattr(beginning_questions, "reset_offset", reset_offset)
     flow.inner.revoke(1)
     flow.inner.committed[1] = 70
     flow.inner.assign(1)
@@ -374,7 +375,7 @@ def test_questions_share_five_seconds_and_have_no_more_than_is_left(
 
     flow.inner.assign(2)
     flow.manager.fail(failure)
-    monkeypatch.setattr(replaced_log, question, ask)
+    monkeypatch.setattr(beginning_questions, question, ask)
     flow.flow.close()
     assert asked == [(0, 5 / 3), (1, 1.5 / 2)]
     assert flow.inner.committed == {0: 3, 1: 3, 2: 0}
@@ -390,9 +391,9 @@ def test_a_question_has_a_moment_at_least(flow: Flow, monkeypatch: pytest.Monkey
 
     flow.inner.assign(*range(2, 80))
     flow.manager.fail(RECREATED)
-    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
+    monkeypatch.setattr(beginning_questions, "reset_offset", reset_offset)
     flow.flow.close()
-    assert (len(asked), asked[0], asked[-1]) == (80, replaced_log.SHORTEST_QUERY_SECONDS, 5.0)
+    assert (len(asked), asked[0], asked[-1]) == (80, beginning_questions.SHORTEST_QUERY_SECONDS, 5.0)
 
 
 def test_what_has_answered_is_committed_before_the_rest_is_asked_again(
@@ -453,10 +454,10 @@ def test_brokers_that_are_down_leave_the_others_time(
     flow.inner.assign(*range(2, 300))
     flow.inner.on_commit = note
     flow.manager.fail(RECREATED)
-    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
+    monkeypatch.setattr(beginning_questions, "reset_offset", reset_offset)
     flow.flow.close()
     assert committed_after.keys() == set(range(120, 300))
-    assert seconds[0] == pytest.approx(115.0, abs=2 * replaced_log.SHORTEST_QUERY_SECONDS)
+    assert seconds[0] == pytest.approx(115.0, abs=2 * beginning_questions.SHORTEST_QUERY_SECONDS)
 
 
 @pytest.mark.parametrize(("count", "takes"), [(2, 2.0), (17, 0.3), (20, 0.3), (64, 0.1)])
@@ -473,7 +474,7 @@ def test_brokers_that_are_slow_are_given_longer(
 
     flow.inner.assign(*range(2, count))
     flow.manager.fail(RECREATED)
-    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
+    monkeypatch.setattr(beginning_questions, "reset_offset", reset_offset)
     flow.flow.close()
     assert flow.inner.committed == dict.fromkeys(range(count), 3)
 
@@ -490,8 +491,8 @@ def test_partitions_that_are_only_maybe_truncated_take_no_time_of_those_that_are
         return 430
 
     flow.inner.assign(*range(2, 60))
-    monkeypatch.setattr(replaced_log, "committed_offset", committed_offset)
-    monkeypatch.setattr(replaced_log, "end_offset", lambda consumer, partition, timeout: 500)
+    monkeypatch.setattr(beginning_questions, "committed_offset", committed_offset)
+    monkeypatch.setattr(beginning_questions, "end_offset", lambda consumer, partition, timeout: 500)
     flow.manager.fail(TRUNCATED)
     flow.flow.close()
     assert flow.inner.committed[0] == 400
@@ -518,7 +519,7 @@ def test_a_partition_that_the_new_topic_does_not_have_is_given_up(
         "The group begins on the new topic at events[0]: 0",
         "The new topic has no events[1]: nothing is committed of it",
     ]
-    assert seconds == [pytest.approx(100.0 + replaced_log.GONE_SECONDS, abs=0.1)]
+    assert seconds == [pytest.approx(100.0 + beginning_questions.GONE_SECONDS, abs=0.1)]
 
 
 @pytest.mark.parametrize("answer", [UNKNOWN_PARTITION, RuntimeError("no broker")], ids=["unknown", "another error"])
@@ -575,7 +576,7 @@ def test_a_question_that_fails_is_asked_again_after_a_pause_which_another_close_
             is_asked.set()
         raise RuntimeError("no broker")
 
-    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
+    monkeypatch.setattr(beginning_questions, "reset_offset", reset_offset)
     flow.manager.fail(RECREATED)
     closing = threading.Thread(target=flow.flow.close, daemon=True)
     closing.start()
@@ -780,7 +781,7 @@ def test_a_close_within_a_revocation_ends_what_that_tries(
         flow.flow.close()
         raise RuntimeError("no broker")
 
-    monkeypatch.setattr(replaced_log, "reset_offset", reset_offset)
+    monkeypatch.setattr(beginning_questions, "reset_offset", reset_offset)
     flow.manager.fail(RECREATED)
     flow.inner.revoke(0, 1)
     assert flow.inner.is_closed
