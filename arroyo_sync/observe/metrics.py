@@ -71,7 +71,11 @@ RELEASED_LAG = MetricDef(
     "Messages that are released, but that the follower hasn't handed downstream yet: the follower is slow.",
 )
 HELD_MESSAGES = MetricDef(
-    "arroyo_sync.held.messages", Kind.GAUGE, "message", _PARTITION, "Messages in the gate, waiting for a leader."
+    "arroyo_sync.held.messages",
+    Kind.GAUGE,
+    "message",
+    _PARTITION,
+    "Messages in the gate: they wait for a leader or, once released, for the follower's own steps.",
 )
 HELD_BYTES = MetricDef("arroyo_sync.held.bytes", Kind.GAUGE, "byte", _PARTITION, "What they weigh, headers included.")
 OLDEST_HELD = MetricDef(
