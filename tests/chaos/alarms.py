@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from tests.chaos.evidence import Evidence, Told
+from tests.chaos.evidence import CLOCK_SHIFTED, Evidence, Told
 
 AFTERMATH_SECONDS = 120.0
 """For how long after its end a fault explains what is told."""
@@ -64,11 +64,14 @@ SUSPECT = re.compile(r"before (the|its) first message")
 """Of a report that may speak of an earlier topic. Where topics can't be told apart, whatever keeps a leader's commit
 behind its report may make one suspect."""
 
+EARLIER = re.compile(r"earlier topic")
+"""Of a report that is of one."""
+
 ALARMS = (
     Alarm(OVER, frozenset({"anything"})),
     # A report with a timestamp from the future counts as the oldest; without a topic's id it is suspect then.
     Alarm(SUSPECT, RECREATED | {"clock shifted"}),
-    Alarm(re.compile(r"earlier topic"), RECREATED),
+    Alarm(EARLIER, RECREATED),
     Alarm(
         re.compile(r"published offset \d+(, but the partition| of \S+, which) ends at|beyond the partition's end"),
         RECREATED | {"commit log poisoned", "unclean election"},
@@ -140,7 +143,19 @@ def _is_explained(evidence: Evidence, told: Told, alarm: Alarm) -> bool:
         each.group == told.group and each.step_seconds for each in evidence.ingredients.followers
     ):
         return True  # with a backlog in each, librdkafka hands out long runs of one partition after the other
+    if alarm.pattern is EARLIER and _counts_an_older_place(evidence, told):
+        return True
     return "anything" in explained_by or any(
         kind in explained_by and began <= told.time <= ended + AFTERMATH_SECONDS
         for kind, began, ended in evidence.faults
     )
+
+
+def _counts_an_older_place(evidence: Evidence, told: Told) -> bool:
+    """Whether a report of an earlier topic may count for the newest: in an older place of the commit log, if the clock
+    of who reads it is wrong. See `process_faults.shift_clock`."""
+    began_at = [each.began_at for each in evidence.followers if each.name == told.process]
+    is_shifted = any(
+        kind == CLOCK_SHIFTED and began <= at <= ended for kind, began, ended in evidence.faults for at in began_at
+    )
+    return is_shifted and any(kind in RECREATED and began <= told.time for kind, began, _ in evidence.faults)

@@ -394,6 +394,25 @@ class TestAlarms:
             verdict = judge(journals([told(25.0, said, "ERROR")], driver=driver))
             assert broken(verdict) == ({} if is_explained else {"loud": 1})
 
+    @pytest.mark.parametrize(
+        ("recreated", "shifted", "is_explained"),
+        [
+            pytest.param((-900.0, -890.0), (0.0, 3.0), True, id="its clock is wrong, and there was another topic"),
+            pytest.param((-900.0, -890.0), (1.0, 3.0), False, id="another one's clock is"),
+            pytest.param((16.0, 20.0), (0.0, 3.0), False, id="there was no other topic yet"),
+        ],
+    )
+    def test_a_wrong_clock_explains_that_a_report_of_an_earlier_topic_counts(
+        self, recreated: tuple[float, float], shifted: tuple[float, float], is_explained: bool
+    ) -> None:
+        """It lies in an older place of the commit log; to such a clock all are from the future."""
+        driver: list[PartitionBuffer] = [
+            ["fault", ended, 1, kind, "", began]
+            for kind, (began, ended) in (("data topic recreated", recreated), ("clock shifted", shifted))
+        ]
+        verdict = judge(journals([told(15.0, EARLIER)], driver=driver))
+        assert broken(verdict) == ({} if is_explained else {"loud": 1})
+
     @pytest.mark.parametrize(("step_seconds", "is_explained"), [(0.003, True), (0.0, False)])
     def test_a_slow_step_explains_that_a_partition_waits_behind_others(
         self, step_seconds: float, is_explained: bool
