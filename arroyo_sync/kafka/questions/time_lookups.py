@@ -111,4 +111,8 @@ def read_each(
 
 
 def _found(infos: Sequence[ListOffsetsResultInfo]) -> FoundOffset:
-    return FoundOffset(infos[0].offset, infos[0].timestamp) if infos[0].offset >= 0 else FoundOffset()
+    offset, timestamp_ms = infos[0].offset, infos[0].timestamp
+    if offset < 0:
+        return FoundOffset()
+    # Redpanda has answered -1 for the time of a message that it found.
+    return FoundOffset(offset, timestamp_ms if timestamp_ms >= 0 else None)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, cast
 
+import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import ListOffsetsResultInfo, OffsetSpec
 
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.cluster_client import ClusterClient, OnOffsets
-from arroyo_sync.kafka.questions.time_lookups import ALONE_SECONDS, FoundOffset, TimeLookups
+from arroyo_sync.kafka.questions.time_lookups import ALONE_SECONDS, FoundOffset, TimeLookups, _found, read_each
 
 KEYS = [("events", index) for index in range(100)]
 SLOW = KEYS[42]
@@ -139,3 +140,20 @@ def test_where_partitions_begin_and_end_does_not_wait_for_a_slow_look_up() -> No
     assert answers[SLOW] == PartitionRange(0, 9, None, is_first_known=False), (
         "a range is known without its first message"
     )
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (Answer(3, 1234), FoundOffset(3, 1234)),
+        (Answer(3, 0), FoundOffset(3, 0)),
+        (Answer(3, -1), FoundOffset(3)),
+        (Answer(-1, -1), FoundOffset()),
+    ],
+    ids=["a message", "one of 1970", "one whose time isn't told", "none"],
+)
+def test_what_is_found(answer: Answer, found: FoundOffset) -> None:
+    """A time that isn't told says nothing of how old the message is."""
+    told: list[Mapping[PartitionKey, FoundOffset | KafkaError]] = []
+    read_each(_found, told.append)({KEYS[0]: [cast(ListOffsetsResultInfo, answer)]})
+    assert told == [{KEYS[0]: found}]
