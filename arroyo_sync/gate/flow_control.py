@@ -107,7 +107,14 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._cluster_question = ClusterQuestion(inner, check_cluster, clock)
         self._is_closing = False
         self._is_subscribed = False
-        self._rebalances = Rebalances(inner, self._pauses, self._start, self._leave, lambda: self._is_closing)
+        self._rebalances = Rebalances(
+            inner,
+            self._pauses,
+            self._start,
+            self._leave,
+            lambda: self._replaced_log.is_replaced,
+            lambda: self._is_closing,
+        )
         self._resume_offsets = self._rebalances.resume_offsets
         self.empty_polls = 0
         """How often the inner consumer had no message; it isn't asked for one while everything is paused from outside.

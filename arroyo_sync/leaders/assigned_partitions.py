@@ -35,7 +35,8 @@ class Truncation(NamedTuple):
     previous_end: int
     end: int
     read_to: int | None
-    """The offset after the last message that the follower has received, if that lies past where the partition ended."""
+    """The offset after the last message that the follower has received in this assignment, or where that began, if that
+    lies past where the partition ended."""
 
 
 class Question(NamedTuple):
@@ -236,7 +237,8 @@ class AssignedPartitions:
     def _lower(self, key: PartitionKey, known_end: KnownEnd, end: int, question: Question) -> Truncation:
         """The partition was truncated: what lies beyond is rejected, all else is to be verified anew."""
         previous_end, received_before = question.known[key]
-        read_to = received_before if received_before is not None and received_before > end else None
+        reached = known_end.position if received_before is None else received_before
+        read_to = reached if reached is not None and reached > end else None
         truncation = Truncation(key, previous_end, end, read_to)
         for _, published_offset in self._table.filled(key):
             published_offset.reject_beyond(end, question.epoch)

@@ -59,6 +59,11 @@ class KnownEnd:
         """What the gate has received in this assignment."""
         return None if self.cell is None else self.cell.received
 
+    @property
+    def position(self) -> int | None:
+        """Where the follower reads on, if the gate has received nothing."""
+        return None if self.cell is None else self.cell.current[1].local
+
     def refresh(self) -> None:
         """It reaches at least as far as the gate has received since trust began."""
         received = None if self.cell is None else self.cell.received  # called once a report: not by the property

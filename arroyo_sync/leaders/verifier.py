@@ -187,7 +187,7 @@ class Verifier:
         next_at = self._ask_due(now)
         next_at = min(next_at, self._topics.ask(now))
         if self._offsets.topics():
-            next_at = min(next_at, self._refreshed_at + REFRESH_SECONDS)
+            next_at = min(next_at, self._turn_at if self._to_refresh else self._refreshed_at + REFRESH_SECONDS)
         self._apply_answers()
         suspects = self._offsets.suspects()
         self._committed_at = {group: at for group, at in self._committed_at.items() if group in suspects}
@@ -215,7 +215,8 @@ class Verifier:
         """Ask about the partitions that are due. Returns when another one is."""
         unanswered = set(self._offsets.unanswered())
         wanted = unanswered.union(self._offsets.unverified_partitions())
-        assigned = self._offsets.assigned() if now >= self._refreshed_at + REFRESH_SECONDS else None
+        is_refresh_due = not self._to_refresh and now >= self._refreshed_at + REFRESH_SECONDS
+        assigned = self._offsets.assigned() if is_refresh_due else None
         with self._condition:
             wanted -= self._in_flight
             due = {key for key in wanted if now >= self._asked_at.get(key, float("-inf")) + INTERVAL_SECONDS}

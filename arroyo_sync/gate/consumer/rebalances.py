@@ -38,6 +38,7 @@ class Rebalances:
     :param pauses: its pauses, of which those of the old gate and of the processor end with a rebuild.
     :param start: commits where an assignment begins.
     :param leave: called with all partitions once the processor has let go of those that are revoked.
+    :param is_replaced: whether nothing may be committed any more; see `ReplacedLog`.
     :param is_closing: whether it is being closed. Closing hands out what lay in the client's queue, and then revokes
         all; no strategy is made in between.
     """
@@ -48,12 +49,14 @@ class Rebalances:
         pauses: Pauses,
         start: StartPositions,
         leave: Callable[[Collection[Partition]], None],
+        is_replaced: Callable[[], bool],
         is_closing: Callable[[], bool],
     ) -> None:
         self._inner = inner
         self._leave = leave
         self._pauses = pauses
         self._start = start
+        self._is_replaced = is_replaced
         self._is_closing = is_closing
         self.resume_offsets: dict[int, int] = {}
         """Per partition index the offset to go back to: the last one staged, or the one the assignment began at. By
@@ -83,7 +86,10 @@ class Rebalances:
                 begin_earlier(self._inner, offsets, earlier)
             for partition, offset in offsets.items():
                 self.resume_offsets[partition.index] = offset
-            self._start.commit(offsets)
+            if self._is_replaced():
+                self._start.note(offsets)
+            else:
+                self._start.commit(offsets)
             retained = [each for each in self._inner.tell() if each not in offsets]
             if retained and on_revoke is not None:
                 with self._hiding(offsets):

@@ -70,10 +70,14 @@ class StartPositions:
         """Whether something is still to be committed. Read by the consumer's poll when no message came."""
         self._is_failure_told = False
 
+    def note(self, positions: Mapping[Partition, int]) -> None:
+        """Partitions were just assigned at these positions, of which nothing is to be committed."""
+        self.positions.update(positions)
+
     def commit(self, positions: Mapping[Partition, int]) -> None:
         """Commit these positions, of partitions that were just assigned. Blocks until the broker has answered."""
         self.give_way()
-        self.positions.update(positions)
+        self.note(positions)
         self._not_before = self._clock()  # a new assignment: whatever failed before may go well now
         self._waiting.update(positions)
         self.is_pending = True

@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from typing import Any, cast
 
 import pytest
@@ -219,6 +220,22 @@ def test_many_assigned_partitions_are_asked_about_in_turns(count: int) -> None:
     asked = fixture.brokers.questions
     assert sorted(key for question in asked for key in question) == keys
     assert max(map(len, asked)) <= max(REFRESHED_AT_ONCE, -(-count * INTERVAL_SECONDS // REFRESH_SECONDS))
+
+
+def test_each_has_its_turn_though_the_turns_are_late() -> None:
+    """The next round begins when the last one is over, and until then nobody is woken but for a turn."""
+    fixture = Fixture()
+    keys = [("events", index) for index in range(30 * REFRESHED_AT_ONCE)]
+    fixture.read(*keys)
+    fixture.clock.now += REFRESH_SECONDS
+    for _ in range(29):
+        assert fixture.verifier.ask() > 0.0
+        fixture.clock.now += 1.1 * INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert sorted(key for question in fixture.brokers.questions for key in question) == keys
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert len(fixture.brokers.questions) == 31
 
 
 def test_a_revoked_partition_loses_its_turn() -> None:
@@ -834,6 +851,27 @@ def test_a_follower_that_has_read_what_is_lost_ends() -> None:
     ) as raised:
         fixture.verifier.ask()
     assert (raised.value.ends, raised.value.read_to) == ({0: 60}, {0: 98})
+
+
+@pytest.mark.parametrize(
+    ("position", "received", "is_lost"),
+    [(61, None, True), (60, None, False), (50, 61, True), (50, 60, False)],
+    ids=["it begins past the end", "it begins there", "it was read past the end", "it was read so far"],
+)
+def test_what_is_lost_is_that_before_where_the_follower_reads_on(
+    position: int, received: int | None, is_lost: bool
+) -> None:
+    """Also where nothing was received since it began: what takes the place of what is gone lies below."""
+    fixture = Fixture()
+    fixture.ends(first=100)
+    fixture.assign(FIRST)
+    fixture.manager.set_local_offset(*FIRST, position)
+    fixture.verifier.ask()
+    fixture.manager.cell(*FIRST).received = received
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.ends(first=60)
+    with pytest.raises(PartitionTruncated) if is_lost else nullcontext():
+        fixture.verifier.ask()
 
 
 def test_a_new_topic_that_ends_at_less_is_not_taken_for_a_truncated_one() -> None:

@@ -659,14 +659,28 @@ def test_where_an_assignment_began_is_not_committed_over_the_beginning_of_the_ne
     flow: Flow, beginnings: dict[int, list[int | Exception]]
 ) -> None:
     """Though its commit failed, and another assignment tries again what is pending."""
-    beginnings[2] = [0]
+    beginnings.update({0: [0, 0], 1: [5, 5], 2: [0], 3: [0]})
     flow.flow._start.stage({partition(0): 424})
     flow.inner.commit_errors.extend([RuntimeError("coordinator is away")] * 2)
     flow.inner.assign(2)
     flow.is_another = True
     flow.inner.revoke(2)
     flow.inner.assign(3)
+    flow.flow.close()
     assert flow.inner.committed == {0: 0, 1: 5, 2: 0, 3: 0}
+
+
+def test_what_is_staged_of_the_earlier_topic_is_not_committed_with_where_an_assignment_begins(
+    flow: Flow, beginnings: dict[int, list[int | Exception]]
+) -> None:
+    """KIP-848 assigns one partition more while the others are kept, and the follower is about to end."""
+    flow.flow.stage_offsets({partition(0): 430})
+    flow.manager.fail(RECREATED)
+    flow.inner.assign(2)
+    assert flow.inner.committed == {0: 423, 1: 10}
+    beginnings[2] = [7]
+    flow.flow.close()
+    assert flow.inner.committed == {0: 0, 1: 5, 2: 7}
 
 
 def test_a_partition_of_the_same_topic_is_handed_over_as_it_is(flow: Flow, beginnings: object) -> None:
