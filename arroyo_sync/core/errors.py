@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 
@@ -123,16 +124,17 @@ class PartitionTruncated(ArroyoSyncError, RuntimeError):
 
     What takes their place has the same offsets: what is held of them would go downstream in its stead, and what the
     follower has committed would skip it. Nothing more is released or committed. With the flow control, the follower's
-    group goes on where each of them ends now, so a restart reads what comes there.
+    group goes on where each of them ends now, or up to 90 seconds before, so a restart reads what has come there.
 
-    :param ends: by partition, where it ends.
-    :param read_to: by partition, the offset after the last message that was read.
+    :param ends: by partition, where it ended as that was noticed. It was truncated there or before: it grows.
+    :param read_to: by partition, the offset after the last message that was read, or where reading began.
     """
 
     def __init__(self, topic: str, ends: Mapping[int, int], read_to: Mapping[int, int]) -> None:
         self.topic = topic
         self.ends = dict(ends)
         self.read_to = dict(read_to)
+        self.noticed_at = time.time()
         first = min(ends)
         more = f" (and {len(ends) - 1} more likewise)" if len(ends) > 1 else ""
         super().__init__(

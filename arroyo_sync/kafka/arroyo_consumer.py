@@ -247,6 +247,21 @@ def end_offset(consumer: Consumer[Any], partition: Partition, timeout: float) ->
     return _bounds(consumer, partition, timeout)[1]
 
 
+def first_offset_since(consumer: Consumer[Any], partition: Partition, timestamp_ms: int, timeout: float) -> int | None:
+    """The first message of the partition that is as young as that, by its timestamp; ``None``: there is none.
+
+    Blocks for at most ``timeout`` seconds. On the consumer's own thread.
+
+    :raises KafkaException: the broker didn't answer, or can't tell.
+    :raises LookupError: this isn't Arroyo's ``KafkaConsumer``.
+    """
+    asked = [TopicPartition(partition.topic.name, partition.index, timestamp_ms)]
+    (answer,) = _client_to_ask(consumer).offsets_for_times(asked, timeout=timeout)
+    if answer.error is not None:
+        raise KafkaException(answer.error)
+    return answer.offset if answer.offset >= 0 else None
+
+
 def _bounds(consumer: Consumer[Any], partition: Partition, timeout: float) -> tuple[int, int]:
     asked = TopicPartition(partition.topic.name, partition.index)
     bounds = _client_to_ask(consumer).get_watermark_offsets(asked, timeout=timeout)

@@ -136,6 +136,12 @@ def code_of(error: Exception) -> int | None:
     return held.code() if isinstance(held, KafkaError) else None
 
 
+def is_silence(answer: object) -> bool:
+    """Whether no broker has said anything: it could not be reached, or didn't answer in time."""
+    silence = (KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT)
+    return isinstance(answer, KafkaError) and answer.code() in silence
+
+
 def is_fatal(error: KafkaError) -> bool:
     """Whether an error that isn't about one partition can't be ridden out. librdkafka tells of most as information."""
     passes = _HAS_NO_TOKEN + _NOT_REFUSED + _HAS_ENDED

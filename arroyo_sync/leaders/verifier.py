@@ -20,8 +20,8 @@ Threads
 Failures
     What isn't answered is asked again, and has longer to be answered. A data topic with another id ends `run` with
     `TopicRecreated`; one that has lost messages which the follower has read, with `PartitionTruncated`; and brokers of
-    another cluster than the follower's, with `ConfigurationError`. That is found before an end that they tell counts,
-    if the follower's is known by then.
+    another cluster than the follower's, or than before, with `ConfigurationError`. That is found before an end that
+    they tell counts, if the follower's is known by then.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from typing import TypeVar
 
 from confluent_kafka import KafkaError
 
-from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated
+from arroyo_sync.core.errors import PartitionTruncated
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.questions.answers import Patience, is_silence
+from arroyo_sync.kafka.errors import is_silence
+from arroyo_sync.kafka.questions.answers import Patience
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
-from arroyo_sync.kafka.questions.topic_watch import TopicWatch
+from arroyo_sync.kafka.questions.topic_watch import ClusterWatch, TopicWatch
 from arroyo_sync.leaders.assigned_partitions import Question, Truncation
 from arroyo_sync.leaders.leader_log import Doubt, DoubtLog, named_partitions, why_rejected, why_suspect
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -89,9 +90,8 @@ class Verifier:
         """Of `run`'s thread: those that aren't logged yet."""
         self.impossible = 0
         """How many published offsets were rejected. Written by `run`'s thread."""
-        self._cluster_id: str | None = None
-        """Of the cluster that the follower reads from. Written by the processor's thread, read by `run`'s."""
-        self._topics = TopicWatch(brokers, offsets.topics, self._set_id, self._forget_id, self._later)
+        self._cluster = ClusterWatch(brokers)
+        self._topics = TopicWatch(brokers, self._cluster, offsets.topics, self._set_id, self._forget_id, self._later)
         self._log_patience, self._patience = Patience(), Patience()
         self._silent: frozenset[PartitionKey] = frozenset()
         """Of `run`'s thread: those of which no broker has told when they were last asked."""
@@ -137,7 +137,7 @@ class Verifier:
 
     def expect_cluster(self, cluster_id: str) -> None:
         """The follower reads the data topic from this one."""
-        self._cluster_id = cluster_id
+        self._cluster.expect(cluster_id)
         self.wake()
 
     def wake(self) -> None:
@@ -158,7 +158,7 @@ class Verifier:
         :param periodic_checks: returns in how many seconds it wants to be called again at the latest.
         :raises TopicRecreated: the data topic has another id than before.
         :raises PartitionTruncated: messages that the follower has read are gone from the data topic.
-        :raises ConfigurationError: the brokers are of another cluster than the follower's.
+        :raises ConfigurationError: the brokers are of another cluster than the follower's, or than before.
         :raises Exception: whatever ``periodic_checks`` raises.
         """
         while not self._is_stopped:
@@ -338,7 +338,7 @@ class Verifier:
                 answers, self._answers = self._answers, []
             if not answers:
                 return
-            _refuse_other_cluster(self._cluster_id, self._brokers.cluster_id)
+            self._cluster.check()
             for apply in answers:
                 apply()
 
@@ -359,16 +359,6 @@ class Verifier:
 
 def _is_to_be_continued(answer: PartitionRange | KafkaError) -> bool:
     return isinstance(answer, PartitionRange) and answer.is_look_up_pending
-
-
-def _refuse_other_cluster(followers: str | None, asked: str | None) -> None:
-    """:raises ConfigurationError: both are known, and differ."""
-    if followers is not None and asked is not None and asked != followers:
-        raise ConfigurationError(
-            f"the follower reads the data topic from the cluster {followers!r}, but the source asks the cluster "
-            f"{asked!r} about it, where a topic of that name is another one. Give the source the settings of the "
-            "follower's consumer: as data_configuration, if the commit log is on another cluster"
-        )
 
 
 def _refuse_lost_messages(truncations: Sequence[Truncation]) -> None:

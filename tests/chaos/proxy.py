@@ -47,6 +47,11 @@ class Proxy:
         self._mode = PASS
         self._is_dirty = True
 
+    def lead_to(self, target: int) -> None:
+        """To another port of the loopback, from now on. Connections to the earlier one are cut."""
+        self._target = target
+        self._is_dirty = True
+
     def close(self) -> None:
         self._ended.set()
         self._thread.join(5)

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from arroyo.types import Topic
+from arroyo.backends.kafka import KafkaConsumer
+from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaException, Producer
 
 from arroyo_sync import CommitLogConsumer, HoldLimits, PartitionTruncated
+from arroyo_sync.gate.consumer import beginning_questions
+from arroyo_sync.kafka.arroyo_consumer import first_offset_since
 from arroyo_sync.leaders import verifier
+from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.broker import Broker
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.followers import Follower, consumer_settings
@@ -80,6 +84,7 @@ def test_what_an_unclean_election_took_away_is_not_released_again_without_its_le
     librdkafka ends it, by the leader epoch; this one is full.)
     """
     monkeypatch.setattr(verifier, "REFRESH_SECONDS", 2.0)
+    monkeypatch.setattr(beginning_questions, "LOOK_BACK_SECONDS", 0.0)  # all here is young
     kafka = kafka_cluster(3, min_insync_replicas=1)
     settings = {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
     kafka.create_topic(TOPIC, config=settings, replication=2)
@@ -134,3 +139,20 @@ def test_what_an_unclean_election_took_away_is_not_released_again_without_its_le
         log.publish(95, topic=TOPIC)
         remote.wait_for(95, topic=TOPIC)
         assert not [each for each in caplog.records[asked:] if each.levelno >= logging.ERROR]
+
+
+def test_where_young_messages_begin_is_asked_of_the_brokers(kafka: Kafka, topic_name: Callable[..., str]) -> None:
+    topic = topic_name("events")
+    kafka.create_topic(topic)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    for timestamp_ms in (1_000, 2_000, 3_000):
+        producer.produce(topic, b"x", partition=0, timestamp=timestamp_ms)
+    assert producer.flush(TIMEOUT_SECONDS) == 0
+    consumer = KafkaConsumer(consumer_settings(kafka.bootstrap_servers, topic_name("follower"), "eager"))
+    try:
+        found = [first_offset_since(consumer, Partition(Topic(topic), 0), ms, 30.0) for ms in (0, 2_000, 2_001, 3_001)]
+        assert found == [0, 1, 2, None]
+        with pytest.raises(KafkaException):
+            first_offset_since(consumer, Partition(Topic(topic), 7), 0, 1.0)
+    finally:
+        consumer.close()

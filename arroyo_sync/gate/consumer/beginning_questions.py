@@ -1,7 +1,10 @@
 """Asks where a group begins once what it has read is gone, partition by partition.
 
-After `TopicRecreated` that is where ``auto.offset.reset`` says, after `PartitionTruncated` where a partition ends, if
-the group has committed beyond it.
+After `TopicRecreated` that is where ``auto.offset.reset`` says. After `PartitionTruncated` it is the lowest of three:
+what the group has committed, where the partition ended, and the first message of the `LOOK_BACK_SECONDS` before that
+was noticed. For it was truncated some time before, to an offset that nobody tells, and has grown since: what has come
+by then is the group's, too. A group that has committed nothing begins where ``auto.offset.reset`` says, as on a new
+topic: where the brokers tell no ids it may be one, and the commits have gone with the earlier one.
 
 Guarantees
     - Each question has its share of what is left of `QUERY_TIMEOUT_SECONDS`, so that brokers that are down leave time
@@ -19,13 +22,19 @@ from typing import Any
 
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS
-from arroyo_sync.kafka.arroyo_consumer import committed_offset, end_offset, reset_offset, staged_offsets
-from arroyo_sync.kafka.errors import code_of
+from arroyo_sync.kafka.arroyo_consumer import (
+    committed_offset,
+    end_offset,
+    first_offset_since,
+    reset_offset,
+    staged_offsets,
+)
+from arroyo_sync.kafka.errors import code_of, is_silence
 
 logger = guarded_logger(__name__)
 
@@ -34,6 +43,8 @@ TOPIC_TIMEOUT_SECONDS = 1.0
 SHORTEST_QUERY_SECONDS = 0.1
 PATIENCE_FACTOR = 4.0
 """How much longer a question may take, once nobody has answered one."""
+LOOK_BACK_SECONDS = 90.0
+"""From a truncation to when it is noticed, at most: partitions are asked about every 30 s. The rest is for clocks."""
 GONE_SECONDS = 3.0
 """For how long the client must say that it knows no such partition, while the topic has others. It says so, too, until
 it has heard of a topic that was just created."""
@@ -117,20 +128,32 @@ class BeginningQuestions:
         began_at = self._began_at.get(partition)
         if not isinstance(self._failure, PartitionTruncated):
             return reset_offset(self._inner, partition, timeout, latest_at_most=began_at)
-        asked_at = time.monotonic()
+        ends_at = time.monotonic() + timeout
         # Though it is what is committed: an offset may be staged beyond.
         committed = committed_offset(self._inner, partition, timeout)
-        committed = began_at if committed is None else committed
         end = self._failure.ends.get(partition.index)
         if end is None:
             # What the other brokers have to say may have been on its way to the source.
-            left = timeout - (time.monotonic() - asked_at)
-            end = end_offset(self._inner, partition, max(SHORTEST_QUERY_SECONDS, left))
+            end = end_offset(self._inner, partition, _left(ends_at))
             staged = (staged_offsets(self._inner) or {}).get(partition)
-            reached = [each for each in (committed, staged, self._inner.tell().get(partition)) if each is not None]
+            position = self._inner.tell().get(partition)
+            reached = [each for each in (committed, began_at, staged, position) if each is not None]
             if max(reached, default=0) <= end:
                 return None
-        return None if committed is None else min(committed, end)
+        if committed is None:
+            return min(end, reset_offset(self._inner, partition, _left(ends_at), latest_at_most=began_at))
+        since = self._first_since(partition, self._failure.noticed_at - LOOK_BACK_SECONDS, _left(ends_at))
+        return min(committed, end if since is None else min(end, since))
+
+    def _first_since(self, partition: Partition, unix_seconds: float, timeout: float) -> int | None:
+        """The first message as young as that; ``None``: there is none, or the brokers can't tell."""
+        try:
+            return first_offset_since(self._inner, partition, round(unix_seconds * 1000), timeout)
+        except KafkaException as exc:
+            if is_silence(exc.args[0]):
+                raise
+            logger.debug("Can't look up by time where %s went on: %s", shown([partition]), exc)
+            return None
 
     def gone(self, failed: Mapping[Partition, Exception], deadline: float) -> Collection[Partition]:
         """Of those that failed, the ones that the new topic doesn't have: it may have fewer partitions."""
@@ -147,6 +170,10 @@ class BeginningQuestions:
             return ()
         logger.warning("The new topic has no %s: nothing is committed of it", shown(gone))
         return gone
+
+
+def _left(ends_at: float) -> float:
+    return max(SHORTEST_QUERY_SECONDS, ends_at - time.monotonic())
 
 
 def shown(partitions: Collection[Partition]) -> str:

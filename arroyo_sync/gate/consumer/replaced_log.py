@@ -6,9 +6,9 @@ and makes the manager fail with `TopicRecreated` or `PartitionTruncated`.
 
 Guarantees
     - From then on nothing is committed but, before partitions are revoked or the consumer is closed, of those that it
-      has: on a new topic where ``auto.offset.reset`` says (with ``error``: its beginning); where a truncated one ends,
-      if the group has committed beyond. So does each other one that turns out to end before what is committed or was
-      read: the source has failed by one broker's answer.
+      has: on a new topic where ``auto.offset.reset`` says (with ``error``: its beginning); in a truncated one no later
+      than where other messages take the place of what is gone. So does each other one that turns out to end before
+      what is committed or was read: the source has failed by one broker's answer.
     - With ``latest`` that isn't past where the assignment began. It may have begun on the new topic already, before
       that was noticed: what has come since is the group's, and the end is beyond it by now.
     - The source is asked once more after the last commit of an assignment, so that none of the earlier topic is the

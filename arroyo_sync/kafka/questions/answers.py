@@ -32,12 +32,6 @@ class Patience:
         self.seconds = max(LEAST_SECONDS, self.seconds / 2) if is_answered else min(MOST_SECONDS, self.seconds * 2)
 
 
-def is_silence(answer: object) -> bool:
-    """Whether no broker has said anything: it could not be reached, or didn't answer in time."""
-    silence = (KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT)
-    return isinstance(answer, KafkaError) and answer.code() in silence
-
-
 def deliver_answer(on_answer: Callable[[V], None], answer: V) -> None:
     """Tell an answer. What that raises is logged, since nobody else on a client's thread could."""
     try:

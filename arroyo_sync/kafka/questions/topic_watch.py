@@ -6,6 +6,8 @@ Guarantees
       follower is told where it begins: a topic that is created again after that has another one.
     - While nothing of it was read, another id is no news: it is simply that of the topic that there is. Of one that was
       read, and isn't at the moment, it is news as soon as it is read again, when it is known where its group begins.
+    - Another id counts only once the brokers are known to be of the same cluster as before: where an address leads to
+      another cluster, as after a failover, a topic of that name has another id.
     - Else nothing is asked while the last question is open. Each has the longer for its answer, the longer there was
       none.
 
@@ -16,17 +18,20 @@ Threads
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.errors import TopicRecreated
-from arroyo_sync.kafka.questions.answers import Patience, is_silence
+from arroyo_sync.core.errors import ConfigurationError, TopicRecreated
+from arroyo_sync.kafka.errors import is_silence
+from arroyo_sync.kafka.questions.answers import Patience
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 
 INTERVAL_SECONDS = 1.0
 UNREAD_SECONDS = 5.0
 """Likewise, while nothing is read."""
+REACH_SECONDS = 1.0
 LOST_SECONDS = 30.0
 """A question that is open for so long has no answer any more."""
 
@@ -36,10 +41,60 @@ NO_TOPIC_IDS = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.TOPIC_AUTH
 OnIds = Callable[[Mapping[str, str | KafkaError]], None]
 
 
+class ClusterWatch:
+    """Knows whether the brokers that are asked are of the cluster that they were of, and that the follower reads from.
+
+    Threads: any may call anything.
+
+    :param brokers: of the data topic's cluster.
+    """
+
+    def __init__(self, brokers: Asker) -> None:
+        self._brokers = brokers
+        self._asked: str | None = None
+        """The id of the cluster that was asked first."""
+        self._followers: str | None = None
+
+    def expect(self, cluster_id: str) -> None:
+        """The follower reads the data topic from this one."""
+        self._followers = cluster_id
+
+    def check(self) -> None:
+        """Return if nothing speaks against the cluster. Never blocks.
+
+        :raises ConfigurationError: the brokers are of another one than before, or than the follower's.
+        """
+        asked = self._brokers.cluster_id
+        before = self._asked = self._asked or asked
+        if asked != before:
+            raise ConfigurationError(
+                f"the brokers that the source asks about the data topic were of the cluster {before!r} and are of "
+                f"{asked!r} now, where a topic of that name is another one. Was an address pointed to another cluster? "
+                "The group's offsets are left as they are: see to those of the cluster that the follower is to read, "
+                "and restart it"
+            )
+        if asked is not None and self._followers not in (None, asked):
+            raise ConfigurationError(
+                f"the follower reads the data topic from the cluster {self._followers!r}, but the source asks the "
+                f"cluster {asked!r} about it, where a topic of that name is another one. Give the source the settings "
+                "of the follower's consumer: as data_configuration, if the commit log is on another cluster"
+            )
+
+    def ask_and_check(self) -> None:
+        """`check`, once a broker has told of which cluster it is. Blocks for at most `REACH_SECONDS`.
+
+        :raises ConfigurationError: see `check`.
+        """
+        with suppress(KafkaException):  # what isn't answered is as before
+            self._brokers.reach(REACH_SECONDS)
+        self.check()
+
+
 class TopicWatch:
     """See the module's docstring.
 
     :param brokers: of the topics' cluster.
+    :param cluster: knows whether they still are.
     :param read: the topics of which partitions are assigned.
     :param set_id: told of a topic's id; ``None``: it can't be asked for.
     :param forget: told that a topic's id says nothing any more.
@@ -49,6 +104,7 @@ class TopicWatch:
     def __init__(
         self,
         brokers: Asker,
+        cluster: ClusterWatch,
         read: Callable[[], Collection[str]],
         set_id: Callable[[str, str | None], None],
         forget: Callable[[str], None],
@@ -58,6 +114,7 @@ class TopicWatch:
         self._read = read
         self._set_id = set_id
         self._forget = forget
+        self._cluster = cluster
         self._later = later
         self.ids: dict[str, str] = {}
         """Each topic's id as it was first told, until nothing of it is assigned for long."""
@@ -81,13 +138,14 @@ class TopicWatch:
     def check(self, timeout: float) -> None:
         """Ask now whether the topics are those of which the ids were first told. What isn't answered may be.
 
-        Blocks until the brokers have answered, for a second more than ``timeout`` at most.
+        Blocks until the brokers have answered, for two seconds more than ``timeout`` at most, or than `MOST_SECONDS`
+        where they are slow.
 
         :raises TopicRecreated: one has another id.
         """
         known = dict(self.ids)
         if known:
-            _refuse_others(known, self._brokers.topic_ids(known, timeout))
+            self._refuse_others(known, self._brokers.topic_ids(known, max(timeout, self._patience.seconds)))
 
     def ask(self, now: float) -> float:
         """Ask if it is due. Returns when it is next, by the same clock."""
@@ -109,7 +167,7 @@ class TopicWatch:
         self._patience.note(not all(map(is_silence, answers.values())))
         read = frozenset(self._read())
         self._were_read |= read
-        _refuse_others({topic: self.ids[topic] for topic in read & self.ids.keys()}, answers)
+        self._refuse_others({topic: self.ids[topic] for topic in read & self.ids.keys()}, answers)
         for topic, answer in answers.items():
             if topic in self._were_read - read and topic in self.ids:
                 continue
@@ -129,9 +187,9 @@ class TopicWatch:
             self.ids.pop(topic, None)
             self._forget(topic)
 
-
-def _refuse_others(known: Mapping[str, str], answers: Mapping[str, str | KafkaError]) -> None:
-    """:raises TopicRecreated: a topic has another id than is known."""
-    for topic, answer in answers.items():
-        if isinstance(answer, str) and known.get(topic, answer) != answer:
-            raise TopicRecreated(topic, known[topic], answer)
+    def _refuse_others(self, known: Mapping[str, str], answers: Mapping[str, str | KafkaError]) -> None:
+        """:raises TopicRecreated: a topic has another id than is known."""
+        for topic, answer in answers.items():
+            if isinstance(answer, str) and known.get(topic, answer) != answer:
+                self._cluster.ask_and_check()
+                raise TopicRecreated(topic, known[topic], answer)

@@ -10,13 +10,13 @@ from contextlib import nullcontext
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.questions.answers import LEAST_SECONDS, MOST_SECONDS
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
-from arroyo_sync.kafka.questions.topic_watch import UNREAD_SECONDS
+from arroyo_sync.kafka.questions.topic_watch import REACH_SECONDS, UNREAD_SECONDS
 from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -43,6 +43,9 @@ class Brokers:
 
     def __init__(self) -> None:
         self.cluster_id: str | None = None
+        """As a broker has told."""
+        self.moves_to: str | None = None
+        """Of which cluster they are; ``None``: they don't answer that."""
         self.ranges: dict[PartitionKey, PartitionRange] = {}
         self.topic_id: str | KafkaError = NO_ANSWER
         self.committed: dict[tuple[str, PartitionKey], int | None] = {}
@@ -104,6 +107,13 @@ class Brokers:
         assert LEAST_SECONDS <= timeout <= MOST_SECONDS
         self.questions_about_ids += 1
         on_answer(dict.fromkeys(topics, self.topic_id))
+
+    def reach(self, timeout: float) -> None:
+        """As the brokers tell of which cluster they are."""
+        assert timeout == REACH_SECONDS
+        if self.moves_to is None:
+            raise KafkaException(NO_ANSWER)
+        self.cluster_id = self.moves_to
 
     def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
         assert timeout in (CHECK_TIMEOUT_SECONDS, QUERY_TIMEOUT_SECONDS)
@@ -492,6 +502,44 @@ def test_safety_what_brokers_of_another_cluster_say_of_a_topic_of_that_name_is_n
         "consumer: as data_configuration, if the commit log is on another cluster"
     )
     assert fixture.remote() is None
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(lambda verifier: verifier.ask(), id="as ever"),
+        pytest.param(lambda verifier: verifier.check_topics(CHECK_TIMEOUT_SECONDS), id="at the end"),
+    ],
+)
+@pytest.mark.parametrize("followers", [None, "one"])
+def test_another_cluster_behind_the_same_address_is_not_taken_for_another_topic(
+    followers: str | None, ask: Callable[[Verifier], object]
+) -> None:
+    """After a failover. The topic of that name has another id there, and the group's commits are to be left alone."""
+    fixture = Fixture()
+    if followers is not None:
+        fixture.verifier.expect_cluster(followers)
+    fixture.brokers.cluster_id, fixture.brokers.topic_id = "one", "id"
+    fixture.read(FIRST)
+    fixture.brokers.topic_id, fixture.brokers.moves_to = "other id", "two"
+    with pytest.raises(ConfigurationError) as raised:
+        ask(fixture.verifier)
+    assert str(raised.value) == (
+        "the brokers that the source asks about the data topic were of the cluster 'one' and are of 'two' now, where a "
+        "topic of that name is another one. Was an address pointed to another cluster? The group's offsets are left as "
+        "they are: see to those of the cluster that the follower is to read, and restart it"
+    )
+
+
+@pytest.mark.parametrize("told", ["one", None])
+def test_another_topic_of_the_same_cluster_is_another_one(told: str | None) -> None:
+    """Also where nobody tells of which cluster the brokers are by now."""
+    fixture = Fixture()
+    fixture.brokers.cluster_id, fixture.brokers.topic_id = "one", "id"
+    fixture.read(FIRST)
+    fixture.brokers.topic_id, fixture.brokers.moves_to = "other id", told
+    with pytest.raises(TopicRecreated):
+        fixture.verifier.ask()
 
 
 @pytest.mark.parametrize(("followers", "asked"), [("one", "one"), ("one", None), (None, "one")])

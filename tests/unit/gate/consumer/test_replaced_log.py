@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer import beginning_questions, replaced_log
+from arroyo_sync.gate.consumer.beginning_questions import LOOK_BACK_SECONDS
 from arroyo_sync.gate.consumer.replaced_log import ReplacedLog
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
@@ -125,17 +127,58 @@ def test_the_beginnings_are_committed_by_name(flow: Flow, beginnings: object, mo
     assert named == [{partition(0): 0, partition(1): 5}]
 
 
+@pytest.fixture(autouse=True)
+def since(monkeypatch: pytest.MonkeyPatch) -> list[int | Exception | None]:
+    """In its one item, from where on messages are young enough to take the place of what is gone."""
+    found: list[int | Exception | None] = [None]
+
+    def first_offset_since(consumer: object, partition: Partition, timestamp_ms: int, timeout: float) -> int | None:
+        assert timeout > 0.0
+        assert timestamp_ms == pytest.approx(1000 * (time.time() - LOOK_BACK_SECONDS), abs=300_000)
+        if isinstance(found[0], Exception):
+            raise found[0]
+        return found[0]
+
+    monkeypatch.setattr(beginning_questions, "first_offset_since", first_offset_since)
+    return found
+
+
+def reset_to(offset: int) -> Callable[..., int]:
+    """As ``earliest`` finds the partition's beginning there."""
+    return lambda consumer, partition, timeout, latest_at_most: offset
+
+
+def reset_to_latest(consumer: object, partition: Partition, timeout: float, *, latest_at_most: int | None) -> int:
+    """As ``latest`` finds the end beyond."""
+    return 1_000 if latest_at_most is None else latest_at_most
+
+
 @pytest.mark.parametrize(
-    ("committed", "begins_at"),
-    [(430, 400), (380, 380), (None, 400)],
-    ids=["the group was past its end", "it was behind", "it has committed nothing"],
+    ("committed", "written_since", "begins_at"),
+    [
+        pytest.param(430, None, 400, id="the group was past its end"),
+        pytest.param(380, None, 380, id="it was behind"),
+        pytest.param(430, 390, 390, id="it may have been truncated there, and have grown since"),
+        pytest.param(380, 390, 380, id="it was behind that, too"),
+        pytest.param(430, 410, 400, id="what is young came later"),
+        pytest.param(430, KafkaException(KafkaError(KafkaError.UNSUPPORTED_VERSION)), 400, id="nobody can tell"),
+        pytest.param(None, 390, 3, id="it has committed nothing"),
+    ],
 )
-def test_where_a_truncated_partition_ends_is_committed_of_it_alone(
-    flow: Flow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, committed: int | None, begins_at: int
+def test_where_a_truncated_partition_goes_on_is_committed_of_it_alone(
+    flow: Flow,
+    since: list[int | Exception | None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    committed: int | None,
+    written_since: int | Exception | None,
+    begins_at: int,
 ) -> None:
     """And nothing of what was staged past it: a restart reads what takes the place of what was lost."""
     caplog.set_level(logging.WARNING)
+    since[0] = written_since
     monkeypatch.setattr(beginning_questions, "committed_offset", lambda consumer, partition, timeout: committed)
+    monkeypatch.setattr(beginning_questions, "reset_offset", reset_to(3))
     monkeypatch.setattr(beginning_questions, "end_offset", lambda consumer, partition, timeout: 500)
     flow.flow.stage_offsets({partition(0): 450, partition(1): 12})
     flow.manager.fail(PartitionTruncated("events", {0: 400, 7: 1}, {0: 498, 7: 5}))
@@ -143,6 +186,26 @@ def test_where_a_truncated_partition_ends_is_committed_of_it_alone(
     flow.flow.close()
     assert (flow.inner.committed, flow.inner.is_closed) == ({0: begins_at, 1: 12}, True)
     assert caplog.messages == [f"The group goes on at events[0]: {begins_at}"]
+
+
+def test_while_nobody_tells_what_has_come_since_it_is_asked_again(
+    flow: Flow,
+    ends: dict[int, list[int | Exception]],
+    since: list[int | Exception | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To go on at the end might skip it."""
+    since[0] = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    ends[1] = [500] * 2
+
+    def pause(log: ReplacedLog, timeout: float) -> bool:
+        since[0] = 390
+        return False
+
+    monkeypatch.setattr(ReplacedLog, "_has_given_up", pause)
+    flow.manager.fail(TRUNCATED)
+    flow.flow.close()
+    assert flow.inner.committed == {0: 390, 1: 10}
 
 
 @pytest.fixture
@@ -161,6 +224,7 @@ def ends(monkeypatch: pytest.MonkeyPatch, flow: Flow) -> dict[int, list[int | Ex
 
     monkeypatch.setattr(beginning_questions, "end_offset", end_offset)
     monkeypatch.setattr(beginning_questions, "committed_offset", committed_offset)
+    monkeypatch.setattr(beginning_questions, "reset_offset", reset_to_latest)
     return answers
 
 
@@ -304,21 +368,22 @@ def test_the_second_question_of_a_partition_has_what_the_first_has_left(
     assert timeouts == [2.5, 1.5, 3.0, beginning_questions.SHORTEST_QUERY_SECONDS]
 
 
-def test_of_a_partition_of_which_neither_beginning_nor_commit_is_known_nothing_is_committed(
+def test_a_truncated_partition_of_which_nothing_is_committed_begins_where_it_would_have(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It begins where it would have. The others go on where they end, though there is no source to ask once more."""
+    """But no later than where it ended. There is no source to ask once more."""
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr(replaced_log, "TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(beginning_questions, "committed_offset", lambda consumer, partition, timeout: None)
+    monkeypatch.setattr(beginning_questions, "reset_offset", reset_to_latest)
     inner, manager = ScriptedConsumer(), SynchronizedPartitionStateManager()
     inner.assign(0, 1)
     start = StartPositions(inner, Clock())
     start.positions[partition(1)] = 423
     manager.fail(PartitionTruncated("events", {0: 400, 1: 410}, {0: 498, 1: 498}))
     ReplacedLog(inner, manager, None, start).leave([partition(0), partition(1)])
-    assert inner.committed == {1: 410}
-    assert caplog.messages == ["The group goes on at events[1]: 410"]
+    assert inner.committed == {0: 400, 1: 410}
+    assert caplog.messages == ["The group goes on at events[0]: 400, events[1]: 410"]
 
 
 def test_the_end_of_the_new_topic_is_not_past_where_each_assignment_began(

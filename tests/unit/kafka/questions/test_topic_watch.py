@@ -9,12 +9,14 @@ import pytest
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import TopicRecreated
-from arroyo_sync.kafka.questions.answers import LEAST_SECONDS, MOST_SECONDS, Patience, is_silence
+from arroyo_sync.kafka.errors import is_silence
+from arroyo_sync.kafka.questions.answers import LEAST_SECONDS, MOST_SECONDS, Patience
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.topic_watch import (
     INTERVAL_SECONDS,
     LOST_SECONDS,
     UNREAD_SECONDS,
+    ClusterWatch,
     OnIds,
     TopicWatch,
 )
@@ -35,11 +37,17 @@ class World:
         self.open: list[OnIds] = []
         self.watch = TopicWatch(
             cast(Asker, self),
+            ClusterWatch(cast(Asker, self)),
             lambda: self.read,
             lambda topic, value: self.told.append((topic, value)),
             lambda topic: self.told.append((topic, "forgotten")),
             lambda apply: apply,
         )
+
+    cluster_id = "one"
+
+    def reach(self, timeout: float) -> None:
+        """They are of the same cluster as before."""
 
     def ask_topic_ids(self, topics: Collection[str], timeout: float, on_answer: OnIds) -> None:
         self.asked.append((set(topics), timeout))
@@ -210,6 +218,23 @@ def test_between_the_turns_only_what_is_known_is_compared(world: World, monkeypa
     with pytest.raises(TopicRecreated):
         world.watch.check(2.5)
     assert asked == [({"events"}, 2.5)] * 2
+
+
+def test_slow_brokers_have_longer_to_say_at_the_end_whether_the_topic_is_the_same(world: World) -> None:
+    """As long as they have needed before: else what is gone with an earlier topic is taken for a truncation."""
+    world.read = {"events"}
+    world.learn(events="one")
+    world.learn(events=SILENCE)
+    world.learn(events=SILENCE)
+    asked: list[float] = []
+
+    def topic_ids(topics: Collection[str], timeout: float) -> Mapping[str, str | KafkaError]:
+        asked.append(timeout)
+        return {"events": "one"}
+
+    world.topic_ids = topic_ids  # type: ignore[attr-defined]
+    world.watch.check(2.5)
+    assert asked == [MOST_SECONDS]
 
 
 def test_patience_has_its_limits() -> None:
