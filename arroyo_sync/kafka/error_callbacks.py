@@ -20,23 +20,26 @@ from arroyo_sync.core.checks import check_instance
 from arroyo_sync.core.errors import AccessRefused
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.kafka.errors import is_fatal, log_missing_token
+from arroyo_sync.kafka.errors import LoginRefusals, is_fatal, log_missing_token
 
 logger = guarded_logger(__name__)
 
 
 _throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
+_logins = LoginRefusals()
+"""Of all clients of the process, whose first logins come soon after its start."""
 
 
 def raise_if_refused(error: KafkaError) -> None:
     """For a consumer: what it raises comes out of the consumer's ``poll``, and ends the processor.
 
-    :raises AccessRefused: the brokers refuse the login, or a permission. All else librdkafka rides out; that no token
-        can be fetched (OAUTHBEARER) is logged.
+    :raises AccessRefused: the brokers refuse a permission, or the login: in the first minute of the process, or for a
+        minute. All else librdkafka rides out; that a login is refused in between, or no token can be fetched
+        (OAUTHBEARER), is logged.
     """
     check_instance("error", error, KafkaError)
     log_missing_token(error)
-    if is_fatal(error):
+    if _logins.ends(error):
         raise AccessRefused(_text(error))
 
 

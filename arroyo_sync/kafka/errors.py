@@ -28,6 +28,11 @@ ENDS = frozenset(
 )
 """They don't go away by waiting: someone must change a setting or a permission."""
 
+_LOGIN_REFUSED = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})
+FRESH_SECONDS = 60.0
+PARDON_SECONDS = 60.0
+"""Also how long a login must not be refused to count as one that goes well."""
+
 POSITION_IS_GONE = frozenset(
     {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
 )
@@ -157,6 +162,44 @@ def is_fatal_for_reading(error: KafkaError) -> bool:
     return is_fatal(error) or not (error.retriable() or error.code() in _TRANSIENT or error.code() in _RETRIABLE)
 
 
+class LoginRefusals:
+    """Tells a login that is refused for good from one that is refused now and then.
+
+    Where logins end and begin anew all the time (KIP-368), one of them may be refused, and the next go well: as the
+    keys of the tokens are changed, a broker restarts, or MSK's IAM is busy. librdkafka logs in again by itself. So in
+    the first `FRESH_SECONDS`, when a password may be wrong, any refusal is final, and later what goes on for
+    `PARDON_SECONDS`.
+
+    Threads: any may call anything.
+
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._fresh_until = clock() + FRESH_SECONDS
+        self._refused_since = self._refused_at = float("-inf")
+
+    def ends(self, error: KafkaError) -> bool:
+        """Whether a client can't go on after this error. A refusal after which it can is logged."""
+        if not is_fatal(error):
+            return False
+        if error.fatal() or error.code() not in _LOGIN_REFUSED:
+            return True
+        now = self._clock()
+        if now > self._refused_at + PARDON_SECONDS:
+            self._refused_since = now
+        self._refused_at = now
+        if now <= self._fresh_until or now >= self._refused_since + PARDON_SECONDS:
+            return True
+        if _token_throttle.should_log("refused"):
+            logger.warning(
+                "Kafka refuses a login: %s. The client logs in anew. If it is refused for a minute, the pipeline ends",
+                error.str(),
+            )
+        return False
+
+
 class ClientErrors:
     """Collects what clients tell of by the way, in their ``error_cb``, rather than in answer to a call.
 
@@ -167,6 +210,7 @@ class ClientErrors:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._logins = LoginRefusals(clock)
         self._last_at = clock()
         self.fatal: KafkaError | None = None
         """The first that can't be ridden out. Others follow from it."""
@@ -176,7 +220,7 @@ class ClientErrors:
         """Take in what a client tells."""
         if self._last is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause
             self._last, self._last_at = error, self._clock()
-        if self.fatal is None and is_fatal(error):
+        if self.fatal is None and self._logins.ends(error):
             self.fatal = error
 
     def reason(self, error: KafkaError) -> KafkaError:
@@ -194,7 +238,7 @@ class ClientErrors:
         """
         if self.fatal is not None:
             raise KafkaException(self.fatal) from error
-        if error is not None and is_fatal(error.args[0]):
+        if error is not None and self._logins.ends(error.args[0]):
             raise error
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
-from arroyo_sync.kafka import errors
+from arroyo_sync.kafka import error_callbacks, errors
 from arroyo_sync.kafka.error_callbacks import log_if_refused
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.followers import consumer_settings, produce_numbered
+from tests.integration.cluster.reading import CommitLog
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
 
@@ -44,6 +45,13 @@ LIVES_SECONDS = 3600.0
 MESSAGES = 20
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOGIN_MODULE = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
+LISTENER = {"OAUTH": "SASL_PLAINTEXT"}
+PROPERTIES = {
+    "listener.name.oauth.sasl.enabled.mechanisms": "OAUTHBEARER",
+    "listener.name.oauth.oauthbearer.sasl.jaas.config": (
+        f'{LOGIN_MODULE} required unsecuredLoginStringClaim_sub="broker";'
+    ),
+}
 
 
 class Issuer:
@@ -81,12 +89,7 @@ def _encoded(part: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
-    login = f'{LOGIN_MODULE} required unsecuredLoginStringClaim_sub="broker";'
-    properties = {
-        "listener.name.oauth.sasl.enabled.mechanisms": "OAUTHBEARER",
-        "listener.name.oauth.oauthbearer.sasl.jaas.config": login,
-    }
-    with KafkaCluster(listeners={"OAUTH": "SASL_PLAINTEXT"}, properties=properties) as running:
+    with KafkaCluster(listeners=LISTENER, properties=PROPERTIES) as running:
         for topic in ("events", "commits"):
             running.create_topic(topic)
         yield running
@@ -166,6 +169,34 @@ def test_a_token_that_is_refused_ends_the_source_with_one_clear_error(cluster: K
             wait_until(goes_on, WAIT_SECONDS, "the source's end")
     finally:
         source.stop(WAIT_SECONDS)
+
+
+def test_a_token_that_is_refused_later_ends_nobody_if_the_next_one_is_not(
+    kafka_cluster: Callable[..., KafkaCluster], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The brokers end a login after two seconds (KIP-368), and refuse some, as while keys are changed."""
+    monkeypatch.setattr(errors, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(error_callbacks, "_logins", errors.LoginRefusals())
+    reauthenticate = {"listener.name.oauth.oauthbearer.connections.max.reauth.ms": "2000"}
+    cluster = kafka_cluster(listeners=LISTENER, properties={**PROPERTIES, **reauthenticate})
+    for topic in ("events", "commits"):
+        cluster.create_topic(topic)
+    issuer = Issuer()
+    settings = issuer.settings(cluster)
+    follower = LastStep(CommitOffsets)
+    source = CommitLogConsumer(settings, topic=Topic("commits"), groups={"writers"})
+    factory = SynchronizedStrategyFactory(follower, source)
+    log = CommitLog(cluster, "commits")
+    flow = factory.consumer({**consumer_settings(cluster.bootstrap_servers, "forwarder", "eager"), **settings})
+    with Running(StreamProcessor(flow, Topic("events"), factory)):
+        for count in (MESSAGES, 2 * MESSAGES):
+            produce_numbered(cluster.bootstrap_servers, "events", [0], MESSAGES)
+            log.publish(count, group="writers", topic="events")
+            wait_until(lambda: len(follower.received) == count, WAIT_SECONDS, f"{count} messages")  # noqa: B023
+            if count == MESSAGES:
+                issuer.lives_seconds = -30.0
+                wait_until(lambda: "Kafka refuses a login" in caplog.text, WAIT_SECONDS, "a refusal")
+                issuer.lives_seconds = LIVES_SECONDS
 
 
 def test_the_status_logs_in_with_a_token(cluster: KafkaCluster, tmp_path: Path) -> None:

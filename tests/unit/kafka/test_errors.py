@@ -9,14 +9,17 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka import errors
 from arroyo_sync.kafka.errors import (
+    FRESH_SECONDS,
     POSITION_IS_GONE,
     TOPIC_IS_GONE,
     ClientErrors,
+    LoginRefusals,
     code_of,
     is_fatal,
     is_fatal_for_reading,
     log_missing_token,
 )
+from tests.support.fakes import Clock
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +120,48 @@ def test_a_login_that_can_not_be_prolonged_is_made_anew(text: str, caplog: pytes
         f"A login to Kafka has ended: {text}. The client logs in anew. If this goes on, see whether oauth_cb gives "
         "tokens of credentials that have expired"
     )
+
+
+REFUSED = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: [id]: Access denied (after 107ms)")
+
+
+@pytest.mark.parametrize(
+    ("refused_at", "ends_at"),
+    [
+        pytest.param([0.0], 0.0, id="the first login, as with a wrong password"),
+        pytest.param([FRESH_SECONDS], FRESH_SECONDS, id="one of the first"),
+        pytest.param([3_600.0, 7_200.0, 10_800.0], None, id="once an hour"),
+        pytest.param([3_600.0, 3_601.0, 3_659.0], None, id="for less than a minute"),
+        pytest.param([3_600.0, 3_630.0, 3_660.0], 3_660.0, id="for a minute"),
+        pytest.param([3_600.0, 3_660.1, 3_720.2], None, id="now and then, with a minute in between"),
+    ],
+)
+def test_a_refused_login_ends_a_client_at_first_or_if_it_goes_on(
+    refused_at: list[float], ends_at: float | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In between librdkafka logs in anew, and that goes well."""
+    clock = Clock()
+    clock.now = 0.0
+    monkeypatch.setattr(errors, "_token_throttle", LogThrottle(LOG_INTERVAL_SECONDS, clock))
+    logins, collected = LoginRefusals(clock), ClientErrors(clock)
+    for clock.now in refused_at:
+        collected.add(REFUSED)
+        assert logins.ends(REFUSED) == (clock.now == ends_at) == (collected.fatal is REFUSED)
+    assert bool(caplog.messages) == (refused_at[0] != ends_at)
+    assert all("Kafka refuses a login" in line and "Access denied" in line for line in caplog.messages)
+
+
+def test_a_refused_permission_ends_a_client_at_any_time() -> None:
+    """So does an error that librdkafka itself can't go on after. What passes is no refusal."""
+    clock = Clock()
+    logins = LoginRefusals(clock)
+    clock.now += 3_600.0
+    assert logins.ends(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    assert logins.ends(KafkaError(KafkaError._AUTHENTICATION, "fatal", True))
+    for _ in range(5):
+        clock.now += 30.0
+        assert not logins.ends(KafkaError(KafkaError._AUTHENTICATION, "Too many connects"))
+    assert not logins.ends(REFUSED)
 
 
 def test_what_is_handled_apart_is_apart() -> None:
