@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from arroyo_sync.core.errors import (
         AccessRefused,
+        AnotherCluster,
         ArroyoSyncError,
         BrokersUnreachable,
         CommitLogMissing,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "METRICS",
     "AccessRefused",
+    "AnotherCluster",
     "ArroyoSyncError",
     "BrokersUnreachable",
     "CommitLogConsumer",
@@ -96,9 +98,9 @@ __all__ = [
 
 _MODULES = {
     "core.errors": (
-        "AccessRefused ArroyoSyncError BrokersUnreachable CommitLogMissing ConfigurationError FollowerStalled "
-        "InvalidOffset InvalidState MalformedRecord MessageNotReady NotReady PartitionTruncated SourceDied "
-        "StepRejectedInPoll TopicMissing TopicRecreated UnexpectedMessage"
+        "AccessRefused AnotherCluster ArroyoSyncError BrokersUnreachable CommitLogMissing ConfigurationError "
+        "FollowerStalled InvalidOffset InvalidState MalformedRecord MessageNotReady NotReady PartitionTruncated "
+        "SourceDied StepRejectedInPoll TopicMissing TopicRecreated UnexpectedMessage"
     ),
     "core.source": "HighWatermarks RemoteOffsetSource SourceStatistics",
     "core.state": "Offsets SynchronizedPartitionState SynchronizedPartitionStateManager",

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-from arroyo_sync.kafka import error_callbacks
-from arroyo_sync.kafka.errors import LoginRefusals
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.jars import what_to_install
@@ -104,12 +102,6 @@ def kafka_cluster(java_and_maven: None) -> Iterator[Callable[..., KafkaCluster]]
             return stack.enter_context(KafkaCluster(*args, **kwargs))
 
         yield start
-
-
-@pytest.fixture(autouse=True)
-def first_logins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test is the first minute of a process: a login that is refused in it is refused for good."""
-    monkeypatch.setattr(error_callbacks, "_logins", LoginRefusals())
 
 
 @pytest.fixture

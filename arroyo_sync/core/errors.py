@@ -124,10 +124,11 @@ class PartitionTruncated(ArroyoSyncError, RuntimeError):
 
     What takes their place has the same offsets: what is held of them would go downstream in its stead, and what the
     follower has committed would skip it. Nothing more is released or committed. With the flow control, the follower's
-    group goes on where each of them ends now, or up to 90 seconds before, so a restart reads what has come there.
+    group goes on where each of them ends now, or up to three minutes before, so a restart reads what has come there.
 
     :param ends: by partition, where it ended as that was noticed. It was truncated there or before: it grows.
     :param read_to: by partition, the offset after the last message that was read, or where reading began.
+    :ivar noticed_at: Unix seconds.
     """
 
     def __init__(self, topic: str, ends: Mapping[int, int], read_to: Mapping[int, int]) -> None:
@@ -143,8 +144,25 @@ class PartitionTruncated(ArroyoSyncError, RuntimeError):
         )
 
 
-WHAT_WAS_READ_IS_GONE = (TopicRecreated, PartitionTruncated)
-"""After these nothing more is committed but where the follower's group is to begin."""
+class AnotherCluster(ConfigurationError):
+    """An address leads to another cluster than before, as after a failover, so the follower ends.
+
+    What the follower has read isn't there, though a topic of that name is. Nothing more is released or committed, and
+    what its group has committed there is left as it is.
+    """
+
+    def __init__(self, before: str, now: str) -> None:
+        self.before = before
+        self.now = now
+        super().__init__(
+            f"the brokers that the source asks about the data topic were of the cluster {before!r} and are of {now!r} "
+            "now, where a topic of that name is another one. Was an address pointed to another cluster? The group's "
+            "offsets are left as they are: see to those of the cluster that the follower is to read, and restart it"
+        )
+
+
+WHAT_WAS_READ_IS_GONE = (TopicRecreated, PartitionTruncated, AnotherCluster)
+"""After these nothing more is committed but where the follower's group is to begin, if that is known."""
 
 
 class CommitLogMissing(ArroyoSyncError, LookupError):

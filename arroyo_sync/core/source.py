@@ -122,10 +122,11 @@ class RemoteOffsetSource(Protocol):
 
     def check_topic(self, timeout: float) -> None:
         """Ask the brokers now whether the data topic is still the one that was assigned; if it isn't, have the manager
-        fail with `TopicRecreated`.
+        fail with `TopicRecreated`, or with `AnotherCluster`.
 
         Called on the processor's thread once the pipeline's last offset of an assignment is committed: at a revocation,
-        and before the consumer is closed. Blocks for a second more than ``timeout`` at most. What it raises is logged.
+        and before the consumer is closed. Blocks for two seconds more than ``timeout`` at most, or for six where the
+        brokers are slow. What it raises is logged.
         """
         return
 

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from arroyo_sync.core.checks import check_callable, check_partition, check_topic_name, shown
 from arroyo_sync.core.errors import (
+    AnotherCluster,
     InvalidOffset,
     InvalidState,
     MessageNotReady,
@@ -348,8 +349,9 @@ class SynchronizedPartitionStateManager:
 
 
 def _weight(error: Exception) -> int:
-    """The whole topic is more than a part of it, and either is more than anything else."""
-    return 2 if isinstance(error, TopicRecreated) else int(isinstance(error, PartitionTruncated))
+    """The cluster is more than the topic, which is more than a part of it, and either is more than anything else."""
+    kinds = (PartitionTruncated, TopicRecreated, AnotherCluster)
+    return max((weight for weight, kind in enumerate(kinds, 1) if isinstance(error, kind)), default=0)
 
 
 def check_offset(key: PartitionKey, offset: object) -> None:

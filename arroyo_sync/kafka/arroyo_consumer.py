@@ -6,8 +6,9 @@ staged offsets are committed by the consumer's own method alone, and none is tak
 may end the consumer, and a rebalance may keep it from closing. If one of Arroyo's own classes lacks one, that is logged
 once, since the versions that are supported have all.
 
-Threads: any; nothing here blocks or calls the broker, except `reset_offset`, `end_offset`, `committed_offset` and
-`cluster_of`, and, inside the assignment, what `wait_for_added_partitions` puts into the consumer.
+Threads: any; nothing here blocks or calls the broker, except `reset_offset`, `end_offset`, `first_offset_since`,
+`committed_offset` and `cluster_of`, and, inside the assignment, what `wait_for_added_partitions` puts into the
+consumer.
 
 Sources: ``arroyo/backends/kafka/consumer.py`` and ``arroyo/processing/processor.py``, 2.38.5 to 2.48.0
 (``tests/unit/kafka/test_arroyo_consumer.py`` holds the installed version against it).
@@ -34,6 +35,7 @@ from confluent_kafka.cimpl import Consumer as ClientClass
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka.errors import code_of
+from arroyo_sync.kafka.topic_ids import settled_cluster_id
 
 logger = guarded_logger(__name__)
 
@@ -311,7 +313,7 @@ def cluster_of(consumer: object, topic: str, timeout: float) -> str | None:
     :raises KafkaException: no broker answered.
     """
     client = client_of(consumer)
-    return None if client is None else client.list_topics(topic, timeout=timeout).cluster_id
+    return None if client is None else settled_cluster_id(client.list_topics(topic, timeout=timeout).cluster_id)
 
 
 def consumer_behind(commit: object) -> object | None:

@@ -27,15 +27,13 @@ logger = guarded_logger(__name__)
 
 _throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
 _logins = LoginRefusals()
-"""Of all clients of the process, whose first logins come soon after its start."""
 
 
 def raise_if_refused(error: KafkaError) -> None:
     """For a consumer: what it raises comes out of the consumer's ``poll``, and ends the processor.
 
-    :raises AccessRefused: the brokers refuse a permission, or the login: in the first minute of the process, or for a
-        minute. All else librdkafka rides out; that a login is refused in between, or no token can be fetched
-        (OAUTHBEARER), is logged.
+    :raises AccessRefused: the brokers refuse a permission, or the login: the first one, or those of a minute. All else
+        librdkafka rides out; that a later login is refused, or no token can be fetched (OAUTHBEARER), is logged.
     """
     check_instance("error", error, KafkaError)
     log_missing_token(error)

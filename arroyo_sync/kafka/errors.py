@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 
@@ -29,9 +30,12 @@ ENDS = frozenset(
 """They don't go away by waiting: someone must change a setting or a permission."""
 
 _LOGIN_REFUSED = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})
-FRESH_SECONDS = 60.0
 PARDON_SECONDS = 60.0
-"""Also how long a login must not be refused to count as one that goes well."""
+AGAIN_SECONDS = 45.0
+"""Who wasn't refused for so long is logged in: librdkafka tells of the same refusal every 30 s."""
+_LATER_BROKER = re.compile(r"(\S+/[0-9]+|GroupCoordinator): ")
+"""How librdkafka's errors begin about a broker that it knows by its number. Before the first login it knows none, and
+calls it ``.../bootstrap``."""
 
 POSITION_IS_GONE = frozenset(
     {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
@@ -157,6 +161,12 @@ def _is_failed_login(error: KafkaError, texts: tuple[str, ...]) -> bool:
     return error.code() == KafkaError._AUTHENTICATION and any(each in error.str() for each in texts)
 
 
+def is_fatal_answer(error: KafkaError) -> bool:
+    """Whether an error that is a question's answer can't be ridden out. That a login has failed meanwhile the clients
+    tell, too, and which: see `LoginRefusals`."""
+    return is_fatal(error) and (error.fatal() or error.code() not in _LOGIN_REFUSED)
+
+
 def is_fatal_for_reading(error: KafkaError) -> bool:
     """Whether an error with which a partition stopped can't be ridden out."""
     return is_fatal(error) or not (error.retriable() or error.code() in _TRANSIENT or error.code() in _RETRIABLE)
@@ -166,9 +176,9 @@ class LoginRefusals:
     """Tells a login that is refused for good from one that is refused now and then.
 
     Where logins end and begin anew all the time (KIP-368), one of them may be refused, and the next go well: as the
-    keys of the tokens are changed, a broker restarts, or MSK's IAM is busy. librdkafka logs in again by itself. So in
-    the first `FRESH_SECONDS`, when a password may be wrong, any refusal is final, and later what goes on for
-    `PARDON_SECONDS`.
+    keys of the tokens are changed, a broker restarts, or MSK's IAM is busy. librdkafka logs in again by itself. So a
+    refusal is final by the broker at which a client begins, as of a wrong password. Of any other broker the client has
+    learnt once it was logged in: there it is what goes on for `PARDON_SECONDS`.
 
     Threads: any may call anything.
 
@@ -177,24 +187,26 @@ class LoginRefusals:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._fresh_until = clock() + FRESH_SECONDS
-        self._refused_since = self._refused_at = float("-inf")
+        self._refused: dict[str, tuple[float, float]] = {}
+        """By broker, since when it refuses, and when it did last. As many as there are brokers."""
 
     def ends(self, error: KafkaError) -> bool:
         """Whether a client can't go on after this error. A refusal after which it can is logged."""
         if not is_fatal(error):
             return False
-        if error.fatal() or error.code() not in _LOGIN_REFUSED:
+        broker = _LATER_BROKER.match(error.str())
+        if error.fatal() or error.code() not in _LOGIN_REFUSED or broker is None:
             return True
         now = self._clock()
-        if now > self._refused_at + PARDON_SECONDS:
-            self._refused_since = now
-        self._refused_at = now
-        if now <= self._fresh_until or now >= self._refused_since + PARDON_SECONDS:
+        since, last_at = self._refused.get(broker[1], (now, now))
+        since = now if now > last_at + AGAIN_SECONDS else since
+        self._refused[broker[1]] = since, now
+        if now >= since + PARDON_SECONDS:
             return True
         if _token_throttle.should_log("refused"):
             logger.warning(
-                "Kafka refuses a login: %s. The client logs in anew. If it is refused for a minute, the pipeline ends",
+                "Kafka refuses a login: %s. The client logs in anew. If it is refused for a minute, this process can't "
+                "go on",
                 error.str(),
             )
         return False
@@ -238,7 +250,7 @@ class ClientErrors:
         """
         if self.fatal is not None:
             raise KafkaException(self.fatal) from error
-        if error is not None and self._logins.ends(error.args[0]):
+        if error is not None and is_fatal_answer(error.args[0]):
             raise error
 
 

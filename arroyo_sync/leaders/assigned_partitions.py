@@ -39,12 +39,22 @@ class Truncation(NamedTuple):
     lies past where the partition ended."""
 
 
+class Known(NamedTuple):
+    """What is known of a partition at some moment."""
+
+    end: int
+    """How far it is known to reach."""
+    received: int | None
+    """What the gate has received of it in this assignment."""
+    position: int | None
+    """Where the follower reads on, or did before it received that."""
+
+
 class Question(NamedTuple):
     """What was known just before the brokers were asked. The answer judges nothing that is younger."""
 
     epoch: int
-    known: Mapping[PartitionKey, tuple[int, int | None]]
-    """How far each partition was known to reach, and what the gate had received of it."""
+    known: Mapping[PartitionKey, Known]
 
 
 class PartitionOutcome(NamedTuple):
@@ -132,13 +142,13 @@ class AssignedPartitions:
             published_offset.reach(end)
         return True
 
-    def known(self, key: PartitionKey) -> tuple[int, int | None] | None:
-        """How far the partition is known to reach, and what the gate has received of it."""
+    def known(self, key: PartitionKey) -> Known | None:
+        """What is known of the partition now; ``None``: it isn't assigned."""
         known_end = self.known_ends.get(key)
         if known_end is None:
             return None
         known_end.refresh()
-        return known_end.end, known_end.received
+        return Known(known_end.end, known_end.received, known_end.position)
 
     def apply_answer(
         self, key: PartitionKey, answer: PartitionRange, question: Question, log_ends: Mapping[int, int] | None
@@ -147,7 +157,7 @@ class AssignedPartitions:
         known_end = self.known_ends.get(key)
         if known_end is None or known_end.epoch > question.epoch or key not in question.known:
             return None
-        if answer.end < question.known[key][0]:
+        if answer.end < question.known[key].end:
             return self._lower(key, known_end, answer.end, question)
         known_end.refresh()
         known_end.end = max(known_end.end, answer.end)
@@ -236,8 +246,8 @@ class AssignedPartitions:
 
     def _lower(self, key: PartitionKey, known_end: KnownEnd, end: int, question: Question) -> Truncation:
         """The partition was truncated: what lies beyond is rejected, all else is to be verified anew."""
-        previous_end, received_before = question.known[key]
-        reached = known_end.position if received_before is None else received_before
+        previous_end, received_before, position_before = question.known[key]
+        reached = position_before if received_before is None else received_before
         read_to = reached if reached is not None and reached > end else None
         truncation = Truncation(key, previous_end, end, read_to)
         for _, published_offset in self._table.filled(key):

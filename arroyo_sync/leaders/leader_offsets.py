@@ -35,7 +35,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.questions.asker import PartitionRange
-from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Question, Rejection, Truncation
+from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Known, Question, Rejection, Truncation
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.leader_log import Rewind
 from arroyo_sync.leaders.offset_table import OffsetTable, chunks
@@ -256,7 +256,7 @@ class LeaderOffsets:
         """To be called before the brokers are asked about these partitions, and given with the answers."""
         with self._lock:
             epoch = self._assigned.epoch
-        known: dict[PartitionKey, tuple[int, int | None]] = {}
+        known: dict[PartitionKey, Known] = {}
         for chunk in chunks(list(keys)):
             with self._lock:
                 for key in chunk:

@@ -195,7 +195,7 @@ class OffsetSource(ABC):
     def check_topic(self, timeout: float) -> None:
         try:
             self._verifier.check_topics(timeout)
-        except TopicRecreated as error:
+        except (TopicRecreated, ConfigurationError) as error:
             self._die(error)
 
     def check_cluster(self, cluster_id: str) -> None:

@@ -170,9 +170,11 @@ class Verifier:
     def check_topics(self, timeout: float) -> None:
         """Ask now whether the data topics are those of which the ids were first told. What isn't answered may be.
 
-        Blocks until the brokers have answered, for a second more than ``timeout`` at most. Any thread may call it.
+        Blocks until the brokers have answered; see `TopicWatch.check` for how long. Any thread may call it.
 
         :raises TopicRecreated: one has another id.
+        :raises AnotherCluster, ConfigurationError: the brokers are of another cluster than before, or than the
+            follower's.
         """
         self._topics.check(timeout)
 

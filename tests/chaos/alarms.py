@@ -158,4 +158,6 @@ def _counts_an_older_place(evidence: Evidence, told: Told) -> bool:
     is_shifted = any(
         kind == CLOCK_SHIFTED and began <= at <= ended for kind, began, ended in evidence.faults for at in began_at
     )
-    return is_shifted and any(kind in RECREATED and began <= told.time for kind, began, _ in evidence.faults)
+    is_said = any(each.process == told.process and "from the future" in each.text for each in evidence.told)
+    was_another = any(kind in RECREATED and began <= told.time for kind, began, _ in evidence.faults)
+    return is_shifted and is_said and was_another

@@ -395,22 +395,24 @@ class TestAlarms:
             assert broken(verdict) == ({} if is_explained else {"loud": 1})
 
     @pytest.mark.parametrize(
-        ("recreated", "shifted", "is_explained"),
+        ("recreated", "shifted", "is_said", "is_explained"),
         [
-            pytest.param((-900.0, -890.0), (0.0, 3.0), True, id="its clock is wrong, and there was another topic"),
-            pytest.param((-900.0, -890.0), (1.0, 3.0), False, id="another one's clock is"),
-            pytest.param((16.0, 20.0), (0.0, 3.0), False, id="there was no other topic yet"),
+            pytest.param((-900.0, -890.0), (0.0, 3.0), True, True, id="its clock is wrong, there was another topic"),
+            pytest.param((-900.0, -890.0), (1.0, 3.0), True, False, id="it began at another time"),
+            pytest.param((-900.0, -890.0), (0.0, 3.0), False, False, id="another one's clock is"),
+            pytest.param((16.0, 20.0), (0.0, 3.0), True, False, id="there was no other topic yet"),
         ],
     )
     def test_a_wrong_clock_explains_that_a_report_of_an_earlier_topic_counts(
-        self, recreated: tuple[float, float], shifted: tuple[float, float], is_explained: bool
+        self, recreated: tuple[float, float], shifted: tuple[float, float], is_said: bool, is_explained: bool
     ) -> None:
         """It lies in an older place of the commit log; to such a clock all are from the future."""
         driver: list[PartitionBuffer] = [
             ["fault", ended, 1, kind, "", began]
             for kind, (began, ended) in (("data topic recreated", recreated), ("clock shifted", shifted))
         ]
-        verdict = judge(journals([told(15.0, EARLIER)], driver=driver))
+        said = [told(14.0, "has a timestamp from the future", "WARNING")] if is_said else []
+        verdict = judge(journals([*said, told(15.0, EARLIER)], driver=driver))
         assert broken(verdict) == ({} if is_explained else {"loud": 1})
 
     @pytest.mark.parametrize(("step_seconds", "is_explained"), [(0.003, True), (0.0, False)])

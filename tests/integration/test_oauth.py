@@ -28,7 +28,7 @@ from arroyo_sync.core.errors import SourceDied
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
-from arroyo_sync.kafka import error_callbacks, errors
+from arroyo_sync.kafka import errors
 from arroyo_sync.kafka.error_callbacks import log_if_refused
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
@@ -172,11 +172,9 @@ def test_a_token_that_is_refused_ends_the_source_with_one_clear_error(cluster: K
 
 
 def test_a_token_that_is_refused_later_ends_nobody_if_the_next_one_is_not(
-    kafka_cluster: Callable[..., KafkaCluster], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    kafka_cluster: Callable[..., KafkaCluster], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The brokers end a login after two seconds (KIP-368), and refuse some, as while keys are changed."""
-    monkeypatch.setattr(errors, "FRESH_SECONDS", 0.0)
-    monkeypatch.setattr(error_callbacks, "_logins", errors.LoginRefusals())
     reauthenticate = {"listener.name.oauth.oauthbearer.connections.max.reauth.ms": "2000"}
     cluster = kafka_cluster(listeners=LISTENER, properties={**PROPERTIES, **reauthenticate})
     for topic in ("events", "commits"):

@@ -34,7 +34,7 @@ from arroyo_sync.kafka.arroyo_consumer import (
     reset_offset,
     staged_offsets,
 )
-from arroyo_sync.kafka.errors import code_of, is_silence
+from arroyo_sync.kafka.errors import code_of
 
 logger = guarded_logger(__name__)
 
@@ -43,8 +43,18 @@ TOPIC_TIMEOUT_SECONDS = 1.0
 SHORTEST_QUERY_SECONDS = 0.1
 PATIENCE_FACTOR = 4.0
 """How much longer a question may take, once nobody has answered one."""
-LOOK_BACK_SECONDS = 90.0
-"""From a truncation to when it is noticed, at most: partitions are asked about every 30 s. The rest is for clocks."""
+LOOK_BACK_SECONDS = 180.0
+"""From a truncation to when it is noticed: partitions are asked about every 30 s, and in an election a question may go
+unanswered. The rest is for clocks."""
+CAN_NOT_LOOK_UP = frozenset(
+    {
+        KafkaError.UNSUPPORTED_VERSION,
+        KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        KafkaError.INVALID_REQUEST,
+        KafkaError._UNSUPPORTED_FEATURE,
+    }
+)
+"""Errors that say that the brokers don't know the question. All others pass."""
 GONE_SECONDS = 3.0
 """For how long the client must say that it knows no such partition, while the topic has others. It says so, too, until
 it has heard of a topic that was just created."""
@@ -150,9 +160,9 @@ class BeginningQuestions:
         try:
             return first_offset_since(self._inner, partition, round(unix_seconds * 1000), timeout)
         except KafkaException as exc:
-            if is_silence(exc.args[0]):
+            if code_of(exc) not in CAN_NOT_LOOK_UP:
                 raise
-            logger.debug("Can't look up by time where %s went on: %s", shown([partition]), exc)
+            logger.warning("The brokers can't look up by time what may have come in place of what is gone: %s", exc)
             return None
 
     def gone(self, failed: Mapping[Partition, Exception], deadline: float) -> Collection[Partition]:

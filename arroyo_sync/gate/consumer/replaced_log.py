@@ -17,6 +17,7 @@ Guarantees
     - A partition that can't be asked costs the others nothing: what has answered within `QUERY_TIMEOUT_SECONDS` is
       committed before the rest is asked again. Nothing is committed of what hasn't answered.
     - One that the new topic doesn't have is given up, with a word.
+    - On another cluster (`AnotherCluster`) nothing is committed at all: what is committed there is the group's.
     - No question begins after `TIMEOUT_SECONDS`, nor one of a partition that is only maybe truncated after
       `QUERY_TIMEOUT_SECONDS`, and nothing is raised. `ReplacedLog.give_up` ends it sooner, also in a pause.
 
@@ -35,7 +36,7 @@ from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
 from confluent_kafka import KafkaError
 
-from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, PartitionTruncated, TopicRecreated
+from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, AnotherCluster, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.beginning_questions import BeginningQuestions, NotAsked, shown
@@ -106,7 +107,7 @@ class ReplacedLog:
 
     def _ask_once_more(self) -> None:
         """Have the manager fail if it is another topic now, unless it has."""
-        if self._check_topic is None or isinstance(self._manager.failure, TopicRecreated):
+        if self._check_topic is None or isinstance(self._manager.failure, TopicRecreated | AnotherCluster):
             return
         try:
             self._check_topic(CHECK_SECONDS)
@@ -115,7 +116,7 @@ class ReplacedLog:
 
     def _commit_beginnings(self, pending: list[Partition]) -> None:
         failure = self._manager.failure
-        if not isinstance(failure, WHAT_WAS_READ_IS_GONE):
+        if not isinstance(failure, TopicRecreated | PartitionTruncated):
             return
         questions = BeginningQuestions(self._inner, failure, self._start.positions, lambda: not self._given_up.empty())
         began = time.monotonic()

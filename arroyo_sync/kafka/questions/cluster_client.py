@@ -29,6 +29,7 @@ from arroyo_sync.kafka.making_clients import LazyClient
 from arroyo_sync.kafka.questions.answers import deliver_answer, result_of, unable_to_ask
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 from arroyo_sync.kafka.questions.partition_leaders import PartitionLeaders
+from arroyo_sync.kafka.topic_ids import settled_cluster_id
 
 logger = guarded_logger(__name__)
 
@@ -305,7 +306,7 @@ class ClusterClient:
         if admin is None:
             raise KafkaException(stopped())
         metadata = admin.list_topics(name, timeout=timeout)
-        self.cluster_id = metadata.cluster_id
+        self.cluster_id = settled_cluster_id(metadata.cluster_id)
         return metadata
 
     def _send(self, question: object, give_up: Callable[[], None], ask: Callable[[AdminClient], V]) -> V | None:

@@ -22,7 +22,7 @@ from contextlib import suppress
 
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.errors import ConfigurationError, TopicRecreated
+from arroyo_sync.core.errors import AnotherCluster, ConfigurationError, TopicRecreated
 from arroyo_sync.kafka.errors import is_silence
 from arroyo_sync.kafka.questions.answers import Patience
 from arroyo_sync.kafka.questions.asker import Asker
@@ -62,17 +62,13 @@ class ClusterWatch:
     def check(self) -> None:
         """Return if nothing speaks against the cluster. Never blocks.
 
-        :raises ConfigurationError: the brokers are of another one than before, or than the follower's.
+        :raises AnotherCluster: the brokers are of another one than before.
+        :raises ConfigurationError: they are of another one than the follower's.
         """
         asked = self._brokers.cluster_id
         before = self._asked = self._asked or asked
         if asked != before:
-            raise ConfigurationError(
-                f"the brokers that the source asks about the data topic were of the cluster {before!r} and are of "
-                f"{asked!r} now, where a topic of that name is another one. Was an address pointed to another cluster? "
-                "The group's offsets are left as they are: see to those of the cluster that the follower is to read, "
-                "and restart it"
-            )
+            raise AnotherCluster(str(before), str(asked))
         if asked is not None and self._followers not in (None, asked):
             raise ConfigurationError(
                 f"the follower reads the data topic from the cluster {self._followers!r}, but the source asks the "
@@ -83,7 +79,7 @@ class ClusterWatch:
     def ask_and_check(self) -> None:
         """`check`, once a broker has told of which cluster it is. Blocks for at most `REACH_SECONDS`.
 
-        :raises ConfigurationError: see `check`.
+        :raises AnotherCluster, ConfigurationError: see `check`.
         """
         with suppress(KafkaException):  # what isn't answered is as before
             self._brokers.reach(REACH_SECONDS)
@@ -142,6 +138,7 @@ class TopicWatch:
         where they are slow.
 
         :raises TopicRecreated: one has another id.
+        :raises AnotherCluster, ConfigurationError: see `ClusterWatch.check`.
         """
         known = dict(self.ids)
         if known:
@@ -162,7 +159,9 @@ class TopicWatch:
         return next_at if next_at > now else now + interval
 
     def _apply(self, answers: Mapping[str, str | KafkaError]) -> None:
-        """:raises TopicRecreated: a topic that was read has another id than before."""
+        """:raises TopicRecreated: a topic that was read has another id than before.
+        :raises AnotherCluster, ConfigurationError: see `ClusterWatch.check`.
+        """
         self._is_open = False
         self._patience.note(not all(map(is_silence, answers.values())))
         read = frozenset(self._read())
@@ -188,7 +187,9 @@ class TopicWatch:
             self._forget(topic)
 
     def _refuse_others(self, known: Mapping[str, str], answers: Mapping[str, str | KafkaError]) -> None:
-        """:raises TopicRecreated: a topic has another id than is known."""
+        """:raises TopicRecreated: a topic has another id than is known.
+        :raises AnotherCluster, ConfigurationError: see `ClusterWatch.check`.
+        """
         for topic, answer in answers.items():
             if isinstance(answer, str) and known.get(topic, answer) != answer:
                 self._cluster.ask_and_check()

@@ -38,7 +38,7 @@ from arroyo_sync.kafka.errors import (
     POSITION_IS_GONE,
     TOPIC_IS_GONE,
     ClientErrors,
-    is_fatal,
+    is_fatal_answer,
     is_fatal_for_reading,
     log_missing_token,
 )
@@ -272,7 +272,7 @@ class CommitLogReader:
         try:
             partitions = list_partitions(consumer, self._topic, ASK_TIMEOUT_SECONDS)
         except KafkaException as error:
-            if is_fatal(error.args[0]):
+            if is_fatal_answer(error.args[0]):
                 raise
             self._reachability.want()
             return
@@ -303,7 +303,7 @@ class CommitLogReader:
         """
         ranges, errors = self._ranges.take()
         for partition, error in errors.items():
-            if is_fatal(error):
+            if is_fatal_answer(error):
                 raise KafkaException(error)
             self._waits_for = f"the ends of partitions {sorted(self._partitions.found - ranges.keys())}: {error.str()}"
             logger.debug("Commit log %s[%d]: can't ask where it ends: %s", self._topic, partition, error)

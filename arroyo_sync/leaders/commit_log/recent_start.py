@@ -33,7 +33,7 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.errors import is_fatal
+from arroyo_sync.kafka.errors import is_fatal_answer
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.committed_offsets import Commits
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -153,7 +153,7 @@ class RecentStart:
 
     def _retry(self, group: str, errors: Sequence[KafkaError]) -> None:
         for error in errors:
-            if is_fatal(error):
+            if is_fatal_answer(error):
                 raise KafkaException(error)
         self._retry_at[group] = self._clock() + RETRY_SECONDS
         if self._throttle.should_log(group):

@@ -9,6 +9,7 @@ import pytest
 
 from arroyo_sync.core import errors
 from arroyo_sync.core.errors import (
+    AnotherCluster,
     ArroyoSyncError,
     FollowerStalled,
     InvalidState,
@@ -22,6 +23,7 @@ from arroyo_sync.core.state import SynchronizedPartitionState
 from arroyo_sync.observe.stalls import Stall, WaitsFor
 
 MADE = [
+    AnotherCluster("one", "two"),
     FollowerStalled(Stall("events", 0, WaitsFor.LEADER, 300.0, 1, 1, 5, "writers")),
     InvalidState("events", 0, SynchronizedPartitionState.SYNCHRONIZED),
     MalformedRecord("key", "no colon"),

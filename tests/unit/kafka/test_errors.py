@@ -9,13 +9,13 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka import errors
 from arroyo_sync.kafka.errors import (
-    FRESH_SECONDS,
     POSITION_IS_GONE,
     TOPIC_IS_GONE,
     ClientErrors,
     LoginRefusals,
     code_of,
     is_fatal,
+    is_fatal_answer,
     is_fatal_for_reading,
     log_missing_token,
 )
@@ -122,46 +122,86 @@ def test_a_login_that_can_not_be_prolonged_is_made_anew(text: str, caplog: pytes
     )
 
 
-REFUSED = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: [id]: Access denied (after 107ms)")
+def refused(broker: str) -> KafkaError:
+    """As librdkafka tells of it."""
+    return KafkaError(
+        KafkaError._AUTHENTICATION, f"{broker}SASL authentication error: [id]: Access denied (after 107ms)"
+    )
 
 
 @pytest.mark.parametrize(
-    ("refused_at", "ends_at"),
+    "broker",
     [
-        pytest.param([0.0], 0.0, id="the first login, as with a wrong password"),
-        pytest.param([FRESH_SECONDS], FRESH_SECONDS, id="one of the first"),
-        pytest.param([3_600.0, 7_200.0, 10_800.0], None, id="once an hour"),
-        pytest.param([3_600.0, 3_601.0, 3_659.0], None, id="for less than a minute"),
-        pytest.param([3_600.0, 3_630.0, 3_660.0], 3_660.0, id="for a minute"),
-        pytest.param([3_600.0, 3_660.1, 3_720.2], None, id="now and then, with a minute in between"),
+        pytest.param("sasl_ssl://kafka:9092/bootstrap: ", id="at which a client begins"),
+        pytest.param("", id="whose name isn't told"),
     ],
 )
-def test_a_refused_login_ends_a_client_at_first_or_if_it_goes_on(
-    refused_at: list[float], ends_at: float | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In between librdkafka logs in anew, and that goes well."""
+def test_the_first_login_that_is_refused_ends_a_client(broker: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As a wrong password's is, at whatever time of the process."""
     clock = Clock()
-    clock.now = 0.0
-    monkeypatch.setattr(errors, "_token_throttle", LogThrottle(LOG_INTERVAL_SECONDS, clock))
-    logins, collected = LoginRefusals(clock), ClientErrors(clock)
-    for clock.now in refused_at:
-        collected.add(REFUSED)
-        assert logins.ends(REFUSED) == (clock.now == ends_at) == (collected.fatal is REFUSED)
-    assert bool(caplog.messages) == (refused_at[0] != ends_at)
-    assert all("Kafka refuses a login" in line and "Access denied" in line for line in caplog.messages)
+    clock.now += 3_600.0
+    collected = ClientErrors(clock)
+    collected.add(refused(broker))
+    assert collected.fatal is not None
+    assert LoginRefusals(clock).ends(refused(broker))
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("broker", ["sasl_ssl://b-1.kafka:9098/1", "GroupCoordinator"])
+@pytest.mark.parametrize(
+    ("refused_at", "ends_at"),
+    [
+        pytest.param([0.0], None, id="once"),
+        pytest.param([0.0, 3_600.0, 7_200.0], None, id="once an hour"),
+        pytest.param([0.0, 30.0, 59.0], None, id="for less than a minute"),
+        pytest.param([0.0, 30.0, 60.0], 60.0, id="for a minute, as often as librdkafka tells of it"),
+        pytest.param([0.0, 46.0, 92.0], None, id="now and then, with logins that went well in between"),
+    ],
+)
+def test_a_later_login_that_is_refused_ends_a_client_if_that_goes_on(
+    broker: str, refused_at: list[float], ends_at: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else librdkafka logs in anew, and that goes well."""
+    clock = Clock()
+    logins, collected, error = LoginRefusals(clock), ClientErrors(clock), refused(f"{broker}: ")
+    began = clock.now
+    for after in refused_at:
+        clock.now = began + after
+        collected.add(error)
+        assert logins.ends(error) == (after == ends_at) == (collected.fatal is error)
+    (line,) = caplog.messages
+    assert line.startswith(f"Kafka refuses a login: {broker}: SASL authentication error: [id]: Access denied")
+
+
+def test_each_broker_refuses_for_itself() -> None:
+    """As those of a cluster that is restarted one by one."""
+    clock = Clock()
+    logins = LoginRefusals(clock)
+    for number in range(5):
+        assert not logins.ends(refused(f"sasl_ssl://kafka:9092/{number}: "))
+        clock.now += 40.0
 
 
 def test_a_refused_permission_ends_a_client_at_any_time() -> None:
     """So does an error that librdkafka itself can't go on after. What passes is no refusal."""
     clock = Clock()
     logins = LoginRefusals(clock)
-    clock.now += 3_600.0
-    assert logins.ends(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
-    assert logins.ends(KafkaError(KafkaError._AUTHENTICATION, "fatal", True))
+    name = "sasl_ssl://kafka:9092/1: "
+    assert logins.ends(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, name))
+    assert logins.ends(KafkaError(KafkaError._AUTHENTICATION, name, True))
     for _ in range(5):
         clock.now += 30.0
-        assert not logins.ends(KafkaError(KafkaError._AUTHENTICATION, "Too many connects"))
-    assert not logins.ends(REFUSED)
+        assert not logins.ends(KafkaError(KafkaError._AUTHENTICATION, f"{name}Too many connects"))
+    assert not logins.ends(refused(name))
+
+
+def test_a_login_that_fails_while_something_is_asked_says_nothing_of_the_next_one() -> None:
+    """The client tells of it apart, and of which broker it is. A permission that is refused is an answer."""
+    assert not is_fatal_answer(KafkaError(KafkaError._AUTHENTICATION, "Local: Authentication failure"))
+    assert is_fatal_answer(KafkaError(KafkaError._AUTHENTICATION, "fatal", True))
+    assert is_fatal_answer(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
+    assert not is_fatal_answer(KafkaError(KafkaError._TIMED_OUT))
+    ClientErrors().raise_fatal(KafkaException(KafkaError(KafkaError._AUTHENTICATION)))
 
 
 def test_what_is_handled_apart_is_apart() -> None:

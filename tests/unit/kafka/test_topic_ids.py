@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import Uuid
 
 from arroyo_sync.kafka.questions.asker import _id_of
+from arroyo_sync.kafka.topic_ids import settled_cluster_id
 from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, decode_topic_id
 
 UUID = Uuid(0x7BFFBEEFBFFFFFFE, -0x1000000005040010)
@@ -26,3 +27,17 @@ def test_the_brokers_answer_is_told_as_kafkas_tools_show_it() -> None:
 def test_a_report_may_carry_it_in_either_form(written: str) -> None:
     """Whoever else writes it may have it from Kafka's own tools, or from librdkafka."""
     assert decode_topic_id([(TOPIC_ID_HEADER, written.encode())]) == AS_KAFKA_WRITES_IT
+
+
+@pytest.mark.parametrize(
+    ("told", "counts"),
+    [
+        ("redpanda.initializing", None),
+        ("redpanda.5c0d", "redpanda.5c0d"),
+        ("MkU3OEVBNTcwNTJENDM2Qk", "MkU3OEVBNTcwNTJENDM2Qk"),
+    ],
+)
+def test_a_cluster_that_has_no_id_yet_tells_none(told: str, counts: str | None) -> None:
+    """Else the one that it has later would be another one's."""
+    assert settled_cluster_id(told) == counts
+    assert settled_cluster_id(None) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import threading
@@ -11,7 +12,14 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, NotReady, SourceDied, TopicRecreated
+from arroyo_sync.core.errors import (
+    AnotherCluster,
+    ArroyoSyncError,
+    ConfigurationError,
+    NotReady,
+    SourceDied,
+    TopicRecreated,
+)
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
@@ -298,16 +306,17 @@ def test_a_client_that_nobody_asks_anything_is_heard_all_the_same() -> None:
 
 @pytest.mark.parametrize("has_monitor", [True, False])
 @pytest.mark.parametrize("earlier", [None, RuntimeError("the commit log is gone")])
+@pytest.mark.parametrize("found", [TopicRecreated("events", "one", "two"), AnotherCluster("one", "two")])
 def test_a_topic_that_is_found_to_be_another_fails_the_manager(
-    monkeypatch: pytest.MonkeyPatch, earlier: Exception | None, has_monitor: bool
+    monkeypatch: pytest.MonkeyPatch, earlier: Exception | None, has_monitor: bool, found: ArroyoSyncError
 ) -> None:
     """Whatever the source had died of before: nothing of the earlier topic may be committed. What the source died of is
     the monitor's to tell, if there is one."""
-    recreated = TopicRecreated("events", "one", "two")
+    found = copy.copy(found)  # it notes who tells of it
 
     def check_topics(verifier: Verifier, timeout: float) -> None:
         assert timeout == 2.5
-        raise recreated
+        raise found
 
     source = GroupOffsetsSource({"bootstrap.servers": "127.0.0.1:1"}, groups={"g"})
     source.check_topic(2.5)
@@ -319,11 +328,11 @@ def test_a_topic_that_is_found_to_be_another_fails_the_manager(
             source._die(earlier)
         monkeypatch.setattr(Verifier, "check_topics", check_topics)
         source.check_topic(2.5)
-        assert manager.failure is recreated
-        assert getattr(recreated, TOLD_BY_MONITOR, False) is (has_monitor and earlier is None)
+        assert manager.failure is found
+        assert getattr(found, TOLD_BY_MONITOR, False) is (has_monitor and earlier is None)
         with pytest.raises(SourceDied) as died:
             source.check()
-        assert died.value.__cause__ is (earlier or recreated)
+        assert died.value.__cause__ is (earlier or found)
     finally:
         source.stop(10.0)
 

@@ -922,6 +922,19 @@ def test_what_is_lost_is_that_before_where_the_follower_reads_on(
         fixture.verifier.ask()
 
 
+def test_what_is_handed_on_while_the_brokers_are_asked_is_not_lost() -> None:
+    """It came after the place where the partition ended, and after it was truncated."""
+    fixture = Fixture()
+    fixture.ends(first=100)
+    fixture.assign(FIRST)
+    fixture.manager.set_local_offset(*FIRST, 50)
+    fixture.verifier.ask()
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.ends(first=60)
+    fixture.brokers.before_answer = lambda: fixture.manager.set_local_offset(*FIRST, 80)
+    fixture.verifier.ask()
+
+
 def test_a_new_topic_that_ends_at_less_is_not_taken_for_a_truncated_one() -> None:
     """Its id is asked for then, though that wasn't due."""
     fixture = Fixture()
