@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from arroyo_sync.kafka import error_callbacks
+from arroyo_sync.kafka.errors import LoginRefusals
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.jars import what_to_install
@@ -102,6 +104,12 @@ def kafka_cluster(java_and_maven: None) -> Iterator[Callable[..., KafkaCluster]]
             return stack.enter_context(KafkaCluster(*args, **kwargs))
 
         yield start
+
+
+@pytest.fixture(autouse=True)
+def first_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is in the first minute of its process, in which a login that is refused is refused for good."""
+    monkeypatch.setattr(error_callbacks, "_logins", LoginRefusals())
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from arroyo.backends.kafka.consumer import as_kafka_configuration_bool
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.kafka.client_settings import TOPIC_SETTINGS, check_configuration
-from arroyo_sync.kafka.error_callbacks import raise_if_refused
+from arroyo_sync.kafka.error_callbacks import raising_if_refused
 from arroyo_sync.kafka.making_clients import make_client
 
 logger = guarded_logger(__name__)
@@ -59,7 +59,7 @@ def data_consumer_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     if not _is_true(settings.get("arroyo.enable.auto.commit", False)):
         settings.setdefault("enable.auto.commit", False)  # Arroyo's consumer asks for both
         settings.setdefault("enable.auto.offset.store", False)
-    settings.setdefault("error_cb", raise_if_refused)
+    settings.setdefault("error_cb", raising_if_refused())
     for wanted in WANTED:
         names = [name for name in wanted.names if name in settings]
         if not names:

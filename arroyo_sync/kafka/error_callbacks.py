@@ -13,6 +13,7 @@ The source needs none of this: it ends by itself, with the same kind of message.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from confluent_kafka import KafkaError
 
@@ -27,17 +28,29 @@ logger = guarded_logger(__name__)
 
 _throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
 _logins = LoginRefusals()
+"""Of the consumers of the process that share `raise_if_refused`."""
 
 
 def raise_if_refused(error: KafkaError) -> None:
     """For a consumer: what it raises comes out of the consumer's ``poll``, and ends the processor.
 
-    :raises AccessRefused: the brokers refuse a permission, or the login: the first one, or those of a minute. All else
-        librdkafka rides out; that a later login is refused, or no token can be fetched (OAUTHBEARER), is logged.
+    :raises AccessRefused: the brokers refuse a permission, or the login: in the first minute of the process, or for a
+        minute. All else librdkafka rides out; that a login is refused in between, or no token can be fetched
+        (OAUTHBEARER), is logged.
     """
     check_instance("error", error, KafkaError)
+    _raise_if_refused(error, _logins)
+
+
+def raising_if_refused() -> Callable[[KafkaError], None]:
+    """`raise_if_refused` for one consumer, which is about to be made: its first minute is what counts."""
+    logins = LoginRefusals()
+    return lambda error: _raise_if_refused(error, logins)
+
+
+def _raise_if_refused(error: KafkaError, logins: LoginRefusals) -> None:
     log_missing_token(error)
-    if _logins.ends(error):
+    if logins.ends(error):
         raise AccessRefused(_text(error))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 
@@ -30,12 +29,10 @@ ENDS = frozenset(
 """They don't go away by waiting: someone must change a setting or a permission."""
 
 _LOGIN_REFUSED = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})
+FRESH_SECONDS = 60.0
 PARDON_SECONDS = 60.0
 AGAIN_SECONDS = 45.0
 """Who wasn't refused for so long is logged in: librdkafka tells of the same refusal every 30 s."""
-_LATER_BROKER = re.compile(r"(\S+/[0-9]+|GroupCoordinator): ")
-"""How librdkafka's errors begin about a broker that it knows by its number. Before the first login it knows none, and
-calls it ``.../bootstrap``."""
 
 POSITION_IS_GONE = frozenset(
     {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
@@ -176,9 +173,9 @@ class LoginRefusals:
     """Tells a login that is refused for good from one that is refused now and then.
 
     Where logins end and begin anew all the time (KIP-368), one of them may be refused, and the next go well: as the
-    keys of the tokens are changed, a broker restarts, or MSK's IAM is busy. librdkafka logs in again by itself. So a
-    refusal is final by the broker at which a client begins, as of a wrong password. Of any other broker the client has
-    learnt once it was logged in: there it is what goes on for `PARDON_SECONDS`.
+    keys of the tokens are changed, a broker restarts, or MSK's IAM is busy. librdkafka logs in again by itself. So any
+    refusal is final in the first `FRESH_SECONDS`, in which a wrong password is found, and later what a broker goes on
+    with for `PARDON_SECONDS`.
 
     Threads: any may call anything.
 
@@ -187,20 +184,25 @@ class LoginRefusals:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._fresh_until = clock() + FRESH_SECONDS
         self._refused: dict[str, tuple[float, float]] = {}
-        """By broker, since when it refuses, and when it did last. As many as there are brokers."""
+        """By broker, as librdkafka calls it, since when it refuses, and when it did last."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing tells yet that a login can go well."""
+        return self._clock() <= self._fresh_until
 
     def ends(self, error: KafkaError) -> bool:
         """Whether a client can't go on after this error. A refusal after which it can is logged."""
         if not is_fatal(error):
             return False
-        broker = _LATER_BROKER.match(error.str())
-        if error.fatal() or error.code() not in _LOGIN_REFUSED or broker is None:
+        if error.fatal() or error.code() not in _LOGIN_REFUSED or self.is_fresh:
             return True
-        now = self._clock()
-        since, last_at = self._refused.get(broker[1], (now, now))
+        broker, now = error.str().partition(": ")[0], self._clock()
+        since, last_at = self._refused.get(broker, (now, now))
         since = now if now > last_at + AGAIN_SECONDS else since
-        self._refused[broker[1]] = since, now
+        self._refused[broker] = since, now
         if now >= since + PARDON_SECONDS:
             return True
         if _token_throttle.should_log("refused"):
@@ -250,7 +252,7 @@ class ClientErrors:
         """
         if self.fatal is not None:
             raise KafkaException(self.fatal) from error
-        if error is not None and is_fatal_answer(error.args[0]):
+        if error is not None and (is_fatal if self._logins.is_fresh else is_fatal_answer)(error.args[0]):
             raise error
 
 

@@ -172,9 +172,10 @@ def test_a_token_that_is_refused_ends_the_source_with_one_clear_error(cluster: K
 
 
 def test_a_token_that_is_refused_later_ends_nobody_if_the_next_one_is_not(
-    kafka_cluster: Callable[..., KafkaCluster], caplog: pytest.LogCaptureFixture
+    kafka_cluster: Callable[..., KafkaCluster], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The brokers end a login after two seconds (KIP-368), and refuse some, as while keys are changed."""
+    monkeypatch.setattr(errors, "FRESH_SECONDS", 0.0)
     reauthenticate = {"listener.name.oauth.oauthbearer.connections.max.reauth.ms": "2000"}
     cluster = kafka_cluster(listeners=LISTENER, properties={**PROPERTIES, **reauthenticate})
     for topic in ("events", "commits"):

@@ -27,7 +27,7 @@ from arroyo_sync.kafka.arroyo_consumer import PRIVATE_ATTRIBUTES, client_of, res
 from arroyo_sync.kafka.questions import cluster_client
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
-from arroyo_sync.kafka.questions.topic_watch import TopicWatch
+from arroyo_sync.kafka.questions.topic_watch import ClusterWatch, TopicWatch
 from arroyo_sync.leaders import published_offset, verification, verifier
 from arroyo_sync.leaders.assigned_partitions import AssignedPartitions
 from arroyo_sync.leaders.commit_log import record
@@ -336,7 +336,7 @@ def _waits_for_a_silent_client() -> list[Patch]:
 
 def _believes_another_cluster() -> list[Patch]:
     """What it says of a topic of that name."""
-    return [Patch(verifier, "_refuse_other_cluster", lambda followers, asked: None)]
+    return [Patch(ClusterWatch, "check", lambda watch: None)]
 
 
 def _blames_leaders_while_it_replays() -> list[Patch]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from arroyo.backends.kafka.configuration import build_kafka_consumer_configuration
+from confluent_kafka import KafkaError
 
-from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.errors import AccessRefused, ConfigurationError
 from arroyo_sync.gate.data_consumer import data_consumer_settings
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.kafka import arroyo_consumer
-from arroyo_sync.kafka.error_callbacks import raise_if_refused
 from tests.support.harness import NotedSource
 from tests.unit.gate.test_factory import UserFactory
 
@@ -25,7 +26,7 @@ WANTED: dict[str, Any] = {
     "queued.min.messages": 1_000,
     "fetch.queue.backoff.ms": 10,
     "max.partition.fetch.bytes": 300_000,
-    "error_cb": raise_if_refused,
+    "error_cb": ANY,
     "group.protocol": "classic",
 }
 
@@ -56,6 +57,15 @@ def test_it_takes_where_the_brokers_are_and_the_group_and_nothing_else(make: Mak
 
 def test_what_the_user_leaves_out_is_what_the_gate_wants() -> None:
     assert data_consumer_settings(LEAST) == {**LEAST, **WANTED}
+
+
+def test_a_consumers_first_minute_is_its_own() -> None:
+    """However old the process is: a login that is refused in it is refused for good."""
+    first, second = (data_consumer_settings(LEAST)["error_cb"] for _ in range(2))
+    assert first is not second
+    for error_cb in (first, second):
+        with pytest.raises(AccessRefused):
+            error_cb(KafkaError(KafkaError._AUTHENTICATION, "sasl_ssl://kafka:9092/bootstrap: wrong password"))
 
 
 @pytest.mark.parametrize("value", [False, "false", "F", "0", 0])

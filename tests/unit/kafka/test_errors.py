@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka import errors
 from arroyo_sync.kafka.errors import (
+    FRESH_SECONDS,
     POSITION_IS_GONE,
     TOPIC_IS_GONE,
     ClientErrors,
@@ -129,25 +130,23 @@ def refused(broker: str) -> KafkaError:
     )
 
 
-@pytest.mark.parametrize(
-    "broker",
-    [
-        pytest.param("sasl_ssl://kafka:9092/bootstrap: ", id="at which a client begins"),
-        pytest.param("", id="whose name isn't told"),
-    ],
-)
-def test_the_first_login_that_is_refused_ends_a_client(broker: str, caplog: pytest.LogCaptureFixture) -> None:
-    """As a wrong password's is, at whatever time of the process."""
+@pytest.mark.parametrize("after", [0.0, FRESH_SECONDS])
+def test_a_first_login_that_is_refused_ends_a_client(after: float, caplog: pytest.LogCaptureFixture) -> None:
+    """As a wrong password's is, at whatever time of the process: also if a question's answer tells of it."""
     clock = Clock()
-    clock.now += 3_600.0
-    collected = ClientErrors(clock)
-    collected.add(refused(broker))
-    assert collected.fatal is not None
-    assert LoginRefusals(clock).ends(refused(broker))
+    collected, logins, error = ClientErrors(clock), LoginRefusals(clock), refused("sasl_ssl://kafka:9092/bootstrap: ")
+    clock.now += after
+    with pytest.raises(KafkaException):
+        collected.raise_fatal(KafkaException(error))
+    collected.add(error)
+    assert collected.fatal is error
+    assert logins.ends(error)
     assert caplog.messages == []
 
 
-@pytest.mark.parametrize("broker", ["sasl_ssl://b-1.kafka:9098/1", "GroupCoordinator"])
+@pytest.mark.parametrize(
+    "broker", ["sasl_ssl://b-1.kafka:9098/1", "sasl_ssl://kafka:9092/bootstrap", "GroupCoordinator"]
+)
 @pytest.mark.parametrize(
     ("refused_at", "ends_at"),
     [
@@ -164,7 +163,7 @@ def test_a_later_login_that_is_refused_ends_a_client_if_that_goes_on(
     """Else librdkafka logs in anew, and that goes well."""
     clock = Clock()
     logins, collected, error = LoginRefusals(clock), ClientErrors(clock), refused(f"{broker}: ")
-    began = clock.now
+    began = clock.now + FRESH_SECONDS + 1.0
     for after in refused_at:
         clock.now = began + after
         collected.add(error)
@@ -177,6 +176,7 @@ def test_each_broker_refuses_for_itself() -> None:
     """As those of a cluster that is restarted one by one."""
     clock = Clock()
     logins = LoginRefusals(clock)
+    clock.now += FRESH_SECONDS + 1.0
     for number in range(5):
         assert not logins.ends(refused(f"sasl_ssl://kafka:9092/{number}: "))
         clock.now += 40.0
@@ -186,6 +186,7 @@ def test_a_refused_permission_ends_a_client_at_any_time() -> None:
     """So does an error that librdkafka itself can't go on after. What passes is no refusal."""
     clock = Clock()
     logins = LoginRefusals(clock)
+    clock.now += FRESH_SECONDS + 1.0
     name = "sasl_ssl://kafka:9092/1: "
     assert logins.ends(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, name))
     assert logins.ends(KafkaError(KafkaError._AUTHENTICATION, name, True))
@@ -201,7 +202,10 @@ def test_a_login_that_fails_while_something_is_asked_says_nothing_of_the_next_on
     assert is_fatal_answer(KafkaError(KafkaError._AUTHENTICATION, "fatal", True))
     assert is_fatal_answer(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
     assert not is_fatal_answer(KafkaError(KafkaError._TIMED_OUT))
-    ClientErrors().raise_fatal(KafkaException(KafkaError(KafkaError._AUTHENTICATION)))
+    clock = Clock()
+    collected = ClientErrors(clock)
+    clock.now += FRESH_SECONDS + 1.0
+    collected.raise_fatal(KafkaException(KafkaError(KafkaError._AUTHENTICATION)))
 
 
 def test_what_is_handled_apart_is_apart() -> None:

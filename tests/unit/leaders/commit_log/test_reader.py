@@ -381,7 +381,7 @@ def test_the_gate_stays_open_while_the_broker_of_an_added_partition_is_down() ->
 def test_an_error_that_trying_again_does_not_mend_comes_out() -> None:
     """Of one partition as of all."""
     fixture = Fixture((0, 1))
-    fixture.asker.errors = {1: KafkaError(KafkaError._AUTHENTICATION)}
+    fixture.asker.errors = {1: KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)}
     with pytest.raises(KafkaException):
         fixture.run(1)
 
