@@ -116,7 +116,7 @@ _token_throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
 
 def has_no_token(error: KafkaError) -> bool:
     """Whether a client could fetch no token to log in with. Whoever gives them out may be back in a moment."""
-    return _is_failed_login(error, _HAS_NO_TOKEN)
+    return _login_failed_of(error, _HAS_NO_TOKEN)
 
 
 def log_missing_token(error: KafkaError) -> None:
@@ -128,7 +128,7 @@ def log_missing_token(error: KafkaError) -> None:
             "on until their token expires",
             error.str(),
         )
-    elif _is_failed_login(error, _HAS_ENDED) and _token_throttle.should_log("login"):
+    elif _login_failed_of(error, _HAS_ENDED) and _token_throttle.should_log("login"):
         logger.warning(
             "A login to Kafka has ended: %s. The client logs in anew. If this goes on, see whether oauth_cb gives "
             "tokens of credentials that have expired",
@@ -151,17 +151,21 @@ def is_silence(answer: object) -> bool:
 def is_fatal(error: KafkaError) -> bool:
     """Whether an error that isn't about one partition can't be ridden out. librdkafka tells of most as information."""
     passes = _HAS_NO_TOKEN + _NOT_REFUSED + _HAS_ENDED
-    return error.fatal() or (error.code() in ENDS and not _is_failed_login(error, passes))
+    return error.fatal() or (error.code() in ENDS and not _login_failed_of(error, passes))
 
 
-def _is_failed_login(error: KafkaError, texts: tuple[str, ...]) -> bool:
+def _login_failed_of(error: KafkaError, texts: tuple[str, ...]) -> bool:
     return error.code() == KafkaError._AUTHENTICATION and any(each in error.str() for each in texts)
 
 
+def is_failed_login(error: KafkaError) -> bool:
+    """Whether something failed since a login did. That the clients tell, too, and which one: see `LoginRefusals`."""
+    return error.code() in _LOGIN_REFUSED and not error.fatal()
+
+
 def is_fatal_answer(error: KafkaError) -> bool:
-    """Whether an error that is a question's answer can't be ridden out. That a login has failed meanwhile the clients
-    tell, too, and which: see `LoginRefusals`."""
-    return is_fatal(error) and (error.fatal() or error.code() not in _LOGIN_REFUSED)
+    """Whether an error that is a question's answer can't be ridden out, whatever the next login brings."""
+    return is_fatal(error) and not is_failed_login(error)
 
 
 def is_fatal_for_reading(error: KafkaError) -> bool:
@@ -197,7 +201,7 @@ class LoginRefusals:
         """Whether a client can't go on after this error. A refusal after which it can is logged."""
         if not is_fatal(error):
             return False
-        if error.fatal() or error.code() not in _LOGIN_REFUSED or self.is_fresh:
+        if not is_failed_login(error) or self.is_fresh:
             return True
         broker, now = error.str().partition(": ")[0], self._clock()
         since, last_at = self._refused.get(broker, (now, now))

@@ -38,6 +38,7 @@ from arroyo_sync.kafka.errors import (
     POSITION_IS_GONE,
     TOPIC_IS_GONE,
     ClientErrors,
+    is_failed_login,
     is_fatal_answer,
     is_fatal_for_reading,
     log_missing_token,
@@ -358,7 +359,7 @@ class CommitLogReader:
         if error is None or partition is None:
             return
         code = error.code()
-        if concerns_group(error):
+        if concerns_group(error) or is_failed_login(error):
             logger.debug("Commit log %s: %s", self._topic, error)
         elif code == KafkaError._PARTITION_EOF:
             self._partitions.reached_end(partition)

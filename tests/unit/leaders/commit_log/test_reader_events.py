@@ -81,12 +81,19 @@ def test_the_error_that_ended_the_reading_is_the_brokers_own(how: str) -> None:
     assert ended.value.args[0] is refused
 
 
-def test_a_group_that_may_not_be_used_is_only_a_debug_line(caplog: pytest.LogCaptureFixture) -> None:
-    """librdkafka looks for it, and an assigned reader doesn't need it."""
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(KafkaError.GROUP_AUTHORIZATION_FAILED, id="a group that may not be used"),
+        pytest.param(KafkaError._AUTHENTICATION, id="a question that failed with a login"),
+    ],
+)
+def test_what_concerns_no_partition_is_only_a_debug_line(code: int, caplog: pytest.LogCaptureFixture) -> None:
+    """librdkafka looks for the group, and an assigned reader doesn't need it; of logins the client tells apart."""
     caplog.set_level("DEBUG")
     fixture = opened(0)
     caplog.clear()
-    message = event(KafkaError.GROUP_AUTHORIZATION_FAILED)
+    message = event(code)
     fixture.step(message)
     assert lines(caplog, logging.DEBUG) == [("DEBUG", f"Commit log log: {message.error()}")]
     assert fixture.ready == [True]
