@@ -18,8 +18,9 @@
 A follower that begins at the end of its topic is to get all from where it was first assigned. A message of a compacted
 topic whose key was used again may be missing, and so may what a transaction aborted.
 
-What isn't judged: offsets that a group published before it was rewound and that a follower may still believe; progress
-while faults last; anything of messages whose records were deleted before they came through (with them, the topic).
+What isn't judged: offsets that a group published before it was rewound, or before an election took messages away, and
+that a follower may still believe (`Verdict.believed` counts what the latter released); progress while faults last;
+anything of messages whose records were deleted before they came through (with them, the topic).
 Messages may come through more than once, after a crash or a rebalance: these are counted.
 """
 
@@ -81,6 +82,9 @@ class Verdict:
     assignments: int
     late_leaders: int
     """Messages that a leader had not committed by the end of a quiet round: they say nothing of the followers."""
+    believed: int
+    """Deliveries before the leader's commit, in place of messages that an election had taken away while the follower
+    wasn't there, or between two of its questions: it can't tell, and FOLLOWERS.md says so."""
     release_seconds: tuple[float, float]
     """p50 and p99 over the quiet rounds, from the last leader's journal line to the follower's."""
 
@@ -113,7 +117,7 @@ class _Judge:
         # By follower group and place, the lowest offset that came.
         self._lowest = {group: _lowest(first) for group, first in self._first.items()}
         self._works: dict[tuple[str, int], tuple[list[float], list[float]]] = {}
-        self._late_leaders = 0
+        self._late_leaders = self._believed = 0
         self._release_seconds: list[float] = []
 
     def verdict(self) -> Verdict:
@@ -148,6 +152,7 @@ class _Judge:
             rounds=len(evidence.rounds),
             assignments=sum(follower.assignments for follower in evidence.followers),
             late_leaders=self._late_leaders,
+            believed=self._believed,
             release_seconds=(times[len(times) // 2], times[int(len(times) * 0.99)]),
         )
 
@@ -156,7 +161,9 @@ class _Judge:
             for group in sorted(self._evidence.leader_groups):
                 committed = self._evidence.committed_at(group, delivery.place, delivery.offset)
                 again = self._evidence.committed_since_rewind(group, delivery, follower)
-                if committed > delivery.time:
+                if committed > delivery.time and self._evidence.is_told_of_what_is_gone(group, delivery, follower):
+                    self._believed += 1
+                elif committed > delivery.time:
                     yield Violation("safety", f"{_at(delivery)}: {group} committed it {_when(committed)}")
                 elif again is not None and again > delivery.time:
                     yield Violation(

@@ -22,6 +22,8 @@ POISON_TIMESTAMP = 1.0
 """In the strange records that the run itself writes."""
 KNOWN_AFTER_SECONDS = 3.0
 """A follower that nothing hinders knows a record that has been in the commit log for so long."""
+ASKED_EVERY_SECONDS = 30.0
+"""How often a follower asks where its partitions end."""
 
 CLOCK_SHIFTED, AHEAD_SECONDS = "clock shifted", 90.0
 """The fault's name, and by how much a leader's clock may be ahead where brokers take the time from it."""
@@ -184,7 +186,8 @@ class Evidence:
         self._assigned_to: dict[str, list[tuple[float, frozenset[int]]]] = defaultdict(list)
         self._superseded: dict[Place, set[int]] = defaultdict(set)
         self._last_of_key: dict[tuple[Place, str], int] = {}
-        self._truncated: dict[Place, int] = {}
+        self._truncated: dict[Place, tuple[float, int]] = {}
+        # By place, the time of the election that took away what lay beyond an offset, and that offset.
         self._done: dict[tuple[str, Place], list[tuple[float, int]]] = defaultdict(list)
         self._wall_ahead = 0.0
         rewound: list[tuple[float, str, Place, int]] = []
@@ -228,6 +231,20 @@ class Evidence:
                 return reaches[index + 1].time_of(delivery.offset) if reaches else float("inf")
         return None
 
+    def is_told_of_what_is_gone(self, group: str, delivery: Delivery, follower: Follower) -> bool:
+        """Whether the group's last word that the follower can know of is from before an election that took away the
+        message at this offset, and nothing tells the follower that this is another one: it has begun since, or the
+        partition has grown as far again before it asked."""
+        before = delivery.epoch - 1, delivery.partition
+        if before not in self._truncated:
+            return False
+        time, end = self._truncated[before]
+        reported = max((offset for _, offset in self._done.get((group, before), ())), default=-1)
+        grown_at = min((at for offset, at in self.acked[delivery.place] if offset >= reported), default=float("inf"))
+        is_hidden = follower.began_at > time or grown_at < time + ASKED_EVERY_SECONDS
+        heard_by = self.next_done(group, delivery.place, time) + KNOWN_AFTER_SECONDS
+        return is_hidden and end <= delivery.offset <= reported and delivery.time < heard_by
+
     @property
     def rewinds(self) -> int:
         return sum(len(each) for each in self._rewinds.values())
@@ -256,7 +273,7 @@ class Evidence:
         A compacted topic loses those whose key is used again; one with transactions has none where they were aborted,
         or end.
         """
-        if offset >= self._truncated.get(place, offset + 1):
+        if place in self._truncated and offset >= self._truncated[place][1]:
             return False
         if not self.ingredients.data.has_gaps:
             return True
@@ -332,7 +349,7 @@ class Evidence:
                 case "ended", []:
                     self.is_whole_run = True
                 case "truncated", [epoch, partition, end]:
-                    self._truncated[epoch, partition] = end
+                    self._truncated[epoch, partition] = time, end
                 case "wanted", [pattern, of, deadline]:
                     self.wanted.append(Wanted(time, deadline, of, pattern))
                 case "started", [process]:

@@ -31,6 +31,7 @@ COUNTS = (
     "duplicates",
     "rounds",
     "late_leaders",
+    "believed",
     "rewinds",
     "assignments",
     "dead_letters",
@@ -51,7 +52,7 @@ def summarise(runs: Sequence[Mapping[str, Any]], failed: Mapping[int, str], seco
     return {
         "totals": {
             "runs": len(runs),
-            **{name: sum(each[name] for each in runs) for name in COUNTS},
+            **{name: sum(each.get(name, 0) for each in runs) for name in COUNTS},
             "violations": {promise: sum(each["violations"].get(promise, 0) for each in runs) for promise in PROMISES},
             "kinds": dict(sorted(kinds.items())),
             "skipped": sum(len(each["skipped"]) for each in runs),
@@ -143,7 +144,8 @@ def main() -> int:
                 print(f"seed {seed}: no summary: {outcome}", flush=True)
             else:
                 runs.append(outcome)
-                told = {name: outcome[name] for name in ("faults", "messages", "duplicates", "seconds", "violations")}
+                named = ("faults", "messages", "duplicates", "seconds", "believed", "violations")
+                told = {name: outcome[name] for name in named}
                 print(f"seed {seed}: {json.dumps(told)}", flush=True)
             summary = summarise(runs, failed, seconds_before + time.monotonic() - began)
             write(options.json, summary)

@@ -334,6 +334,7 @@ def run(
         "deliveries": verdict.deliveries,
         "dead_letters": sum(map(len, dead_letters.values())),
         "late_leaders": verdict.late_leaders,
+        "believed": verdict.believed,
         "rewinds": verdict.rewinds,
         "rounds": verdict.rounds,
         "assignments": verdict.assignments,

@@ -15,7 +15,7 @@ from arroyo.types import Partition, Topic
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode
 from tests.chaos import rubbish, snuba_leader
 from tests.chaos.checker import END_SECONDS, HEARTBEAT_SECONDS, SETTLE_SECONDS, STANDS_STILL_SECONDS, judge
-from tests.chaos.evidence import AHEAD_SECONDS, CLOCK_SHIFTED
+from tests.chaos.evidence import AHEAD_SECONDS, ASKED_EVERY_SECONDS, CLOCK_SHIFTED, KNOWN_AFTER_SECONDS
 from tests.chaos.faults import FAULTS
 from tests.chaos.ingredients import (
     CREATE_TIME,
@@ -121,6 +121,49 @@ class TestTruncation:
     def test_what_lies_before_is(self) -> None:
         committed: PartitionBuffer = ["committed", 9.0, "follower", 1, 0, 3]
         assert broken(judge(journals([], driver=[self.TRUNCATED, committed]))) == {"no loss": 1}
+
+    EPOCH: ClassVar[PartitionBuffer] = ["epoch", 6.0, 2]
+    REPORTED: ClassVar[PartitionBuffer] = done(4.0, 7)
+    LATER: ClassVar[PartitionBuffer] = ["begin", 7.0, "follower", "follower"]
+
+    def early(
+        self,
+        *leader: PartitionBuffer,
+        at: float = 8.0,
+        offset: int = 3,
+        begin: PartitionBuffer = LATER,
+        grown_at: float | None = None,
+    ) -> tuple[dict[str, int], int]:
+        """What the judge finds, and counts, of one delivery of the second epoch."""
+        driver = [self.TRUNCATED, self.EPOCH, ["deleted", 6.0, 2, 0, offset]]
+        producer = [] if grown_at is None else [acked(grown_at, 7, epoch=2)]
+        made = journals([], [*leader], driver=driver, producer=producer)
+        verdict = judge({**made, FOLLOWER: [begin, out(at, offset, epoch=2)]})
+        return broken(verdict), verdict.believed
+
+    def test_a_follower_that_began_later_may_believe_what_was_reported_before(self) -> None:
+        """That is counted, whether the leader reports again soon, late, or never."""
+        assert self.early(self.REPORTED) == ({}, 1)
+        assert self.early(self.REPORTED, done(7.9, 1, epoch=2)) == ({}, 1)
+        assert self.early(self.REPORTED, done(9.0, 3, epoch=2)) == ({}, 1)
+
+    def test_one_that_was_there_may_if_the_partition_grew_as_far_again_before_it_asked(self) -> None:
+        there: PartitionBuffer = ["begin", 4.9, "follower", "follower"]
+        assert self.early(self.REPORTED, begin=there) == ({"safety": 1}, 0)
+        assert self.early(self.REPORTED, begin=there, grown_at=5.1 + ASKED_EVERY_SECONDS) == ({"safety": 1}, 0)
+        assert self.early(self.REPORTED, begin=there, grown_at=7.0) == ({}, 1)
+
+    def test_nor_may_it_once_it_must_have_heard_of_the_leader(self) -> None:
+        heard = done(7.0, 1, epoch=2)
+        assert self.early(self.REPORTED, heard, at=7.1 + KNOWN_AFTER_SECONDS) == ({"safety": 1}, 0)
+
+    def test_nor_beyond_what_was_reported_nor_where_nothing_was_taken_away(self) -> None:
+        assert self.early(self.REPORTED, offset=8) == ({"safety": 1}, 0)
+        assert self.early() == ({"safety": 1}, 0)
+        driver: list[PartitionBuffer] = [self.EPOCH, ["deleted", 6.0, 2, 0, 3]]
+        made = journals([], [self.REPORTED], driver=driver)
+        verdict = judge({**made, FOLLOWER: [self.LATER, out(8.0, 3, epoch=2)]})
+        assert (broken(verdict), verdict.believed) == ({"safety": 1}, 0)
 
 
 class TestStandingStill:
