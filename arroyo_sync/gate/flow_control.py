@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from arroyo.backends.abstract import Consumer
+from arroyo.errors import ConsumerError
 from arroyo.types import BrokerValue, Partition, Topic
 from confluent_kafka import KafkaError, KafkaException
 
@@ -38,7 +39,7 @@ from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.kafka.arroyo_consumer import hand_out_rebalances, is_kip848
-from arroyo_sync.kafka.errors import code_of
+from arroyo_sync.kafka.errors import LoginRefusals, code_of
 
 TPayload = TypeVar("TPayload")
 
@@ -101,6 +102,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._buffers: PartitionBuffers | None = None
         self._drain: Drain | None = None
         self._waits = PollWaits(slice_seconds)
+        self._logins = LoginRefusals(clock)
         self._pauses = Pauses(inner)
         self._start = StartPositions(inner, clock)
         self._replaced_log = ReplacedLog(inner, manager, check_topic, self._start)
@@ -141,8 +143,11 @@ class FlowControlledConsumer(Consumer[TPayload]):
         is_all_paused = self._pauses.is_all_paused
         if buffers.pause_changes:
             self._pauses.apply(buffers.take_pause_changes())
-        inner_poll = self._inner_poll
-        message = inner_poll(0.0)
+        try:
+            message = self._inner_poll(0.0)
+        except ConsumerError as exc:
+            self._logins.ride_out(exc)
+            message = None
         if message is None:
             if not is_all_paused:
                 self.empty_polls += 1
@@ -156,7 +161,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
                 self._start.commit_if_due()
             if not buffers.held_messages:
                 buffers.report_local_offsets()
-                message = inner_poll(timeout)
+                message = self._poll_for(timeout)
                 if message is None:
                     return None
         if message is not None:
@@ -185,7 +190,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
     def _poll_unassigned(self, timeout: float | None) -> BrokerValue[TPayload] | None:
         self._cluster_question.ask_if_due()
         try:
-            return self._inner_poll(timeout)
+            return self._poll_for(timeout)
         except KafkaException as exc:
             # librdkafka refuses Arroyo's assign() with this error, in the first assignment.
             if code_of(exc) == KafkaError._STATE and "set assignment" in str(exc):
@@ -194,6 +199,13 @@ class FlowControlledConsumer(Consumer[TPayload]):
                     "group.protocol in capitals: use range or roundrobin, or group.protocol=consumer (KIP-848)"
                 ) from exc
             raise
+
+    def _poll_for(self, timeout: float | None) -> BrokerValue[TPayload] | None:
+        try:
+            return self._inner_poll(timeout)
+        except ConsumerError as exc:
+            self._logins.ride_out(exc)
+            return None
 
     # Pausing.
 

@@ -35,7 +35,6 @@ from confluent_kafka.cimpl import Consumer as ClientClass
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka.errors import code_of
-from arroyo_sync.kafka.topic_ids import settled_cluster_id
 
 logger = guarded_logger(__name__)
 
@@ -313,7 +312,7 @@ def cluster_of(consumer: object, topic: str, timeout: float) -> str | None:
     :raises KafkaException: no broker answered.
     """
     client = client_of(consumer)
-    return None if client is None else settled_cluster_id(client.list_topics(topic, timeout=timeout).cluster_id)
+    return None if client is None else client.list_topics(topic, timeout=timeout).cluster_id
 
 
 def consumer_behind(commit: object) -> object | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from arroyo.errors import ConsumerError
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.log_guard import guarded_logger
@@ -216,6 +217,17 @@ class LoginRefusals:
                 error.str(),
             )
         return False
+
+    def ride_out(self, error: ConsumerError) -> None:
+        """Return if Arroyo's consumer can go on after it has raised that: its client looked for the group, and the
+        login of the connection was refused. It looks again. Arroyo keeps no more of its error than the text.
+
+        :raises ConsumerError: ``error``; it can't.
+        """
+        text = str(error)
+        code = next((code for code in _LOGIN_REFUSED if f"code={KafkaError(code).name()}," in text), None)
+        if code is None or type(error) is not ConsumerError or self.ends(KafkaError(code, text)):
+            raise error
 
 
 class ClientErrors:

@@ -3,8 +3,9 @@
 After `TopicRecreated` that is where ``auto.offset.reset`` says. After `PartitionTruncated` it is the lowest of three:
 what the group has committed, where the partition ended, and the first message of the `LOOK_BACK_SECONDS` before that
 was noticed. For it was truncated some time before, to an offset that nobody tells, and has grown since: what has come
-by then is the group's, too. A group that has committed nothing begins where ``auto.offset.reset`` says, as on a new
-topic: where the brokers tell no ids it may be one, and the commits have gone with the earlier one.
+by then is the group's, too. In place of what a group has committed that has committed nothing, it is where
+``auto.offset.reset`` says, as on a new topic: where the brokers tell no ids it may be one, and the commits have gone
+with the earlier one.
 
 Guarantees
     - Each question has its share of what is left of `QUERY_TIMEOUT_SECONDS`, so that brokers that are down leave time
@@ -141,7 +142,7 @@ class BeginningQuestions:
         ends_at = time.monotonic() + timeout
         # Though it is what is committed: an offset may be staged beyond.
         committed = committed_offset(self._inner, partition, timeout)
-        end = self._failure.ends.get(partition.index)
+        end = told = self._failure.ends.get(partition.index)
         if end is None:
             # What the other brokers have to say may have been on its way to the source.
             end = end_offset(self._inner, partition, _left(ends_at))
@@ -151,9 +152,13 @@ class BeginningQuestions:
             if max(reached, default=0) <= end:
                 return None
         if committed is None:
-            return min(end, reset_offset(self._inner, partition, _left(ends_at), latest_at_most=began_at))
+            committed = reset_offset(self._inner, partition, _left(ends_at), latest_at_most=began_at)
         since = self._first_since(partition, self._failure.noticed_at - LOOK_BACK_SECONDS, _left(ends_at))
-        return min(committed, end if since is None else min(end, since))
+        if since is None:
+            # By time nothing is found that this consumer may not read yet: what an open transaction has written. It
+            # lies beyond where the partition ends for this consumer; to the source, which asked first, it may be there.
+            since = end if told is None else end_offset(self._inner, partition, _left(ends_at))
+        return min(committed, end, since)
 
     def _first_since(self, partition: Partition, unix_seconds: float, timeout: float) -> int | None:
         """The first message as young as that; ``None``: there is none, or the brokers can't tell."""

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaException
 
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.kafka.arroyo_consumer import cluster_of
+from arroyo_sync.kafka.topic_ids import settled_cluster_id
 
 logger = guarded_logger(__name__)
 
@@ -24,7 +25,7 @@ RETRY_SECONDS = 1.0
 
 
 class ClusterQuestion:
-    """Asks the consumer's brokers for their cluster's id, until they have answered once.
+    """Asks the consumer's brokers for their cluster's id, until they have answered once, and have one.
 
     :param check_cluster: `RemoteOffsetSource.check_cluster`. What it raises is logged.
     :param clock: monotonic seconds.
@@ -62,10 +63,14 @@ class ClusterQuestion:
             self._ask_at = self._clock() + RETRY_SECONDS
             logger.debug("Can't ask which cluster the follower reads from: %s", exc)
             return
+        settled = settled_cluster_id(cluster_id)
+        if settled is None and cluster_id is not None:
+            self._ask_at = self._clock() + RETRY_SECONDS
+            return
         self.is_pending = False
-        if cluster_id is None:
+        if settled is None:
             return
         try:
-            self._check_cluster(cluster_id)
+            self._check_cluster(settled)
         except Exception:
             logger.exception("The source couldn't check which cluster the follower reads from")

@@ -6,8 +6,9 @@ Guarantees
       follower is told where it begins: a topic that is created again after that has another one.
     - While nothing of it was read, another id is no news: it is simply that of the topic that there is. Of one that was
       read, and isn't at the moment, it is news as soon as it is read again, when it is known where its group begins.
-    - Another id counts only once the brokers are known to be of the same cluster as before: where an address leads to
-      another cluster, as after a failover, a topic of that name has another id.
+    - Another id counts only once a broker has told that it is of the same cluster as before: where an address leads to
+      another cluster, as after a failover, a topic of that name has another id. (In `TopicWatch.check` it counts, too,
+      if no broker tells in time.)
     - Else nothing is asked while the last question is open. Each has the longer for its answer, the longer there was
       none.
 
@@ -18,7 +19,6 @@ Threads
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -67,7 +67,7 @@ class ClusterWatch:
         """
         asked = self._brokers.cluster_id
         before = self._asked = self._asked or asked
-        if asked != before:
+        if asked is not None and asked != before:
             raise AnotherCluster(str(before), str(asked))
         if asked is not None and self._followers not in (None, asked):
             raise ConfigurationError(
@@ -76,14 +76,18 @@ class ClusterWatch:
                 "of the follower's consumer: as data_configuration, if the commit log is on another cluster"
             )
 
-    def ask_and_check(self) -> None:
-        """`check`, once a broker has told of which cluster it is. Blocks for at most `REACH_SECONDS`.
+    def ask_and_check(self, timeout: float) -> bool:
+        """`check`, once a broker has told of which cluster it is. Blocks for at most ``timeout`` seconds.
 
+        :returns: whether one has.
         :raises AnotherCluster, ConfigurationError: see `check`.
         """
-        with suppress(KafkaException):  # what isn't answered is as before
-            self._brokers.reach(REACH_SECONDS)
+        try:
+            self._brokers.reach(timeout)
+        except KafkaException:
+            return False
         self.check()
+        return True
 
 
 class TopicWatch:
@@ -134,15 +138,21 @@ class TopicWatch:
     def check(self, timeout: float) -> None:
         """Ask now whether the topics are those of which the ids were first told. What isn't answered may be.
 
-        Blocks until the brokers have answered, for two seconds more than ``timeout`` at most, or than `MOST_SECONDS`
-        where they are slow.
+        Blocks until the brokers have answered, for two seconds more than ``timeout`` at most, or than twice
+        `MOST_SECONDS` where they are slow. Where no id is known, it is only asked whether they are of the same cluster.
 
         :raises TopicRecreated: one has another id.
         :raises AnotherCluster, ConfigurationError: see `ClusterWatch.check`.
         """
         known = dict(self.ids)
-        if known:
-            self._refuse_others(known, self._brokers.topic_ids(known, max(timeout, self._patience.seconds)))
+        if not known:
+            self._cluster.ask_and_check(self._reach_seconds)
+            return
+        answers = self._brokers.topic_ids(known, max(timeout, self._patience.seconds))
+        for topic, found in _others(known, answers).items():
+            # Nobody may ask again. If no broker tells of its cluster, to go back is safer than to skip what is new.
+            self._cluster.ask_and_check(self._reach_seconds)
+            raise TopicRecreated(topic, known[topic], found)
 
     def ask(self, now: float) -> float:
         """Ask if it is due. Returns when it is next, by the same clock."""
@@ -166,7 +176,11 @@ class TopicWatch:
         self._patience.note(not all(map(is_silence, answers.values())))
         read = frozenset(self._read())
         self._were_read |= read
-        self._refuse_others({topic: self.ids[topic] for topic in read & self.ids.keys()}, answers)
+        others = _others({topic: self.ids[topic] for topic in read & self.ids.keys()}, answers)
+        for topic, found in others.items():
+            if not self._cluster.ask_and_check(self._reach_seconds):
+                return  # all is asked again in a second, or two
+            raise TopicRecreated(topic, self.ids[topic], found)
         for topic, answer in answers.items():
             if topic in self._were_read - read and topic in self.ids:
                 continue
@@ -186,11 +200,16 @@ class TopicWatch:
             self.ids.pop(topic, None)
             self._forget(topic)
 
-    def _refuse_others(self, known: Mapping[str, str], answers: Mapping[str, str | KafkaError]) -> None:
-        """:raises TopicRecreated: a topic has another id than is known.
-        :raises AnotherCluster, ConfigurationError: see `ClusterWatch.check`.
-        """
-        for topic, answer in answers.items():
-            if isinstance(answer, str) and known.get(topic, answer) != answer:
-                self._cluster.ask_and_check()
-                raise TopicRecreated(topic, known[topic], answer)
+    @property
+    def _reach_seconds(self) -> float:
+        """How long a broker may take to tell of which cluster it is."""
+        return max(REACH_SECONDS, self._patience.seconds)
+
+
+def _others(known: Mapping[str, str], answers: Mapping[str, str | KafkaError]) -> dict[str, str]:
+    """The topics that have another id than is known, with that."""
+    return {
+        topic: answer
+        for topic, answer in answers.items()
+        if isinstance(answer, str) and known.get(topic, answer) != answer
+    }

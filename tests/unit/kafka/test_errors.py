@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from arroyo.errors import TransportError
+from arroyo.errors import ConsumerError, OffsetOutOfRange, TransportError
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
@@ -194,6 +194,40 @@ def test_a_refused_permission_ends_a_client_at_any_time() -> None:
         clock.now += 30.0
         assert not logins.ends(KafkaError(KafkaError._AUTHENTICATION, f"{name}Too many connects"))
     assert not logins.ends(refused(name))
+
+
+def raised_by_arroyo(error: KafkaError, kind: type[ConsumerError] = ConsumerError) -> ConsumerError:
+    return kind(str(error))
+
+
+@pytest.mark.parametrize("code", [KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED])
+def test_arroyo_s_consumer_goes_on_after_its_search_for_the_group_met_a_refused_login(code: int) -> None:
+    """As after any other that is refused later. In its first minute that ends it."""
+    clock = Clock()
+    logins = LoginRefusals(clock)
+    error = raised_by_arroyo(KafkaError(code, "FindCoordinator response error: Local: Authentication failure"))
+    with pytest.raises(ConsumerError) as raised:
+        logins.ride_out(error)
+    assert raised.value is error
+    clock.now += FRESH_SECONDS + 1.0
+    logins.ride_out(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        raised_by_arroyo(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "FindCoordinator response error")),
+        raised_by_arroyo(KafkaError(KafkaError._AUTHENTICATION), OffsetOutOfRange),
+        ConsumerError("cannot seek on unassigned partitions"),
+    ],
+)
+def test_whatever_else_arroyo_s_consumer_raises_is_not_ridden_out(error: ConsumerError) -> None:
+    clock = Clock()
+    logins = LoginRefusals(clock)
+    clock.now += FRESH_SECONDS + 1.0
+    with pytest.raises(ConsumerError) as raised:
+        logins.ride_out(error)
+    assert raised.value is error
 
 
 def test_a_login_that_fails_while_something_is_asked_says_nothing_of_the_next_one() -> None:

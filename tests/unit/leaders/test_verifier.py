@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.errors import ConfigurationError, PartitionTruncated, TopicRecreated
+from arroyo_sync.core.errors import AnotherCluster, ConfigurationError, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.questions.answers import LEAST_SECONDS, MOST_SECONDS
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
@@ -45,7 +45,10 @@ class Brokers:
         self.cluster_id: str | None = None
         """As a broker has told."""
         self.moves_to: str | None = None
-        """Of which cluster they are; ``None``: they don't answer that."""
+        """Of which cluster they are, if of another one than they have told."""
+        self.is_reached = True
+        """Whether they tell of which cluster they are."""
+        self.reach_timeouts: list[float] = []
         self.ranges: dict[PartitionKey, PartitionRange] = {}
         self.topic_id: str | KafkaError = NO_ANSWER
         self.committed: dict[tuple[str, PartitionKey], int | None] = {}
@@ -110,10 +113,10 @@ class Brokers:
 
     def reach(self, timeout: float) -> None:
         """As the brokers tell of which cluster they are."""
-        assert timeout == REACH_SECONDS
-        if self.moves_to is None:
+        self.reach_timeouts.append(timeout)
+        if not self.is_reached:
             raise KafkaException(NO_ANSWER)
-        self.cluster_id = self.moves_to
+        self.cluster_id = self.moves_to or self.cluster_id
 
     def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
         assert timeout in (CHECK_TIMEOUT_SECONDS, QUERY_TIMEOUT_SECONDS)
@@ -533,13 +536,75 @@ def test_another_cluster_behind_the_same_address_is_not_taken_for_another_topic(
 
 @pytest.mark.parametrize("told", ["one", None])
 def test_another_topic_of_the_same_cluster_is_another_one(told: str | None) -> None:
-    """Also where nobody tells of which cluster the brokers are by now."""
+    """Also where brokers tell no clusters."""
+    fixture = Fixture()
+    fixture.brokers.cluster_id, fixture.brokers.topic_id = told, "id"
+    fixture.read(FIRST)
+    fixture.brokers.topic_id = "other id"
+    with pytest.raises(TopicRecreated):
+        fixture.verifier.ask()
+
+
+@pytest.mark.parametrize("moves_to", ["one", "two"])
+def test_while_nobody_tells_of_which_cluster_it_is_another_id_says_nothing(moves_to: str) -> None:
+    """Brokers that are far away, or busy, may tell the one and not the other in time."""
     fixture = Fixture()
     fixture.brokers.cluster_id, fixture.brokers.topic_id = "one", "id"
     fixture.read(FIRST)
-    fixture.brokers.topic_id, fixture.brokers.moves_to = "other id", told
-    with pytest.raises(TopicRecreated):
+    fixture.brokers.topic_id, fixture.brokers.moves_to, fixture.brokers.is_reached = "other id", moves_to, False
+    for _ in range(2):
         fixture.verifier.ask()
+        fixture.clock.now += INTERVAL_SECONDS
+    assert fixture.brokers.reach_timeouts == [REACH_SECONDS] * 2
+    fixture.brokers.is_reached = True
+    with pytest.raises(TopicRecreated if moves_to == "one" else AnotherCluster):
+        fixture.verifier.ask()
+
+
+def test_who_ends_goes_back_on_another_topic_though_nobody_tells_of_which_cluster_it_is() -> None:
+    """Nobody asks after that: to read again is safer than to skip."""
+    fixture = Fixture()
+    fixture.brokers.cluster_id, fixture.brokers.topic_id = "one", "id"
+    fixture.read(FIRST)
+    fixture.brokers.topic_id, fixture.brokers.is_reached = "other id", False
+    with pytest.raises(TopicRecreated):
+        fixture.verifier.check_topics(CHECK_TIMEOUT_SECONDS)
+
+
+def test_slow_brokers_have_as_long_to_tell_of_their_cluster_as_to_tell_an_id() -> None:
+    fixture = Fixture()
+    fixture.brokers.cluster_id, fixture.brokers.topic_id = "one", "id"
+    fixture.read(FIRST)
+    fixture.brokers.topic_id = NO_ANSWER
+    for _ in range(3):
+        fixture.clock.now += INTERVAL_SECONDS
+        fixture.verifier.ask()
+    fixture.brokers.topic_id, fixture.brokers.is_reached = "other id", False
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert fixture.brokers.reach_timeouts == [MOST_SECONDS / 2]
+
+
+def test_where_topics_have_no_ids_another_cluster_is_found_before_a_lower_end_counts() -> None:
+    """It would be a truncation, and the group's commits over there would be set back."""
+    fixture = Fixture()
+    fixture.brokers.cluster_id, fixture.brokers.topic_id = "one", KafkaError(KafkaError._UNSUPPORTED_FEATURE)
+    fixture.read(FIRST)
+    fixture.brokers.moves_to = "two"
+    with pytest.raises(AnotherCluster):
+        fixture.verifier.check_topics(CHECK_TIMEOUT_SECONDS)
+
+
+def test_brokers_that_have_told_their_cluster_and_do_not_now_are_of_the_same() -> None:
+    """As one that was just added to Redpanda's."""
+    fixture = Fixture()
+    fixture.brokers.cluster_id, fixture.brokers.topic_id = "one", "id"
+    fixture.read(FIRST)
+    fixture.brokers.cluster_id = None
+    fixture.ends(first=10)
+    fixture.publish(5)
+    fixture.verifier.ask()
+    assert fixture.remote() == 5
 
 
 @pytest.mark.parametrize(("followers", "asked"), [("one", "one"), ("one", None), (None, "one")])

@@ -66,6 +66,14 @@ def test_brokers_that_do_not_answer_are_asked_again_after_a_while(monkeypatch: p
     assert fixture.told == ["the cluster"]
 
 
+def test_a_cluster_that_has_no_id_yet_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Redpanda's, until its brokers have found each other."""
+    fixture = Fixture(monkeypatch, "redpanda.initializing", "redpanda.id")
+    fixture.question.begin("events")
+    assert [fixture.ask(), fixture.ask(RETRY_SECONDS - 0.1), fixture.ask(0.1), fixture.ask(100.0)] == [1, 1, 2, 2]
+    assert fixture.told == ["redpanda.id"]
+
+
 def test_why_the_cluster_is_not_known_can_be_read_in_the_debug_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -197,6 +197,37 @@ def test_where_a_truncated_partition_goes_on_is_committed_of_it_alone(
     assert said == [f"The group goes on at events[0]: {begins_at}"]
 
 
+@pytest.mark.parametrize("written_since", [None, CAN_NOT_TELL])
+def test_what_an_open_transaction_has_written_since_is_not_skipped(
+    flow: Flow,
+    since: list[int | Exception | None],
+    ends: dict[int, list[int | Exception]],
+    written_since: int | Exception | None,
+) -> None:
+    """The brokers look up by time only what may be read. The source was told of all that is there."""
+    since[0] = written_since
+    ends[0], ends[1] = [390], [1_000]
+    flow.flow.stage_offsets({partition(0): 423})
+    flow.flow.commit_offsets()
+    flow.manager.fail(TRUNCATED)
+    flow.flow.close()
+    assert flow.inner.committed == {0: 390, 1: 10}
+
+
+def test_with_latest_and_nothing_committed_what_has_come_since_is_not_skipped(
+    flow: Flow,
+    since: list[int | Exception | None],
+    ends: dict[int, list[int | Exception]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the assignment began may be gone, too."""
+    since[0], ends[1] = 390, [1_000]
+    monkeypatch.setattr(beginning_questions, "committed_offset", lambda consumer, partition, timeout: None)
+    flow.manager.fail(TRUNCATED)
+    flow.flow.close()
+    assert flow.inner.committed[0] == 390
+
+
 @pytest.mark.parametrize("code", [KafkaError._TIMED_OUT, KafkaError.NOT_LEADER_FOR_PARTITION])
 def test_while_nobody_tells_what_has_come_since_it_is_asked_again(
     flow: Flow,
@@ -225,6 +256,8 @@ def ends(monkeypatch: pytest.MonkeyPatch, flow: Flow) -> dict[int, list[int | Ex
     answers: dict[int, list[int | Exception]] = {}
 
     def end_offset(consumer: object, partition: Partition, timeout: float) -> int:
+        if partition.index not in answers:
+            return 1_000  # it has grown since
         answer = answers[partition.index].pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -387,6 +420,7 @@ def test_a_truncated_partition_of_which_nothing_is_committed_begins_where_it_wou
     monkeypatch.setattr(replaced_log, "TIMEOUT_SECONDS", 0.05)
     monkeypatch.setattr(beginning_questions, "committed_offset", lambda consumer, partition, timeout: None)
     monkeypatch.setattr(beginning_questions, "reset_offset", reset_to_latest)
+    monkeypatch.setattr(beginning_questions, "end_offset", lambda consumer, partition, timeout: 1_000)
     inner, manager = ScriptedConsumer(), SynchronizedPartitionStateManager()
     inner.assign(0, 1)
     start = StartPositions(inner, Clock())
@@ -452,6 +486,7 @@ def test_questions_share_five_seconds_and_have_no_more_than_is_left(
     flow.inner.assign(2)
     flow.manager.fail(failure)
     monkeypatch.setattr(beginning_questions, question, ask)
+    monkeypatch.setattr(beginning_questions, "end_offset", lambda consumer, partition, timeout: 1_000)
     flow.flow.close()
     assert asked == [(0, 5 / 3), (1, 1.5 / 2)]
     assert flow.inner.committed == {0: 3, 1: 3, 2: 0}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from arroyo.backends.kafka import KafkaConsumer
 from arroyo.dlq import InvalidMessage
+from arroyo.errors import ConsumerError
 from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError, KafkaException
@@ -16,6 +17,7 @@ from arroyo_sync.core.errors import ConfigurationError, SourceDied
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate import flow_control
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from arroyo_sync.kafka.errors import FRESH_SECONDS, LoginRefusals
 from tests.support.fakes import EVENTS, At, Clock, ScriptedConsumer, partition
 from tests.support.harness import TIMEOUT_SECONDS, GateHarness
 from tests.support.pipelines import Pipeline, pause_at_once, pipeline_of
@@ -418,6 +420,37 @@ def test_the_refused_assignment_of_cooperative_sticky_is_one_clear_line(
         )
         assert raised.value.__cause__ is error
     else:
+        assert raised.value is error
+
+
+@pytest.mark.parametrize("when", ["unassigned", "at once", "waiting"])
+@pytest.mark.parametrize(("code", "is_ridden_out"), [("_AUTHENTICATION", True), ("_FAIL", False)])
+def test_a_login_that_is_refused_as_the_client_looks_for_the_group_is_no_end(
+    when: str, code: str, is_ridden_out: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client looks again, and its own callback tells whether that is over. Nothing is lost meanwhile."""
+    clock = Clock()
+    logins = LoginRefusals(clock)
+    monkeypatch.setattr(flow_control, "LoginRefusals", lambda _: logins)
+    pipeline = Pipeline() if when == "unassigned" else assigned(0)
+    clock.now += FRESH_SECONDS + 1.0
+    error = ConsumerError(str(KafkaError(getattr(KafkaError, code), "FindCoordinator response error: no login")))
+
+    def fail() -> None:
+        raise error
+
+    (pipeline.consumer.events_while_waiting if when == "waiting" else pipeline.consumer.events).append(fail)
+    if is_ridden_out:
+        assert pipeline.flow.poll(1.0) is None
+        if when == "unassigned":
+            pipeline.start(0)
+        pipeline.produce(0, [0])
+        value = pipeline.flow.poll(1.0)
+        assert value is not None
+        assert value.offset == 0
+    else:
+        with pytest.raises(ConsumerError) as raised:
+            pipeline.flow.poll(1.0)
         assert raised.value is error
 
 
