@@ -36,7 +36,7 @@ from typing import NamedTuple
 
 from tests.chaos.alarms import false_alarms, untold
 from tests.chaos.evidence import Delivery, Evidence, Follower, LogRecord, PartitionBuffer, Place, Round
-from tests.chaos.ingredients import OURS
+from tests.chaos.ingredients import GROUP_OFFSETS, OURS
 
 PROMISES = ("safety", "order", "no loss", "progress", "independence", "bounded", "loud", "out of the way")
 LONG_ROUND_SECONDS = 12.0
@@ -289,7 +289,7 @@ class _Judge:
                 committed = max(self._evidence.committed_at(of, place, offset) for of in self._evidence.leader_groups)
                 since = max(committed, time)
                 if came - since > STANDS_STILL_SECONDS:  # of few; for all it would take long
-                    since = max(since, self._clocks_until(place, offset))
+                    since = max(since, self._clocks_until(place, offset), self._reported(group, place, offset, came))
                 if came - since > STANDS_STILL_SECONDS:
                     seconds = self._unexplained(since, came, group, place[1]) - self._worked(since, came, group, place)
                     if seconds > STANDS_STILL_SECONDS and (worst is None or seconds > worst[0]):
@@ -300,6 +300,14 @@ class _Judge:
                     f"{group}: offset {worst[1]} of {place} came at {worst[2]:.3f}, having stood still for "
                     f"{worst[0]:.0f} s that nothing explains",
                 )
+
+    def _reported(self, group: str, place: Place, offset: int, came: float) -> float:
+        """Since when the leaders that have no heartbeat have reported the message, as this follower group hears it."""
+        ingredients = self._evidence.ingredients
+        if any(each.group == group and each.source == GROUP_OFFSETS for each in ingredients.followers):
+            return 0.0
+        without_heartbeat = [each.group for each in ingredients.leaders if each.publishes != OURS]
+        return max((self._evidence.reports_past(of, place, offset, came) for of in without_heartbeat), default=0.0)
 
     def _clocks_until(self, place: Place, offset: int) -> float:
         """Until when a report from the future may have counted for more than that of this message.

@@ -206,9 +206,9 @@ class Evidence:
             for _, time, name, _, last_line, _ in self.exits
         ]
         self._rewinds: dict[tuple[str, Place], list[Rewind]] = defaultdict(list)
-        published = self._published(commit_log)
+        self._reports = _reports(commit_log, self._wall_ahead)
         for time, group, place, offset in sorted(rewound):
-            later = [each for each in published.get((group, place[1]), ()) if each > time]
+            later = [each for each, _ in self._reports.get((group, place[1]), ()) if each > time]
             self._rewinds[group, place].append(Rewind(time, min(later, default=None), offset))
         # By group and place the reach since each rewind; the first one is since the beginning.
         self._reaches: dict[tuple[str, Place], list[Reach]] = {}
@@ -385,6 +385,21 @@ class Evidence:
         """When the leader group next passed a message of the place to ``commit``; infinity: never."""
         return min((at for at, _ in self._done.get((group, place), ()) if at > time), default=float("inf"))
 
+    def reports_past(self, group: str, place: Place, offset: int, before: float) -> float:
+        """Since when, until ``before``, the group's last record has been past the offset, as the commit log has them.
+
+        Two members that have a partition in turn may be in each other's way there: the first one's last record comes
+        after the second one's. Who has no heartbeat sets that right with its next commit.
+        """
+        is_past, since = True, float("-inf")
+        for time, reported in self._reports.get((group, place[1]), ()):
+            if time > before:
+                break
+            if reported > offset and not is_past:
+                since = time
+            is_past = reported > offset
+        return since if is_past else before
+
     def _supersede(self, place: Place, key: str, offset: int) -> None:
         """A message with this key was there: any older one may be compacted away."""
         older = self._last_of_key.get((place, key))
@@ -392,17 +407,18 @@ class Evidence:
             self._superseded[place].add(min(older, offset))
         self._last_of_key[place, key] = offset if older is None else max(older, offset)
 
-    def _published(self, commit_log: Sequence[LogRecord]) -> dict[tuple[str, int], list[float]]:
-        """By leader group and partition the times of its records, on our clock."""
-        times: dict[tuple[str, int], list[float]] = defaultdict(list)
-        for record in commit_log:
-            try:
-                _, partition, group = (record.key or b"").decode().split(":", 2)
-                value = json.loads(record.value or b"")
-                if value["orig_message_ts"] == POISON_TIMESTAMP:
-                    continue
-                index = int(partition)
-            except (ValueError, TypeError, KeyError):
-                continue  # another strange record
-            times[group, index].append(record.wall_time - self._wall_ahead)
-        return times
+
+def _reports(commit_log: Sequence[LogRecord], wall_ahead: float) -> dict[tuple[str, int], list[tuple[float, int]]]:
+    """By leader group and partition, what its records say and when they were written, on our clock, in that order."""
+    reports: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
+    for record in sorted(commit_log, key=lambda each: each.wall_time):
+        try:
+            _, partition, group = (record.key or b"").decode().split(":", 2)
+            value = json.loads(record.value or b"")
+            if value["orig_message_ts"] == POISON_TIMESTAMP:
+                continue
+            index, offset = int(partition), int(value["offset"])
+        except (ValueError, TypeError, KeyError, OverflowError):
+            continue  # another strange record
+        reports[group, index].append((record.wall_time - wall_ahead, offset))
+    return reports

@@ -15,10 +15,12 @@ from arroyo.types import Partition, Topic
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode
 from tests.chaos import rubbish, snuba_leader
 from tests.chaos.checker import END_SECONDS, HEARTBEAT_SECONDS, SETTLE_SECONDS, STANDS_STILL_SECONDS, judge
-from tests.chaos.evidence import AHEAD_SECONDS, ASKED_EVERY_SECONDS, CLOCK_SHIFTED, KNOWN_AFTER_SECONDS
+from tests.chaos.evidence import AHEAD_SECONDS, ASKED_EVERY_SECONDS, CLOCK_SHIFTED, KNOWN_AFTER_SECONDS, LogRecord
 from tests.chaos.faults import FAULTS
 from tests.chaos.ingredients import (
+    ALL,
     CREATE_TIME,
+    GROUP_OFFSETS,
     LOG_APPEND_TIME,
     OURS,
     PLAIN,
@@ -183,6 +185,32 @@ class TestStandingStill:
     @pytest.mark.parametrize("what", ["cluster", "follower", "partition 0"])
     def test_what_hindered_it_does(self, what: str) -> None:
         assert self.judge(["hindered", 30.0, what, 31.0]) == {}
+
+    @pytest.mark.parametrize(
+        ("publishes", "source", "reports", "verdict"),
+        [
+            pytest.param(SNUBA, ALL, [(10.1, 5), (10.2, 0)], {}, id="and nothing is said after it"),
+            pytest.param(SNUBA, ALL, [(10.1, 5), (10.2, 0), (CAME - 1, 5)], {}, id="until just before"),
+            pytest.param(SNUBA, ALL, [(10.1, 5), (10.2, 0), (10.3, 1)], {"progress": 1}, id="but was set right"),
+            pytest.param(SNUBA, ALL, [(10.1, 0), (10.2, 5)], {"progress": 1}, id="was the first"),
+            pytest.param(SNUBA, ALL, [(10.1, 5), (CAME + 1, 0)], {"progress": 1}, id="came later"),
+            pytest.param(SNUBA, GROUP_OFFSETS, [(10.1, 5), (10.2, 0)], {"progress": 1}, id="isn't read"),
+            pytest.param(OURS, ALL, [(10.1, 5), (10.2, 0)], {"progress": 1}, id="of one that has a heartbeat"),
+        ],
+    )
+    def test_a_late_record_of_a_leader_without_a_heartbeat_does(
+        self, publishes: str, source: str, reports: list[tuple[float, int]], verdict: dict[str, int]
+    ) -> None:
+        """As of the member that had the partition before: what is committed is past it."""
+        world = made_of(
+            leaders=(Leader("writers", 1, publishes),), followers=(Follower("follower", "eager", source=source),)
+        )
+        log = [
+            LogRecord(1000.0 + at, b"events:0:writers", b'{"offset": %d, "orig_message_ts": 7.0}' % offset)
+            for at, offset in reports
+        ]
+        made = journals([out(self.CAME, 0)], driver=[world], producer=[acked(10.0, 0)])
+        assert broken(judge(made, log)) == verdict
 
     @pytest.mark.parametrize(
         ("worked_seconds", "assigned", "verdict"),
