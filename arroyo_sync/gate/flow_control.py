@@ -144,7 +144,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         if buffers.pause_changes:
             self._pauses.apply(buffers.take_pause_changes())
         try:
-            message = self._inner_poll(0.0)
+            message = self._inner_poll(0.0)  # not by `_poll_for`, which would be one more call for each message
         except ConsumerError as exc:
             self._logins.ride_out(exc)
             message = None

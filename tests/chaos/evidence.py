@@ -186,8 +186,8 @@ class Evidence:
         self._assigned_to: dict[str, list[tuple[float, frozenset[int]]]] = defaultdict(list)
         self._superseded: dict[Place, set[int]] = defaultdict(set)
         self._last_of_key: dict[tuple[Place, str], int] = {}
-        self._truncated: dict[Place, tuple[float, int]] = {}
         # By place, the time of the election that took away what lay beyond an offset, and that offset.
+        self._truncated: dict[Place, tuple[float, int]] = {}
         self._done: dict[tuple[str, Place], list[tuple[float, int]]] = defaultdict(list)
         self._wall_ahead = 0.0
         rewound: list[tuple[float, str, Place, int]] = []

@@ -63,14 +63,13 @@ class ClusterQuestion:
             self._ask_at = self._clock() + RETRY_SECONDS
             logger.debug("Can't ask which cluster the follower reads from: %s", exc)
             return
-        settled = settled_cluster_id(cluster_id)
-        if settled is None and cluster_id is not None:
+        if cluster_id is not None and settled_cluster_id(cluster_id) is None:
             self._ask_at = self._clock() + RETRY_SECONDS
             return
         self.is_pending = False
-        if settled is None:
+        if cluster_id is None:
             return
         try:
-            self._check_cluster(settled)
+            self._check_cluster(cluster_id)
         except Exception:
             logger.exception("The source couldn't check which cluster the follower reads from")

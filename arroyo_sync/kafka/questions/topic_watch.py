@@ -149,10 +149,11 @@ class TopicWatch:
             self._cluster.ask_and_check(self._reach_seconds)
             return
         answers = self._brokers.topic_ids(known, max(timeout, self._patience.seconds))
-        for topic, found in _others(known, answers).items():
+        recreated = _recreated(known, answers)
+        if recreated is not None:
             # Nobody may ask again. If no broker tells of its cluster, to go back is safer than to skip what is new.
             self._cluster.ask_and_check(self._reach_seconds)
-            raise TopicRecreated(topic, known[topic], found)
+            raise recreated
 
     def ask(self, now: float) -> float:
         """Ask if it is due. Returns when it is next, by the same clock."""
@@ -176,11 +177,11 @@ class TopicWatch:
         self._patience.note(not all(map(is_silence, answers.values())))
         read = frozenset(self._read())
         self._were_read |= read
-        others = _others({topic: self.ids[topic] for topic in read & self.ids.keys()}, answers)
-        for topic, found in others.items():
+        recreated = _recreated({topic: self.ids[topic] for topic in read & self.ids.keys()}, answers)
+        if recreated is not None:
             if not self._cluster.ask_and_check(self._reach_seconds):
                 return  # all is asked again in a second, or two
-            raise TopicRecreated(topic, self.ids[topic], found)
+            raise recreated
         for topic, answer in answers.items():
             if topic in self._were_read - read and topic in self.ids:
                 continue
@@ -206,10 +207,9 @@ class TopicWatch:
         return max(REACH_SECONDS, self._patience.seconds)
 
 
-def _others(known: Mapping[str, str], answers: Mapping[str, str | KafkaError]) -> dict[str, str]:
-    """The topics that have another id than is known, with that."""
-    return {
-        topic: answer
-        for topic, answer in answers.items()
-        if isinstance(answer, str) and known.get(topic, answer) != answer
-    }
+def _recreated(known: Mapping[str, str], answers: Mapping[str, str | KafkaError]) -> TopicRecreated | None:
+    """What is to be raised of the first topic that has another id than is known, if one has."""
+    for topic, answer in answers.items():
+        if isinstance(answer, str) and known.get(topic, answer) != answer:
+            return TopicRecreated(topic, known[topic], answer)
+    return None

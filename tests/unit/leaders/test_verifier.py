@@ -507,6 +507,14 @@ def test_safety_what_brokers_of_another_cluster_say_of_a_topic_of_that_name_is_n
     assert fixture.remote() is None
 
 
+def reading(cluster_id: str | None = "one", topic_id: str | KafkaError = "id") -> Fixture:
+    """With brokers of this cluster, and a topic that they say has this id."""
+    fixture = Fixture()
+    fixture.brokers.cluster_id, fixture.brokers.topic_id = cluster_id, topic_id
+    fixture.read(FIRST)
+    return fixture
+
+
 @pytest.mark.parametrize(
     "ask",
     [
@@ -537,9 +545,7 @@ def test_another_cluster_behind_the_same_address_is_not_taken_for_another_topic(
 @pytest.mark.parametrize("told", ["one", None])
 def test_another_topic_of_the_same_cluster_is_another_one(told: str | None) -> None:
     """Also where brokers tell no clusters."""
-    fixture = Fixture()
-    fixture.brokers.cluster_id, fixture.brokers.topic_id = told, "id"
-    fixture.read(FIRST)
+    fixture = reading(told)
     fixture.brokers.topic_id = "other id"
     with pytest.raises(TopicRecreated):
         fixture.verifier.ask()
@@ -548,9 +554,7 @@ def test_another_topic_of_the_same_cluster_is_another_one(told: str | None) -> N
 @pytest.mark.parametrize("moves_to", ["one", "two"])
 def test_while_nobody_tells_of_which_cluster_it_is_another_id_says_nothing(moves_to: str) -> None:
     """Brokers that are far away, or busy, may tell the one and not the other in time."""
-    fixture = Fixture()
-    fixture.brokers.cluster_id, fixture.brokers.topic_id = "one", "id"
-    fixture.read(FIRST)
+    fixture = reading()
     fixture.brokers.topic_id, fixture.brokers.moves_to, fixture.brokers.is_reached = "other id", moves_to, False
     for _ in range(2):
         fixture.verifier.ask()
@@ -563,18 +567,14 @@ def test_while_nobody_tells_of_which_cluster_it_is_another_id_says_nothing(moves
 
 def test_who_ends_goes_back_on_another_topic_though_nobody_tells_of_which_cluster_it_is() -> None:
     """Nobody asks after that: to read again is safer than to skip."""
-    fixture = Fixture()
-    fixture.brokers.cluster_id, fixture.brokers.topic_id = "one", "id"
-    fixture.read(FIRST)
+    fixture = reading()
     fixture.brokers.topic_id, fixture.brokers.is_reached = "other id", False
     with pytest.raises(TopicRecreated):
         fixture.verifier.check_topics(CHECK_TIMEOUT_SECONDS)
 
 
 def test_slow_brokers_have_as_long_to_tell_of_their_cluster_as_to_tell_an_id() -> None:
-    fixture = Fixture()
-    fixture.brokers.cluster_id, fixture.brokers.topic_id = "one", "id"
-    fixture.read(FIRST)
+    fixture = reading()
     fixture.brokers.topic_id = NO_ANSWER
     for _ in range(3):
         fixture.clock.now += INTERVAL_SECONDS
@@ -587,9 +587,7 @@ def test_slow_brokers_have_as_long_to_tell_of_their_cluster_as_to_tell_an_id() -
 
 def test_where_topics_have_no_ids_another_cluster_is_found_before_a_lower_end_counts() -> None:
     """It would be a truncation, and the group's commits over there would be set back."""
-    fixture = Fixture()
-    fixture.brokers.cluster_id, fixture.brokers.topic_id = "one", KafkaError(KafkaError._UNSUPPORTED_FEATURE)
-    fixture.read(FIRST)
+    fixture = reading(topic_id=KafkaError(KafkaError._UNSUPPORTED_FEATURE))
     fixture.brokers.moves_to = "two"
     with pytest.raises(AnotherCluster):
         fixture.verifier.check_topics(CHECK_TIMEOUT_SECONDS)
@@ -597,9 +595,7 @@ def test_where_topics_have_no_ids_another_cluster_is_found_before_a_lower_end_co
 
 def test_brokers_that_have_told_their_cluster_and_do_not_now_are_of_the_same() -> None:
     """As one that was just added to Redpanda's."""
-    fixture = Fixture()
-    fixture.brokers.cluster_id, fixture.brokers.topic_id = "one", "id"
-    fixture.read(FIRST)
+    fixture = reading()
     fixture.brokers.cluster_id = None
     fixture.ends(first=10)
     fixture.publish(5)
