@@ -143,7 +143,7 @@ def test_what_an_unclean_election_took_away_is_not_released_again_without_its_le
 
 def test_where_young_messages_begin_is_asked_of_the_brokers(kafka: Kafka, topic_name: Callable[..., str]) -> None:
     topic = topic_name("events")
-    kafka.create_topic(topic)
+    kafka.create_topic(topic, config={"retention.ms": "-1"})  # the messages are of 1970
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     for timestamp_ms in (1_000, 2_000, 3_000):
         producer.produce(topic, b"x", partition=0, timestamp=timestamp_ms)
