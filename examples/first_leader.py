@@ -20,6 +20,7 @@ from arroyo_sync import CommitLogPublisher, log_if_refused, raise_if_refused
 
 KAFKA = {"bootstrap.servers": os.environ.get("KAFKA", "localhost:9092")}
 GROUP = "snuba-consumers"
+logger = logging.getLogger(__name__)
 
 
 def store(message: Message[KafkaPayload]) -> None:
@@ -56,7 +57,10 @@ def main() -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: processor.signal_shutdown())
     processor.run()
-    producer.close().result(10)
+    try:
+        producer.close().result(10)
+    except Exception as error:  # as if its brokers are away, or its thread has ended: the leader has ended well
+        logger.warning("the last reports may not have arrived: %r", error)
 
 
 if __name__ == "__main__":

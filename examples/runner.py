@@ -232,6 +232,8 @@ def close_producer(producer: KafkaProducer, what: str) -> None:
         producer.close().result(PRODUCER_CLOSE_SECONDS)
     except TimeoutError:
         logger.warning("%s were not delivered within %g seconds", what, PRODUCER_CLOSE_SECONDS)
+    except Exception as error:  # what has ended the producer's own thread
+        logger.warning("%s may not have been delivered: %r", what, error)
 
 
 def wait_for_brokers(settings: Mapping[str, Any], shutdown: Shutdown) -> bool:

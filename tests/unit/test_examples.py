@@ -529,8 +529,15 @@ def test_summary_numbers_are_found() -> None:
     assert json.dumps(counts(text)) == '{"produced": 4017, "released early": 2, "lost": 0}'
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        pytest.param(None, "were not delivered within 0 seconds", id="brokers that are away"),
+        pytest.param(OSError("statsd"), "may not have been delivered: OSError('statsd')", id="its thread has ended"),
+    ],
+)
 def test_a_leader_whose_last_records_cannot_be_delivered_still_tells_why_it_ended(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: Exception | None, told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The wait for its producer has an end, which is logged: no error takes the place of the processor's."""
     monkeypatch.setattr(runner, "PRODUCER_CLOSE_SECONDS", 0.0)
@@ -542,11 +549,14 @@ def test_a_leader_whose_last_records_cannot_be_delivered_still_tells_why_it_ende
             return Future()
 
         def close(self) -> Future[None]:
-            return Future()
+            future: Future[None] = Future()
+            if error is not None:
+                future.set_exception(error)
+            return future
 
     producer: Any = UnableProducer()
     leader.LeaderFactory(producer, "commit-log", "writers", runner.do_nothing, None).shutdown()
-    assert caplog.messages == ["The last commits for commit-log were not delivered within 0 seconds"]
+    assert caplog.messages == [f"The last commits for commit-log {told}"]
 
 
 def test_a_leader_does_not_wait_for_minutes_for_a_record_that_cannot_arrive() -> None:
