@@ -21,7 +21,7 @@ from arroyo_sync.core.checks import check_instance
 from arroyo_sync.core.errors import AccessRefused
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.kafka.errors import LoginRefusals, is_fatal, log_missing_token
+from arroyo_sync.kafka.errors import LoginRefusals, log_missing_token
 
 logger = guarded_logger(__name__)
 
@@ -29,6 +29,8 @@ logger = guarded_logger(__name__)
 _throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
 _logins = LoginRefusals()
 """Of the consumers of the process that share `raise_if_refused`."""
+_producer_logins = LoginRefusals()
+"""Of its producers."""
 
 
 def raise_if_refused(error: KafkaError) -> None:
@@ -55,10 +57,11 @@ def _raise_if_refused(error: KafkaError, logins: LoginRefusals) -> None:
 
 
 def log_if_refused(error: KafkaError) -> None:
-    """For a producer, whose callbacks run on a thread that must go on: logs the same, at most once a minute."""
+    """For a producer, whose callbacks run on a thread that must go on: logs as an error what `raise_if_refused` would
+    raise, at most once a minute."""
     check_instance("error", error, KafkaError)
     log_missing_token(error)
-    if is_fatal(error) and _throttle.should_log(error.code()):
+    if _producer_logins.ends(error) and _throttle.should_log(error.code()):
         logger.error("%s", _text(error))
 
 

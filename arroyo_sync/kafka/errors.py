@@ -212,8 +212,7 @@ class LoginRefusals:
             return True
         if _token_throttle.should_log("refused"):
             logger.warning(
-                "Kafka refuses a login: %s. The client logs in anew. If it is refused for a minute, this process can't "
-                "go on",
+                "Kafka refuses a login: %s. The client logs in anew. If it is refused for a minute, it can't go on",
                 error.str(),
             )
         return False

@@ -8,6 +8,7 @@ from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka import error_callbacks as access
 from arroyo_sync.kafka import errors
 from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
+from arroyo_sync.kafka.errors import FRESH_SECONDS, PARDON_SECONDS, LoginRefusals
 
 REFUSED = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: wrong password")
 LOST = KafkaError(KafkaError._TRANSPORT, "connection lost")
@@ -48,7 +49,23 @@ def test_a_producers_refused_login_is_logged_once_a_minute(
     """librdkafka tries three times a second."""
     now = [0.0]
     monkeypatch.setattr(access, "_throttle", LogThrottle(LOG_INTERVAL_SECONDS, lambda: now[0]))
+    monkeypatch.setattr(access, "_producer_logins", LoginRefusals(lambda: now[0]))
     for now[0] in (0.0, 1.0, LOG_INTERVAL_SECONDS - 1, LOG_INTERVAL_SECONDS):
         log_if_refused(REFUSED)
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
     assert "wrong password" in caplog.text
+
+
+def test_a_login_of_a_producer_that_is_refused_now_and_then_is_no_error(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while the keys of the tokens change: the client logs in anew. What lasts is one."""
+    now = [0.0]
+    monkeypatch.setattr(access, "_throttle", LogThrottle(LOG_INTERVAL_SECONDS, lambda: now[0]))
+    monkeypatch.setattr(errors, "_token_throttle", LogThrottle(LOG_INTERVAL_SECONDS, lambda: now[0]))
+    monkeypatch.setattr(access, "_producer_logins", LoginRefusals(lambda: now[0]))
+    began = FRESH_SECONDS + 1
+    for now[0] in (began, began + PARDON_SECONDS / 2, began + PARDON_SECONDS):
+        log_if_refused(REFUSED)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+    assert "The client logs in anew" in caplog.messages[0]
