@@ -69,7 +69,7 @@ class BrokerWatch:
         if is_told:
             self._log_failure(due, failed[due[0]])
         if told:
-            logger.warning("The brokers answer again about %s, after %.0f s", _named(told), now - since)
+            logger.warning("The brokers answer again about %s, after %.0f s", named_partitions(told), now - since)
 
     def forget(self, keys: Collection[PartitionKey]) -> None:
         """Nobody asks about these any more: that they were without an answer is no news when somebody does again."""
@@ -81,7 +81,7 @@ class BrokerWatch:
     def _log_failure(self, keys: Collection[PartitionKey], error: KafkaError) -> None:
         logger.warning(
             "The brokers don't answer about %s, %s: %s. They are asked again, and other partitions go on%s",
-            _named(keys),
+            named_partitions(keys),
             self._consequence,
             error.str(),
             f". {self._advice}" if self._advice and error.code() in TOPIC_IS_GONE else "",
@@ -93,7 +93,8 @@ def _is_for_good(error: KafkaError) -> bool:
     return is_fatal(error) or error.code() in TOPIC_IS_GONE
 
 
-def _named(keys: Collection[PartitionKey]) -> str:
+def named_partitions(keys: Collection[PartitionKey]) -> str:
+    """Some of them, and how many there are besides."""
     shown = ", ".join(f"{topic}[{partition}]" for topic, partition in sorted(keys)[:SHOWN_PARTITIONS])
     more = len(keys) - SHOWN_PARTITIONS
     return shown if more <= 0 else f"{shown} and {more} more"

@@ -74,13 +74,14 @@ class DeliveryLog:
 
     def unconfirmed(self, partitions: Collection[QueuedPartition]) -> None:
         """Of these the last offset isn't known to have arrived, and nobody waits for it any more."""
-        logger.warning(
-            "The last offsets of group %s were not confirmed by %s before its pipeline ended. Followers may "
-            "wait until the next owner of these partitions reports them: %s",
-            self._group,
-            self._topic,
-            _shown(partitions),
-        )
+        if self._throttle.should_log("unconfirmed"):
+            logger.warning(
+                "The last offsets of group %s were not confirmed by %s before its pipeline ended. Followers may "
+                "wait until the next owner of these partitions reports them: %s",
+                self._group,
+                self._topic,
+                _shown(partitions),
+            )
 
     def untold(self, producer: object) -> None:
         """The producer tells of no record what became of it."""

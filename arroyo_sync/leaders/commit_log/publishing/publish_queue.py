@@ -51,6 +51,7 @@ class QueuedPartition:
 
     __slots__ = (
         "answer_due_at",
+        "confirmed",
         "delivery",
         "handed_over_at",
         "is_answer_late",
@@ -64,6 +65,7 @@ class QueuedPartition:
         "partition",
         "pending",
         "received",
+        "taken",
     )
 
     def __init__(self, partition: Partition) -> None:
@@ -80,6 +82,10 @@ class QueuedPartition:
         """Whether its last record didn't carry its topic's id."""
         self.is_in_flight = False
         """A record was taken, and its end isn't known yet."""
+        self.taken: int | None = None
+        """The offset of the record that was taken last."""
+        self.confirmed: int | None = None
+        """The offset of the record that was delivered last."""
         self.delivery: Delivery | None = None
         """Of the record in flight, once the producer has it."""
         self.handed_over_at = -math.inf
@@ -150,6 +156,17 @@ class PublishQueue:
     def waiting(self) -> Collection[QueuedPartition]:
         """Partitions with something to publish, or with a record in flight."""
         return self._waiting.keys()
+
+    @property
+    def unconfirmed(self) -> list[QueuedPartition]:
+        """Those of them whose newest offset isn't known to have arrived."""
+        return [each for each in self._waiting if each.newest is None or each.newest[0] != each.confirmed]
+
+    def reached(self, partition: Partition) -> int | None:
+        """How far the group has committed it, if that is known. Any thread may ask, without the lock."""
+        queued = self.partitions.get(partition)
+        newest = None if queued is None or queued.is_unclear else queued.newest
+        return None if newest is None else newest[0]
 
     def add(self, partition: Partition) -> QueuedPartition:
         """The partition's entry, a new one if there is none."""
@@ -259,6 +276,7 @@ class PublishQueue:
         except Exception as error:
             self.failed(queued, now)
             return Outcome(queued, error)
+        queued.confirmed = queued.taken
         return Outcome(queued, None)
 
     def _settle_unanswered(self, queued: QueuedPartition, now: float) -> Outcome | None:
@@ -280,6 +298,7 @@ class PublishQueue:
         self.heartbeat_due_at = min(self.heartbeat_due_at, now + self._heartbeat)
         assert queued.newest is not None  # what is pending was committed
         offset, timestamp = queued.newest
+        queued.taken = offset
         if timestamp is not None:
             queued.last_seconds = _unix_seconds(timestamp)
         if queued.received:

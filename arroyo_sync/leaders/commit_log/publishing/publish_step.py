@@ -58,6 +58,8 @@ class PublishStep(CommitOffsets):
         super().__init__(commit)
         self.has_ended = False
         """Whether it was joined or terminated. Written by the processor's thread."""
+        self.ended_at: float | None = None
+        """When, by the clock."""
         self._commit = commit
         self._shared = shared
         self._writer = shared.writer
@@ -129,7 +131,8 @@ class PublishStep(CommitOffsets):
 
     def terminate(self) -> None:
         """Publish nothing more. What is in flight may still arrive."""
-        self._end()
+        if not self.has_ended:  # a late one says nothing of the step that has come since
+            self._end()
 
     def join(self, timeout: float | None = None) -> None:
         """Commit all that is staged, publish every partition's offset once more, and wait for the deliveries.
@@ -200,6 +203,7 @@ class PublishStep(CommitOffsets):
 
     def _end(self) -> None:
         self.has_ended = True
+        self.ended_at = self._shared.clock()
         if self._shared.questions is not None:
             self._shared.questions.withdraw()
         self._writer.stop()

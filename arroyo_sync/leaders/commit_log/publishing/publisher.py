@@ -64,6 +64,7 @@ from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.arroyo_consumer import producer_settings
 from arroyo_sync.kafka.client_settings import check_configuration, delivery_timeout_seconds
 from arroyo_sync.kafka.redaction import keep_secrets
+from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep, SharedParts
 from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes, ReceivedTimestamps
@@ -131,7 +132,7 @@ class CommitLogPublisher:
         self._questions = (
             None
             if data_configuration is None
-            else StartQuestions(data_configuration, group, topic_ids, self._writer.repeat_with_ids)
+            else StartQuestions(data_configuration, group, topic_ids, self._queue.reached, self._writer.repeat_with_ids)
         )
         self._shared = SharedParts(group, self._queue, self._writer, self._questions, self._received, throttle, clock)
         self._step: PublishStep | None = None
@@ -174,8 +175,12 @@ class CommitLogPublisher:
                 self._shared.group,
             )
             previous.terminate()
+            for partition, queued in self._queue.partitions.items():
+                if partition not in partitions:  # somebody else's, unless it is that other step's
+                    self._queue.mark_unclear(queued)
         else:
             # No lock is needed for the queue: between two steps there is no other thread.
+            self._forget_if_long_ago(previous)
             self._queue.keep_only(partitions.keys())
         starts: dict[Partition, int] = {}
         in_question: list[Partition] = []
@@ -193,10 +198,17 @@ class CommitLogPublisher:
         self._step = PublishStep(commit, self._shared, starts, starts_before)
         unclear = frozenset(in_question)
         if self._questions is not None:  # after the starts are committed, which is what a topic's id is believed by
-            # Of one in question it is proof enough that the group has committed anything.
-            begins = {each: 0 if each in unclear else offset for each, offset in partitions.items()}
+            begins = {each: None if each in unclear else offset for each, offset in partitions.items()}
             self._questions.ask({partition.topic.name for partition in partitions}, in_question, begins)
         return self._step
+
+    def _forget_if_long_ago(self, previous: PublishStep | None) -> None:
+        """After a while without partitions a topic of that name may be another one, and its offsets, too."""
+        if previous is None or previous.ended_at is None or self._shared.clock() - previous.ended_at < FORGET_SECONDS:
+            return
+        self._queue.keep_only(())
+        if self._questions is not None:
+            self._questions.forget()
 
 
 class PublishCommitLog(PublishStep):

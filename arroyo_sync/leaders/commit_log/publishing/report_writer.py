@@ -171,12 +171,13 @@ class ReportWriter:
             self._publish()
             now = self._clock()
             with self._lock:
-                unconfirmed = list(self.queue.waiting)
-                if not unconfirmed or now >= deadline:
+                if not self.queue.waiting or now >= deadline:
                     break
                 if timeout is None and self.failed_deliveries > failed_before:
                     break
                 self._changed.wait(FINISH_POLL_SECONDS)
+        with self._lock:
+            unconfirmed = self.queue.unconfirmed
         if unconfirmed:
             self._log.unconfirmed(unconfirmed)
 

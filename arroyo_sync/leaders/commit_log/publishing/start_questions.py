@@ -3,11 +3,13 @@
 Guarantees
     - Nobody waits for an answer.
     - A topic's id is that of the topic that the group began to read: it is taken if the brokers answer, after they told
-      it, that the group has committed in every partition as far as it began. They forget a topic's commits with the
-      topic, so of one that was created again meanwhile they don't. (But for the moment from its creation to that, or
-      if another member has come as far by then.) Nor do the brokers of another cluster with a topic of that name.
+      it, that the group has committed in every partition as far as it began, and no further than this process has come.
+      They forget a topic's commits with the topic, so of one that was created again meanwhile they don't. (But for the
+      moment from its creation to that, or if another member has come as far by then.) Nor do the brokers of another
+      cluster with a topic of that name, also where the group has committed once, before it moved.
     - It stays that: a leader that lives through its topic's recreation goes on naming the one that it has read. If it
       isn't known within a minute, reports carry none. A leader that was without partitions for ten asks anew.
+    - That the group's commits can't be asked for is told after some seconds, then once a minute; and its end.
 
 Threads
     `StartQuestions.ask`, `take_committed` and `withdraw` are the processor's. A daemon thread puts the questions, and
@@ -26,9 +28,10 @@ from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.log_guard import guarded_logger
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker
-from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
+from arroyo_sync.kafka.questions.broker_watch import named_partitions
 
 logger = guarded_logger(__name__)
 
@@ -36,6 +39,8 @@ TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 ID_SECONDS = 60.0
 """How long a topic's id is asked for."""
+COMMITS_PATIENCE_SECONDS = 5.0
+"""For how long the group's commits can't be asked for before it is told of."""
 
 
 class _Open(NamedTuple):
@@ -44,8 +49,9 @@ class _Open(NamedTuple):
     topics: Collection[str]
     partitions: frozenset[PartitionKey]
     """What the group has committed of these is asked."""
-    begins: Mapping[PartitionKey, int]
-    """A topic's id is believed if the group has committed as far in each of these partitions of it."""
+    begins: Mapping[PartitionKey, int | None]
+    """A topic's id is believed if the group has committed as far in each of these partitions of it. ``None``: what
+    the group has committed there is in question, and anything will do."""
     round: int
 
 
@@ -55,11 +61,17 @@ class StartQuestions:
     :param configuration: librdkafka settings of the data topic's cluster.
     :param group: the leader group.
     :param topic_ids: gets the ids.
+    :param reached: how far this process has committed a partition, if that isn't in question. Called on the thread.
     :param on_id: called when one is known, on the thread; the lock isn't held.
     """
 
     def __init__(
-        self, configuration: Mapping[str, Any], group: str, topic_ids: dict[str, bytes], on_id: Callable[[], None]
+        self,
+        configuration: Mapping[str, Any],
+        group: str,
+        topic_ids: dict[str, bytes],
+        reached: Callable[[Partition], int | None],
+        on_id: Callable[[], None],
     ) -> None:
         self.topic_ids = topic_ids
         """Per topic its id, as it is written in a header. Written by the thread; an entry doesn't change, but goes once
@@ -68,36 +80,40 @@ class StartQuestions:
         """Answers that nobody has taken yet; ``None``: nothing is committed. Replaced whole, under the lock."""
         self._configuration = dict(configuration)
         self._group = group
+        self._reached = reached
         self._on_id = on_id
+        # The thread's: since when the group's commits can't be asked for, and whether that was told.
+        self._unable_since: float | None = None
+        self._is_inability_told = False
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, lambda: time.monotonic())
         self._changed = threading.Condition()
         # All of these are guarded by the lock.
         self._topics: dict[str, float | None] = {}
         """Until when each topic's id is asked for. ``None``: it isn't any more."""
         self._partitions: frozenset[PartitionKey] = frozenset()
-        self._begins: dict[PartitionKey, int] = {}
+        self._begins: dict[PartitionKey, int | None] = {}
         # Counts the changes of `_partitions` by the processor: an answer to an earlier question counts no more.
         self._round = 0
         self._asked_round = -1
-        # Since when there are no partitions; ``None``: there are.
-        self._withdrawn_at: float | None = None
+        # Whether there are no partitions.
+        self._is_withdrawn = False
         self._thread: threading.Thread | None = None
 
-    def ask(self, topics: Collection[str], partitions: Collection[Partition], begins: Mapping[Partition, int]) -> None:
+    def ask(
+        self, topics: Collection[str], partitions: Collection[Partition], begins: Mapping[Partition, int | None]
+    ) -> None:
         """Ask for the ids of topics that weren't asked for before, and what the group has committed.
 
         Earlier questions about commits are withdrawn. Doesn't block. If no thread can be started, or it fails, that is
         logged, and the next call tries again.
 
         :param partitions: those of which it isn't known what the group has committed.
-        :param begins: how far it has committed, or is about to, at least.
+        :param begins: how far it has committed, or is about to; ``None``: that is in question.
         """
         error: Exception | None = None
         with self._changed:
             now = time.monotonic()
-            if self._withdrawn_at is not None and now - self._withdrawn_at >= FORGET_SECONDS:
-                self._topics.clear()
-                self.topic_ids.clear()
-            self._withdrawn_at = None
+            self._is_withdrawn = False
             if self._thread is None:  # what one that failed has left: by now it may be another topic's id
                 self._topics = {
                     topic: None if until is not None and now >= until else until
@@ -132,8 +148,14 @@ class StartQuestions:
             self._partitions = frozenset()
             self._round += 1
             self.committed = {}
-            self._withdrawn_at = time.monotonic()
+            self._is_withdrawn = True
             self._changed.notify_all()
+
+    def forget(self) -> None:
+        """There were no partitions for long: by now a topic may be another one of its name."""
+        with self._changed:
+            self._topics.clear()
+            self.topic_ids.clear()
 
     # The thread.
 
@@ -150,6 +172,7 @@ class StartQuestions:
                     self._on_id()
                 for topic, why in given_up:
                     self._log_given_up(topic, why)
+                self._log_inability({key: each for key, each in commits.items() if key in asked.partitions})
         except Exception as error:  # such as that the client can start no more threads, or that a setting is wrong
             with self._changed:
                 self._thread = None
@@ -174,6 +197,27 @@ class StartQuestions:
             self._group,
             why,
         )
+
+    def _log_inability(self, commits: Mapping[PartitionKey, int | KafkaError | None]) -> None:
+        """Tell that what the group has committed can't be asked for, and when it can again."""
+        failed = {key: each for key, each in commits.items() if isinstance(each, KafkaError)}
+        now = time.monotonic()
+        if not failed:
+            self._unable_since = None
+            if commits and self._is_inability_told:
+                self._is_inability_told = False
+                logger.warning("It is known again what group %s has committed", self._group)
+            return
+        self._unable_since = now if self._unable_since is None else self._unable_since
+        if now - self._unable_since >= COMMITS_PATIENCE_SECONDS and self._throttle.should_log("commits"):
+            self._is_inability_told = True
+            logger.warning(
+                "What group %s has committed in %s can't be asked for: %s. It is asked again while the group has these "
+                "partitions. Of one that is idle nothing is reported until then, and its followers may wait",
+                self._group,
+                named_partitions(failed),
+                next(iter(failed.values())).str(),
+            )
 
     def _open_questions(self) -> _Open | None:
         """What is to be asked next, a while after the last time; ``None``: nothing, and the thread is to end."""
@@ -201,12 +245,12 @@ class StartQuestions:
                 until = self._topics.get(topic)
                 if until is None:
                     continue  # forgotten meanwhile
-                why = _why_not(topic, answer, asked.begins, commits)
+                why = self._why_not(topic, answer, asked.begins, commits)
                 if not isinstance(answer, KafkaError) and not why:
                     self.topic_ids[topic] = answer.encode()
                     self._topics[topic] = None
                     is_known = True
-                elif now >= until and self._withdrawn_at is not None:
+                elif now >= until and self._is_withdrawn:
                     del self._topics[topic]  # without partitions it couldn't be known: the next ones ask anew
                 elif now >= until:
                     given_up.append((topic, why))
@@ -226,21 +270,29 @@ class StartQuestions:
         """Whether anything is to be asked. Under the lock."""
         return bool(self._partitions) or any(until is not None for until in self._topics.values())
 
-
-def _why_not(
-    topic: str,
-    answer: str | KafkaError,
-    begins: Mapping[PartitionKey, int],
-    commits: Mapping[PartitionKey, int | KafkaError | None],
-) -> str:
-    """Why this isn't taken for the id of the topic that the group reads; empty: it is."""
-    if isinstance(answer, KafkaError):
-        return answer.str()
-    for key, begin in begins.items():
-        committed = commits.get(key)
-        if key[0] != topic or (isinstance(committed, int) and committed >= begin):
-            continue
-        if isinstance(committed, KafkaError):
-            return f"what the group has committed there can't be asked ({committed.str()})"
-        return f"the group began at {begin} in partition {key[1]}, and hasn't committed that there"
-    return ""
+    def _why_not(
+        self,
+        topic: str,
+        answer: str | KafkaError,
+        begins: Mapping[PartitionKey, int | None],
+        commits: Mapping[PartitionKey, int | KafkaError | None],
+    ) -> str:
+        """Why this isn't taken for the id of the topic that the group reads; empty: it is."""
+        if isinstance(answer, KafkaError):
+            return answer.str()
+        for key, begin in begins.items():
+            if key[0] != topic:
+                continue
+            committed = commits.get(key)
+            if isinstance(committed, KafkaError):
+                return f"what the group has committed there can't be asked ({committed.str()})"
+            if committed is None or committed < (begin or 0):
+                return f"the group began at {begin or 0} in partition {key[1]}, and hasn't committed that there"
+            reached = self._reached(Partition(Topic(topic), key[1]))  # after the answer, so it is no less
+            furthest = begin if begin is None or reached is None else max(begin, reached)
+            if furthest is not None and committed > furthest:
+                return (
+                    f"the group has come to {furthest} in partition {key[1]}, and has committed {committed} there, as "
+                    "on a cluster that it has left"
+                )
+        return ""

@@ -665,10 +665,23 @@ def test_join_without_a_timeout_ends_when_a_delivery_has_failed(
     """It doesn't wait for a broker that never comes back, and says what is unsure."""
     leader.commit(0, 1)
     leader.producer.deliver()
+    leader.commit(0, 2)
     leader.producer.refuses = BufferError("queue full")
     leader.step.join(None)
     assert leader.step.failed_deliveries == 1
-    assert caplog.messages[-1].endswith("reports them: events[0] offset 1")
+    assert caplog.messages[-1].endswith("reports them: events[0] offset 2")
+
+
+def test_join_names_no_offset_that_is_known_to_have_arrived(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said once more at the end, and whether that arrives changes nothing."""
+    leader.commit(0, 1)
+    leader.commit(1, 5)
+    leader.producer.deliver()
+    leader.commit(0, 2)
+    leader.step.join(0.0)
+    assert leader.producer.take() == [(0, 1), (1, 5), (0, 2), (1, 5)]
+    (line,) = caplog.messages
+    assert line.endswith("reports them: events[0] offset 2")
 
 
 def test_nothing_is_published_after_terminate(leader: Leader) -> None:

@@ -17,7 +17,9 @@ from arroyo.types import FILTERED_PAYLOAD, BrokerValue, Message, Partition, Topi
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 from arroyo_sync.leaders.commit_log.publishing import start_questions
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
@@ -36,6 +38,7 @@ from tests.support.leader import (
 from tests.support.threads import PATIENCE_SECONDS
 
 NO_ANSWER = KafkaError(KafkaError._TIMED_OUT)
+REFUSED = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 
 class ScriptedAsker:
@@ -481,6 +484,36 @@ def test_a_step_that_is_made_before_the_last_one_has_ended_is_warned_about(
     assert leader.producer.take() == [(0, 10), (1, 0)]
 
 
+@pytest.mark.parametrize("end", [PublishStep.terminate, PublishStep.join])
+def test_the_end_of_a_step_that_has_been_replaced_ends_nothing_else(
+    end: Callable[[PublishStep], None], make_leader: Callable[..., Leader]
+) -> None:
+    """As a step that forgot to join the next one, and does so in its destructor: the new one publishes, and asks."""
+    leader = make_leader(knows_id=False)
+    leader.asker.may_tell_ids.clear()
+    leader.assign({0: 10})
+    leader.assign({0: 10})
+    end(leader.steps[0])
+    leader.asker.may_tell_ids.set()
+    leader.wait_for_answer()
+    leader.commit(0, 11)
+    assert (0, 11) in leader.after(10.0)
+    assert leader.publisher._writer._is_active
+
+
+def test_what_is_not_assigned_any_more_has_no_heartbeat_where_a_step_was_made_too_early(
+    make_leader: Callable[..., Leader],
+) -> None:
+    """Somebody else has it, and is further: each heartbeat would set the followers back."""
+    leader = make_leader(can_ask=False)
+    leader.assign({0: 10, 1: 20})
+    leader.producer.take()
+    leader.assign({1: 20})
+    assert leader.after(10.0) == []
+    assert leader.after(100.0) == [(1, 20)]
+    assert leader.end() == [(1, 20)]
+
+
 def test_reports_carry_the_topics_id_once_it_is_known(make_leader: Callable[..., Leader], asker: ScriptedAsker) -> None:
     """As the process first saw it: a topic that is created anew under a living leader has another one."""
     leader = make_leader(knows_id=False)
@@ -549,7 +582,11 @@ def test_an_id_that_comes_while_a_report_is_handed_over_is_said_as_well(make_lea
     ("committed", "why"),
     [
         pytest.param(10, None, id="as far"),
-        pytest.param(11, None, id="further"),
+        pytest.param(
+            11,
+            "the group has come to 10 in partition 0, and has committed 11 there, as on a cluster that it has left",
+            id="further",
+        ),
         pytest.param(9, "the group began at 10 in partition 0, and hasn't committed that there", id="less"),
         pytest.param(None, "the group began at 10 in partition 0, and hasn't committed that there", id="nothing"),
         pytest.param(
@@ -888,14 +925,92 @@ def test_a_leader_that_had_no_partition_for_long_asks_for_the_id_anew(
         leader.wait_for_answer()
         leader.end()
     asker.ids = {"events": "topic-id"}
-    monkeypatch.setattr(start_questions, "FORGET_SECONDS", 0.0 if is_long else 3_600.0)
+    leader.clock.now += FORGET_SECONDS if is_long else FORGET_SECONDS - 1
+    before = len(leader.producer.payloads)
     leader.assign({0: 10})
     if is_long:
+        assert list(leader.producer.payloads[before].headers) == []
         leader.wait_for_answer()
     leader.commit(0, 11)
     leader.after(10.0)
     kept = [] if first is NO_ANSWER else [("topic_id", b"another-id")]
     assert list(leader.producer.payloads[-1].headers) == ([("topic_id", b"topic-id")] if is_long else kept)
+
+
+@pytest.mark.parametrize("can_ask", [True, False])
+def test_a_leader_that_had_no_partition_for_long_begins_as_if_it_were_the_first_time(
+    can_ask: bool, make_leader: Callable[..., Leader]
+) -> None:
+    """What it remembers of a partition may be of a topic that is gone: nothing is in question."""
+    leader = make_leader(can_ask=can_ask)
+    leader.assign({0: 10})
+    leader.end()
+    leader.clock.now += FORGET_SECONDS
+    leader.assign({0: 3})
+    assert leader.commits.history[EVENTS[0]] == [10, 3]
+    assert leader.producer.take()[0] == (0, 3)
+
+
+@pytest.mark.parametrize("error", [NO_ANSWER, REFUSED])
+def test_commits_that_can_not_be_asked_for_are_told_of_and_when_they_can(
+    error: KafkaError,
+    make_leader: Callable[..., Leader],
+    asker: ScriptedAsker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An idle partition in question is silent until then, and followers wait: nothing else would say why."""
+    now = [0.0]
+    monkeypatch.setattr(start_questions, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    leader = make_leader()
+    leader.assign({0: 10, 1: 5})
+    leader.end()
+    asker.commits = {("events", 0): error, ("events", 1): 5}
+
+    def wait_for_two_rounds() -> None:
+        asked = len(asker.asked)
+        wait_until(lambda: len(asker.asked) >= asked + 3, PATIENCE_SECONDS, "it to be asked for again")
+
+    leader.assign({0: 17, 1: 6})
+    wait_for_two_rounds()
+    now[0] = start_questions.COMMITS_PATIENCE_SECONDS - 0.1
+    wait_for_two_rounds()
+    assert caplog.messages == []
+    now[0] = start_questions.COMMITS_PATIENCE_SECONDS
+    wait_for_two_rounds()
+    now[0] += LOG_INTERVAL_SECONDS - 0.1
+    wait_for_two_rounds()
+    line = (
+        f"What group writers has committed in events[0] can't be asked for: {error.str()}. It is asked again while the "
+        "group has these partitions. Of one that is idle nothing is reported until then, and its followers may wait"
+    )
+    assert caplog.messages == [line]
+    now[0] += 0.1
+    wait_for_two_rounds()
+    assert caplog.messages == [line, line]
+    del asker.commits["events", 0]
+    leader.commits.by_others[EVENTS[0]] = [10]
+    wait_until(lambda: len(caplog.messages) == 3, PATIENCE_SECONDS, "the end of it to be told")
+    assert caplog.messages[2] == "It is known again what group writers has committed"
+    assert (0, 10) in leader.after(10.0)
+
+
+def test_an_old_commit_on_a_cluster_that_the_group_has_left_makes_no_id_believed(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """The data topic has moved, and ``data_configuration`` was forgotten: what the commit log's cluster tells is of the
+    old topic. What the group commits while it is asked is no such thing."""
+    asker.commits["events", 0] = 1_000
+    leader = make_leader(knows_id=False)
+    leader.assign({0: 0})
+    leader.commit(0, 999)
+    wait_until(lambda: len(asker.asked) > 3, PATIENCE_SECONDS, "it to be asked for again")
+    questions = leader.publisher._shared.questions
+    assert questions is not None
+    assert questions.topic_ids == {}
+    leader.commit(0, 1_000)
+    leader.wait_for_answer()
+    assert questions.topic_ids == {"events": b"topic-id"}
 
 
 def test_nothing_that_is_logged_can_end_the_questions(
