@@ -19,6 +19,8 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManag
 BEYOND_END = "beyond the partition's end"
 EARLIER_TOPIC = "of an earlier topic of that name"
 """Why a published offset can't be true of its partition, to follow "which is"."""
+BEYOND_COMMIT = "beyond what the group has committed on the brokers by now"
+"""Why one that was published before the follower began doesn't count for now."""
 
 NOTHING_UNVERIFIED: Mapping[PartitionKey, int] = MappingProxyType({})
 

@@ -35,12 +35,19 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.questions.asker import PartitionRange
-from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Known, Question, Rejection, Truncation
+from arroyo_sync.leaders.assigned_partitions import (
+    AssignedPartitions,
+    Known,
+    Question,
+    Rejection,
+    Suspicion,
+    Truncation,
+)
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.leader_log import Rewind
 from arroyo_sync.leaders.offset_table import OffsetTable, chunks
 from arroyo_sync.leaders.published_offset import PublishedOffset
-from arroyo_sync.leaders.verification import SUSPECT, KnownEnd, TopicId
+from arroyo_sync.leaders.verification import KnownEnd, TopicId
 
 READ_WAIT_SECONDS = 0.05
 """For how long a snapshot waits for the lock, which is held for about a millisecond. It is held for longer only if the
@@ -117,10 +124,9 @@ class LeaderOffsets:
                         continue
                     self._assigned.check(report.key, published_offset)
                     touched.add(report.key)
-                    if previous is None or previous.offset is None or latest.offset is None or not self._enabled:
-                        continue
-                    if latest.offset < previous.offset:
-                        rewinds.append(Rewind(report.key, report.group, previous.offset, latest.offset))
+                    before, after = None if previous is None else previous.offset, latest.offset
+                    if self._enabled and before is not None and after is not None and after < before:
+                        rewinds.append(Rewind(report.key, report.group, before, after))
                 self._settle(touched)
         return rewinds
 
@@ -202,10 +208,7 @@ class LeaderOffsets:
                 self._settle([key])
 
     def cached(self, ends: Mapping[PartitionKey, int | None]) -> None:
-        """What the follower's client has cached as the partitions' ends.
-
-        An end counts if it isn't the one that was cached when trust began, so that it was fetched since.
-        """
+        """The ends that the follower's client has cached: they count where they were fetched since trust began."""
         for chunk in chunks(list(ends.items())):
             with self._delivery_on_exit, self._lock:
                 for key, end in chunk:
@@ -234,15 +237,14 @@ class LeaderOffsets:
         """Those of them with a pending offset."""
         return self._keys(lambda: self.unverified if self._enabled else ())
 
-    def suspects(self) -> dict[str, dict[PartitionKey, int]]:
-        """Per group the partitions where its own commit would lift the suspicion, and from which offset on."""
-        found: dict[str, dict[PartitionKey, int]] = {}
+    def suspects(self) -> dict[str, dict[PartitionKey, Suspicion]]:
+        """Per group the partitions where its own commit would lift the suspicion."""
+        found: dict[str, dict[PartitionKey, Suspicion]] = {}
         for chunk in chunks(self._keys(lambda: self._assigned.suspect if self._enabled else ())):
             with self._lock:
                 for key in chunk:
-                    for group, each in self._table.filled(key):
-                        if each.ruling is SUSPECT and each.latest.offset is not None:
-                            found.setdefault(group, {})[key] = each.latest.offset
+                    for group, suspicion in self._assigned.suspicions(key):
+                        found.setdefault(group, {})[key] = suspicion
         return found
 
     def mark_long_suspect(self, group: str, keys: Collection[PartitionKey]) -> None:
@@ -259,9 +261,7 @@ class LeaderOffsets:
         known: dict[PartitionKey, Known] = {}
         for chunk in chunks(list(keys)):
             with self._lock:
-                for key in chunk:
-                    if (each := self._assigned.known(key)) is not None:
-                        known[key] = each
+                known.update((key, each) for key in chunk if (each := self._assigned.known(key)) is not None)
         return Question(epoch, known)
 
     def apply_answers(
@@ -283,7 +283,7 @@ class LeaderOffsets:
         return truncations
 
     def apply_committed(self, group: str, committed: Mapping[PartitionKey, int | None], question: Question) -> None:
-        """What the group itself has committed on the brokers: a suspicion up to there is lifted."""
+        """What the group itself has committed on the brokers, ``None``: nothing, or nobody tells. See `hold`."""
         self._for_each(
             list(committed), lambda key: self._assigned.apply_committed(key, group, committed[key], question)
         )

@@ -19,10 +19,12 @@ from arroyo_sync.leaders.verification import (
     OFFSET_BEYOND_END,
     UNANSWERED,
     VERIFIED,
+    GroupCommit,
     KnownEnd,
     Ruling,
     TopicId,
     Verification,
+    hold,
     verify,
 )
 
@@ -38,7 +40,7 @@ class PublishedOffset:
         "ruling",
         "in_force",
         "lowest_unreached",
-        "committed",
+        "commit",
         "is_told",
         "is_long_suspect",
     )
@@ -59,8 +61,8 @@ class PublishedOffset:
         """While `latest` waits for the partition to be known to reach it: the lowest offset that was published since
         one was verified. It comes into force though newer ones are pending, else a follower that is a little behind
         would wait for the newest for ever."""
-        self.committed: int | None = None
-        """What the group itself has committed on the brokers, if that was asked since trust began."""
+        self.commit: GroupCommit | None = None
+        """What the group itself has committed on the brokers, once that was asked since trust began."""
         self.is_told = False
         """Whether the rejection of `latest` was noted for the log."""
         self.is_long_suspect = False
@@ -125,7 +127,7 @@ class PublishedOffset:
 
     def begin_anew(self) -> None:
         """Trust in the partition begins anew: nothing is verified any more. What was rejected stays so."""
-        self.in_force = self.lowest_unreached = self.committed = None
+        self.in_force = self.lowest_unreached = self.commit = None
         self.is_long_suspect = False
         if not self.is_rejected:
             self.ruling = UNANSWERED
@@ -138,7 +140,10 @@ class PublishedOffset:
             return
         if self.is_rejected:
             return
-        ruling = verify(self.latest, known_end, topic_id, epoch=self.epoch, committed=self.committed)
+        committed = None if self.commit is None else self.commit.offset
+        ruling = verify(self.latest, known_end, topic_id, epoch=self.epoch, committed=committed)
+        if ruling is VERIFIED or ruling is NOT_REACHED:
+            ruling = hold(self.latest, known_end, self.commit) or ruling
         self._decide(ruling, offset)
         if ruling is NOT_REACHED:
             self.reach(known_end.end)

@@ -6,7 +6,8 @@ It asks
       is pending there; and every `REFRESH_SECONDS` of all assigned partitions, which finds a log that was truncated;
       many of them in turns, since the answers take this process's time;
     - for the data topic's id: see `TopicWatch`;
-    - once in `INTERVAL_SECONDS` what a group has committed, while a report of it is suspect.
+    - what a group has committed, where an older report says more than the follower has read, and once in
+      `INTERVAL_SECONDS` while a report of it is suspect.
 
 Guarantees
     - All partitions that are due are in one request for each broker, and each broker's answer counts when it comes.
@@ -52,6 +53,8 @@ REFRESHED_AT_ONCE = 100
 """Of the assigned partitions, each `INTERVAL_SECONDS`, or more where they wouldn't all have had their turn in time."""
 QUERY_TIMEOUT_SECONDS = 1.0
 """Of questions that have an answer, or none, without consequence for the next."""
+COMMIT_PATIENCE_SECONDS = 5.0
+"""After how long a group of which nobody tells what it has committed is believed without."""
 SUSPICION_PATIENCE_SECONDS = 15.0
 """From when on a suspicion is told of: a heartbeat and a half of a leader. One that is well has reported again by then,
 or its commit has arrived, and that is no news."""
@@ -92,13 +95,13 @@ class Verifier:
         """How many published offsets were rejected. Written by `run`'s thread."""
         self._cluster = ClusterWatch(brokers)
         self._topics = TopicWatch(brokers, self._cluster, offsets.topics, self._set_id, self._forget_id, self._later)
-        self._log_patience, self._patience = Patience(), Patience()
+        self._log_patience, self._patience, self._commit_patience = Patience(), Patience(), Patience()
         self._silent: frozenset[PartitionKey] = frozenset()
         """Of `run`'s thread: those of which no broker has told when they were last asked."""
-        self._committed_at: dict[str, float] = {}
-        """Of `run`'s thread: when the groups with a suspect report were asked what they have committed."""
-        self._suspect_since: dict[tuple[PartitionKey, str], float] = {}
-        """Of `run`'s thread: since when each suspect report has been one."""
+        self._suspect_since: dict[tuple[PartitionKey, str, Reason], float] = {}
+        """Of `run`'s thread: since when each suspect report has been one, for that reason."""
+        self._committed_at: dict[tuple[PartitionKey, str], float] = {}
+        """Of `run`'s thread: when it was asked last what the group of each has committed."""
         self._condition = threading.Condition()
         # Guarded by the condition.
         self._is_woken = False
@@ -191,18 +194,7 @@ class Verifier:
         if self._offsets.topics():
             next_at = min(next_at, self._turn_at if self._to_refresh else self._refreshed_at + REFRESH_SECONDS)
         self._apply_answers()
-        suspects = self._offsets.suspects()
-        self._committed_at = {group: at for group, at in self._committed_at.items() if group in suspects}
-        self._suspect_since = {
-            (key, group): self._suspect_since.get((key, group), now)
-            for group, offsets in suspects.items()
-            for key in offsets
-        }
-        for group, offsets in suspects.items():
-            if now >= self._committed_at.get(group, float("-inf")) + INTERVAL_SECONDS:
-                self._committed_at[group] = now
-                self._ask_committed(group, offsets)
-        if suspects:
+        if self._ask_suspects(now):
             next_at = min(next_at, now + INTERVAL_SECONDS)
             self._apply_answers()
         rejections = self._offsets.take_rejections()
@@ -294,27 +286,50 @@ class Verifier:
             self._patience.note(not silent)
         self._silent = self._silent.union(silent) - heard
 
-    def _ask_committed(self, group: str, offsets: Mapping[PartitionKey, int]) -> None:
-        question = self._offsets.begin_question(offsets)
+    def _ask_suspects(self, now: float) -> bool:
+        """Ask what the groups with a suspect report have committed. Returns whether there are any."""
+        suspects = self._offsets.suspects()
+        since, committed_at = self._suspect_since, self._committed_at
+        self._suspect_since, self._committed_at = {}, {}
+        for group, of_group in suspects.items():
+            due: list[PartitionKey] = []
+            for key, (_, reason) in of_group.items():
+                self._suspect_since[key, group, reason] = since.get((key, group, reason), now)
+                asked_at = committed_at.get((key, group), float("-inf"))
+                is_due = now >= asked_at + INTERVAL_SECONDS
+                self._committed_at[key, group] = now if is_due else asked_at
+                due += [key] if is_due else []
+            if due:
+                self._ask_committed(group, due)
+        return bool(suspects)
+
+    def _ask_committed(self, group: str, keys: Collection[PartitionKey]) -> None:
+        question = self._offsets.begin_question(keys)
 
         def apply(answers: Mapping[PartitionKey, int | KafkaError | None]) -> None:
-            self._offsets.apply_committed(
-                group, {key: None if isinstance(each, KafkaError) else each for key, each in answers.items()}, question
-            )
-            still_suspect = self._offsets.suspects().get(group, {})
             now = self._clock()
-            long_suspect = [
-                key
-                for key in answers
-                if key in still_suspect
-                and now - self._suspect_since.get((key, group), now) >= SUSPICION_PATIENCE_SECONDS
-            ]
-            self._offsets.mark_long_suspect(group, long_suspect)
-            for key in long_suspect:
-                why = why_suspect(still_suspect[key], answers[key])
-                self._doubts.append(Doubt(key, group, Reason.BEFORE_FIRST_MESSAGE, why))
 
-        self._brokers.ask_committed(group, list(offsets), QUERY_TIMEOUT_SECONDS, self._later(apply))
+            def lasts(key: PartitionKey, reason: Reason, seconds: float) -> bool:
+                return now - self._suspect_since.get((key, group, reason), now) >= seconds
+
+            silent = {key for key, each in answers.items() if is_silence(each)}
+            self._commit_patience.note(not silent)
+            told = {
+                key: None if isinstance(each, KafkaError) else each
+                for key, each in answers.items()
+                if key not in silent or lasts(key, Reason.COMMIT_UNANSWERED, COMMIT_PATIENCE_SECONDS)
+            }
+            self._offsets.apply_committed(group, told, question)
+            long_suspect = {
+                key: suspicion
+                for key, suspicion in self._offsets.suspects().get(group, {}).items()
+                if key in answers and lasts(key, suspicion.reason, SUSPICION_PATIENCE_SECONDS)
+            }
+            self._offsets.mark_long_suspect(group, long_suspect)
+            for key, suspicion in long_suspect.items():
+                self._doubts.append(Doubt(key, group, suspicion.reason, why_suspect(suspicion, answers[key])))
+
+        self._brokers.ask_committed(group, keys, self._commit_patience.seconds, self._later(apply))
 
     def _set_id(self, topic: str, value: str | None) -> None:
         self._offsets.set_topic_id(topic, TopicId(value))
