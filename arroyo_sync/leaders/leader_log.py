@@ -151,8 +151,8 @@ def why_suspect(suspicion: Suspicion, committed: int | KafkaError | None) -> str
         commit = f"only {committed}" if isinstance(committed, int) else "less, as was told before"
         return (
             f"published offset {offset} before this follower began there, and has committed {commit} on the brokers. "
-            "Was the group set back, or the partition truncated? Or does it commit on another cluster by now? The "
-            "group counts as unknown there until it publishes again, or its commit reaches that far"
+            "Was the group set back, or the partition truncated? Or does it commit on another cluster by now? What it "
+            "has committed counts there until it publishes again"
         )
     if isinstance(committed, KafkaError):
         commit = f"what it has committed can't be asked for ({committed.str()})"

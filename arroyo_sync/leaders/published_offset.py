@@ -3,7 +3,8 @@
 `arroyo_sync.leaders.verification` has the rules. What follows from a ruling for the gate:
 
     VERIFIED    the offset is in force
-    PENDING     what was verified before stays in force, unless the new offset is lower
+    PENDING     what was verified before stays in force, unless the new offset is lower; where the group's own commit
+                speaks against the offset, that is in force
     REJECTED    nothing is in force until the group publishes again
 
 Pure, and not thread-safe: `LeaderOffsets` guards every use with its lock.
@@ -18,6 +19,7 @@ from arroyo_sync.leaders.verification import (
     OF_EARLIER_TOPIC,
     OFFSET_BEYOND_END,
     UNANSWERED,
+    UNCOMMITTED,
     VERIFIED,
     GroupCommit,
     KnownEnd,
@@ -147,6 +149,8 @@ class PublishedOffset:
         self._decide(ruling, offset)
         if ruling is NOT_REACHED:
             self.reach(known_end.end)
+        elif ruling is UNCOMMITTED:
+            self.in_force = committed
 
     def reach(self, end: int) -> None:
         """The partition is known to reach to ``end``."""

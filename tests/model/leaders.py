@@ -265,6 +265,8 @@ class World:
             group.waits, group.doubts = True, []
             if group.in_force is not None:
                 group.in_force = min(group.in_force, group.offset)
+            if self.answer_before is not None and not self._is_suspect(group.newest, self.answer_before):
+                group.in_force = group.commit[0] if group.commit is not None else group.in_force
         elif self._is_older(group.newest, self.answer_before) and group.offset > self.answer_before.end:
             group.in_force, group.doubts, group.is_refuted = None, [], True
         elif group.offset <= self.reach:
@@ -276,6 +278,9 @@ class World:
     def _is_older(self, record: Record, answer: Answer) -> bool:
         return record.moment < (self.trusted_since if record.timestamp < 0 else answer.log_end)
 
+    def _is_suspect(self, record: Record, answer: Answer) -> bool:
+        return record.timestamp < answer.first_timestamp
+
     def _needs_commit(self, group: Group, answer: Answer) -> bool:
         """An older report: of messages that weren't there, if the group's own commit doesn't show that they were; and
         any that its commit speaks against."""
@@ -283,7 +288,7 @@ class World:
         assert group.offset is not None
         if not self._is_older(group.newest, answer) or not 0 < group.offset <= answer.end:
             return False
-        is_suspect = group.newest.timestamp < answer.first_timestamp
+        is_suspect = self._is_suspect(group.newest, answer)
         if group.commit is None:
             return is_suspect or group.newest.timestamp >= 0  # what the brokers told is no report
         (offset,) = group.commit
