@@ -85,6 +85,8 @@ class Verdict:
     believed: int
     """Deliveries before the leader's commit, in place of messages that an election had taken away while the follower
     wasn't there, or between two of its questions: it can't tell, and FOLLOWERS.md says so."""
+    nobodys: int
+    """Messages that waited for a partition to have an owner at all, which librdkafka kept it from: see `ownership`."""
     release_seconds: tuple[float, float]
     """p50 and p99 over the quiet rounds, from the last leader's journal line to the follower's."""
 
@@ -117,7 +119,7 @@ class _Judge:
         # By follower group and place, the lowest offset that came.
         self._lowest = {group: _lowest(first) for group, first in self._first.items()}
         self._works: dict[tuple[str, int], tuple[list[float], list[float]]] = {}
-        self._late_leaders = self._believed = 0
+        self._late_leaders = self._believed = self._nobodys = 0
         self._release_seconds: list[float] = []
 
     def verdict(self) -> Verdict:
@@ -153,6 +155,7 @@ class _Judge:
             assignments=sum(follower.assignments for follower in evidence.followers),
             late_leaders=self._late_leaders,
             believed=self._believed,
+            nobodys=self._nobodys,
             release_seconds=(times[len(times) // 2], times[int(len(times) * 0.99)]),
         )
 
@@ -275,7 +278,12 @@ class _Judge:
                 since = max(committed, time, self._clocks_until(place, offset))
                 is_late = since <= each.deadline - LEADER_MARGIN_SECONDS
                 if is_late and not self._is_busy(since, each.deadline, group, place):
-                    yield offset
+                    if self._evidence.times_without_owner(group, place[1], since, each.deadline) == [
+                        (since, each.deadline)
+                    ]:
+                        self._nobodys += 1
+                    else:
+                        yield offset
 
     def _stood_still(self, group: str) -> Iterator[Violation]:
         """Messages that came at last, but long after their leaders and brokers let them."""
@@ -292,6 +300,10 @@ class _Judge:
                     since = max(since, self._clocks_until(place, offset), self._reported(group, place, offset, came))
                 if came - since > STANDS_STILL_SECONDS:
                     seconds = self._unexplained(since, came, group, place[1]) - self._worked(since, came, group, place)
+                if came - since > STANDS_STILL_SECONDS and seconds > STANDS_STILL_SECONDS:
+                    nobodys = self._evidence.times_without_owner(group, place[1], since, came)
+                    seconds -= sum(until - began for began, until in nobodys)
+                    self._nobodys += bool(nobodys)
                     if seconds > STANDS_STILL_SECONDS and (worst is None or seconds > worst[0]):
                         worst = seconds, offset, came
             if worst is not None:

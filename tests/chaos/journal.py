@@ -16,6 +16,8 @@ Each line is ``[kind, time, ...]``; times are of ``CLOCK_MONOTONIC``, which all 
     stuck     text                                   driver: what somebody waited for in vain during a fault, or before
     uncaught  name line                              driver: at the end, what a log tells of an exception in a thread,
                                                      or that a process crashed
+    unheard   name                                   driver: at the end, a process of which librdkafka's log says that a
+                                                     heartbeat of KIP-848 had no answer (see `ownership`)
     ended                                            driver: the run came to its end
     hindered  what until                             driver: "cluster", a group or "partition N" could not work from
                                                      then on

@@ -32,6 +32,7 @@ COUNTS = (
     "rounds",
     "late_leaders",
     "believed",
+    "nobodys",
     "rewinds",
     "assignments",
     "dead_letters",
@@ -144,7 +145,7 @@ def main() -> int:
                 print(f"seed {seed}: no summary: {outcome}", flush=True)
             else:
                 runs.append(outcome)
-                named = ("faults", "messages", "duplicates", "seconds", "believed", "violations")
+                named = ("faults", "messages", "duplicates", "seconds", "believed", "nobodys", "violations")
                 told = {name: outcome[name] for name in named}
                 print(f"seed {seed}: {json.dumps(told)}", flush=True)
             summary = summarise(runs, failed, seconds_before + time.monotonic() - began)

@@ -19,6 +19,7 @@ from tests.chaos.fault import InVain
 from tests.chaos.faults import FAULTS
 from tests.chaos.ingredients import Ingredients, draw
 from tests.chaos.journal import read_all
+from tests.chaos.ownership import lost_heartbeats
 from tests.chaos.processes import FED, uncaught
 from tests.chaos.world import COMMIT_LOG, RATE, TOPIC, World, dead_letters_of
 
@@ -130,6 +131,8 @@ class Run:
         world.stop(*world.slots)
         for name, line in uncaught(world.folder):
             world.journal.write("uncaught", name, line)
+        for name in lost_heartbeats(world.folder):
+            world.journal.write("unheard", name)
         world.journal.write("ended")
         for group in world.follower_groups:
             for partition, offset in world.questions.committed(group).items():
@@ -335,6 +338,7 @@ def run(
         "dead_letters": sum(map(len, dead_letters.values())),
         "late_leaders": verdict.late_leaders,
         "believed": verdict.believed,
+        "nobodys": verdict.nobodys,
         "rewinds": verdict.rewinds,
         "rounds": verdict.rounds,
         "assignments": verdict.assignments,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -34,6 +35,7 @@ from tests.chaos.ingredients import (
     on_kafka,
 )
 from tests.chaos.journal import PartitionBuffer
+from tests.chaos.ownership import lost_heartbeats
 from tests.chaos.snuba_leader import PublishAsSnuba
 from tests.chaos.tally import Tally
 from tests.chaos.test_chaos_checker import FOLLOWER, LEADER, acked, broken, done, journals, out
@@ -646,3 +648,53 @@ def test_before_kafka_4_all_followers_are_eager(version: str, protocols: set[str
     world = on_kafka(draw(1), version)
     assert {follower.protocol for follower in world.followers} == protocols
     assert world.data == draw(1).data
+
+
+class TestNobodys:
+    """Under KIP-848 a partition has no owner while a member doesn't know that it has it, by librdkafka's fault."""
+
+    KIP848 = made_of(followers=(Follower("follower", "kip848"),))
+    UNHEARD: ClassVar[PartitionBuffer] = ["unheard", 999.0, FOLLOWER]
+    HAS_IT: ClassVar[PartitionBuffer] = ["assigned", 0.6, 1, {"0": 0, "1": 0}]
+    LIVES: ClassVar[PartitionBuffer] = ["held", 900.0, 0]
+
+    def found(self, *follower: PartitionBuffer, driver: list[PartitionBuffer]) -> tuple[dict[str, int], int]:
+        """Of a message that was there at 2, and that a round waited for from 3 to 12."""
+        made = journals([self.HAS_IT, *follower, self.LIVES], driver=[ROUND, *driver], producer=[acked(2.0, 0)])
+        verdict = judge(made)
+        return broken(verdict), verdict.nobodys
+
+    def test_what_waits_for_an_owner_is_counted_apart(self) -> None:
+        gone: PartitionBuffer = ["assigned", 1.5, 2, {"1": 0}]
+        assert self.found(gone, driver=[self.KIP848, self.UNHEARD]) == ({}, 1)
+
+    def test_not_where_nobody_has_lost_an_answer_or_the_protocol_has_none(self) -> None:
+        gone: PartitionBuffer = ["assigned", 1.5, 2, {"1": 0}]
+        assert self.found(gone, driver=[self.KIP848]) == ({"progress": 1}, 0)
+        assert self.found(gone, driver=[self.UNHEARD]) == ({"progress": 1}, 0)
+
+    def test_not_where_somebody_has_it(self) -> None:
+        """For part of that time is enough, or by another one."""
+        assert self.found(driver=[self.KIP848, self.UNHEARD]) == ({"progress": 1}, 0)
+        later: PartitionBuffer = ["assigned", 2.5, 2, {"1": 0}]
+        assert self.found(later, driver=[self.KIP848, self.UNHEARD]) == ({"progress": 1}, 0)
+        again: list[PartitionBuffer] = [["assigned", 1.5, 2, {"1": 0}], ["assigned", 8.0, 3, {"0": 0}]]
+        assert self.found(*again, driver=[self.KIP848, self.UNHEARD]) == ({"progress": 1}, 0)
+
+    @pytest.mark.parametrize("is_unheard", [True, False])
+    def test_a_long_wait_is_explained_as_far_as_it_had_no_owner(self, is_unheard: bool) -> None:
+        came = 2.0 + 3 * STANDS_STILL_SECONDS
+        follower: list[PartitionBuffer] = [
+            *(self.HAS_IT, ["assigned", 1.5, 2, {"1": 0}], ["assigned", came - 1.0, 3, {"0": 0}]),
+            *(out(came, 0), ["held", came + 1.0, 0]),
+        ]
+        driver = [self.KIP848, *([self.UNHEARD] if is_unheard else [])]
+        verdict = judge(journals(follower, driver=driver, producer=[acked(2.0, 0)]))
+        assert (broken(verdict), verdict.nobodys) == (({}, 1) if is_unheard else ({"progress": 1}, 0))
+
+    def test_only_librdkafka_s_own_line_tells_of_a_lost_answer(self, tmp_path: Path) -> None:
+        line = "%5|1795.307|REQTMOUT|rdkafka#consumer-1| [thrd:x]: Coordinator/3: Timed out {} in flight (after 491ms)"
+        (tmp_path / "follower-1.1.log").write_text(f"x\n{line.format('ConsumerGroupHeartbeatRequest')}\n")
+        (tmp_path / "follower-1.2.log").write_text(f"{line.format('FetchRequest')}\n")
+        (tmp_path / "follower-1.3.log").write_text("said ConsumerGroupHeartbeatRequest in flight\n")
+        assert list(lost_heartbeats(tmp_path)) == ["follower-1.1"]
