@@ -138,8 +138,11 @@ class PartitionSnapshot:
         return max(0, end - self.position)
 
     def gated_lag_of(self, leader: LeaderSnapshot) -> int | None:
-        """How many of the messages that the follower hasn't got wait for this leader. The slowest has the most."""
-        return self._gated_by(leader.published_offset)
+        """How many of the messages that the follower hasn't got wait for this leader. The slowest has the most.
+
+        All wait for one whose report can't be true, as for one that has published nothing.
+        """
+        return self._gated_by(None if leader.is_rejected else leader.published_offset)
 
     def lag_seconds(self, now: float) -> float | None:
         """How long ago the first waiting message was written. ``None``: unknown, or its timestamp can't be believed.

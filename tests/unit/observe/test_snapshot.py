@@ -105,6 +105,13 @@ def test_each_leaders_own_part_of_the_gated_lag() -> None:
     assert [shown.gated_lag_of(each) for each in shown.leaders] == [10, 70, 80]
 
 
+def test_all_that_the_follower_lacks_waits_for_a_leader_whose_report_can_not_be_true() -> None:
+    """Its offset says nothing of this partition, and mostly lies past its end: the healthy group had the most."""
+    impossible = LeaderSnapshot("impossible", published_offset=5000, is_rejected=True)
+    shown = PartitionSnapshot("events", 0, 20, None, high_watermark=100, leaders=(FAST, impossible))
+    assert [shown.gated_lag_of(each) for each in shown.leaders] == [10, 80]
+
+
 def test_json_holds_what_is_derived_and_survives_a_round_trip() -> None:
     """What the status command prints can be read by a script: names as in the class, and the derived values."""
     shown = Snapshot(
