@@ -183,7 +183,7 @@ def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     summary, _ = _tables()
     lines = [] if found or missing else [f"No group reports on {options.commit_log}."]
     for each in found:
-        rate = "" if each.records_a_second is None else f", {each.records_a_second:.2g} a second"
+        rate = "" if each.records_a_second is None else f", {summary.rate(each.records_a_second)} a second"
         newest = (
             "at an unknown time" if each.newest_at is None else f"{summary.age(max(0.0, now - each.newest_at))} ago"
         )

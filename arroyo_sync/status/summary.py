@@ -86,6 +86,17 @@ def age(seconds: float | None) -> str:
     return f"{seconds / 86_400:.1f} d" if seconds < 86_400_000 else "years"
 
 
+def rate(per_second: float) -> str:
+    """Two digits, or all of those before the point; never a power of ten.
+
+    >>> [rate(each) for each in (0.00004, 0.034, 2.0, 9.96, 12.4, 132.4, 4321.0)]
+    ['less than 0.001', '0.034', '2', '10', '12', '132', '4321']
+    """
+    if per_second < 0.001:
+        return "less than 0.001"
+    return f"{per_second:.2g}" if per_second < 10 else f"{per_second:.0f}"
+
+
 def safe(text: str) -> str:
     return shown_name(text, 600)
 

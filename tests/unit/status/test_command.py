@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import arroyo_sync
 from arroyo_sync.core.errors import ArroyoSyncError
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.status.command import fitted, main
+from arroyo_sync.status.commit_log import LogRecord
 
 REQUIRED = ["status", "--topic", "events", "--follower-group", "forwarder", "--leader-group", "writers"]
 
@@ -256,6 +258,46 @@ def test_a_partition_that_the_topic_has_not_is_no_partition_that_is_well(
     assert main([*arguments, *flags]) == 2
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", f"arroyo-sync: {flags[-2]} {flags[-1]}: topic 'events' has 0 to 2\n")
+
+
+class Scan:
+    """A commit log with these records, for `LogScan`."""
+
+    def __init__(self, *records: LogRecord) -> None:
+        self.records = records
+        self.missing: dict[int, str] = {}
+
+    def __enter__(self) -> Scan:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def read_to_end(self) -> Iterator[LogRecord]:
+        return iter(self.records)
+
+
+ON_LOG = ["--commit-log", "log", "--bootstrap-servers", "127.0.0.1:1"]
+
+
+@pytest.mark.parametrize(
+    ("span_ms", "rate"),
+    [
+        (10 * 86_400_000, "less than 0.001 a second"),
+        (45_000, "0.022 a second"),
+        (500, "2 a second"),
+        (100, "10 a second"),
+        (8, "125 a second"),
+        (1, "1000 a second"),
+    ],
+)
+def test_a_rate_is_a_number_for_people(
+    span_ms: int, rate: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of reports a second were "1.3e+02"."""
+    records = [LogRecord(0, offset, 1700000000000 + offset * span_ms, "events", 3, "writers", 42) for offset in (0, 1)]
+    monkeypatch.setattr("arroyo_sync.status.command.LogScan", lambda *_: Scan(*records))
+    assert main(["groups", *ON_LOG]) == 0
+    assert capsys.readouterr().out.startswith(f"writers  events  partitions 3  2 records, {rate}, newest ")
 
 
 def broken(query: object) -> None:
