@@ -22,6 +22,9 @@ EARLIER_TOPIC = "of an earlier topic of that name"
 BEYOND_COMMIT = "beyond what the group has committed on the brokers by now"
 """Why one that was published before the follower began doesn't count for now."""
 
+CLOCK_TOLERANCE_SECONDS = 60.0
+"""By how much two clocks that are kept in time may differ, and then some. A timestamp further ahead can't be true."""
+
 NOTHING_UNVERIFIED: Mapping[PartitionKey, int] = MappingProxyType({})
 
 ENDS_AT_ONCE = 100

@@ -195,10 +195,10 @@ def proven_since(partition: PartitionSnapshot, taken_at: float, stands_since: fl
     if partition.next_message is not None and partition.next_message.open_from is not None:
         return None  # the transaction may have begun this moment
     since = min(leader.published_at, taken_at)
-    written_at = None if partition.next_message is None else partition.next_message.written_at
-    if written_at is None or written_at > taken_at:
+    lag_seconds = partition.lag_seconds(taken_at)
+    if lag_seconds is None:
         return since
-    return max(since if stands_since is None else min(since, stands_since), written_at)
+    return max(since if stands_since is None else min(since, stands_since), taken_at - lag_seconds)
 
 
 def _before_any_wait(

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from arroyo_sync.core.source import BEYOND_END, SourceStatistics
+from arroyo_sync.core.source import BEYOND_END, CLOCK_TOLERANCE_SECONDS, SourceStatistics
 from arroyo_sync.core.state import Offsets, PartitionKey, SynchronizedPartitionState, SynchronizedPartitionStateManager
 
 MAX_BELIEVED_SECONDS = 30 * 86_400.0
@@ -147,12 +147,14 @@ class PartitionSnapshot:
     def lag_seconds(self, now: float) -> float | None:
         """How long ago the first waiting message was written. ``None``: unknown, or its timestamp can't be believed.
 
+        One that a clock a little ahead has written counts as written now.
+
         :param now: Unix seconds.
         """
         written_at = None if self.next_message is None else self.next_message.written_at
-        if written_at is None or not 0 <= now - written_at <= MAX_BELIEVED_SECONDS:
+        if written_at is None or not -CLOCK_TOLERANCE_SECONDS <= now - written_at <= MAX_BELIEVED_SECONDS:
             return None
-        return now - written_at
+        return max(0.0, now - written_at)
 
     @property
     def slowest_leader(self) -> LeaderSnapshot | None:

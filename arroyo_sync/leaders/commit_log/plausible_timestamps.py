@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Message
 
+from arroyo_sync.core.source import CLOCK_TOLERANCE_SECONDS
+
 NO_TIMESTAMP = -1
 """Older than all."""
-TOLERANCE_SECONDS = 60.0
-"""By how much two clocks that are kept in time may differ, and then some."""
 
 
 class PlausibleTimestamps:
@@ -40,7 +40,7 @@ class PlausibleTimestamps:
     def begin(self, batch: Sequence[Message]) -> None:
         """`of` will be asked for records of this batch, which is of one commit-log partition, in its order."""
         self._batch = batch
-        self._limit_ms = int((self._wall_clock() + TOLERANCE_SECONDS) * 1000)
+        self._limit_ms = int((self._wall_clock() + CLOCK_TOLERANCE_SECONDS) * 1000)
         self._replaced = None
 
     def of(self, message: Message) -> tuple[int, bool]:

@@ -7,7 +7,7 @@ import pytest
 
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import SynchronizedPartitionState as State
-from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.observe.snapshot import MAX_BELIEVED_SECONDS, LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
 
 
 def partition(
@@ -74,6 +74,23 @@ def test_what_is_held_waits_though_nobody_knows_the_end() -> None:
 def test_the_state_is_the_managers(local: int | None, remote: int | None, state: State) -> None:
     """A snapshot derives the state by the manager's own rule."""
     assert partition(local, remote, 10).state is state
+
+
+@pytest.mark.parametrize(
+    ("written_at", "seconds"),
+    [
+        pytest.param(940.0, 60.0, id="a minute ago"),
+        pytest.param(1000.0 - MAX_BELIEVED_SECONDS, MAX_BELIEVED_SECONDS, id="as long ago as it may be"),
+        pytest.param(999.0 - MAX_BELIEVED_SECONDS, None, id="of long ago"),
+        pytest.param(1060.0, 0.0, id="now, by a clock that is as far ahead as it may be"),
+        pytest.param(1060.5, None, id="from the future"),
+        pytest.param(None, None, id="no timestamp"),
+    ],
+)
+def test_how_long_ago_the_first_waiting_message_was_written(written_at: float | None, seconds: float | None) -> None:
+    """Where that can be believed."""
+    shown = PartitionSnapshot("events", 0, next_message=NextMessage(7, written_at))
+    assert shown.lag_seconds(1000.0) == seconds
 
 
 SLOW = LeaderSnapshot("slow", published_offset=30)

@@ -134,6 +134,7 @@ def test_the_verdict(
     [
         pytest.param({0: 20.0}, STALLED, 25.0, id="younger than the report"),
         pytest.param({0: 249_380_884.0}, STALLED, 1005.0, id="mirrored"),
+        pytest.param({0: -4.0}, WAITING, 5.0, id="just written, by a clock that is ahead of ours"),
         pytest.param({0: -3600.0}, STALLED, 1005.0, id="from the future"),
         pytest.param({}, STALLED, 1005.0, id="not told"),
         pytest.param({0: None}, OK, None, id="there is none: markers, aborted messages, compacted"),

@@ -10,10 +10,11 @@ from confluent_kafka import (
     Message,
 )
 
-from arroyo_sync.leaders.commit_log.plausible_timestamps import NO_TIMESTAMP, TOLERANCE_SECONDS, PlausibleTimestamps
+from arroyo_sync.core.source import CLOCK_TOLERANCE_SECONDS
+from arroyo_sync.leaders.commit_log.plausible_timestamps import NO_TIMESTAMP, PlausibleTimestamps
 
 NOW_MS = 1_700_000_000_000
-LIMIT_MS = NOW_MS + int(TOLERANCE_SECONDS * 1000)
+LIMIT_MS = NOW_MS + int(CLOCK_TOLERANCE_SECONDS * 1000)
 FUTURE_MS = 2**60
 
 
