@@ -11,7 +11,8 @@ that it waits for. The rules, of which the first that fits decides:
        goes on.
     3. From outside, the follower's committed offset lies below the beginning of the partition, or beyond its end:
        STALLED at once. A follower that starts there can't.
-    4. Where the partition ends, or where the follower is, can't be told: UNKNOWN.
+    4. Where the partition ends, or where the follower is, can't be told: UNKNOWN. Its wait is kept for
+       `Limits.stalled_after`, as that of a partition that is taken away.
     5. Nothing waits: OK, or UNKNOWN as long as a leader group has never reported at all: its name may be wrong.
     6. The partition didn't wait before: the wait begins now, or when it is proven to have begun (see `proven_since`).
     7. The local offset is another one (messages went on; or a seek or a new assignment): progress, the wait begins now.
@@ -108,9 +109,9 @@ def evaluate(
     :param proven: per partition, since when it is proven that a wait makes no progress, by that clock.
     """
     never_reported = {group: _never(group, snapshot) for group in groups_without_report(snapshot)}
-    shown = {partition.key for partition in snapshot.partitions}
+    told = {partition.key for partition in snapshot.partitions if partition.error is None}
     going_on = {
-        key: wait for key, wait in waits.items() if key not in shown and now - wait.seen_at < limits.stalled_after
+        key: wait for key, wait in waits.items() if key not in told and now - wait.seen_at < limits.stalled_after
     }
     look = Look(now, limits.stalled_after, snapshot.empty_polls, snapshot.local_offsets)
     verdicts: list[Verdict] = []

@@ -1,8 +1,8 @@
 """The verdict on a follower, from outside: is it all right, does it stand still, or can't it be told?
 
-The rules are those of `observe/evaluation.py`. From outside nobody has watched, so the first look can prove little:
-that a leader has stood still since its last report, or since it reported that offset first, if the commit log still
-tells. Where that isn't enough, a second look shows whether anything moves.
+The rules are those of `observe/evaluation.py`. From outside nobody has watched, so the first look at a partition can
+prove little: that a leader has stood still since its last report, or since it reported that offset first, if the commit
+log still tells. Where that isn't enough, a second look shows whether anything moves.
 
 Pure, but for `StatusCheck.check_once`, which asks the reader and blocks as it does.
 """
@@ -210,6 +210,8 @@ class StatusCheck:
         self._sleep = sleep
         self._clock = clock
         self._waits: Waits | None = None
+        self._told: Collection[PartitionKey] = ()
+        """The partitions of which the last look told how they stand."""
         self._found: dict[PartitionKey, _Found] = {}
         # The groups that report, and until when that counts.
         self._names: list[str] = []
@@ -222,27 +224,30 @@ class StatusCheck:
     def check_once(self) -> Status:
         """Look now. Blocks, also for ``look_again`` seconds at the first time, if something may stand still."""
         snapshot = self._read()
+        proven = self._proven(snapshot)
         if self._waits is None:
-            proven = self._proven(snapshot)
             verdicts, self._waits = evaluate(snapshot, NO_WAITS, snapshot.taken_at, self._first_limits, proven)
             if not any(map(_may_stand_still, verdicts)) and not any(map(is_unfetched, snapshot.partitions)):
                 return Status(snapshot, tuple(verdicts), tuple(self._doubts(snapshot)))
             self._sleep(self._look_again)
             snapshot = self._read()
-        verdicts, self._waits = evaluate(snapshot, self._waits, snapshot.taken_at, self._limits)
+            proven = self._proven(snapshot)
+        verdicts, self._waits = evaluate(snapshot, self._waits, snapshot.taken_at, self._limits, proven)
         return Status(snapshot, tuple(verdicts), tuple(self._doubts(snapshot)))
 
     def _proven(self, snapshot: Snapshot) -> dict[PartitionKey, float]:
-        """Since when each partition's leader is proven to have made no progress.
+        """Since when each partition's leader is proven to have made no progress, where no look before tells.
 
         A leader whose last report is fresh may have repeated the same offset for long. Then the end of the commit log
         is read once more, and the second look shows whether it is so.
         """
         now = snapshot.taken_at
-        proven = {each.key: proven_since(each, now) for each in snapshot.partitions}
+        partitions = [each for each in snapshot.partitions if each.key not in self._told]
+        self._told = {each.key for each in snapshot.partitions if each.error is None}
+        proven = {each.key: proven_since(each, now) for each in partitions}
         fresh = [
             each
-            for each in snapshot.partitions
+            for each in partitions
             if (since := proven[each.key]) is not None
             and now - since < WAITING_AFTER_SECONDS
             and (each.lag_seconds(now) or 0.0) >= WAITING_AFTER_SECONDS

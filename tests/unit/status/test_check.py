@@ -150,6 +150,48 @@ def test_a_wait_is_never_as_old_as_a_message_says(
     assert (verdict.grade, verdict.waiting_seconds) == (grade, seconds)
 
 
+def unanswered(partition: PartitionSnapshot) -> PartitionSnapshot:
+    """The same, of which a broker hasn't told where the follower is."""
+    return replace(partition, local_offset=None, error="what group 'forwarder' has committed: timed out")
+
+
+@pytest.mark.parametrize(
+    ("looks", "exit_statuses"),
+    [
+        pytest.param(
+            [partition(50, 50), partition(50, 50), unanswered(partition(50, 50)), partition(50, 50)],
+            [1, 2, 1],
+            id="in a watch",
+        ),
+        pytest.param([partition(50, 50), unanswered(partition(50, 50)), partition(50, 50)], [2, 1], id="at the second"),
+        pytest.param([unanswered(partition(50, 50)), partition(50, 50)], [2, 1], id="at the first"),
+    ],
+)
+def test_a_look_at_which_a_partition_is_not_told_hides_no_stall(
+    looks: list[PartitionSnapshot], exit_statuses: list[int]
+) -> None:
+    """The next one was "ok", as if what waits had begun to wait then."""
+    brokers = Brokers(*[[look] for look in looks])
+    assert [brokers.check.check_once().exit_status for _ in exit_statuses] == exit_statuses
+
+
+def test_a_partition_that_is_told_at_the_second_look_is_judged_by_its_reports() -> None:
+    """As at the first, of which another partition wanted a second one."""
+    other = partition(50, 80, index=1)
+    brokers = Brokers([unanswered(partition(50, 50)), other], [partition(50, 50), other])
+    (stall,) = brokers.check.check_once().stalls
+    assert (stall.partition, stall.waiting_seconds) == (0, OLD + LOOK_AGAIN)
+
+
+def test_what_a_watch_has_seen_counts_for_more_than_a_report() -> None:
+    """Nothing waited at the last look: a message with the time of an event of long ago has come since."""
+    brokers = Brokers([partition(100, 100, 100)], [partition(100, 100, 200)])
+    brokers.check.check_once()
+    brokers.now += 2.0
+    (verdict,) = brokers.check.check_once().verdicts
+    assert (verdict.waits_for, verdict.waiting_seconds) == (WaitsFor.LEADER, 0.0)
+
+
 @pytest.mark.parametrize(
     ("looks", "exit_status", "grade", "waits_for"),
     [
