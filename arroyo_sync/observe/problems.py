@@ -286,7 +286,7 @@ def _cut_off(snapshot: Snapshot, limits: Limits) -> list[Problem]:
     source = snapshot.source
     if source is None or source.unheard_seconds < limits.stalled_after:
         return []
-    return [Problem(ProblemKind.CUT_OFF, _unheard_partitions(source), advice=CUT_OFF_ADVICE)]
+    return [Problem(ProblemKind.CUT_OFF, unheard_partitions(source), advice=CUT_OFF_ADVICE)]
 
 
 def _unheard(snapshot: Snapshot, limits: Limits) -> str:
@@ -295,12 +295,13 @@ def _unheard(snapshot: Snapshot, limits: Limits) -> str:
     if source is None or source.unheard_seconds < limits.waiting_after:
         return ""
     return (
-        f"{_unheard_partitions(source)}, so the group may have reported: look first at those brokers, and whether this "
+        f"{unheard_partitions(source)}, so the group may have reported: look first at those brokers, and whether this "
         "follower reaches them. Else: "
     )
 
 
-def _unheard_partitions(source: SourceStatistics) -> str:
+def unheard_partitions(source: SourceStatistics) -> str:
+    """Of which partitions of the commit log nothing is heard, and for how long."""
     which = f"partition{'s' if len(source.unheard) > 1 else ''} {_some([str(each) for each in source.unheard])}"
     because = f" ({source.unheard_because})" if source.unheard_because else ""
     return f"Nothing of {which} of the commit log has been heard for {source.unheard_seconds:.0f} s{because}"

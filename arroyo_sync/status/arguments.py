@@ -40,10 +40,11 @@ It only reads: it joins no group, commits nothing and creates nothing.
 EPILOG = f"""\
 exit status: 0 if nothing stands still, 1 if something does, 2 if it can't be told (brokers unreachable, access
 refused, a topic missing, the follower has committed nothing, a leader group that has never reported, or what can't be
-true or may be of an earlier topic, a topic's id or a last message that isn't told, a group without members for which
-messages have waited for long, a wrong argument). One call sees by a leader's reports for how long it has stood still,
-but of the follower, and of leaders without a commit log, only its own --look-again seconds: such a wait becomes a
-stall in a --watch, or where --stalled-after is no longer than --look-again.
+true or may be of an earlier topic, a topic's id or a last message that isn't told, a wait for leaders while part of the
+commit log isn't heard, a group without members for which messages have waited for long, a wrong argument). One call
+sees by a leader's reports for how long it has stood still, but of the follower, and of leaders without a commit log,
+only its own --look-again seconds: such a wait becomes a stall in a --watch, or where --stalled-after is no longer than
+--look-again.
 
 {textwrap.fill(f"columns: {LEGEND}", 118)}
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Protocol
 
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.evaluation import evaluate, groups_without_report, is_unfetched, proven_since
+from arroyo_sync.observe.problems import unheard_partitions
 from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall, WaitsFor
-from arroyo_sync.observe.verdict import Grade, Verdict, worst
+from arroyo_sync.observe.verdict import Grade, Verdict, worst, worst_first
 from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits
 from arroyo_sync.status.members import Members
 
@@ -228,12 +229,20 @@ class StatusCheck:
         if self._waits is None:
             verdicts, self._waits = evaluate(snapshot, NO_WAITS, snapshot.taken_at, self._first_limits, proven)
             if not any(map(_may_stand_still, verdicts)) and not any(map(is_unfetched, snapshot.partitions)):
-                return Status(snapshot, tuple(verdicts), tuple(self._doubts(snapshot)))
+                return self._status(snapshot, verdicts)
             self._sleep(self._look_again)
             snapshot = self._read()
             proven = self._proven(snapshot)
         verdicts, self._waits = evaluate(snapshot, self._waits, snapshot.taken_at, self._limits, proven)
-        return Status(snapshot, tuple(verdicts), tuple(self._doubts(snapshot)))
+        return self._status(snapshot, verdicts)
+
+    def _status(self, snapshot: Snapshot, verdicts: Sequence[Verdict]) -> Status:
+        doubts = self._doubts(snapshot)
+        unheard = _unheard(snapshot)
+        if unheard and any(verdict.waits_for is WaitsFor.LEADER for verdict in verdicts):
+            doubts.append(unheard)
+            verdicts = worst_first(map(_without_blame, verdicts))
+        return Status(snapshot, tuple(verdicts), tuple(doubts))
 
     def _proven(self, snapshot: Snapshot) -> dict[PartitionKey, float]:
         """Since when each partition's leader is proven to have made no progress, where no look before tells.
@@ -339,6 +348,25 @@ def _never_reported(group: str, names: Collection[str] | None) -> str:
     if not names:
         return f"{said}, and no other has: is its name right, and does it publish?"
     return f"{said}: is its name right? These have: {', '.join(map(repr, names))}"
+
+
+def _unheard(snapshot: Snapshot) -> str:
+    """That leaders may have reported what isn't heard here; else nothing."""
+    source = snapshot.source
+    if source is None or source.unheard_seconds < WAITING_AFTER_SECONDS:
+        return ""
+    return (
+        f"{unheard_partitions(source)}, so leaders may have reported: look at those brokers, and whether this command "
+        "reaches them"
+    )
+
+
+def _without_blame(verdict: Verdict) -> Verdict:
+    """The same, where it isn't heard whether the leaders stand still."""
+    if verdict.grade is not Grade.STALLED or verdict.waits_for is not WaitsFor.LEADER:
+        return verdict
+    reason = "can't be told: part of the commit log isn't heard, so its leaders may have reported"
+    return replace(verdict, grade=Grade.UNKNOWN, waits_for=None, group=None, group_offset=None, reason=reason)
 
 
 def _may_stand_still(verdict: Verdict) -> bool:

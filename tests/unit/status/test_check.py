@@ -367,6 +367,47 @@ def test_of_a_topic_that_is_no_commit_log_it_is_said_that_it_is_none() -> None:
 
 
 @pytest.mark.parametrize(
+    ("look", "unheard_seconds", "exit_status"),
+    [
+        pytest.param(partition(50, 50), 31.0, 2, id="messages wait for a leader"),
+        pytest.param(partition(50, 50, report_age=4), 31.0, 2, id="and it seems to report"),
+        pytest.param(partition(50, 50), 14.0, 1, id="not for long enough to be said"),
+        pytest.param(partition(50, 80), 31.0, 0, id="they wait for the follower"),
+        pytest.param(partition(500, 50), 31.0, 1, id="the follower can't start"),
+        pytest.param(partition(100, 100), 31.0, 0, id="nothing waits"),
+    ],
+)
+def test_a_commit_log_that_is_not_heard_proves_nothing_of_a_leader(
+    look: PartitionSnapshot, unheard_seconds: float, exit_status: int
+) -> None:
+    """It is the command that doesn't reach a broker, and leaders were blamed for it."""
+    brokers = Brokers([look])
+    brokers.source = SourceStatistics(
+        ready=True, alive=True, unheard=(2,), unheard_seconds=unheard_seconds, unheard_because="timed out"
+    )
+    status = brokers.check.check_once()
+    assert status.exit_status == exit_status
+    assert status.doubts == (
+        (
+            "Nothing of partition 2 of the commit log has been heard for 31 s (timed out), so leaders may have "
+            "reported: look at those brokers, and whether this command reaches them",
+        )
+        if exit_status == 2
+        else ()
+    )
+
+
+def test_where_the_commit_log_is_not_heard_a_partition_that_waits_for_a_leader_can_not_be_told() -> None:
+    """And what stands still for certain comes before it."""
+    brokers = Brokers([partition(50, 50), partition(500, 50, index=1)])
+    brokers.source = SourceStatistics(ready=True, alive=True, unheard=(2,), unheard_seconds=31.0)
+    told, stalled = reversed(brokers.check.check_once().verdicts)
+    assert (stalled.partition, stalled.grade) == (1, STALLED)
+    assert (told.grade, told.waits_for, told.group, told.behind) == (UNKNOWN, None, None, 50)
+    assert told.reason == "can't be told: part of the commit log isn't heard, so its leaders may have reported"
+
+
+@pytest.mark.parametrize(
     ("seconds", "kept_seconds"),
     [pytest.param(1.0, 60.0, id="a short log"), pytest.param(12.0, 120.0, id="a long one")],
 )
