@@ -196,7 +196,8 @@ class SourceStatistics:
     impossible: int = 0
     """Published offsets that were rejected: beyond the end of their partition, or of an earlier topic of its name."""
     unverified: int = 0
-    """Assigned partitions with a published offset that waits for proof, now."""
+    """Assigned partitions in which a published offset has waited for proof for long, now. For a second or so it is
+    nothing: a follower that is slow has some such at any time."""
     lag: int | None = None
     """How many offsets of the commit log are still to be read, now. ``None``: unknown, or there is no commit log."""
     newest_timestamp_ms: int | None = None

@@ -40,6 +40,19 @@ class _StepBack(NamedTuple):
     offset: int
 
 
+class DeliveryOnExit:
+    """Stands before a lock in a ``with``: once that is released, what was changed under it is delivered."""
+
+    def __init__(self, deliver: Callable[[], None]) -> None:
+        self._deliver = deliver
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._deliver()
+
+
 class StateChanges(Generic[TState]):
     """See the module's docstring.
 

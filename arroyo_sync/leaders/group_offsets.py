@@ -113,7 +113,7 @@ class GroupOffsetsSource(OffsetSource):
             read=self._answers,
             rewinds=self._rewinds,
             impossible=self._verifier.impossible,
-            unverified=len(self.unverified),
+            unverified=self._verifier.unverified,
             groups_reported=sorted(self._offsets.reported),
         )
 

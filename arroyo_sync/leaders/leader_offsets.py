@@ -34,6 +34,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.core.state_changes import DeliveryOnExit
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.assigned_partitions import (
     AssignedPartitions,
@@ -62,7 +63,7 @@ class LeaderOffsets:
 
     def __init__(self, groups: Iterable[str]) -> None:
         self._lock = threading.Lock()
-        self._delivery_on_exit = _DeliveryOnExit(self)
+        self._delivery_on_exit = DeliveryOnExit(self._deliver)
         # All below: written by any thread, under the lock.
         self._table = OffsetTable(groups)
         self._assigned = AssignedPartitions(self._table)
@@ -237,6 +238,15 @@ class LeaderOffsets:
         """Those of them with a pending offset."""
         return self._keys(lambda: self.unverified if self._enabled else ())
 
+    def pending(self) -> dict[tuple[PartitionKey, str], int | None]:
+        """The groups with a pending offset in them, each with what is in force there meanwhile."""
+        found: dict[tuple[PartitionKey, str], int | None] = {}
+        for chunk in chunks(self.unverified_partitions()):
+            with self._lock:
+                filled = [((key, group), each) for key in chunk for group, each in self._table.filled(key)]
+                found.update({place: each.in_force for place, each in filled if each.is_pending})
+        return found
+
     def suspects(self) -> dict[str, dict[PartitionKey, Suspicion]]:
         """Per group the partitions where its own commit would lift the suspicion."""
         found: dict[str, dict[PartitionKey, Suspicion]] = {}
@@ -384,17 +394,6 @@ class LeaderOffsets:
             if newly_unverified:
                 self._manager.wake(newly_unverified)
 
-
-class _DeliveryOnExit:
-    """Stands before the lock in a ``with``: once that is released, the manager delivers what was changed under it."""
-
-    def __init__(self, offsets: LeaderOffsets) -> None:
-        self._offsets = offsets
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        manager = self._offsets._manager
-        if manager is not None:
-            manager.deliver()
+    def _deliver(self) -> None:
+        if self._manager is not None:
+            self._manager.deliver()

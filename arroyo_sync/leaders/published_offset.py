@@ -12,7 +12,9 @@ Pure, and not thread-safe: `LeaderOffsets` guards every use with its lock.
 
 from __future__ import annotations
 
-from arroyo_sync.core.state import MAX_OFFSET
+from collections.abc import Mapping
+
+from arroyo_sync.core.state import MAX_OFFSET, PartitionKey
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.verification import (
     NOT_REACHED,
@@ -192,6 +194,33 @@ class PublishedOffset:
                 self.lowest_unreached = None
             elif self.lowest_unreached is None or offset < self.lowest_unreached:
                 self.lowest_unreached = offset
+
+
+class PendingReports:
+    """Since when something has been pending, with nothing verified in between, in each partition and of each group.
+
+    For one thread.
+    """
+
+    def __init__(self) -> None:
+        # And what was in force at the last look.
+        self._pending: dict[tuple[PartitionKey, str], tuple[float, int | None]] = {}
+
+    def look(self, in_force: Mapping[tuple[PartitionKey, str], int | None], now: float) -> None:
+        """This is pending now.
+
+        :param in_force: the offset that counts there meanwhile. It grows where one was verified.
+        :param now: seconds.
+        """
+        before, self._pending = self._pending, {}
+        for place, offset in in_force.items():
+            since, earlier = before.get(place, (now, offset))
+            has_grown = offset is not None and (earlier is None or offset > earlier)
+            self._pending[place] = now if has_grown else since, offset
+
+    def partitions(self, now: float, seconds: float) -> set[PartitionKey]:
+        """Those in which something has been pending for so long."""
+        return {key for (key, _), (since, _) in self._pending.items() if now - since >= seconds}
 
 
 def _precedence(report: CommitReport) -> tuple[int, float]:

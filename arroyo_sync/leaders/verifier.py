@@ -43,6 +43,7 @@ from arroyo_sync.kafka.questions.topic_watch import ClusterWatch, TopicWatch
 from arroyo_sync.leaders.assigned_partitions import Question, Truncation
 from arroyo_sync.leaders.leader_log import Doubt, DoubtLog, named_partitions, why_rejected, why_suspect
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
+from arroyo_sync.leaders.published_offset import PendingReports
 from arroyo_sync.leaders.verification import LOG_END_UNKNOWN, Reason, TopicId
 
 logger = guarded_logger(__name__)
@@ -56,8 +57,8 @@ QUERY_TIMEOUT_SECONDS = 1.0
 COMMIT_PATIENCE_SECONDS = 5.0
 """After how long a group of which nobody tells what it has committed is believed without."""
 SUSPICION_PATIENCE_SECONDS = 15.0
-"""From when on a suspicion is told of: a heartbeat and a half of a leader. One that is well has reported again by then,
-or its commit has arrived, and that is no news."""
+"""From when on a report counts as unverified, and a suspicion is told of: a heartbeat and a half of a leader. One that
+is well has reported again by then, or its commit has arrived, and that is no news."""
 
 T = TypeVar("T")
 
@@ -93,6 +94,12 @@ class Verifier:
         """Of `run`'s thread: those that aren't logged yet."""
         self.impossible = 0
         """How many published offsets were rejected. Written by `run`'s thread."""
+        self.unverified = 0
+        """In how many partitions a report has been pending for `SUSPICION_PATIENCE_SECONDS`, with none verified in
+        between: a follower that is slow, or full, has some pending at any time. Written by `run`'s thread."""
+        self._pending = PendingReports()
+        self._look_at = clock()
+        """When to look next what is pending. With `_pending`, of `run`'s thread."""
         self._cluster = ClusterWatch(brokers)
         self._topics = TopicWatch(brokers, self._cluster, offsets.topics, self._set_id, self._forget_id, self._later)
         self._log_patience, self._patience, self._commit_patience = Patience(), Patience(), Patience()
@@ -194,6 +201,10 @@ class Verifier:
         if self._offsets.topics():
             next_at = min(next_at, self._turn_at if self._to_refresh else self._refreshed_at + REFRESH_SECONDS)
         self._apply_answers()
+        if now >= self._look_at:
+            self._look_at = now + INTERVAL_SECONDS
+            self._pending.look(self._offsets.pending(), now)
+            self.unverified = len(self._pending.partitions(now, SUSPICION_PATIENCE_SECONDS))
         if self._ask_suspects(now):
             next_at = min(next_at, now + INTERVAL_SECONDS)
             self._apply_answers()

@@ -173,8 +173,8 @@ UNVERIFIED = MetricDef(
     Kind.GAUGE,
     "partition",
     (),
-    "Partitions with a published offset that isn't verified yet: whether the partition reaches that far, or whether "
-    "the report is of this topic.",
+    "Partitions in which a published offset has stayed unverified for 15 seconds: whether the partition reaches that "
+    "far, or whether the report is of this topic. What is verified within a second or so doesn't count.",
 )
 REFUSED_VALUES = MetricDef(
     "arroyo_sync.refused_values",

@@ -159,7 +159,7 @@ class CommitLogConsumer(OffsetSource):
             malformed=dict(decoder.malformed),
             rewinds=self._rewinds,
             impossible=self._verifier.impossible,
-            unverified=len(self.unverified),
+            unverified=self._verifier.unverified,
             lag=self._reader.lag,
             newest_timestamp_ms=decoder.newest_timestamp_ms,
             from_the_future=decoder.from_the_future,

@@ -144,12 +144,12 @@ class Brokers:
 
 
 class Fixture:
-    def __init__(self) -> None:
+    def __init__(self, *groups: str) -> None:
         self.clock = Clock()
         self.has_monitor = False
         self.brokers = Brokers()
         self.manager = SynchronizedPartitionStateManager()
-        self.offsets = LeaderOffsets(["g"])
+        self.offsets = LeaderOffsets(groups or ["g"])
         self.offsets.attach(self.manager)
         self.offsets.enable()
         self.verifier = Verifier(
@@ -177,9 +177,14 @@ class Fixture:
         self.clock.now += INTERVAL_SECONDS
 
     def publish(
-        self, offset: int, key: PartitionKey = FIRST, timestamp_ms: int = 0, topic_id: str | None = None
+        self,
+        offset: int,
+        key: PartitionKey = FIRST,
+        timestamp_ms: int = 0,
+        topic_id: str | None = None,
+        group: str = "g",
     ) -> None:
-        report = CommitReport(key, "g", offset, timestamp_ms, 0, next(self._log_offsets), None, topic_id)
+        report = CommitReport(key, group, offset, timestamp_ms, 0, next(self._log_offsets), None, topic_id)
         self.offsets.apply([report], 0.0)
 
     def remote(self, key: PartitionKey = FIRST) -> int | None:
@@ -421,6 +426,73 @@ def test_an_answer_judges_only_what_was_published_before_the_question() -> None:
     fixture.verifier.ask()
     assert (fixture.remote(), fixture.verifier.impossible) == (5, 0)
     assert dict(fixture.offsets.unverified) == {FIRST: 8}
+
+
+def busy_leader(fixture: Fixture, seconds: int, *groups: str, answers: bool = True) -> list[tuple[int, bool]]:
+    """A leader publishes four times a second what the follower hasn't received: it is slow, or full.
+
+    :returns: each time how many partitions count as unverified, and whether something is pending.
+    """
+    seen = []
+    for _ in range(4 * seconds):
+        fixture.clock.now += INTERVAL_SECONDS / 4
+        offset = int(4 * fixture.clock.now)
+        fixture.brokers.ranges = {FIRST: PartitionRange(0, offset)} if answers else {}
+        fixture.verifier.ask()
+        for group in groups or ("g",):
+            fixture.publish(offset + 1, group=group)
+        seen.append((fixture.verifier.unverified, bool(fixture.offsets.unverified)))
+    return seen
+
+
+def test_a_follower_that_is_slow_has_nothing_unverified_though_something_is_pending_at_any_time() -> None:
+    """What is published lies past the end that is known, until the next question: the alert called that ill."""
+    fixture = Fixture()
+    fixture.read(FIRST)
+    seen = busy_leader(fixture, 60)
+    assert {count for count, _ in seen} == {0}
+    assert all(is_pending for _, is_pending in seen)
+
+
+def test_what_no_broker_verifies_for_a_heartbeat_and_a_half_counts_as_unverified_until_one_does() -> None:
+    """While the leader goes on to publish."""
+    fixture = Fixture()
+    fixture.read(FIRST)
+    busy_leader(fixture, 20)
+    counts = [count for count, _ in busy_leader(fixture, 20, answers=False)]
+    assert (counts[4 * 14], counts[4 * 17], counts[-1]) == (0, 1, 1)
+    counts = [count for count, _ in busy_leader(fixture, 3)]
+    assert counts[-1] == 0
+
+
+def test_a_report_that_stays_pending_is_not_hidden_by_what_another_group_has_verified() -> None:
+    """Of the same partition: nothing is released there. It counts once, and no more when it is taken away."""
+    fixture = Fixture("g", "idle")
+    fixture.read(FIRST)
+    fixture.brokers.topic_id = NO_ANSWER
+    fixture.publish(1, topic_id="id", group="idle")
+    assert busy_leader(fixture, 20)[-1] == (1, True)
+    fixture.publish(1, topic_id="id", group="g")
+    assert fixture.verifier.unverified == 1
+    fixture.offsets.revoke([FIRST])
+    fixture.clock.now += INTERVAL_SECONDS
+    fixture.verifier.ask()
+    assert fixture.verifier.unverified == 0
+
+
+def test_a_rewind_that_is_pending_verifies_nothing() -> None:
+    """It is in force at once, which may release nothing of it."""
+    fixture = Fixture()
+    fixture.ends(first=100)
+    fixture.assign(FIRST)
+    fixture.publish(100)
+    fixture.verifier.ask()
+    fixture.brokers.topic_id = NO_ANSWER
+    for offset in range(90, 70, -1):
+        fixture.publish(offset, topic_id="id")
+        fixture.clock.now += INTERVAL_SECONDS
+        fixture.verifier.ask()
+    assert (fixture.remote(), fixture.verifier.unverified) == (71, 1)
 
 
 @pytest.mark.parametrize("has_monitor", [True, False])

@@ -17,7 +17,7 @@ from arroyo_sync.leaders.commit_log.log_topic import IDENTITY_SECONDS
 from arroyo_sync.leaders.commit_log.reader import LAG_SECONDS
 from arroyo_sync.leaders.commit_log.record import SkipReason
 from arroyo_sync.leaders.verification import LOG_END_UNKNOWN
-from arroyo_sync.leaders.verifier import INTERVAL_SECONDS
+from arroyo_sync.leaders.verifier import INTERVAL_SECONDS, SUSPICION_PATIENCE_SECONDS
 from tests.support.scripted_source import (
     KEY,
     NO_ANSWER,
@@ -76,6 +76,11 @@ def test_the_statistics_tell_what_was_read(fixture: ScriptedSource) -> None:
         record(30, b"events:1:g", b"2000"),
         fixture.verify,
         record(31, b"events:1:g", b"3000"),
+        lambda: fixture.monkeypatch.setattr(fixture.data, "ask_ranges", lambda *_, **__: None),  # nobody answers
+        fixture.wait(INTERVAL_SECONDS),
+        fixture.verify,
+        fixture.wait(SUSPICION_PATIENCE_SECONDS),
+        fixture.verify,
         fixture.wait(LAG_SECONDS),
     )
     assert fixture.source.statistics() == SourceStatistics(
