@@ -17,7 +17,6 @@ from arroyo_sync.core.checks import GROUP_NAME, MAX_PARTITION, TOPIC_NAME, is_gr
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.version import package_version
 from arroyo_sync.observe.verdict import Grade
-from arroyo_sync.status.check import LEGEND
 from arroyo_sync.status.settings import (
     ENVIRONMENT_PREFIX,
     OAuthCallback,
@@ -31,6 +30,21 @@ MAX_SECONDS = 86_400.0
 MAX_STALLED_AFTER_SECONDS = 366 * 86_400.0
 COMPLETED_SHELLS = ("bash", "zsh", "fish")
 
+LEGEND = (
+    "Every offset is the next one: a group at 42 has done everything up to 41; a topic that ends at 42 holds "
+    "up to 41. published: what a leader reported last on the commit log, and how long ago; this counts. "
+    "committed: its commit on the broker, which comes up to a second later, by its commit policy. remote: the "
+    "lowest published offset; messages below it are released. follower: what the follower has committed. "
+    "since: for how long no progress was seen, or none can have been made. waiting: messages; ~ if some of "
+    "these offsets may hold none. written: how long ago the first waiting message was written, by its "
+    "timestamp."
+)
+LEGEND_WITHOUT_COMMIT_LOG = LEGEND.replace(
+    "published: what a leader reported last on the commit log, and how long ago; this counts. committed: its commit on "
+    "the broker, which comes up to a second later, by its commit policy. remote: the lowest published offset",
+    "committed: the leader's commit on the broker. remote: the lowest of them",
+)
+
 SETTINGS_EPILOG = f"""\
 settings: flags count over the environment, which counts over --config. A password never goes on the command line: put
 it into the file, or into the environment, where sasl.password is called {ENVIRONMENT_PREFIX}SASL_PASSWORD, and so on.
@@ -40,8 +54,8 @@ It only reads: it joins no group, commits nothing and creates nothing.
 EPILOG = f"""\
 exit status: 0 if nothing stands still, 1 if something does, 2 if it can't be told (brokers unreachable, access
 refused, a topic missing, the follower has committed nothing, a leader group that has never reported, or what can't be
-true or may be of an earlier topic, a topic's id or a last message that isn't told, a wait for leaders while part of the
-commit log isn't heard, a group without members for which messages have waited for long, a wrong argument). One call
+true or may be of an earlier topic, a topic's id or a waiting message that isn't told, a wait for leaders while part of
+the commit log isn't heard, a group without members for which messages have waited for long, a wrong argument). One call
 sees by a leader's reports for how long it has stood still, but of the follower, and of leaders without a commit log,
 only its own --look-again seconds: such a wait becomes a stall in a --watch, or where --stalled-after is no longer than
 --look-again.

@@ -10,7 +10,6 @@ Pure, but for `StatusCheck.check_once`, which asks the reader and blocks as it d
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,38 +18,25 @@ from typing import Any, Protocol
 
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.evaluation import evaluate, groups_without_report, is_unfetched, proven_since
-from arroyo_sync.observe.problems import unheard_partitions
 from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict, worst, worst_first
 from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits
+from arroyo_sync.status.answers.doubts import is_seen, never_reported, unheard, unseen_for_long, without_blame
 from arroyo_sync.status.members import Members
 
 Reported = Mapping[tuple[PartitionKey, str], tuple["int | None", float]]
 """Of each partition and group, the offset that it reported last, and when it reported that one first, Unix seconds."""
 
-MAX_FETCHED = 100
-"""Of how many partitions the first waiting message is fetched, those with the longest lag first."""
+FETCHED_AT_ONCE = 100
+"""Of how many partitions the first waiting message is fetched at once, those with the longest lag first."""
+FETCH_SECONDS = 5.0
+"""For how long a look goes on to fetch those of further ones."""
 
 NAMES_SECONDS = 60.0
 """For how long it is taken as known which groups report, for which the whole commit log is read; and at least
 `NAMES_TIMES` as long as that took."""
 NAMES_TIMES = 10
-
-LEGEND = (
-    "Every offset is the next one: a group at 42 has done everything up to 41; a topic that ends at 42 holds "
-    "up to 41. published: what a leader reported last on the commit log, and how long ago; this counts. "
-    "committed: its commit on the broker, which comes up to a second later, by its commit policy. remote: the "
-    "lowest published offset; messages below it are released. follower: what the follower has committed. "
-    "since: for how long no progress was seen, or none can have been made. waiting: messages; ~ if some of "
-    "these offsets may hold none. written: how long ago the first waiting message was written, by its "
-    "timestamp."
-)
-LEGEND_WITHOUT_COMMIT_LOG = LEGEND.replace(
-    "published: what a leader reported last on the commit log, and how long ago; this counts. committed: its commit on "
-    "the broker, which comes up to a second later, by its commit policy. remote: the lowest published offset",
-    "committed: the leader's commit on the broker. remote: the lowest of them",
-)
 
 
 class ExitStatus(IntEnum):
@@ -227,31 +213,40 @@ class StatusCheck:
         snapshot = self._read()
         proven = self._proven(snapshot)
         if self._waits is None:
-            verdicts, self._waits = evaluate(snapshot, NO_WAITS, snapshot.taken_at, self._first_limits, proven)
-            if not any(map(_may_stand_still, verdicts)) and not any(map(is_unfetched, snapshot.partitions)):
+            verdicts, waits = evaluate(snapshot, NO_WAITS, snapshot.taken_at, self._first_limits, proven)
+            self._waits = waits
+            unseen = {each.key for each in snapshot.partitions if _lag(each) and not is_seen(each)}
+            may_stand_still = any(_may_stand_still(each, unseen) for each in verdicts)
+            if not may_stand_still and not any(map(is_unfetched, snapshot.partitions)):
                 return self._status(snapshot, verdicts)
             self._sleep(self._look_again)
             snapshot = self._read()
-            proven = self._proven(snapshot)
+            proven = self._proven(snapshot, unseen)
+            # What is proven only now may be older than the first look could know.
+            self._waits = {
+                key: wait._replace(since=min(wait.since, proven.get(key, wait.since))) for key, wait in waits.items()
+            }
         verdicts, self._waits = evaluate(snapshot, self._waits, snapshot.taken_at, self._limits, proven)
         return self._status(snapshot, verdicts)
 
     def _status(self, snapshot: Snapshot, verdicts: Sequence[Verdict]) -> Status:
-        doubts = self._doubts(snapshot)
-        unheard = _unheard(snapshot)
-        if unheard and any(verdict.waits_for is WaitsFor.LEADER for verdict in verdicts):
-            doubts.append(unheard)
-            verdicts = worst_first(map(_without_blame, verdicts))
+        doubts = [*self._doubts(snapshot), *unseen_for_long(snapshot, verdicts)]
+        doubt = unheard(snapshot)
+        if doubt and any(verdict.waits_for is WaitsFor.LEADER for verdict in verdicts):
+            doubts.append(doubt)
+            verdicts = worst_first(map(without_blame, verdicts))
         return Status(snapshot, tuple(verdicts), tuple(doubts))
 
-    def _proven(self, snapshot: Snapshot) -> dict[PartitionKey, float]:
+    def _proven(self, snapshot: Snapshot, unseen: Collection[PartitionKey] = ()) -> dict[PartitionKey, float]:
         """Since when each partition's leader is proven to have made no progress, where no look before tells.
+
+        :param unseen: the partitions of which the look before couldn't know since when a message waits.
 
         A leader whose last report is fresh may have repeated the same offset for long. Then the end of the commit log
         is read once more, and the second look shows whether it is so.
         """
         now = snapshot.taken_at
-        partitions = [each for each in snapshot.partitions if each.key not in self._told]
+        partitions = [each for each in snapshot.partitions if each.key not in self._told or each.key in unseen]
         self._told = {each.key for each in snapshot.partitions if each.error is None}
         proven = {each.key: proven_since(each, now) for each in partitions}
         fresh = [
@@ -275,9 +270,13 @@ class StatusCheck:
         lagging = [each for each in snapshot.partitions if _lag(each)]
         known = {each.key: self._found[each.key].message for each in lagging if self._is_known(each, snapshot.topic_id)}
         unknown = sorted((each for each in lagging if each.key not in known), key=_lag, reverse=True)
-        positions = {each.key: each.position for each in unknown[:MAX_FETCHED] if each.position is not None}
-        if positions:
-            ends = {each.key: each.high_watermark for each in snapshot.partitions}
+        ends = {each.key: each.high_watermark for each in snapshot.partitions}
+        began_at = self._clock()
+        for start in range(0, len(unknown), FETCHED_AT_ONCE):
+            if start and self._clock() - began_at >= FETCH_SECONDS:
+                break
+            part = unknown[start : start + FETCHED_AT_ONCE]
+            positions = {each.key: each.position for each in part if each.position is not None}
             found = self._reader.find_messages(positions)
             self._found.update(
                 {
@@ -320,7 +319,7 @@ class StatusCheck:
             doubts.append("the commit log holds no commit records: is its name right, or is it another topic's?")
         elif silent:
             names = None if snapshot.source is None else self._groups_on_log()
-            doubts += [_never_reported(group, names) for group in silent]
+            doubts += [never_reported(group, names) for group in silent]
         return doubts
 
     def _groups_on_log(self) -> list[str]:
@@ -333,48 +332,16 @@ class StatusCheck:
         return self._names
 
 
-def _never_reported(group: str, names: Collection[str] | None) -> str:
-    """Why, and what to do.
+def _may_stand_still(verdict: Verdict, unseen: Collection[PartitionKey]) -> bool:
+    """Whether a second look is wanted: something waits, and the first look doesn't show a leader that reports.
 
-    :param names: the groups that have; ``None``: there is no commit log.
+    :param unseen: the partitions of which it isn't known since when a message waits: the report may be a heartbeat.
     """
-    said = f"group {group!r} has {'committed nothing' if names is None else 'never reported'} of this topic"
-    if re.search(r"[,;\s]", group):
-        return f"{said}: are these several groups? Give --leader-group for each"
-    if names is None:
-        return f"{said}: is its name right, and has it run?"
-    if group in names:
-        return f"group {group!r} has reported of this topic, but took that back, or (with --recent) hasn't lately"
-    if not names:
-        return f"{said}, and no other has: is its name right, and does it publish?"
-    return f"{said}: is its name right? These have: {', '.join(map(repr, names))}"
-
-
-def _unheard(snapshot: Snapshot) -> str:
-    """That leaders may have reported what isn't heard here; else nothing."""
-    source = snapshot.source
-    if source is None or source.unheard_seconds < WAITING_AFTER_SECONDS:
-        return ""
-    return (
-        f"{unheard_partitions(source)}, so leaders may have reported: look at those brokers, and whether this command "
-        "reaches them"
-    )
-
-
-def _without_blame(verdict: Verdict) -> Verdict:
-    """The same, where it isn't heard whether the leaders stand still."""
-    if verdict.grade is not Grade.STALLED or verdict.waits_for is not WaitsFor.LEADER:
-        return verdict
-    reason = "can't be told: part of the commit log isn't heard, so its leaders may have reported"
-    return replace(verdict, grade=Grade.UNKNOWN, waits_for=None, group=None, group_offset=None, reason=reason)
-
-
-def _may_stand_still(verdict: Verdict) -> bool:
-    """Whether a second look is wanted: something waits, and the first look doesn't show a leader that reports."""
     if verdict.waits_for is None or verdict.grade is Grade.UNKNOWN:
         return False
     is_fresh = verdict.waiting_seconds is not None and 0 < verdict.waiting_seconds < WAITING_AFTER_SECONDS
-    return verdict.waits_for is WaitsFor.FOLLOWER or not is_fresh or verdict.grade is Grade.STALLED
+    is_certain = is_fresh and verdict.key not in unseen
+    return verdict.waits_for is WaitsFor.FOLLOWER or not is_certain or verdict.grade is Grade.STALLED
 
 
 def _lag(partition: PartitionSnapshot) -> int:

@@ -20,7 +20,8 @@ from rich.text import Text
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict
-from arroyo_sync.status.check import LEGEND, LEGEND_WITHOUT_COMMIT_LOG, Status
+from arroyo_sync.status.arguments import LEGEND, LEGEND_WITHOUT_COMMIT_LOG
+from arroyo_sync.status.check import Status
 from arroyo_sync.status.members import Members
 from arroyo_sync.status.summary import (
     GAP,

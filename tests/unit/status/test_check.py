@@ -13,7 +13,14 @@ from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionS
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.observe.verdict import Grade
 from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS
-from arroyo_sync.status.check import MAX_FETCHED, ExitStatus, Status, StatusCheck, with_stopped_groups
+from arroyo_sync.status.check import (
+    FETCH_SECONDS,
+    FETCHED_AT_ONCE,
+    ExitStatus,
+    Status,
+    StatusCheck,
+    with_stopped_groups,
+)
 from arroyo_sync.status.members import Member, Members
 
 NOW = 10_000.0
@@ -56,6 +63,8 @@ class Brokers:
         self.topic_ids: list[str | None] = [None]
         """Look after look."""
         self.reported: dict[tuple[PartitionKey, str], tuple[int | None, float]] = {}
+        self.seconds_for_messages = 0.0
+        """How long each search for messages takes."""
         self.seconds_for_names = 0.0
         self.names_asked = 0
         self.tails: list[float] = []
@@ -72,6 +81,7 @@ class Brokers:
 
     def find_messages(self, positions: Mapping[PartitionKey, int]) -> Mapping[PartitionKey, NextMessage]:
         self.asked.append(positions)
+        self.now += self.seconds_for_messages
         found = {}
         for key, position in positions.items():
             if key[1] in self.unfetched:
@@ -94,6 +104,9 @@ class Brokers:
         self.slept.append(seconds)
         self.now += seconds
 
+
+HEARTBEATS = partition(50, 50, report_age=4)
+KEY = ("events", 0), "writers"
 
 OK, WAITING, STALLED, UNKNOWN = Grade.OK, Grade.WAITING, Grade.STALLED, Grade.UNKNOWN
 
@@ -230,7 +243,7 @@ def test_what_could_not_be_fetched_is_asked_for_again() -> None:
 
 def test_one_offset_of_a_partition_that_nobody_looked_at_is_taken_for_a_marker() -> None:
     """Of a large topic that is well, most partitions aren't looked at."""
-    brokers = Brokers([partition(99, 99, index=index) for index in range(MAX_FETCHED + 50)], ages={})
+    brokers = Brokers([partition(99, 99, index=index) for index in range(FETCHED_AT_ONCE + 50)], ages={})
     assert brokers.check.check_once().exit_status is ExitStatus.GOING_ON
 
 
@@ -241,12 +254,61 @@ def test_a_leader_that_reports_needs_no_second_look() -> None:
     assert brokers.slept == []
 
 
-def test_of_many_partitions_only_some_messages_are_fetched_those_of_the_longest_lag_first() -> None:
-    """A thousand partitions that wait for one leader don't fetch a thousand messages."""
-    count = MAX_FETCHED + 50
-    brokers = Brokers([partition(50, 50, 100 + index, index) for index in range(count)], ages={})
+def test_of_many_partitions_the_messages_are_fetched_part_by_part_those_of_the_longest_lag_first() -> None:
+    """As many as there is time for."""
+    count = FETCHED_AT_ONCE + 50
+    brokers = Brokers(
+        [partition(50, 50, 100 + index, index) for index in range(count)], ages=dict.fromkeys(range(count))
+    )
     brokers.check.check_once()
-    assert {key[1] for key in brokers.asked[0]} == set(range(50, count))
+    assert [{key[1] for key in each} for each in brokers.asked] == [set(range(50, count)), set(range(50))]
+
+
+def many(last: PartitionSnapshot) -> tuple[list[PartitionSnapshot], list[PartitionSnapshot]]:
+    """Two looks at many partitions that have a longer lag than this one, and whose leader works."""
+    first = [partition(50, 50, 500, 1 + index, report_age=4) for index in range(FETCHED_AT_ONCE)]
+    then = [partition(50, 60, 500, 1 + index, report_age=1) for index in range(FETCHED_AT_ONCE)]
+    return [*first, HEARTBEATS], [*then, last]
+
+
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(0.1, id="at the first look"), pytest.param(FETCH_SECONDS, id="at the second")]
+)
+def test_a_leader_that_repeats_its_offset_is_seen_among_many_partitions(seconds: float) -> None:
+    """Those with the longest lag hid it: nobody knew when what waits there was written, and all was "ok"."""
+    brokers = Brokers(*many(HEARTBEATS), ages=dict.fromkeys(range(FETCHED_AT_ONCE + 1), OLD))
+    brokers.reported = {KEY: (50, NOW - 400)}
+    brokers.seconds_for_messages = seconds
+    (stall,) = brokers.check.check_once().stalls
+    assert (stall.partition, stall.waiting_seconds >= 400.0) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("last", "exit_status"),
+    [
+        pytest.param(HEARTBEATS, 2, id="its leader stands still between the looks"),
+        pytest.param(partition(50, 60, report_age=1), 0, id="it works"),
+    ],
+)
+@pytest.mark.parametrize("is_answered", [False, True], ids=["no answer", "no time"])
+def test_a_message_that_was_not_fetched_is_said_where_it_leaves_a_doubt(
+    last: PartitionSnapshot, exit_status: int, is_answered: bool
+) -> None:
+    """For how long a message has waited that nobody has seen can't be told by a leader that heartbeats."""
+    brokers = Brokers([HEARTBEATS], [last], ages={})
+    if not is_answered:
+        brokers.unfetched = (0,)
+    status = brokers.check.check_once()
+    assert brokers.slept == [LOOK_AGAIN]
+    assert status.exit_status == exit_status
+    assert status.doubts == (
+        (
+            "for how long messages wait for a leader in 1 partition, of which the first couldn't be fetched in time: a "
+            "--watch shows it",
+        )
+        if exit_status == 2
+        else ()
+    )
 
 
 def test_what_was_found_is_not_looked_for_again_until_it_is_passed() -> None:
@@ -454,10 +516,6 @@ def test_json_tells_the_verdict_and_everything_it_rests_on() -> None:
     ]
     assert [each["gated_lag"] for each in told["partitions"]] == [50, 0]
     assert Status(Snapshot(NOW, ())).to_json()["status"] == "going_on"
-
-
-HEARTBEATS = partition(50, 50, report_age=4)
-KEY = ("events", 0), "writers"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""Why it can't be told how a follower stands, as far as that concerns more than a partition: in words, with what to do.
+
+Pure. Threads: none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+
+from arroyo_sync.observe.problems import unheard_partitions
+from arroyo_sync.observe.snapshot import PartitionSnapshot, Snapshot
+from arroyo_sync.observe.stalls import WaitsFor
+from arroyo_sync.observe.verdict import Grade, Verdict
+from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS
+
+
+def never_reported(group: str, names: Collection[str] | None) -> str:
+    """Why, and what to do.
+
+    :param names: the groups that have; ``None``: there is no commit log.
+    """
+    said = f"group {group!r} has {'committed nothing' if names is None else 'never reported'} of this topic"
+    if re.search(r"[,;\s]", group):
+        return f"{said}: are these several groups? Give --leader-group for each"
+    if names is None:
+        return f"{said}: is its name right, and has it run?"
+    if group in names:
+        return f"group {group!r} has reported of this topic, but took that back, or (with --recent) hasn't lately"
+    if not names:
+        return f"{said}, and no other has: is its name right, and does it publish?"
+    return f"{said}: is its name right? These have: {', '.join(map(repr, names))}"
+
+
+def unheard(snapshot: Snapshot) -> str:
+    """That leaders may have reported what isn't heard here; else nothing."""
+    source = snapshot.source
+    if source is None or source.unheard_seconds < WAITING_AFTER_SECONDS:
+        return ""
+    return (
+        f"{unheard_partitions(source)}, so leaders may have reported: look at those brokers, and whether this command "
+        "reaches them"
+    )
+
+
+def without_blame(verdict: Verdict) -> Verdict:
+    """The same, where it isn't heard whether the leaders stand still."""
+    if verdict.grade is not Grade.STALLED or verdict.waits_for is not WaitsFor.LEADER:
+        return verdict
+    reason = "can't be told: part of the commit log isn't heard, so its leaders may have reported"
+    return replace(verdict, grade=Grade.UNKNOWN, waits_for=None, group=None, group_offset=None, reason=reason)
+
+
+def unseen_for_long(snapshot: Snapshot, verdicts: Collection[Verdict]) -> list[str]:
+    """A doubt, where a leader repeats its offset, and it isn't known for how long a message has waited meanwhile."""
+    partitions = {each.key: each for each in snapshot.partitions}
+    count = 0
+    for verdict in verdicts:
+        partition = partitions[verdict.key]
+        reported_at = None if partition.blocked_by is None else partition.blocked_by.published_at
+        if verdict.grade is Grade.WAITING and verdict.waits_for is WaitsFor.LEADER and reported_at is not None:
+            is_fresh = snapshot.taken_at - reported_at < WAITING_AFTER_SECONDS
+            count += is_fresh and not is_seen(partition)
+    if not count:
+        return []
+    return [
+        f"for how long messages wait for a leader in {count} partition{'' if count == 1 else 's'}, of which the first "
+        "couldn't be fetched in time: a --watch shows it"
+    ]
+
+
+def is_seen(partition: PartitionSnapshot) -> bool:
+    """Whether it is known which message waits first."""
+    return partition.next_message is not None and partition.next_message.error is None
