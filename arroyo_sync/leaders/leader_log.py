@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.leaders.assigned_partitions import Rejection, Suspicion
+from arroyo_sync.leaders.assigned_partitions import Rejection, Suspicion, Truncation
 from arroyo_sync.leaders.verification import Reason
 
 logger = guarded_logger(__name__)
@@ -162,6 +162,19 @@ def why_suspect(suspicion: Suspicion, committed: int | KafkaError | None) -> str
         f"published offset {offset} before the first message that is there was written, and {commit}: it may speak of "
         "an earlier topic of that name, unless the topic's timestamps aren't the time of writing. The group counts as "
         "unknown there until it publishes again, or its commit reaches that far"
+    )
+
+
+def log_truncations(truncations: Sequence[Truncation]) -> None:
+    """Those of one answer: an unclean election may truncate all partitions that a broker leads."""
+    first, *others = truncations
+    logger.error(
+        "%s[%d]: ends at %d, though it reached to %d before: it was truncated, as by an unclean election. What its "
+        "leaders published is verified anew%s",
+        *first.key,
+        first.end,
+        first.previous_end,
+        f". Likewise {named_partitions([each.key for each in others])}" if others else "",
     )
 
 

@@ -41,7 +41,7 @@ from arroyo_sync.kafka.questions.answers import Patience
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.topic_watch import ClusterWatch, TopicWatch
 from arroyo_sync.leaders.assigned_partitions import Question, Truncation
-from arroyo_sync.leaders.leader_log import Doubt, DoubtLog, named_partitions, why_rejected, why_suspect
+from arroyo_sync.leaders.leader_log import Doubt, DoubtLog, log_truncations, why_rejected, why_suspect
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.published_offset import PendingReports
 from arroyo_sync.leaders.verification import LOG_END_UNKNOWN, Reason, TopicId
@@ -284,7 +284,7 @@ class Verifier:
                 self.check_topics(QUERY_TIMEOUT_SECONDS)  # a new topic ends at less as well
             _refuse_lost_messages(truncations)
             if truncations:
-                self._log_truncations(truncations)
+                log_truncations(truncations)
                 self.assign([each.key for each in truncations])
 
         seconds = self._patience.seconds
@@ -369,20 +369,6 @@ class Verifier:
             self._cluster.check()
             for apply in answers:
                 apply()
-
-    # The log.
-
-    def _log_truncations(self, truncations: Sequence[Truncation]) -> None:
-        """Those of one answer: an unclean election may truncate all partitions that a broker leads."""
-        first, *others = truncations
-        logger.error(
-            "%s[%d]: ends at %d, though it reached to %d before: it was truncated, as by an unclean election. What its "
-            "leaders published is verified anew%s",
-            *first.key,
-            first.end,
-            first.previous_end,
-            f". Likewise {named_partitions([each.key for each in others])}" if others else "",
-        )
 
 
 def _is_to_be_continued(answer: PartitionRange | KafkaError) -> bool:
