@@ -1031,7 +1031,7 @@ def test_progress_a_coordinator_that_is_silent_is_not_waited_for_for_long(caplog
         fixture.clock.now += INTERVAL_SECONDS
         fixture.verifier.ask()
     assert fixture.remote() == 423
-    assert fixture.brokers.commit_timeouts[:4] == [1.0, 2.0, 4.0, 4.0]
+    assert fixture.brokers.commit_timeouts[:4] == [1.0, 2.0, 2.5, 2.5]
     assert caplog.messages == []
 
 
