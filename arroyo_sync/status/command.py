@@ -29,9 +29,10 @@ from confluent_kafka import KafkaException
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, SourceDied
 from arroyo_sync.kafka.redaction import keep_secrets, without_secrets
 from arroyo_sync.leaders.commit_log.log_topic import WAIT_ADVICE
+from arroyo_sync.status.answers.log_records import Filter, LogRecord, groups_of, last_of, record_line
 from arroyo_sync.status.arguments import check_names, commit_log_settings_of, parser, settings_of
 from arroyo_sync.status.check import ExitStatus, Status, StatusCheck, with_stopped_groups
-from arroyo_sync.status.commit_log import Filter, LogRecord, LogScan, groups_of, last_of, record_line
+from arroyo_sync.status.commit_log import LogScan
 from arroyo_sync.status.members import Members, MembersQuestion
 from arroyo_sync.status.reader import StatusQuery, StatusReader
 from arroyo_sync.status.watch import Seen, Watch
@@ -173,8 +174,9 @@ class _MembersOf:
 
 
 def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    now = time.time()
     with LogScan(settings, options.commit_log, options.timeout) as scan:
-        found = groups_of(scan.read_to_end())
+        found = groups_of(scan.read_to_end(), now)
     missing = scan.missing
     if options.json:
         _lines(json.dumps(each.to_json()) for each in found)
@@ -189,6 +191,7 @@ def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
         )
         lines.append(f"{summary.shown_name(each.group)}  {summary.shown_name(each.topic)}  partitions ")
         lines[-1] += f"{summary.ranges(each.partitions)}  {each.records} records{rate}, newest {newest}"
+        lines[-1] += ", by a clock that is ahead" if each.clock_is_ahead else ""
     _lines(lines)
     return _tell_missing(options.commit_log, missing, settings)
 
@@ -197,10 +200,10 @@ def _tail(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     wanted = Filter(options.group, options.topic, options.partition)
 
     def line(record: LogRecord) -> str:
-        return json.dumps(record.to_json()) if options.json else _tables()[0].safe(record_line(record))
+        return json.dumps(record.to_json()) if options.json else _tables()[0].safe(record_line(record, time.time()))
 
     with LogScan(settings, options.commit_log, options.timeout) as scan:
-        _lines(line(each) for each in last_of(scan.read_to_end(), wanted, options.records or None))
+        _lines(line(each) for each in last_of(scan.read_to_end(), wanted, options.records or None, time.time()))
         status = _tell_missing(options.commit_log, scan.missing, settings)
         if options.follow:
             with suppress(KeyboardInterrupt):

@@ -8,12 +8,8 @@ Threads: for one thread. Every call to the brokers has a time limit.
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any
 
@@ -29,7 +25,6 @@ from confluent_kafka import (
 )
 
 from arroyo_sync.core.errors import BrokersUnreachable, TopicMissing
-from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import (
     check_configuration,
     concerns_group,
@@ -44,6 +39,7 @@ from arroyo_sync.kafka.questions.first_answer import FirstAnswer
 from arroyo_sync.leaders.commit_log.log_topic import RangeQuestions, list_partitions
 from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id
 from arroyo_sync.leaders.commit_log.replay import OffsetRange
+from arroyo_sync.status.answers.log_records import LogRecord
 
 ASK_TIMEOUT_SECONDS = 1.0
 PARTIAL_TIMEOUT_SECONDS = 10.0
@@ -52,29 +48,6 @@ PARTITIONS_SECONDS = 30.0
 """How often added partitions are looked for."""
 POLL_SECONDS = 0.1
 STOP_TIMEOUT_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class LogRecord:
-    """One record of the commit log."""
-
-    log_partition: int
-    log_offset: int
-    timestamp_ms: int | None
-    """When it was written, Unix milliseconds."""
-    topic: str | None = None
-    partition: int | None = None
-    group: str | None = None
-    offset: int | None = None
-    """The *next* offset that the group would read. ``None``: unknown again (a tombstone), or the record is refused."""
-    orig_message_ts: float | None = None
-    received_p99: float | None = None
-    topic_id: str | None = None
-    refused: str | None = None
-    """Why a follower takes nothing from it: `SkipReason`, and what is wrong."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class LogScan:
@@ -286,114 +259,3 @@ def record_of(message: Message) -> LogRecord:
 
 def _bytes(value: str | bytes | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which records are wanted. ``None``: any."""
-
-    groups: Collection[str] | None = None
-    topic: str | None = None
-    partitions: Collection[int] | None = None
-    """Of the data topic."""
-
-    def takes(self, record: LogRecord) -> bool:
-        """Whether it is one of them. A refused record of an unreadable key is, unless something is asked for."""
-        return (
-            (self.groups is None or record.group in self.groups)
-            and (self.topic is None or record.topic == self.topic)
-            and (self.partitions is None or record.partition in self.partitions)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class GroupOnLog:
-    """What one group reports of one topic."""
-
-    group: str
-    topic: str
-    partitions: tuple[int, ...]
-    records: int
-    newest_at: float | None
-    """When the newest report was written, Unix seconds."""
-    records_a_second: float | None
-    """From the first to the last record that is still there; of a compacted log that is too few."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def groups_of(records: Iterable[LogRecord]) -> list[GroupOnLog]:
-    """Which groups report on a commit log, by topic and name. Refused records count for nobody."""
-    partitions: dict[tuple[str, str], set[int]] = defaultdict(set)
-    times: dict[tuple[str, str], list[float]] = defaultdict(list)
-    counts: Counter[tuple[str, str]] = Counter()
-    for record in records:
-        if record.topic is None or record.group is None or record.partition is None:
-            continue
-        key = record.topic, record.group
-        partitions[key].add(record.partition)
-        counts[key] += 1
-        if record.timestamp_ms is not None:
-            seconds = record.timestamp_ms / 1000
-            first, last = (times[key] or [seconds, seconds])[:2]
-            times[key] = [min(first, seconds), max(last, seconds)]
-    found = []
-    for key in sorted(partitions):
-        of_key = times.get(key, [])
-        lasted = of_key[1] - of_key[0] if of_key else 0.0
-        rate = (counts[key] - 1) / lasted if lasted > 0 else None
-        newest_at = of_key[1] if of_key else None
-        found.append(GroupOnLog(key[1], key[0], tuple(sorted(partitions[key])), counts[key], newest_at, rate))
-    return found
-
-
-def reported_since(records: Iterable[LogRecord]) -> dict[tuple[PartitionKey, str], tuple[int | None, float]]:
-    """Of each partition and group, the offset that it reported last, and when it did so first without another between.
-
-    Records without a time are left out.
-    """
-    found: dict[tuple[PartitionKey, str], tuple[int | None, float]] = {}
-    timed = [(each.timestamp_ms, each.log_offset, each) for each in records if each.timestamp_ms is not None]
-    for timestamp_ms, _, record in sorted(timed, key=lambda each: each[:2]):
-        if record.topic is None or record.partition is None or record.group is None:
-            continue
-        key = (record.topic, record.partition), record.group
-        if key not in found or found[key][0] != record.offset:
-            found[key] = record.offset, timestamp_ms / 1000
-    return found
-
-
-def last_of(records: Iterable[LogRecord], filter: Filter, count: int | None) -> list[LogRecord]:
-    """The last so many that are wanted, in the order in which they were written; ``None``: all."""
-
-    def written(record: LogRecord) -> tuple[int, int, int]:
-        return record.timestamp_ms or 0, record.log_partition, record.log_offset
-
-    wanted = (each for each in records if filter.takes(each))
-    return sorted(wanted if count is None else heapq.nlargest(count, wanted, written), key=written)
-
-
-def record_line(record: LogRecord) -> str:
-    """One line for people. Names in it may hold anything."""
-    at = "no time" if record.timestamp_ms is None else utc(record.timestamp_ms / 1000)
-    line = f"{at}  {record.log_partition}@{record.log_offset}  "
-    if record.refused is not None:
-        return f"{line}refused, {record.refused}"
-    line += f"{record.topic}[{record.partition}]  {record.group}  "
-    if record.offset is None:
-        return f"{line}tombstone: its offset is unknown again"
-    written = "" if record.orig_message_ts is None else f"  message of {utc(record.orig_message_ts)}"
-    return f"{line}{record.offset}{written}"
-
-
-def utc(seconds: float) -> str:
-    """A time of day with its date, or the number where there is no such date.
-
-    >>> utc(1700000000.25), utc(9e20)
-    ('2023-11-14 22:13:20.250', '9e+20')
-    """
-    try:
-        return datetime.fromtimestamp(seconds, timezone.utc).isoformat(" ", "milliseconds").removesuffix("+00:00")
-    except (ValueError, OverflowError, OSError):
-        return repr(seconds)

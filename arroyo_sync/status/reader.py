@@ -44,13 +44,13 @@ from arroyo_sync.status.answers.leader import (
     needs_first_message,
     offset_in_force,
 )
+from arroyo_sync.status.answers.log_records import reported_since
 from arroyo_sync.status.check import Reported
 from arroyo_sync.status.commit_log import (
     ASK_TIMEOUT_SECONDS,
     PARTIAL_TIMEOUT_SECONDS,
     STOP_TIMEOUT_SECONDS,
     LogScan,
-    reported_since,
     wait_for_partitions,
 )
 
@@ -216,7 +216,7 @@ class StatusReader:
         if self._query.commit_log is None:
             return {}
         with self._log_scan(self._query.commit_log) as scan:
-            found = reported_since(scan.read_to_end(since, MAX_TAIL_RECORDS))
+            found = reported_since(scan.read_to_end(since, MAX_TAIL_RECORDS), self._wall_clock())
             return {} if scan.missing else found  # what wasn't read may hold another offset
 
     def _log_scan(self, commit_log: str) -> LogScan:

@@ -12,8 +12,8 @@ import pytest
 import arroyo_sync
 from arroyo_sync.core.errors import ArroyoSyncError
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
+from arroyo_sync.status.answers.log_records import LogRecord
 from arroyo_sync.status.command import fitted, main
-from arroyo_sync.status.commit_log import LogRecord
 
 REQUIRED = ["status", "--topic", "events", "--follower-group", "forwarder", "--leader-group", "writers"]
 
@@ -298,6 +298,24 @@ def test_a_rate_is_a_number_for_people(
     monkeypatch.setattr("arroyo_sync.status.command.LogScan", lambda *_: Scan(*records))
     assert main(["groups", *ON_LOG]) == 0
     assert capsys.readouterr().out.startswith(f"writers  events  partitions 3  2 records, {rate}, newest ")
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "says"),
+    [
+        pytest.param((1, 2), "newest years ago\n", id="sound"),
+        pytest.param((1, 9_000_000_000_000), "newest years ago, by a clock that is ahead\n", id="ahead"),
+        pytest.param((9_000_000_000_000,), "newest at an unknown time, by a clock that is ahead\n", id="all are"),
+    ],
+)
+def test_of_a_group_whose_clock_is_ahead_it_is_told(
+    at_ms: tuple[int, ...], says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its newest report isn't of this moment at each look."""
+    records = [LogRecord(0, offset, ms, "events", 3, "writers", 42) for offset, ms in enumerate(at_ms)]
+    monkeypatch.setattr("arroyo_sync.status.command.LogScan", lambda *_: Scan(*records))
+    assert main(["groups", *ON_LOG]) == 0
+    assert capsys.readouterr().out.endswith(says)
 
 
 def broken(query: object) -> None:

@@ -19,19 +19,18 @@ from confluent_kafka import (
 from arroyo_sync.core.errors import BrokersUnreachable
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset
-from arroyo_sync.status.commit_log import (
-    PARTITIONS_SECONDS,
-    POLL_SECONDS,
+from arroyo_sync.status.answers.log_records import (
     Filter,
     GroupOnLog,
     LogRecord,
-    LogScan,
     groups_of,
     last_of,
     record_line,
-    record_of,
     reported_since,
 )
+from arroyo_sync.status.commit_log import PARTITIONS_SECONDS, POLL_SECONDS, LogScan, record_of
+
+NOW = 1700000100.0
 
 VALUE = b'{"offset": 42, "orig_message_ts": 1700000000.5, "received_p99": null}'
 
@@ -108,7 +107,7 @@ class FakeMessage:
 )
 def test_a_record_is_one_line(message: FakeMessage, line: str) -> None:
     """Also one that a follower refuses, with the reason."""
-    assert record_line(record_of(message)) == line  # type: ignore[arg-type]
+    assert record_line(record_of(message), NOW) == line  # type: ignore[arg-type]
 
 
 def test_the_topics_id_is_among_the_json() -> None:
@@ -118,8 +117,17 @@ def test_the_topics_id_is_among_the_json() -> None:
     assert record.to_json()["refused"] is None
 
 
-def report(group: str, partition: int, seconds: float, topic: str = "events") -> LogRecord:
-    return LogRecord(0, 0, round(seconds * 1000), topic, partition, group, 42)
+def test_a_time_from_the_future_is_shown_as_one() -> None:
+    """It is the writer's, whose clock is ahead; ours may be a little behind."""
+    record = record_of(FakeMessage(b"events:3:writers", b"42"))  # type: ignore[arg-type]
+    assert record_line(record, 1700000001.0 - 60.0).startswith("2023-11-14 22:13:21.000  1@7")
+    assert record_line(record, 1700000001.0 - 60.5).startswith("2023-11-14 22:13:21.000 by a clock that is ahead  1@7")
+
+
+def report(
+    group: str, partition: int, seconds: float, topic: str = "events", place: tuple[int, int] = (0, 0)
+) -> LogRecord:
+    return LogRecord(*place, round(seconds * 1000), topic, partition, group, 42)
 
 
 def test_groups_are_counted_by_topic_with_their_partitions_rate_and_newest_report() -> None:
@@ -132,7 +140,7 @@ def test_groups_are_counted_by_topic_with_their_partitions_rate_and_newest_repor
         LogRecord(0, 0, None, "events", 2, "timeless", 42),
         LogRecord(0, 0, 9, refused="key: no key"),
     ]
-    assert groups_of(records) == [
+    assert groups_of(records, NOW) == [
         GroupOnLog("others", "else", (5,), 1, 1.0, None),
         GroupOnLog("timeless", "events", (2,), 1, None, None),
         GroupOnLog("writers", "events", (0, 1), 3, 104.0, 0.5),
@@ -141,10 +149,47 @@ def test_groups_are_counted_by_topic_with_their_partitions_rate_and_newest_repor
 
 def test_the_last_records_that_are_wanted_in_the_order_of_their_time() -> None:
     """By group, topic and partition. In whichever order the log's partitions were read."""
-    records = [report("a", 0, 3.0), report("b", 0, 1.0), report("a", 1, 2.0), report("a", 0, 4.0, "else")]
-    assert last_of(records, Filter(), 2) == [records[0], records[3]]
-    assert last_of(records, Filter(groups=["a"]), None) == [records[2], records[0], records[3]]
-    assert last_of(records, Filter(topic="events", partitions=[0]), None) == [records[1], records[0]]
+    records = [
+        report("a", 0, 3.0, place=(0, 0)),
+        report("b", 0, 1.0, place=(1, 0)),
+        report("a", 1, 2.0, place=(1, 1)),
+        report("a", 0, 4.0, "else", place=(1, 2)),
+    ]
+    assert last_of(records, Filter(), 2, NOW) == [records[0], records[3]]
+    assert last_of(records, Filter(groups=["a"]), None, NOW) == [records[2], records[0], records[3]]
+    assert last_of(records, Filter(topic="events", partitions=[0]), None, NOW) == [records[1], records[0]]
+
+
+FUTURE = NOW + 86_400.0
+
+
+def test_a_clock_that_is_ahead_hides_nobody() -> None:
+    """Whatever comes later in its log partition is later; among others its records lie where the one before does."""
+    records = [
+        report("sound", 0, 10.0, place=(0, 0)),
+        report("ahead", 0, FUTURE, place=(0, 1)),
+        report("a little", 0, NOW + 50.0, place=(0, 2)),
+        report("sound", 0, 30.0, place=(0, 3)),
+        report("other", 0, 20.0, place=(1, 0)),
+        report("other", 0, NOW + 55.0, place=(1, 1)),
+    ]
+    in_order = [records[place] for place in (0, 1, 4, 2, 3, 5)]
+    assert last_of(records, Filter(), None, NOW) == in_order
+    assert last_of(records, Filter(), 2, NOW) == in_order[-2:]
+
+
+def test_of_a_group_whose_clock_is_ahead_it_is_said() -> None:
+    """Its newest report was "0 s ago" for ever. When it was written is known by the one before it, if any."""
+    records = [
+        report("sound", 0, 10.0, place=(0, 0)),
+        report("ahead", 0, FUTURE, place=(0, 1)),
+        report("nobody knows", 0, FUTURE, place=(1, 0)),
+    ]
+    assert groups_of(records, NOW) == [
+        GroupOnLog("ahead", "events", (0,), 1, 10.0, None, clock_is_ahead=True),
+        GroupOnLog("nobody knows", "events", (0,), 1, None, None, clock_is_ahead=True),
+        GroupOnLog("sound", "events", (0,), 1, 10.0, None),
+    ]
 
 
 def test_since_when_a_group_reports_the_same_offset() -> None:
@@ -155,12 +200,31 @@ def test_since_when_a_group_reports_the_same_offset() -> None:
         for log_partition, log_offset, offset, at in rows
     ]
     others = [LogRecord(0, 4, 50_000, refused="key: no key"), LogRecord(0, 5, 60_000, "events", 3, "others", 1)]
-    assert reported_since([*reversed(records), *others]) == {
+    assert reported_since([*records, *others], NOW) == {
         (("events", 3), "writers"): (6, 20.0),
         (("events", 3), "others"): (1, 60.0),
     }
     back = LogRecord(0, 6, 70_000, "events", 3, "writers", 5)
-    assert reported_since([*records, back])[("events", 3), "writers"] == (5, 70.0)
+    assert reported_since([*records, back], NOW)[("events", 3), "writers"] == (5, 70.0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        pytest.param([(5, 10.0), (6, FUTURE), (7, 20.0), (7, 30.0)], (7, 20.0), id="others come after it"),
+        pytest.param([(5, 10.0), (6, FUTURE), (6, 20.0)], (6, 20.0), id="it is the first of its offset"),
+        pytest.param([(6, 10.0), (6, FUTURE), (6, 20.0)], (6, 10.0), id="it is one of several"),
+        pytest.param([(6, 10.0), (7, FUTURE)], None, id="nobody knows since when"),
+    ],
+)
+def test_a_clock_that_is_ahead_makes_nothing_older_nor_last(
+    rows: list[tuple[int, float]], found: tuple[int, float] | None
+) -> None:
+    """What it wrote counted as the last report until that time had come."""
+    records = [
+        LogRecord(0, place, round(at * 1000), "events", 3, "g", offset) for place, (offset, at) in enumerate(rows)
+    ]
+    assert reported_since(records, NOW).get((("events", 3), "g")) == found
 
 
 AWAY = KafkaError(KafkaError._TRANSPORT, "connection refused")
