@@ -107,6 +107,8 @@ class Verifier:
         """Of `run`'s thread: those of which no broker has told when they were last asked."""
         self._suspect_since: dict[tuple[PartitionKey, str, Reason], float] = {}
         """Of `run`'s thread: since when each suspect report has been one, for that reason."""
+        self._suspects_at = clock()
+        """When to look next for suspects. Of `run`'s thread, too."""
         self._committed_at: dict[tuple[PartitionKey, str], float] = {}
         """Of `run`'s thread: when it was asked last what the group of each has committed."""
         self._condition = threading.Condition()
@@ -205,7 +207,9 @@ class Verifier:
             self._look_at = now + INTERVAL_SECONDS
             self._pending.look(self._offsets.pending(), now)
             self.unverified = len(self._pending.partitions(now, SUSPICION_PATIENCE_SECONDS))
-        if self._ask_suspects(now):
+        if now < self._suspects_at:
+            next_at = min(next_at, self._suspects_at)
+        elif self._ask_suspects(now):
             next_at = min(next_at, now + INTERVAL_SECONDS)
             self._apply_answers()
         rejections = self._offsets.take_rejections()
@@ -302,6 +306,8 @@ class Verifier:
         suspects = self._offsets.suspects()
         since, committed_at = self._suspect_since, self._committed_at
         self._suspect_since, self._committed_at = {}, {}
+        # It may be woken by each report, and there may be ten thousand suspects: at most a twentieth of the time.
+        self._suspects_at = now + 20 * (self._clock() - now)
         for group, of_group in suspects.items():
             due: list[PartitionKey] = []
             for key, (_, reason) in of_group.items():

@@ -1371,6 +1371,25 @@ def test_what_a_group_has_committed_is_asked_for_once_a_second_while_it_is_suspe
     assert len(fixture.brokers.questions_about_commits) == 3
 
 
+def test_looking_for_suspects_takes_a_small_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ten thousand of them a look takes long, and each report wakes it; it says when it looks again."""
+    fixture = suspicious(FIRST)
+    looks: list[float] = []
+
+    def suspects() -> dict[str, dict[PartitionKey, Suspicion]]:
+        looks.append(fixture.clock.now)
+        fixture.clock.now += 0.01
+        return {"g": {FIRST: Suspicion(20, Reason.BEFORE_FIRST_MESSAGE)}}
+
+    monkeypatch.setattr(fixture.offsets, "suspects", suspects)
+    for _ in range(100):
+        fixture.verifier.ask()
+        fixture.clock.now += 0.005
+    assert 2 <= len(looks) <= 5
+    fixture.clock.now = looks[-1] + 0.1
+    assert 0 < fixture.verifier.ask() <= 0.1 + 1e-9
+
+
 def test_the_id_is_asked_for_once_a_second_however_often_it_is_woken() -> None:
     """Each report that waits for proof wakes it."""
     fixture = Fixture()
