@@ -205,6 +205,4 @@ def _tell_of_missing(pending: Collection[Partition], questions: BeginningQuestio
 
 
 def _named(offsets: dict[Partition, int]) -> str:
-    return ", ".join(
-        f"{shown([each])}: {offset}" for each, offset in sorted(offsets.items(), key=lambda item: item[0].index)
-    )
+    return ", ".join(f"{shown([each])}: {offset}" for each, offset in sorted(offsets.items()))

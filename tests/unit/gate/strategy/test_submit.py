@@ -35,7 +35,8 @@ def test_a_gate_takes_one_topic() -> None:
     [
         pytest.param(
             Message(Value([1], {partition(0): 2}, NOON)),
-            "not Value: it stands first.* make SynchronizedStrategyFactory the outermost factory",
+            r"not Value: it stands first in the pipeline, before any step that changes or batches messages\. If "
+            "another factory wraps it, make SynchronizedStrategyFactory the outermost factory$",
             id="a batch",
         ),
         pytest.param(Message(SimpleNamespace(offset=2)), "not SimpleNamespace: it stands first", id="no partition"),  # type: ignore[arg-type]
