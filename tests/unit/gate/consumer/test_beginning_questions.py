@@ -5,6 +5,7 @@ What comes of the answers is in `test_replaced_log.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 
 import pytest
@@ -129,3 +130,54 @@ def test_a_question_whose_turn_did_not_come_makes_none_longer(fixture: Fixture) 
     fixture.seconds_an_answer = 0.0
     fixture.ask(0, 1)
     assert fixture.asked[0] == (0, 5.0 / 2)
+
+
+class Truncated:
+    """Asks about one partition after others were truncated. Each question takes a second, and answers as it is told."""
+
+    def __init__(self, fixture: Fixture, monkeypatch: pytest.MonkeyPatch, **answers: int | None) -> None:
+        self._fixture = fixture
+        self.asked: list[tuple[str, float, int | None]] = []
+        """By the name of its function, each question, how long it might take, and where "latest" is at the latest."""
+        for name, answer in answers.items():
+            monkeypatch.setattr(beginning_questions, name, self._question(name, answer))
+
+    def _question(self, name: str, answer: int | None) -> Callable[..., int | None]:
+        def ask(consumer: object, asked: Partition, *others: float, latest_at_most: int | None = None) -> int | None:
+            assert (consumer, asked) == (self._fixture.inner, partition(0))
+            self.asked.append((name, others[-1], latest_at_most))
+            self._fixture.clock.now += 1.0
+            return answer
+
+        return ask
+
+    def ask(self, ends: Mapping[int, int], began_at: Mapping[Partition, int]) -> tuple[dict[int, int], dict[int, str]]:
+        """As `Fixture.ask`, after partitions were found to end there."""
+        failure = PartitionTruncated("events", ends, dict.fromkeys(ends, 500))
+        self._fixture.questions = BeginningQuestions(self._fixture.inner, failure, began_at, lambda: False)
+        return self._fixture.ask(0)
+
+
+def test_the_questions_about_a_truncated_partition_share_its_time(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has what those before it have left. With nothing committed, it begins where the assignment did."""
+    truncated = Truncated(
+        fixture, monkeypatch, committed_offset=None, reset_offset=380, first_offset_since=None, end_offset=395
+    )
+    assert truncated.ask({0: 400}, {partition(0): 390}) == ({0: 380}, {})
+    assert truncated.asked == [
+        ("committed_offset", 5.0, None),
+        ("reset_offset", 4.0, 390),
+        ("first_offset_since", 3.0, None),
+        ("end_offset", 2.0, None),
+    ]
+
+
+def test_another_partition_that_is_empty_and_was_never_read_is_whole(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is committed or staged of it, and nobody knows where it began."""
+    truncated = Truncated(fixture, monkeypatch, committed_offset=None, end_offset=0)
+    assert truncated.ask({1: 400}, {}) == ({}, {})
+    assert truncated.asked == [("committed_offset", 5.0, None), ("end_offset", 4.0, None)]

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from arroyo.backends.kafka import KafkaConsumer
-from arroyo.dlq import InvalidMessage
 from arroyo.errors import ConsumerError
 from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import Partition, Topic
@@ -20,7 +19,7 @@ from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.kafka.errors import FRESH_SECONDS, LoginRefusals
 from tests.support.fakes import EVENTS, At, Clock, ScriptedConsumer, partition
 from tests.support.harness import TIMEOUT_SECONDS, GateHarness
-from tests.support.pipelines import Pipeline, pause_at_once, pipeline_of
+from tests.support.pipelines import Pipeline, pause_at_once
 
 
 def assigned(*indexes: int, **settings: Any) -> Pipeline:
@@ -566,55 +565,3 @@ def test_a_partition_whose_assignment_it_was_not_told_of_is_where_the_inner_cons
     inner.revoke(2)
     assert dict(flow.tell()) == {partition(0): 1, partition(1): 5}
     assert assigned == [{partition(0): 1, partition(1): 5}]
-
-
-# A seek while the processor carries a message.
-
-
-def carrying(offset: int, *, room: int) -> Pipeline:
-    """The processor carries this message, which the user's step, having taken so many, has rejected."""
-    pipeline = pipeline_of(0)
-    pipeline.release(0, 20)
-    pipeline.step.room = room
-    pipeline.run_until(lambda: pipeline.consumer.tell()[partition(0)] == offset + 1)
-    pipeline.run(3)
-    assert pipeline.released_of(0) == list(range(offset))
-    return pipeline
-
-
-@pytest.mark.parametrize("to", [0, 3, 5, 6, 12], ids=lambda to: f"to {to}")
-def test_order_the_message_that_the_processor_carries_is_not_handed_on_before_a_seek(to: int) -> None:
-    """Wherever the seek goes, what comes next is what lies there, each message once."""
-    pipeline = carrying(5, room=5)
-    pipeline.flow.seek({partition(0): to})
-    pipeline.invalid = {(0, offset) for offset in range(5, to)}  # the user skipped them
-    pipeline.steps[-1].room = None
-    pipeline.checks[-1].forget_order(0)
-    pipeline.run_until_quiet()
-    assert pipeline.released_of(0)[5:] == list(range(to, 20))
-    assert pipeline.consumer.committed == {0: 20}
-
-
-@pytest.mark.parametrize("then", [3, 5, 8], ids=lambda to: f"to {to}")
-def test_order_a_second_seek_counts_over_the_first(then: int) -> None:
-    """The processor still carries the same message."""
-    pipeline = carrying(5, room=5)
-    pipeline.flow.seek({partition(0): 1})
-    pipeline.flow.seek({partition(0): then})
-    pipeline.invalid = {(0, offset) for offset in range(5, then)}
-    pipeline.steps[-1].room = None
-    pipeline.checks[-1].forget_order(0)
-    pipeline.run_until_quiet()
-    assert pipeline.released_of(0)[5:] == list(range(then, 20))
-
-
-def test_no_loss_a_carried_message_that_was_found_invalid_does_not_stand_for_another() -> None:
-    """The processor carries it no more, so what is read at its offset is not it."""
-    pipeline = carrying(5, room=5)
-    pipeline.flow.seek({partition(0): 5 - 1})
-    pipeline.step.poll_errors = [InvalidMessage(partition(0), 5)]
-    pipeline.run()
-    pipeline.step.room = None
-    pipeline.checks[-1].forget_order(0)
-    pipeline.run_until_quiet()
-    assert pipeline.released_of(0)[5:] == list(range(4, 20))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from arroyo.dlq import InvalidMessage
 
 from tests.support.fakes import partition
 from tests.support.harness import CarefulSource, GateHarness
@@ -127,3 +128,25 @@ def test_what_is_held_below_a_seek_goes_on_and_what_the_processor_carries_does_n
     harness.submit(0, *range(2, 6))
     assert harness.step.taken == [(0, offset) for offset in range(6)]
     assert harness.held() == {}
+
+
+def test_no_loss_a_carried_message_that_was_found_invalid_is_taken_if_it_is_read_again() -> None:
+    """The processor carries it no more. What lay before it is compacted away, so it comes at once."""
+    harness = GateHarness()
+    harness.release(0, 20)
+    harness.submit(0, *range(5))
+    harness.gate.buffers.seek(partition(0), 3)
+    harness.gate.buffers.discard_carried(partition(0), 5)
+    harness.step.poll_errors = [InvalidMessage(partition(0), 5)]
+    with pytest.raises(InvalidMessage):
+        harness.gate.poll()
+    harness.submit(0, 5)
+    harness.poll_until_empty()
+    assert harness.step.taken[-2:] == [(0, 4), (0, 5)]
+
+
+def test_no_message_is_carried_of_a_partition_that_takes_none() -> None:
+    """As one that isn't assigned, or any once the gate is closed."""
+    harness = GateHarness()
+    harness.gate.close()
+    assert [harness.gate.buffers.carried_offset(partition(index), 7) for index in (0, 3)] == [None, None]
