@@ -390,8 +390,12 @@ def test_a_processor_with_another_consumer_than_the_flow_controls_is_refused(is_
     factory = make_factory(user=user)
     factory.flow_control(consumer)
     StreamProcessor(consumer, EVENTS, factory)
-    with pytest.raises(ConfigurationError, match=r"Give it what factory\.flow_control\(consumer\) returns"):
+    with pytest.raises(ConfigurationError) as raised:
         consumer.assign(0)
+    assert str(raised.value) == (
+        "the StreamProcessor has another consumer than the one that flow_control() returned: messages would be lost in "
+        "rebalances. Give it what factory.flow_control(consumer) returns, not the consumer itself"
+    )
     assert user.asked == []
 
 

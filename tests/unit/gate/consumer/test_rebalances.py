@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from arroyo_sync.gate.consumer import rebalances
+from tests.support.fakes import EVENTS, ScriptedConsumer
 from tests.support.pipelines import Pipeline, pipeline_of
 
 
@@ -42,6 +49,29 @@ def test_closing_makes_no_strategy_though_others_were_revoked_first() -> None:
     pipeline.consumer.close = hand_out_and_close  # type: ignore[method-assign]
     pipeline.stop()
     assert len(pipeline.steps) == made
+
+
+def test_the_inner_consumer_subscribes_as_one_that_declines_assignments_while_it_closes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What that does to Arroyo's own is in `test_arroyo_consumer.py`."""
+    subscribed: list[tuple[object, Callable[[], bool]]] = []
+
+    @contextmanager
+    def declining_assignments(consumer: ScriptedConsumer, is_closing: Callable[[], bool]) -> Iterator[None]:
+        assert consumer.subscribed == []
+        yield
+        assert consumer.subscribed == [EVENTS]
+        subscribed.append((consumer, is_closing))
+
+    monkeypatch.setattr(rebalances, "declining_assignments", declining_assignments)
+    pipeline = Pipeline()
+    ((consumer, is_closing),) = subscribed
+    assert (consumer, is_closing()) == (pipeline.consumer, False)
+    seen: list[bool] = []
+    pipeline.consumer.close = lambda timeout=None: seen.append(is_closing())  # type: ignore[method-assign]
+    pipeline.stop()
+    assert seen == [True]
 
 
 def test_a_rebalance_in_the_poll_that_a_message_comes_in() -> None:

@@ -17,9 +17,10 @@ from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer import beginning_questions, replaced_log
 from arroyo_sync.gate.consumer.beginning_questions import LOOK_BACK_SECONDS
 from arroyo_sync.gate.consumer.replaced_log import ReplacedLog
-from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
+from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, RETRY_SECONDS, StartPositions
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from tests.support.fakes import EVENTS, Clock, ScriptedConsumer, partition
+from tests.support.pipelines import Pipeline
 from tests.support.threads import PATIENCE_SECONDS
 
 RECREATED = TopicRecreated("events", "one", "two")
@@ -110,6 +111,17 @@ def test_nothing_staged_is_committed_any_more(flow: Flow, beginnings: object) ->
     flow.manager.fail(RECREATED)
     assert flow.flow.commit_offsets() is None
     assert flow.inner.committed == {0: 423, 1: 10}
+
+
+def test_where_an_assignment_began_is_not_committed_any_more_by_a_poll_without_a_message() -> None:
+    """Though it is still to be committed: it is of a topic that isn't there."""
+    pipeline = Pipeline(clock=(clock := Clock()))
+    pipeline.consumer.commit_errors.append(RuntimeError("coordinator is away"))
+    pipeline.start(0)
+    pipeline.manager.fail(RECREATED)
+    clock.now += RETRY_SECONDS
+    pipeline.flow.poll(0.0)
+    assert pipeline.consumer.committed == {}
 
 
 def test_where_the_new_topic_begins_is_committed_before_the_consumer_is_closed(
@@ -671,6 +683,31 @@ def test_a_question_that_fails_is_asked_again(flow: Flow, beginnings: dict[int, 
     flow.manager.fail(RECREATED)
     flow.flow.close()
     assert flow.inner.committed == {0: 0, 1: 5}
+
+
+def test_a_commit_that_fails_is_tried_again(flow: Flow, beginnings: dict[int, list[int | Exception]]) -> None:
+    """The coordinator of the group may be about to be another broker."""
+    beginnings.update({0: [0, 0], 1: [5, 5]})
+    flow.inner.commit_errors.append(RuntimeError("coordinator is away"))
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert flow.inner.committed == {0: 0, 1: 5}
+
+
+def test_an_error_is_told_rather_than_that_a_turn_did_not_come(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, seconds: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The newest one. By it a person may see what is wrong with the brokers."""
+    errors = [RuntimeError("no leader"), RuntimeError("no broker")]
+
+    def reset_offset(consumer: object, partition: Partition, timeout: float, **other: object) -> int:
+        seconds[0] += 10.0
+        raise errors.pop(0)
+
+    monkeypatch.setattr(beginning_questions, "reset_offset", reset_offset)
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert "Couldn't commit where the group begins: no broker. " in caplog.text
 
 
 def test_a_question_that_fails_is_asked_again_after_a_pause_which_another_close_ends(

@@ -354,6 +354,17 @@ def test_a_first_message_goes_over_what_was_staged_before_it(inner: FailingConsu
     assert inner.committed == {0: 15}
 
 
+def test_what_a_commit_returns_is_what_the_pipeline_has_staged_though_a_start_is_pending() -> None:
+    """Arroyo's consumer says so, too. The start follows, when it is time."""
+    pipeline = Pipeline(clock=(clock := Clock()))
+    pipeline.consumer.commit_errors.append(RuntimeError("coordinator is away"))
+    pipeline.start(0, 1)
+    pipeline.flow.stage_offsets({partition(0): 7})
+    clock.now += RETRY_SECONDS
+    assert pipeline.flow.commit_offsets() == {partition(0): 7}
+    assert pipeline.consumer.committed == {0: 7, 1: 0}
+
+
 @both_protocols
 @pytest.mark.parametrize("ends", [False, True], ids=["rebalance", "end"])
 def test_no_loss_what_is_not_committed_yet_is_before_it_is_given_up(is_kip848: bool, ends: bool) -> None:

@@ -290,6 +290,30 @@ def test_local_offsets_are_told_before_it_waits_for_messages() -> None:
     assert pipeline.manager.partitions["events", 0][1].local == 2
 
 
+def test_progress_what_was_released_as_another_message_came_goes_on_without_a_wait() -> None:
+    """The gate looks at the remote offsets with every message, and forwards what opened in the processor's poll."""
+    harness = GateHarness({0: 0, 1: 0})
+    flow = FlowControlledConsumer(ScriptedConsumer(), harness.manager, lambda: None)
+    flow.attach(harness.gate)
+    waits: list[float] = []
+    harness.manager.wait_for_move = lambda version, timeout: waits.append(timeout) or False  # type: ignore[method-assign, func-returns-value]
+    harness.hold(0, 0)
+    harness.release(0, 1)
+    harness.hold(1, 0)
+    assert flow.poll(1.0) is None
+    assert waits == []
+
+
+def test_each_poll_without_a_message_is_counted() -> None:
+    """From none on, while something is assigned; one with a message isn't."""
+    pipeline = assigned(0)
+    before = pipeline.flow.empty_polls
+    pipeline.run(3)
+    pipeline.produce(0, [0])
+    pipeline.run(1)
+    assert pipeline.flow.empty_polls == before + 3
+
+
 def test_polls_for_a_rebalance_alone_are_not_counted_as_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a step rejects, all is paused: a follower that can't go on would pass for one that is given nothing."""
     pause_at_once(monkeypatch)
