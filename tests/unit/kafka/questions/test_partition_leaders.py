@@ -45,6 +45,8 @@ def test_partitions_are_told_by_the_broker_that_leads_them(fixture: Fixture) -> 
     partitions = [FIRST, SECOND, THIRD, ("events", 3), OTHER]
     led, unknown = {0: [FIRST], 7: [SECOND, OTHER]}, [THIRD, ("events", 3)]
     assert fixture.leaders.look_up(partitions) == (led, unknown, set())
+    fixture.leaders.confirm("events", {0: 0, 1: 7, 2: -1})
+    assert fixture.leaders.look_up(partitions) == (led, unknown, set()), "told once more"
     found, errors = fixture.leaders.look_up_found(partitions)
     assert (found, list(errors)) == (led, unknown)
 

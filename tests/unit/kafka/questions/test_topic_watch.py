@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import TopicRecreated
 from arroyo_sync.kafka.errors import is_silence
@@ -15,6 +15,7 @@ from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.topic_watch import (
     INTERVAL_SECONDS,
     LOST_SECONDS,
+    REACH_SECONDS,
     UNREAD_SECONDS,
     ClusterWatch,
     OnIds,
@@ -35,6 +36,8 @@ class World:
         self.told: list[tuple[str, str | None]] = []
         self.asked: list[tuple[set[str], float]] = []
         self.open: list[OnIds] = []
+        self.reached: list[float] = []
+        self.is_reachable = True
         self.watch = TopicWatch(
             cast(Asker, self),
             ClusterWatch(cast(Asker, self)),
@@ -47,7 +50,10 @@ class World:
     cluster_id = "one"
 
     def reach(self, timeout: float) -> None:
-        """They are of the same cluster as before."""
+        """They are of the same cluster as before, if they are there."""
+        self.reached.append(timeout)
+        if not self.is_reachable:
+            raise KafkaException(SILENCE)
 
     def ask_topic_ids(self, topics: Collection[str], timeout: float, on_answer: OnIds) -> None:
         self.asked.append((set(topics), timeout))
@@ -121,6 +127,22 @@ def test_one_that_is_created_again_once_it_is_read_ends_the_follower(world: Worl
         world.learn(events="two")
 
 
+def test_another_id_counts_once_a_broker_has_told_that_the_cluster_is_the_same(world: World) -> None:
+    """Until then it is asked for again. The broker has as long as the slowest needed, and a second at least."""
+    world.read = {"events"}
+    world.learn(events="one")
+    world.is_reachable = False
+    world.learn(events="two")
+    world.learn(events=SILENCE)
+    world.learn(events=SILENCE)
+    world.learn(events=SILENCE)
+    world.is_reachable = True
+    with pytest.raises(TopicRecreated):
+        world.learn(events="two")
+    assert world.reached == [REACH_SECONDS, MOST_SECONDS / 2]
+    assert world.told == [("events", "one")]
+
+
 @pytest.mark.parametrize(("seconds", "is_forgotten"), [(FORGET_SECONDS, True), (FORGET_SECONDS - 1.0, False)])
 def test_what_was_not_read_for_long_is_forgotten(world: World, seconds: float, is_forgotten: bool) -> None:
     """Who is given a partition then begins as after a restart. And forgotten once."""
@@ -135,6 +157,16 @@ def test_what_was_not_read_for_long_is_forgotten(world: World, seconds: float, i
     for _ in range(2):
         world.ask(FORGET_SECONDS)
     assert world.told[1:] == [("events", "forgotten")]
+
+
+def test_what_was_read_while_nobody_told_its_id_is_forgotten_as_well(world: World) -> None:
+    """There is none to forget."""
+    world.read = {"events"}
+    world.learn(events=SILENCE)
+    world.read = set()
+    world.ask()
+    world.ask(FORGET_SECONDS)
+    assert (world.told, world.watch.ids) == ([("events", "forgotten")], {})
 
 
 def test_of_several_topics_each_is_taken_by_itself(world: World) -> None:
@@ -210,7 +242,7 @@ def test_between_the_turns_only_what_is_known_is_compared(world: World, monkeypa
 
     world.topic_ids = topic_ids  # type: ignore[attr-defined]
     world.watch.check(2.5)
-    assert asked == []
+    assert (asked, world.reached) == ([], [REACH_SECONDS])
     world.read = {"events"}
     world.learn(events="one")
     world.watch.check(2.5)
@@ -218,6 +250,7 @@ def test_between_the_turns_only_what_is_known_is_compared(world: World, monkeypa
     with pytest.raises(TopicRecreated):
         world.watch.check(2.5)
     assert asked == [({"events"}, 2.5)] * 2
+    assert world.reached == [REACH_SECONDS] * 2
 
 
 def test_slow_brokers_have_longer_to_say_at_the_end_whether_the_topic_is_the_same(world: World) -> None:
