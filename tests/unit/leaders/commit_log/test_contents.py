@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from arroyo_sync.leaders.commit_log import contents as contents_module
+from arroyo_sync.leaders.commit_log import record
 from arroyo_sync.leaders.commit_log.contents import (
     JUDGED_RECORDS,
     KEYS_PER_BATCH,
@@ -12,6 +14,7 @@ from arroyo_sync.leaders.commit_log.contents import (
     MAX_NAMES,
     LogContents,
 )
+from arroyo_sync.leaders.commit_log.record import CommitKey
 
 FOREIGN = b"a user's key"
 
@@ -62,6 +65,26 @@ def test_names_are_looked_for_in_so_many_keys_of_a_batch(contents: LogContents) 
     assert contents.groups == ("g0",)
 
 
+def test_a_key_is_taken_apart_once_for_each_of_its_names(
+    contents: LogContents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for each record. Nor at all once there are as many names as are kept."""
+    decoded: list[bytes | None] = []
+
+    def decode_key(key: bytes | None) -> CommitKey:
+        decoded.append(key)
+        return record.decode_key(key)
+
+    monkeypatch.setattr(contents_module, "decode_key", decode_key)
+    for _ in range(2):
+        contents.update([b"events:0:writers", b"events:1:writers", b"events:2:a:b", b"events:3:a:b", b"more:0:a:b"])
+    assert decoded == [b"events:0:writers", b"events:2:a:b", b"more:0:a:b"]
+    contents.update([b"t%d:0:g%d" % (index, index) for index in range(MAX_NAMES)])
+    decoded.clear()
+    contents.update([b"one more:0:another"])
+    assert decoded == []
+
+
 def test_a_topic_without_any_commit_record_is_called_no_commit_log(
     contents: LogContents, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -104,8 +127,10 @@ def test_a_short_topic_is_called_so_when_it_was_read(contents: LogContents, capl
     assert len(caplog.messages) == 1
     assert "none of the first 10 records" in caplog.messages[0]
     contents.judge([b"events:0:g"])
-    assert not contents.is_foreign
-    assert [(each.levelname, "after all" in each.message) for each in caplog.records[1:]] == [("WARNING", True)]
+    assert contents.is_foreign is False
+    assert [(each.levelname, each.message) for each in caplog.records[1:]] == [
+        ("WARNING", "Topic log is a commit log: a commit record has come after all")
+    ]
 
 
 def test_what_a_thousand_records_say_stands(contents: LogContents) -> None:

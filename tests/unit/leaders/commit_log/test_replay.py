@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
 from arroyo_sync.leaders.commit_log.replay import OffsetRange, Progress, Replay, ReplayLog
 from tests.support.fakes import Clock
 
@@ -65,6 +66,13 @@ def test_progress_counts_offsets_and_partitions() -> None:
     assert replay.progress() == Progress(2, 3, 0.625)
     replay.reached_end(1)
     assert replay.progress() == Progress(3, 3, 1.0)
+
+
+def test_partitions_that_hold_nothing_count_whenever_they_are_found() -> None:
+    """Beside those that were done before."""
+    replay = Replay({0: OffsetRange(5, 5)})
+    replay.add({1: OffsetRange(7, 7), 2: OffsetRange(0, 10)})
+    assert replay.progress() == Progress(2, 3, 0.0)
 
 
 def test_progress_goes_on_when_others_are_to_be_replayed_too() -> None:
@@ -130,4 +138,19 @@ def test_the_end_of_a_replay_is_logged(log: ReplayLog, clock: Clock, caplog: pyt
     assert caplog.messages == [
         "Commit log log: replayed (5 records, 3 of 3 partitions, 0.0 s, 5000 records/s)",
         "Commit log log: replayed (20 records, 4 of 4 partitions, 2.0 s, 10 records/s)",
+    ]
+
+
+def test_why_partitions_are_read_again_is_logged_of_each_once_a_minute(
+    log: ReplayLog, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is read again may be gone again at once; but one is no news of another."""
+    for partitions in ([0], [0], [2, 0], [2, 0]):
+        log.log_gone(partitions)
+    clock.now += LOG_INTERVAL_SECONDS
+    log.log_gone([0])
+    assert caplog.messages == [
+        f"Commit log log: the position in partitions {gone} is gone. They are read again from their beginning, and "
+        "the gate is shut until then"
+        for gone in ([0], [0, 2], [0])
     ]
