@@ -19,8 +19,6 @@ from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManag
 BEYOND_END = "beyond the partition's end"
 EARLIER_TOPIC = "of an earlier topic of that name"
 """Why a published offset can't be true of its partition, to follow "which is"."""
-BEYOND_COMMIT = "beyond what the group has committed on the brokers by now"
-"""Why one that was published before the follower began doesn't count for now."""
 
 CLOCK_TOLERANCE_SECONDS = 60.0
 """By how much two clocks that are kept in time may differ, and then some. A timestamp further ahead can't be true."""

@@ -6,7 +6,7 @@ Not thread-safe: `LeaderOffsets` guards every use with its lock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from arroyo_sync.core.state import MAX_OFFSET, PartitionKey
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.offset_table import OffsetTable
 from arroyo_sync.leaders.published_offset import PublishedOffset
-from arroyo_sync.leaders.verification import COMMIT_LIFTS, UNDATED, VERIFIED, GroupCommit, KnownEnd, Reason, TopicId
+from arroyo_sync.leaders.verification import SUSPECT, UNDATED, VERIFIED, KnownEnd, Reason, TopicId
 
 
 class Rejection(NamedTuple):
@@ -26,13 +26,6 @@ class Rejection(NamedTuple):
     reason: Reason
     end: int
     """How far the partition is known to reach."""
-
-
-class Suspicion(NamedTuple):
-    """A group published an offset that counts once its own commit on the brokers has come as far."""
-
-    offset: int
-    reason: Reason
 
 
 class Truncation(NamedTuple):
@@ -95,7 +88,7 @@ class AssignedPartitions:
         self.unanswered: set[PartitionKey] = set()
         """The partitions that the brokers haven't answered about since trust began, or not what a report waits for."""
         self.suspect: set[PartitionKey] = set()
-        """The partitions with a report that waits for its group's own commit."""
+        """The partitions with a suspect report."""
         self.rejected: set[PartitionKey] = set()
         """The partitions with a rejected report."""
 
@@ -180,8 +173,7 @@ class AssignedPartitions:
         known_end = self.known_ends.get(key)
         published_offset = self._table.slot(key, group)
         if known_end is not None and known_end.epoch <= question.epoch and published_offset is not None:
-            if committed is not None or published_offset.commit is None:  # that nobody tells any more lifts nothing
-                published_offset.commit = GroupCommit(committed)
+            published_offset.committed = committed
             published_offset.judge(known_end, self._topic_ids.get(key[0]))
 
     def set_topic_id(self, topic: str, topic_id: TopicId | None) -> list[PartitionKey]:
@@ -223,7 +215,7 @@ class AssignedPartitions:
                 is_rejected = is_rejected or each.is_rejected
                 continue
             lowest = pending if lowest is None or pending < lowest else lowest
-            is_suspect = is_suspect or each.ruling in COMMIT_LIFTS
+            is_suspect = is_suspect or each.ruling is SUSPECT
             if each.ruling is UNDATED:
                 self.unanswered.add(key)  # the first message is looked up again
         if is_suspect:
@@ -241,13 +233,6 @@ class AssignedPartitions:
         is_newly_unverified = self._unverified.get(key) != lowest
         self._unverified[key] = lowest
         return PartitionOutcome(remote_offset, is_newly_unverified, is_rejected)
-
-    def suspicions(self, key: PartitionKey) -> Iterator[tuple[str, Suspicion]]:
-        """The groups whose own commit would lift what speaks against their report."""
-        for group, each in self._table.filled(key):
-            reason = each.ruling.reason
-            if each.ruling in COMMIT_LIFTS and reason is not None and each.latest.offset is not None:
-                yield group, Suspicion(each.latest.offset, reason)
 
     def take_rejections(self, key: PartitionKey) -> list[Rejection]:
         """What of the partition is rejected, each report once."""

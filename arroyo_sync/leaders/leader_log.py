@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.leaders.assigned_partitions import Rejection, Suspicion, Truncation
+from arroyo_sync.leaders.assigned_partitions import Rejection, Truncation
 from arroyo_sync.leaders.verification import Reason
 
 logger = guarded_logger(__name__)
@@ -143,17 +143,8 @@ def why_rejected(rejection: Rejection) -> str:
     )
 
 
-def why_suspect(suspicion: Suspicion, committed: int | KafkaError | None) -> str:
-    """What a `Doubt` says of an offset that may be of an earlier topic, or isn't committed any more, by what its group
-    has committed."""
-    offset = suspicion.offset
-    if suspicion.reason is not Reason.BEFORE_FIRST_MESSAGE:
-        commit = f"only {committed}" if isinstance(committed, int) else "less, as was told before"
-        return (
-            f"published offset {offset} before this follower began there, and has committed {commit} on the brokers. "
-            "Was the group set back, or the partition truncated? Or does it commit on another cluster by now? What it "
-            "has committed counts there until it publishes again"
-        )
+def why_suspect(offset: int, committed: int | KafkaError | None) -> str:
+    """What a `Doubt` says of an offset that may be of an earlier topic, by what its group has committed."""
     if isinstance(committed, KafkaError):
         commit = f"what it has committed can't be asked for ({committed.str()})"
     else:

@@ -36,19 +36,12 @@ from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.core.state_changes import DeliveryOnExit
 from arroyo_sync.kafka.questions.asker import PartitionRange
-from arroyo_sync.leaders.assigned_partitions import (
-    AssignedPartitions,
-    Known,
-    Question,
-    Rejection,
-    Suspicion,
-    Truncation,
-)
+from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Known, Question, Rejection, Truncation
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.leader_log import Rewind
 from arroyo_sync.leaders.offset_table import OffsetTable, chunks
 from arroyo_sync.leaders.published_offset import PublishedOffset
-from arroyo_sync.leaders.verification import KnownEnd, TopicId
+from arroyo_sync.leaders.verification import SUSPECT, KnownEnd, TopicId
 
 READ_WAIT_SECONDS = 0.05
 """For how long a snapshot waits for the lock, which is held for about a millisecond. It is held for longer only if the
@@ -125,9 +118,10 @@ class LeaderOffsets:
                         continue
                     self._assigned.check(report.key, published_offset)
                     touched.add(report.key)
-                    before, after = None if previous is None else previous.offset, latest.offset
-                    if self._enabled and before is not None and after is not None and after < before:
-                        rewinds.append(Rewind(report.key, report.group, before, after))
+                    if previous is None or previous.offset is None or latest.offset is None or not self._enabled:
+                        continue
+                    if latest.offset < previous.offset:
+                        rewinds.append(Rewind(report.key, report.group, previous.offset, latest.offset))
                 self._settle(touched)
         return rewinds
 
@@ -209,7 +203,10 @@ class LeaderOffsets:
                 self._settle([key])
 
     def cached(self, ends: Mapping[PartitionKey, int | None]) -> None:
-        """The ends that the follower's client has cached: they count where they were fetched since trust began."""
+        """What the follower's client has cached as the partitions' ends.
+
+        An end counts if it isn't the one that was cached when trust began, so that it was fetched since.
+        """
         for chunk in chunks(list(ends.items())):
             with self._delivery_on_exit, self._lock:
                 for key, end in chunk:
@@ -247,14 +244,15 @@ class LeaderOffsets:
                 found.update({place: each.in_force for place, each in filled if each.is_pending})
         return found
 
-    def suspects(self) -> dict[str, dict[PartitionKey, Suspicion]]:
-        """Per group the partitions where its own commit would lift the suspicion."""
-        found: dict[str, dict[PartitionKey, Suspicion]] = {}
+    def suspects(self) -> dict[str, dict[PartitionKey, int]]:
+        """Per group the partitions where its own commit would lift the suspicion, and from which offset on."""
+        found: dict[str, dict[PartitionKey, int]] = {}
         for chunk in chunks(self._keys(lambda: self._assigned.suspect if self._enabled else ())):
             with self._lock:
                 for key in chunk:
-                    for group, suspicion in self._assigned.suspicions(key):
-                        found.setdefault(group, {})[key] = suspicion
+                    for group, each in self._table.filled(key):
+                        if each.ruling is SUSPECT and each.latest.offset is not None:
+                            found.setdefault(group, {})[key] = each.latest.offset
         return found
 
     def mark_long_suspect(self, group: str, keys: Collection[PartitionKey]) -> None:
@@ -271,7 +269,9 @@ class LeaderOffsets:
         known: dict[PartitionKey, Known] = {}
         for chunk in chunks(list(keys)):
             with self._lock:
-                known.update((key, each) for key in chunk if (each := self._assigned.known(key)) is not None)
+                for key in chunk:
+                    if (each := self._assigned.known(key)) is not None:
+                        known[key] = each
         return Question(epoch, known)
 
     def apply_answers(
@@ -293,7 +293,7 @@ class LeaderOffsets:
         return truncations
 
     def apply_committed(self, group: str, committed: Mapping[PartitionKey, int | None], question: Question) -> None:
-        """What the group itself has committed on the brokers, ``None``: nothing, or nobody tells. See `hold`."""
+        """What the group itself has committed on the brokers: a suspicion up to there is lifted."""
         self._for_each(
             list(committed), lambda key: self._assigned.apply_committed(key, group, committed[key], question)
         )

@@ -12,7 +12,7 @@ from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.published_offset import PublishedOffset
-from arroyo_sync.leaders.verification import COMMIT_LIFTS
+from arroyo_sync.leaders.verification import SUSPECT
 
 Row = Sequence[PublishedOffset | None]
 
@@ -109,7 +109,7 @@ class OffsetTable:
                 each.latest.timestamp_ms,
                 each.read_at_seconds,
                 each.latest.orig_message_ts,
-                each.is_rejected or (each.is_long_suspect and each.ruling in COMMIT_LIFTS),
+                each.is_rejected or (each.is_long_suspect and each.ruling is SUSPECT),
                 each.ruling.reason.value if each.ruling.reason is not None else None,
                 each.latest.topic_id,
             )

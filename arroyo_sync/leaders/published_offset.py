@@ -3,8 +3,7 @@
 `arroyo_sync.leaders.verification` has the rules. What follows from a ruling for the gate:
 
     VERIFIED    the offset is in force
-    PENDING     what was verified before stays in force, unless the new offset is lower; where the group's own commit
-                speaks against the offset, that is in force
+    PENDING     what was verified before stays in force, unless the new offset is lower
     REJECTED    nothing is in force until the group publishes again
 
 Pure, and not thread-safe: `LeaderOffsets` guards every use with its lock.
@@ -21,14 +20,11 @@ from arroyo_sync.leaders.verification import (
     OF_EARLIER_TOPIC,
     OFFSET_BEYOND_END,
     UNANSWERED,
-    UNCOMMITTED,
     VERIFIED,
-    GroupCommit,
     KnownEnd,
     Ruling,
     TopicId,
     Verification,
-    hold,
     verify,
 )
 
@@ -44,7 +40,7 @@ class PublishedOffset:
         "ruling",
         "in_force",
         "lowest_unreached",
-        "commit",
+        "committed",
         "is_told",
         "is_long_suspect",
     )
@@ -65,8 +61,8 @@ class PublishedOffset:
         """While `latest` waits for the partition to be known to reach it: the lowest offset that was published since
         one was verified. It comes into force though newer ones are pending, else a follower that is a little behind
         would wait for the newest for ever."""
-        self.commit: GroupCommit | None = None
-        """What the group itself has committed on the brokers, once that was asked since trust began."""
+        self.committed: int | None = None
+        """What the group itself has committed on the brokers, if that was asked since trust began."""
         self.is_told = False
         """Whether the rejection of `latest` was noted for the log."""
         self.is_long_suspect = False
@@ -131,7 +127,7 @@ class PublishedOffset:
 
     def begin_anew(self) -> None:
         """Trust in the partition begins anew: nothing is verified any more. What was rejected stays so."""
-        self.in_force = self.lowest_unreached = self.commit = None
+        self.in_force = self.lowest_unreached = self.committed = None
         self.is_long_suspect = False
         if not self.is_rejected:
             self.ruling = UNANSWERED
@@ -144,15 +140,10 @@ class PublishedOffset:
             return
         if self.is_rejected:
             return
-        committed = None if self.commit is None else self.commit.offset
-        ruling = verify(self.latest, known_end, topic_id, epoch=self.epoch, committed=committed)
-        if ruling is VERIFIED or ruling is NOT_REACHED:
-            ruling = hold(self.latest, known_end, self.commit) or ruling
+        ruling = verify(self.latest, known_end, topic_id, epoch=self.epoch, committed=self.committed)
         self._decide(ruling, offset)
         if ruling is NOT_REACHED:
             self.reach(known_end.end)
-        elif ruling is UNCOMMITTED:
-            self.in_force = committed
 
     def reach(self, end: int) -> None:
         """The partition is known to reach to ``end``."""

@@ -5,8 +5,7 @@
        └──────────> REJECTED    it can't be true: the group is unknown until it publishes again
 
 A report is of this topic unless something speaks against it: its topic id, or, where it carries none, that it was
-written before the first message that is there. And an older report is true no more if its group has committed less by
-now: it was set back, or what it had committed is gone, with the end of the partition (`hold`).
+written before the first message that is there.
 
 Pure: no question to a broker, no thread, no clock. `LeaderOffsets` guards every use of a `KnownEnd` with its lock.
 """
@@ -131,8 +130,6 @@ class Reason(Enum):
     BEFORE_FIRST_MESSAGE = "from before its first message, by that one's timestamp"
     """So it may be of an earlier topic, too."""
     FIRST_MESSAGE_UNKNOWN = "maybe from before its first message, which can't be looked up at the moment"
-    COMMIT_UNANSWERED = "the brokers haven't told yet what the group has committed"
-    BEYOND_COMMIT = source.BEYOND_COMMIT
 
 
 class Ruling(NamedTuple):
@@ -152,20 +149,8 @@ UNANSWERED = Ruling(Verification.PENDING, Reason.UNANSWERED)
 NOT_REACHED = Ruling(Verification.PENDING, Reason.BEYOND_END)
 SUSPECT = Ruling(Verification.PENDING, Reason.BEFORE_FIRST_MESSAGE)
 UNDATED = Ruling(Verification.PENDING, Reason.FIRST_MESSAGE_UNKNOWN)
-UNASKED = Ruling(Verification.PENDING, Reason.COMMIT_UNANSWERED)
-UNCOMMITTED = Ruling(Verification.PENDING, Reason.BEYOND_COMMIT)
 OFFSET_BEYOND_END = Ruling(Verification.REJECTED, Reason.BEYOND_END)
 OF_EARLIER_TOPIC = Ruling(Verification.REJECTED, Reason.EARLIER_TOPIC)
-
-COMMIT_LIFTS = frozenset({SUSPECT, UNASKED, UNCOMMITTED})
-"""What waits for the group's own commit on the brokers."""
-
-
-class GroupCommit(NamedTuple):
-    """A group's own commit of a partition, once the brokers were asked for it."""
-
-    offset: int | None
-    """``None``: it has committed nothing there, or can't be asked about."""
 
 
 def verify(
@@ -198,26 +183,6 @@ def verify(
         if not is_lifted and _is_suspect(report, answer, offset):
             return SUSPECT if answer.is_first_known else UNDATED
     return VERIFIED if offset <= known_end.end else NOT_REACHED
-
-
-def hold(report: CommitReport, known_end: KnownEnd, commit: GroupCommit | None) -> Ruling | None:
-    """What keeps an older report from counting though it can be true; ``None``: nothing.
-
-    What would release nothing isn't held, so nobody is asked where the follower has come as far.
-
-    :param commit: ``None``: not asked for yet since trust began.
-    """
-    offset, answer = report.offset, known_end.answer
-    if offset is None or answer is None or report.log_partition == FROM_BROKER:
-        return None
-    if known_end.has_unknown_log_end(report.log_partition) or not _is_older(report, known_end, 0):
-        return None
-    position = known_end.position
-    if offset <= answer.begin or (position is not None and offset <= position):
-        return None
-    if commit is None:
-        return UNASKED
-    return UNCOMMITTED if commit.offset is not None and commit.offset < offset else None
 
 
 def _is_older(report: CommitReport, known_end: KnownEnd, epoch: int) -> bool:

@@ -6,8 +6,7 @@ It asks
       is pending there; and every `REFRESH_SECONDS` of all assigned partitions, which finds a log that was truncated;
       many of them in turns, since the answers take this process's time;
     - for the data topic's id: see `TopicWatch`;
-    - what a group has committed, where an older report says more than the follower has read, and once in
-      `INTERVAL_SECONDS` while a report of it is suspect.
+    - once in `INTERVAL_SECONDS` what a group has committed, while a report of it is suspect.
 
 Guarantees
     - All partitions that are due are in one request for each broker, and each broker's answer counts when it comes.
@@ -54,8 +53,6 @@ REFRESHED_AT_ONCE = 100
 """Of the assigned partitions, each `INTERVAL_SECONDS`, or more where they wouldn't all have had their turn in time."""
 QUERY_TIMEOUT_SECONDS = 1.0
 """Of questions that have an answer, or none, without consequence for the next."""
-COMMIT_PATIENCE_SECONDS = 5.0
-"""After how long a group of which nobody tells what it has committed is believed without."""
 SUSPICION_PATIENCE_SECONDS = 15.0
 """From when on a report counts as unverified, and a suspicion is told of: a heartbeat and a half of a leader. One that
 is well has reported again by then, or its commit has arrived, and that is no news."""
@@ -102,15 +99,13 @@ class Verifier:
         """When to look next what is pending. With `_pending`, of `run`'s thread."""
         self._cluster = ClusterWatch(brokers)
         self._topics = TopicWatch(brokers, self._cluster, offsets.topics, self._set_id, self._forget_id, self._later)
-        self._log_patience, self._patience, self._commit_patience = Patience(), Patience(), Patience()
+        self._log_patience, self._patience = Patience(), Patience()
         self._silent: frozenset[PartitionKey] = frozenset()
         """Of `run`'s thread: those of which no broker has told when they were last asked."""
-        self._suspect_since: dict[tuple[PartitionKey, str, Reason], float] = {}
-        """Of `run`'s thread: since when each suspect report has been one, for that reason."""
-        self._suspects_at = clock()
-        """When to look next for suspects. Of `run`'s thread, too."""
-        self._committed_at: dict[tuple[PartitionKey, str], float] = {}
-        """Of `run`'s thread: when it was asked last what the group of each has committed."""
+        self._committed_at: dict[str, float] = {}
+        """Of `run`'s thread: when the groups with a suspect report were asked what they have committed."""
+        self._suspect_since: dict[tuple[PartitionKey, str], float] = {}
+        """Of `run`'s thread: since when each suspect report has been one."""
         self._condition = threading.Condition()
         # Guarded by the condition.
         self._is_woken = False
@@ -207,9 +202,18 @@ class Verifier:
             self._look_at = now + INTERVAL_SECONDS
             self._pending.look(self._offsets.pending(), now)
             self.unverified = len(self._pending.partitions(now, SUSPICION_PATIENCE_SECONDS))
-        if now < self._suspects_at:
-            next_at = min(next_at, self._suspects_at)
-        elif self._ask_suspects(now):
+        suspects = self._offsets.suspects()
+        self._committed_at = {group: at for group, at in self._committed_at.items() if group in suspects}
+        self._suspect_since = {
+            (key, group): self._suspect_since.get((key, group), now)
+            for group, offsets in suspects.items()
+            for key in offsets
+        }
+        for group, offsets in suspects.items():
+            if now >= self._committed_at.get(group, float("-inf")) + INTERVAL_SECONDS:
+                self._committed_at[group] = now
+                self._ask_committed(group, offsets)
+        if suspects:
             next_at = min(next_at, now + INTERVAL_SECONDS)
             self._apply_answers()
         rejections = self._offsets.take_rejections()
@@ -301,53 +305,27 @@ class Verifier:
             self._patience.note(not silent)
         self._silent = self._silent.union(silent) - heard
 
-    def _ask_suspects(self, now: float) -> bool:
-        """Ask what the groups with a suspect report have committed. Returns whether there are any."""
-        suspects = self._offsets.suspects()
-        since, committed_at = self._suspect_since, self._committed_at
-        self._suspect_since, self._committed_at = {}, {}
-        # It may be woken by each report, and there may be ten thousand suspects: at most a twentieth of the time.
-        self._suspects_at = now + 20 * (self._clock() - now)
-        for group, of_group in suspects.items():
-            due: list[PartitionKey] = []
-            for key, (_, reason) in of_group.items():
-                self._suspect_since[key, group, reason] = since.get((key, group, reason), now)
-                asked_at = committed_at.get((key, group), float("-inf"))
-                is_due = now >= asked_at + INTERVAL_SECONDS
-                self._committed_at[key, group] = now if is_due else asked_at
-                due += [key] if is_due else []
-            if due:
-                self._ask_committed(group, due)
-        return bool(suspects)
-
-    def _ask_committed(self, group: str, keys: Collection[PartitionKey]) -> None:
-        question = self._offsets.begin_question(keys)
+    def _ask_committed(self, group: str, offsets: Mapping[PartitionKey, int]) -> None:
+        question = self._offsets.begin_question(offsets)
 
         def apply(answers: Mapping[PartitionKey, int | KafkaError | None]) -> None:
+            self._offsets.apply_committed(
+                group, {key: None if isinstance(each, KafkaError) else each for key, each in answers.items()}, question
+            )
+            still_suspect = self._offsets.suspects().get(group, {})
             now = self._clock()
-
-            def lasts(key: PartitionKey, reason: Reason, seconds: float) -> bool:
-                return now - self._suspect_since.get((key, group, reason), now) >= seconds
-
-            silent = {key for key, each in answers.items() if is_silence(each)}
-            self._commit_patience.note(not silent)
-            told = {
-                key: None if isinstance(each, KafkaError) else each
-                for key, each in answers.items()
-                if key not in silent or lasts(key, Reason.COMMIT_UNANSWERED, COMMIT_PATIENCE_SECONDS)
-            }
-            self._offsets.apply_committed(group, told, question)
-            long_suspect = {
-                key: suspicion
-                for key, suspicion in self._offsets.suspects().get(group, {}).items()
-                if key in answers and lasts(key, suspicion.reason, SUSPICION_PATIENCE_SECONDS)
-            }
+            long_suspect = [
+                key
+                for key in answers
+                if key in still_suspect
+                and now - self._suspect_since.get((key, group), now) >= SUSPICION_PATIENCE_SECONDS
+            ]
             self._offsets.mark_long_suspect(group, long_suspect)
-            for key, suspicion in long_suspect.items():
-                self._doubts.append(Doubt(key, group, suspicion.reason, why_suspect(suspicion, answers[key])))
+            for key in long_suspect:
+                why = why_suspect(still_suspect[key], answers[key])
+                self._doubts.append(Doubt(key, group, Reason.BEFORE_FIRST_MESSAGE, why))
 
-        seconds = min(self._commit_patience.seconds, COMMIT_PATIENCE_SECONDS / 2)  # two questions fit in
-        self._brokers.ask_committed(group, keys, seconds, self._later(apply))
+        self._brokers.ask_committed(group, list(offsets), QUERY_TIMEOUT_SECONDS, self._later(apply))
 
     def _set_id(self, topic: str, value: str | None) -> None:
         self._offsets.set_topic_id(topic, TopicId(value))

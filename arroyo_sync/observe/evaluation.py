@@ -52,7 +52,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from arroyo_sync.core.source import BEYOND_COMMIT, BEYOND_END, EARLIER_TOPIC
+from arroyo_sync.core.source import BEYOND_END, EARLIER_TOPIC
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
@@ -77,11 +77,6 @@ def rejected_advice(why: str) -> str:
         )
     if why == BEYOND_END:
         return f"{_RECREATED}, or reset its group's offsets"
-    if why == BEYOND_COMMIT:
-        return (
-            "Was the group set back, or the partition truncated? Then wait for its leader. If it commits on another "
-            "cluster by now, its next report counts; or delete the group's offsets on this one"
-        )
     return (  # it is only suspect, so by its timestamp
         f"{_RECREATED}. Else wait: it is believed once the group publishes again, or has committed that far. Are the "
         "topic's timestamps not the time of writing, as of events or on a mirror? Then this comes and goes"

@@ -20,7 +20,7 @@ from enum import Enum
 
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
-from arroyo_sync.core.source import BEYOND_COMMIT, BEYOND_END, EARLIER_TOPIC, SourceStatistics
+from arroyo_sync.core.source import BEYOND_END, EARLIER_TOPIC, SourceStatistics
 from arroyo_sync.observe.evaluation import groups_without_report, rejected_advice
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
@@ -363,12 +363,10 @@ def _impossible_offset(partition: PartitionSnapshot, leader: LeaderSnapshot) -> 
     end = "" if partition.high_watermark is None else f", which ends at {partition.high_watermark}"
     is_certain = leader.why_rejected in (BEYOND_END, EARLIER_TOPIC)
     until = "publishes one that can be" if is_certain else "publishes again, or its commit reaches that far"
-    follows = f"the partition stays closed until the group {until}"
-    if leader.why_rejected == BEYOND_COMMIT:
-        follows = "what it has committed counts until it publishes again"
     return (
         f"group {leader.group!r} has published offset {leader.published_offset} of "
-        f"{partition.topic}[{partition.partition}]{end}: that is {leader.why_rejected}, and {follows}"
+        f"{partition.topic}[{partition.partition}]{end}: that is {leader.why_rejected}, and the partition stays closed "
+        f"until the group {until}"
     )
 
 

@@ -36,14 +36,7 @@ from arroyo_sync.kafka.questions.first_answer import FirstAnswer
 from arroyo_sync.kafka.questions.topic_watch import NO_TOPIC_IDS
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapshot, in_order
-from arroyo_sync.status.answers.leader import (
-    Known,
-    known_id,
-    leader_snapshot,
-    names_topic_id,
-    needs_first_message,
-    offset_in_force,
-)
+from arroyo_sync.status.answers.leader import Known, known_id, leader_snapshot, names_topic_id, needs_first_message
 from arroyo_sync.status.answers.log_records import reported_since
 from arroyo_sync.status.check import Reported
 from arroyo_sync.status.commit_log import (
@@ -156,7 +149,7 @@ class StatusReader:
         is_empty = all(isinstance(each, PartitionRange) and each.begin == each.end for each in ranges.values())
         partitions = (
             self._partition(
-                Known(key, ranges[key], topic_id, now, commits[self._query.follower_group][key]),
+                Known(key, ranges[key], topic_id, now),
                 {group: of_group[key] for group, of_group in commits.items()},
                 None if published is None else published.get(key, {}),
                 is_topic_empty=is_empty,
@@ -345,7 +338,7 @@ class StatusReader:
                 if isinstance(commit, KafkaError):
                     errors.append(f"what group {group!r} has committed: {commit.str()}")
             leaders.append(leader_snapshot(group, latest, commit, known))
-        offsets = [offset_in_force(leader) for leader in leaders]
+        offsets = [None if leader.is_rejected else leader.published_offset for leader in leaders]
         published_offsets = [offset for offset in offsets if offset is not None]
         local = commits[self._query.follower_group]
         if isinstance(local, KafkaError):

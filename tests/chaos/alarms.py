@@ -72,10 +72,6 @@ ALARMS = (
     # A report with a timestamp from the future counts as the oldest; without a topic's id it is suspect then.
     Alarm(SUSPECT, RECREATED | {"clock shifted"}),
     Alarm(EARLIER, RECREATED),
-    # A leader that dies between its report and the brokers' copy of its commit, or a group that is set back.
-    Alarm(
-        re.compile(r"has committed (only|less)|beyond what the group has committed"), LEADERLESS | {"unclean election"}
-    ),
     Alarm(
         re.compile(r"published offset \d+(, but the partition| of \S+, which) ends at|beyond the partition's end"),
         RECREATED | {"commit log poisoned", "unclean election"},

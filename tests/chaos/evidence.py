@@ -236,17 +236,15 @@ class Evidence:
 
     def is_told_of_what_is_gone(self, group: str, delivery: Delivery, follower: Follower) -> bool:
         """Whether the group's last word that the follower can know of is from before an election that took away the
-        message at this offset, and nothing tells the follower that this is another one: it has begun since, and before
-        the group was set back; or the partition has grown as far again before it asked."""
+        message at this offset, and nothing tells the follower that this is another one: it has begun since, or the
+        partition has grown as far again before it asked."""
         before = delivery.epoch - 1, delivery.partition
         if before not in self._truncated:
             return False
         time, end = self._truncated[before]
         reported = max((offset for _, offset in self._done.get((group, before), ())), default=-1)
         grown_at = min((at for offset, at in self.acked[delivery.place] if offset >= reported), default=float("inf"))
-        set_back_at = next((at for at, epoch in self.epochs if epoch == delivery.epoch), time)
-        began_between = time < follower.began_at <= set_back_at
-        is_hidden = began_between or (follower.began_at <= time and grown_at < time + ASKED_EVERY_SECONDS)
+        is_hidden = follower.began_at > time or grown_at < time + ASKED_EVERY_SECONDS
         heard_by = self.next_done(group, delivery.place, time) + KNOWN_AFTER_SECONDS
         return is_hidden and end <= delivery.offset <= reported and delivery.time < heard_by
 

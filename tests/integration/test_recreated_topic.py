@@ -383,20 +383,3 @@ def test_a_suspect_report_is_lifted_by_the_groups_own_commit(world: World) -> No
         world.kafka.commit_offsets(LEADER, world.topic, {0: 50})
         follower.wait_until_received(50, TIMEOUT_SECONDS)
         assert world.offsets(follower) == list(range(50))
-
-
-def test_of_an_older_report_counts_what_its_group_has_committed_by_now(world: World) -> None:
-    """It was set back, as after an unclean election. The group's next commit counts as well, and its next report."""
-    world.produce(100)
-    world.report(50, world.topic_id)
-    world.kafka.commit_offsets(LEADER, world.topic, {0: 20})
-    with world.follower() as follower:
-        follower.wait_until_received(20, TIMEOUT_SECONDS)
-        wait_until(lambda: follower.held == 80, TIMEOUT_SECONDS, "the others to be held")
-        assert world.offsets(follower) == list(range(20))
-        world.kafka.commit_offsets(LEADER, world.topic, {0: 30})
-        follower.wait_until_received(30, TIMEOUT_SECONDS)
-        assert world.offsets(follower) == list(range(30))
-        world.report(60, world.topic_id)
-        follower.wait_until_received(60, TIMEOUT_SECONDS)
-        assert world.offsets(follower) == list(range(60))

@@ -53,8 +53,7 @@ class Group:
     """While it is assigned: what was published since, and is only not known to be reached."""
     waits: bool = False
     """Whether the newest offset waits for something else: the first answer, or the group's own commit."""
-    commit: tuple[int | None] | None = None
-    """What the group itself has committed, once that was told; nothing, or nobody knows, if it holds none."""
+    committed: int | None = None
     is_refuted: bool = False
     is_younger: bool = False
     """Whether the newest offset was published after the question that is under way was asked."""
@@ -82,7 +81,7 @@ class Group:
             self.in_force, self.doubts = min(self.doubts), [self.offset]
 
     def forget_trust(self) -> None:
-        self.in_force, self.doubts, self.waits, self.commit = None, [], False, None
+        self.in_force, self.doubts, self.waits, self.committed = None, [], False, None
 
 
 class World:
@@ -215,13 +214,12 @@ class World:
                 else:
                     group.in_force, group.doubts, group.is_refuted = None, [], True
 
-    def commit(self, name: str, offset: int | None) -> None:
+    def commit(self, name: str, offset: int) -> None:
         """The group's own commit on the brokers is asked for, and told."""
         self.real.apply_committed(name, {KEY: offset}, self.real.begin_question([KEY]))
         group = self.groups[name]
         if self.is_assigned and group.last:
-            if offset is not None or group.commit is None:
-                group.commit = (offset,)
+            group.committed = offset
             if group.waits and not group.is_refuted:
                 self._judge(group)
 
@@ -261,12 +259,10 @@ class World:
         if group.newest is None or group.offset is None:
             group.in_force, group.doubts = None, []
             return
-        if self.answer_before is None or self._needs_commit(group, self.answer_before):
+        if self.answer_before is None or self._is_suspect(group, self.answer_before):
             group.waits, group.doubts = True, []
             if group.in_force is not None:
                 group.in_force = min(group.in_force, group.offset)
-            if self.answer_before is not None and not self._is_suspect(group.newest, self.answer_before):
-                group.in_force = group.commit[0] if group.commit is not None else group.in_force
         elif self._is_older(group.newest, self.answer_before) and group.offset > self.answer_before.end:
             group.in_force, group.doubts, group.is_refuted = None, [], True
         elif group.offset <= self.reach:
@@ -278,23 +274,16 @@ class World:
     def _is_older(self, record: Record, answer: Answer) -> bool:
         return record.moment < (self.trusted_since if record.timestamp < 0 else answer.log_end)
 
-    def _is_suspect(self, record: Record, answer: Answer) -> bool:
-        return record.timestamp < answer.first_timestamp
-
-    def _needs_commit(self, group: Group, answer: Answer) -> bool:
-        """An older report: of messages that weren't there, if the group's own commit doesn't show that they were; and
-        any that its commit speaks against."""
+    def _is_suspect(self, group: Group, answer: Answer) -> bool:
+        """An older report of messages that weren't there: the group's own commit would show that they were."""
         assert group.newest is not None
         assert group.offset is not None
-        if not self._is_older(group.newest, answer) or not 0 < group.offset <= answer.end:
-            return False
-        is_suspect = self._is_suspect(group.newest, answer)
-        if group.commit is None:
-            return is_suspect or group.newest.timestamp >= 0  # what the brokers told is no report
-        (offset,) = group.commit
-        if offset is None:
-            return is_suspect
-        return offset < group.offset and (is_suspect or group.newest.timestamp >= 0)
+        return (
+            self._is_older(group.newest, answer)
+            and 0 < group.offset <= answer.end
+            and group.newest.timestamp < answer.first_timestamp
+            and (group.committed is None or group.committed < group.offset)
+        )
 
     def _reached(self, offset: int) -> None:
         if self.is_assigned and offset > self.reach:
@@ -344,7 +333,7 @@ class World:
                     tuple(sorted(hash((key, *record[:2])) for key, record in group.last.items())),
                     group.in_force,
                     tuple(group.doubts),
-                    (group.waits, group.commit, group.is_refuted, group.is_younger),
+                    (group.waits, group.committed, group.is_refuted, group.is_younger),
                     tuple(
                         sorted(
                             hash((key, answer and self._is_older(record, answer), record.moment < self.trusted_since))
@@ -377,7 +366,7 @@ def _of_slot(slot: PublishedOffset | None, question: int) -> object:
     if slot is None:
         return None
     log_partitions = None if slot.latest_by_log_partition is None else tuple(sorted(slot.latest_by_log_partition))
-    decided = slot.ruling, slot.in_force, slot.lowest_unreached, slot.commit
+    decided = slot.ruling, slot.in_force, slot.lowest_unreached, slot.committed
     return slot.latest[2:4], log_partitions, hash(decided), slot.epoch > question
 
 
@@ -392,8 +381,6 @@ class Setup:
     """Actions that have nothing to do with what is explored."""
     first_timestamp: int = 1
     """When the data topic's first message was written: records of lower timestamps are suspect."""
-    commits: tuple[int | None, ...] = (2,)
-    """What the groups may have committed themselves."""
 
 
 class Plan(NamedTuple):
@@ -408,10 +395,7 @@ RARE = frozenset({"seed_from_committed", "recreate", "fetch", "look_at_cache", "
 
 PLANS: Mapping[str, Plan] = {
     "published offsets": Plan(
-        Setup(
-            tuple(Record(1, offset) for offset in (None, 1, 2, 3)), left_out=frozenset({"truncate"}), commits=(None,)
-        ),
-        5,
+        Setup(tuple(Record(1, offset) for offset in (None, 1, 2, 3)), left_out=frozenset({"commit", "truncate"})), 5
     ),
     "records in two partitions of the commit log": Plan(
         Setup((Record(1, 1), Record(1, 2), Record(2, 1), Record(2, 2), Record(2, None)), (0, 1), READING, RARE), 4
@@ -421,9 +405,6 @@ PLANS: Mapping[str, Plan] = {
     ),
     "reports that are older than the topic": Plan(
         Setup((Record(1, 1), Record(1, 2), Record(2, 2)), left_out=RARE - {"commit", "recreate"}, first_timestamp=2), 5
-    ),
-    "reports beyond what their group has committed": Plan(
-        Setup((Record(1, 1), Record(1, 2)), left_out=RARE - {"commit", "truncate"}, commits=(None, 1, 2)), 5
     ),
 }
 
@@ -445,8 +426,7 @@ class Explorer(NamedActions[World]):
                     yield "publish", (name, log_partition, record)
             if not group.last:
                 yield "seed_from_committed", (name, 2)
-            for offset in self.setup.commits:
-                yield "commit", (name, offset)
+            yield "commit", (name, 2)
         for log_partition in self.setup.log_partitions:
             yield "forget_log_partition", (log_partition,)
         yield "assign", ()

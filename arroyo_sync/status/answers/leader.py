@@ -1,7 +1,7 @@
 """One leader group in one partition, seen from outside: what it has published, and whether the follower believes that.
 
-The rules are the follower's own, `verify` and `hold`. From outside every report was read before the brokers were asked
-what is there of the partition, so all count as older than the answer.
+The rules are the follower's own, `verify`. From outside every report was read before the brokers were asked what is
+there of the partition, so all count as older than the answer.
 
 Pure: no question to a broker, no thread, no clock.
 """
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError
 
-from arroyo_sync.core.source import BEYOND_COMMIT, LeaderOffset
+from arroyo_sync.core.source import LeaderOffset
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.commit_report import CommitReport
-from arroyo_sync.leaders.verification import GroupCommit, KnownEnd, Reason, TopicId, hold, verify
+from arroyo_sync.leaders.verification import KnownEnd, Reason, TopicId, verify
 from arroyo_sync.leaders.verifier import SUSPICION_PATIENCE_SECONDS
 from arroyo_sync.observe.snapshot import LeaderSnapshot
 
@@ -35,8 +35,6 @@ class Known(NamedTuple):
     """``None``: the brokers know no ids, or don't permit to ask."""
     now: float
     """Unix seconds."""
-    local: int | KafkaError | None = None
-    """What the follower has committed."""
 
 
 def known_id(topic_id: str | KafkaError | None) -> str | None:
@@ -73,13 +71,6 @@ def leader_snapshot(
     )
 
 
-def offset_in_force(leader: LeaderSnapshot) -> int | None:
-    """How far a follower goes by it."""
-    if leader.rejected_because == BEYOND_COMMIT:
-        return leader.committed_offset
-    return None if leader.is_rejected else leader.published_offset
-
-
 def needs_first_message(group: str, latest: LeaderOffset, commit: int | KafkaError | None, known: Known) -> bool:
     """Whether it comes down to when the first message was written, if the group is to be believed."""
     return _why_not_believed(group, latest, None if isinstance(commit, KafkaError) else commit, known) in SUSPICIONS
@@ -95,15 +86,8 @@ def _why_not_believed(group: str, latest: LeaderOffset, committed: int | None, k
         known_end = KnownEnd(end=known.range.end)
         known_end.take_first_answer(known.range, {report.log_partition: report.log_offset + 1})
     reason = verify(report, known_end, TopicId(known_id(known.topic_id)), epoch=0, committed=committed).reason
-    if reason is None and committed is not None and not (isinstance(known.local, int) and latest.offset <= known.local):
-        held = hold(report, known_end, GroupCommit(committed))
-        reason = None if held is None else held.reason
     age = _age(latest, known.now)
-    if (
-        (reason in SUSPICIONS or reason is Reason.BEYOND_COMMIT)
-        and age is not None
-        and age < SUSPICION_PATIENCE_SECONDS
-    ):
+    if reason in SUSPICIONS and age is not None and age < SUSPICION_PATIENCE_SECONDS:
         return None  # nor does the follower tell of one so young: mostly the group's commit is on its way
     return None if reason is Reason.UNANSWERED else reason
 

@@ -7,15 +7,14 @@ import pytest
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders import offset_table
-from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Rejection, Suspicion, Truncation
+from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Rejection, Truncation
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import READ_WAIT_SECONDS, LeaderOffsets
 from arroyo_sync.leaders.offset_table import OffsetTable
-from arroyo_sync.leaders.verification import LOG_END_UNKNOWN, KnownEnd, Reason, TopicId
+from arroyo_sync.leaders.verification import KnownEnd, Reason, TopicId
 from tests.unit.leaders.test_leader_offsets import KEY, NOW, OTHER, Fixture, reading
 
 THIRD = ("another", 0)
-SUSPICION = Suspicion(100, Reason.BEFORE_FIRST_MESSAGE)
 
 
 def suspect(*groups: str) -> Fixture:
@@ -44,7 +43,7 @@ def test_a_topic_counts_as_read_while_one_of_its_partitions_is() -> None:
 def test_nothing_is_asked_about_a_revoked_partition() -> None:
     """Whatever was still open about it."""
     fixture = suspect()
-    assert fixture.offsets.suspects() == {"g": {KEY: SUSPICION}}
+    assert fixture.offsets.suspects() == {"g": {KEY: 100}}
     fixture.offsets.ask_anew()
     assert sorted(fixture.offsets.unanswered()) == [KEY, OTHER]
     fixture.offsets.revoke([KEY])
@@ -62,14 +61,14 @@ def test_a_suspicion_ends_with_the_assignment() -> None:
     assert not fixture.offsets.published([KEY])[KEY]["g"].rejected
     fixture.offsets.assign({KEY: None})
     fixture.answer({KEY: PartitionRange(0, 900)}, {0: 1000})
-    assert fixture.offsets.suspects() == {"g": {KEY: SUSPICION}}
+    assert fixture.offsets.suspects() == {"g": {KEY: 100}}
     assert not fixture.offsets.published([KEY])[KEY]["g"].rejected, "a new suspicion has a while of its own"
 
 
 def test_only_the_long_suspect_groups_reports_are_shown_as_rejected() -> None:
     """A suspicion alone isn't shown: mostly a commit lifts it at once."""
     fixture = suspect("a", "b")
-    assert fixture.offsets.suspects() == {"a": {KEY: SUSPICION}, "b": {KEY: SUSPICION}}
+    assert fixture.offsets.suspects() == {"a": {KEY: 100}, "b": {KEY: 100}}
     fixture.offsets.mark_long_suspect("b", [KEY])
     said = fixture.offsets.published([KEY])[KEY]
     assert (said["a"].rejected, said["b"].rejected) == (False, True)
@@ -103,95 +102,6 @@ def test_a_commit_lifts_a_suspicion_of_what_was_published_before_the_assignment(
         assert fixture.remote() == 100
 
 
-def held(*groups: str) -> Fixture:
-    """A report from before the first answer, in which nothing is wrong."""
-    fixture = Fixture(*groups)
-    fixture.offsets.assign({KEY: None})
-    for group in groups or ("g",):
-        fixture.publish(100, group)
-    fixture.answer({KEY: PartitionRange(0, 900, first_timestamp_ms=-1)}, {0: 1000})
-    return fixture
-
-
-def test_an_older_report_waits_for_what_its_group_has_committed() -> None:
-    """As far, or nothing: it is true. Less: the group was set back since, or its partition truncated."""
-    for committed in (None, 100, 99):
-        fixture = held()
-        assert (fixture.remote(), fixture.offsets.suspects()) == (
-            None,
-            {"g": {KEY: Suspicion(100, Reason.COMMIT_UNANSWERED)}},
-        )
-        fixture.offsets.apply_committed("g", {KEY: committed}, fixture.offsets.begin_question([KEY]))
-        assert fixture.remote() == (100 if committed is None else committed)
-        reason = {"g": {KEY: Suspicion(100, Reason.BEYOND_COMMIT)}}
-        assert fixture.offsets.suspects() == (reason if committed == 99 else {})
-
-
-def test_a_report_that_its_group_s_commit_speaks_against_counts_once_that_has_come_as_far() -> None:
-    """Until then that commit counts. That it isn't told any more says nothing; another report counts at once."""
-    fixture = held("a", "b")
-    told = (("a", 90, None), ("b", 80, 80), ("a", None, 80), ("b", 95, 90), ("a", 100, 95))
-    for group, committed, remote in told:
-        fixture.offsets.apply_committed(group, {KEY: committed}, fixture.offsets.begin_question([KEY]))
-        assert fixture.remote() == remote
-    assert fixture.offsets.suspects().keys() == {"b"}
-    fixture.offsets.apply([CommitReport(KEY, "b", 98, 0, 0, 1000, None)], NOW)
-    assert (fixture.remote(), fixture.offsets.suspects()) == (98, {})
-
-
-def test_an_older_report_beyond_the_partition_s_end_is_rejected_whatever_was_committed() -> None:
-    """It can't be true."""
-    fixture = held()
-    fixture.offsets.assign({KEY: None})
-    fixture.answer({KEY: PartitionRange(0, 99, first_timestamp_ms=-1)}, {0: 1000})
-    fixture.offsets.apply_committed("g", {KEY: 100}, fixture.offsets.begin_question([KEY]))
-    assert fixture.offsets.rejected() == [KEY]
-    assert fixture.remote() is None
-
-
-@pytest.mark.parametrize(
-    ("position", "begin", "log_ends"),
-    [
-        pytest.param(100, 0, {0: 1000}, id="the follower has read as far"),
-        pytest.param(50, 100, {0: 1000}, id="no message lies before"),
-        pytest.param(50, 0, {}, id="it is younger than the answer"),
-        pytest.param(50, 0, {0: LOG_END_UNKNOWN}, id="it may be younger"),
-    ],
-)
-def test_nobody_asks_what_a_group_has_committed_where_that_can_hold_nothing_back(
-    position: int, begin: int, log_ends: dict[int, int]
-) -> None:
-    """As in most rebalances."""
-    fixture = Fixture()
-    fixture.manager.set_local_offset(*KEY, position)
-    fixture.offsets.assign({KEY: None})
-    fixture.publish(100)
-    fixture.answer({KEY: PartitionRange(begin, 900, first_timestamp_ms=-1)}, log_ends)
-    assert (fixture.remote(), fixture.offsets.suspects()) == (100, {})
-
-
-def test_a_group_s_commit_is_not_held_against_itself() -> None:
-    """What the brokers told is no report."""
-    fixture = Fixture()
-    fixture.offsets.assign({KEY: None})
-    fixture.answer({KEY: PartitionRange(0, 900, first_timestamp_ms=-1)}, {0: 1000})
-    fixture.offsets.seed_from_committed([(KEY, "g", 100)], NOW)
-    assert (fixture.remote(), fixture.offsets.suspects()) == (100, {})
-
-
-def test_once_a_partition_was_truncated_reports_from_before_wait_for_their_group_s_commit() -> None:
-    """It may have been cut lower than where it ends by then, and what it has grown by is other messages."""
-    fixture = Fixture()
-    fixture.assign(KEY)
-    fixture.offsets.received(KEY, 150)
-    fixture.publish(100)
-    assert fixture.remote() == 100
-    fixture.answer({KEY: PartitionRange(0, 120)})
-    fixture.answer({KEY: PartitionRange(0, 130, first_timestamp_ms=-1)}, {0: 1000})
-    assert fixture.offsets.suspects() == {"g": {KEY: Suspicion(100, Reason.COMMIT_UNANSWERED)}}
-    assert fixture.remote() is None
-
-
 def test_a_commit_that_was_asked_for_before_trust_began_lifts_nothing() -> None:
     """It may have been of the topic that was there before."""
     fixture = suspect()
@@ -199,7 +109,7 @@ def test_a_commit_that_was_asked_for_before_trust_began_lifts_nothing() -> None:
     fixture.offsets.assign({KEY: None})
     fixture.answer({KEY: PartitionRange(0, 900)}, {0: 1000})
     fixture.offsets.apply_committed("g", {KEY: 100}, question)
-    assert (fixture.offsets.suspects(), fixture.remote()) == ({"g": {KEY: SUSPICION}}, None)
+    assert (fixture.offsets.suspects(), fixture.remote()) == ({"g": {KEY: 100}}, None)
 
 
 def test_nothing_is_asked_for_before_the_replay_is_over() -> None:
@@ -212,7 +122,7 @@ def test_nothing_is_asked_for_before_the_replay_is_over() -> None:
         offsets = fixture.offsets
         return [offsets.assigned(), offsets.unanswered(), offsets.suspects(), offsets.partitions_without_report("g")]
 
-    assert asked() == [[KEY, OTHER], [OTHER], {"g": {KEY: SUSPICION}}, [OTHER]]
+    assert asked() == [[KEY, OTHER], [OTHER], {"g": {KEY: 100}}, [OTHER]]
     fixture.offsets.disable()
     assert asked() == [[], [], {}, []]
 

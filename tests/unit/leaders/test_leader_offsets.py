@@ -541,7 +541,6 @@ def test_reports_of_a_commit_log_that_was_created_anew_are_judged_by_answers_of_
     assert fixture.remote() is None, "not before the brokers were asked again"
     assert fixture.offsets.unanswered() == [KEY]
     fixture.answer({KEY: PartitionRange(0, 500, first_timestamp_ms=0)}, {0: 1})
-    fixture.offsets.apply_committed("g", {KEY: None}, fixture.offsets.begin_question([KEY]))
     assert (fixture.remote(), fixture.offsets.take_rejections()) == (490, [])
     fixture.publish(600)
     assert fixture.remote() == 490, "and the partition is still known to reach to 500"

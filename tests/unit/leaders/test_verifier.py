@@ -13,18 +13,15 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import AnotherCluster, ConfigurationError, PartitionTruncated, TopicRecreated
-from arroyo_sync.core.source import BEYOND_COMMIT
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.questions.answers import LEAST_SECONDS, MOST_SECONDS
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.topic_watch import REACH_SECONDS, UNREAD_SECONDS
 from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
-from arroyo_sync.leaders.assigned_partitions import Suspicion
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import LOG_END_UNKNOWN, Reason
 from arroyo_sync.leaders.verifier import (
-    COMMIT_PATIENCE_SECONDS,
     INTERVAL_SECONDS,
     QUERY_TIMEOUT_SECONDS,
     REFRESH_SECONDS,
@@ -39,7 +36,6 @@ FIRST, SECOND = ("events", 0), ("events", 1)
 TIMEOUT_SECONDS = 30.0
 CHECK_TIMEOUT_SECONDS = 2.5
 NO_ANSWER = KafkaError(KafkaError._TIMED_OUT)
-NOT_ALLOWED = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 
 class Brokers:
@@ -55,7 +51,7 @@ class Brokers:
         self.reach_timeouts: list[float] = []
         self.ranges: dict[PartitionKey, PartitionRange] = {}
         self.topic_id: str | KafkaError = NO_ANSWER
-        self.committed: dict[tuple[str, PartitionKey], int | KafkaError | None] = {}
+        self.committed: dict[tuple[str, PartitionKey], int | None] = {}
         self.log_ends: dict[int, int] = {}
         self.knows_log = True
         """Whether anybody tells which partitions the log has."""
@@ -73,7 +69,6 @@ class Brokers:
         self.commits_are_slow = False
         self.questions_about_ids = 0
         self.questions_about_commits: list[tuple[str, set[PartitionKey]]] = []
-        self.commit_timeouts: list[float] = []
         self.before_answer: Callable[[], None] = lambda: None
         self.asked = threading.Event()
 
@@ -135,7 +130,7 @@ class Brokers:
         timeout: float,
         on_answer: Callable[[Mapping[PartitionKey, int | KafkaError | None]], None],
     ) -> None:
-        self.commit_timeouts.append(timeout)
+        assert LEAST_SECONDS <= timeout <= MOST_SECONDS
         self.questions_about_commits.append((group, set(partitions)))
         if self.commits_are_slow:
             self.late.append(lambda: on_answer(dict.fromkeys(partitions, 0)))
@@ -906,9 +901,9 @@ def test_every_suspicion_that_lasts_is_told(caplog: pytest.LogCaptureFixture) ->
 def test_an_error_lifts_no_suspicion(caplog: pytest.LogCaptureFixture) -> None:
     """Though it has a number, which may be higher than the offset."""
     fixture = suspicious(FIRST)
-    fixture.brokers.committed["g", FIRST] = NOT_ALLOWED
+    fixture.brokers.committed["g", FIRST] = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)  # type: ignore[assignment]
     fixture.verifier.ask()
-    assert fixture.offsets.suspects() == {"g": {FIRST: Suspicion(20, Reason.BEFORE_FIRST_MESSAGE)}}
+    assert fixture.offsets.suspects() == {"g": {FIRST: 20}}
     assert fixture.remote() is None
 
 
@@ -935,7 +930,6 @@ def undated(**report: Any) -> Fixture:
     """A report that is older than the answer about such a partition."""
     fixture = Fixture()
     fixture.brokers.topic_id = "one"
-    fixture.brokers.committed["g", FIRST] = None
     fixture.brokers.log_ends = {0: 10}
     fixture.brokers.ranges = {FIRST: UNDATED}
     fixture.assign(FIRST)
@@ -974,83 +968,18 @@ def test_safety_an_older_report_without_an_id_waits_until_the_first_message_was_
     assert len(fixture.brokers.questions_about_first_messages) == 2 + 2 * SUSPICION_PATIENCE_SECONDS
 
 
-def older(**committed: int | KafkaError | None) -> Fixture:
-    """A report from before the follower began, of a group that has committed that by now."""
+def test_a_groups_commit_is_not_asked_for_without_suspicion() -> None:
+    """A leader that commits elsewhere, or whose commits have expired, is followed as ever."""
     fixture = Fixture()
     fixture.brokers.log_ends = {0: 10}
     fixture.brokers.ranges = {FIRST: PartitionRange(0, 900, first_timestamp_ms=5_000)}
-    fixture.brokers.committed = {(group, FIRST): each for group, each in committed.items()}
-    fixture.publish(423, timestamp_ms=5_000)
     fixture.assign(FIRST)
+    fixture.publish(423, timestamp_ms=5_000)
     fixture.verifier.ask()
-    return fixture
-
-
-@pytest.mark.parametrize("committed", [None, 423, 500, NOT_ALLOWED], ids=str)
-def test_progress_a_leader_whose_commit_says_nothing_against_its_report_is_followed_at_once(
-    committed: int | KafkaError | None,
-) -> None:
-    """As one that commits elsewhere, or whose commits have expired or can't be asked for. Nor is it asked again."""
-    fixture = older(g=committed)
-    assert fixture.remote() == 423
-    fixture.clock.now += INTERVAL_SECONDS
-    fixture.verifier.ask()
-    assert fixture.brokers.questions_about_commits == [("g", {FIRST})]
-
-
-def test_safety_a_report_from_before_its_group_was_set_back_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
-    """As after a truncation that the follower hasn't seen. It is told when it lasts; a leader that goes on heals it."""
-    fixture = older(g=100)
-    for committed, remote in ((100, 100), (NO_ANSWER, 100), (None, 100), (422, 422)):
-        fixture.brokers.committed["g", FIRST] = committed
-        fixture.clock.now += INTERVAL_SECONDS
-        fixture.verifier.ask()
-        assert (fixture.remote(), caplog.messages) == (remote, [])
-    fixture.clock.now += SUSPICION_PATIENCE_SECONDS
-    fixture.verifier.ask()
-    leader = fixture.offsets.published()[FIRST]["g"]
-    assert (leader.rejected, leader.rejected_because) == (True, BEYOND_COMMIT)
-    assert caplog.messages == [
-        "events[0]: group 'g' published offset 423 before this follower began there, and has committed only 422 on the "
-        "brokers. Was the group set back, or the partition truncated? Or does it commit on another cluster by now? "
-        "What it has committed counts there until it publishes again"
-    ]
-    fixture.brokers.committed["g", FIRST] = 423
     fixture.clock.now += INTERVAL_SECONDS
     fixture.verifier.ask()
     assert fixture.remote() == 423
-    assert not fixture.offsets.published()[FIRST]["g"].rejected
-    assert fixture.verifier.impossible == 0
-
-
-def test_progress_a_coordinator_that_is_silent_is_not_waited_for_for_long(caplog: pytest.LogCaptureFixture) -> None:
-    """Nor told of: the group is followed as it was before it was asked about. It has longer each time."""
-    fixture = older()
-    for _ in range(int(COMMIT_PATIENCE_SECONDS / INTERVAL_SECONDS)):
-        assert fixture.remote() is None
-        fixture.clock.now += INTERVAL_SECONDS
-        fixture.verifier.ask()
-    assert fixture.remote() == 423
-    assert fixture.brokers.commit_timeouts[:4] == [1.0, 2.0, 2.5, 2.5]
-    assert caplog.messages == []
-
-
-def test_each_partition_s_group_is_asked_about_when_its_own_broker_has_answered() -> None:
-    """Not a second after the first one's."""
-    fixture = older(g=None)
-    fixture.brokers.committed["g", SECOND] = None
-    fixture.publish(5, SECOND, timestamp_ms=5_000)
-    fixture.brokers.ranges[SECOND] = PartitionRange(0, 900, first_timestamp_ms=5_000)
-    fixture.brokers.committed["g", FIRST] = 100
-    fixture.clock.now += INTERVAL_SECONDS
-    fixture.assign(FIRST, SECOND)
-    fixture.brokers.slow = {SECOND}
-    fixture.verifier.ask()
-    assert fixture.brokers.questions_about_commits[1:] == [("g", {FIRST})]
-    fixture.brokers.late.pop()()
-    fixture.verifier.ask()
-    assert fixture.brokers.questions_about_commits[1:] == [("g", {FIRST}), ("g", {SECOND})]
-    assert fixture.remote(SECOND) == 5
+    assert fixture.brokers.questions_about_commits == []
 
 
 def test_a_truncated_partition_is_told_and_asked_about_again_at_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -1195,7 +1124,6 @@ def test_progress_a_report_that_needs_no_look_up_waits_for_none() -> None:
     fixture.brokers.topic_id = "one"
     fixture.brokers.slow = {FIRST, SECOND}
     fixture.brokers.log_ends = {0: 100}
-    fixture.brokers.committed = {("g", FIRST): None, ("g", SECOND): None}
     fixture.publish(5, topic_id="one")
     fixture.publish(6, SECOND)
     fixture.assign(FIRST, SECOND)
@@ -1217,7 +1145,6 @@ def test_a_slow_look_up_delays_its_own_partition_alone_and_is_asked_for_once() -
     """The other one is verified at once; later answers about ends, and refreshes, look nothing up."""
     fixture = Fixture()
     fixture.brokers.slow = {FIRST}
-    fixture.brokers.committed = {("g", FIRST): None, ("g", SECOND): None}
     fixture.publish(5)
     fixture.publish(6, SECOND)
     fixture.assign(FIRST, SECOND)
@@ -1358,7 +1285,6 @@ def test_an_id_that_was_told_once_stays_known_when_it_can_not_be_asked_any_more(
 def test_what_a_group_has_committed_is_asked_for_once_a_second_while_it_is_suspected() -> None:
     """However often it is woken, and it says when it is due again; a new suspicion is asked about at once."""
     fixture = suspicious(FIRST)
-    fixture.brokers.committed["g", FIRST] = None
     assert [fixture.verifier.ask() for _ in range(3)] == [INTERVAL_SECONDS] * 3
     assert len(fixture.brokers.questions_about_commits) == 1
     fixture.clock.now += INTERVAL_SECONDS
@@ -1369,25 +1295,6 @@ def test_what_a_group_has_committed_is_asked_for_once_a_second_while_it_is_suspe
     fixture.publish(20, timestamp_ms=4_999)
     fixture.verifier.ask()
     assert len(fixture.brokers.questions_about_commits) == 3
-
-
-def test_looking_for_suspects_takes_a_small_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With ten thousand of them a look takes long, and each report wakes it; it says when it looks again."""
-    fixture = suspicious(FIRST)
-    looks: list[float] = []
-
-    def suspects() -> dict[str, dict[PartitionKey, Suspicion]]:
-        looks.append(fixture.clock.now)
-        fixture.clock.now += 0.01
-        return {"g": {FIRST: Suspicion(20, Reason.BEFORE_FIRST_MESSAGE)}}
-
-    monkeypatch.setattr(fixture.offsets, "suspects", suspects)
-    for _ in range(100):
-        fixture.verifier.ask()
-        fixture.clock.now += 0.005
-    assert 2 <= len(looks) <= 5
-    fixture.clock.now = looks[-1] + 0.1
-    assert 0 < fixture.verifier.ask() <= 0.1 + 1e-9
 
 
 def test_the_id_is_asked_for_once_a_second_however_often_it_is_woken() -> None:

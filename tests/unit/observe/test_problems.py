@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from arroyo_sync.core.source import BEYOND_COMMIT, SourceStatistics
+from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.observe.problems import (
     REMINDER_SECONDS,
     SHOWN,
@@ -235,21 +235,6 @@ def test_where_a_source_tells_of_no_group_its_leaders_are_meant() -> None:
     plain = replace(unconfirmed(1, 500), remote_offset=5)
     (problem,) = problems_of(plain)
     assert "for the leaders, which are at 5. Is a leader stopped or hung?" in str(problem)
-
-
-def test_where_a_group_has_committed_less_than_it_said_that_counts() -> None:
-    """Nothing is closed, and nobody is told to set the group back once more."""
-    leader = LeaderSnapshot("writers", 500, is_rejected=True, rejected_because=BEYOND_COMMIT)
-    partition = PartitionSnapshot("events", 3, 5, 90, high_watermark=600, leaders=(leader,))
-    (problem,) = problems_of(snapshot=Snapshot(0.0, (partition,)))
-    assert problem.message == (
-        "group 'writers' has published offset 500 of events[3], which ends at 600: that is beyond what the group has "
-        "committed on the brokers by now, and what it has committed counts until it publishes again"
-    )
-    assert problem.advice == (
-        "Was the group set back, or the partition truncated? Then wait for its leader. If it commits on another "
-        "cluster by now, its next report counts; or delete the group's offsets on this one"
-    )
 
 
 @pytest.mark.parametrize(

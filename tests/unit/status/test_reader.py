@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ArroyoSyncError, BrokersUnreachable, ConfigurationError
-from arroyo_sync.core.source import BEYOND_COMMIT, LeaderOffset, SourceStatistics
+from arroyo_sync.core.source import LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders.verification import Reason
@@ -183,8 +183,6 @@ class Brokers:
     report: LeaderOffset = REPORT
     range: PartitionRange = YOUNGER
     committed: int | KafkaError | None = None
-    local: int = 0
-    """What the follower has committed."""
     topic_ids: list[str | KafkaError] = field(default_factory=lambda: ["new"])
     """One answer after the other, the last one again and again."""
     ids_asked: list[float] = field(default_factory=list)
@@ -207,7 +205,7 @@ class Brokers:
         return reader
 
     def _committed(self, group: str, keys: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, object]:
-        return dict.fromkeys(keys, self.local if group == "follower" else self.committed)
+        return dict.fromkeys(keys, 0 if group == "follower" else self.committed)
 
     def _ranges(self, keys: Collection[PartitionKey], timeout: float) -> Mapping[PartitionKey, PartitionRange]:
         return dict.fromkeys(keys, self.range._replace(first_timestamp_ms=None, is_first_known=True))
@@ -272,33 +270,6 @@ def test_a_report_that_the_follower_does_not_believe_is_not_believed(
     )
     assert partition.remote_offset == (423 if reason is None else None)
     assert brokers.asked_first == ([[EVENTS]] if looks_up else [])
-
-
-OF_THIS_TOPIC = REPORT._replace(topic_id="new")
-
-
-@pytest.mark.parametrize(
-    ("brokers", "remote_offset"),
-    [
-        pytest.param(Brokers(OF_THIS_TOPIC, committed=422), 422, id="it was set back"),
-        pytest.param(Brokers(OF_THIS_TOPIC, committed=422, local=422), 422, id="that far the follower has come"),
-        pytest.param(Brokers(OF_THIS_TOPIC, committed=422, local=423), 423, id="the follower has believed it"),
-        pytest.param(Brokers(OF_THIS_TOPIC), 423, id="it commits elsewhere"),
-        pytest.param(
-            Brokers(OF_THIS_TOPIC._replace(timestamp_ms=9_990_000), committed=422),
-            423,
-            id="the commit may be on its way",
-        ),
-    ],
-)
-def test_of_a_group_that_was_set_back_counts_what_it_has_committed(
-    brokers: Brokers, remote_offset: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As for the follower, if it has begun since."""
-    partition = partition_of(brokers, monkeypatch)
-    (leader,) = partition.leaders
-    assert partition.remote_offset == remote_offset
-    assert leader.rejected_because == (BEYOND_COMMIT if remote_offset == 422 else None)
 
 
 def test_the_follower_is_not_blamed_for_a_report_that_it_does_not_believe(monkeypatch: pytest.MonkeyPatch) -> None:
