@@ -25,6 +25,7 @@ from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.factory import SynchronizedStrategyFactory
 from arroyo_sync.kafka import error_callbacks as access
 from arroyo_sync.kafka.error_callbacks import log_if_refused, raise_if_refused
+from arroyo_sync.kafka.errors import LoginRefusals
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
 from tests.integration.cluster.certificates import Authority, Certificate
@@ -186,6 +187,7 @@ def test_a_leaders_wrong_password_is_one_line_in_its_log(
 ) -> None:
     """Its pipeline goes on, as for every commit log that can't be written."""
     monkeypatch.setattr(access, "_throttle", LogThrottle(LOG_INTERVAL_SECONDS, lambda: 0.0))
+    monkeypatch.setattr(access, "_producer_logins", LoginRefusals())  # of a process that has just begun
     settings = {**secured.settings("SASL", WRONG_PASSWORD), "log_level": 0, "message.timeout.ms": 3000}
     producer = KafkaProducer({**settings, "error_cb": log_if_refused})
     try:
