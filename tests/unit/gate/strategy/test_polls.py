@@ -170,6 +170,17 @@ def test_what_was_held_is_handed_on_with_one_poll_an_interval(harness: GateHarne
     assert not harness.gate.drain.needs_poll
 
 
+def test_a_partition_is_open_once_all_that_it_held_was_handed_on() -> None:
+    """Though the flow control had looked before, when its messages were released and not handed on yet."""
+    harness = GateHarness()
+    harness.hold(0, 0)
+    harness.release(0, 5)
+    harness.gate.buffers.refresh_remote_offsets()
+    assert not harness.gate.buffers.has_open()
+    harness.poll_until_empty()
+    assert harness.gate.buffers.has_open()
+
+
 def test_without_an_interval_the_next_step_is_polled_after_every_message_that_was_held() -> None:
     harness = GateHarness({0: 0, 1: 0})
     released_at_once(harness, 50)

@@ -234,3 +234,15 @@ def test_whoever_names_a_message_that_was_handed_on_looks_at_no_line() -> None:
     with pytest.raises(InvalidMessage):
         harness.gate.poll()
     assert harness.held()[0] == [3, 4, *range(6, 100)]
+
+
+def test_a_line_whose_only_message_is_found_invalid_as_it_opens_has_no_turn() -> None:
+    """The step's poll, which comes before its turn, names it: nothing is left of the line."""
+    harness = GateHarness()
+    harness.hold(0, 0)
+    harness.release(0, 1)
+    harness.step.poll_errors = [InvalidMessage(partition(0), 0)]
+    with pytest.raises(InvalidMessage):
+        harness.gate.poll()
+    buffers = harness.gate.buffers
+    assert (dict(buffers.opened), dict(buffers.released), harness.held()) == ({}, {}, {})

@@ -145,6 +145,19 @@ def test_no_loss_a_carried_message_that_was_found_invalid_is_taken_if_it_is_read
     assert harness.step.taken[-2:] == [(0, 4), (0, 5)]
 
 
+def test_a_partition_whose_carried_message_was_thrown_away_is_open_again() -> None:
+    """So a consumer without a message waits for the next one no longer than a slice."""
+    harness = GateHarness()
+    harness.release(0, 20)
+    harness.submit(0, *range(5))
+    harness.gate.buffers.seek(partition(0), 3)
+    harness.gate.buffers.discard_carried(partition(0), 5)
+    assert not harness.gate.buffers.has_open()
+    harness.submit(0, 5)
+    assert harness.gate.buffers.has_open()
+    assert harness.step.taken == [(0, offset) for offset in range(5)]
+
+
 def test_no_message_is_carried_of_a_partition_that_takes_none() -> None:
     """As one that isn't assigned, or any once the gate is closed."""
     harness = GateHarness()

@@ -147,6 +147,13 @@ def test_gaps_in_the_offsets_are_no_matter() -> None:
     assert harness.local(0) == 21
 
 
+def test_a_first_message_behind_a_gap_is_held_where_nobody_wants_to_know_of_that() -> None:
+    """A gate without the flow control, which would commit where it begins."""
+    harness = GateHarness({0: 3})
+    harness.hold(0, 5)
+    assert harness.held() == {0: [5]}
+
+
 def test_the_gates_positions_are_the_first_local_offsets() -> None:
     """Which opens a partition whose remote offset is known, before any message has come."""
     harness = GateHarness({0: 7, 1: 0})
@@ -324,6 +331,17 @@ def test_a_gate_that_has_ended_asks_nothing_more_of_the_consumer(how: str) -> No
     harness.gate.join(0.0) if how == "join" else harness.gate.terminate()
     assert (harness.gate.buffers.held_messages, bool(harness.gate.buffers.released)) == (0, False)
     assert dict(harness.gate.buffers.take_pause_changes()) == {}
+
+
+def test_a_gate_that_has_ended_tells_no_local_offset_any_more() -> None:
+    """Of a message that went on before: its partition may be another member's by now."""
+    harness = GateHarness()
+    harness.release(0, 5)
+    harness.submit(0, 0)
+    harness.gate.close()
+    harness.gate.join()
+    harness.gate.buffers.report_local_offsets()
+    assert harness.local(0) is None
 
 
 def test_a_step_that_was_terminated_is_not_closed_any_more() -> None:

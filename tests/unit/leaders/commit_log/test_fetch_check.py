@@ -127,6 +127,23 @@ def test_a_partition_of_which_neither_a_record_nor_an_answer_comes_is_unheard() 
     assert fixture.check.unheard_since == {}, "nothing is read any more"
 
 
+@pytest.mark.parametrize("late_seconds", [0.0, 3.0])
+def test_a_partition_is_unheard_from_a_new_clients_first_look_on(late_seconds: float) -> None:
+    """However late the second one is; it is said with the third one."""
+    fixture = Fixture()
+    fixture.brokers.ends.clear()
+    began = fixture.clock.now
+    assert fixture.check.unheard_since == {}
+    fixture.has_stopped()
+    assert fixture.check.unheard_since == {}
+    fixture.clock.now += FETCH_CHECK_SECONDS + late_seconds
+    fixture.has_stopped()
+    assert fixture.check.unheard_since == {}
+    fixture.clock.now += FETCH_CHECK_SECONDS
+    fixture.has_stopped()
+    assert fixture.check.unheard_since == {0: began, 1: began}
+
+
 def test_a_client_that_has_read_all_is_well_whatever_its_responses_call_the_end() -> None:
     """Not only Kafka speaks its protocol: a response may name the last offset in place of the next one."""
     fixture = Fixture()
