@@ -246,3 +246,16 @@ def test_a_line_whose_only_message_is_found_invalid_as_it_opens_has_no_turn() ->
         harness.gate.poll()
     buffers = harness.gate.buffers
     assert (dict(buffers.opened), dict(buffers.released), harness.held()) == ({}, {}, {})
+
+
+def test_a_line_that_closes_again_before_its_turn_has_none() -> None:
+    """A leader went back at once."""
+    harness = GateHarness()
+    harness.hold(0, 0)
+    buffers = harness.gate.buffers
+    for remote, opened in ((1, 1), (0, 0)):
+        harness.release(0, remote)
+        buffers.refresh_remote_offsets()
+        assert (len(buffers.opened), len(buffers.released)) == (opened, opened)
+    harness.gate.poll()
+    assert (harness.step.taken, harness.held()) == ([], {0: [0]})
