@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer import cluster_question
 from arroyo_sync.gate.consumer.cluster_question import (
     ASSIGNED_TIMEOUT_SECONDS,
@@ -15,7 +16,8 @@ from arroyo_sync.gate.consumer.cluster_question import (
     TIMEOUT_SECONDS,
     ClusterQuestion,
 )
-from tests.support.fakes import Clock, ScriptedConsumer
+from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from tests.support.fakes import EVENTS, Clock, ScriptedConsumer
 from tests.support.pipelines import Pipeline
 
 UNREACHABLE = KafkaException(KafkaError(KafkaError._TRANSPORT))
@@ -116,6 +118,17 @@ def test_what_the_source_raises_is_logged(monkeypatch: pytest.MonkeyPatch, caplo
     (line,) = caplog.records
     assert line.levelno == logging.ERROR
     assert line.getMessage() == "The source couldn't check which cluster the follower reads from"
+
+
+def test_the_source_is_told_of_the_cluster_of_the_topic_that_is_subscribed_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the first poll."""
+    monkeypatch.setattr(cluster_question, "cluster_of", lambda consumer, topic, timeout: f"the cluster of {topic}")
+    told: list[str] = []
+    manager = SynchronizedPartitionStateManager()
+    flow = FlowControlledConsumer(ScriptedConsumer(), manager, lambda: None, check_cluster=told.append)
+    flow.subscribe([EVENTS])
+    flow.poll(0.0)
+    assert told == ["the cluster of events"]
 
 
 def test_a_follower_asks_while_nothing_is_assigned_and_else_when_no_message_came(

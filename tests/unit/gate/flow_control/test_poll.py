@@ -305,7 +305,8 @@ def test_progress_what_was_released_as_another_message_came_goes_on_without_a_wa
 
 
 def test_each_poll_without_a_message_is_counted() -> None:
-    """From none on, while something is assigned; one with a message isn't."""
+    """While something is assigned; one with a message isn't."""
+    assert Pipeline().flow.empty_polls == 0
     pipeline = assigned(0)
     before = pipeline.flow.empty_polls
     pipeline.run(3)
