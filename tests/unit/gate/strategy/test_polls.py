@@ -134,6 +134,28 @@ def test_a_message_that_is_rejected_twice_goes_up_and_the_poll_in_between_hands_
         assert harness.step.taken == taken
 
 
+def test_progress_room_is_not_left_twice_in_a_row_to_a_message_that_is_rejected_though_a_poll_was_owed() -> None:
+    """The step may reject the messages of its partition alone: what another one holds has the room of every other poll,
+    of those that the processor makes."""
+    harness = GateHarness({0: 0, 1: 0}, poll_interval_seconds=1.0)
+    harness.hold(0, 0)
+    harness.gate.poll()
+    harness.release(0, 1)
+    harness.release(1, 9)
+    harness.submit(1, 0)
+    harness.step.room = 0
+    with pytest.raises(MessageRejected):
+        harness.submit(1, 1)
+    harness.gate.poll()
+    assert harness.gate.drain.needs_poll
+    with pytest.raises(MessageRejected):
+        harness.submit(1, 1)
+    assert harness.step.taken == [(1, 0)]
+    harness.step.room = 1
+    harness.gate.poll()
+    assert harness.step.taken == [(1, 0), (0, 0)]
+
+
 def test_the_consumer_does_not_wait_while_a_poll_is_owed(harness: GateHarness) -> None:
     """It hands control back at once, so the last messages' results are looked after before a second of waiting."""
     inner = ScriptedConsumer(is_kip848=False)
