@@ -11,7 +11,7 @@ from arroyo.processing.strategies import CommitOffsets
 from arroyo.types import Partition
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.gate.consumer import start_positions
+from arroyo_sync.gate.consumer import rebalances, start_positions
 from arroyo_sync.gate.consumer.start_positions import RETRY_SECONDS, StartPositions
 from tests.support.fakes import Clock, ScriptedConsumer, ScriptedStep, partition
 from tests.support.pipelines import Pipeline, both_protocols
@@ -527,3 +527,18 @@ class TestEarlierBeginnings:
         pipeline.release(0, 9)
         pipeline.run_until_quiet()
         assert pipeline.released_of(0) == list(range(9))
+
+    def test_all_that_are_assigned_are_named_beside_those_that_begin_earlier(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An eager consumer is assigned all of them once more; see `begin_earlier`."""
+        begun: list[tuple[object, ...]] = []
+        monkeypatch.setattr(start_positions, "committed_offset", lambda *asked: None)
+        monkeypatch.setattr(rebalances, "begin_earlier", lambda *arguments: begun.append(arguments))
+        pipeline = Pipeline(is_kip848=False)
+        pipeline.consumer.commit_errors.extend([MOVED_ON, MOVED_ON])
+        pipeline.start(0)
+        pipeline.start()
+        pipeline.consumer.committed.update({0: 7, 1: 3})  # in place of `latest`
+        pipeline.start(0, 1)
+        assert begun == [(pipeline.consumer, {partition(0): 0, partition(1): 3}, {partition(0): 0})]
