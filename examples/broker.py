@@ -29,6 +29,8 @@ In other terminals, in this folder:
 export KAFKA={address}
 {python} {examples}/first_leader.py
 {python} {examples}/first_follower.py
+
+The follower will warn that its commit log has no LogAppendTime: this broker knows none.
 """
 
 
