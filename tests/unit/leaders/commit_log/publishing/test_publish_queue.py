@@ -303,3 +303,24 @@ def test_one_partition_that_has_nothing_to_repeat_keeps_no_other_silent(queue: P
     assert take(queue, 1.0) == []
     queue.mark_heartbeats(100.0)
     assert take(queue, 100.0) == [(2, 5)]
+
+
+def test_how_far_a_partition_was_committed_is_not_known_while_that_is_in_question(queue: PublishQueue) -> None:
+    """Nor of one that isn't there, or in which nothing was committed."""
+    queued = commit(queue, 0, 7)
+    queue.add(EVENTS[1])
+    assert [queue.reached(each) for each in EVENTS] == [7, None, None]
+    queue.mark_unclear(queued)
+    assert queue.reached(EVENTS[0]) is None
+
+
+def test_what_is_unconfirmed_is_what_waits_and_was_not_delivered_as_it_is(queue: PublishQueue) -> None:
+    """An earlier offset that arrived says nothing of the newest."""
+    first, second = commit(queue, 0, 1), commit(queue, 1, 5)
+    assert queue.unconfirmed == [first, second]
+    take(queue, 0.0)
+    commit(queue, 0, 2)
+    queue.update(1.0)
+    queue.mark_all()
+    assert list(queue.waiting) == [first, second]
+    assert queue.unconfirmed == [first]

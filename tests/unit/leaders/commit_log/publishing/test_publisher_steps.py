@@ -650,6 +650,24 @@ def test_an_id_is_not_believed_where_the_group_has_committed_nothing_of_what_is_
     assert questions.topic_ids == {"events": b"topic-id"}
 
 
+def test_of_a_partition_in_question_any_commit_makes_the_id_believed(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker
+) -> None:
+    """Under KIP-848 the mapping holds a position that is past what is committed."""
+    asker.may_tell_ids.clear()
+    leader = make_leader(knows_id=False)
+    leader.assign({0: 10})
+    leader.end()
+    asker.commits["events", 0] = 15
+    leader.commits.by_others[EVENTS[0]] = [15]
+    leader.assign({0: 20})
+    asker.may_tell_ids.set()
+    leader.wait_for_answer()
+    questions = leader.publisher._shared.questions
+    assert questions is not None
+    assert questions.topic_ids == {"events": b"topic-id"}
+
+
 def test_the_time_for_an_id_does_not_end_while_nothing_is_assigned(
     make_leader: Callable[..., Leader],
     asker: ScriptedAsker,
