@@ -122,3 +122,14 @@ def test_a_thousand_partitions_that_report_at_other_moments_are_one_line_a_minut
     clock.now += 1.0
     log.log([doubt(7)], is_monitored=True)
     assert caplog.messages[1].endswith("and 989 more partitions")
+
+
+def test_a_cause_that_was_told_hides_no_other(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither its line, nor that it is an error, though both are found at one look."""
+    log = DoubtLog(clock)
+    log.log([doubt(0)], is_monitored=False)
+    log.log([doubt(0), doubt(1, "h")], is_monitored=False)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("ERROR", "events[0]: group 'g' published offset 000. That can't be"),
+        ("ERROR", "events[1]: group 'h' published offset 100. That can't be"),
+    ]
