@@ -747,6 +747,17 @@ def test_silent_names_the_assigned_partitions_of_which_a_group_said_nothing() ->
     assert fixture.offsets.reported == {"a"}
 
 
+def test_what_a_group_has_published_of_is_told_whether_it_is_read_or_not() -> None:
+    """In order; a tombstone was published, too."""
+    fixture = Fixture("a", "b", "c")
+    fixture.assign(KEY)
+    fixture.publish(5, "a", OTHER)
+    fixture.publish(None, "a", KEY)
+    fixture.publish(5, "b", OTHER)
+    told = {group: fixture.offsets.partitions_reported(group) for group in "abc"}
+    assert told == {"a": [KEY, OTHER], "b": [OTHER], "c": []}
+
+
 def test_a_group_that_published_stays_known_as_one_but_not_for_another_topic() -> None:
     """Its name is right, whatever was forgotten since; what it said of another topic says nothing about this one."""
     fixture = Fixture("a", "b")

@@ -107,6 +107,7 @@ def test_the_constructor_starts_nothing(make: Make) -> None:
     assert threading.active_count() == before
     statistics = source.statistics()
     assert (statistics.alive, statistics.ready, statistics.read) == (False, False, 0)
+    assert (statistics.rewinds, statistics.impossible, statistics.unverified) == (0, 0, 0)
     source.check()
     with pytest.raises(NotReady, match="it was never started"):
         source.wait_until_ready(0.0)

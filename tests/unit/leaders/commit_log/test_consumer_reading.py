@@ -179,7 +179,7 @@ def test_what_the_client_tells_ends_the_reading_or_has_the_brokers_asked(fixture
             lambda: pytest.fail("it goes on"),
         )
     assert raised.value.args == (NO_PERMISSION,)
-    assert fixture.log.asked("ends")[0] == [("log", 0), ("log", 1)]
+    assert fixture.log.asked("ends") == [[("log", 0), ("log", 1)]] * 2, "by two: whether they answer, and how far"
     assert fixture.life == ["client 0 is made", "client 0 is closed"]
 
 
@@ -252,6 +252,8 @@ def test_the_statistics_tell_of_what_log_partitions_nothing_is_heard(fixture: Sc
     assert (seen.unheard, seen.unheard_seconds, seen.unheard_because) == ((0, 2), 30.0, "")
     source._reader.on_error(KafkaError(KafkaError._SSL, "certificate expired"))
     assert source.statistics().unheard_because == "certificate expired"
+    source._fetch_check.unheard_since = {}
+    assert source.statistics().unheard_because == "", "all are heard of, whatever the client tells"
 
 
 def test_what_the_clients_of_the_logs_brokers_tell_ends_nothing(fixture: ScriptedSource) -> None:

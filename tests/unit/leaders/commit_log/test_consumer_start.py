@@ -11,6 +11,7 @@ from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders import offset_source
 from arroyo_sync.leaders.commit_log import reader as reader_module
+from arroyo_sync.leaders.commit_log.log_topic import IDENTITY_SECONDS
 from arroyo_sync.leaders.commit_log.recent_start import RETRY_SECONDS, TIMEOUT_SECONDS
 from tests.support.scripted_source import (
     KEY,
@@ -74,6 +75,28 @@ def test_a_source_that_is_stopped_without_a_token_ends_at_once(fixture: Scripted
     fixture.before_client = stop_and_fail
     fixture.read()
     assert fixture.life == []
+
+
+def test_a_token_that_is_missing_once_the_log_was_read_is_waited_for_as_long_as_it_takes(
+    fixture: ScriptedSource,
+) -> None:
+    """The next client needs one, too; by then the source rides out what comes."""
+    failures = iter([NO_TOKEN] * 10)
+
+    def fail() -> None:
+        for error in failures:
+            fixture.clock.now += 10.0
+            raise KafkaException(error)
+
+    def create_anew() -> None:
+        fixture.log.topic_id = "second"
+        fixture.clock.now += IDENTITY_SECONDS
+        fixture.before_client = fail
+
+    wait = fixture.wait(IDENTITY_SECONDS)
+    fixture.read(wait, None, create_anew, None, None, wait, None, None)
+    assert next(failures, None) is None
+    assert fixture.life == ["client 0 is made", "client 0 is closed", "client 1 is made", "client 1 is closed"]
 
 
 def test_brokers_of_the_log_that_do_not_answer_end_the_source_in_time(fixture: ScriptedSource) -> None:
