@@ -27,7 +27,7 @@ from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders import offset_source
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
-from arroyo_sync.leaders.offset_source import SILENCE_SECONDS, OffsetSource
+from arroyo_sync.leaders.offset_source import POLL_SECONDS, SILENCE_SECONDS, OffsetSource
 from arroyo_sync.leaders.verifier import Verifier
 from tests.support.fakes import Clock
 from tests.support.scripted_asker import ScriptedAsker, asker_of
@@ -302,6 +302,22 @@ def test_a_client_that_nobody_asks_anything_is_heard_all_the_same() -> None:
     asker_of(source).told.append(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
     with pytest.raises(KafkaException, match="wrong password"):
         source._periodic_checks()
+
+
+@scripted
+def test_the_clients_that_ask_are_heard_once_a_second_at_most() -> None:
+    """The checks may come with every batch of reports."""
+    clock = Clock()
+    source = Stub(clock=clock)
+    source._periodic_checks()
+    told = asker_of(source).told
+    told.append(KafkaError(KafkaError._TRANSPORT, "connection refused"))
+    clock.now += POLL_SECONDS / 2
+    source._periodic_checks()
+    assert told, "nobody has heard it yet"
+    clock.now += POLL_SECONDS / 2
+    source._periodic_checks()
+    assert not told
 
 
 @pytest.mark.parametrize("has_monitor", [True, False])
