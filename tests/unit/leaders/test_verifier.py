@@ -460,6 +460,23 @@ def test_what_no_broker_verifies_for_a_heartbeat_and_a_half_counts_as_unverified
     assert counts[-1] == 0
 
 
+def test_what_is_pending_is_looked_at_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is woken: a look goes through all of it."""
+    fixture = Fixture()
+    began = fixture.clock.now
+    looks: list[float] = []
+
+    def pending() -> dict[tuple[PartitionKey, str], int | None]:
+        looks.append(fixture.clock.now - began)
+        return {}
+
+    monkeypatch.setattr(fixture.offsets, "pending", pending)
+    for _ in range(9):
+        fixture.verifier.ask()
+        fixture.clock.now += INTERVAL_SECONDS / 4
+    assert looks == [0.0, INTERVAL_SECONDS, 2 * INTERVAL_SECONDS]
+
+
 def test_a_report_that_stays_pending_is_not_hidden_by_what_another_group_has_verified() -> None:
     """Of the same partition: nothing is released there. It counts once, and no more when it is taken away."""
     fixture = Fixture("g", "idle")
