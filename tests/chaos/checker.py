@@ -277,13 +277,12 @@ class _Judge:
             else:
                 since = max(committed, time, self._clocks_until(place, offset))
                 is_late = since <= each.deadline - LEADER_MARGIN_SECONDS
-                if is_late and not self._is_busy(since, each.deadline, group, place):
-                    if self._evidence.times_without_owner(group, place[1], since, each.deadline) == [
-                        (since, each.deadline)
-                    ]:
-                        self._nobodys += 1
-                    else:
-                        yield offset
+                if not is_late or self._is_busy(since, each.deadline, group, place):
+                    continue
+                if self._evidence.seconds_without_owner(group, place[1], since, each.deadline) == each.deadline - since:
+                    self._nobodys += 1
+                else:
+                    yield offset
 
     def _stood_still(self, group: str) -> Iterator[Violation]:
         """Messages that came at last, but long after their leaders and brokers let them."""
@@ -298,14 +297,16 @@ class _Judge:
                 since = max(committed, time)
                 if came - since > STANDS_STILL_SECONDS:  # of few; for all it would take long
                     since = max(since, self._clocks_until(place, offset), self._reported(group, place, offset, came))
-                if came - since > STANDS_STILL_SECONDS:
-                    seconds = self._unexplained(since, came, group, place[1]) - self._worked(since, came, group, place)
-                if came - since > STANDS_STILL_SECONDS and seconds > STANDS_STILL_SECONDS:
-                    nobodys = self._evidence.times_without_owner(group, place[1], since, came)
-                    seconds -= sum(until - began for began, until in nobodys)
-                    self._nobodys += bool(nobodys)
-                    if seconds > STANDS_STILL_SECONDS and (worst is None or seconds > worst[0]):
-                        worst = seconds, offset, came
+                if came - since <= STANDS_STILL_SECONDS:
+                    continue
+                seconds = self._unexplained(since, came, group, place[1]) - self._worked(since, came, group, place)
+                if seconds <= STANDS_STILL_SECONDS:
+                    continue
+                without_owner = self._evidence.seconds_without_owner(group, place[1], since, came)
+                self._nobodys += without_owner > 0
+                seconds -= without_owner
+                if seconds > STANDS_STILL_SECONDS and (worst is None or seconds > worst[0]):
+                    worst = seconds, offset, came
             if worst is not None:
                 yield Violation(
                     "progress",

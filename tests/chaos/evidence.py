@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tests.chaos.ingredients import CREATE_TIME, PLAIN, Ingredients
-from tests.chaos.ownership import Member, times_without_owner
+from tests.chaos.ownership import Member, seconds_without_owner
 
 PartitionBuffer = list[Any]
 Place = tuple[int, int]
@@ -188,6 +188,7 @@ class Evidence:
         self._superseded: dict[Place, set[int]] = defaultdict(set)
         self._last_of_key: dict[tuple[Place, str], int] = {}
         self._unheard: set[str] = set()
+        # By process, the time of its last line.
         self._ended_at: dict[str, float] = {}
         # By place, the time of the election that took away what lay beyond an offset, and that offset.
         self._truncated: dict[Place, tuple[float, int]] = {}
@@ -270,18 +271,17 @@ class Evidence:
         index = bisect.bisect_right(assignments, time, key=lambda each: each[0])
         return index > 0 and partition in assignments[index - 1][1]
 
-    def times_without_owner(self, group: str, partition: int, begin: float, end: float) -> list[tuple[float, float]]:
-        """When in that time no member of the group had the partition, and librdkafka is to blame (see `ownership`)."""
+    def seconds_without_owner(self, group: str, partition: int, begin: float, end: float) -> float:
+        """For how much of that time no member of the group had the partition, and librdkafka is to blame (see
+        `ownership`)."""
         if not any(each.group == group and each.protocol == "kip848" for each in self.ingredients.followers):
-            return []
-        members = {
-            each.name: Member(
-                each.began_at, self._ended_at[each.name], self._assigned_to[each.name], each.name in self._unheard
-            )
+            return 0.0
+        members = [
+            Member(each.began_at, self._ended_at[each.name], self._assigned_to[each.name], each.name in self._unheard)
             for each in self.followers
             if each.group == group
-        }
-        return list(times_without_owner(members, partition, begin, end))
+        ]
+        return seconds_without_owner(members, partition, begin, end)
 
     def must_come(self, place: Place, offset: int) -> bool:
         """Whether there is a message at this offset, as far as is known, which nobody but a deletion takes away.

@@ -4,25 +4,14 @@ Under KIP-848 a partition may be nobody's for long though members live. librdkaf
 isn't answered within the heartbeat's interval, as while a replica of the offsets' topic is down. If the answer was a
 new assignment, the group's coordinator takes it for told, and says it again only to a request that says all, which
 librdkafka doesn't send then. So a member keeps what it should give up, or doesn't take what it should have, until
-``max.poll.interval.ms`` is over or another change comes. Bare consumers show it; `LOST` is what its log says.
+``max.poll.interval.ms`` is over or another change comes. Bare consumers show it; `processes.lost_heartbeats`
+knows what its log says.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
-
-LOST = re.compile(r"^%\d\|[\d.]+\|REQTMOUT\|.*ConsumerGroupHeartbeatRequest in flight", re.MULTILINE)
-"""A line of librdkafka's."""
-
-
-def lost_heartbeats(folder: Path) -> Iterator[str]:
-    """The processes of the run whose logs tell of such a heartbeat."""
-    for log in sorted(folder.glob("*.log")):
-        if LOST.search(log.read_text(errors="replace")):
-            yield log.stem
 
 
 class Member(NamedTuple):
@@ -42,19 +31,15 @@ class Member(NamedTuple):
                 yield since, until
 
 
-def times_without_owner(
-    members: Mapping[str, Member], partition: int, begin: float, end: float
-) -> Iterator[tuple[float, float]]:
-    """When in that time no member had the partition, while one lived that has lost a heartbeat."""
-    at = begin
-    held = sorted(each for member in members.values() for each in member.holds(partition))
+def seconds_without_owner(members: Collection[Member], partition: int, begin: float, end: float) -> float:
+    """For how much of that time no member had the partition, while one lived that has lost a heartbeat."""
+    at, seconds = begin, 0.0
+    held = sorted(each for member in members for each in member.holds(partition))
     for since, until in [*held, (end, end)]:
-        gap = at, min(since, end)
-        is_explained = any(
-            each.has_lost_heartbeat and each.began_at < gap[1] and each.ended_at > gap[0] for each in members.values()
-        )
-        if gap[0] < gap[1] and is_explained:
-            yield gap
+        since = min(since, end)
+        if at < since and any(
+            each.has_lost_heartbeat and each.began_at < since and each.ended_at > at for each in members
+        ):
+            seconds += since - at
         at = max(at, until)
-        if at >= end:
-            return
+    return seconds

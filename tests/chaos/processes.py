@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ STACKS_SIGNAL = signal.SIGUSR1
 """Has a worker write into its log where each of its threads is: one that doesn't end is asked before it is killed."""
 STACKS_SECONDS = 1.0
 THREAD_ENDED = "Exception in thread "
+LOST_HEARTBEAT = re.compile(r"^%\d\|[\d.]+\|REQTMOUT\|.*ConsumerGroupHeartbeatRequest in flight", re.MULTILINE)
+"""A line of librdkafka's."""
 FED = frozenset({"producer", "rubbish"})
 """The roles whose processes end with their input."""
 
@@ -183,7 +186,7 @@ class Slot:
 def uncaught(folder: Path) -> Iterator[tuple[str, str]]:
     """Of each process of the folder that shows what none may, its journal's name and a line: an exception that ended a
     thread, or what `faulthandler` wrote as it crashed. Also of those that were killed, or ended well."""
-    for log in sorted(each for each in folder.glob("*.log") if not each.name.startswith("broker-")):
+    for log in _logs(folder):
         lines = log.read_text(errors="replace").splitlines()
         found = next((at for at, line in enumerate(lines) if line.startswith(THREAD_ENDED)), None)
         if found is not None:
@@ -193,6 +196,16 @@ def uncaught(folder: Path) -> Iterator[tuple[str, str]]:
         text = crash.read_text(errors="replace")
         if text.startswith("Fatal"):
             yield crash.stem, text.splitlines()[0]
+
+
+def lost_heartbeats(folder: Path) -> Iterator[str]:
+    """The journals' names of the processes whose librdkafka has given a heartbeat of KIP-848 up (see `ownership`)."""
+    return (log.stem for log in _logs(folder) if LOST_HEARTBEAT.search(log.read_text(errors="replace")))
+
+
+def _logs(folder: Path) -> list[Path]:
+    """But for the brokers'."""
+    return sorted(each for each in folder.glob("*.log") if not each.name.startswith("broker-"))
 
 
 def stop_together(slots: Sequence[Slot], timeout: float = STOP_SECONDS) -> None:

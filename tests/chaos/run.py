@@ -19,8 +19,7 @@ from tests.chaos.fault import InVain
 from tests.chaos.faults import FAULTS
 from tests.chaos.ingredients import Ingredients, draw
 from tests.chaos.journal import read_all
-from tests.chaos.ownership import lost_heartbeats
-from tests.chaos.processes import FED, uncaught
+from tests.chaos.processes import FED, lost_heartbeats, uncaught
 from tests.chaos.world import COMMIT_LOG, RATE, TOPIC, World, dead_letters_of
 
 FAULTS_A_ROUND = 12

@@ -35,7 +35,7 @@ from tests.chaos.ingredients import (
     on_kafka,
 )
 from tests.chaos.journal import PartitionBuffer
-from tests.chaos.ownership import lost_heartbeats
+from tests.chaos.processes import lost_heartbeats
 from tests.chaos.snuba_leader import PublishAsSnuba
 from tests.chaos.tally import Tally
 from tests.chaos.test_chaos_checker import FOLLOWER, LEADER, acked, broken, done, journals, out
