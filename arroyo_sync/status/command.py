@@ -174,9 +174,8 @@ class _MembersOf:
 
 
 def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
-    now = time.time()
     with LogScan(settings, options.commit_log, options.timeout) as scan:
-        found = groups_of(scan.read_to_end(), now)
+        found = groups_of(scan.read_to_end(), time.time())
     missing = scan.missing
     if options.json:
         _lines(json.dumps(each.to_json()) for each in found)

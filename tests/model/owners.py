@@ -258,7 +258,7 @@ class World:
         if member.is_owner:
             self.owner = None
         if member.step is not None:
-            member.step.has_ended = True  # nothing of it runs
+            member.step.ended_at = self.clock.now  # nothing of it runs
         member.start_process()
 
     def have_another(self, name: str) -> None:
@@ -375,7 +375,7 @@ def is_open(member: Member) -> bool:
 
 COVERED: dict[type, str] = {
     CommitLogPublisher: "_queue _writer _questions _step",
-    PublishStep: "has_ended _starts _starts_before _starts_due_at _only_starts",
+    PublishStep: "ended_at _starts _starts_before _starts_due_at _only_starts",
     PublishQueue: "partitions due_at heartbeat_due_at _waiting",
     QueuedPartition: "newest pending is_unclear is_hurried lacks_id is_in_flight delivery handed_over_at",
     ReportWriter: "_is_active _thread",
@@ -385,8 +385,7 @@ COVERED: dict[type, str] = {
 
 LEFT_OUT: dict[type, str] = {
     CommitLogPublisher: "_shared _received _producer _is_blindness_told",
-    PublishStep: "ended_at _commit _shared _writer _partitions _received _unable_since "
-    "_is_inability_told "
+    PublishStep: "_commit _shared _writer _partitions _received _unable_since _is_inability_told "
     "_CommitOffsets__commit _CommitOffsets__metrics _CommitOffsets__last_record_time",
     PublishQueue: "_interval _heartbeat _delivery_timeout",
     QueuedPartition: "partition last_seconds received last_p99 answer_due_at is_answer_late taken confirmed",

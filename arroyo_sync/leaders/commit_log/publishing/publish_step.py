@@ -56,10 +56,8 @@ class PublishStep(CommitOffsets):
 
     def __init__(self, commit: Commit, shared: SharedParts, starts: StartOffsets, starts_before: StartOffsets) -> None:
         super().__init__(commit)
-        self.has_ended = False
-        """Whether it was joined or terminated. Written by the processor's thread."""
         self.ended_at: float | None = None
-        """When, by the clock."""
+        """When it was joined or terminated, by the clock. Written by the processor's thread."""
         self._commit = commit
         self._shared = shared
         self._writer = shared.writer
@@ -78,6 +76,11 @@ class PublishStep(CommitOffsets):
         self._commit_starts()
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it was joined or terminated."""
+        return self.ended_at is not None
+
+    @property
     def failed_deliveries(self) -> int:
         """How many records the producer refused, could not deliver or never answered, of all the publisher's steps."""
         return self._writer.failed_deliveries
@@ -93,7 +96,7 @@ class PublishStep(CommitOffsets):
         :raises: what ``commit`` raises, and then nothing of this message is published.
         """
         super().submit(message)
-        if self.has_ended:
+        if self.ended_at is not None:
             return
         received: Sequence[float] = ()
         # Of a message that was filtered out Arroyo shows a step of the user's nothing either.
@@ -119,7 +122,7 @@ class PublishStep(CommitOffsets):
             self._commit_starts()
         else:
             super().poll()
-        if self.has_ended:
+        if self.ended_at is not None:
             return
         questions = self._shared.questions
         if questions is not None and questions.committed:
@@ -202,7 +205,6 @@ class PublishStep(CommitOffsets):
         self._writer.report(queued)
 
     def _end(self) -> None:
-        self.has_ended = True
         self.ended_at = self._shared.clock()
         if self._shared.questions is not None:
             self._shared.questions.withdraw()

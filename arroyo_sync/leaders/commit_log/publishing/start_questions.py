@@ -85,7 +85,7 @@ class StartQuestions:
         # The thread's: since when the group's commits can't be asked for, and whether that was told.
         self._unable_since: float | None = None
         self._is_inability_told = False
-        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, lambda: time.monotonic())
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
         self._changed = threading.Condition()
         # All of these are guarded by the lock.
         self._topics: dict[str, float | None] = {}
