@@ -193,7 +193,7 @@ class ForkRun:
     def _reap(self) -> None:
         """Wait until a process has ended, or was given up."""
         while (ended := self._ended()) is None:
-            time.sleep(0.02)
+            time.sleep(0.02)  # there are several, each with its deadline, and `waitpid` has none
         pid, status = ended
         running = self._running.pop(pid)
         test = os.read(running.killer, 4096).decode()

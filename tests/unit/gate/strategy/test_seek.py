@@ -130,13 +130,19 @@ def test_what_is_held_below_a_seek_goes_on_and_what_the_processor_carries_does_n
     assert harness.held() == {}
 
 
-def test_no_loss_a_carried_message_that_was_found_invalid_is_taken_if_it_is_read_again() -> None:
-    """The processor carries it no more. What lay before it is compacted away, so it comes at once."""
+def thrown_away() -> GateHarness:
+    """A seek back to 3 throws 5 away, which the processor carried; 0 to 4 have been handed on."""
     harness = GateHarness()
     harness.release(0, 20)
     harness.submit(0, *range(5))
     harness.gate.buffers.seek(partition(0), 3)
     harness.gate.buffers.discard_carried(partition(0), 5)
+    return harness
+
+
+def test_no_loss_a_carried_message_that_was_found_invalid_is_taken_if_it_is_read_again() -> None:
+    """The processor carries it no more. What lay before it is compacted away, so it comes at once."""
+    harness = thrown_away()
     harness.step.poll_errors = [InvalidMessage(partition(0), 5)]
     with pytest.raises(InvalidMessage):
         harness.gate.poll()
@@ -147,11 +153,7 @@ def test_no_loss_a_carried_message_that_was_found_invalid_is_taken_if_it_is_read
 
 def test_a_partition_whose_carried_message_was_thrown_away_is_open_again() -> None:
     """So a consumer without a message waits for the next one no longer than a slice."""
-    harness = GateHarness()
-    harness.release(0, 20)
-    harness.submit(0, *range(5))
-    harness.gate.buffers.seek(partition(0), 3)
-    harness.gate.buffers.discard_carried(partition(0), 5)
+    harness = thrown_away()
     assert not harness.gate.buffers.has_open()
     harness.submit(0, 5)
     assert harness.gate.buffers.has_open()

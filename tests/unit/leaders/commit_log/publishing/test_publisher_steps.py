@@ -109,6 +109,13 @@ class Leader:
             asker.is_stopped.set()
         self.steps: list[PublishStep] = []
 
+    @property
+    def topic_ids(self) -> Mapping[str, bytes]:
+        """The topics' ids that its reports carry by now."""
+        questions = self.publisher._shared.questions
+        assert questions is not None
+        return questions.topic_ids
+
     def assign(self, positions: Mapping[int, int]) -> None:
         """Arroyo makes the step anew; the mapping is its consumer's."""
         partitions = {EVENTS[index]: offset for index, offset in positions.items()}
@@ -623,12 +630,10 @@ def test_each_topic_s_id_waits_for_its_own_beginnings(make_leader: Callable[...,
     others = Partition(Topic("others"), 0)
     leader.steps.append(leader.publisher.step(leader.commits, {EVENTS[0]: 10, others: 5}))
     wait_until(lambda: asker.asked_ids[-1:] == [["others"]], PATIENCE_SECONDS, "the one to be known")
-    questions = leader.publisher._shared.questions
-    assert questions is not None
-    assert questions.topic_ids == {"events": b"topic-id"}
+    assert leader.topic_ids == {"events": b"topic-id"}
     asker.commits["others", 0] = 5
     leader.wait_for_answer()
-    assert questions.topic_ids == {"events": b"topic-id", "others": b"others-id"}
+    assert leader.topic_ids == {"events": b"topic-id", "others": b"others-id"}
 
 
 def test_an_id_is_not_believed_where_the_group_has_committed_nothing_of_what_is_in_question(
@@ -642,12 +647,10 @@ def test_an_id_is_not_believed_where_the_group_has_committed_nothing_of_what_is_
     leader.end()
     leader.assign({0: 10})
     wait_until(lambda: len(asker.asked) > 3, PATIENCE_SECONDS, "it to be asked for again")
-    questions = leader.publisher._shared.questions
-    assert questions is not None
-    assert questions.topic_ids == {}
+    assert leader.topic_ids == {}
     asker.commits["events", 0] = 10
     leader.wait_for_answer()
-    assert questions.topic_ids == {"events": b"topic-id"}
+    assert leader.topic_ids == {"events": b"topic-id"}
 
 
 def test_of_a_partition_in_question_any_commit_makes_the_id_believed(
@@ -663,9 +666,7 @@ def test_of_a_partition_in_question_any_commit_makes_the_id_believed(
     leader.assign({0: 20})
     asker.may_tell_ids.set()
     leader.wait_for_answer()
-    questions = leader.publisher._shared.questions
-    assert questions is not None
-    assert questions.topic_ids == {"events": b"topic-id"}
+    assert leader.topic_ids == {"events": b"topic-id"}
 
 
 def test_the_time_for_an_id_does_not_end_while_nothing_is_assigned(
@@ -685,9 +686,7 @@ def test_the_time_for_an_id_does_not_end_while_nothing_is_assigned(
     asker.commits["events", 0] = 10
     leader.assign({0: 10})
     leader.wait_for_answer()
-    questions = leader.publisher._shared.questions
-    assert questions is not None
-    assert (questions.topic_ids, caplog.messages) == ({"events": b"topic-id"}, [])
+    assert (leader.topic_ids, caplog.messages) == ({"events": b"topic-id"}, [])
 
 
 def test_an_id_that_comes_as_the_step_ends_leaves_no_dead_thread_behind(make_leader: Callable[..., Leader]) -> None:
@@ -713,11 +712,10 @@ def test_an_id_waits_for_the_commit_of_the_beginning(make_leader: Callable[..., 
     leader = make_leader(knows_id=False)
     leader.assign({0: 10, 1: 5})
     wait_until(lambda: len(asker.asked) > 2, PATIENCE_SECONDS, "it to be asked for again")
-    assert leader.publisher._shared.questions is not None
-    assert leader.publisher._shared.questions.topic_ids == {}
+    assert leader.topic_ids == {}
     asker.commits["events", 0] = 10
     leader.wait_for_answer()
-    assert leader.publisher._shared.questions.topic_ids == {"events": b"topic-id"}
+    assert leader.topic_ids == {"events": b"topic-id"}
 
 
 def test_without_an_answer_reports_carry_no_id_and_that_is_said(
@@ -759,9 +757,7 @@ def test_an_id_that_could_not_be_asked_at_first_is_asked_for_again(
     assert [thread.daemon for thread in threads] == [True]
     asker.ids["events"] = "topic-id"
     leader.wait_for_answer()
-    questions = leader.publisher._questions
-    assert questions is not None
-    assert questions.topic_ids == {"events": b"topic-id", "others": b"others-id"}
+    assert leader.topic_ids == {"events": b"topic-id", "others": b"others-id"}
     assert caplog.messages == []
 
 
@@ -1023,12 +1019,10 @@ def test_an_old_commit_on_a_cluster_that_the_group_has_left_makes_no_id_believed
     leader.assign({0: 0})
     leader.commit(0, 999)
     wait_until(lambda: len(asker.asked) > 3, PATIENCE_SECONDS, "it to be asked for again")
-    questions = leader.publisher._shared.questions
-    assert questions is not None
-    assert questions.topic_ids == {}
+    assert leader.topic_ids == {}
     leader.commit(0, 1_000)
     leader.wait_for_answer()
-    assert questions.topic_ids == {"events": b"topic-id"}
+    assert leader.topic_ids == {"events": b"topic-id"}
 
 
 def test_nothing_that_is_logged_can_end_the_questions(
