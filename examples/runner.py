@@ -15,7 +15,8 @@ from concurrent.futures import TimeoutError
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from arroyo.backends.kafka import KafkaPayload, KafkaProducer
+from arroyo.backends.abstract import Producer
+from arroyo.backends.kafka import KafkaPayload
 from arroyo.errors import ConsumerError
 from arroyo.processing.processor import StreamProcessor
 from arroyo.types import BrokerValue, FilteredPayload, Message, Topic
@@ -226,7 +227,7 @@ def every_second(call: Callable[[], object]) -> Iterator[None]:
         thread.join()
 
 
-def close_producer(producer: KafkaProducer, what: str) -> None:
+def close_producer(producer: Producer[KafkaPayload], what: str) -> None:
     """Give what is in flight a while to arrive. If it doesn't, that must not hide why the processor ended."""
     try:
         producer.close().result(PRODUCER_CLOSE_SECONDS)

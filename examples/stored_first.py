@@ -31,6 +31,7 @@ from demo.broker import EMBEDDED_PARTITIONS, BrokerError, Stage, embedded, on_cl
 from demo.database import Database, DatabaseError, postgresql, sqlite
 from demo.journal import Journal
 from demo.pipelines import Pipeline, Traffic
+from runner import close_producer
 
 from arroyo_sync import CommitLogConsumer, CommitLogPublisher, SynchronizedStrategyFactory
 
@@ -163,7 +164,7 @@ def run(stage: Stage, database: Database, rate: float, seconds: float) -> int:
             pipeline.stop()
         for pipeline in pipelines:
             pipeline.join(30.0)
-        producer.close().result(10.0)
+        close_producer(producer, "The last commits")
     errors = [f"{pipeline.name}: {pipeline.error}" for pipeline in (traffic, *pipelines) if pipeline.error is not None]
     for error in errors:
         print(error, file=sys.stderr)

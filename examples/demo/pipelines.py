@@ -21,6 +21,7 @@ from arroyo.processing.strategies.abstract import ProcessingStrategy, Processing
 from arroyo.types import BrokerValue, Commit, FilteredPayload, Message, Partition, Topic
 from confluent_kafka import KafkaError, Producer
 from confluent_kafka import Message as DeliveredMessage
+from runner import close_producer
 
 from arroyo_sync import CommitLogConsumer, CommitLogPublisher, SynchronizedStrategyFactory
 from demo.broker import Stage
@@ -134,7 +135,7 @@ class Leader(Pipeline, ProcessingStrategyFactory[KafkaPayload]):
         try:
             self._processor.run()
         finally:
-            self._producer.close().result(10)
+            close_producer(self._producer, "The last commits")
 
 
 class Follower(Pipeline, ProcessingStrategyFactory[KafkaPayload]):
