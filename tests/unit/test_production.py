@@ -56,7 +56,8 @@ def series_in(expression: str) -> dict[str, set[str]]:
     for grouping in re.findall(r"by \(([^)]*)\)", expression):
         labels |= set(grouping.replace(" ", "").split(","))
     names = set(re.findall(r"\b(?:arroyo_sync|commit_log)_\w+", expression))
-    return {re.sub(r"_bucket$", "", name): labels for name in names}
+    without_them = set(re.findall(r"ignoring \([^)]*\) (\w+)", expression))  # it is joined on what is left
+    return {re.sub(r"_bucket$", "", name): set() if name in without_them else labels for name in names}
 
 
 NAMES = {prometheus_name(metric): metric for metric in METRICS}
