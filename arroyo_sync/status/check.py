@@ -23,10 +23,11 @@ from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict, worst, worst_first
 from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits
 from arroyo_sync.status.answers.doubts import is_seen, never_reported, unheard, unseen_for_long, without_blame
+from arroyo_sync.status.answers.log_records import GroupsOnLog, Repeated
 from arroyo_sync.status.members import Members
 
-Reported = Mapping[tuple[PartitionKey, str], tuple["int | None", float]]
-"""Of each partition and group, the offset that it reported last, and when it reported that one first, Unix seconds."""
+Reported = Mapping[tuple[PartitionKey, str], Repeated]
+"""Of each partition and group, what it reported last, and since when."""
 
 FETCHED_AT_ONCE = 100
 """Of how many partitions the first waiting message is fetched at once, those with the longest lag first."""
@@ -154,7 +155,7 @@ class Reader(Protocol):
 
     def read(self) -> Snapshot: ...
     def find_messages(self, positions: Mapping[PartitionKey, int]) -> Mapping[PartitionKey, NextMessage]: ...
-    def groups_on_log(self) -> Collection[str]: ...
+    def groups_on_log(self) -> GroupsOnLog: ...
     def reported_since(self, since: float) -> Reported: ...
 
 
@@ -199,9 +200,11 @@ class StatusCheck:
         self._waits: Waits | None = None
         self._told: Collection[PartitionKey] = ()
         """The partitions of which the last look told how they stand."""
+        self._unproven: set[PartitionKey] = set()
+        """The partitions of which the commit log's end didn't tell at the last look since when its leader stands."""
         self._found: dict[PartitionKey, _Found] = {}
         # The groups that report, and until when that counts.
-        self._names: list[str] = []
+        self._names = GroupsOnLog(())
         self._names_until = -math.inf
 
     def use(self, reader: Reader) -> None:
@@ -215,7 +218,8 @@ class StatusCheck:
         if self._waits is None:
             verdicts, waits = evaluate(snapshot, NO_WAITS, snapshot.taken_at, self._first_limits, proven)
             self._waits = waits
-            unseen = {each.key for each in snapshot.partitions if _lag(each) and not is_seen(each)}
+            unseen = {each.key for each in snapshot.partitions if _lag(each) and not is_seen(each, snapshot.taken_at)}
+            unseen |= self._unproven
             may_stand_still = any(_may_stand_still(each, unseen) for each in verdicts)
             if not may_stand_still and not any(map(is_unfetched, snapshot.partitions)):
                 return self._status(snapshot, verdicts)
@@ -226,11 +230,14 @@ class StatusCheck:
             self._waits = {
                 key: wait._replace(since=min(wait.since, proven.get(key, wait.since))) for key, wait in waits.items()
             }
+            verdicts, self._waits = evaluate(snapshot, self._waits, snapshot.taken_at, self._limits, proven)
+            return self._status(snapshot, verdicts, unseen_for_long(snapshot, verdicts, self._unproven))
+        # A watch has seen by itself since when what waits does so.
         verdicts, self._waits = evaluate(snapshot, self._waits, snapshot.taken_at, self._limits, proven)
         return self._status(snapshot, verdicts)
 
-    def _status(self, snapshot: Snapshot, verdicts: Sequence[Verdict]) -> Status:
-        doubts = [*self._doubts(snapshot), *unseen_for_long(snapshot, verdicts)]
+    def _status(self, snapshot: Snapshot, verdicts: Sequence[Verdict], more_doubts: Sequence[str] = ()) -> Status:
+        doubts = [*self._doubts(snapshot), *more_doubts]
         doubt = unheard(snapshot)
         if doubt and any(verdict.waits_for is WaitsFor.LEADER for verdict in verdicts):
             doubts.append(doubt)
@@ -256,13 +263,20 @@ class StatusCheck:
             and now - since < WAITING_AFTER_SECONDS
             and (each.lag_seconds(now) or 0.0) >= WAITING_AFTER_SECONDS
         ]
+        self._unproven = set()
         if fresh:
             reported = self._reader.reported_since(now - self._limits.stalled_after - WAITING_AFTER_SECONDS)
             for each in fresh:
                 leader = each.blocked_by
-                offset, since = reported.get((each.key, leader.group), (None, 0.0)) if leader else (None, 0.0)
-                if leader is not None and offset == leader.published_offset:
-                    proven[each.key] = proven_since(each, now, since)
+                if leader is None:
+                    continue
+                repeated = reported.get((each.key, leader.group))
+                if repeated is None:
+                    self._unproven.add(each.key)
+                elif repeated.offset == leader.published_offset:
+                    proven[each.key] = proven_since(each, now, repeated.since)
+                    if repeated.is_older:
+                        self._unproven.add(each.key)
         return {key: since for key, since in proven.items() if since is not None}
 
     def _read(self) -> Snapshot:
@@ -286,6 +300,8 @@ class StatusCheck:
                 }
             )
             known.update(found)
+        no_time = NextMessage(None, error="there was no time to look for it")
+        known = {each.key: no_time for each in unknown} | known
         partitions = [
             replace(each, next_message=known[each.key]) if each.key in known else each for each in snapshot.partitions
         ]
@@ -322,11 +338,11 @@ class StatusCheck:
             doubts += [never_reported(group, names) for group in silent]
         return doubts
 
-    def _groups_on_log(self) -> list[str]:
+    def _groups_on_log(self) -> GroupsOnLog:
         """The groups that report, as they were known lately."""
         began_at = self._clock()
         if began_at >= self._names_until:
-            self._names = sorted(self._reader.groups_on_log())
+            self._names = self._reader.groups_on_log()
             now = self._clock()
             self._names_until = now + max(NAMES_SECONDS, NAMES_TIMES * (now - began_at))
         return self._names

@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"the output can't be written: {failed}", settings)
     except Exception as error:
         if options is not None and options.debug:
-            traceback.print_exc()
+            with suppress(OSError, ValueError):  # the standard error may be a closed pipe, or a full disk
+                traceback.print_exc()
         return _fail(_describe(error), settings)
 
 
@@ -90,6 +91,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     except SystemExit:
         if sys.stdout is not None:
             _write("")  # what is left in the buffer: Python would fail on it at the end
+        _flush_errors()
         raise
 
 
@@ -169,8 +171,11 @@ class _MembersOf:
     def _ask(self) -> None:
         groups = {self._query.follower_group, *self._query.leader_groups}
         timeout = min(self._query.timeout, WATCH_TIMEOUT_SECONDS)
-        self._question = MembersQuestion(self._query.settings, groups, self._query.topic, timeout)
         self._asked_at = time.monotonic()
+        try:
+            self._question = MembersQuestion(self._query.settings, groups, self._query.topic, timeout)
+        except OSError as error:  # no further process may be started: everything else can still be told
+            self._known = dict.fromkeys(groups, f"no process could be started to ask for them: {error}")
 
 
 def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
@@ -321,12 +326,21 @@ def _write(text: str) -> None:
         raise OutputFailed(str(error)) from None
 
 
-def _leave_output() -> None:
+def _leave_output(descriptor: int = 1) -> None:
     """What is still buffered can't be written either: Python would say so at the end, and change the exit status."""
     with suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
+        os.dup2(null, descriptor)
         os.close(null)
+
+
+def _flush_errors() -> None:
+    """If nobody can be told, the exit status says it."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        _leave_output(2)
 
 
 def _describe(error: Exception) -> str:
@@ -353,5 +367,6 @@ def _fail(reason: str, settings: Mapping[str, Any]) -> int:
 
 
 def _tell(what: str, settings: Mapping[str, Any]) -> None:
-    with suppress(OSError):  # if nobody can be told, the exit status says it
+    with suppress(OSError):
         print(f"arroyo-sync: {_redacted(what, settings)}", file=sys.stderr)
+    _flush_errors()

@@ -24,7 +24,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from arroyo_sync.core.errors import BrokersUnreachable, TopicMissing
+from arroyo_sync.core.errors import BrokersUnreachable, MalformedRecord, TopicMissing
 from arroyo_sync.kafka.client_settings import (
     check_configuration,
     concerns_group,
@@ -37,7 +37,7 @@ from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.first_answer import FirstAnswer
 from arroyo_sync.leaders.commit_log.log_topic import RangeQuestions, list_partitions
-from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_topic_id
+from arroyo_sync.leaders.commit_log.record import CommitRecord, Skipped, decode, decode_key, decode_topic_id
 from arroyo_sync.leaders.commit_log.replay import OffsetRange
 from arroyo_sync.status.answers.log_records import LogRecord
 
@@ -68,6 +68,8 @@ class LogScan:
         check_configuration("the settings", settings)
         self.missing: dict[int, str] = {}
         """After `read_to_end`: the log partitions that weren't read, or not to their end, and why."""
+        self.cut: frozenset[int] = frozenset()
+        """After `read_to_end`: those of which not all was read that was wanted, since it was too much."""
         self._settings = settings
         self._servers = servers_of(settings)
         self._topic = topic
@@ -98,6 +100,7 @@ class LogScan:
         ranges = self._ask_ranges(self._connect(), since)
         if at_most is not None:
             most = at_most // max(1, len(ranges))
+            self.cut = frozenset(each for each, (start, end) in ranges.items() if end - start > most)
             ranges = {each: OffsetRange(max(start, end - most), end) for each, (start, end) in ranges.items()}
         left = {partition: range_ for partition, range_ in ranges.items() if range_.start < range_.end}
         self._positions = dict.fromkeys(self.missing, OFFSET_END) | {each: start for each, (start, _) in ranges.items()}
@@ -242,7 +245,9 @@ def record_of(message: Message) -> LogRecord:
     headers = headers_of(message) or []
     decoded = decode(_bytes(message.key()), _bytes(message.value()), headers)
     if isinstance(decoded, Skipped):
-        return LogRecord(*place, refused=f"{decoded.reason.value}: {decoded.detail}")
+        topic, partition, group = _key_of(message)
+        refused = f"{decoded.reason.value}: {decoded.detail}"
+        return LogRecord(*place, topic, partition, group, refused=refused)
     if isinstance(decoded, CommitRecord):
         return LogRecord(
             *place,
@@ -255,6 +260,15 @@ def record_of(message: Message) -> LogRecord:
             decode_topic_id(headers),
         )
     return LogRecord(*place, decoded.key.topic, decoded.key.partition, decoded.key.group)
+
+
+def _key_of(message: Message) -> tuple[str, int, str] | tuple[None, None, None]:
+    """Whom a refused record is about: the topic, the partition and the group; ``None``, if its key can't be read."""
+    try:
+        key = decode_key(_bytes(message.key()))
+    except MalformedRecord:
+        return None, None, None
+    return key.topic, key.partition, key.group
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

@@ -15,7 +15,7 @@ reads the commit log has its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -37,7 +37,7 @@ from arroyo_sync.kafka.questions.topic_watch import NO_TOPIC_IDS
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapshot, in_order
 from arroyo_sync.status.answers.leader import Known, known_id, leader_snapshot, names_topic_id, needs_first_message
-from arroyo_sync.status.answers.log_records import reported_since
+from arroyo_sync.status.answers.log_records import GroupsOnLog, reported_since
 from arroyo_sync.status.check import Reported
 from arroyo_sync.status.commit_log import (
     ASK_TIMEOUT_SECONDS,
@@ -191,13 +191,21 @@ class StatusReader:
         silence = errors.get(None, f"no answer within {FETCH_TIMEOUT_SECONDS:g} s")
         return found | {key: NextMessage(None, error=errors.get(key[1], silence)) for key in wanted}
 
-    def groups_on_log(self) -> Collection[str]:
-        """The groups that have reported on the commit log of the data topic; none if there is no commit log."""
+    def groups_on_log(self) -> GroupsOnLog:
+        """The groups that have reported on the commit log of the data topic; none if there is no commit log.
+
+        Of a log that can't be read within the timeout they are those that were met so far.
+        """
         if self._query.commit_log is None:
-            return ()
+            return GroupsOnLog(())
+        deadline, names = time.monotonic() + self.timeout, set()
         with self._log_scan(self._query.commit_log) as scan:
-            records = scan.read_to_end()
-            return {each.group for each in records if each.topic == self._query.topic and each.group is not None}
+            for record in scan.read_to_end():
+                if record.topic == self._query.topic and record.group is not None and record.refused is None:
+                    names.add(record.group)
+                if time.monotonic() >= deadline:
+                    return GroupsOnLog(names, is_all=False)
+            return GroupsOnLog(names, is_all=not scan.missing)
 
     def reported_since(self, since: float) -> Reported:
         """What the end of the commit log tells of how long the groups have reported the same; see `check.Reported`.
@@ -209,7 +217,8 @@ class StatusReader:
         if self._query.commit_log is None:
             return {}
         with self._log_scan(self._query.commit_log) as scan:
-            found = reported_since(scan.read_to_end(since, MAX_TAIL_RECORDS), self._wall_clock())
+            records = list(scan.read_to_end(since, MAX_TAIL_RECORDS))
+            found = reported_since(records, self._wall_clock(), scan.cut)
             return {} if scan.missing else found  # what wasn't read may hold another offset
 
     def _log_scan(self, commit_log: str) -> LogScan:

@@ -109,7 +109,7 @@ class OAuthCallback:
             sys.path.insert(0, os.getcwd())
         try:
             self._function: Callable[[str], object] = getattr(importlib.import_module(module), function)
-        except Exception as error:  # whatever the module raises
+        except (Exception, SystemExit) as error:  # whatever the module raises; a script may end where it is read
             raise argparse.ArgumentTypeError(f"{name!r} can't be had: {type(error).__name__}: {error}") from None
         if not callable(self._function):
             raise argparse.ArgumentTypeError(f"{name!r} can't be called")

@@ -8,19 +8,25 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import replace
+from difflib import get_close_matches
 
+from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.problems import unheard_partitions
 from arroyo_sync.observe.snapshot import PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict
 from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS
+from arroyo_sync.status.answers.log_records import GroupsOnLog
+
+SHOWN_NAMES = 10
 
 
-def never_reported(group: str, names: Collection[str] | None) -> str:
+def never_reported(group: str, on_log: GroupsOnLog | None) -> str:
     """Why, and what to do.
 
-    :param names: the groups that have; ``None``: there is no commit log.
+    :param on_log: the groups that have; ``None``: there is no commit log.
     """
+    names = None if on_log is None else on_log.names
     said = f"group {group!r} has {'committed nothing' if names is None else 'never reported'} of this topic"
     if re.search(r"[,;\s]", group):
         return f"{said}: are these several groups? Give --leader-group for each"
@@ -28,9 +34,15 @@ def never_reported(group: str, names: Collection[str] | None) -> str:
         return f"{said}: is its name right, and has it run?"
     if group in names:
         return f"group {group!r} has reported of this topic, but took that back, or (with --recent) hasn't lately"
-    if not names:
+    is_all = on_log is None or on_log.is_all
+    if not names and is_all:
         return f"{said}, and no other has: is its name right, and does it publish?"
-    return f"{said}: is its name right? These have: {', '.join(map(repr, names))}"
+    more = "" if is_all else ". There may be more: the log couldn't be read whole in time"
+    if not names:
+        return f"{said}: is its name right, and does it publish?{more.removeprefix('.')}"
+    shown = get_close_matches(group, names, SHOWN_NAMES, cutoff=0.0)  # the one that was meant may be among many
+    others = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return f"{said}: is its name right? These have: {', '.join(map(repr, shown))}{others}{more}"
 
 
 def unheard(snapshot: Snapshot) -> str:
@@ -52,8 +64,11 @@ def without_blame(verdict: Verdict) -> Verdict:
     return replace(verdict, grade=Grade.UNKNOWN, waits_for=None, group=None, group_offset=None, reason=reason)
 
 
-def unseen_for_long(snapshot: Snapshot, verdicts: Collection[Verdict]) -> list[str]:
-    """A doubt, where a leader repeats its offset, and it isn't known for how long a message has waited meanwhile."""
+def unseen_for_long(snapshot: Snapshot, verdicts: Collection[Verdict], unproven: Collection[PartitionKey]) -> list[str]:
+    """A doubt, where a leader repeats its offset, and it isn't known for how long a message has waited meanwhile.
+
+    :param unproven: the partitions of which the commit log's end doesn't tell since when the leader repeats it.
+    """
     partitions = {each.key: each for each in snapshot.partitions}
     count = 0
     for verdict in verdicts:
@@ -61,15 +76,22 @@ def unseen_for_long(snapshot: Snapshot, verdicts: Collection[Verdict]) -> list[s
         reported_at = None if partition.blocked_by is None else partition.blocked_by.published_at
         if verdict.grade is Grade.WAITING and verdict.waits_for is WaitsFor.LEADER and reported_at is not None:
             is_fresh = snapshot.taken_at - reported_at < WAITING_AFTER_SECONDS
-            count += is_fresh and not is_seen(partition)
+            count += is_fresh and (not is_seen(partition, snapshot.taken_at) or verdict.key in unproven)
     if not count:
         return []
     return [
-        f"for how long messages wait for a leader in {count} partition{'' if count == 1 else 's'}, of which the first "
-        "couldn't be fetched in time: a --watch shows it"
+        f"for how long messages wait for a leader in {count} partition{'' if count == 1 else 's'}: the first of them "
+        "couldn't be fetched in time or has no time that can be true, or the end of the commit log is too busy to "
+        "tell. A --watch shows it"
     ]
 
 
-def is_seen(partition: PartitionSnapshot) -> bool:
-    """Whether it is known which message waits first."""
-    return partition.next_message is not None and partition.next_message.error is None
+def is_seen(partition: PartitionSnapshot, now: float) -> bool:
+    """Whether it is known which message waits first, and since when, or that none does.
+
+    :param now: Unix seconds.
+    """
+    found = partition.next_message
+    if found is None or found.error is not None:
+        return False
+    return found.offset is None or partition.lag_seconds(now) is not None

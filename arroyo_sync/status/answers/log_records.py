@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from arroyo_sync.core.source import CLOCK_TOLERANCE_SECONDS
 from arroyo_sync.core.state import PartitionKey
@@ -95,7 +95,7 @@ def groups_of(records: Iterable[LogRecord], now: float) -> list[GroupOnLog]:
     counts: Counter[tuple[str, str]] = Counter()
     ahead: set[tuple[str, str]] = set()
     for order_ms, record in _in_order(records, now):
-        if record.topic is None or record.group is None or record.partition is None:
+        if record.refused is not None or record.topic is None or record.group is None or record.partition is None:
             continue
         key = record.topic, record.group
         partitions[key].add(record.partition)
@@ -126,28 +126,49 @@ def groups_of(records: Iterable[LogRecord], now: float) -> list[GroupOnLog]:
     return found
 
 
+class GroupsOnLog(NamedTuple):
+    """The groups that report on a commit log of one topic."""
+
+    names: Collection[str]
+    is_all: bool = True
+    """Whether all of the log was read."""
+
+
+class Repeated(NamedTuple):
+    """What a group reported of a partition last, and since when it has reported just that."""
+
+    offset: int | None
+    since: float
+    """Unix seconds of the first such report, without another one between."""
+    is_older: bool = False
+    """Whether it may have reported it before, too: that was its first record where the reading began."""
+
+
 def reported_since(
-    records: Iterable[LogRecord], now: float
-) -> dict[tuple[PartitionKey, str], tuple[int | None, float]]:
+    records: Iterable[LogRecord], now: float, cut: Collection[int] = ()
+) -> dict[tuple[PartitionKey, str], Repeated]:
     """Of each partition and group, the offset that it reported last, and when it did so first without another between.
 
     Records without a time are left out. One from the future tells the offset; since when, the next that can be true.
 
     :param now: Unix seconds.
+    :param cut: the log partitions that weren't read from as far back as was wanted.
     """
-    found: dict[tuple[PartitionKey, str], tuple[int | None, float | None]] = {}
+    found: dict[tuple[PartitionKey, str], tuple[int | None, float | None, bool]] = {}
     timed = [
         (order_ms, each.log_offset, each) for order_ms, each in _in_order(records, now) if each.timestamp_ms is not None
     ]
     for _, _, record in sorted(timed, key=lambda each: each[:2]):
-        if record.topic is None or record.partition is None or record.group is None:
+        if record.refused is not None or record.topic is None or record.partition is None or record.group is None:
             continue
         key = (record.topic, record.partition), record.group
         seconds = None if record.timestamp_ms is None or record.is_ahead(now) else record.timestamp_ms / 1000
-        offset, since = found.get(key, (None, None))
-        if key not in found or offset != record.offset or since is None:
-            found[key] = record.offset, seconds
-    return {key: (offset, since) for key, (offset, since) in found.items() if since is not None}
+        offset, since, is_older = found.get(key, (record.offset, None, record.log_partition in cut))
+        if offset != record.offset or since is None:
+            found[key] = record.offset, seconds, is_older and offset == record.offset
+    return {
+        key: Repeated(offset, since, is_older) for key, (offset, since, is_older) in found.items() if since is not None
+    }
 
 
 def last_of(records: Iterable[LogRecord], filter: Filter, count: int | None, now: float) -> list[LogRecord]:

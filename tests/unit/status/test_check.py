@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionS
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.observe.verdict import Grade
 from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS
+from arroyo_sync.status.answers.log_records import GroupsOnLog, Repeated
 from arroyo_sync.status.check import (
     FETCH_SECONDS,
     FETCHED_AT_ONCE,
@@ -27,6 +29,8 @@ NOW = 10_000.0
 STALLED_AFTER = 300.0
 LOOK_AGAIN = 5.0
 OLD = 1000.0
+MOVED_SINCE = Repeated(40, NOW - 1.0)
+"""Of a leader whose last report is newer than what was read of the commit log."""
 
 
 def partition(
@@ -62,7 +66,8 @@ class Brokers:
         self.source: SourceStatistics | None = None
         self.topic_ids: list[str | None] = [None]
         """Look after look."""
-        self.reported: dict[tuple[PartitionKey, str], tuple[int | None, float]] = {}
+        self.reported: dict[tuple[PartitionKey, str], Repeated] = {(("events", 0), "writers"): MOVED_SINCE}
+        self.names_are_all = True
         self.seconds_for_messages = 0.0
         """How long each search for messages takes."""
         self.seconds_for_names = 0.0
@@ -91,12 +96,12 @@ class Brokers:
                 found[key] = NextMessage(None) if age is None else NextMessage(position + self.gap, NOW - age)
         return found
 
-    def groups_on_log(self) -> Collection[str]:
+    def groups_on_log(self) -> GroupsOnLog:
         self.names_asked += 1
         self.now += self.seconds_for_names
-        return self.names
+        return GroupsOnLog(self.names, self.names_are_all)
 
-    def reported_since(self, since: float) -> Mapping[tuple[PartitionKey, str], tuple[int | None, float]]:
+    def reported_since(self, since: float) -> Mapping[tuple[PartitionKey, str], Repeated]:
         self.tails.append(since)
         return self.reported
 
@@ -241,10 +246,23 @@ def test_what_could_not_be_fetched_is_asked_for_again() -> None:
     assert len(brokers.asked) == 3
 
 
-def test_one_offset_of_a_partition_that_nobody_looked_at_is_taken_for_a_marker() -> None:
-    """Of a large topic that is well, most partitions aren't looked at."""
-    brokers = Brokers([partition(99, 99, index=index) for index in range(FETCHED_AT_ONCE + 50)], ages={})
-    assert brokers.check.check_once().exit_status is ExitStatus.GOING_ON
+@pytest.mark.parametrize(
+    ("then", "exit_status"),
+    [
+        pytest.param((99, 99, 100), ExitStatus.UNKNOWN, id="it stays"),
+        pytest.param((100, 100, 101), ExitStatus.GOING_ON, id="another one comes"),
+    ],
+)
+def test_one_offset_that_there_was_no_time_to_look_at_is_no_marker(
+    then: tuple[int, int, int], exit_status: ExitStatus
+) -> None:
+    """It was taken for one, and what had waited there for hours was "ok"."""
+    markers = [partition(99, 99, index=index) for index in range(FETCHED_AT_ONCE)]
+    last = FETCHED_AT_ONCE
+    looks = [[*markers, partition(*each, index=last)] for each in ((99, 99, 100), then)]
+    brokers = Brokers(*looks, ages=dict.fromkeys(range(FETCHED_AT_ONCE)))
+    brokers.seconds_for_messages = FETCH_SECONDS
+    assert brokers.check.check_once().exit_status is exit_status
 
 
 def test_a_leader_that_reports_needs_no_second_look() -> None:
@@ -264,6 +282,12 @@ def test_of_many_partitions_the_messages_are_fetched_part_by_part_those_of_the_l
     assert [{key[1] for key in each} for each in brokers.asked] == [set(range(50, count)), set(range(50))]
 
 
+DOUBT = (
+    "for how long messages wait for a leader in 1 partition: the first of them couldn't be fetched in time or has no "
+    "time that can be true, or the end of the commit log is too busy to tell. A --watch shows it"
+)
+
+
 def many(last: PartitionSnapshot) -> tuple[list[PartitionSnapshot], list[PartitionSnapshot]]:
     """Two looks at many partitions that have a longer lag than this one, and whose leader works."""
     first = [partition(50, 50, 500, 1 + index, report_age=4) for index in range(FETCHED_AT_ONCE)]
@@ -277,7 +301,7 @@ def many(last: PartitionSnapshot) -> tuple[list[PartitionSnapshot], list[Partiti
 def test_a_leader_that_repeats_its_offset_is_seen_among_many_partitions(seconds: float) -> None:
     """Those with the longest lag hid it: nobody knew when what waits there was written, and all was "ok"."""
     brokers = Brokers(*many(HEARTBEATS), ages=dict.fromkeys(range(FETCHED_AT_ONCE + 1), OLD))
-    brokers.reported = {KEY: (50, NOW - 400)}
+    brokers.reported = {KEY: Repeated(50, NOW - 400)}
     brokers.seconds_for_messages = seconds
     (stall,) = brokers.check.check_once().stalls
     assert (stall.partition, stall.waiting_seconds >= 400.0) == (0, True)
@@ -301,14 +325,7 @@ def test_a_message_that_was_not_fetched_is_said_where_it_leaves_a_doubt(
     status = brokers.check.check_once()
     assert brokers.slept == [LOOK_AGAIN]
     assert status.exit_status == exit_status
-    assert status.doubts == (
-        (
-            "for how long messages wait for a leader in 1 partition, of which the first couldn't be fetched in time: a "
-            "--watch shows it",
-        )
-        if exit_status == 2
-        else ()
-    )
+    assert status.doubts == ((DOUBT,) if exit_status == 2 else ())
 
 
 def test_what_was_found_is_not_looked_for_again_until_it_is_passed() -> None:
@@ -403,7 +420,7 @@ def test_a_follower_that_has_committed_nothing_can_not_be_told() -> None:
 @pytest.mark.parametrize(
     ("group", "names", "says"),
     [
-        ("typo", ["writers", "indexers"], "is its name right? These have: 'indexers', 'writers'"),
+        ("typo", ["writers", "indexers"], "is its name right? These have: 'writers', 'indexers'"),
         ("typo", [], "and no other has: is its name right, and does it publish?"),
         ("writers,indexers", ["writers"], "are these several groups? Give --leader-group for each"),
     ],
@@ -416,6 +433,28 @@ def test_a_group_that_never_reported_is_said_with_those_that_did(group: str, nam
     (doubt,) = status.doubts
     assert doubt.startswith(f"group {group!r} has never reported of this topic")
     assert doubt.endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("names", "is_all", "says"),
+    [
+        pytest.param(
+            [f"group-{index:02}" for index in range(30)],
+            True,
+            "These have: 'group-27', 'group-17', 'group-07', .* and 20 more",
+            id="many: those that are most alike",
+        ),
+        pytest.param(["group-1"], False, "These have: 'group-1'. There may be more: .* read whole in time", id="some"),
+        pytest.param([], False, "and does it publish. There may be more: the log .*", id="none so far"),
+    ],
+)
+def test_of_groups_that_reported_the_likely_ones_are_named(names: list[str], is_all: bool, says: str) -> None:
+    """A long list was cut in its middle, where the right spelling may be."""
+    brokers = Brokers([partition(100, None, group="group-7")], names=names)
+    brokers.source = SourceStatistics(ready=True, alive=True)
+    brokers.names_are_all = is_all
+    (doubt,) = brokers.check.check_once().doubts
+    assert re.search(says + "$", doubt), doubt
 
 
 def test_of_a_topic_that_is_no_commit_log_it_is_said_that_it_is_none() -> None:
@@ -536,10 +575,48 @@ def test_a_leader_that_repeats_its_offset_is_seen_at_one_look(
 ) -> None:
     """Its last report is fresh, but the commit log's end tells that it is the same as long before."""
     brokers = Brokers(*[[look] for look in looks])
-    brokers.reported = {KEY: reported}
+    brokers.reported = {KEY: Repeated(*reported)}
     status = brokers.check.check_once()
     assert (status.grade, status.verdicts[0].waiting_seconds) == (grade, seconds)
     assert brokers.tails == [NOW - STALLED_AFTER - WAITING_AFTER_SECONDS]
+
+
+@pytest.mark.parametrize(
+    ("reported", "ages", "then", "exit_status"),
+    [
+        pytest.param({}, {0: OLD}, HEARTBEATS, 2, id="the log's end is too busy to hold it"),
+        pytest.param(
+            {KEY: Repeated(50, NOW - 100, is_older=True)}, {0: OLD}, HEARTBEATS, 2, id="it is cut: maybe for long"
+        ),
+        pytest.param({KEY: Repeated(50, NOW - 100)}, {0: OLD}, HEARTBEATS, 0, id="it is whole: for a while"),
+        pytest.param({KEY: Repeated(50, NOW - 400, is_older=True)}, {0: OLD}, HEARTBEATS, 1, id="long enough"),
+        pytest.param({}, {0: OLD}, partition(50, 60, report_age=1), 0, id="it moves"),
+        pytest.param({}, {0: -100.0}, HEARTBEATS, 2, id="the message's time can't be believed"),
+        pytest.param({}, {0: -100.0}, partition(50, 60, report_age=1), 0, id="nor then, but it moves"),
+        pytest.param({}, {0: None}, HEARTBEATS, 0, id="there is no message"),
+    ],
+)
+def test_a_leader_that_may_have_repeated_its_offset_for_long_is_not_all_right(
+    reported: dict[tuple[PartitionKey, str], Repeated],
+    ages: dict[int, float | None],
+    then: PartitionSnapshot,
+    exit_status: int,
+) -> None:
+    """A busy log, or a time that says nothing, made a leader that had stood still for hours "ok"."""
+    brokers = Brokers([HEARTBEATS], [then], ages=ages)
+    brokers.reported = reported
+    status = brokers.check.check_once()
+    assert status.exit_status == exit_status
+    assert status.doubts == ((DOUBT,) if exit_status == 2 else ())
+
+
+def test_a_watch_is_not_told_to_watch() -> None:
+    """It sees by itself for how long something waits."""
+    brokers = Brokers([HEARTBEATS], ages={})
+    assert brokers.check.check_once().exit_status is ExitStatus.UNKNOWN
+    brokers.sleep(1.0)
+    status = brokers.check.check_once()
+    assert (status.exit_status, status.doubts) == (ExitStatus.GOING_ON, ())
 
 
 @pytest.mark.parametrize(
@@ -547,7 +624,8 @@ def test_a_leader_that_repeats_its_offset_is_seen_at_one_look(
     [
         pytest.param(partition(100, 100, report_age=4), {0: OLD}, id="nothing waits"),
         pytest.param(HEARTBEATS, {0: 9.0}, id="the message is new"),
-        pytest.param(HEARTBEATS, {0: -50.0}, id="its time can't be believed"),
+        pytest.param(HEARTBEATS, {0: -50.0}, id="its time is of a clock that is a little ahead"),
+        pytest.param(HEARTBEATS, {0: -61.0}, id="its time can't be believed"),
         pytest.param(partition(50, 50), {0: OLD}, id="the report is old enough"),
     ],
 )
@@ -556,7 +634,7 @@ def test_the_end_of_the_commit_log_is_read_only_where_it_can_tell_more(
 ) -> None:
     """A healthy pipeline's status costs nothing more."""
     brokers = Brokers([look], ages=ages)
-    brokers.reported = {KEY: (50, NOW - 400)}
+    brokers.reported = {KEY: Repeated(50, NOW - 400)}
     brokers.check.check_once()
     assert brokers.tails == []
 

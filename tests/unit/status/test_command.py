@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -13,7 +15,8 @@ import arroyo_sync
 from arroyo_sync.core.errors import ArroyoSyncError
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.status.answers.log_records import LogRecord
-from arroyo_sync.status.command import fitted, main
+from arroyo_sync.status.command import _MembersOf, fitted, main
+from arroyo_sync.status.reader import StatusQuery
 
 REQUIRED = ["status", "--topic", "events", "--follower-group", "forwarder", "--leader-group", "writers"]
 
@@ -334,10 +337,24 @@ def test_a_fault_of_ours_is_one_line_and_exit_status_2_and_debug_shows_where(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_process_that_can_not_be_started_costs_the_members_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a limit of processes. It ended a watch."""
+    monkeypatch.setattr("subprocess.Popen", unstartable)
+    members = _MembersOf(StatusQuery("events", "forwarder", ("writers",), {"bootstrap.servers": "127.0.0.1:1"}))
+    said = "no process could be started to ask for them: [Errno 11] too many"
+    assert members.answer(is_last=False) == {"forwarder": said, "writers": said}
+    members.close()
+
+
+def unstartable(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.EAGAIN, "too many")
+
+
 PROGRAM = """\
 import sys
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.status import command
+from arroyo_sync.status.answers.log_records import GroupsOnLog
 
 class Reader:
     timeout = 1.0
@@ -346,7 +363,7 @@ class Reader:
         leader = LeaderSnapshot("writers", 100)
         each = [PartitionSnapshot("events", index, 100, 100, 0, 100, (leader,)) for index in range(3000)]
         return Snapshot(0.0, tuple(each))
-    def groups_on_log(self): return ()
+    def groups_on_log(self): return GroupsOnLog(())
     def close(self): pass
 
 command.StatusReader = Reader
@@ -393,8 +410,9 @@ def test_what_the_arguments_alone_are_answered_with_fails_alike(
     assert redirected(f"-m arroyo_sync {arguments}", redirection) == (exit_status, "", says)
 
 
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"], ids=["no standard error", "a full disk"])
 @pytest.mark.parametrize("wrong", ["--config /nowhere", "--config /nowhere --debug", "--timeout 0"])
-def test_what_goes_wrong_is_never_among_the_output(wrong: str) -> None:
+def test_what_goes_wrong_is_never_among_the_output(wrong: str, redirection: str) -> None:
     """Without a standard error nobody is told, and what reads the JSON goes undisturbed. The exit status says it."""
     flags = " ".join([*REQUIRED, "--json", wrong])
-    assert redirected(f"-m arroyo_sync {flags}", "2>&-") == (2, "", "")
+    assert redirected(f"-m arroyo_sync {flags}", redirection) == (2, "", "")

@@ -117,6 +117,15 @@ def test_the_topics_id_is_among_the_json() -> None:
     assert record.to_json()["refused"] is None
 
 
+def test_a_refused_record_is_among_those_of_its_group() -> None:
+    """Who looks for a leader's reports saw nothing where all of them were refused."""
+    record = record_of(FakeMessage(b"events:3:writers", b'{"offset": "42"}'))  # type: ignore[arg-type]
+    assert (record.refused or "").startswith("offset: ")
+    assert Filter(groups={"writers"}, topic="events", partitions={3}).takes(record)
+    assert not Filter(groups={"others"}).takes(record)
+    assert not Filter(groups={"writers"}).takes(record_of(FakeMessage(b"nonsense", None)))  # type: ignore[arg-type]
+
+
 def test_a_time_from_the_future_is_shown_as_one() -> None:
     """It is the writer's, whose clock is ahead; ours may be a little behind."""
     record = record_of(FakeMessage(b"events:3:writers", b"42"))  # type: ignore[arg-type]
@@ -131,7 +140,7 @@ def report(
 
 
 def test_groups_are_counted_by_topic_with_their_partitions_rate_and_newest_report() -> None:
-    """What is refused counts for nobody."""
+    """What is refused counts for nobody, also where its key can be read."""
     records = [
         report("writers", 1, 100.0),
         report("writers", 0, 104.0),
@@ -139,6 +148,7 @@ def test_groups_are_counted_by_topic_with_their_partitions_rate_and_newest_repor
         report("others", 5, 1.0, "else"),
         LogRecord(0, 0, None, "events", 2, "timeless", 42),
         LogRecord(0, 0, 9, refused="key: no key"),
+        LogRecord(0, 0, 110_000, "events", 7, "writers", refused="offset: none"),
     ]
     assert groups_of(records, NOW) == [
         GroupOnLog("others", "else", (5,), 1, 1.0, None),
@@ -199,13 +209,38 @@ def test_since_when_a_group_reports_the_same_offset() -> None:
         LogRecord(log_partition, log_offset, None if at is None else round(at * 1000), "events", 3, "writers", offset)
         for log_partition, log_offset, offset, at in rows
     ]
-    others = [LogRecord(0, 4, 50_000, refused="key: no key"), LogRecord(0, 5, 60_000, "events", 3, "others", 1)]
+    others = [
+        LogRecord(0, 4, 50_000, refused="key: no key"),
+        LogRecord(0, 4, 55_000, "events", 3, "writers", refused="offset: none"),
+        LogRecord(0, 5, 60_000, "events", 3, "others", 1),
+    ]
     assert reported_since([*records, *others], NOW) == {
-        (("events", 3), "writers"): (6, 20.0),
-        (("events", 3), "others"): (1, 60.0),
+        (("events", 3), "writers"): (6, 20.0, False),
+        (("events", 3), "others"): (1, 60.0, False),
     }
     back = LogRecord(0, 6, 70_000, "events", 3, "writers", 5)
-    assert reported_since([*records, back], NOW)[("events", 3), "writers"] == (5, 70.0)
+    assert reported_since([*records, back], NOW)[("events", 3), "writers"] == (5, 70.0, False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "cut", "is_older"),
+    [
+        pytest.param([(0, 6, 10.0), (0, 6, 20.0)], {0}, True, id="the same since where the reading began"),
+        pytest.param([(0, 6, 10.0), (0, 6, 20.0)], {1}, False, id="which wasn't cut"),
+        pytest.param([(0, 5, 10.0), (0, 6, 20.0)], {0}, False, id="another one lies between"),
+        pytest.param([(0, 6, 10.0), (0, 5, 15.0), (0, 6, 20.0)], {0}, False, id="then another, and the same again"),
+        pytest.param([(0, 6, FUTURE), (0, 6, 20.0)], {0}, True, id="a clock that is ahead wrote the first"),
+    ],
+)
+def test_where_the_log_was_cut_a_report_may_be_older(
+    rows: list[tuple[int, int, float]], cut: set[int], is_older: bool
+) -> None:
+    """All that is read may be the last seconds of a busy log."""
+    records = [
+        LogRecord(log_partition, place, round(at * 1000), "events", 3, "g", offset)
+        for place, (log_partition, offset, at) in enumerate(rows)
+    ]
+    assert reported_since(records, NOW, cut)[("events", 3), "g"].is_older is is_older
 
 
 @pytest.mark.parametrize(
@@ -224,7 +259,8 @@ def test_a_clock_that_is_ahead_makes_nothing_older_nor_last(
     records = [
         LogRecord(0, place, round(at * 1000), "events", 3, "g", offset) for place, (offset, at) in enumerate(rows)
     ]
-    assert reported_since(records, NOW).get((("events", 3), "g")) == found
+    repeated = reported_since(records, NOW).get((("events", 3), "g"))
+    assert (None if repeated is None else repeated[:2]) == found
 
 
 AWAY = KafkaError(KafkaError._TRANSPORT, "connection refused")
@@ -457,3 +493,11 @@ def test_a_refusal_is_an_error_though_others_answer(scan_of: Callable[[FakeLog],
     log.ask_ranges = lambda keys, timeout, on_answer, **_: on_answer({keys[0]: refused})  # type: ignore[method-assign]
     with scan_of(log) as scan, pytest.raises(KafkaException):
         list(scan.read_to_end())
+
+
+def test_what_is_too_much_to_be_read_is_said(scan_of: Callable[[FakeLog], LogScan]) -> None:
+    """The last records of each partition, and which of them hold more."""
+    with scan_of(FakeLog({0: 5, 1: 2, 2: 3})) as scan:
+        records = [(each.log_partition, each.log_offset) for each in scan.read_to_end(at_most=6)]
+    assert sorted(records) == [(0, 3), (0, 4), (1, 0), (1, 1), (2, 1), (2, 2)]
+    assert scan.cut == {0, 2}

@@ -6,7 +6,7 @@ The reading itself is shown on the real broker.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,7 @@ from arroyo_sync.observe.evaluation import groups_without_report
 from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.verdict import Grade
 from arroyo_sync.status.answers.leader import Known, leader_snapshot
+from arroyo_sync.status.answers.log_records import LogRecord
 from arroyo_sync.status.check import ExitStatus, StatusCheck
 from arroyo_sync.status.reader import StatusQuery, StatusReader, _open_from
 from tests.support.fakes import Clock
@@ -402,3 +403,56 @@ def test_a_message_that_could_not_be_fetched_is_told_from_one_that_nobody_looked
         reader._consumer.close()
         monkeypatch.setattr(reader, "_consumer", Messages(*messages))
         assert reader.find_messages({EVENTS: 5}) == {EVENTS: found}
+
+
+class Scan:
+    """Of a commit log. Each record takes a second."""
+
+    def __init__(self, records: Iterable[LogRecord], clock: Clock, missing: Mapping[int, str]) -> None:
+        self.records, self.clock, self.missing, self.cut = records, clock, missing, frozenset({0})
+
+    def __enter__(self) -> Scan:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def read_to_end(self, since: float | None = None, at_most: int | None = None) -> Iterator[LogRecord]:
+        for record in self.records:
+            self.clock.now += 1.0
+            yield record
+
+
+@pytest.fixture
+def reader_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., StatusReader]]:
+    """Reads these records."""
+    with StatusReader(replace(QUERY, commit_log="commits", timeout=3.0), lambda: NOW) as reader:
+
+        def make(*records: LogRecord, missing: Mapping[int, str] | None = None) -> StatusReader:
+            clock = Clock()
+            monkeypatch.setattr("arroyo_sync.status.reader.time", SimpleNamespace(monotonic=clock))
+            monkeypatch.setattr(reader, "_log_scan", lambda _: Scan(records, clock, missing or {}))
+            return reader
+
+        yield make
+        monkeypatch.undo()
+
+
+def reported(group: str, topic: str = "events", refused: str | None = None) -> LogRecord:
+    return LogRecord(0, 0, round(NOW * 1000) - 9_000, topic, 0, group, 7, refused=refused)
+
+
+def test_the_groups_on_a_log_that_takes_too_long_are_those_that_were_met(
+    reader_of: Callable[..., StatusReader],
+) -> None:
+    """Rather than to read for half an hour, to name them in a line."""
+    few = reported("a"), reported("b", refused="offset: none")
+    assert reader_of(*few).groups_on_log() == ({"a"}, True)
+    assert reader_of(*few, missing={1: "no answer"}).groups_on_log() == ({"a"}, False)
+    many = reported("a"), reported("b", "others"), reported("c"), reported("d")
+    assert reader_of(*many).groups_on_log() == ({"a", "c"}, False)
+
+
+def test_since_when_a_report_is_repeated_where_not_all_was_read(reader_of: Callable[..., StatusReader]) -> None:
+    """Of a partition that was cut it may be for longer; nothing is told where one is missing."""
+    assert reader_of(reported("a")).reported_since(0.0) == {(EVENTS, "a"): (7, NOW - 9.0, True)}
+    assert reader_of(reported("a"), missing={1: "no answer"}).reported_since(0.0) == {}

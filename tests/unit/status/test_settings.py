@@ -120,6 +120,7 @@ def test_a_secret_on_the_command_line_is_refused_and_not_repeated() -> None:
 def issuer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a function in a module that lies in the working directory."""
     (tmp_path / "the_issuer.py").write_text("def token(configuration): return 'a token', 0.0\nnumber = 1\n")
+    (tmp_path / "a_script.py").write_text("import sys\ndef token(configuration): ...\nsys.exit(0)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     return "the_issuer:token"
@@ -139,6 +140,7 @@ def test_oauth_cb_is_found_by_its_name(issuer: str) -> None:
         pytest.param("nowhere:token", "No module named 'nowhere'", id="no module"),
         pytest.param("the_issuer:nothing", "has no attribute 'nothing'", id="not in it"),
         pytest.param("the_issuer:number", "can't be called", id="no function of that name"),
+        pytest.param("a_script:token", "can't be had: SystemExit: 0", id="a script that ends: its status was ours"),
     ],
 )
 def test_an_oauth_cb_that_can_not_be_had_is_refused_with_the_reason(issuer: str, name: str, why: str) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from itertools import islice
 
 import pytest
@@ -9,6 +9,7 @@ from arroyo_sync.core.errors import BrokersUnreachable, NotReady
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
+from arroyo_sync.status.answers.log_records import GroupsOnLog
 from arroyo_sync.status.check import ExitStatus, Reported, StatusCheck
 from arroyo_sync.status.watch import Watch, rates
 
@@ -47,8 +48,8 @@ class World:
     def find_messages(self, positions: Mapping[PartitionKey, int]) -> Mapping[PartitionKey, NextMessage]:
         return {key: NextMessage(position) for key, position in positions.items()}
 
-    def groups_on_log(self) -> Collection[str]:
-        return ()
+    def groups_on_log(self) -> GroupsOnLog:
+        return GroupsOnLog(())
 
     def reported_since(self, since: float) -> Reported:
         return {}
