@@ -183,21 +183,26 @@ class DoubtLog:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._errors = LogThrottle(EVENT_INTERVAL_SECONDS, clock)
-        self._partitions: dict[tuple[str, str, Reason], set[PartitionKey]] = {}
-        """By cause, those that were doubted since its last line. They are named in the next one, which comes with
-        another doubt: by itself it could come when all is over."""
+        self._clock = clock
+        self._partitions: dict[tuple[str, str, Reason], dict[PartitionKey, float]] = {}
+        """By cause, those that were doubted since its last line, and when. They are named in the next one, which comes
+        with another doubt: by itself it could come when all is over. It names those that were doubted lately."""
 
     def log(self, doubts: Iterable[Doubt], *, is_monitored: bool) -> None:
         """Those of one look."""
         firsts: dict[tuple[str, str, Reason], Doubt] = {}
+        now = self._clock()
         for doubt in doubts:
             cause = (doubt.key[0], doubt.group, doubt.reason)
             firsts.setdefault(cause, doubt)
-            self._partitions.setdefault(cause, set()).add(doubt.key)
+            self._partitions.setdefault(cause, {})[doubt.key] = now
         for cause, first in firsts.items():
             if not self._throttle.should_log(cause):
                 continue
-            others = sorted(self._partitions.pop(cause) - {first.key})
+            doubted = self._partitions.pop(cause)
+            others = sorted(
+                key for key, at in doubted.items() if key != first.key and now - at < 2 * LOG_INTERVAL_SECONDS
+            )
             is_event = not is_monitored and self._errors.should_log(cause)
             logger.log(
                 logging.ERROR if is_event else logging.WARNING,

@@ -98,7 +98,9 @@ class Verifier:
         self._look_at = clock()
         """When to look next what is pending. With `_pending`, of `run`'s thread."""
         self._cluster = ClusterWatch(brokers)
-        self._topics = TopicWatch(brokers, self._cluster, offsets.topics, self._set_id, self._forget_id, self._later)
+        self._topics = TopicWatch(
+            brokers, self._cluster, offsets.topics, self._set_id, self._forget_id, self._doubt_id, self._later
+        )
         self._log_patience, self._patience = Patience(), Patience()
         self._silent: frozenset[PartitionKey] = frozenset()
         """Of `run`'s thread: those of which no broker has told when they were last asked."""
@@ -238,10 +240,11 @@ class Verifier:
             next_at = min((self._asked_at[key] + INTERVAL_SECONDS for key in wanted), default=float("inf"))
         first, others = due & unanswered, due - unanswered
         if first:
-            # Before all else: what is published or assigned after this isn't judged by this answer.
-            question = self._offsets.begin_question(first)
+            # First of all, so that what is assigned anew meanwhile is in flight no more, and asked about again.
             with self._condition:
                 self._in_flight.update(first)
+            # Before all else: what is published or assigned after this isn't judged by this answer.
+            question = self._offsets.begin_question(first)
             self._ask_log_ends(self._log_patience.seconds, lambda log_ends: self._ask_first(first, question, log_ends))
         if others:
             self._ask_ranges(others, self._offsets.begin_question(others), None)
@@ -332,6 +335,11 @@ class Verifier:
 
     def _forget_id(self, topic: str) -> None:
         self._offsets.set_topic_id(topic, None)
+
+    def _doubt_id(self, topic: str) -> None:
+        """Reports of the id that was known wait for another answer, and all others for where the partitions end now."""
+        self._offsets.set_topic_id(topic, None)
+        self._offsets.ask_anew()
 
     # Answers.
 

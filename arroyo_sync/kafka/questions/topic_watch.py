@@ -7,8 +7,8 @@ Guarantees
     - While nothing of it was read, another id is no news: it is simply that of the topic that there is. Of one that was
       read, and isn't at the moment, it is news as soon as it is read again, when it is known where its group begins.
     - Another id counts only once a broker has told that it is of the same cluster as before: where an address leads to
-      another cluster, as after a failover, a topic of that name has another id. (In `TopicWatch.check` it counts, too,
-      if no broker tells in time.)
+      another cluster, as after a failover, a topic of that name has another id. Until one has, nothing of the topic is
+      verified any more. (In `TopicWatch.check` it counts, too, if no broker tells in time.)
     - Else nothing is asked while the last question is open. Each has the longer for its answer, the longer there was
       none.
 
@@ -77,7 +77,7 @@ class ClusterWatch:
             )
 
     def ask_and_check(self, timeout: float) -> bool:
-        """`check`, once a broker has told of which cluster it is. Blocks for at most ``timeout`` seconds.
+        """`check`, once a broker has answered, which tells of which cluster it is. Blocks for ``timeout`` at most.
 
         :returns: whether one has.
         :raises AnotherCluster, ConfigurationError: see `check`.
@@ -98,6 +98,7 @@ class TopicWatch:
     :param read: the topics of which partitions are assigned.
     :param set_id: told of a topic's id; ``None``: it can't be asked for.
     :param forget: told that a topic's id says nothing any more.
+    :param doubt: told that a topic has another id, if the cluster is the same: it may be another topic.
     :param later: has what it is given called with the answer, on the thread that calls `ask`, which it wakes.
     """
 
@@ -108,12 +109,16 @@ class TopicWatch:
         read: Callable[[], Collection[str]],
         set_id: Callable[[str, str | None], None],
         forget: Callable[[str], None],
+        doubt: Callable[[str], None],
         later: Callable[[OnIds], OnIds],
     ) -> None:
         self._brokers = brokers
         self._read = read
         self._set_id = set_id
         self._forget = forget
+        self._doubt = doubt
+        self._doubted: set[str] = set()
+        """The topics with another id, of which no broker has told yet whether the cluster is the same."""
         self._cluster = cluster
         self._later = later
         self.ids: dict[str, str] = {}
@@ -179,6 +184,9 @@ class TopicWatch:
         self._were_read |= read
         recreated = _recreated({topic: self.ids[topic] for topic in read & self.ids.keys()}, answers)
         if recreated is not None:
+            if recreated.topic not in self._doubted:  # whatever is told of the cluster: nothing goes on until then
+                self._doubted.add(recreated.topic)
+                self._doubt(recreated.topic)
             if not self._cluster.ask_and_check(self._reach_seconds):
                 return  # all is asked again in a second, or two
             raise recreated
@@ -186,6 +194,7 @@ class TopicWatch:
             if topic in self._were_read - read and topic in self.ids:
                 continue
             if isinstance(answer, str):
+                self._doubted.discard(topic)
                 self.ids[topic] = answer
                 self._set_id(topic, answer)
             elif topic not in self.ids and answer.code() in NO_TOPIC_IDS:
@@ -198,6 +207,7 @@ class TopicWatch:
         for topic in [each for each, began in self._unassigned_since.items() if now - began >= FORGET_SECONDS]:
             del self._unassigned_since[topic]
             self._were_read.discard(topic)
+            self._doubted.discard(topic)
             self.ids.pop(topic, None)
             self._forget(topic)
 

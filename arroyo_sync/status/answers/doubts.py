@@ -40,7 +40,8 @@ def never_reported(group: str, on_log: GroupsOnLog | None) -> str:
     more = "" if is_all else ". There may be more: the log couldn't be read whole in time"
     if not names:
         return f"{said}: is its name right, and does it publish?{more.removeprefix('.')}"
-    shown = get_close_matches(group, names, SHOWN_NAMES, cutoff=0.0)  # the one that was meant may be among many
+    # The one that was meant may be among many.
+    shown = sorted(get_close_matches(group, names, SHOWN_NAMES, cutoff=0.0))
     others = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     return f"{said}: is its name right? These have: {', '.join(map(repr, shown))}{others}{more}"
 

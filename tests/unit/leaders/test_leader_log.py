@@ -133,3 +133,19 @@ def test_a_cause_that_was_told_hides_no_other(clock: Clock, caplog: pytest.LogCa
         ("ERROR", "events[0]: group 'g' published offset 000. That can't be"),
         ("ERROR", "events[1]: group 'h' published offset 100. That can't be"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "others"), [(LOG_INTERVAL_SECONDS, ". Likewise events[1]"), (LOG_INTERVAL_SECONDS * 1440, "")]
+)
+def test_a_doubt_of_days_ago_is_not_named_with_one_of_now(
+    seconds: float, others: str, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All that were doubted since the last line were, also those that are well again, or another follower's."""
+    log = DoubtLog(clock)
+    log.log([doubt(0)], is_monitored=True)
+    clock.now += 1.0
+    log.log([doubt(1)], is_monitored=True)
+    clock.now += seconds
+    log.log([doubt(2)], is_monitored=True)
+    assert caplog.messages[1] == f"events[2]: group 'g' published offset 200. That can't be{others}"

@@ -18,6 +18,7 @@ from arroyo_sync.kafka.questions.answers import LEAST_SECONDS, MOST_SECONDS
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.topic_watch import REACH_SECONDS, UNREAD_SECONDS
 from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
+from arroyo_sync.leaders.assigned_partitions import Question
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.verification import LOG_END_UNKNOWN, Reason
@@ -652,6 +653,48 @@ def test_while_nobody_tells_of_which_cluster_it_is_another_id_says_nothing(moves
     fixture.brokers.is_reached = True
     with pytest.raises(TopicRecreated if moves_to == "one" else AnotherCluster):
         fixture.verifier.ask()
+
+
+def test_safety_while_a_topic_may_be_another_one_no_report_of_the_earlier_one_counts() -> None:
+    """A leader that lived through it heartbeats on, as long as the broker hangs that is asked for its cluster."""
+    fixture = reading()
+    fixture.ends(first=100)
+    fixture.publish(50, topic_id="id")
+    fixture.verifier.ask()
+    assert fixture.remote() == 50
+    fixture.brokers.topic_id, fixture.brokers.is_reached = "other id", False
+    for _ in range(3):
+        fixture.clock.now += INTERVAL_SECONDS
+        fixture.verifier.ask()
+        assert fixture.remote() is None
+        fixture.publish(60, topic_id="id")
+        fixture.publish(70, topic_id="other id")
+    assert fixture.remote() is None
+    fixture.brokers.topic_id = "id"
+    for _ in range(2):
+        fixture.publish(60, topic_id="id")
+        fixture.clock.now += INTERVAL_SECONDS
+        fixture.verifier.ask()
+    assert fixture.remote() == 60
+
+
+def test_an_assignment_just_before_the_first_question_is_made_is_asked_about_by_another() -> None:
+    """It counted as asked about by that one, whose answer it doesn't take, and waited for all that it looks up."""
+    fixture = Fixture()
+    fixture.assign(FIRST)
+    fixture.ends(first=100)
+    begin = fixture.offsets.begin_question
+
+    def begin_question(keys: Collection[PartitionKey]) -> Question:
+        question = begin(keys)
+        if not fixture.brokers.questions:
+            fixture.assign(FIRST)
+        return question
+
+    fixture.offsets.begin_question = begin_question  # type: ignore[method-assign]
+    fixture.brokers.all_are_slow, fixture.brokers.slow = True, {FIRST}
+    fixture.verifier.ask()
+    assert not fixture.verifier._in_flight
 
 
 def test_who_ends_goes_back_on_another_topic_though_nobody_tells_of_which_cluster_it_is() -> None:

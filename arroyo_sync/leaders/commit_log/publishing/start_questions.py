@@ -6,10 +6,12 @@ Guarantees
       it, that the group has committed in every partition as far as it began, and no further than this process has come.
       They forget a topic's commits with the topic, so of one that was created again meanwhile they don't. (But for the
       moment from its creation to that, or if another member has come as far by then.) Nor do the brokers of another
-      cluster with a topic of that name, also where the group has committed once, before it moved.
+      cluster with a topic of that name, also where the group has committed once, before it moved; unless it took its
+      offsets along, or this process passes within that minute where it had come to there.
     - It stays that: a leader that lives through its topic's recreation goes on naming the one that it has read. If it
       isn't known within a minute, reports carry none. A leader that was without partitions for ten asks anew.
-    - That the group's commits can't be asked for is told after some seconds, then once a minute; and its end.
+    - That the group's commits can't be asked for is told after some seconds, then once a minute; and its end. What the
+      pipeline has committed itself meanwhile isn't asked for any more.
 
 Threads
     `StartQuestions.ask`, `take_committed` and `withdraw` are the processor's. A daemon thread puts the questions, and
@@ -204,9 +206,11 @@ class StartQuestions:
         now = time.monotonic()
         if not failed:
             self._unable_since = None
-            if commits and self._is_inability_told:
+            if self._is_inability_told:
                 self._is_inability_told = False
-                logger.warning("It is known again what group %s has committed", self._group)
+                over = "It is known again what group %s has committed"
+                nobody = "What group %s has committed needn't be asked for any more: no partition waits for it"
+                logger.warning(over if commits else nobody, self._group)
             return
         self._unable_since = now if self._unable_since is None else self._unable_since
         if now - self._unable_since >= COMMITS_PATIENCE_SECONDS and self._throttle.should_log("commits"):
@@ -223,7 +227,8 @@ class StartQuestions:
         """What is to be asked next, a while after the last time; ``None``: nothing, and the thread is to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._round != self._asked_round or not self._is_open(), RETRY_SECONDS)
-            if not self._is_open():
+            self._partitions = frozenset(key for key in self._partitions if not self._is_clear(key))
+            if not self._is_open() and self._unable_since is None:  # else once more, to say that it is over
                 self._thread = None
                 return None
             self._asked_round = self._round
@@ -265,6 +270,10 @@ class StartQuestions:
                 offsets = {Partition(Topic(key[0]), key[1]): each for key, each in answered.items()}
                 self.committed = {**self.committed, **offsets}
         return is_known, given_up
+
+    def _is_clear(self, key: PartitionKey) -> bool:
+        """Whether the pipeline has committed it meanwhile: then it is reported, whatever the answer would be."""
+        return self._reached(Partition(Topic(key[0]), key[1])) is not None
 
     def _is_open(self) -> bool:
         """Whether anything is to be asked. Under the lock."""

@@ -44,6 +44,7 @@ class World:
             lambda: self.read,
             lambda topic, value: self.told.append((topic, value)),
             lambda topic: self.told.append((topic, "forgotten")),
+            lambda topic: self.told.append((topic, "doubted")),
             lambda apply: apply,
         )
 
@@ -140,7 +141,19 @@ def test_another_id_counts_once_a_broker_has_told_that_the_cluster_is_the_same(w
     with pytest.raises(TopicRecreated):
         world.learn(events="two")
     assert world.reached == [REACH_SECONDS, MOST_SECONDS / 2]
-    assert world.told == [("events", "one")]
+    assert world.told == [("events", "one"), ("events", "doubted")]
+
+
+def test_an_id_that_is_in_doubt_counts_again_when_it_is_told_again(world: World) -> None:
+    """What had the other one was another cluster, which is gone. The next other one is a doubt of its own."""
+    world.read = {"events"}
+    world.learn(events="one")
+    world.is_reachable = False
+    for _ in range(2):
+        world.learn(events="two")
+        world.learn(events="two")
+        world.learn(events="one")
+    assert world.told == [("events", "one"), *[("events", "doubted"), ("events", "one")] * 2]
 
 
 @pytest.mark.parametrize(("seconds", "is_forgotten"), [(FORGET_SECONDS, True), (FORGET_SECONDS - 1.0, False)])

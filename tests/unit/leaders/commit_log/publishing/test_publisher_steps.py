@@ -1009,6 +1009,41 @@ def test_commits_that_can_not_be_asked_for_are_told_of_and_when_they_can(
     assert (0, 10) in leader.after(10.0)
 
 
+@pytest.mark.parametrize("is_revoked", [False, True], ids=["it is committed", "it is given back"])
+def test_that_nobody_waits_for_what_can_not_be_asked_ends_the_question(
+    is_revoked: bool,
+    make_leader: Callable[..., Leader],
+    asker: ScriptedAsker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It was asked for ever, and each minute a line named partitions that were reported all the while; and the next
+    time that something couldn't be asked for, it was told at once, as if it had lasted since."""
+    now = [0.0]
+    monkeypatch.setattr(start_questions, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    leader = make_leader()
+    leader.assign({0: 10})
+    leader.end()
+    asker.commits = {("events", 0): REFUSED}
+    leader.assign({0: 17})
+    asked = len(asker.asked)
+    wait_until(lambda: len(asker.asked) >= asked + 3, PATIENCE_SECONDS, "it to be asked for")
+    now[0] = start_questions.COMMITS_PATIENCE_SECONDS
+    wait_until(lambda: len(caplog.messages) == 1, PATIENCE_SECONDS, "that to be told")
+    if is_revoked:
+        leader.end()
+    else:
+        leader.commit(0, 18)
+        leader.after(10.0)
+    questions = leader.publisher._questions
+    assert questions is not None
+    wait_until(lambda: questions._thread is None, PATIENCE_SECONDS, "the questions to end")
+    assert caplog.messages[1:] == [
+        "What group writers has committed needn't be asked for any more: no partition waits for it"
+    ]
+    assert (questions._unable_since, questions._is_inability_told) == (None, False)
+
+
 def test_an_old_commit_on_a_cluster_that_the_group_has_left_makes_no_id_believed(
     make_leader: Callable[..., Leader], asker: ScriptedAsker
 ) -> None:
