@@ -370,9 +370,7 @@ class World:
 def is_open(member: Member) -> bool:
     """Whether its questions' thread has anything to ask that it hasn't asked yet."""
     questions = member.questions
-    is_in_question = not all(questions._is_clear(key) for key in questions._partitions)
-    is_unknown = any(until is not None for until in questions._topics.values())
-    return (is_in_question or is_unknown) and questions._round != questions._asked_round
+    return questions._is_open() and questions._round != questions._asked_round
 
 
 COVERED: dict[type, str] = {

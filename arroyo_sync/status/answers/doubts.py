@@ -19,6 +19,7 @@ from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS
 from arroyo_sync.status.answers.log_records import GroupsOnLog
 
 SHOWN_NAMES = 10
+MAYBE_MORE = "There may be more: the log couldn't be read whole in time"
 
 
 def never_reported(group: str, on_log: GroupsOnLog | None) -> str:
@@ -26,23 +27,22 @@ def never_reported(group: str, on_log: GroupsOnLog | None) -> str:
 
     :param on_log: the groups that have; ``None``: there is no commit log.
     """
-    names = None if on_log is None else on_log.names
-    said = f"group {group!r} has {'committed nothing' if names is None else 'never reported'} of this topic"
+    said = f"group {group!r} has {'committed nothing' if on_log is None else 'never reported'} of this topic"
     if re.search(r"[,;\s]", group):
         return f"{said}: are these several groups? Give --leader-group for each"
-    if names is None:
+    if on_log is None:
         return f"{said}: is its name right, and has it run?"
+    names, is_all = on_log
     if group in names:
         return f"group {group!r} has reported of this topic, but took that back, or (with --recent) hasn't lately"
-    is_all = on_log is None or on_log.is_all
     if not names and is_all:
         return f"{said}, and no other has: is its name right, and does it publish?"
-    more = "" if is_all else ". There may be more: the log couldn't be read whole in time"
     if not names:
-        return f"{said}: is its name right, and does it publish?{more.removeprefix('.')}"
+        return f"{said}: is its name right, and does it publish? {MAYBE_MORE}"
     # The one that was meant may be among many.
     shown = sorted(get_close_matches(group, names, SHOWN_NAMES, cutoff=0.0))
     others = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    more = "" if is_all else f". {MAYBE_MORE}"
     return f"{said}: is its name right? These have: {', '.join(map(repr, shown))}{others}{more}"
 
 

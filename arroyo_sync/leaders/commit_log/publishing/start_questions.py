@@ -63,7 +63,7 @@ class StartQuestions:
     :param configuration: librdkafka settings of the data topic's cluster.
     :param group: the leader group.
     :param topic_ids: gets the ids.
-    :param reached: how far this process has committed a partition, if that isn't in question. Called on the thread.
+    :param reached: how far this process has committed a partition, if that isn't in question. Any thread calls it.
     :param on_id: called when one is known, on the thread; the lock isn't held.
     """
 
@@ -227,13 +227,12 @@ class StartQuestions:
         """What is to be asked next, a while after the last time; ``None``: nothing, and the thread is to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._round != self._asked_round or not self._is_open(), RETRY_SECONDS)
-            self._partitions = frozenset(key for key in self._partitions if not self._is_clear(key))
             if not self._is_open() and self._unable_since is None:  # else once more, to say that it is over
                 self._thread = None
                 return None
             self._asked_round = self._round
             topics = [topic for topic, until in self._topics.items() if until is not None]
-            return _Open(topics, self._partitions, self._begins, self._round)
+            return _Open(topics, self._in_question(), self._begins, self._round)
 
     def _take(
         self,
@@ -271,13 +270,16 @@ class StartQuestions:
                 self.committed = {**self.committed, **offsets}
         return is_known, given_up
 
-    def _is_clear(self, key: PartitionKey) -> bool:
-        """Whether the pipeline has committed it meanwhile: then it is reported, whatever the answer would be."""
-        return self._reached(Partition(Topic(key[0]), key[1])) is not None
+    def _in_question(self) -> frozenset[PartitionKey]:
+        """The partitions that are to be asked about. Under the lock.
+
+        What the pipeline has committed meanwhile is reported, whatever the answer would be.
+        """
+        return frozenset(key for key in self._partitions if self._reached(Partition(Topic(key[0]), key[1])) is None)
 
     def _is_open(self) -> bool:
         """Whether anything is to be asked. Under the lock."""
-        return bool(self._partitions) or any(until is not None for until in self._topics.values())
+        return bool(self._in_question()) or any(until is not None for until in self._topics.values())
 
     def _why_not(
         self,
