@@ -1,4 +1,4 @@
-"""Whether something that may happen often should be logged now; and a mark for what is told elsewhere, too."""
+"""Whether something that may happen often, or go on, should be logged now; and a mark for what is told elsewhere."""
 
 from __future__ import annotations
 
@@ -47,3 +47,48 @@ class LogThrottle:
             self._last_logged.clear()  # rather log something twice than grow without end
         self._last_logged[subject] = now
         return True
+
+
+class LastingFailure:
+    """Whether to log that something fails, which is once that has lasted and then once a minute; and that it is over.
+
+    >>> seconds = iter([0.0, 5.0, 5.0, 10.0])
+    >>> failure = LastingFailure(5.0, lambda: next(seconds))
+    >>> [failure.should_log() for _ in range(3)], failure.end()
+    ([False, True, False], True)
+
+    Threads: one at a time.
+
+    :param patience_seconds: for how long it isn't told.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, patience_seconds: float, clock: Callable[[], float]) -> None:
+        self._patience_seconds = patience_seconds
+        self._clock = clock
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
+        self._since: float | None = None
+        self._is_told = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has failed since it was over last, or since `restart`."""
+        return self._since is not None
+
+    def should_log(self) -> bool:
+        """It failed, once more or for the first time: whether to log that. Asking counts as logging."""
+        now = self._clock()
+        self._since = now if self._since is None else self._since
+        if now - self._since < self._patience_seconds or not self._throttle.should_log(None):
+            return False
+        self._is_told = True
+        return True
+
+    def restart(self) -> None:
+        """Be patient anew if it fails again. That it failed isn't over yet, if that was told."""
+        self._since = None
+
+    def end(self) -> bool:
+        """It doesn't fail any more: whether it was told that it does."""
+        was_told, self._is_told, self._since = self._is_told, False, None
+        return was_told

@@ -385,14 +385,13 @@ COVERED: dict[type, str] = {
 
 LEFT_OUT: dict[type, str] = {
     CommitLogPublisher: "_shared _received _producer _is_blindness_told",
-    PublishStep: "_commit _shared _writer _partitions _received _unable_since _is_inability_told "
+    PublishStep: "_commit _shared _writer _partitions _received "
     "_CommitOffsets__commit _CommitOffsets__metrics _CommitOffsets__last_record_time",
     PublishQueue: "_interval _heartbeat _delivery_timeout",
     QueuedPartition: "partition last_seconds received last_p99 answer_due_at is_answer_late taken confirmed",
     ReportWriter: "failed_deliveries queue _producer _topic _group _topic_ids _clock _log _lock _changed "
     "_failing _is_untold _is_untold_logged _waits_until",
-    StartQuestions: "_configuration _group _reached _on_id _changed _topics _thread _is_withdrawn _throttle "
-    "_unable_since _is_inability_told",
+    StartQuestions: "_configuration _group _reached _on_id _changed _topics _thread _is_withdrawn _failure",
 }
 """What never changes, or follows from the others, is for the log or metrics alone, or matters minutes later."""
 

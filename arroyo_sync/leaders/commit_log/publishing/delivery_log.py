@@ -1,7 +1,7 @@
 """What a leader's log says of the records that it publishes: that they fail, that they arrive again, who tells nothing.
 
 Guarantees
-    - A line of each kind comes once a minute at most.
+    - A line of each kind comes once a minute at most; of what wasn't confirmed at an end, of the same offsets.
     - That records arrive again is told once, when all that failed have, and only if it was told that they fail.
 
 Threads: whoever publishes, without a lock. No line can raise.
@@ -74,13 +74,14 @@ class DeliveryLog:
 
     def unconfirmed(self, partitions: Collection[QueuedPartition]) -> None:
         """Of these the last offset isn't known to have arrived, and nobody waits for it any more."""
-        if self._throttle.should_log("unconfirmed"):
+        shown = _shown(partitions)
+        if self._throttle.should_log(("unconfirmed", shown)):
             logger.warning(
                 "The last offsets of group %s were not confirmed by %s before its pipeline ended. Followers may "
                 "wait until the next owner of these partitions reports them: %s",
                 self._group,
                 self._topic,
-                _shown(partitions),
+                shown,
             )
 
     def untold(self, producer: object) -> None:

@@ -16,7 +16,7 @@ from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import Commit, FilteredPayload, Message, Partition
 
 from arroyo_sync.core.log_guard import guarded_logger
-from arroyo_sync.core.log_throttle import LogThrottle
+from arroyo_sync.core.log_throttle import LastingFailure
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue, QueuedPartition
 from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes
 from arroyo_sync.leaders.commit_log.publishing.report_writer import ReportWriter
@@ -27,7 +27,7 @@ logger = guarded_logger(__name__)
 COMMIT_RETRY_SECONDS = 1.0
 """How often the start of an assignment is committed while that fails."""
 START_PATIENCE_SECONDS = 5.0
-"""For how long that fails before it is told of."""
+"""For how long that fails before it is told of: while its group forms, a member that is well may not commit."""
 
 StartOffsets = Mapping[Partition, int]
 
@@ -42,7 +42,8 @@ class SharedParts:
     questions: StartQuestions | None
     """``None``: the data topic's cluster can't be asked."""
     received: ReceivedTimes | None
-    throttle: LogThrottle
+    start_failure: LastingFailure
+    """Where an assignment starts can't be committed."""
     clock: Callable[[], float]
     """Monotonic seconds."""
 
@@ -68,12 +69,11 @@ class PublishStep(CommitOffsets):
         self._starts_before = dict(starts_before)
         """The same, if the brokers answer that the group has committed nothing."""
         self._starts_due_at = -math.inf
-        self._unable_since: float | None = None
-        self._is_inability_told = False
         self._only_starts = True
         """Whether nothing but `starts` was passed to ``commit`` while they are still to be committed."""
         self._writer.begin()
         self._commit_starts()
+        self._end_failure_if_moot()
 
     @property
     def has_ended(self) -> bool:
@@ -115,6 +115,7 @@ class PublishStep(CommitOffsets):
             for partition in message.committable:
                 self._starts.pop(partition, None)
                 self._starts_before.pop(partition, None)
+            self._end_failure_if_moot()
 
     def poll(self) -> None:
         """Let Arroyo commit, and publish what is due: new offsets, retries, heartbeats. Never waits for delivery."""
@@ -167,26 +168,27 @@ class PublishStep(CommitOffsets):
             self._starts_due_at = now + COMMIT_RETRY_SECONDS
             self._log_unable_to_start(error)
             return
-        self._unable_since = None
-        if self._is_inability_told:
-            self._is_inability_told = False
+        if self._shared.start_failure.end():
             logger.warning("Group %s has committed where it starts", self._shared.group)
         starts, self._starts = self._starts, {}
         for partition, offset in starts.items():
             self._publish(self._writer.add(partition), offset)
 
     def _log_unable_to_start(self, error: Exception) -> None:
-        now = self._shared.clock()
-        self._unable_since = now if self._unable_since is None else self._unable_since
-        # While its group forms, a member that is well may not commit.
-        is_long = now - self._unable_since >= START_PATIENCE_SECONDS
-        if is_long and self._shared.throttle.should_log("start"):
-            self._is_inability_told = True
+        if self._shared.start_failure.should_log():
             logger.warning(
                 "Group %s can't commit where it starts, it is tried again while it has the partitions: %s: %s",
                 self._shared.group,
                 type(error).__name__,
                 error,
+            )
+
+    def _end_failure_if_moot(self) -> None:
+        if not self._starts and not self._starts_before and self._shared.start_failure.end():
+            logger.warning(
+                "Where group %s starts needn't be committed any more: it commits messages there, or has lost the "
+                "partitions",
+                self._shared.group,
             )
 
     def _take_answers(self, questions: StartQuestions) -> None:
@@ -199,6 +201,7 @@ class PublishStep(CommitOffsets):
                 self._publish(queued, offset)
             elif start is not None:
                 self._starts[partition] = start
+        self._end_failure_if_moot()
 
     def _publish(self, queued: QueuedPartition, offset: int) -> None:
         queued.newest = (offset, None)
@@ -206,6 +209,7 @@ class PublishStep(CommitOffsets):
 
     def _end(self) -> None:
         self.ended_at = self._shared.clock()
+        self._shared.start_failure.restart()  # while its group forms anew, a member that is well may not commit
         if self._shared.questions is not None:
             self._shared.questions.withdraw()
         self._writer.stop()

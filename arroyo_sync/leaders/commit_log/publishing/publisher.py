@@ -60,13 +60,13 @@ from arroyo_sync.core.checks import (
     check_topic,
 )
 from arroyo_sync.core.log_guard import guarded_logger
-from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LastingFailure, LogThrottle
 from arroyo_sync.kafka.arroyo_consumer import producer_settings
 from arroyo_sync.kafka.client_settings import check_configuration, delivery_timeout_seconds
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue
-from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep, SharedParts
+from arroyo_sync.leaders.commit_log.publishing.publish_step import START_PATIENCE_SECONDS, PublishStep, SharedParts
 from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes, ReceivedTimestamps
 from arroyo_sync.leaders.commit_log.publishing.report_writer import ReportWriter
 from arroyo_sync.leaders.commit_log.publishing.start_questions import StartQuestions
@@ -124,8 +124,12 @@ class CommitLogPublisher:
             data_configuration = settings
         else:
             check_configuration("data_configuration", data_configuration)
-        throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
-        self._received = None if received_timestamps is None else ReceivedTimes(received_timestamps, throttle)
+        self._received = (
+            None
+            if received_timestamps is None
+            else ReceivedTimes(received_timestamps, LogThrottle(LOG_INTERVAL_SECONDS, clock))
+        )
+        start_failure = LastingFailure(START_PATIENCE_SECONDS, clock)
         topic_ids: dict[str, bytes] = {}
         self._queue = PublishQueue(interval, heartbeat, delivery_timeout_seconds(settings or {}))
         self._writer = ReportWriter(producer, topic, group, self._queue, topic_ids, clock)
@@ -134,7 +138,9 @@ class CommitLogPublisher:
             if data_configuration is None
             else StartQuestions(data_configuration, group, topic_ids, self._queue.reached, self._writer.repeat_with_ids)
         )
-        self._shared = SharedParts(group, self._queue, self._writer, self._questions, self._received, throttle, clock)
+        self._shared = SharedParts(
+            group, self._queue, self._writer, self._questions, self._received, start_failure, clock
+        )
         self._step: PublishStep | None = None
         self._producer = producer
         self._is_blindness_told = False

@@ -30,7 +30,7 @@ from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.log_guard import guarded_logger
-from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
+from arroyo_sync.core.log_throttle import LastingFailure
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.broker_watch import named_partitions
@@ -84,10 +84,8 @@ class StartQuestions:
         self._group = group
         self._reached = reached
         self._on_id = on_id
-        # The thread's: since when the group's commits can't be asked for, and whether that was told.
-        self._unable_since: float | None = None
-        self._is_inability_told = False
-        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
+        # The thread's: that the group's commits can't be asked for.
+        self._failure = LastingFailure(COMMITS_PATIENCE_SECONDS, time.monotonic)
         self._changed = threading.Condition()
         # All of these are guarded by the lock.
         self._topics: dict[str, float | None] = {}
@@ -203,18 +201,13 @@ class StartQuestions:
     def _log_inability(self, commits: Mapping[PartitionKey, int | KafkaError | None]) -> None:
         """Tell that what the group has committed can't be asked for, and when it can again."""
         failed = {key: each for key, each in commits.items() if isinstance(each, KafkaError)}
-        now = time.monotonic()
         if not failed:
-            self._unable_since = None
-            if self._is_inability_told:
-                self._is_inability_told = False
+            if self._failure.end():
                 over = "It is known again what group %s has committed"
                 nobody = "What group %s has committed needn't be asked for any more: no partition waits for it"
                 logger.warning(over if commits else nobody, self._group)
             return
-        self._unable_since = now if self._unable_since is None else self._unable_since
-        if now - self._unable_since >= COMMITS_PATIENCE_SECONDS and self._throttle.should_log("commits"):
-            self._is_inability_told = True
+        if self._failure.should_log():
             logger.warning(
                 "What group %s has committed in %s can't be asked for: %s. It is asked again while the group has these "
                 "partitions. Of one that is idle nothing is reported until then, and its followers may wait",
@@ -227,7 +220,7 @@ class StartQuestions:
         """What is to be asked next, a while after the last time; ``None``: nothing, and the thread is to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._round != self._asked_round or not self._is_open(), RETRY_SECONDS)
-            if not self._is_open() and self._unable_since is None:  # else once more, to say that it is over
+            if not self._is_open() and not self._failure.goes_on:  # else once more, to say that it is over
                 self._thread = None
                 return None
             self._asked_round = self._round

@@ -336,6 +336,106 @@ def test_another_start_that_can_not_be_committed_is_told_after_a_while_of_its_ow
     assert caplog.messages[0].endswith("forming again")
 
 
+def test_what_was_not_confirmed_is_told_at_each_end(
+    make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that ended within a minute of a rebalance said nothing of its last offsets. The same are told once a
+    minute."""
+    leader = make_leader()
+    leader.producer.delivers_at_once = False
+    for offset, lines in [(11, 1), (11, 1), (12, 2)]:
+        leader.assign({0: 10})
+        leader.commit(0, offset)
+        leader.step.join(0.0)
+        assert len(caplog.messages) == lines
+    assert caplog.messages[1].endswith(": events[0] offset 12")
+
+
+MOOT = "Where group writers starts needn't be committed any more: it commits messages there, or has lost the partitions"
+
+
+@pytest.fixture
+def unable_leader(make_leader: Callable[..., Leader], asker: ScriptedAsker, caplog: pytest.LogCaptureFixture) -> Leader:
+    """It could not commit where two partitions start, has told that, and can commit now."""
+    asker.commits = {("events", 0): None, ("events", 1): None}
+    leader = make_leader()
+    leader.commits.error = RuntimeError("no coordinator")
+    leader.assign({0: 10, 1: 0})
+    leader.after(5.0)
+    assert len(caplog.messages) == 1
+    leader.commits.error = None
+    caplog.clear()
+    return leader
+
+
+def test_messages_take_back_that_a_start_could_not_be_committed(
+    unable_leader: Leader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once there is one in each partition. Whoever was told of it waited for the end of that in vain."""
+    unable_leader.commit(0, 11)
+    assert caplog.messages == []
+    unable_leader.commit(1, 1)
+    assert caplog.messages == [MOOT]
+
+
+def end_in_vain(leader: Leader) -> None:
+    leader.commits.error = RuntimeError("unknown member")
+    leader.end()
+    leader.commits.error = None
+
+
+def test_the_next_assignment_takes_back_that_a_start_could_not_be_committed(
+    unable_leader: Leader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It commits that."""
+    end_in_vain(unable_leader)
+    unable_leader.wait_for_answer()
+    unable_leader.assign({0: 10, 1: 0})
+    assert caplog.messages == []
+    unable_leader.wait_for_answer()
+    assert sorted([*unable_leader.after(0.0), *unable_leader.after(0.0)]) == [(0, 10), (1, 0)]
+    assert caplog.messages == ["Group writers has committed where it starts"]
+
+
+def test_a_lost_partition_takes_back_that_its_start_could_not_be_committed(
+    unable_leader: Leader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever has it now commits that."""
+    end_in_vain(unable_leader)
+    unable_leader.assign({})
+    assert caplog.messages == [MOOT]
+
+
+def test_another_member_takes_back_that_a_start_could_not_be_committed(
+    unable_leader: Leader, asker: ScriptedAsker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It had the partitions meanwhile."""
+    end_in_vain(unable_leader)
+    unable_leader.wait_for_answer()
+    asker.commits = {("events", 0): 14, ("events", 1): 4}
+    unable_leader.commits.by_others = {EVENTS[0]: [14], EVENTS[1]: [4]}
+    unable_leader.assign({0: 17, 1: 7})
+    assert caplog.messages == []
+    unable_leader.wait_for_answer()
+    unable_leader.after(0.0)
+    assert caplog.messages == [MOOT]
+
+
+def test_a_start_that_can_not_be_committed_after_a_rebalance_is_told_after_a_while_of_its_own(
+    unable_leader: Leader, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A group that forms anew is no failure."""
+    end_in_vain(unable_leader)
+    unable_leader.wait_for_answer()
+    unable_leader.clock.now += 100.0
+    unable_leader.commits.error = RuntimeError("the group is forming")
+    unable_leader.assign({0: 10, 1: 0, 2: 3})
+    unable_leader.after(4.0)
+    assert caplog.messages == []
+    unable_leader.after(1.0)
+    assert len(caplog.messages) == 1
+
+
 def test_what_commit_raises_for_messages_comes_out_at_the_end(make_leader: Callable[..., Leader]) -> None:
     """Also while a start is still to be committed."""
     leader = make_leader(can_ask=False)
@@ -1041,7 +1141,7 @@ def test_that_nobody_waits_for_what_can_not_be_asked_ends_the_question(
     assert caplog.messages[1:] == [
         "What group writers has committed needn't be asked for any more: no partition waits for it"
     ]
-    assert (questions._unable_since, questions._is_inability_told) == (None, False)
+    assert not questions._failure.goes_on
 
 
 def test_an_old_commit_on_a_cluster_that_the_group_has_left_makes_no_id_believed(
