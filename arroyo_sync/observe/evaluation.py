@@ -271,7 +271,7 @@ def _of_wait(
     elif leader is not None and _is_quiet(wait, partition):
         reason, is_excused = _unreported(leader, partition)
         is_stalled = is_stalled and not is_excused
-    elif leader is not None and _has_committed(leader, partition):
+    elif leader is not None and unreported_messages(leader, partition):
         reason = COMMITS_WITHOUT_REPORT.format(leader=leader)
     behind, is_exact = _behind(partition, whom)
     return Verdict(
@@ -322,7 +322,7 @@ def _unreported(leader: LeaderSnapshot, partition: PartitionSnapshot) -> tuple[s
     """Why a leader may not have reported the last messages of a partition, and whether that excuses it."""
     if leader.published_offset is None or leader.is_rejected:
         return "", False
-    if _has_committed(leader, partition):
+    if unreported_messages(leader, partition):
         return COMMITTED_AND_QUIET.format(leader=leader), True
     behind, _ = _behind(partition, WaitsFor.LEADER)
     return (MAYBE_UNREPORTED if behind <= MAX_UNREPORTED_MESSAGES else ""), False
@@ -332,10 +332,12 @@ def _is_quiet(wait: Wait, partition: PartitionSnapshot) -> bool:
     return wait.end is not None and partition.high_watermark == wait.end
 
 
-def _has_committed(leader: LeaderSnapshot, partition: PartitionSnapshot) -> bool:
-    """Whether the group has committed, on the brokers, the first message that waits for its report."""
+def unreported_messages(leader: LeaderSnapshot, partition: PartitionSnapshot) -> int:
+    """How many of the messages that wait for its report the group has committed on the brokers, at most."""
     published, committed = leader.published_offset, leader.committed_offset
-    return published is not None and committed is not None and committed > max(published, partition.position or 0)
+    if published is None or committed is None:
+        return 0
+    return max(0, committed - max(published, partition.position or 0))
 
 
 def _behind(partition: PartitionSnapshot, whom: WaitsFor) -> tuple[int, bool]:

@@ -22,7 +22,14 @@ from arroyo_sync.observe.snapshot import NextMessage, PartitionSnapshot, Snapsho
 from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict, worst, worst_first
 from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits
-from arroyo_sync.status.answers.doubts import is_seen, never_reported, unheard, unseen_for_long, without_blame
+from arroyo_sync.status.answers.doubts import (
+    committed_unreported,
+    is_seen,
+    never_reported,
+    unheard,
+    unseen_for_long,
+    without_blame,
+)
 from arroyo_sync.status.answers.log_records import GroupsOnLog, Repeated
 from arroyo_sync.status.members import Members
 
@@ -231,7 +238,9 @@ class StatusCheck:
                 key: wait._replace(since=min(wait.since, proven.get(key, wait.since))) for key, wait in waits.items()
             }
             verdicts, self._waits = evaluate(snapshot, self._waits, snapshot.taken_at, self._limits, proven)
-            return self._status(snapshot, verdicts, unseen_for_long(snapshot, verdicts, self._unproven))
+            doubts = unseen_for_long(snapshot, verdicts, self._unproven)
+            doubts += committed_unreported(snapshot, verdicts, self._limits.stalled_after)
+            return self._status(snapshot, verdicts, doubts)
         # A watch has seen by itself since when what waits does so.
         verdicts, self._waits = evaluate(snapshot, self._waits, snapshot.taken_at, self._limits, proven)
         return self._status(snapshot, verdicts)

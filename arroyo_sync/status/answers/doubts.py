@@ -11,6 +11,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.observe.evaluation import MAX_UNREPORTED_MESSAGES, unreported_messages
 from arroyo_sync.observe.problems import unheard_partitions
 from arroyo_sync.observe.snapshot import PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
@@ -84,6 +85,30 @@ def unseen_for_long(snapshot: Snapshot, verdicts: Collection[Verdict], unproven:
         f"for how long messages wait for a leader in {count} partition{'' if count == 1 else 's'}: the first of them "
         "couldn't be fetched in time or has no time that can be true, or the end of the commit log is too busy to "
         "tell. A --watch shows it"
+    ]
+
+
+def committed_unreported(snapshot: Snapshot, verdicts: Collection[Verdict], stalled_after: float) -> list[str]:
+    """A doubt for each leader that has committed more than it may owe a report of, where messages waited for long.
+
+    That nothing new arrived between two looks excuses it (rule 11); it says little if they are a few seconds apart.
+    """
+    partitions = {each.key: each for each in snapshot.partitions}
+    messages: dict[str, int] = {}
+    for verdict in verdicts:
+        partition = partitions[verdict.key]
+        leader, found = partition.blocked_by, partition.next_message
+        is_for_long = verdict.grade is Grade.WAITING and (verdict.waiting_seconds or 0.0) >= stalled_after
+        is_open = found is not None and found.open_from is not None
+        if is_for_long and not is_open and verdict.waits_for is WaitsFor.LEADER and leader is not None:
+            unreported = unreported_messages(leader, partition)
+            if unreported > MAX_UNREPORTED_MESSAGES:
+                messages[leader.group] = messages.get(leader.group, 0) + unreported
+    return [
+        f"whether group {group!r} reports: it has committed up to {count} messages on the brokers without a report, "
+        f"the first of which has waited for longer than {stalled_after:.0f} s: is the publisher's step its last one? "
+        "If nothing new arrives, it may report them with its next message: a --watch shows it"
+        for group, count in sorted(messages.items())
     ]
 
 

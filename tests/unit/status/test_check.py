@@ -610,6 +610,37 @@ def test_a_leader_that_may_have_repeated_its_offset_for_long_is_not_all_right(
     assert status.doubts == ((DOUBT,) if exit_status == 2 else ())
 
 
+def committed(look: PartitionSnapshot, offset: int) -> PartitionSnapshot:
+    """The same, where the leader has committed that far on the brokers."""
+    return replace(look, leaders=tuple(replace(each, committed_offset=offset) for each in look.leaders))
+
+
+@pytest.mark.parametrize(
+    ("look", "then", "open_from", "count"),
+    [
+        pytest.param(committed(partition(50, 50), 61), None, None, 11, id="more than it may owe"),
+        pytest.param(committed(partition(50, 50), 60), None, None, None, id="no more"),
+        pytest.param(committed(partition(30, 20), 90), None, None, 60, id="the follower is further than the report"),
+        pytest.param(committed(partition(50, 50, report_age=200), 100), None, None, None, id="not for long"),
+        pytest.param(committed(partition(50, 50), 100), partition(50, 100, report_age=1), None, None, id="it reports"),
+        pytest.param(committed(partition(50, 50), 100), None, 50, None, id="behind an open transaction"),
+    ],
+)
+def test_a_leader_that_commits_much_for_long_and_does_not_report_is_not_all_right(
+    look: PartitionSnapshot, then: PartitionSnapshot | None, open_from: int | None, count: int | None
+) -> None:
+    """That nothing new arrived in the five seconds between two looks made it "waiting", and all well."""
+    brokers = Brokers([look], [then or look])
+    if open_from is not None:
+        brokers.find_messages = lambda positions: {  # type: ignore[method-assign]
+            key: NextMessage(None, open_from=open_from) for key in positions
+        }
+    status = brokers.check.check_once()
+    said = f"whether group 'writers' reports: it has committed up to {count} messages on the brokers"
+    assert [doubt.partition(" without")[0] for doubt in status.doubts] == ([] if count is None else [said])
+    assert (status.exit_status, status.stalls) == (0 if count is None else 2, ())
+
+
 def test_a_watch_is_not_told_to_watch() -> None:
     """It sees by itself for how long something waits."""
     brokers = Brokers([HEARTBEATS], ages={})
