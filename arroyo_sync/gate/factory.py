@@ -37,7 +37,7 @@ from arroyo_sync.core.source import (
 )
 from arroyo_sync.core.state import PartitionKey, StateCallback, SynchronizedPartitionStateManager, ignore_state_change
 from arroyo_sync.gate.consumer.rebalance_protocol import refuse_old_brokers
-from arroyo_sync.gate.consumer.replaced_log import NO_MEMBER
+from arroyo_sync.gate.consumer.start_positions import commit_once
 from arroyo_sync.gate.data_consumer import make_data_consumer
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.follower_snapshot import death_of, survey, take_snapshot
@@ -50,10 +50,8 @@ from arroyo_sync.kafka.arroyo_consumer import (
     group_of,
     is_kip848,
     outermost_factory,
-    unstage_offsets,
     wait_for_added_partitions,
 )
-from arroyo_sync.kafka.errors import code_of
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.observe.metrics_reporter import GateCounts
 from arroyo_sync.observe.monitor import Monitor, OnStall
@@ -322,14 +320,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
                 "flow_control() was never called: releases are slow, and a partition that waits stops all others. "
                 "Give StreamProcessor the consumer that factory.flow_control(consumer) returns"
             )
-        try:
-            commit(partitions, force=True)  # they are all new ones: see `StartPositions`, which has it otherwise
-        except Exception as exc:
-            logger.warning("The positions that this assignment begins at could not be committed: %s", exc)
-            # Otherwise they stay staged: the pipeline's next commit is the one other try that there is here. The group
-            # answers none any more if it has moved on, and what that commit raises would end the processor.
-            if code_of(exc) in NO_MEMBER:
-                unstage_offsets(consumer, partitions)
+        commit_once(commit, consumer, partitions)
 
     def _consumer_closed(self) -> None:
         """Stop what would run on where the processor shuts another factory down, one that doesn't hand it on."""

@@ -38,7 +38,7 @@ from arroyo_sync.gate.consumer.replaced_log import ReplacedLog
 from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
-from arroyo_sync.kafka.arroyo_consumer import hand_out_rebalances, is_kip848
+from arroyo_sync.kafka.arroyo_consumer import hand_out_rebalances, is_kip848, uses_auto_commit
 from arroyo_sync.kafka.errors import LoginRefusals, code_of
 
 TPayload = TypeVar("TPayload")
@@ -108,6 +108,8 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._replaced_log = ReplacedLog(inner, manager, check_topic, self._start)
         self._cluster_question = ClusterQuestion(inner, check_cluster, clock)
         self._is_closing = False
+        self._is_let_go = False
+        """Whether the inner consumer was told to close."""
         self._is_subscribed = False
         self._rebalances = Rebalances(
             inner,
@@ -122,11 +124,12 @@ class FlowControlledConsumer(Consumer[TPayload]):
         """How often the inner consumer had no message; it isn't asked for one while everything is paused from outside.
         Written by the processor's thread, read by any: it tells a follower that is given nothing from one that hangs,
         or whose step rejects."""
-        self._inner_stage_offsets = inner.stage_offsets
+        # Under auto-commit what is staged is librdkafka's, which commits it as the consumer is closed.
+        self._inner_stage_offsets = self._stage_unless_replaced if uses_auto_commit(inner) else inner.stage_offsets
         # Only under KIP-848 are partitions retained. Where it is known not to be on, nothing has to be noted of what is
         # staged, which saves 4 % of a message's cost.
         if is_kip848(inner) is False:
-            self.stage_offsets = inner.stage_offsets  # type: ignore[method-assign]
+            self.stage_offsets = self._inner_stage_offsets  # type: ignore[method-assign]
 
     # Reading.
 
@@ -259,6 +262,10 @@ class FlowControlledConsumer(Consumer[TPayload]):
             self._resume_offsets[partition.index] = offset
         self._inner_stage_offsets(offsets)
 
+    def _stage_unless_replaced(self, offsets: Mapping[Partition, int]) -> None:
+        if not self._replaced_log.is_replaced:
+            self._inner.stage_offsets(offsets)
+
     def commit_offsets(self) -> Mapping[Partition, int] | None:
         """Commit the staged offsets; nothing, once what was read is gone.
 
@@ -333,6 +340,9 @@ class FlowControlledConsumer(Consumer[TPayload]):
         if self._is_closing:
             self._replaced_log.give_up()
             return
+        if self._is_let_go:  # Arroyo's isn't closed if a callback raised as its client was
+            self._inner.close(timeout)
+            return
         self._is_closing = True
         if self._before_close is not None:
             self._before_close()
@@ -342,6 +352,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
                 hand_out_rebalances(self._inner)
         finally:
             try:
+                self._is_let_go = True
                 self._inner.close(timeout)
             finally:
                 self._is_closing = False

@@ -175,7 +175,8 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         a message since the last poll; nothing, if a message was just rejected, to which the room is left.
 
         While messages follow each other, held or not, the next step may be polled once an interval, not before every
-        message. It is polled before the consumer waits, and before a rejection goes up.
+        message. It is polled before the consumer waits for messages of the partitions that the gate holds something of,
+        and before a rejection goes up.
 
         :raises InvalidMessage: from the next step; the message that it names is no longer held.
         :raises SourceDied: the source has ended.
@@ -245,8 +246,10 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
         self.close()
         self.buffers.drop_all()
         self._is_next_closed = True
-        self.buffers.forget_assignment()
-        self._next_step.terminate()
+        try:
+            self.buffers.forget_assignment()
+        finally:  # a source of the user's may raise
+            self._next_step.terminate()
 
     def _remaining_seconds(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - self._clock())

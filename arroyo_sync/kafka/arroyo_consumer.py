@@ -6,9 +6,8 @@ staged offsets are committed by the consumer's own method alone, and none is tak
 may end the consumer, and a rebalance may keep it from closing. If one of Arroyo's own classes lacks one, that is logged
 once, since the versions that are supported have all.
 
-Threads: any; nothing here blocks or calls the broker, except `reset_offset`, `end_offset`, `first_offset_since`,
-`committed_offset` and `cluster_of`, and, inside the assignment, what `wait_for_added_partitions` puts into the
-consumer.
+Threads: any; nothing here blocks or calls the broker, except `reset_offset`, `end_offset`, `first_offset_since`
+and `cluster_of`, and, inside the assignment, what `wait_for_added_partitions` puts into the consumer.
 
 Sources: ``arroyo/backends/kafka/consumer.py`` and ``arroyo/processing/processor.py``, 2.38.5 to 2.48.0
 (``tests/unit/kafka/test_arroyo_consumer.py`` holds the installed version against it).
@@ -206,15 +205,21 @@ def hand_out_rebalances(consumer: object) -> None:
 
     Right before closing, on the consumer's own thread. It pauses all partitions, so that no message is in the way.
 
-    :raises Exception: what a callback raised.
+    :raises Exception: what a callback raised first.
     """
     client = client_of(consumer)
     if client is None:
         return
     client.pause(client.assignment())
+    error: Exception | None = None
     for _ in range(_MAX_EVENTS):
-        if client.poll(0) is None:
-            return
+        try:
+            if client.poll(0) is None:
+                break
+        except Exception as exc:  # what lies behind it is handed out all the same
+            error = error or exc
+    if error is not None:
+        raise error
 
 
 def reset_offset(
@@ -257,7 +262,7 @@ def first_offset_since(consumer: Consumer[Any], partition: Partition, timestamp_
     :raises LookupError: this isn't Arroyo's ``KafkaConsumer``.
     """
     asked = [TopicPartition(partition.topic.name, partition.index, timestamp_ms)]
-    (answer,) = _client_to_ask(consumer).offsets_for_times(asked, timeout=timeout)
+    (answer,) = client_to_ask(consumer).offsets_for_times(asked, timeout=timeout)
     if answer.error is not None:
         raise KafkaException(answer.error)
     return answer.offset if answer.offset >= 0 else None
@@ -265,7 +270,7 @@ def first_offset_since(consumer: Consumer[Any], partition: Partition, timestamp_
 
 def _bounds(consumer: Consumer[Any], partition: Partition, timeout: float) -> tuple[int, int]:
     asked = TopicPartition(partition.topic.name, partition.index)
-    bounds = _client_to_ask(consumer).get_watermark_offsets(asked, timeout=timeout)
+    bounds = client_to_ask(consumer).get_watermark_offsets(asked, timeout=timeout)
     if bounds is None:
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
     return int(bounds[0]), int(bounds[1])
@@ -284,21 +289,6 @@ def begin_earlier(consumer: Consumer[Any], offsets: Mapping[Partition, int], ear
         assign(offsets)
     else:
         consumer.seek(earlier)
-
-
-def committed_offset(consumer: Consumer[Any], partition: Partition, timeout: float) -> int | None:
-    """What the consumer's group has committed of the partition; ``None``: nothing.
-
-    Blocks for at most ``timeout`` seconds. On the consumer's own thread.
-
-    :raises KafkaException: the group's coordinator didn't answer.
-    :raises LookupError: this isn't Arroyo's ``KafkaConsumer``.
-    """
-    asked = [TopicPartition(partition.topic.name, partition.index)]
-    (answer,) = _client_to_ask(consumer).committed(asked, timeout=timeout)
-    if answer.error is not None:
-        raise KafkaException(answer.error)
-    return answer.offset if answer.offset >= 0 else None
 
 
 def cluster_of(consumer: object, topic: str, timeout: float) -> str | None:
@@ -338,7 +328,11 @@ def _behind_proxies(consumer: object) -> object:
     return getattr(inspect.unwrap(resolve) if callable(resolve) else None, "__self__", consumer)
 
 
-def _client_to_ask(consumer: object) -> confluent_kafka.Consumer:
+def client_to_ask(consumer: object) -> confluent_kafka.Consumer:
+    """The client behind Arroyo's consumer.
+
+    :raises LookupError: this is another one.
+    """
     client = client_of(consumer)
     if client is None:
         raise LookupError(f"{type(consumer).__name__} has no client to ask")

@@ -1,26 +1,41 @@
-"""Commits what is staged on Arroyo's consumer, and waits for the brokers' answer.
+"""Commits what is staged on Arroyo's consumer, and waits for the brokers' answer; and asks what is committed.
 
 What they refuse of a single partition is raised, though the others are committed. Arroyo looks at no partition's
 result, and needn't: librdkafka fails the whole commit.
 
+While the group's coordinator is away, librdkafka keeps a commit for ``session.timeout.ms``, 45 s, and Arroyo makes
+three of it: `check_coordinator` tells that sooner.
+
 Source: ``rd_kafka_handle_OffsetCommit`` of librdkafka, 2.13 to 2.16 (``tests/integration/test_recreated_topic.py``
-holds the installed version against it).
+holds the installed version against it), ``arroyo/utils/retries.py``.
 
 Threads: the consumer's own, callbacks included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
+from arroyo.utils.retries import RetryException
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from arroyo_sync.kafka.arroyo_consumer import client_of, uses_auto_commit
+from arroyo_sync.kafka.arroyo_consumer import client_of, client_to_ask, uses_auto_commit
 from arroyo_sync.kafka.errors import code_of
+
+NO_MEMBER = frozenset(
+    {
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.FENCED_MEMBER_EPOCH,
+    }
+)
+"""Errors of a commit that say that the group has taken the partitions away: no other try would be answered else."""
 
 
 def commit_staged(consumer: Consumer[Any], by_name: Mapping[Partition, int] = MappingProxyType({})) -> None:
@@ -36,7 +51,10 @@ def commit_staged(consumer: Consumer[Any], by_name: Mapping[Partition, int] = Ma
     """
     client = client_of(consumer) if uses_auto_commit(consumer) else None
     if client is None:
-        consumer.commit_offsets()
+        try:
+            consumer.commit_offsets()
+        except RetryException as exc:
+            raise last_error(exc) from None
         return
     if by_name:
         offsets = [TopicPartition(each.topic.name, each.index, offset) for each, offset in by_name.items()]
@@ -48,6 +66,46 @@ def commit_staged(consumer: Consumer[Any], by_name: Mapping[Partition, int] = Ma
             return  # all of it has been committed
         raise
     _raise_errors(results)
+
+
+def committed_offset(consumer: Consumer[Any], partition: Partition, timeout: float) -> int | None:
+    """What the consumer's group has committed of the partition; ``None``: nothing.
+
+    Blocks for at most ``timeout`` seconds. On the consumer's own thread.
+
+    :raises KafkaException: the group's coordinator didn't answer.
+    :raises LookupError: this isn't Arroyo's ``KafkaConsumer``.
+    """
+    return committed_offsets(consumer, [partition], timeout)[partition]
+
+
+def committed_offsets(
+    consumer: Consumer[Any], partitions: Collection[Partition], timeout: float
+) -> dict[Partition, int | None]:
+    """The same of several, all in one question."""
+    asked = {(each.topic.name, each.index): each for each in partitions}
+    answers = client_to_ask(consumer).committed([TopicPartition(*key) for key in asked], timeout=timeout)
+    _raise_errors(answers)
+    return {asked[each.topic, each.partition]: each.offset if each.offset >= 0 else None for each in answers}
+
+
+def check_coordinator(consumer: Consumer[Any], partition: Partition, timeout: float) -> None:
+    """Return if a commit would be answered: the group's coordinator says what is committed of this partition. Or if
+    this isn't Arroyo's ``KafkaConsumer``, which can't be asked.
+
+    Blocks for at most ``timeout`` seconds.
+
+    :raises KafkaException: it doesn't.
+    """
+    with suppress(LookupError):
+        committed_offset(consumer, partition, timeout)
+
+
+def last_error(error: Exception) -> Exception:
+    """What the last of Arroyo's tries raised, if they have failed: their own ``RetryException`` has no text. Else the
+    error itself."""
+    cause = error.__cause__
+    return cause if isinstance(error, RetryException) and isinstance(cause, Exception) else error
 
 
 def _raise_errors(results: list[TopicPartition] | None) -> None:

@@ -28,13 +28,8 @@ from confluent_kafka import KafkaError, KafkaException
 from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS
-from arroyo_sync.kafka.arroyo_consumer import (
-    committed_offset,
-    end_offset,
-    first_offset_since,
-    reset_offset,
-    staged_offsets,
-)
+from arroyo_sync.kafka.arroyo_consumer import end_offset, first_offset_since, reset_offset, staged_offsets
+from arroyo_sync.kafka.commits import committed_offset
 from arroyo_sync.kafka.errors import code_of
 
 logger = guarded_logger(__name__)

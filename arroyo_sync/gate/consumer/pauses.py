@@ -14,11 +14,13 @@ that pause when it rebuilds the strategy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from arroyo.backends.abstract import Consumer
 from arroyo.errors import ConsumerError
 from arroyo.types import Partition
+from confluent_kafka import KafkaException
 
 
 class Pauses:
@@ -139,4 +141,5 @@ def wake_fetching(consumer: Consumer[Any], partitions: Iterable[Partition]) -> N
     tell = consumer.tell()
     positions = {partition: tell[partition] for partition in partitions if partition in tell}
     if positions:
-        consumer.seek(positions)
+        with suppress(KafkaException):  # of one that isn't fetched yet, as right after a rebalance: it is soon
+            consumer.seek(positions)

@@ -142,7 +142,8 @@ class Rebalances:
     def begin_elsewhere(self, partition: Partition, offset: int) -> None:
         """The first message of the assignment is held, and lies past the position that it was to begin at."""
         self.resume_offsets[partition.index] = offset
-        self._start.stage({partition: offset})
+        if not self._is_replaced():
+            self._start.stage({partition: offset})
 
     @contextmanager
     def _hiding(self, partitions: Collection[Partition]) -> Iterator[None]:

@@ -34,7 +34,6 @@ from typing import Any
 
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
-from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, AnotherCluster, PartitionTruncated, TopicRecreated
 from arroyo_sync.core.log_guard import guarded_logger
@@ -42,7 +41,7 @@ from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.beginning_questions import BeginningQuestions, NotAsked, shown
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
 from arroyo_sync.kafka.arroyo_consumer import staged_offsets, unstage_offsets
-from arroyo_sync.kafka.commits import commit_staged
+from arroyo_sync.kafka.commits import NO_MEMBER, check_coordinator, commit_staged
 from arroyo_sync.kafka.errors import code_of
 
 logger = guarded_logger(__name__)
@@ -51,15 +50,6 @@ TIMEOUT_SECONDS = 15.0
 CHECK_SECONDS = 1.0
 """For how long the source may ask whether the topic is the same."""
 RETRY_SECONDS = 0.5
-NO_MEMBER = frozenset(
-    {
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError.FENCED_MEMBER_EPOCH,
-    }
-)
-"""Errors of a commit that say that the group has taken the partitions away: no other try would be answered else."""
 
 
 class ReplacedLog:
@@ -159,6 +149,7 @@ class ReplacedLog:
         unstage_offsets(self._inner, {each: staged[each] for each in unknown if each in staged})
         self._start.give_way(unknown)
         if beginnings:
+            check_coordinator(self._inner, next(iter(beginnings)), QUERY_TIMEOUT_SECONDS)
             self._inner.stage_offsets(beginnings)
             self._start.give_way()  # a later assignment mustn't try again where an earlier one began
             commit_staged(self._inner, beginnings)

@@ -338,6 +338,25 @@ class TestHandingOutRebalances:
         arroyo_consumer.hand_out_rebalances(consumer)
         assert calls == [[3], 0, 0, 0]
 
+    def test_an_error_that_a_callback_raises_leaves_none_in_the_queue(
+        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The next one would come out of the closing, which would not be done then. The first is raised at the end."""
+        first, second = KafkaException("refused"), KafkaException("refused again")
+        queued: list[object] = [first, "an assignment", second, None]
+
+        class Client(_Client):
+            def poll(self, timeout: float | None = -1) -> Any:
+                event = queued.pop(0)
+                if isinstance(event, Exception):
+                    raise event
+                return event
+
+        monkeypatch.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], Client({"group.id": "follower"}))
+        with pytest.raises(KafkaException) as raised:
+            arroyo_consumer.hand_out_rebalances(consumer)
+        assert (raised.value, queued) == (first, [])
+
     def test_a_client_that_never_has_done_is_closed_all_the_same(
         self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import confluent_kafka
 import pytest
 from arroyo.types import Partition
+from arroyo.utils.retries import BasicRetryPolicy, RetryException
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from arroyo_sync.kafka.commits import commit_staged
+from arroyo_sync.kafka.commits import check_coordinator, commit_staged, committed_offset, committed_offsets, last_error
 from tests.support.fakes import EVENTS, ScriptedConsumer
 
 
@@ -34,6 +35,16 @@ class Client(confluent_kafka.Consumer):
     offsets: list[list[TopicPartition] | None]
     """What each was to commit; ``None``: what is staged."""
 
+    answers: list[TopicPartition] | Exception
+    asked: list[tuple[list[TopicPartition], float]]
+
+    def committed(self, partitions: list[TopicPartition], timeout: float | None = None) -> list[TopicPartition]:
+        assert timeout is not None
+        self.asked.append((partitions, timeout))
+        if isinstance(self.answers, Exception):
+            raise self.answers
+        return self.answers
+
     def commit(self, *, asynchronous: bool, offsets: list[TopicPartition] | None = None) -> Any:  # type: ignore[override]
         assert not asynchronous
         self.offsets.append(offsets)
@@ -46,7 +57,7 @@ class Client(confluent_kafka.Consumer):
 @pytest.fixture
 def client() -> Iterator[Client]:
     client = Client({"bootstrap.servers": "127.0.0.1:1", "group.id": "follower", "log_level": 0})
-    client.offsets = []
+    client.offsets, client.asked = [], []
     yield client
     client.close()
 
@@ -92,3 +103,59 @@ def test_a_commit_that_fails_raises(
     with pytest.raises(KafkaException) as raised:
         commit_staged(AutoCommitting(client), by_name)
     assert raised.value.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID
+
+
+AWAY = KafkaException(KafkaError(KafkaError._WAIT_COORD))
+
+
+def test_of_tries_that_failed_the_last_error_is_raised() -> None:
+    """Arroyo's own, after its third, says nothing: the line that tells of it had no cause."""
+
+    class Retrying(ScriptedConsumer):
+        def commit_offsets(self) -> Mapping[Partition, int]:
+            def fail() -> Mapping[Partition, int]:
+                raise AWAY
+
+            return BasicRetryPolicy(3).call(fail)
+
+    with pytest.raises(KafkaException) as raised:
+        commit_staged(Retrying())
+    assert raised.value is AWAY
+
+
+def test_the_last_error_is_of_arroyo_s_retries_alone() -> None:
+    """What another exception has for its cause says less than itself."""
+    error = ValueError("a reason")
+    error.__cause__ = AWAY
+    without = RetryException()
+    assert (last_error(error), last_error(without)) == (error, without)
+    without.__cause__ = KeyboardInterrupt()
+    assert last_error(without) is without
+
+
+def test_what_is_committed_is_asked_in_one_question(client: Client) -> None:
+    """``None`` stands for nothing."""
+    client.answers = [TopicPartition("events", 1, -1001), TopicPartition("events", 0, 7)]
+    partitions = [Partition(EVENTS, 0), Partition(EVENTS, 1)]
+    assert committed_offsets(AutoCommitting(client), partitions, 2.5) == {partitions[0]: 7, partitions[1]: None}
+    ((asked, timeout),) = client.asked
+    assert ([(each.topic, each.partition) for each in asked], timeout) == ([("events", 0), ("events", 1)], 2.5)
+    client.answers = [TopicPartition("events", 0, 7)]
+    assert committed_offset(AutoCommitting(client), partitions[0], 2.5) == 7
+
+
+def test_a_partition_that_is_refused_makes_no_answer(client: Client) -> None:
+    client.answers = [SimpleNamespace(topic="events", partition=0, offset=-1001, error=AWAY.args[0])]  # type: ignore[list-item]
+    with pytest.raises(KafkaException, match="_WAIT_COORD"):
+        committed_offset(AutoCommitting(client), Partition(EVENTS, 0), 1.0)
+
+
+def test_whether_the_coordinator_answers(client: Client) -> None:
+    """Another consumer can't be asked, and commits as it likes."""
+    client.answers = AWAY
+    with pytest.raises(KafkaException, match="_WAIT_COORD"):
+        check_coordinator(AutoCommitting(client), Partition(EVENTS, 0), 0.1)
+    client.answers = [TopicPartition("events", 0, -1001)]
+    check_coordinator(AutoCommitting(client), Partition(EVENTS, 0), 0.2)
+    check_coordinator(ScriptedConsumer(), Partition(EVENTS, 0), 0.1)
+    assert [timeout for _, timeout in client.asked] == [0.1, 0.2]

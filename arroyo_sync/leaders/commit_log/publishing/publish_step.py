@@ -17,6 +17,7 @@ from arroyo.types import Commit, FilteredPayload, Message, Partition
 
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LastingFailure
+from arroyo_sync.kafka.commits import last_error
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue, QueuedPartition
 from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes
 from arroyo_sync.leaders.commit_log.publishing.report_writer import ReportWriter
@@ -176,6 +177,7 @@ class PublishStep(CommitOffsets):
 
     def _log_unable_to_start(self, error: Exception) -> None:
         if self._shared.start_failure.should_log():
+            error = last_error(error)
             logger.warning(
                 "Group %s can't commit where it starts, it is tried again while it has the partitions: %s: %s",
                 self._shared.group,

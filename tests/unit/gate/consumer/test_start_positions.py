@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -18,6 +18,11 @@ from tests.support.pipelines import Pipeline, both_protocols
 
 MOVED_ON = KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION))
 """The group has moved on without this member."""
+
+
+def answer_nothing(consumer: object, partitions: Collection[Partition], timeout: float) -> dict[Partition, int | None]:
+    """The group has committed nothing of them."""
+    return dict.fromkeys(partitions)
 
 
 class FailingConsumer(ScriptedConsumer):
@@ -137,7 +142,8 @@ def test_what_the_commit_raises_ends_nothing_and_is_tried_again(
     assert (record.levelno, record.getMessage()) == (
         logging.WARNING,
         "The positions that this assignment begins at could not be committed; it is tried again every 5 s. Until then "
-        "a restart begins where auto.offset.reset says: coordinator is away",
+        "a restart begins where auto.offset.reset says, in a partition of which the group has committed nothing: "
+        "coordinator is away",
     )
 
 
@@ -393,7 +399,8 @@ def test_a_last_try_that_fails_is_told(inner: FailingConsumer, caplog: pytest.Lo
     start.forget([partition(0)])
     assert [record.getMessage() for record in caplog.records][1:] == [
         "The positions that this assignment began at could not be committed before its partitions are given up: "
-        "whoever reads them next begins where auto.offset.reset says: coordinator is away"
+        "of one that the group has committed nothing of, whoever reads it next begins where auto.offset.reset says: "
+        "coordinator is away"
     ]
 
 
@@ -427,6 +434,61 @@ def test_after_the_last_word_of_a_failure_none_follows(
     assert "given up" in caplog.messages[-1]
 
 
+def test_what_is_left_of_an_assignment_is_told_to_be_committed_after_a_part_was_given_up(
+    inner: FailingConsumer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under KIP-848 the others are retained, and it goes on being tried for them."""
+    clock = Clock()
+    start = StartPositions(inner, clock)
+    inner.failing_commits = 2
+    start.commit({partition(0): 4, partition(1): 5})
+    start.commit_at_last()
+    start.forget([partition(0)])
+    clock.now += RETRY_SECONDS
+    start.commit_if_due()
+    assert inner.committed == {1: 5}
+    assert caplog.messages[2:] == [
+        "The positions that this assignment began at are committed now: a restart begins there"
+    ]
+
+
+SILENT = KafkaException(KafkaError(KafkaError._WAIT_COORD))
+
+
+def test_a_coordinator_that_is_away_is_not_waited_for_by_a_commit(
+    inner: FailingConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one would block for minutes, and with it all that other partitions wait for. So it is asked first, for so
+    long: a distant one gets its time."""
+    asked: list[tuple[Partition, float]] = []
+
+    def ask(consumer: object, of: Partition, timeout: float) -> None:
+        assert consumer is inner
+        asked.append((of, timeout))
+        if is_away:
+            raise SILENT
+
+    monkeypatch.setattr(start_positions, "check_coordinator", ask)
+    is_away, clock = True, Clock()
+    start = StartPositions(inner, clock)
+    start.commit({partition(0): 4})
+    for _ in range(6):
+        clock.now += RETRY_SECONDS
+        start.commit_if_due()
+    start.commit_at_last()
+    assert asked == [(partition(0), seconds) for seconds in (5.0, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)]
+    assert (inner.attempts, inner.staged(), start.is_pending) == (0, {}, True)
+    is_away = False
+    clock.now += RETRY_SECONDS
+    start.commit_if_due()
+    assert (inner.committed, start.is_pending) == ({0: 4}, False)
+    is_away = True
+    start.commit({partition(1): 5})
+    clock.now += RETRY_SECONDS
+    start.commit_if_due()
+    assert asked[-2:] == [(partition(1), 5.0), (partition(1), 0.1)]
+
+
 def test_a_last_try_is_made_of_what_is_pending_alone(inner: FailingConsumer) -> None:
     start = StartPositions(inner, Clock())
     start.commit({partition(0): 4})
@@ -457,13 +519,13 @@ class TestEarlierBeginnings:
     ) -> None:
         """What came in between would be lost: nobody else is given it."""
 
-        def answer(consumer: object, asked: Partition, timeout: float) -> int | None:
-            questions.append((consumer, asked, timeout))
+        def answer(consumer: object, asked: Collection[Partition], timeout: float) -> dict[Partition, int | None]:
+            questions.append((consumer, [*asked], timeout))
             if isinstance(committed, Exception):
                 raise committed
-            return committed
+            return dict.fromkeys(asked, committed)
 
-        monkeypatch.setattr(start_positions, "committed_offset", answer)
+        monkeypatch.setattr(start_positions, "committed_offsets", answer)
         monkeypatch.setattr(start_positions, "commit_staged", lambda consumer, by_name: consumer.commit_offsets())
         if is_auto_commit:
             inner.auto_commit()
@@ -473,10 +535,10 @@ class TestEarlierBeginnings:
         if is_revoked:
             start.forget([partition(0), partition(1)])
         is_ours = committed is None or isinstance(committed, KafkaException)
-        questions: list[tuple[object, Partition, float]] = []
+        questions: list[tuple[object, list[Partition], float]] = []
         again = {partition(0): 16, partition(1): 5}
         assert start.earlier(again) == ({partition(0): 8} if is_ours else {})
-        assert questions == [(inner, partition(0), start_positions.QUERY_TIMEOUT_SECONDS)]
+        assert questions == [(inner, [partition(0)], start_positions.QUERY_TIMEOUT_SECONDS)]
         start.commit(again)
         assert start.earlier({partition(0): 30}) == {}, "what is committed is the group's"
 
@@ -484,7 +546,7 @@ class TestEarlierBeginnings:
         self, inner: FailingConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Also once the group's offsets have expired: where it begins then is as far as it has come."""
-        monkeypatch.setattr(start_positions, "committed_offset", lambda *asked: None)
+        monkeypatch.setattr(start_positions, "committed_offsets", answer_nothing)
         monkeypatch.setattr(start_positions, "commit_staged", lambda consumer, by_name: consumer.commit_offsets())
         inner.auto_commit()
         clock = Clock()
@@ -500,7 +562,7 @@ class TestEarlierBeginnings:
         self, inner: FailingConsumer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Under KIP-848 they come one after the other."""
-        monkeypatch.setattr(start_positions, "committed_offset", lambda *asked: None)
+        monkeypatch.setattr(start_positions, "committed_offsets", answer_nothing)
         start = StartPositions(inner, Clock())
         inner.failing_commits = 1
         start.commit({partition(0): 8})
@@ -511,7 +573,7 @@ class TestEarlierBeginnings:
     @both_protocols
     def test_the_gate_and_the_consumer_begin_there(self, is_kip848: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing is left out: the first message is the one there."""
-        monkeypatch.setattr(start_positions, "committed_offset", lambda *asked: None)
+        monkeypatch.setattr(start_positions, "committed_offsets", answer_nothing)
         pipeline = Pipeline(is_kip848=is_kip848)
         pipeline.produce(0, range(9))
         pipeline.consumer.commit_errors.extend([MOVED_ON, MOVED_ON])
@@ -533,7 +595,7 @@ class TestEarlierBeginnings:
     ) -> None:
         """An eager consumer is assigned all of them once more; see `begin_earlier`."""
         begun: list[tuple[object, ...]] = []
-        monkeypatch.setattr(start_positions, "committed_offset", lambda *asked: None)
+        monkeypatch.setattr(start_positions, "committed_offsets", answer_nothing)
         monkeypatch.setattr(rebalances, "begin_earlier", lambda *arguments: begun.append(arguments))
         pipeline = Pipeline(is_kip848=False)
         pipeline.consumer.commit_errors.extend([MOVED_ON, MOVED_ON])
@@ -542,3 +604,21 @@ class TestEarlierBeginnings:
         pipeline.consumer.committed.update({0: 7, 1: 3})  # in place of `latest`
         pipeline.start(0, 1)
         assert begun == [(pipeline.consumer, {partition(0): 0, partition(1): 3}, {partition(0): 0})]
+
+    def test_the_brokers_are_asked_once_of_all(self, inner: FailingConsumer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One after the other, each with its time, may take longer than ``max.poll.interval.ms``."""
+        asked: list[list[Partition]] = []
+
+        def answer(consumer: object, partitions: Collection[Partition], timeout: float) -> dict[Partition, int | None]:
+            asked.append([*partitions])
+            return {each: 9 if each.index == 1 else None for each in partitions}
+
+        monkeypatch.setattr(start_positions, "committed_offsets", answer)
+        inner.assign(2)
+        start = StartPositions(inner, Clock())
+        inner.failing_commits = 1
+        start.commit({partition(index): 8 for index in range(3)})
+        start.forget([partition(index) for index in range(3)])
+        later = {partition(0): 16, partition(1): 16, partition(2): 16, partition(3): 16}
+        assert start.earlier(later) == {partition(0): 8, partition(2): 8}
+        assert asked == [[partition(0), partition(1), partition(2)]]

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from arroyo.errors import ConsumerError
 from arroyo.types import Partition
+from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.gate.consumer.pauses import Pauses
+from arroyo_sync.gate.consumer.pauses import Pauses, wake_fetching
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
 from arroyo_sync.gate.partition_buffer import MESSAGE_OVERHEAD_BYTES, HoldLimits
 from tests.support import pipelines
@@ -31,6 +32,20 @@ def pauses_and_resumes(pipeline: Pipeline) -> list[tuple[str, Any]]:
 
 
 # The gate's pauses.
+
+
+def test_a_partition_that_is_not_fetched_yet_ends_no_processor_as_it_is_woken() -> None:
+    """librdkafka refuses to seek there, as when one rebalance follows another; it is fetched soon enough."""
+    pipeline = pipeline_of(0)
+    refused: list[object] = []
+
+    def seek(offsets: object) -> None:
+        refused.append(offsets)
+        raise KafkaException(KafkaError(KafkaError._STATE))
+
+    pipeline.consumer.seek = seek  # type: ignore[method-assign]
+    wake_fetching(pipeline.consumer, [partition(0), partition(1)])
+    assert refused == [{partition(0): pipeline.consumer.tell()[partition(0)]}]
 
 
 def test_bounded_a_full_partition_is_paused_alone_and_nothing_of_it_arrives() -> None:

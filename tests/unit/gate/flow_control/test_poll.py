@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from arroyo.processing.strategies.abstract import MessageRejected
 from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.errors import ConfigurationError, SourceDied
+from arroyo_sync.core.errors import ConfigurationError, SourceDied, TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate import flow_control
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
@@ -547,7 +548,50 @@ def test_closing_hands_out_the_rebalances_first_and_is_not_kept_by_what_a_callba
         flow.close()
     assert order == [inner, "close", "after"]
     flow.close()
-    assert order == [inner, "close", "after", "close", "after"]
+    assert order == [inner, "close", "after", "close"]
+
+
+def test_a_consumer_whose_closing_failed_is_only_closed_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arroyo's consumer says that it isn't closed when a callback has raised meanwhile, and the processor closes it
+    again. Its client is: whatever is asked of it raises, which hid the error and kept the factory from shutting down.
+    """
+    handed_out: list[object] = []
+    monkeypatch.setattr(flow_control, "hand_out_rebalances", handed_out.append)
+
+    class Inner(ScriptedConsumer):
+        def close(self, timeout: float | None = None) -> None:
+            if not timeouts:
+                timeouts.append(timeout)
+                raise LookupError("in a callback")
+            timeouts.append(timeout)
+
+    timeouts: list[float | None] = []
+    inner = Inner()
+    flow = FlowControlledConsumer(inner, SynchronizedPartitionStateManager(), lambda: None)
+    with pytest.raises(LookupError, match="in a callback"):
+        flow.close(2.5)
+    flow.close(1.5)
+    assert (handed_out, timeouts) == ([inner], [2.5, 1.5])
+
+
+@pytest.mark.parametrize("is_kip848", [False, True], ids=["eager", "KIP-848"])
+def test_under_auto_commit_nothing_is_staged_of_what_is_gone(is_kip848: bool) -> None:
+    """librdkafka would commit it as the consumer is closed, on another cluster, or past what the new topic holds."""
+    staged: list[dict[int, int]] = []
+
+    class Inner(ScriptedConsumer):
+        _KafkaConsumer__use_auto_commit = True
+
+        def stage_offsets(self, offsets: Mapping[Partition, int]) -> None:
+            staged.append({each.index: offset for each, offset in offsets.items()})
+
+    inner = Inner(is_kip848=is_kip848)
+    manager = SynchronizedPartitionStateManager()
+    flow = FlowControlledConsumer(inner, manager, lambda: None)
+    flow.stage_offsets({partition(0): 5})
+    manager.fail(TopicRecreated("events", "one", "two"))
+    flow.stage_offsets({partition(0): 6})
+    assert staged == [{0: 5}]
 
 
 # Which protocol the consumer follows, and what the wrapper wasn't told.

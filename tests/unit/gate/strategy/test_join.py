@@ -49,6 +49,18 @@ def test_everything_that_is_buffered_is_dropped_released_or_not(
     assert harness.step.calls[-len(end) :] == end
 
 
+def test_a_source_that_can_not_be_told_keeps_no_step_from_its_end(harness: GateHarness) -> None:
+    """One of the user's own may raise as partitions are taken away; a step that isn't ended keeps its processes."""
+
+    def revoke(partitions: object) -> None:
+        raise RuntimeError("the source is broken")
+
+    harness.source.revoke = revoke  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="broken"):
+        harness.gate.terminate()
+    assert harness.step.calls[-1] == "terminate"
+
+
 def test_the_whole_timeout_is_for_the_work_in_flight_below(harness: GateHarness) -> None:
     """However much is released and however slow the step is: the backlog is in Kafka, the work would be done again."""
     harness.hold(0, *range(200))

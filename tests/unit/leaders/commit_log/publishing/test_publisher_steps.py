@@ -14,6 +14,7 @@ import pytest
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.backends.kafka.commit import CommitCodec
 from arroyo.types import FILTERED_PAYLOAD, BrokerValue, Message, Partition, Topic, Value
+from arroyo.utils.retries import RetryException
 from confluent_kafka import KafkaError
 
 from arroyo_sync.core.errors import ConfigurationError
@@ -314,6 +315,18 @@ def test_a_start_that_the_pipeline_has_committed_past_is_not_committed_again(
     leader.commits.error = RuntimeError("the group is forming")
     with pytest.raises(RuntimeError, match="forming"):
         leader.end()
+
+
+def test_what_the_last_of_arroyo_s_tries_raised_is_told(
+    make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Arroyo's own exception has no text, and was the usual one while a coordinator is away."""
+    leader = make_leader()
+    leader.commits.error = RetryException()
+    leader.commits.error.__cause__ = RuntimeError("no coordinator")
+    leader.assign({0: 10})
+    leader.after(5.0)
+    assert [line.rpartition("partitions: ")[2] for line in caplog.messages] == ["RuntimeError: no coordinator"]
 
 
 def test_another_start_that_can_not_be_committed_is_told_after_a_while_of_its_own(
