@@ -37,6 +37,7 @@ from contextlib import suppress
 from typing import Any
 
 from arroyo.backends.abstract import Consumer
+from arroyo.processing.strategies.run_task_with_multiprocessing import ChildProcessTerminated
 from arroyo.types import Commit, Partition
 
 from arroyo_sync.core.log_guard import guarded_logger
@@ -170,6 +171,8 @@ class StartPositions:
                 self._waiting = {}  # they stay staged; so by name this time alone, since more may be committed later
                 self._given_up.update(waiting)
             commit_staged(self._inner, by_name)
+        except ChildProcessTerminated:
+            raise  # by Arroyo's signal handler: a worker of the pipeline's has died, whose batch never comes
         except Exception as exc:
             unstage_offsets(self._inner, waiting)
             self._failed(exc, is_last=is_last)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 from arroyo.processing.strategies import CommitOffsets
+from arroyo.processing.strategies.run_task_with_multiprocessing import ChildProcessTerminated
 from arroyo.types import Partition
 from confluent_kafka import KafkaError, KafkaException
 
@@ -450,6 +451,17 @@ def test_what_is_left_of_an_assignment_is_told_to_be_committed_after_a_part_was_
     assert caplog.messages[2:] == [
         "The positions that this assignment began at are committed now: a restart begins there"
     ]
+
+
+def test_a_dead_worker_of_the_pipeline_is_no_failed_commit(inner: FailingConsumer) -> None:
+    """Arroyo's handler of SIGCHLD raises wherever the processor's thread is; kept from it, it waits for that worker."""
+
+    def commit() -> Mapping[Any, int]:
+        raise ChildProcessTerminated(17)
+
+    inner.commit_offsets = commit  # type: ignore[method-assign]
+    with pytest.raises(ChildProcessTerminated):
+        StartPositions(inner, Clock()).commit({partition(0): 4})
 
 
 SILENT = KafkaException(KafkaError(KafkaError._WAIT_COORD))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.backends.kafka.commit import CommitCodec
+from arroyo.processing.strategies.run_task_with_multiprocessing import ChildProcessTerminated
 from arroyo.types import FILTERED_PAYLOAD, BrokerValue, Message, Partition, Topic, Value
 from arroyo.utils.retries import RetryException
 from confluent_kafka import KafkaError
@@ -315,6 +316,14 @@ def test_a_start_that_the_pipeline_has_committed_past_is_not_committed_again(
     leader.commits.error = RuntimeError("the group is forming")
     with pytest.raises(RuntimeError, match="forming"):
         leader.end()
+
+
+def test_a_dead_worker_of_the_pipeline_is_no_failed_commit(make_leader: Callable[..., Leader]) -> None:
+    """Arroyo's handler of SIGCHLD raises wherever the processor's thread is; kept from it, it waits for that worker."""
+    leader = make_leader()
+    leader.commits.error = ChildProcessTerminated(17)
+    with pytest.raises(ChildProcessTerminated):
+        leader.assign({0: 10})
 
 
 def test_what_the_last_of_arroyo_s_tries_raised_is_told(
