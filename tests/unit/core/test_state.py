@@ -125,6 +125,7 @@ def test_what_is_no_offset_is_refused(side: str, offset: object) -> None:
 
     with pytest.raises(InvalidOffset, match=r"events\[0\]") as raised:
         make_change(manager, side, offset)  # type: ignore[arg-type]
+    assert str(raised.value).endswith(f", not {offset!r}")
 
     assert isinstance(raised.value, ArroyoSyncError)
     assert isinstance(raised.value, ValueError)
@@ -275,6 +276,25 @@ def test_a_revoked_partition_forgets_its_local_offset_and_a_tombstone_the_remote
     manager.set_local_offset(*KEY, 1)
     manager.set_remote_offset(*KEY, 2)
     assert manager.partitions[KEY] == (LOCAL_BEHIND, Offsets(1, 2))
+
+
+def test_partitions_that_are_removed_are_forgotten() -> None:
+    """Whoever watched them hears that their offsets are unknown; one that comes back begins anew."""
+    manager, changes = recording_manager()
+    other = ("events", 1)
+    for key in (KEY, other):
+        manager.set_local_offset(*key, 3)
+        manager.set_remote_offset(*key, 5)
+    cell = manager.cell(*KEY)
+    changes.clear()
+    manager.remove([KEY, ("events", 7)])
+    manager.deliver()
+    assert changes == [("events", 0, (LOCAL_BEHIND, Offsets(3, 5)), (UNKNOWN, Offsets(3, None)))]
+    assert dict(manager.partitions) == {other: (LOCAL_BEHIND, Offsets(3, 5))}
+    assert manager.take_moved() == {other}
+    assert (cell.remote, cell.current) == (None, (UNKNOWN, Offsets(None, None)))
+    assert manager.cell(*KEY).current == (None, Offsets(None, None))
+    assert manager.cell(*KEY) is not cell
 
 
 def test_partitions_are_a_live_read_only_view() -> None:
