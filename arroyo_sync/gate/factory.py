@@ -81,7 +81,7 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     :param limits: how much a partition may hold; see `HoldLimits`.
     :param on_state_change: called at every change of a partition's state; see `SynchronizedPartitionStateManager`.
     :param slice_seconds: for how long at most the gate works, or waits while a partition is open, at a time.
-    :param stop_timeout: for how many seconds `shutdown` waits for the monitor to end, and then for the source.
+    :param stop_timeout: for how many seconds `shutdown` waits for the monitor's last check, and then for the source.
     :param stalled_after: seconds without progress, while messages wait, after which a partition counts as stalled: that
         is logged, counted, and sent to Sentry.
     :param on_stall: what else to do then, once for each partition: call this with the `Stall`, on the monitor's thread;
@@ -339,16 +339,16 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     def _stop(self) -> None:
         if not self._is_stopped:
             self._is_stopped = True
-            self._monitor.stop(self._stop_timeout)
-            if self.manager.has_monitor:
+            try:
+                self._monitor.stop(self._stop_timeout)
                 self._tell_of_death()
-            self._source.stop(self._stop_timeout)
+            finally:  # also if Ctrl-C ends the wait: else the source would run on
+                self._source.stop(self._stop_timeout)
 
     def _tell_of_death(self) -> None:
         """Whether or not the monitor could: Arroyo's own event of it was kept back."""
         try:
-            death = death_of(self._source)
-            if death is not None:
+            if self.manager.has_monitor and (death := death_of(self._source)) is not None:
                 self._events.tell_of_death(death)
         except Exception:
             logger.exception("Couldn't tell Sentry whether the source has died")

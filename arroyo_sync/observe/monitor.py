@@ -12,11 +12,12 @@ Guarantees
       next check takes place all the same.
     - While the process is frozen (SIGSTOP, a paused container) no wait becomes older, nor a replay: nothing can move
       then. A freeze is known by a check that comes late, and which isn't the second in a row.
-    - `Monitor.stop` checks a last time, so that what ended the follower is reported.
+    - When it is stopped it checks a last time, so that what ended the follower is reported. `Monitor.stop` waits for
+      that no longer than it is told. A check that isn't done by then reports nothing of what it sees later: the source
+      is stopped meanwhile, which looks like its death.
 
 Threads
-    One daemon thread, begun by `Monitor.start`, checks once in ``interval`` seconds; the last check, in `Monitor.stop`,
-    is on the caller's.
+    One daemon thread, begun by `Monitor.start`, makes all checks: once in ``interval`` seconds, and the last one.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Monitor:
         self._limits = Limits(stalled_after, min(WAITING_AFTER_SECONDS, stalled_after))
         self._problem_reporter = ProblemReporter(tell, clock)
         self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
-        # From here on: written by `check_once`, which is called by the monitor's thread, and once more after its end.
+        # From here on: written by `_check`, on the monitor's thread.
         self._waits: Waits = NO_WAITS
         self._checked_at: float | None = None
         self._was_late = False
@@ -125,6 +126,8 @@ class Monitor:
         self._skips = self._skips_left = 0
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
+        # Nothing is reported any more. Set by whoever calls `stop`, before the source is stopped; read by the thread.
+        self._is_over = False
 
     def start(self) -> None:
         """Begin to check. Called again, it does nothing. Called by the processor's thread alone."""
@@ -134,14 +137,25 @@ class Monitor:
             self._thread = thread
 
     def stop(self, timeout: float) -> None:
-        """Check a last time and end the thread, within ``timeout`` seconds unless that check blocks."""
+        """See that the thread checks a last time and ends. Blocks for ``timeout`` seconds at most.
+
+        If it hasn't ended by then it ends when what it waits for comes back, or with the process; it reports nothing of
+        what it sees from now on.
+        """
         if self._thread is None or self._stopping.is_set():
             return
         self._stopping.set()
-        self._thread.join(timeout)
-        if not self._thread.is_alive():
-            self.check_once()
-        self._reporter.end()
+        try:
+            self._thread.join(timeout)
+            if timeout and self._thread.is_alive():
+                logger.warning(
+                    "The monitor's last check wasn't done within %.1f s (stop_timeout): a metrics backend, on_stall or "
+                    "Sentry's SDK hangs. The follower ends without it",
+                    timeout,
+                )
+        finally:
+            self._is_over = True
+            self._reporter.end()
 
     def verdicts(self) -> list[Verdict]:
         """How each partition stands now, the worst first. How long it has waited is known as of the last check.
@@ -160,6 +174,7 @@ class Monitor:
         while not self._stopping.wait(self._interval):
             self.refresh_ends()
             self._check_but_for(BaseException)  # somebody's SystemExit would end nothing but this thread
+        self._check_but_for(BaseException)
 
     def _check_but_for(self, errors: type[BaseException]) -> None:
         """Look once. These errors are logged."""
@@ -206,6 +221,8 @@ class Monitor:
             # With one in any case, which shows the groups that have never reported.
             shown = self._next_judged(long).union(survey.rejected, sent, survey.assigned[:1])
             snapshot, whole = self._observe(self.ends, shown), None
+        if self._is_over:
+            return
         verdicts, self._waits = evaluate(snapshot, waits, now, self._limits)
         if whole is None:
             verdicts = self._with_earlier(verdicts, long)

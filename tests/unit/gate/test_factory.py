@@ -269,6 +269,20 @@ def test_the_users_factory_is_shut_down_though_the_source_fails_to_stop() -> Non
     assert user.shutdowns == 1
 
 
+def test_the_source_is_stopped_though_the_wait_for_the_monitor_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a second Ctrl-C. The reader would run on without a follower."""
+    user, source = UserFactory(), NotedSource()
+    factory = make_factory(source, user)
+
+    def interrupt(timeout: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(factory._monitor, "stop", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        factory.shutdown()
+    assert (source.stop_timeouts, user.shutdowns) == ([5.0], 1)
+
+
 # In the wrong place.
 
 

@@ -380,7 +380,7 @@ def test_the_end_of_a_follower_without_a_monitor_is_left_to_arroyo(
 def test_a_death_is_told_though_the_monitor_hangs(
     make: Callable[..., World], transport: CatchingTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a call of the user's, so that it takes no last look."""
+    """In a call of the user's; and once, though it looks a last time when that comes back."""
     monkeypatch.setattr(monitor, "LATE_SECONDS", float("inf"))  # time that passes at once is no freeze
     hangs, goes_on = threading.Event(), threading.Event()
 

@@ -284,7 +284,7 @@ def test_on_stall_can_not_end_the_looks(
     monkeypatch.setattr(monitor, "_stopping", SimpleNamespace(wait=wait))
     monitor._run()
     assert "on_stall raised; the follower goes on" in caplog.messages
-    assert len(follower.backend.of("arroyo_sync.stalled")) == 6, "at each of three looks"
+    assert len(follower.backend.of("arroyo_sync.stalled")) == 8, "at each of four looks, with the last one"
     assert monitor.stalls
 
 
@@ -399,6 +399,51 @@ def test_it_takes_a_last_look_when_it_is_stopped(follower: Follower, told: list[
     monitor.stop(10)
     assert [problem.message for problem in told] == ["it died"]
     assert follower.backend.of("arroyo_sync.reader.alive") == [(0, {})]
+
+
+def test_what_ends_the_last_look_keeps_nobody_who_stops_the_monitor(
+    follower: Follower, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A metrics backend that calls ``sys.exit``: the source is still to be stopped."""
+    looking: list[str] = []
+
+    def leave(ends: object, partitions: object) -> Snapshot:
+        looking.append(threading.current_thread().name)
+        sys.exit(1)
+
+    follower.observe = leave  # type: ignore[method-assign]
+    monitor = follower.monitor(interval=3600.0)
+    monitor.start()
+    monitor.stop(10)
+    assert looking == ["arroyo-sync monitor"], "on its thread, as every one"
+    assert caplog.messages == ["The monitor's check failed; it goes on"]
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.01])
+def test_a_last_look_that_hangs_keeps_nobody_who_stops_the_monitor(
+    follower: Follower, caplog: pytest.LogCaptureFixture, timeout: float
+) -> None:
+    """For no longer than they say. What it sees afterwards isn't reported: the source is stopped, which looks dead."""
+    goes_on = threading.Event()
+
+    def hang(ends: object, partitions: object) -> Snapshot:
+        assert goes_on.wait(10)
+        return Snapshot(0.0, (), source_error="it was stopped")
+
+    follower.observe = hang  # type: ignore[method-assign]
+    monitor = follower.monitor(interval=3600.0)
+    monitor.start()
+    monitor.stop(timeout)
+    assert monitor._thread is not None
+    assert monitor._thread.is_alive()
+    goes_on.set()
+    monitor._thread.join(10)
+    assert not monitor._thread.is_alive()
+    assert (follower.told, follower.backend.of("arroyo_sync.reader.alive")) == ([], [])
+    late = ["The monitor's last check wasn't done within 0.0 s (stop_timeout)"] if timeout else []
+    assert [message.partition(":")[0] for message in caplog.messages] == late, (
+        "of no time nobody is told that it passed"
+    )
 
 
 def test_with_no_interval_it_never_looks(follower: Follower) -> None:
@@ -681,7 +726,7 @@ def test_of_so_many_partitions_that_they_are_asked_about_in_turns_every_look_ask
 
 
 def test_a_check_that_hangs_keeps_nobody_who_stops_the_monitor(follower: Follower) -> None:
-    """For no longer than they say; there is no last look then, since one is going on."""
+    """For no longer than they say."""
     goes_on = threading.Event()
     looks: list[int] = []
 
