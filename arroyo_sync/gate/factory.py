@@ -84,8 +84,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
     :param stop_timeout: for how many seconds `shutdown` waits for the monitor's last check, and then for the source.
     :param stalled_after: seconds without progress, while messages wait, after which a partition counts as stalled: that
         is logged, counted, and sent to Sentry.
-    :param on_stall: what else to do then, once for each partition: call this with the `Stall`, on the monitor's thread;
-        or "raise": the processor ends with `FollowerStalled`.
+    :param on_stall: what else to do then, once in a partition's wait, also if it is taken away and comes back in that:
+        call this with the `Stall`, on the monitor's thread; or "raise": the processor ends with `FollowerStalled`.
     :param monitor_interval: seconds between two checks of the monitor, so between two values of a metric. ``None``: no
         monitor, so no metrics, and stalls are not found.
     :param sentry_spans: the part of the released messages, above 0 and up to 1, that get a ``queue.process`` span in

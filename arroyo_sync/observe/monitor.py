@@ -75,8 +75,8 @@ class Monitor:
     :param end: sees that the processor ends with an error.
     :param tell: called for each problem that is due to be told, besides the log line: Sentry's events.
     :param stalled_after: seconds without progress, while messages wait, that make a stall.
-    :param on_stall: called once for each partition that begins to stand still, on the monitor's thread; or "raise", and
-        the processor ends with `FollowerStalled`.
+    :param on_stall: called for each partition that begins to stand still, once in a wait, though it be taken away and
+        come back meanwhile; on the monitor's thread. Or "raise", and the processor ends with `FollowerStalled`.
     :param interval: seconds between two checks; ``None``: there are none.
     :param clock: monotonic seconds.
     """
@@ -116,6 +116,8 @@ class Monitor:
         self._ready_changed_at: float | None = None
         self.stalls: tuple[Stall, ...] = ()
         """What stood still at the last check, longest first. Replaced whole; any thread may read it."""
+        # The partitions with a stall that was acted on, as long as the same wait goes on.
+        self._acted_on: set[PartitionKey] = set()
         self._keys: Collection[PartitionKey] = ()
         self._turn = 0
         # Of the partitions that have waited for long, the last verdicts, the oldest first.
@@ -233,7 +235,7 @@ class Monitor:
             lambda: whole or self._observe(self.ends, None),
             ready if snapshot.source_error is None else 0.0,
         )
-        self._act_on([verdict.stall for verdict in verdicts if verdict.grade is Grade.STALLED])
+        self._act_on([verdict.stall for verdict in verdicts if verdict.grade is Grade.STALLED], now)
         if is_wanted:
             self._reporter.report(
                 snapshot,
@@ -283,6 +285,11 @@ class Monitor:
         self._judged = {**earlier, **{key: verdict for key, verdict in latest.items() if key in long}}
         return worst_first([*earlier.values(), *verdicts]) if earlier else list(verdicts)
 
+    def _waits_on(self, key: PartitionKey, now: float) -> bool:
+        """Whether the wait that was a stall goes on. It does while the partition is away, for as long as it is kept."""
+        wait = self._waits.get(key)
+        return wait is not None and now - wait.since >= self._limits.stalled_after
+
     def _waits_long(self, verdict: Verdict) -> bool:
         """Whether it waits for long enough to be counted; also for a group of which it isn't known if it is right."""
         is_long = (verdict.waiting_seconds or 0.0) >= self._limits.waiting_after
@@ -296,11 +303,12 @@ class Monitor:
         seconds = now - self._ready_changed_at
         return (0.0, seconds) if is_ready else (seconds, 0.0)
 
-    def _act_on(self, stalls: list[Stall]) -> None:
-        before = {(stall.topic, stall.partition) for stall in self.stalls}
+    def _act_on(self, stalls: list[Stall], now: float) -> None:
         self.stalls = tuple(stalls)
         if self._on_stall is None:
             return
+        before = {key for key in self._acted_on if self._waits_on(key, now)}
+        self._acted_on = before.union((stall.topic, stall.partition) for stall in stalls)
         for stall in stalls:
             if (stall.topic, stall.partition) in before:
                 continue

@@ -197,6 +197,60 @@ def test_on_stall_is_called_once_for_each_partition_that_begins_to_stand_still(f
     ]
 
 
+@pytest.mark.parametrize("away", [1, 100])
+def test_on_stall_is_not_called_again_since_the_partition_was_away(follower: Follower, away: int) -> None:
+    """In a rebalance, for some looks: it goes on waiting. What stands still at a look are assigned ones alone."""
+    calls: list[float] = []
+    monitor = follower.monitor(lambda stall: calls.append(follower.now))
+    look_at(follower, monitor, 0, 300)
+    for begin in (310, 450):
+        follower.show()
+        look_at(follower, monitor, *range(begin, begin + away))
+        assert monitor.stalls == ()
+        follower.show(WAITING)
+        look_at(follower, monitor, begin + away, begin + away + 1)
+        assert len(monitor.stalls) == 1
+    assert calls == [300]
+
+
+def test_on_stall_is_called_again_for_a_partition_that_was_away_for_long(follower: Follower) -> None:
+    """So long that it waits anew."""
+    calls: list[float] = []
+    monitor = follower.monitor(lambda stall: calls.append(follower.now))
+    look_at(follower, monitor, 0, 300)
+    follower.show()
+    look_at(follower, monitor, 310, 599, 600)
+    follower.show(WAITING)
+    look_at(follower, monitor, 601, 900, 901)
+    assert calls == [300, 901]
+
+
+def test_on_stall_is_called_again_where_the_partition_moved_while_it_was_away(follower: Follower) -> None:
+    """As soon as it stands still anew."""
+    calls: list[float] = []
+    monitor = follower.monitor(lambda stall: calls.append(follower.now))
+    look_at(follower, monitor, 0, 300)
+    follower.show()
+    look_at(follower, monitor, 310)
+    follower.show(replace(WAITING, local_offset=60, remote_offset=60))
+    look_at(follower, monitor, 320, 619)
+    assert calls == [300]
+    look_at(follower, monitor, 620)
+    assert calls == [300, 620]
+
+
+def test_on_stall_is_called_once_in_a_wait_that_is_no_stall_for_a_while(follower: Follower) -> None:
+    """Nothing has moved meanwhile: the consumer asked once more, and got nothing."""
+    calls: list[float] = []
+    monitor = follower.monitor(lambda stall: calls.append(follower.now))
+    released = replace(WAITING, remote_offset=80, held_messages=0)
+    for follower.now, empty_polls, stalls in ((0, 5, 0), (300, 5, 1), (301, 6, 0), (310, 6, 1)):
+        follower.snapshot = Snapshot(follower.now, (released,), empty_polls=empty_polls)
+        monitor.check_once()
+        assert len(monitor.stalls) == stalls
+    assert calls == [300]
+
+
 def test_raise_ends_the_processor_with_the_stall(follower: Follower) -> None:
     """The error says which partition, and for whom it waits."""
     look_at(follower, follower.monitor("raise"), 0, 300, 301)
