@@ -3,7 +3,7 @@
 `find_problems` is pure. `ProblemReporter` tells of each problem when it begins, again every `REMINDER_SECONDS`, and
 once when it is over, at the level at which it began. One that comes back is told again, after `RETURN_SECONDS` at the
 earliest: "over" may not be the last word of it. One problem is one cause: a leader group that stands still in fifty
-partitions is one.
+partitions is one. While nothing at all is assigned, as in a rebalance, nothing is over for as long.
 
 While the source replays, or once it has died, nobody knows whether what was told before is over, and nothing more is
 said of it. After a replay that is decided once it would have been found again.
@@ -33,7 +33,8 @@ REMINDER_SECONDS = 900.0
 """From one event or line about a problem that lasts to the next."""
 
 RETURN_SECONDS = 60.0
-"""From one line to the next about a problem that was told to be over in between. Events keep to the longer limit."""
+"""From one line to the next about a problem that was told to be over in between. Events keep to the longer limit. And
+for how long nothing has to be assigned until a problem's partitions are said to be elsewhere."""
 
 SILENCE_SECONDS = 60.0
 """How long after the replay a group that has published nothing is told of, though no message waits for it."""
@@ -189,6 +190,7 @@ class ProblemReporter:
         self._told_at: dict[Cause, float] = {}
         self._over_at: dict[tuple[str | None, str | WaitsFor | None], float] = {}  # by topic and `Problem.whose`
         self._undecided: set[Cause] = set()  # told before a replay, and not known since to be over or not
+        self._idle_since: float | None = None  # since when nothing is assigned; None: something is, or nobody looked
 
     def update(
         self, problems: Iterable[Problem], observe: Callable[[], Snapshot], ready_seconds: float = float("inf")
@@ -206,9 +208,12 @@ class ProblemReporter:
         self._decide(active, concerned, ready_seconds)
         if not due and self._told.keys() <= active.keys() | self._undecided:
             self._told = {cause: active.get(cause, problem) for cause, problem in self._told.items()}  # as they are now
+            self._idle_since = None
             return
         snapshot = observe()
         assigned = {partition.partition for partition in snapshot.partitions}
+        self._idle_since = None if assigned else now if self._idle_since is None else self._idle_since
+        may_come_back = self._idle_since is not None and now - self._idle_since < RETURN_SECONDS
         told: dict[Cause, Problem] = {}
         for cause, problem in active.items():
             if cause in due:
@@ -221,8 +226,9 @@ class ProblemReporter:
             elif cause in self._told:
                 told[cause] = problem  # as it is now
         for cause, problem in self._told.items():
-            is_unseen = cause[1] is not None and not problem.partitions and not assigned
-            if cause in self._undecided or is_unseen:  # with nothing assigned, nobody looks who is silent
+            # With nothing assigned, nobody looks who is silent.
+            is_unseen = cause[1] is not None and not assigned and (may_come_back or not problem.partitions)
+            if cause in self._undecided or is_unseen:
                 told[cause] = problem
             elif cause in active or has_died:
                 continue

@@ -9,6 +9,7 @@ import pytest
 from arroyo_sync.core.source import SourceStatistics
 from arroyo_sync.observe.problems import (
     REMINDER_SECONDS,
+    RETURN_SECONDS,
     SHOWN,
     SILENCE_SECONDS,
     UNCONFIRMED_ADVICE,
@@ -522,9 +523,46 @@ def test_an_event_shows_how_everything_stood() -> None:
 
 def test_what_another_member_has_now_is_not_said_to_be_over(teller: Teller, caplog: pytest.LogCaptureFixture) -> None:
     """Nobody here can know."""
-    teller.bulletin.update([FIRST], lambda: ASSIGNED)
-    teller.bulletin.update([], lambda: NOTHING)
+    others = replace(ASSIGNED, partitions=ASSIGNED.partitions[4:])
+    for problems, snapshot in (([FIRST], ASSIGNED), ([], others)):
+        teller.bulletin.update(problems, lambda at=snapshot: at)  # type: ignore[misc]
     assert lines(caplog)[1] == ("WARNING", "No longer assigned here: events[3] stands still")
+
+
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_while_nothing_is_assigned_a_problem_may_come_back(
+    teller: Teller, caplog: pytest.LogCaptureFixture, comes_back: bool
+) -> None:
+    """As in an eager rebalance, which takes everything away for a moment: who reads that it is elsewhere goes there."""
+    looks = [(0.0, [FIRST], ASSIGNED), (10.0, [], NOTHING), (10.0 + RETURN_SECONDS - 1, [], NOTHING)]
+    later = 10.0 + RETURN_SECONDS
+    looks.append((later, [FIRST], ASSIGNED) if comes_back else (later, [], NOTHING))
+    for teller.now, problems, snapshot in looks:
+        assert len(caplog.messages) == (teller.now > 0.0)
+        teller.bulletin.update(problems, lambda at=snapshot: at)  # type: ignore[misc]
+    elsewhere = [] if comes_back else [f"No longer assigned here: {FIRST.message}"]
+    assert caplog.messages == [str(FIRST), *elsewhere]
+    assert teller.told == [FIRST]
+
+
+@pytest.mark.parametrize("between", [[FIRST, OTHER], [OTHER]], ids=["all goes on", "one is over"])
+def test_each_time_that_nothing_is_assigned_has_its_own_minute(
+    teller: Teller, caplog: pytest.LogCaptureFixture, between: list[Problem]
+) -> None:
+    """A rebalance an hour after another one."""
+    for teller.now, problems, snapshot in (
+        (0.0, [FIRST, OTHER], ASSIGNED),
+        (10.0, [], NOTHING),
+        (11.0, between, ASSIGNED),
+    ):
+        teller.bulletin.update(problems, lambda at=snapshot: at)  # type: ignore[misc]
+    told = len(caplog.messages)
+    for teller.now in (800.0, 800.0 + RETURN_SECONDS - 1):
+        teller.bulletin.update([], lambda: NOTHING)
+    assert len(caplog.messages) == told
+    teller.now = 800.0 + RETURN_SECONDS
+    teller.bulletin.update([], lambda: NOTHING)
+    assert caplog.messages[-1] == f"No longer assigned here: {OTHER.message}"
 
 
 IMPOSSIBLE = Problem(KIND.IMPOSSIBLE_OFFSET, "writers can't be there", "events", (3,), "writers")
