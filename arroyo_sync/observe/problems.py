@@ -260,7 +260,8 @@ class ProblemReporter:
         told_at = self._told_at.get(cause)
         if told_at is None:
             return True
-        is_back = self._over_at.get(cause[1:], float("-inf")) >= told_at
+        # Something of the same topic and group may be over while this goes on.
+        is_back = cause not in self._told and self._over_at.get(cause[1:], float("-inf")) >= told_at
         return now - told_at >= (RETURN_SECONDS if is_back else REMINDER_SECONDS)
 
 

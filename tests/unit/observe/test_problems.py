@@ -385,6 +385,20 @@ def test_what_comes_back_as_a_mere_wait_is_told_too(teller: Teller, caplog: pyte
     assert caplog.messages[-2:] == ["Over: events[3] stands still", "events[3] waits"]
 
 
+def test_a_problem_that_goes_on_is_not_told_again_since_another_one_of_the_same_group_is_over(
+    teller: Teller, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each has its own reminder."""
+    elsewhere = Problem(KIND.WAITING, "events[5] waits", "events", (5,), "writers")
+    for begin in (0.0, 120.0):
+        told_at(teller, (begin, [IMPOSSIBLE, elsewhere], 100.0), (begin + 50.0, [IMPOSSIBLE], 100.0))
+    told_at(teller, (REMINDER_SECONDS - 1.0, [IMPOSSIBLE], 100.0))
+    assert caplog.messages == [str(IMPOSSIBLE), *[str(elsewhere), f"Over: {elsewhere}"] * 2]
+    told_at(teller, (REMINDER_SECONDS, [IMPOSSIBLE], 100.0))
+    assert caplog.messages[-1] == str(IMPOSSIBLE)
+    assert teller.told == [IMPOSSIBLE] * 2
+
+
 def test_another_cause_is_told_at_once(teller: Teller) -> None:
     """The limit is each cause's own."""
     teller.bulletin.update([FIRST], lambda: ASSIGNED)
@@ -586,7 +600,7 @@ def test_a_replay_that_ends_while_part_of_the_log_is_not_heard_is_over(
 ) -> None:
     """They are two causes, though neither is of a topic or a group."""
     replay = Problem(KIND.LONG_REPLAY, "the source has been reading for 300 s")
-    told_at(teller, (0.0, [LOST, replay], 0.0), (1.0, [LOST], 1.0))
+    told_at(teller, (0.0, [LOST, replay], 0.0), (1.0, [LOST], 1.0), (RETURN_SECONDS, [LOST], 60.0))
     assert caplog.messages == [str(LOST), str(replay), f"Over: {replay.message}"]
 
 
