@@ -38,6 +38,9 @@ UNFETCHED_CHECKS = 9
 response (``socket.timeout.ms``, a minute) before it tries again by itself. Each new client that doesn't help is given
 twice as many as the one before, `MOST_UNFETCHED_CHECKS` at most."""
 MOST_UNFETCHED_CHECKS = 60
+LATE_SECONDS = 5.0
+"""The reading thread comes by several times a second. So long a time in which it didn't is one in which the process was
+frozen, or that thread was kept from reading: nothing could be heard then."""
 
 
 def list_partitions(consumer: Consumer, topic: str, timeout: float) -> list[int]:
@@ -252,7 +255,7 @@ class FetchCheck:
     brokers (not Kafka's) name the last offset in their responses, not the next one.
 
     A broker that doesn't answer proves nothing, nor does a process that stood still: each check counts the answer to
-    the one before, and the client has been polled in between.
+    the one before, and the client has been polled in between. And such a time makes no silence longer.
 
     :param asker: asks the commit log's cluster, with a client of its own.
     :param clock: monotonic seconds.
@@ -263,11 +266,18 @@ class FetchCheck:
         self._topic = topic
         self._clock = clock
         self._patience = UNFETCHED_CHECKS
-        self.unheard_since: Mapping[int, float] = {}
-        """Of each partition of which neither a record nor a broker's answer has come at two checks in a row, since
-        when. Replaced whole by the reading thread; any may read it."""
-        self._missed_since: dict[int, float] = {}
+        self._missed_since: Mapping[int, float] = {}
+        # When the reading thread came by last, and what was unheard then. Replaced whole by it; any may read it.
+        self._unheard: tuple[float, Mapping[int, float]] = clock(), {}
         self.restart()
+
+    @property
+    def unheard_since(self) -> Mapping[int, float]:
+        """Of each partition of which neither a record nor a broker's answer has come at two checks in a row, since
+        when, by the clock. Time in which nothing could be heard is left out. Any thread may ask.
+        """
+        came_at, unheard = self._unheard
+        return _without(self._clock() - came_at, unheard)
 
     def restart(self) -> None:
         """There is a new client, which has fetched nothing yet."""
@@ -286,9 +296,12 @@ class FetchCheck:
         :param positions: of the partitions that are read, the offset of the next record.
         """
         now = self._clock()
+        came_at, unheard = self._unheard
+        self._missed_since = _without(now - came_at, self._missed_since)
+        self._unheard = now, _without(now - came_at, unheard)
         if not positions:
             self._missed_since = {}
-            self.unheard_since = {}
+            self._unheard = now, {}
         if now < self._check_at or not positions:
             return False
         self._check_at = now + FETCH_CHECK_SECONDS
@@ -325,11 +338,14 @@ class FetchCheck:
             for partition, position in positions.items()
             if self._positions.get(partition, position) == position and partition not in self._ends
         }
-        self.unheard_since = {
-            partition: since
-            for partition, since in self._missed_since.items()
-            if now - since >= 2 * FETCH_CHECK_SECONDS
-        }
+        self._unheard = (
+            now,
+            {
+                partition: since
+                for partition, since in self._missed_since.items()
+                if now - since >= 2 * FETCH_CHECK_SECONDS
+            },
+        )
 
     def lag(self, consumer: Consumer, positions: Mapping[int, int]) -> int | None:
         """How many offsets are still to be read; ``None``: unknown. It never blocks: the client knows the ends from
@@ -352,3 +368,8 @@ class FetchCheck:
             answers.update((partition, end) for (_, partition), end in ends.items() if isinstance(end, int))
 
         self._asker.ask_end_offsets([(self._topic, each) for each in positions], FETCH_CHECK_TIMEOUT_SECONDS, note)
+
+
+def _without(seconds: float, since: Mapping[int, float]) -> Mapping[int, float]:
+    """The same as if these seconds hadn't passed, if they are so many that nothing could be heard in them."""
+    return {each: at + seconds for each, at in since.items()} if seconds > LATE_SECONDS else since

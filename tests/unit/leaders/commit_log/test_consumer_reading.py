@@ -245,14 +245,14 @@ def test_the_statistics_tell_of_what_log_partitions_nothing_is_heard(fixture: Sc
     """For how long, of the longest, and what the client has told since; not what it told before."""
     source, clock = fixture.source, fixture.clock
     source._reader.on_error(KafkaError(KafkaError._TRANSPORT, "broker restarts"))
-    clock.now += 10.0
-    source._fetch_check.unheard_since = {2: clock.now + 5.0, 0: clock.now}
-    clock.now += 30.0
+    since = clock.now + 10.0
+    clock.now += 40.0
+    source._fetch_check._unheard = clock.now, {2: since + 5.0, 0: since}
     seen = source.statistics()
     assert (seen.unheard, seen.unheard_seconds, seen.unheard_because) == ((0, 2), 30.0, "")
     source._reader.on_error(KafkaError(KafkaError._SSL, "certificate expired"))
     assert source.statistics().unheard_because == "certificate expired"
-    source._fetch_check.unheard_since = {}
+    source._fetch_check._unheard = clock.now, {}
     assert source.statistics().unheard_because == "", "all are heard of, whatever the client tells"
 
 

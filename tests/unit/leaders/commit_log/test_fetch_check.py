@@ -15,6 +15,7 @@ from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.leaders.commit_log.log_topic import (
     FETCH_CHECK_SECONDS,
     FETCH_CHECK_TIMEOUT_SECONDS,
+    LATE_SECONDS,
     MOST_UNFETCHED_CHECKS,
     UNFETCHED_CHECKS,
     FetchCheck,
@@ -127,7 +128,43 @@ def test_a_partition_of_which_neither_a_record_nor_an_answer_comes_is_unheard() 
     assert fixture.check.unheard_since == {}, "nothing is read any more"
 
 
-@pytest.mark.parametrize("late_seconds", [0.0, 3.0])
+def unheard_seconds(fixture: Fixture) -> float:
+    """For how long nothing has been heard of the second partition, as others ask."""
+    since = fixture.check.unheard_since
+    assert since.keys() == {1}
+    return fixture.clock.now - since[1]
+
+
+def test_what_passes_while_the_process_is_frozen_makes_no_silence_longer() -> None:
+    """By SIGSTOP or a paused container, where nothing can be heard. Also to who asks before the reader has come by."""
+    fixture = Fixture()
+    del fixture.brokers.ends[1]
+    fixture.stops_after(40.0)
+    fixture.has_stopped()
+    heard = unheard_seconds(fixture)
+    fixture.clock.now += 3600.0
+    assert unheard_seconds(fixture) == heard
+    for passed in (0.0, STEP_SECONDS, 2 * STEP_SECONDS):
+        fixture.has_stopped()
+        assert unheard_seconds(fixture) == heard + passed
+        fixture.clock.now += STEP_SECONDS
+    fixture.stops_after(FETCH_CHECK_SECONDS)
+    assert unheard_seconds(fixture) > heard + FETCH_CHECK_SECONDS
+
+
+@pytest.mark.parametrize(("seconds", "is_unheard"), [(LATE_SECONDS, True), (LATE_SECONDS + 0.1, False)])
+def test_a_partition_becomes_unheard_by_time_in_which_it_could_be_heard(seconds: float, is_unheard: bool) -> None:
+    """The reading thread comes by several times a second: it was away if it didn't for some seconds."""
+    fixture = Fixture()
+    fixture.positions = {1: 20}
+    fixture.brokers.ends.clear()
+    fixture.stops_after(2 * FETCH_CHECK_SECONDS - STEP_SECONDS)
+    fixture.clock.now += seconds - STEP_SECONDS
+    fixture.has_stopped()
+    assert bool(fixture.check.unheard_since) == is_unheard
+
+
+@pytest.mark.parametrize("late_seconds", [0.0, LATE_SECONDS - STEP_SECONDS])
 def test_a_partition_is_unheard_from_a_new_clients_first_look_on(late_seconds: float) -> None:
     """However late the second one is; it is said with the third one."""
     fixture = Fixture()
@@ -136,11 +173,11 @@ def test_a_partition_is_unheard_from_a_new_clients_first_look_on(late_seconds: f
     assert fixture.check.unheard_since == {}
     fixture.has_stopped()
     assert fixture.check.unheard_since == {}
-    fixture.clock.now += FETCH_CHECK_SECONDS + late_seconds
+    fixture.stops_after(FETCH_CHECK_SECONDS - STEP_SECONDS)
+    fixture.clock.now += late_seconds
     fixture.has_stopped()
     assert fixture.check.unheard_since == {}
-    fixture.clock.now += FETCH_CHECK_SECONDS
-    fixture.has_stopped()
+    fixture.stops_after(FETCH_CHECK_SECONDS)
     assert fixture.check.unheard_since == {0: began, 1: began}
 
 
