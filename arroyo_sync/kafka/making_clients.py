@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -10,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.log_guard import guarded_logger
+from arroyo_sync.core.log_throttle import LastingFailure
 from arroyo_sync.kafka.client_settings import servers_of
 from arroyo_sync.kafka.redaction import without_secrets
 
@@ -56,13 +58,20 @@ class LazyClient(Generic[TClient]):
 
     :param kind: its class.
     :param settings: librdkafka's.
+    :param clock: monotonic seconds.
     """
 
-    def __init__(self, kind: Callable[[dict[str, Any]], TClient], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        kind: Callable[[dict[str, Any]], TClient],
+        settings: dict[str, Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._kind = kind
         self._settings = settings
         # Held while the client is made. The user's code may fetch its token then: only who needs the client waits.
         self._making = threading.Lock()
+        self._failure = LastingFailure(0.0, clock)  # guarded by that lock
         self._is_closed = False
         self._users = 0  # how many threads are in `use`; guarded by the condition
         self._is_let_go = threading.Condition()
@@ -70,23 +79,33 @@ class LazyClient(Generic[TClient]):
         """Once it is made, and until `close`. Written while it is made and by `close`; read without the lock."""
 
     def get(self) -> TClient | None:
-        """The client; ``None`` if it was closed, or if there is no token to log in with, which is logged.
+        """The client; ``None`` if it was closed, or if there is no token to log in with, which is logged once a minute.
 
         Not for a thread of librdkafka, nor for a callback that may run on one: see `use`.
 
         :raises ConfigurationError: librdkafka refuses the settings.
         """
-        try:
-            with self._making:
-                if self.client is None and not self._is_closed:
+        client, line = self._get()
+        if line:
+            logger.warning("%s", line)
+        return client
+
+    def _get(self) -> tuple[TClient | None, str]:
+        """See `get`; and what is to be logged, without the lock."""
+        line = ""
+        with self._making:
+            if self.client is None and not self._is_closed:
+                try:
                     self.client = make_client(self._kind, self._settings)
-                if not self._is_closed:
-                    return self.client
-                if not self._users:  # else `close` still waits, and takes it
-                    self.client = None
-        except BrokersUnreachable as error:
-            logger.warning("%s The next question tries again", error)
-        return None
+                except BrokersUnreachable as error:
+                    return None, f"{error} The next question tries again" if self._failure.should_log() else ""
+                if self._failure.end():
+                    line = f"There is a token to log in to {servers_of(self._settings)} with now"
+            if not self._is_closed:
+                return self.client, line
+            if not self._users:  # else `close` still waits, and takes it
+                self.client = None
+        return None, ""
 
     def use(self, ask: Callable[[TClient], V]) -> V | None:
         """What ``ask`` makes of the client, which it may not keep; ``None`` where `get` gives none.

@@ -67,7 +67,7 @@ class ClusterClient:
         clock: Callable[[], float],
     ) -> None:
         self._leaders = PartitionLeaders(clock)
-        self._client = LazyClient(AdminClient, {**admin_settings(configuration), "error_cb": on_error})
+        self._client = LazyClient(AdminClient, {**admin_settings(configuration), "error_cb": on_error}, clock)
         self._watch = watch
         self._clock = clock
         self.cluster_id: str | None = None

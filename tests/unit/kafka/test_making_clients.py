@@ -10,8 +10,10 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
 from arroyo_sync.kafka.making_clients import LazyClient, make_client
 from tests.integration.cluster.waiting import wait_until
+from tests.support.fakes import Clock
 
 SETTINGS = {"bootstrap.servers": "kafka:9092", "sasl.password": "hunter2"}
 NO_TOKEN = KafkaError(KafkaError.SASL_AUTHENTICATION_FAILED, "OAuth token not set within 10 seconds timeout")
@@ -84,6 +86,32 @@ def test_a_client_that_could_not_be_made_is_made_by_the_next_question(
     client = lazy.get()
     assert client is not None
     assert lazy.get() is client
+
+
+def test_that_there_is_no_token_is_told_once_a_minute_and_then_that_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A question comes each second or so."""
+    clock = Clock()
+    lazy = LazyClient(Client, SETTINGS, clock)
+    for seconds in (0.0, 1.0, LOG_INTERVAL_SECONDS - 2.0, 1.0):
+        clock.now += seconds
+        assert lazy.get() is None
+    assert [line.partition(" with: ")[0] for line in caplog.messages] == [
+        "there is no token to log in to kafka:9092"
+    ] * 2
+    monkeypatch.setattr(Client, "is_up", True)
+    assert lazy.get() is not None
+    assert lazy.get() is not None
+    assert caplog.messages[2:] == ["There is a token to log in to kafka:9092 with now"]
+
+
+def test_of_a_client_that_can_be_made_at_once_nothing_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Client, "is_up", True)
+    assert LazyClient(Client, SETTINGS).get() is not None
+    assert caplog.messages == []
 
 
 def test_after_its_end_no_client_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
