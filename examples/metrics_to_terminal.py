@@ -17,7 +17,8 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.processing.processor import StreamProcessor
@@ -61,14 +62,25 @@ OF_ALL = (
 )
 ROWS = 10
 """The table's partitions. With its frame, and what is below it, that fits a terminal of 24 lines."""
+FORGOTTEN_SECONDS = 60.0
+"""Nothing tells that a partition was taken away: no more values of it come. Of many partitions 250 have their turn each
+second, so that those of 15,000 come as often."""
 
 
 class TerminalMetrics(Metrics):
-    """Remembers the newest value of each series, a counter's sum. Any thread may call it."""
+    """Remembers the newest value of each series, a counter's sum. Any thread may call it.
 
-    def __init__(self) -> None:
+    A series that is no counter's is forgotten when no value has come for a minute.
+
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
-        self._values: dict[tuple[str, str], float] = {}  # by name and tags; guarded by `_lock`
+        # By name and tags; guarded by the lock.
+        self._values: dict[tuple[str, str], float] = {}
+        self._set_at: dict[tuple[str, str], float] = {}
 
     def increment(self, name: str, value: float = 1, tags: Tags | None = None) -> None:
         with self._lock:
@@ -77,7 +89,8 @@ class TerminalMetrics(Metrics):
 
     def gauge(self, name: str, value: float, tags: Tags | None = None) -> None:
         with self._lock:
-            self._values[_series(name, tags)] = value
+            key = _series(name, tags)
+            self._values[key], self._set_at[key] = value, self._clock()
 
     def timing(self, name: str, value: float, tags: Tags | None = None) -> None:
         self.gauge(name, value, tags)
@@ -85,6 +98,9 @@ class TerminalMetrics(Metrics):
     def values(self) -> dict[tuple[str, str], float]:
         """By name and tags."""
         with self._lock:
+            oldest = self._clock() - FORGOTTEN_SECONDS
+            for key in [key for key, set_at in self._set_at.items() if set_at < oldest]:
+                del self._values[key], self._set_at[key]
             return dict(self._values)
 
     def rows(self) -> list[tuple[str, str, str, str]]:

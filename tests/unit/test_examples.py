@@ -23,6 +23,7 @@ from rich.console import Console
 from arroyo_sync import log_if_refused
 from arroyo_sync.observe.metrics_reporter import MetricsReporter
 from tests.support.every_metric import report_everything
+from tests.support.fakes import Clock
 from tests.support.programs import EXAMPLES, Program
 
 sys.path.insert(0, str(EXAMPLES))
@@ -309,6 +310,30 @@ def test_the_metrics_of_many_partitions_fit_a_terminal() -> None:
     assert lines[3].split()[:2] == ["events:63", "1,000,063"]
     assert any(line.split() == ["stalled", "4", "partition"] for line in lines)
     assert any("and 54 partitions" in line for line in lines)
+
+
+def test_what_is_no_longer_assigned_is_shown_no_more() -> None:
+    """Nothing tells of it but that no values come. What was counted is as true as before."""
+    clock = Clock()
+    metrics = metrics_to_terminal.TerminalMetrics(clock)
+    metrics.increment("arroyo_sync.pauses", 3)
+    for partition in ("0", "1"):
+        metrics.gauge("arroyo_sync.lag.gated", 7, {"topic": "events", "partition": partition})
+    for _ in range(2):
+        clock.now += metrics_to_terminal.FORGOTTEN_SECONDS
+        assert len(metrics.rows()) == 3
+        metrics.gauge("arroyo_sync.lag.gated", 8, {"topic": "events", "partition": "0"})
+        metrics.gauge("arroyo_sync.lag.gated", 7, {"topic": "events", "partition": "1"})
+    clock.now += metrics_to_terminal.FORGOTTEN_SECONDS
+    metrics.gauge("arroyo_sync.lag.gated", 9, {"topic": "events", "partition": "0"})
+    clock.now += 0.1
+    assert [row[:3] for row in metrics.rows()] == [
+        ("arroyo_sync.lag.gated", "partition=0 topic=events", "9"),
+        ("arroyo_sync.pauses", "", "3"),
+    ]
+    terminal = io.StringIO()
+    Console(file=terminal, width=80, height=24).print(metrics_to_terminal.picture(metrics))
+    assert re.findall(r"events:\d", terminal.getvalue()) == ["events:0"]
 
 
 # A broker for the examples.
