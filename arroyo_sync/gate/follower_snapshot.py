@@ -83,6 +83,7 @@ def survey(
     """The offsets of a follower's partitions, as far as something may wait there. Never blocks."""
     assigned: list[PartitionKey] = []
     standings: list[Standing] = []
+    unreceived: list[Standing] = []
     local_offsets = 0
     for buffer in buffers:
         cell = buffer.cell
@@ -95,8 +96,10 @@ def survey(
         has_held = bool(buffer.held)
         if has_held or state is OPEN_STATE:
             standings.append((key, local_offset, remote_offset, _high_watermark(buffer, ends), has_held))
+        elif cell.received is None:
+            unreceived.append((key, local_offset, remote_offset, ends.get(key), has_held))
     is_known = source.death() is None and source.statistics().ready
-    return Survey(assigned, standings, source.rejected(), is_known, empty_polls, local_offsets)
+    return Survey(assigned, standings, source.rejected(), is_known, empty_polls, local_offsets, unreceived)
 
 
 def _high_watermark(buffer: PartitionBuffer, ends: Mapping[PartitionKey, int]) -> int | None:
@@ -125,6 +128,7 @@ def _partition(
         high_watermark=high_watermark,
         leaders=tuple(leaders),
         held_messages=held_messages,
+        has_received=buffer.cell.received is not None,
         held_bytes=buffer.held_bytes,
         oldest_held_seconds=oldest_seconds,
         is_full=buffer.is_full,

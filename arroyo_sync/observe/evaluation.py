@@ -39,7 +39,7 @@ that it waits for. The rules, of which the first that fits decides:
     13. The wait has lasted for `Limits.waiting_after`: WAITING, else OK.
 
 A partition that is taken away, and comes back within `Limits.stalled_after` as it was, goes on waiting: a rebalance is
-no progress.
+no progress. Nor is it that what the gate held of it hasn't come again yet.
 
 Offsets that hold no message (a transaction's markers, aborted messages, gaps of compaction) don't wait, as far as it
 can be told. From inside, what was received and is buffered waits, and nothing else waits for a leader. From outside, a
@@ -50,6 +50,7 @@ looked, one offset alone is no sign that something waits; if what was looked for
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from arroyo_sync.core.source import BEYOND_END, EARLIER_TOPIC
@@ -57,7 +58,7 @@ from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.observe.snapshot import LeaderSnapshot, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict, worst_first
-from arroyo_sync.observe.waits import Limits, Look, Wait, Waits, next_wait
+from arroyo_sync.observe.waits import Limits, Look, Wait, Waits, next_wait, waits_still
 
 TRANSACTION_MARKER_MESSAGES = 1
 """A transaction ends with a marker, which has an offset and is no message."""
@@ -110,21 +111,36 @@ def evaluate(
     }
     look = Look(now, limits.stalled_after, snapshot.empty_polls, snapshot.local_offsets)
     verdicts: list[Verdict] = []
-    for partition in snapshot.partitions:
+    for seen in snapshot.partitions:
+        previous = waits.get(seen.key)
+        partition = _as_before(seen, previous, now, limits)
         verdict = _before_any_wait(snapshot, partition, never_reported)
         if verdict is None:
             wait = next_wait(
-                waits.get(partition.key),
+                previous,
                 look,
                 partition.position or 0,
                 partition.remote_offset,
                 partition.high_watermark,
                 proven.get(partition.key, now),
             )
+            if partition is not seen and previous is not None:
+                wait = wait._replace(seen_at=previous.seen_at)
             going_on[partition.key] = wait
             verdict = _of_wait(wait, partition, now, limits, never_reported)
         verdicts.append(verdict)
     return worst_first(verdicts), going_on
+
+
+def _as_before(partition: PartitionSnapshot, wait: Wait | None, now: float, limits: Limits) -> PartitionSnapshot:
+    """The same, as if it held a message, where one waited before the partition was taken away and came back."""
+    position, remote = partition.position, partition.remote_offset
+    if wait is None or position is None or partition.held_messages != 0 or partition.has_received is not False:
+        return partition
+    is_open = remote is not None and position < remote
+    if is_open or not waits_still(wait, position, now, limits.stalled_after):
+        return partition
+    return replace(partition, held_messages=1)
 
 
 def groups_without_report(snapshot: Snapshot) -> frozenset[str]:

@@ -96,6 +96,8 @@ class PartitionSnapshot:
     """The offset after the last record."""
     leaders: tuple[LeaderSnapshot, ...] = ()
     held_messages: int | None = None
+    has_received: bool | None = None
+    """Whether a message of it has come since it was assigned. ``None``: nobody knows, as from outside."""
     held_bytes: int | None = None
     oldest_held_seconds: float | None = None
     """How long the oldest held message has been held. ``None``: nothing is."""

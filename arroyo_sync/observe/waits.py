@@ -43,7 +43,7 @@ class Wait(NamedTuple):
 
     since: float
     seen_at: float
-    """When the partition was last seen."""
+    """When something was last seen to wait there."""
     local_offset: int
     highest_remote: int
     """The highest remote offset in this wait, or since the remote offset went back; -1 if it was never known."""
@@ -86,6 +86,8 @@ class Survey(NamedTuple):
     """As in a snapshot."""
     local_offsets: int | None = None
     """Likewise."""
+    unreceived: Collection[Standing] = ()
+    """Of the others those of which no message has come since they were assigned."""
 
 
 class Look(NamedTuple):
@@ -114,12 +116,26 @@ def follow_waits(survey: Survey, waits: Waits, now: float, limits: Limits) -> tu
                 wait = going_on[key] = next_wait(waits.get(key), look, local, remote, end, now)
                 if now - wait.since >= limits.waiting_after:
                     long.add(key)
+        for key, local, remote, end, _ in survey.unreceived:
+            previous = waits.get(key)
+            if previous is not None and waits_still(previous, local, now, limits.stalled_after):
+                wait = next_wait(previous, look, local, remote, end, now)
+                going_on[key] = wait._replace(seen_at=previous.seen_at)
+                if now - wait.since >= limits.waiting_after:
+                    long.add(key)
     gone = waits.keys() - going_on.keys()
     if gone:
         gone.difference_update(survey.assigned)
         # A partition that comes back as it was goes on waiting: a rebalance is no progress.
         going_on.update((key, waits[key]) for key in gone if now - waits[key].seen_at < limits.stalled_after)
     return going_on, long
+
+
+def waits_still(wait: Wait, local_offset: int, now: float, stalled_after: float) -> bool:
+    """Whether what waited in a partition still does, as far as can be told: it was taken away and came back, the gate
+    is shut, and no message of it has come yet. What was held then has to be fetched again.
+    """
+    return wait.local_offset == local_offset and now - wait.seen_at < stalled_after
 
 
 def next_wait(

@@ -38,6 +38,8 @@ class Look(NamedTuple):
     polls: int | None = None
     error: str | None = None
     source_error: str | None = None
+    received: bool | None = None
+    """Whether a message has come since the assignment."""
     others: int | None = None
     """Where the follower's local offsets are in all, those of other partitions included."""
 
@@ -59,6 +61,7 @@ def snapshot(look: Look) -> Snapshot:
         low_watermark=look.low,
         high_watermark=look.high,
         held_messages=look.held,
+        has_received=look.received,
         is_full=None if look.held is None else look.is_full,
         leaders=(leader,),
         next_message=look.found,
@@ -843,3 +846,38 @@ def test_a_group_without_a_report_or_a_commit_is_named_in_the_words_of_where_it_
     ):
         ((verdict,), _) = evaluate(replace(silent, source=source), NO_WAITS, 0.0, LIMITS)
         assert (verdict.grade, said in verdict.reason) == (UNKNOWN, True)
+
+
+@pytest.mark.parametrize(
+    ("between", "seconds"),
+    [
+        pytest.param(Look(200, 50, 50, held=0, received=False), 300.0, id="nothing has come yet"),
+        pytest.param(Look(200, 50, None, held=0, received=False), 300.0, id="nor has the source proven anything anew"),
+        pytest.param(Look(200, 50, 50, held=0, received=True), 0.0, id="it was handed on, or is gone"),
+        pytest.param(Look(200, 50, 50, held=0), 0.0, id="it isn't known whether it has come"),
+        pytest.param(Look(200, 45, 50, held=0, received=False), 0.0, id="it begins elsewhere"),
+        pytest.param(Look(200, 50, 60, held=0, high=50, received=False), 0.0, id="the gate is open"),
+        pytest.param(Look(200, 50, 60, held=0, received=False), 100.0, id="and it is there"),
+    ],
+)
+def test_that_nothing_has_come_yet_of_a_partition_that_came_back_is_no_progress(between: Look, seconds: float) -> None:
+    """The wait was forgotten, if a look fell between an assignment and its first message: with a rebalance a minute few
+    stalls were ever told."""
+    waits = NO_WAITS
+    for look in [Look(0, 50, 50, held=9), between]:
+        (verdict,), waits = evaluate(snapshot(look), waits, look.at, LIMITS)
+    (last,), _ = evaluate(snapshot(Look(300, 50, between.remote, held=9)), waits, 300, LIMITS)
+    assert last.waiting_seconds == seconds
+    if seconds == 300.0:
+        assert (verdict.grade, verdict.waits_for, verdict.waiting_seconds) == (WAITING, LEADER, 200)
+
+
+def test_what_never_comes_again_does_not_wait_for_ever() -> None:
+    """It may be deleted meanwhile."""
+    waits = NO_WAITS
+    looks = [Look(0, 50, 50, held=9), *(Look(at, 50, 50, held=0, received=False) for at in (100, 200, 299, 300))]
+    verdicts = []
+    for look in looks:
+        (verdict,), waits = evaluate(snapshot(look), waits, look.at, LIMITS)
+        verdicts.append((verdict.grade, verdict.waiting_seconds))
+    assert verdicts[1:] == [(WAITING, 100), (WAITING, 200), (WAITING, 299), (OK, None)]

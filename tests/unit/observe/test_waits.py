@@ -56,14 +56,18 @@ class Follower:
     @staticmethod
     def _partition(index: int) -> PartitionSnapshot:
         leaders = (LeaderSnapshot("writers", 50, has_reported=True), LeaderSnapshot("typo"))
-        return PartitionSnapshot("events", index, 50, 50, high_watermark=60, leaders=leaders, held_messages=0)
+        return PartitionSnapshot(
+            "events", index, 50, 50, high_watermark=60, leaders=leaders, held_messages=0, has_received=False
+        )
 
     def act(self) -> None:
         """Something happens, and time passes: sometimes enough for a stall."""
         for _ in range(self._random.randrange(3)):
             index = self._random.randrange(4)
             if index in self.away:
-                self.partitions[index] = self.away.pop(index)
+                held = self._random.choice([0, 0, 3])
+                back = replace(self.away.pop(index), held_messages=held, has_received=held > 0)
+                self.partitions[index] = back
                 continue
             now = self.partitions[index]
             writers, typo = now.leaders
@@ -72,7 +76,7 @@ class Follower:
                 [
                     replace(now, local_offset=self._random.randrange(45, 60)),
                     replace(now, remote_offset=self._random.choice([None, *range(45, 62)])),
-                    replace(now, held_messages=self._random.choice([0, 0, 3])),
+                    replace(now, held_messages=self._random.choice([0, 0, 3]), has_received=True),
                     replace(now, high_watermark=self._random.choice([None, 50, 55, 60, 70])),
                     replace(now, leaders=(writers, typo)),
                 ]
@@ -95,11 +99,15 @@ class Follower:
 
     def survey(self, ends: Mapping[PartitionKey, int]) -> Survey:
         standings: list[Standing] = []
+        unreceived: list[Standing] = []
         for each in self.partitions.values():
             assert each.local_offset is not None
-            if each.held_messages or each.state is SynchronizedPartitionState.LOCAL_BEHIND:
-                has_held = bool(each.held_messages)
-                standings.append((each.key, each.local_offset, each.remote_offset, each.high_watermark, has_held))
+            has_held = bool(each.held_messages)
+            standing = each.key, each.local_offset, each.remote_offset, each.high_watermark, has_held
+            if has_held or each.state is SynchronizedPartitionState.LOCAL_BEHIND:
+                standings.append(standing)
+            elif not each.has_received:
+                unreceived.append(standing)
         return Survey(
             [each.key for each in self.partitions.values()],
             standings,
@@ -107,6 +115,7 @@ class Follower:
             self.is_ready,
             self.polls,
             self._local_offsets(),
+            unreceived,
         )
 
 
