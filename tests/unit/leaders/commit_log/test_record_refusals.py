@@ -19,6 +19,11 @@ NO_OFFSET = "no offset from 0 to 2**63 - 1"
     [
         pytest.param(None, b"42", None, "no key", id="no key"),
         pytest.param(b"events:3", b"42", None, "not topic:partition:group: b'events:3'", id="no group"),
+        pytest.param(b":3:g", b"42", None, "not topic:partition:group: b':3:g'", id="an empty topic"),
+        pytest.param(b"events:3:", b"42", None, "not topic:partition:group: b'events:3:'", id="an empty group"),
+        pytest.param(b"events::g", b"42", None, "no partition index in b'events::g'", id="an empty partition"),
+        pytest.param(b"a b:x:g:c", b"42", None, "no topic's name in b'a b:x:g:c'", id="a blank in the topic"),
+        pytest.param(b"events:x:g:", b"42", None, "no partition index in b'events:x:g:'", id="a colon in the group"),
         pytest.param(b"events:x:g", b"42", None, "no partition index in b'events:x:g'", id="no partition"),
         pytest.param(b"events:07:g", b"42", None, "no partition index in b'events:07:g'", id="leading zero"),
         pytest.param(b"a\n:0:g", b"42", None, r"no topic's name in b'a\n:0:g'", id="line feed in the topic"),
