@@ -155,6 +155,15 @@ def test_an_offset_that_moves_back_is_logged_and_obeyed(caplog: pytest.LogCaptur
     ]
 
 
+def test_a_callback_that_can_not_be_called_is_refused() -> None:
+    """At once, not at the first change; and the error says how it is called."""
+    with pytest.raises(ConfigurationError) as raised:
+        SynchronizedPartitionStateManager(3)  # type: ignore[arg-type]
+    assert str(raised.value) == (
+        "callback=3: must be something to call as callback(topic, partition, (state, offsets), (state, offsets))"
+    )
+
+
 def test_the_callback_hears_the_changes_in_their_order() -> None:
     """A listener that only follows the callback knows the state of every partition at any time."""
     manager, changes = recording_manager()

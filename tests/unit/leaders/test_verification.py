@@ -150,6 +150,9 @@ CASES = {
     "a commit taken since trust began, beyond the answer": Case(
         NOT_REACHED, offset=901, log_partition=FROM_BROKER, timestamp_ms=-1
     ),
+    "a commit taken in the epoch in which trust began": Case(
+        NOT_REACHED, offset=901, log_partition=FROM_BROKER, timestamp_ms=-1, epoch=TRUST_EPOCH
+    ),
     "a commit taken before": Case(SUSPECT, log_partition=FROM_BROKER, timestamp_ms=-1, epoch=TRUST_EPOCH - 1),
     "a commit taken before, asked again": Case(
         VERIFIED, log_partition=FROM_BROKER, timestamp_ms=-1, epoch=TRUST_EPOCH - 1, committed=423
