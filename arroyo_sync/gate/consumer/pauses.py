@@ -140,6 +140,6 @@ def wake_fetching(consumer: Consumer[Any], partitions: Iterable[Partition]) -> N
     """
     tell = consumer.tell()
     positions = {partition: tell[partition] for partition in partitions if partition in tell}
-    if positions:
-        with suppress(KafkaException):  # of one that isn't fetched yet, as right after a rebalance: it is soon
-            consumer.seek(positions)
+    for partition, position in positions.items():
+        with suppress(KafkaException):  # it isn't fetched yet, as right after a rebalance, and is soon
+            consumer.seek({partition: position})

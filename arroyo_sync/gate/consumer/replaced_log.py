@@ -149,9 +149,9 @@ class ReplacedLog:
         unstage_offsets(self._inner, {each: staged[each] for each in unknown if each in staged})
         self._start.give_way(unknown)
         if beginnings:
-            check_coordinator(self._inner, next(iter(beginnings)), QUERY_TIMEOUT_SECONDS)
             self._inner.stage_offsets(beginnings)
             self._start.give_way()  # a later assignment mustn't try again where an earlier one began
+            check_coordinator(self._inner, next(iter(beginnings)), QUERY_TIMEOUT_SECONDS)
             commit_staged(self._inner, beginnings)
 
     def give_up(self) -> None:

@@ -163,13 +163,13 @@ class StartPositions:
         # A first message past its position isn't among them: librdkafka may have committed more of it by now.
         by_name = {each: offset for each, offset in waiting.items() if offset == self.positions.get(each)}
         try:
-            for partition in [*waiting, *self.positions][:1]:
-                check_coordinator(self._inner, partition, answer_seconds)
             if waiting:
                 self._inner.stage_offsets(waiting)
             if staged_offsets(self._inner) is None:
                 self._waiting = {}  # they stay staged; so by name this time alone, since more may be committed later
                 self._given_up.update(waiting)
+            for partition in [*waiting, *self.positions][:1]:
+                check_coordinator(self._inner, partition, answer_seconds)
             commit_staged(self._inner, by_name)
         except ChildProcessTerminated:
             raise  # by Arroyo's signal handler: a worker of the pipeline's has died, whose batch never comes
@@ -207,13 +207,15 @@ class StartPositions:
 
 
 def commit_once(commit: Commit, consumer: object, positions: Mapping[Partition, int]) -> None:
-    """Without the flow control: commit where an assignment begins, which is of new partitions alone. Never raises.
+    """Without the flow control: commit where an assignment begins, which is of new partitions alone.
 
-    What fails stays staged, since the pipeline's next commit is the one other try that there is. But the group answers
-    none any more if it has moved on, and what that commit raises would end the processor.
+    A failure is logged. What fails stays staged, since the pipeline's next commit is the one other try that there is.
+    But the group answers none any more if it has moved on, and what that commit raises would end the processor.
     """
     try:
         commit(positions, force=True)
+    except ChildProcessTerminated:
+        raise  # as in `StartPositions`
     except Exception as exc:
         error = last_error(exc)
         logger.warning("The positions that this assignment begins at could not be committed: %s", error)

@@ -148,6 +148,8 @@ class PublishStep(CommitOffsets):
         """
         try:
             super().join(timeout)
+        except ChildProcessTerminated:
+            raise  # as in `_commit_starts`
         except Exception as error:
             if not self._starts or not self._only_starts:
                 raise

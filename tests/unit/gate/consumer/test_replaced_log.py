@@ -105,6 +105,22 @@ def be_patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(replaced_log, name, 1_000.0)
 
 
+def test_a_coordinator_that_is_away_is_asked_once_the_beginning_is_staged(
+    flow: Flow, beginnings: dict[int, list[int | Exception]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under auto-commit librdkafka commits what is staged as the consumer is closed: of the earlier topic, else. And a
+    commit would wait for the coordinator for minutes."""
+    staged: list[tuple[dict[Partition, int], Partition, float]] = []
+
+    def ask(consumer: ScriptedConsumer, of: Partition, timeout: float) -> None:
+        staged.append((dict(consumer._staged), of, timeout))
+
+    monkeypatch.setattr(replaced_log, "check_coordinator", ask)
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert staged == [({partition(0): 0, partition(1): 5}, partition(0), QUERY_TIMEOUT_SECONDS)]
+
+
 def test_nothing_staged_is_committed_any_more(flow: Flow, beginnings: object) -> None:
     """It is of a topic that isn't there."""
     flow.flow.stage_offsets({partition(0): 430})

@@ -501,6 +501,43 @@ def test_a_coordinator_that_is_away_is_not_waited_for_by_a_commit(
     assert asked[-2:] == [(partition(1), 5.0), (partition(1), 0.1)]
 
 
+def test_under_auto_commit_a_coordinator_that_was_away_sets_nothing_back(
+    inner: FailingConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is staged there can't be seen: staged anew, a beginning took the place of all that had gone through since,
+    and was committed by name over it."""
+    is_away, named = True, list[dict[Partition, int]]()
+
+    def ask(consumer: object, of: Partition, timeout: float) -> None:
+        if is_away:
+            raise SILENT
+
+    def commit(consumer: FailingConsumer, by_name: dict[Partition, int]) -> None:
+        named.append(by_name)
+        consumer.commit_offsets()
+
+    monkeypatch.setattr(start_positions, "check_coordinator", ask)
+    monkeypatch.setattr(start_positions, "commit_staged", commit)
+    inner.auto_commit()
+    clock = Clock()
+    start = StartPositions(inner, clock)
+    start.commit({partition(0): 4})
+    assert inner.staged() == {0: 4}, "else librdkafka has nothing to commit"
+    inner.stage_offsets({partition(0): 150})
+    is_away = False
+    clock.now += RETRY_SECONDS
+    start.commit_if_due()
+    assert (inner.committed, named) == ({0: 150}, [{}])
+
+
+def test_a_dead_worker_is_no_failed_commit_without_the_flow_control_either() -> None:
+    def commit(offsets: Mapping[Partition, int], force: bool = False) -> None:
+        raise ChildProcessTerminated(17)
+
+    with pytest.raises(ChildProcessTerminated):
+        start_positions.commit_once(commit, object(), {partition(0): 4})
+
+
 def test_a_last_try_is_made_of_what_is_pending_alone(inner: FailingConsumer) -> None:
     start = StartPositions(inner, Clock())
     start.commit({partition(0): 4})

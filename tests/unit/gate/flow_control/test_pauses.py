@@ -48,6 +48,20 @@ def test_a_partition_that_is_not_fetched_yet_ends_no_processor_as_it_is_woken() 
     assert refused == [{partition(0): pipeline.consumer.tell()[partition(0)]}]
 
 
+def test_each_partition_is_woken_by_itself() -> None:
+    """One that isn't fetched yet keeps no other asleep."""
+    pipeline = pipeline_of(0, 1)
+    sought: list[int] = []
+
+    def seek(offsets: dict[Partition, int]) -> None:
+        sought.extend(each.index for each in offsets)
+        raise KafkaException(KafkaError(KafkaError._STATE))
+
+    pipeline.consumer.seek = seek  # type: ignore[method-assign, assignment]
+    wake_fetching(pipeline.consumer, [partition(0), partition(1)])
+    assert sought == [0, 1]
+
+
 def test_bounded_a_full_partition_is_paused_alone_and_nothing_of_it_arrives() -> None:
     """At its limit exactly; the others read on, and the processor never sees a rejection."""
     pipeline = pipeline_of(0, 1)

@@ -324,6 +324,11 @@ def test_a_dead_worker_of_the_pipeline_is_no_failed_commit(make_leader: Callable
     leader.commits.error = ChildProcessTerminated(17)
     with pytest.raises(ChildProcessTerminated):
         leader.assign({0: 10})
+    leader.commits.error = RuntimeError("no coordinator")
+    leader.assign({0: 10})
+    leader.commits.error = ChildProcessTerminated(17)
+    with pytest.raises(ChildProcessTerminated):
+        leader.end()
 
 
 def test_what_the_last_of_arroyo_s_tries_raised_is_told(
