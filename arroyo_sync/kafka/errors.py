@@ -276,6 +276,11 @@ def no_answer() -> KafkaError:
     return KafkaError(KafkaError._TIMED_OUT, "the broker didn't answer in time")
 
 
+def no_token() -> KafkaError:
+    """In place of an answer while a client has no token to log in with, so that nobody could be asked."""
+    return KafkaError(KafkaError._TIMED_OUT, "nobody could be asked: there is no token to log in with")
+
+
 def stopped() -> KafkaError:
     """In place of an answer once the asker was stopped."""
     return KafkaError(KafkaError._DESTROY, "it was stopped")

@@ -72,7 +72,7 @@ class LazyClient(Generic[TClient]):
         # Held while the client is made. The user's code may fetch its token then: only who needs the client waits.
         self._making = threading.Lock()
         self._failure = LastingFailure(0.0, clock)  # guarded by that lock
-        self._is_closed = False
+        self._is_closed = self._has_given_up = False
         self._users = 0  # how many threads are in `use`; guarded by the condition
         self._is_let_go = threading.Condition()
         self.client: TClient | None = None
@@ -103,7 +103,7 @@ class LazyClient(Generic[TClient]):
                     line = f"There is a token to log in to {servers_of(self._settings)} with now"
             if not self._is_closed:
                 return self.client, line
-            if not self._users:  # else `close` still waits, and takes it
+            if not self._users or self._has_given_up:  # else `close` still waits, and takes it
                 self.client = None
         return None, ""
 
@@ -134,4 +134,5 @@ class LazyClient(Generic[TClient]):
         with self._is_let_go:
             self._is_closed = True
             self._is_let_go.wait_for(lambda: not self._users, LET_GO_SECONDS)
+        self._has_given_up = True  # what is still being made is let go of by who makes it
         self.client = None

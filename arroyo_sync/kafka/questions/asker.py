@@ -201,12 +201,7 @@ class Asker:
             def add(found: Mapping[PartitionKey, FoundOffset | KafkaError]) -> None:
                 on_answer({key: _with_first(filled[key], each) for key, each in found.items()})
 
-            try:
-                self._lookups.ask(list(filled), 0, timeout, add)
-            except Exception as error:  # such as that the client can start no threads: this is its first question
-                refusal = unable_to_ask(error)
-                self._watches[1].update(dict.fromkeys(filled, refusal))
-                add(dict.fromkeys(filled, refusal))
+            self.ask_offsets_for_time(list(filled), 0, timeout, add)
 
         self._client.poll()
         each = read_each(_range, look_up if with_first_messages else on_answer)
@@ -221,9 +216,14 @@ class Asker:
     ) -> None:
         """Ask for the partitions' first offsets that were written at that time or later; see `TimeLookups`.
 
-        :raises ConfigurationError: librdkafka refuses the settings.
+        Never raises: callbacks of other questions ask, and this one's client is made with its first question.
         """
-        self._lookups.ask(partitions, timestamp_ms, timeout, on_answer)
+        try:
+            self._lookups.ask(partitions, timestamp_ms, timeout, on_answer)
+        except Exception as error:  # such as that the client can start no threads
+            refusal = unable_to_ask(error)
+            self._watches[1].update(dict.fromkeys(partitions, refusal))
+            deliver_answer(on_answer, dict.fromkeys(partitions, refusal))
 
     def ask_topic_ends(
         self,

@@ -24,7 +24,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResul
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import admin_settings
-from arroyo_sync.kafka.errors import no_answer, stopped
+from arroyo_sync.kafka.errors import no_answer, no_token, stopped
 from arroyo_sync.kafka.making_clients import LazyClient
 from arroyo_sync.kafka.questions.answers import deliver_answer, result_of, unable_to_ask
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
@@ -157,7 +157,9 @@ class ClusterClient:
     def _describe(self, names: Sequence[str], timeout: float, on_answer: OnDescribed) -> None:
         """Ask the broker that counts as the controller for now."""
         question = object()
-        give_up = partial(deliver_answer, on_answer, dict.fromkeys(names, stopped()))
+
+        def give_up() -> None:
+            deliver_answer(on_answer, dict.fromkeys(names, self._why_unasked()))
 
         def send(admin: AdminClient) -> Mapping[str, Future[TopicDescription]]:
             return admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout)
@@ -255,7 +257,9 @@ class ClusterClient:
     ) -> None:
         """One request for each spec, all at once. The answers are told together."""
         question = object()
-        give_up = partial(deliver_answer, on_answer, dict.fromkeys(keys, stopped()))
+
+        def give_up() -> None:
+            deliver_answer(on_answer, dict.fromkeys(keys, self._why_unasked()))
 
         def send(admin: AdminClient) -> list[Mapping[TopicPartition, Future[ListOffsetsResultInfo]]]:
             return [
@@ -304,7 +308,7 @@ class ClusterClient:
         """
         admin = self._client.get()
         if admin is None:
-            raise KafkaException(stopped())
+            raise KafkaException(self._why_unasked())
         metadata = admin.list_topics(name, timeout=timeout)
         self.cluster_id = settled_cluster_id(metadata.cluster_id)
         return metadata
@@ -327,6 +331,10 @@ class ClusterClient:
         if sent is None and self._end_question(question):
             give_up()
         return sent
+
+    def _why_unasked(self) -> KafkaError:
+        """Why there is no client."""
+        return stopped() if self._is_stopped else no_token()
 
     def _begin_question(self, question: object, give_up: Callable[[], None]) -> bool:
         """Whether it is in flight from now on, until `_end_question`: not after `stop`. Takes the lock."""

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
+from arroyo_sync.kafka import making_clients
 from arroyo_sync.kafka.making_clients import LazyClient, make_client
 from tests.integration.cluster.waiting import wait_until
 from tests.support.fakes import Clock
@@ -129,6 +130,28 @@ def test_after_its_end_no_client_is_made(monkeypatch: pytest.MonkeyPatch) -> Non
     assert lazy.get() is None
     assert len(made) == 1
     assert lazy.client is None
+
+
+def test_a_client_that_is_made_after_its_end_was_waited_for_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its token may take longer than the end waits, and nobody would take it then."""
+    is_making, may_go_on = threading.Event(), threading.Event()
+
+    def make(settings: dict[str, Any]) -> Client:
+        is_making.set()
+        assert may_go_on.wait(20)
+        return Client(settings)
+
+    monkeypatch.setattr(Client, "is_up", True)
+    monkeypatch.setattr(making_clients, "LET_GO_SECONDS", 0.01)
+    lazy = LazyClient(make, SETTINGS)
+    answers: list[object] = []
+    asking = threading.Thread(target=lambda: answers.append(lazy.use(lambda client: "an answer")))
+    asking.start()
+    assert is_making.wait(20)
+    lazy.close()
+    may_go_on.set()
+    asking.join(20)
+    assert (answers, lazy.client) == ([None], None)
 
 
 class _Noted:

@@ -550,6 +550,17 @@ def test_what_was_told_of_a_revoked_partition_is_forgotten() -> None:
     source = Stub()
     source.attach()
     source.assign({KEY: 0, OTHER: 0}, None)
-    assert asker_of(source).forgotten == []
+    asker_of(source).forgotten.clear()
     source.revoke([KEY])
     assert asker_of(source).forgotten == [KEY]
+
+
+@scripted
+def test_a_partition_that_comes_back_begins_anew_for_who_tells_of_silence() -> None:
+    """A question of before it was revoked may have failed since, and counted from then on, for hours."""
+    source = Stub()
+    source.attach()
+    source.assign({KEY: 0}, None)
+    source.revoke([KEY])
+    source.assign({KEY: 0}, None)
+    assert asker_of(source).forgotten == [KEY, KEY, KEY]

@@ -18,6 +18,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.errors import is_silence
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 from arroyo_sync.kafka.questions.cluster_client import ClusterClient
 from arroyo_sync.kafka.questions.partition_leaders import LEADERS_SECONDS
@@ -50,6 +51,21 @@ def test_once_it_is_stopped_a_question_is_given_up_at_once() -> None:
     client.describe(["events"], 60.0, answers.append)
     assert answers[0] == []
     assert len(answers) == 2
+
+
+def test_without_a_token_that_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told that it had been stopped, and counted as an answer."""
+    client = client_of(NOBODY)
+    monkeypatch.setattr(client._client, "_get", lambda: (None, ""))
+    answers: list[Mapping[str, object]] = []
+    client.describe([TOPIC], 60.0, answers.append)
+    (error,) = answers[0].values()
+    assert isinstance(error, KafkaError)
+    assert is_silence(error)
+    assert error.str() == "nobody could be asked: there is no token to log in with"
+    with pytest.raises(KafkaException, match="there is no token to log in with"):
+        client.reach(60.0)
+    client.stop(0.0)
 
 
 def test_settings_that_are_refused_leave_no_question_in_flight() -> None:

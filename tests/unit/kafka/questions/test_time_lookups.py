@@ -121,6 +121,22 @@ def test_the_client_of_the_look_ups_is_heard_too() -> None:
     assert (ends.polls, slow.polls) == (1, 1)
 
 
+def test_a_look_up_that_can_not_be_sent_is_answered() -> None:
+    """It may be asked within another question's answer: what it raised there was logged, and nobody heard of it, so
+    that ``start="recent"`` waited for ever. Its client is made with its first question, which may fail."""
+    asker = Asker({"bootstrap.servers": "kafka:9092"}, lambda error: None)
+
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    asker._lookups.ask = fail  # type: ignore[method-assign, assignment]
+    answers: list[Mapping[PartitionKey, FoundOffset | KafkaError]] = []
+    asker.ask_offsets_for_time([KEYS[0]], 5, 1.0, answers.append)
+    ((key, error),) = answers[0].items()
+    assert isinstance(error, KafkaError)
+    assert (key, error.str()) == (KEYS[0], "nobody could be asked: can't start new thread")
+
+
 def test_where_partitions_begin_and_end_does_not_wait_for_a_slow_look_up() -> None:
     """It is asked by another client. An empty partition has no first message to look for."""
     ends, slow = Broker(), Broker()
