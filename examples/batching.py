@@ -1,7 +1,7 @@
-"""Batches behind the gate: what the leaders have committed is written many at a time.
+r"""Batches behind the gate: what the leaders have committed is written many at a time.
 
-    python examples/batching.py --bootstrap-servers $KAFKA \\
-        --topic events --consumer-group batch-writer --batch-size 100 --batch-seconds 1 \\
+    python examples/batching.py --bootstrap-servers $KAFKA \
+        --topic events --consumer-group batch-writer --batch-size 100 --batch-seconds 1 \
         --synchronize-commit-log-topic snuba-commit-log --synchronize-commit-group snuba-consumers
 
 KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.

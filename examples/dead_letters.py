@@ -1,7 +1,7 @@
-"""A dead-letter queue behind the gate: an event that isn't JSON goes to a topic of its own, the others go on.
+r"""A dead-letter queue behind the gate: an event that isn't JSON goes to a topic of its own, the others go on.
 
-    python examples/dead_letters.py --bootstrap-servers $KAFKA \\
-        --topic events --consumer-group post-process-forwarder --dead-letter-topic events-dead-letters \\
+    python examples/dead_letters.py --bootstrap-servers $KAFKA \
+        --topic events --consumer-group post-process-forwarder --dead-letter-topic events-dead-letters \
         --synchronize-commit-log-topic snuba-commit-log --synchronize-commit-group snuba-consumers
 
 KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.

@@ -1,6 +1,6 @@
-"""A leader without a commit log: the follower asks the brokers what the leader's group has committed.
+r"""A leader without a commit log: the follower asks the brokers what the leader's group has committed.
 
-    python examples/group_offsets.py --bootstrap-servers $KAFKA \\
+    python examples/group_offsets.py --bootstrap-servers $KAFKA \
         --topic events --consumer-group post-process-forwarder --synchronize-commit-group snuba-consumers
 
 KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.

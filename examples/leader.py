@@ -1,7 +1,7 @@
-"""A leader: it works on each event of a topic, commits it, and publishes on the commit log what it has committed.
+r"""A leader: it works on each event of a topic, commits it, and publishes on the commit log what it has committed.
 
-    python examples/leader.py --bootstrap-servers $KAFKA \\
-        --topic events --consumer-group snuba-consumers --commit-log-topic snuba-commit-log \\
+    python examples/leader.py --bootstrap-servers $KAFKA \
+        --topic events --consumer-group snuba-consumers --commit-log-topic snuba-commit-log \
         --handler my_module:my_function
 
 KAFKA is a broker's address, such as `examples/broker.py` prints.

@@ -1,7 +1,7 @@
-"""The metrics without a metrics service: a table on the terminal, once a second; all as lines where there is none.
+r"""The metrics without a metrics service: a table on the terminal, once a second; all as lines where there is none.
 
-    python examples/metrics_to_terminal.py --bootstrap-servers $KAFKA \\
-        --topic events --consumer-group post-process-forwarder \\
+    python examples/metrics_to_terminal.py --bootstrap-servers $KAFKA \
+        --topic events --consumer-group post-process-forwarder \
         --synchronize-commit-log-topic snuba-commit-log --synchronize-commit-group snuba-consumers
 
 KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.

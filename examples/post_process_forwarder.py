@@ -1,8 +1,8 @@
-"""A post-process forwarder: each event goes to a handler once every leader group has committed it.
+r"""A post-process forwarder: each event goes to a handler once every leader group has committed it.
 
-    python examples/post_process_forwarder.py --bootstrap-servers $KAFKA \\
-        --topic events --consumer-group post-process-forwarder \\
-        --synchronize-commit-log-topic snuba-commit-log --synchronize-commit-group snuba-consumers \\
+    python examples/post_process_forwarder.py --bootstrap-servers $KAFKA \
+        --topic events --consumer-group post-process-forwarder \
+        --synchronize-commit-log-topic snuba-commit-log --synchronize-commit-group snuba-consumers \
         --handler my_module:my_function
 
 KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.

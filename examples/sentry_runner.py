@@ -1,8 +1,8 @@
-"""A runner shaped as Sentry's ``sentry run consumer``: its flags, its wrappers in their order, and the gate put in.
+r"""A runner shaped as Sentry's ``sentry run consumer``: its flags, its wrappers in their order, and the gate put in.
 
-    python examples/sentry_runner.py --bootstrap-servers $KAFKA --topic events \\
-        --consumer-group post-process-forwarder --synchronize-commit-log-topic snuba-commit-log \\
-        --synchronize-commit-group snuba-consumers --enforce-schema --stale-threshold-sec 600 \\
+    python examples/sentry_runner.py --bootstrap-servers $KAFKA --topic events \
+        --consumer-group post-process-forwarder --synchronize-commit-log-topic snuba-commit-log \
+        --synchronize-commit-group snuba-consumers --enforce-schema --stale-threshold-sec 600 \
         --dlq-topic events-dlq --mode multiprocess
 
 KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.

@@ -1,8 +1,8 @@
-"""A pipeline of Sentry's streaming platform (``sentry-streams``) behind the gate.
+r"""A pipeline of Sentry's streaming platform (``sentry-streams``) behind the gate.
 
-    pip install 'arroyo-sync[streams]'
-    python examples/sentry_streams_follower.py --bootstrap-servers $KAFKA \\
-        --topic events --consumer-group forwarder --sink-topic forwarded \\
+    pip install '.[streams]'
+    python examples/sentry_streams_follower.py --bootstrap-servers $KAFKA \
+        --topic events --consumer-group forwarder --sink-topic forwarded \
         --synchronize-commit-log-topic snuba-commit-log --synchronize-commit-group snuba-consumers
 
 KAFKA is a broker's address, such as `examples/broker.py` prints; `examples/first_leader.py` can be the leader.

@@ -1,7 +1,7 @@
-"""Several leader groups: an event is handed on when the slowest of them has committed it, and it is said which that is.
+r"""Several leader groups: an event is handed on when the slowest of them has committed it, and says which that is.
 
-    python examples/several_leaders.py --bootstrap-servers $KAFKA \\
-        --topic events --consumer-group post-process-forwarder --synchronize-commit-log-topic snuba-commit-log \\
+    python examples/several_leaders.py --bootstrap-servers $KAFKA \
+        --topic events --consumer-group post-process-forwarder --synchronize-commit-log-topic snuba-commit-log \
         --synchronize-commit-group snuba-consumers --synchronize-commit-group snuba-transactions
 
 KAFKA is a broker's address, such as `examples/broker.py` prints. `examples/first_leader.py` can be one of the leaders;

@@ -1,7 +1,7 @@
-"""Several topics in one process: a source, a factory, a consumer and a processor for each, and a thread.
+r"""Several topics in one process: a source, a factory, a consumer and a processor for each, and a thread.
 
-    python examples/several_topics.py --bootstrap-servers $KAFKA \\
-        --follow events=snuba-consumers --follow transactions=transactions-group \\
+    python examples/several_topics.py --bootstrap-servers $KAFKA \
+        --follow events=snuba-consumers --follow transactions=transactions-group \
         --consumer-group post-process-forwarder --synchronize-commit-log-topic snuba-commit-log
 
 KAFKA is a broker's address, such as that of ``examples/broker.py --topic events --topic transactions``. The leader of

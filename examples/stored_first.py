@@ -6,7 +6,7 @@
 
 The leader stores in batches, one transaction each, as a writer to a database does, and announces what it has committed.
 Two followers read the same topic and look every event's row up: one behind the gate, one without it. The database is
-SQLite, in a file that is removed at the end, or a PostgreSQL (``pip install 'arroyo-sync[postgresql]'``), in a table of
+SQLite, in a file that is removed at the end, or a PostgreSQL (``pip install '.[postgresql]'``), in a table of
 its own. For a few seconds one line a second shows both; watch the misses: behind the gate there are none. The exit
 status is 1 if the gated follower missed a row or an event.
 """

@@ -105,7 +105,9 @@ class _PrintCompletion(argparse.Action):
         try:
             import shtab
         except ImportError:
-            whole.error("--print-completion needs shtab: pip install 'arroyo-sync[completion]'")
+            whole.error(
+                "--print-completion needs shtab, the extra `completion`: in a checkout pip install '.[completion]'"
+            )
         for each in _actions(whole):
             if each.type is Path:
                 each.complete = shtab.FILE  # type: ignore[attr-defined] # where shtab looks for it
@@ -300,7 +302,7 @@ def _seconds_up_to(text: str, most: float) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
     if math.isnan(seconds) or not 0 < seconds <= most:
-        raise argparse.ArgumentTypeError(f"more than 0 seconds and up to {most:g}, not {text}")
+        raise argparse.ArgumentTypeError(f"more than 0 seconds and up to {most:,.0f}, not {text}")
     return seconds
 
 

@@ -24,11 +24,13 @@ from arroyo_sync.observe.verdict import Grade, Verdict, worst, worst_first
 from arroyo_sync.observe.waits import NO_WAITS, WAITING_AFTER_SECONDS, Limits, Waits
 from arroyo_sync.status.answers.doubts import (
     committed_unreported,
+    has_committed_nothing,
     is_seen,
     never_reported,
     unheard,
     unseen_for_long,
     without_blame,
+    without_follower,
 )
 from arroyo_sync.status.answers.log_records import GroupsOnLog, Repeated
 from arroyo_sync.status.members import Members
@@ -247,6 +249,8 @@ class StatusCheck:
 
     def _status(self, snapshot: Snapshot, verdicts: Sequence[Verdict], more_doubts: Sequence[str] = ()) -> Status:
         doubts = [*self._doubts(snapshot), *more_doubts]
+        if has_committed_nothing(snapshot):
+            verdicts = worst_first(map(without_follower, verdicts))
         doubt = unheard(snapshot)
         if doubt and any(verdict.waits_for is WaitsFor.LEADER for verdict in verdicts):
             doubts.append(doubt)
@@ -333,9 +337,7 @@ class StatusCheck:
     def _doubts(self, snapshot: Snapshot) -> list[str]:
         doubts = []
         topic = snapshot.partitions[0].topic if snapshot.partitions else ""
-        if snapshot.partitions and all(
-            each.local_offset is None and each.error is None for each in snapshot.partitions
-        ):
+        if has_committed_nothing(snapshot):
             doubts.append(
                 f"group {self._follower_group!r} has committed nothing of {topic}: is its name right, and has it run?"
             )

@@ -29,7 +29,7 @@ from confluent_kafka import KafkaException
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, SourceDied
 from arroyo_sync.kafka.redaction import keep_secrets, without_secrets
 from arroyo_sync.leaders.commit_log.log_topic import WAIT_ADVICE
-from arroyo_sync.status.answers.log_records import Filter, LogRecord, groups_of, last_of, record_line
+from arroyo_sync.status.answers.log_records import Counted, Filter, LogRecord, groups_of, last_of, record_line
 from arroyo_sync.status.arguments import check_names, commit_log_settings_of, parser, settings_of
 from arroyo_sync.status.check import ExitStatus, Status, StatusCheck, with_stopped_groups
 from arroyo_sync.status.commit_log import LogScan
@@ -100,7 +100,7 @@ def _status(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     query = StatusQuery(
         topic=options.topic,
         follower_group=options.follower_group,
-        leader_groups=tuple(options.leader_group),
+        leader_groups=tuple(dict.fromkeys(options.leader_group)),
         settings=settings,
         commit_log=options.commit_log,
         commit_log_settings=commit_log_settings_of(options),
@@ -179,8 +179,9 @@ class _MembersOf:
 
 
 def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
+    records = Counted()
     with LogScan(settings, options.commit_log, options.timeout) as scan:
-        found = groups_of(scan.read_to_end(), time.time())
+        found = groups_of(records.through(scan.read_to_end()), time.time())
     missing = scan.missing
     if options.json:
         _lines(json.dumps(each.to_json()) for each in found)
@@ -188,6 +189,7 @@ def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     now = time.time()
     summary, _ = _tables()
     lines = [] if found or missing else [f"No group reports on {options.commit_log}."]
+    is_foreign = not found and not missing and records.count > 0
     for each in found:
         rate = "" if each.records_a_second is None else f", {summary.rate(each.records_a_second)} a second"
         newest = (
@@ -197,6 +199,12 @@ def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
         lines[-1] += f"{summary.ranges(each.partitions)}  {each.records} records{rate}, newest {newest}"
         lines[-1] += ", by a clock that is ahead" if each.clock_is_ahead else ""
     _lines(lines)
+    if is_foreign:
+        return _fail(
+            f"{options.commit_log} holds {records.count} records, and none is a group's report: is its name right? "
+            "`tail` shows what is wrong with them",
+            settings,
+        )
     return _tell_missing(options.commit_log, missing, settings)
 
 
@@ -206,8 +214,12 @@ def _tail(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     def line(record: LogRecord) -> str:
         return json.dumps(record.to_json()) if options.json else _tables()[0].safe(record_line(record, time.time()))
 
+    records = Counted()
     with LogScan(settings, options.commit_log, options.timeout) as scan:
-        _lines(line(each) for each in last_of(scan.read_to_end(), wanted, options.records or None, time.time()))
+        shown = last_of(records.through(scan.read_to_end()), wanted, options.records or None, time.time())
+        _lines(map(line, shown))
+        if not shown and records.count and not scan.missing:
+            _tell(f"none of the {records.count} records of {options.commit_log} is one of these", settings)
         status = _tell_missing(options.commit_log, scan.missing, settings)
         if options.follow:
             with suppress(KeyboardInterrupt):
@@ -293,7 +305,7 @@ def _tables() -> tuple[ModuleType, ModuleType]:
         from arroyo_sync.status import summary, table
     except ImportError:
         raise ArroyoSyncError(
-            "what it prints needs rich: pip install 'arroyo-sync[status]', or use --json, which needs nothing more"
+            "what it prints needs rich, the extra `status`: in a checkout pip install '.[status]'. --json needs no more"
         ) from None
     return summary, table
 

@@ -87,7 +87,7 @@ def flag_settings(pairs: Iterable[str]) -> dict[str, str]:
         if is_secret(name):
             variable = ENVIRONMENT_PREFIX + name.upper().replace(".", "_")
             raise ConfigurationError(
-                f"-X {name}: anyone on this machine can read a command line. "
+                f"-X {name} can be read by anyone on this machine, as every command line can. "
                 f"Put it into the environment as {variable}, or into a file given with --config"
             )
         settings[name] = value.strip()

@@ -80,7 +80,7 @@ def postgresql(address: str) -> Iterator[Database]:
     try:
         psycopg: Any = importlib.import_module("psycopg")
     except ImportError as error:
-        raise DatabaseError("PostgreSQL needs its driver: pip install 'arroyo-sync[postgresql]'") from error
+        raise DatabaseError("PostgreSQL needs its driver: pip install '.[postgresql]'") from error
     table = f"arroyo_sync_demo_{uuid.uuid4().hex[:8]}"
     try:
         with psycopg.connect(address) as connection:

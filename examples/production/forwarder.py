@@ -1,7 +1,7 @@
-"""A follower as it runs in production: secrets from the environment, metrics to StatsD, logs, probes, and a clean end.
+r"""A follower as it runs in production: secrets from the environment, metrics to StatsD, logs, probes, and a clean end.
 
-    ARROYO_SYNC_KAFKA_BOOTSTRAP_SERVERS=localhost:9092 python examples/production/forwarder.py \\
-        --topic events --consumer-group post-process-forwarder \\
+    ARROYO_SYNC_KAFKA_BOOTSTRAP_SERVERS=localhost:9092 python examples/production/forwarder.py \
+        --topic events --consumer-group post-process-forwarder \
         --commit-log-topic snuba-commit-log --leader-group snuba-consumers --healthcheck-file /tmp/healthy
 
 Copy it and put your own work into `handle`. Beside it lie a Kubernetes manifest that runs it, the mapping for

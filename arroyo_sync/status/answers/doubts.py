@@ -66,6 +66,21 @@ def without_blame(verdict: Verdict) -> Verdict:
     return replace(verdict, grade=Grade.UNKNOWN, waits_for=None, group=None, group_offset=None, reason=reason)
 
 
+def has_committed_nothing(snapshot: Snapshot) -> bool:
+    """Whether the follower's group has committed nothing of the topic: then nobody knows where it is."""
+    return bool(snapshot.partitions) and all(
+        each.local_offset is None and each.error is None for each in snapshot.partitions
+    )
+
+
+def without_follower(verdict: Verdict) -> Verdict:
+    """The same, where it isn't known whether there is a follower that could pass anything on."""
+    if verdict.waits_for is not WaitsFor.FOLLOWER:
+        return verdict
+    reason = "can't be told: the follower's group has committed nothing"
+    return replace(verdict, grade=Grade.UNKNOWN, waits_for=None, reason=reason)
+
+
 def unseen_for_long(snapshot: Snapshot, verdicts: Collection[Verdict], unproven: Collection[PartitionKey]) -> list[str]:
     """A doubt, where a leader repeats its offset, and it isn't known for how long a message has waited meanwhile.
 

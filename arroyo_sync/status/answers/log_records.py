@@ -66,6 +66,18 @@ class Filter:
         )
 
 
+class Counted:
+    """Counts records as they are read."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def through(self, records: Iterable[LogRecord]) -> Iterator[LogRecord]:
+        for record in records:
+            self.count += 1
+            yield record
+
+
 @dataclass(frozen=True, slots=True)
 class GroupOnLog:
     """What one group reports of one topic."""

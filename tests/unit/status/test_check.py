@@ -128,7 +128,7 @@ OK, WAITING, STALLED, UNKNOWN = Grade.OK, Grade.WAITING, Grade.STALLED, Grade.UN
             [[partition(50, 80)], [partition(60, 80)]], 0, OK, WaitsFor.FOLLOWER, id="a healthy follower's commit lags"
         ),
         pytest.param([[partition(50, 50)], [partition(50, 60)]], 0, OK, WaitsFor.FOLLOWER, id="the leader works"),
-        pytest.param([[partition(None, 80)]], 2, UNKNOWN, WaitsFor.FOLLOWER, id="nothing was ever committed"),
+        pytest.param([[partition(None, 80)]], 2, UNKNOWN, None, id="nothing was ever committed"),
         pytest.param([[partition(50, None)]], 2, UNKNOWN, WaitsFor.LEADER, id="the leader never reported"),
         pytest.param([[partition(100, None)]], 2, UNKNOWN, None, id="the leader never reported, and all is done"),
         pytest.param([[partition(5, 50, low=20)]], 1, STALLED, None, id="committed below the log's beginning"),

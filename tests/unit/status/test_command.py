@@ -106,6 +106,15 @@ def test_no_password_is_in_what_it_says_however_wrong_the_settings_are(
     assert "hunter2" not in output.out + output.err
 
 
+def test_a_password_on_the_command_line_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it says of it went through the filter, which took a word of it for the password."""
+    assert main([*REQUIRED, "-X", "sasl.password=hunter2"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "arroyo-sync: -X sasl.password can be read by anyone on this machine, as every command line can. Put it into "
+        "the environment as ARROYO_SYNC_KAFKA_SASL_PASSWORD"
+    )
+
+
 def test_a_password_that_an_error_quotes_is_filtered(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +135,7 @@ def test_without_rich_it_says_what_to_install(
     """The table needs it, and JSON doesn't."""
     monkeypatch.setitem(sys.modules, "rich.console", None)
     assert main([*REQUIRED, "--bootstrap-servers", "127.0.0.1:1"]) == 2
-    assert "pip install 'arroyo-sync[status]', or use --json" in capsys.readouterr().err
+    assert "pip install '.[status]'. --json" in capsys.readouterr().err
     assert main([*REQUIRED, "--bootstrap-servers", "127.0.0.1:1", "--json", "--timeout", "0.1"]) == 2
     assert "no broker" in capsys.readouterr().err
 
@@ -301,6 +310,47 @@ def test_a_rate_is_a_number_for_people(
     monkeypatch.setattr("arroyo_sync.status.command.LogScan", lambda *_: Scan(*records))
     assert main(["groups", *ON_LOG]) == 0
     assert capsys.readouterr().out.startswith(f"writers  events  partitions 3  2 records, {rate}, newest ")
+
+
+def test_a_topic_without_reports_is_no_commit_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the data topic given by mistake: no group reports on it, which sounded as if all were well."""
+    refused = LogRecord(0, 0, 1, refused="key: no key")
+    monkeypatch.setattr("arroyo_sync.status.command.LogScan", lambda *_: Scan(refused, refused))
+    assert main(["groups", *ON_LOG]) == 2
+    told = capsys.readouterr()
+    assert told.out == "No group reports on log.\n"
+    assert told.err.startswith("arroyo-sync: log holds 2 records, and none is a group's report: is its name right?")
+    monkeypatch.setattr("arroyo_sync.status.command.LogScan", lambda *_: Scan())
+    assert main(["groups", *ON_LOG]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_tail_that_finds_nothing_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group's name may be wrong; silence told nothing."""
+    records = [LogRecord(0, offset, 1, "events", 3, "writers", 42) for offset in (0, 1)]
+    monkeypatch.setattr("arroyo_sync.status.command.LogScan", lambda *_: Scan(*records))
+    assert main(["tail", *ON_LOG, "--group", "typo"]) == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "arroyo-sync: none of the 2 records of log is one of these\n")
+    assert main(["tail", *ON_LOG, "--group", "writers"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_leader_group_that_is_given_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its partitions were counted twice."""
+    queries: list[StatusQuery] = []
+
+    def note(query: StatusQuery) -> None:
+        queries.append(query)
+        broken(query)
+
+    monkeypatch.setattr("arroyo_sync.status.command.StatusReader", note)
+    arguments = [*REQUIRED, "--leader-group", "others", "--leader-group", "others"]
+    assert main([*arguments, "--bootstrap-servers", "127.0.0.1:1", "--json", "--no-members"]) == 2
+    assert queries[0].leader_groups[-1:] == ("others",)
+    assert len(set(queries[0].leader_groups)) == len(queries[0].leader_groups)
 
 
 @pytest.mark.parametrize(

@@ -67,4 +67,4 @@ def test_without_shtab_it_says_what_to_install(
     with pytest.raises(SystemExit) as raised:
         main(["--print-completion", "bash"])
     assert raised.value.code == 2
-    assert "pip install 'arroyo-sync[completion]'" in capsys.readouterr().err
+    assert "pip install '.[completion]'" in capsys.readouterr().err
