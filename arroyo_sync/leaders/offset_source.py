@@ -162,7 +162,10 @@ class OffsetSource(ABC):
             raise death
 
     def stop(self, timeout: float) -> None:
-        """End the threads, which close their clients. If they don't within ``timeout`` seconds, log and return."""
+        """End the threads, which close their clients. If they don't within ``timeout`` seconds, log and return.
+
+        A client that is just being made, which waits for its token (``oauth_cb``), is waited for some 15 seconds more.
+        """
         deadline = time.monotonic() + timeout
         with self._changed:
             self._stopping.set()
