@@ -184,10 +184,10 @@ def test_the_metrics_table_is_the_codes() -> None:
 def test_every_block_is_run() -> None:
     """A block that is added needs a test. The adapter for Sentry has its own, beside the metrics.
 
-    Four commands are the quickstart, this test run, the benchmarks, and a broker for the examples.
+    Five commands are the quickstart, this test run, the benchmarks, and a broker for the examples with its first leader.
     """
     assert len(blocks("python")) == 10
-    assert len(blocks("sh")) == 5
+    assert len(blocks("sh")) == 6
 
 
 def test_the_place_that_the_matrix_writes_to_is_there() -> None:
