@@ -60,6 +60,10 @@ class Alarm(NamedTuple):
 
 BUSY_ELSEWHERE = "The follower is busy with other partitions"
 
+TRANSACTION = re.compile(r"transaction (that hangs|is open)")
+OPEN_SECONDS, SEEN_SECONDS = 15.0, 5.0
+"""For how long a transaction must have been open to explain a line that names it, and how long after its end."""
+
 SUSPECT = re.compile(r"before (the|its) first message")
 """Of a report that may speak of an earlier topic. Where topics can't be told apart, whatever keeps a leader's commit
 behind its report may make one suspect."""
@@ -143,6 +147,10 @@ def _is_explained(evidence: Evidence, told: Told, alarm: Alarm) -> bool:
         each.group == told.group and each.step_seconds for each in evidence.ingredients.followers
     ):
         return True  # with a backlog in each, librdkafka hands out long runs of one partition after the other
+    if TRANSACTION.search(told.text) and any(
+        began + OPEN_SECONDS <= told.time <= ended + SEEN_SECONDS for began, ended in evidence.open_transactions
+    ):
+        return True  # it is what the line says, whatever made it so
     if alarm.pattern is EARLIER and _counts_an_older_place(evidence, told):
         return True
     return "anything" in explained_by or any(

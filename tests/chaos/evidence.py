@@ -162,6 +162,8 @@ class Evidence:
         self.deleted: dict[Place, list[tuple[float, int]]] = defaultdict(list)
         self.faults: list[tuple[str, float, float]] = []
         """Kind, beginning and end; those that were skipped half-way, too."""
+        self.open_transactions: list[tuple[float, float]] = []
+        """From when until when the producer had one that was open for long."""
         self.told: list[Told] = []
         self.wanted: list[Wanted] = []
         self.stopped: list[Stopped] = []
@@ -339,6 +341,8 @@ class Evidence:
                     self.acked[epoch, partition].append((offset, time))
                     if key:
                         self._supersede((epoch, partition), key[0], offset)
+                case "open", [began]:
+                    self.open_transactions.append((began, time))
                 case "held", [messages]:
                     follower.held.append((time, messages))
                 case "limit", [messages]:

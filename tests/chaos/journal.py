@@ -29,6 +29,7 @@ Each line is ``[kind, time, ...]``; times are of ``CLOCK_MONOTONIC``, which all 
     committed group epoch partition offset           driver: at the end, on the brokers
     acked     epoch partition offset number [key]    producer: the broker has the message; a key: other messages have
                                                      it, too, and may replace it in a compacted topic
+    open      began                                  producer: a transaction was open from then on until now
     begin     group role                             leader, follower: the first line
     assigned  assignment positions                   follower: a strategy was made
     out       assignment epoch partition offset number worked    follower: a message came out of the gate, and the

@@ -56,7 +56,10 @@ class _Numbered:
         self._producer = Producer(configuration)
         self._transactions: Transactions | None = None
         if self._kind == TRANSACTIONAL:
-            self._transactions = Transactions(configuration, f"{self._topic}-{self._epoch}-{os.getpid()}", self._note)
+            name = f"{self._topic}-{self._epoch}-{os.getpid()}"
+            self._transactions = Transactions(
+                configuration, name, self._note, lambda began: self._journal.write("open", began)
+            )
         self._numbers: dict[int, int] = {}
         self._partitions_at = 0.0
         self._turn = 0

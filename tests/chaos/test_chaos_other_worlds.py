@@ -433,6 +433,26 @@ class TestAlarms:
         assert broken(judge(journals([told(15.0, EARLIER, "ERROR")], driver=[RECREATED]))) == {}
 
     @pytest.mark.parametrize(
+        ("opened", "text", "is_explained"),
+        [
+            pytest.param([10.0, 45.0], "a transaction that hangs", True, id="it is open"),
+            pytest.param([10.0, 45.0], "A transaction is open from offset 5 on", True, id="in other words"),
+            pytest.param([20.0, 45.0], "a transaction that hangs", False, id="not for long yet"),
+            pytest.param([1.0, 24.0], "a transaction that hangs", False, id="no longer"),
+            pytest.param([10.0, 45.0], "the follower's own steps", False, id="the line says something else"),
+            pytest.param(None, "a transaction that hangs", False, id="there is none"),
+        ],
+    )
+    def test_a_transaction_that_is_open_explains_what_is_told_of_it(
+        self, opened: list[float] | None, text: str, is_explained: bool
+    ) -> None:
+        """A producer whose commit isn't answered leaves one open, without any fault of the driver's."""
+        said = told(30.0, f"events[0] has stood still for 20 s at 4: 2 messages are released up to 6: {text}")
+        lines: list[PartitionBuffer] = [] if opened is None else [["open", opened[1], opened[0]]]
+        verdict = judge(journals([said], producer=lines))
+        assert broken(verdict) == ({} if is_explained else {"loud": 1})
+
+    @pytest.mark.parametrize(
         "driver",
         [
             pytest.param([], id="nothing happened"),

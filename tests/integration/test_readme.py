@@ -184,7 +184,7 @@ def test_the_metrics_table_is_the_codes() -> None:
 def test_every_block_is_run() -> None:
     """A block that is added needs a test. The adapter for Sentry has its own, beside the metrics.
 
-    Five commands are the quickstart, this test run, the benchmarks, and a broker for the examples with its first leader.
+    Five commands are the quickstart, this test run, the benchmarks, and a broker for the examples with a leader.
     """
     assert len(blocks("python")) == 10
     assert len(blocks("sh")) == 6
