@@ -29,7 +29,15 @@ from confluent_kafka import KafkaException
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, SourceDied
 from arroyo_sync.kafka.redaction import keep_secrets, without_secrets
 from arroyo_sync.leaders.commit_log.log_topic import WAIT_ADVICE
-from arroyo_sync.status.answers.log_records import Counted, Filter, LogRecord, groups_of, last_of, record_line
+from arroyo_sync.status.answers.log_records import (
+    Counted,
+    Filter,
+    GroupOnLog,
+    LogRecord,
+    groups_of,
+    last_of,
+    record_line,
+)
 from arroyo_sync.status.arguments import check_names, commit_log_settings_of, parser, settings_of
 from arroyo_sync.status.check import ExitStatus, Status, StatusCheck, with_stopped_groups
 from arroyo_sync.status.commit_log import LogScan
@@ -185,11 +193,21 @@ def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
     missing = scan.missing
     if options.json:
         _lines(json.dumps(each.to_json()) for each in found)
-        return _tell_missing(options.commit_log, missing, settings)
+    else:
+        _lines(_group_lines(options.commit_log, found, is_whole=not missing))
+    if records.count and not found and not missing:
+        return _fail(
+            f"{options.commit_log} holds {records.count} records, and none is a group's report: is its name right? "
+            "`tail` shows what is wrong with them",
+            settings,
+        )
+    return _tell_missing(options.commit_log, missing, settings)
+
+
+def _group_lines(commit_log: str, found: Sequence[GroupOnLog], *, is_whole: bool) -> list[str]:
     now = time.time()
     summary, _ = _tables()
-    lines = [] if found or missing else [f"No group reports on {options.commit_log}."]
-    is_foreign = not found and not missing and records.count > 0
+    lines = [] if found or not is_whole else [f"No group reports on {commit_log}."]
     for each in found:
         rate = "" if each.records_a_second is None else f", {summary.rate(each.records_a_second)} a second"
         newest = (
@@ -198,14 +216,7 @@ def _groups(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:
         lines.append(f"{summary.shown_name(each.group)}  {summary.shown_name(each.topic)}  partitions ")
         lines[-1] += f"{summary.ranges(each.partitions)}  {each.records} records{rate}, newest {newest}"
         lines[-1] += ", by a clock that is ahead" if each.clock_is_ahead else ""
-    _lines(lines)
-    if is_foreign:
-        return _fail(
-            f"{options.commit_log} holds {records.count} records, and none is a group's report: is its name right? "
-            "`tail` shows what is wrong with them",
-            settings,
-        )
-    return _tell_missing(options.commit_log, missing, settings)
+    return lines
 
 
 def _tail(options: argparse.Namespace, settings: Mapping[str, Any]) -> int:

@@ -322,6 +322,9 @@ def test_a_topic_without_reports_is_no_commit_log(
     told = capsys.readouterr()
     assert told.out == "No group reports on log.\n"
     assert told.err.startswith("arroyo-sync: log holds 2 records, and none is a group's report: is its name right?")
+    assert main(["groups", *ON_LOG, "--json"]) == 2
+    told = capsys.readouterr()
+    assert (told.out, "none is a group's report" in told.err) == ("", True)
     monkeypatch.setattr("arroyo_sync.status.command.LogScan", lambda *_: Scan())
     assert main(["groups", *ON_LOG]) == 0
     assert capsys.readouterr().err == ""
