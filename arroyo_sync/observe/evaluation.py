@@ -134,11 +134,10 @@ def evaluate(
 
 def _as_before(partition: PartitionSnapshot, wait: Wait | None, now: float, limits: Limits) -> PartitionSnapshot:
     """The same, as if it held a message, where one waited before the partition was taken away and came back."""
-    position, remote = partition.position, partition.remote_offset
+    position = partition.position
     if wait is None or position is None or partition.held_messages != 0 or partition.has_received is not False:
         return partition
-    is_open = remote is not None and position < remote
-    if is_open or not waits_still(wait, position, now, limits.stalled_after):
+    if _is_open(position, partition.remote_offset) or not waits_still(wait, position, now, limits.stalled_after):
         return partition
     return replace(partition, held_messages=1)
 
@@ -166,8 +165,8 @@ def waits_for(partition: PartitionSnapshot) -> WaitsFor | None:
         if first is None:
             return None
         position = max(position, first)
-        return WaitsFor.FOLLOWER if remote is not None and position < remote else WaitsFor.LEADER
-    is_open = remote is not None and position < remote
+        return WaitsFor.FOLLOWER if _is_open(position, remote) else WaitsFor.LEADER
+    is_open = _is_open(position, remote)
     if partition.held_messages:
         return WaitsFor.FOLLOWER if is_open else WaitsFor.LEADER
     if partition.held_messages == 0:  # from inside: nothing that was received waits for a leader
@@ -175,6 +174,10 @@ def waits_for(partition: PartitionSnapshot) -> WaitsFor | None:
     if _lag(partition) <= (TRANSACTION_MARKER_MESSAGES if found is None else 0):
         return None
     return WaitsFor.FOLLOWER if is_open else WaitsFor.LEADER
+
+
+def _is_open(position: int, remote_offset: int | None) -> bool:
+    return remote_offset is not None and position < remote_offset
 
 
 def is_unfetched(partition: PartitionSnapshot) -> bool:

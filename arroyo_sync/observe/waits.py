@@ -107,22 +107,18 @@ def follow_waits(survey: Survey, waits: Waits, now: float, limits: Limits) -> tu
     The waits are those that `evaluate` would return for a snapshot of everything.
     """
     going_on: dict[PartitionKey, Wait] = {}
-    long: set[PartitionKey] = set()
     look = Look(now, limits.stalled_after, survey.empty_polls, survey.local_offsets)
     if survey.is_known:
         for key, local, remote, end, has_held in survey.standings:
             # What is released beyond the end isn't there yet, as far as that is known.
             if has_held or (remote is not None and local < remote and (end is None or local < end)):
-                wait = going_on[key] = next_wait(waits.get(key), look, local, remote, end, now)
-                if now - wait.since >= limits.waiting_after:
-                    long.add(key)
+                going_on[key] = next_wait(waits.get(key), look, local, remote, end, now)
         for key, local, remote, end, _ in survey.unreceived:
             previous = waits.get(key)
             if previous is not None and waits_still(previous, local, now, limits.stalled_after):
                 wait = next_wait(previous, look, local, remote, end, now)
                 going_on[key] = wait._replace(seen_at=previous.seen_at)
-                if now - wait.since >= limits.waiting_after:
-                    long.add(key)
+    long = {key for key, wait in going_on.items() if now - wait.since >= limits.waiting_after}
     gone = waits.keys() - going_on.keys()
     if gone:
         gone.difference_update(survey.assigned)

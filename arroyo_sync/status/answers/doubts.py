@@ -62,8 +62,7 @@ def without_blame(verdict: Verdict) -> Verdict:
     """The same, where it isn't heard whether the leaders stand still."""
     if verdict.grade is not Grade.STALLED or verdict.waits_for is not WaitsFor.LEADER:
         return verdict
-    reason = "can't be told: part of the commit log isn't heard, so its leaders may have reported"
-    return replace(verdict, grade=Grade.UNKNOWN, waits_for=None, group=None, group_offset=None, reason=reason)
+    return _untold(verdict, "part of the commit log isn't heard, so its leaders may have reported")
 
 
 def has_committed_nothing(snapshot: Snapshot) -> bool:
@@ -77,8 +76,12 @@ def without_follower(verdict: Verdict) -> Verdict:
     """The same, where it isn't known whether there is a follower that could pass anything on."""
     if verdict.waits_for is not WaitsFor.FOLLOWER:
         return verdict
-    reason = "can't be told: the follower's group has committed nothing"
-    return replace(verdict, grade=Grade.UNKNOWN, waits_for=None, reason=reason)
+    return _untold(verdict, "the follower's group has committed nothing")
+
+
+def _untold(verdict: Verdict, why: str) -> Verdict:
+    reason = f"can't be told: {why}"
+    return replace(verdict, grade=Grade.UNKNOWN, waits_for=None, group=None, group_offset=None, reason=reason)
 
 
 def unseen_for_long(snapshot: Snapshot, verdicts: Collection[Verdict], unproven: Collection[PartitionKey]) -> list[str]:
