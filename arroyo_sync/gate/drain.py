@@ -69,7 +69,7 @@ class Drain:
         self.poll_at = clock()
         """When the next step is to be polled at the latest, though messages follow each other."""
         self.was_rejected = False
-        """Whether the last slice ended with a rejection by the next step."""
+        """Whether the next step has rejected the last message that it was given since its last poll."""
         self.needs_poll = False
         """Whether the next step took messages that no poll has followed yet."""
 
@@ -99,7 +99,6 @@ class Drain:
 
     def _begin_slice(self) -> None:
         self._slice_ends_at = self._clock() + self._slice_seconds
-        self.was_rejected = False
 
     def _forward_opened(self) -> bool:
         """Have each partition that has opened forward a message. False: the slice is over."""

@@ -158,6 +158,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
             gave_way = self._gave_way
             if not self.drain.needs_poll:
                 self._gives_way = not gave_way
+                self.drain.was_rejected = True
                 raise
             self._messages_follow = False
             self._gives_way = True
@@ -197,6 +198,7 @@ class SynchronizedStrategy(ProcessingStrategy[TPayload], Generic[TPayload]):
                     return
             else:
                 drain.begin_poll_interval(now)
+        drain.was_rejected = False  # of what was rejected before this poll nothing is known any more
         self._gave_way, self._gives_way = self._gives_way, False
         try:
             if not drain.needs_poll:

@@ -16,6 +16,7 @@ from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.testing import ManualSource, RecordingStep
 from tests.model.explore import Ask, Later, Publish, Run, Setup, perform
+from tests.model.setups import PLANS
 from tests.model.world import models
 
 TOPIC = "events"
@@ -66,6 +67,28 @@ def test_a_message_that_comes_while_the_processor_has_paused_everything_is_read_
             perform(world, Run(message=1))
     assert world.judge.partitions[1].in_flight == [1]
     assert world.judge.partitions[1].through == {0}
+    assert world.judge.violations == []
+
+
+@pytest.mark.parametrize(
+    ("plan", "path"),
+    [
+        pytest.param("left over", (Run(answer="slow"), Run(message=1, answer="reject"), Run(), Run()), id="left over"),
+        pytest.param(
+            "one ahead, one behind",
+            (Run(place="step poll", meanwhile=Publish(1, None, 2)), Run(message=0, answer="reject"), Run(), Run()),
+            id="released while the step is polled",
+        ),
+    ],
+)
+def test_a_rejection_that_is_over_keeps_no_released_message_waiting(plan: str, path: tuple[Run, ...]) -> None:
+    """Promise 4: the step had taken the message meanwhile, and another partition's waited for 10 ms once more."""
+    with models():
+        world = PLANS[plan].setup.make()
+        for action in path:
+            perform(world, action)
+    assert world.has_work
+    assert not any(watched.waiting for watched in world.judge.partitions.values())
     assert world.judge.violations == []
 
 

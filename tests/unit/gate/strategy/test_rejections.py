@@ -92,6 +92,26 @@ def test_a_rejection_ends_the_slice() -> None:
     assert len(harness.step.taken) >= 1
 
 
+def test_a_rejection_counts_until_the_next_poll_and_a_new_message_s_counts_too() -> None:
+    """It says whether to leave the step alone for a moment: not once the message that was rejected has gone on."""
+    harness = GateHarness({0: 0, 1: 0})
+    harness.hold(0, 0)
+    harness.step.room = 0
+    harness.release(0, 1)
+    harness.release(1, 1)
+    harness.gate.poll()
+    assert harness.gate.drain.was_rejected
+    with pytest.raises(MessageRejected):
+        harness.submit(1, 0)
+    harness.gate.poll()  # which leaves the room to that message
+    assert not harness.gate.drain.was_rejected
+    with pytest.raises(MessageRejected):
+        harness.submit(1, 0)
+    assert harness.gate.drain.was_rejected
+    harness.gate.poll()
+    assert harness.gate.drain.was_rejected
+
+
 # Invalid messages. The exception always goes up, so that Arroyo's dead letters work.
 
 
