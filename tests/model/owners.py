@@ -464,7 +464,7 @@ PLANS: Mapping[str, Plan] = {
                 *_of("other", "deliver", "read", "work", "read", "work"),
             )
         ),
-        4,
+        3,
     ),
 }
 

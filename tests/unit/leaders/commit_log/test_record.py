@@ -28,7 +28,7 @@ from arroyo_sync.leaders.commit_log.record import (
 )
 from tests.support.slow_decoder import Accepted, slow_decode
 
-FUZZ_RECORDS = int(os.environ.get("ARROYO_SYNC_TEST_FUZZ_RECORDS", "100000"))
+FUZZ_RECORDS = int(os.environ.get("ARROYO_SYNC_TEST_FUZZ_RECORDS", "50000"))
 
 KEY = b"events:3:snuba-consumers"
 VALUE = b'{"offset": 42, "orig_message_ts": 1700000000.25, "received_p99": null}'
