@@ -749,6 +749,22 @@ def test_an_id_is_that_of_the_topic_in_which_the_group_has_committed_its_beginni
     assert [line.startswith(told) and f": {why}. If its" in line for line in caplog.messages] == ([True] if why else [])
 
 
+def test_a_group_that_begins_an_empty_partition_is_said_to_begin_at_0(
+    make_leader: Callable[..., Leader],
+    asker: ScriptedAsker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its first commit of all isn't there."""
+    monkeypatch.setattr(start_questions, "ID_SECONDS", 0.0)
+    asker.commits["events", 0] = None
+    leader = make_leader(knows_id=False)
+    leader.assign({0: 0})
+    leader.wait_for_answer()
+    leader.end()
+    assert ": the group began at 0 in partition 0, and hasn't committed that there. If its" in caplog.text
+
+
 def test_each_topic_s_id_waits_for_its_own_beginnings(make_leader: Callable[..., Leader], asker: ScriptedAsker) -> None:
     """What the group has committed of another topic says nothing of it."""
     asker.ids["others"] = "others-id"
