@@ -231,8 +231,10 @@ class Judge:
                 self.violation("Progress", f"sleeps while p{partition} has released messages: {watched.waiting}")
 
     def _is_any_open(self) -> bool:
-        """Whether a partition's next message would go through as it comes. None comes while the processor has paused it:
-        the one that was rejected is tried as often as without a gate."""
+        """Whether a partition's next message would go through as it comes.
+
+        None comes while the processor has paused all: the one that was rejected is tried as often as without a gate.
+        """
         return any(
             watched.is_assigned and not watched.waiting and watched.next_offset < watched.must_release
             for index, watched in self.partitions.items()
