@@ -165,6 +165,8 @@ class ScriptedConsumer(Consumer[KafkaPayload]):
         """The timeouts of all polls."""
         self.calls: list[tuple[str, dict[int, int] | list[int]]] = []
         """Every ``seek`` to another place, ``pause`` and ``resume``, with the partitions' indexes (and offsets)."""
+        self.revoked_paused: set[int] = set()
+        """Partitions that were revoked while they were paused, which librdkafka may never fetch again."""
         self.is_closed = False
 
     # Kafka's side.
@@ -214,6 +216,8 @@ class ScriptedConsumer(Consumer[KafkaPayload]):
             for each in partitions:
                 self._staged.pop(each, None)
                 self._positions.pop(each, None)
+                if each in self._paused:
+                    self.revoked_paused.add(each.index)
                 self._paused.discard(each)
                 self._asleep.discard(each)
 

@@ -99,7 +99,10 @@ class Rebalances:
                 on_assign({**retained_offsets, **offsets})
 
         def revoked(partitions: Sequence[Partition]) -> None:
-            self._pauses.forget(partitions)
+            if self._is_closing():
+                self._pauses.forget(partitions)
+            else:
+                self._pauses.let_go(partitions)
             gone = set(partitions)
             retained = [each for each in self._inner.tell() if each not in gone]
             try:

@@ -24,6 +24,26 @@ def test_a_partition_that_the_gate_had_paused_reads_on_after_a_rebalance(is_kip8
     assert pipeline.released_of(0) == list(range(20))
 
 
+@both_protocols
+@pytest.mark.parametrize("who", ["gate", "user", "processor"])
+def test_no_partition_is_revoked_while_it_is_paused(is_kip848: bool, who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever paused it. librdkafka would keep the pause, and to lift it later may end the partition's fetching."""
+    pause_at_once(monkeypatch)
+    pipeline = pipeline_of(0, 1, is_kip848=is_kip848, limits=HoldLimits(messages=4, resume_messages=2))
+    if who == "gate":
+        pipeline.run_until_quiet()
+    elif who == "user":
+        pipeline.flow.pause([partition(0)])
+    else:
+        pipeline.release(0, 20)
+        pipeline.reject_partition(0)
+        pipeline.run_until(lambda: len(pipeline.flow.paused()) == 2)
+    assert 0 in pipeline.consumer.paused_indexes()
+    pipeline.consumer.rebalance(1)
+    pipeline.run_until(lambda: len(pipeline.assignments) == 2)
+    assert pipeline.consumer.revoked_paused == set()
+
+
 def test_a_retained_partition_that_the_user_paused_stays_paused() -> None:
     """Only the gate's and the processor's pauses end with the old strategy."""
     pipeline = pipeline_of(0, 1)
