@@ -90,15 +90,23 @@ def committed_offsets(
 
 
 def check_coordinator(consumer: Consumer[Any], partition: Partition, timeout: float) -> None:
-    """Return if a commit would be answered: the group's coordinator says what is committed of this partition. Or if
-    this isn't Arroyo's ``KafkaConsumer``, which can't be asked.
+    """Return if a commit would be answered; see `committed_so_far`."""
+    committed_so_far(consumer, [partition], timeout)
+
+
+def committed_so_far(
+    consumer: Consumer[Any], partitions: Collection[Partition], timeout: float
+) -> Mapping[Partition, int | None]:
+    """What is committed, as the group's coordinator says, so that a commit would be answered, too. Empty if this isn't
+    Arroyo's ``KafkaConsumer``, which can't be asked.
 
     Blocks for at most ``timeout`` seconds.
 
     :raises KafkaException: it doesn't.
     """
     with suppress(LookupError):
-        committed_offset(consumer, partition, timeout)
+        return committed_offsets(consumer, partitions, timeout)
+    return {}
 
 
 def last_error(error: Exception) -> Exception:

@@ -41,7 +41,7 @@ from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.beginning_questions import BeginningQuestions, NotAsked, shown
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
 from arroyo_sync.kafka.arroyo_consumer import staged_offsets, unstage_offsets
-from arroyo_sync.kafka.commits import NO_MEMBER, check_coordinator, commit_staged
+from arroyo_sync.kafka.commits import NO_MEMBER, commit_staged, committed_so_far
 from arroyo_sync.kafka.errors import code_of
 
 logger = guarded_logger(__name__)
@@ -121,7 +121,7 @@ class ReplacedLog:
             try:
                 beginnings, failed = questions.ask(pending, deadline)
                 pending = list(failed)
-                self._commit(beginnings, pending)
+                before = self._commit(beginnings, pending)
             except LookupError as exc:
                 error, pending = exc, [*beginnings, *pending]
                 break  # this consumer can't be asked
@@ -133,7 +133,7 @@ class ReplacedLog:
                 continue
             if beginnings:
                 begins = "goes on" if isinstance(failure, PartitionTruncated) else "begins on the new topic"
-                logger.warning("The group %s at %s", begins, _named(beginnings))
+                logger.warning("The group %s at %s", begins, _named(beginnings, before))
             if not any(questions.is_sure(each) for each in pending):
                 deadline = min(deadline, began + QUERY_TIMEOUT_SECONDS)  # the others may be whole, and cost no more
             for each in failed.values():
@@ -143,16 +143,21 @@ class ReplacedLog:
             pending = [partition for partition in pending if partition not in gone]
         _tell_of_missing(pending, questions, error)
 
-    def _commit(self, beginnings: Mapping[Partition, int], unknown: Collection[Partition]) -> None:
-        """Commit these, and nothing that was staged of the partitions whose beginning isn't known."""
+    def _commit(
+        self, beginnings: Mapping[Partition, int], unknown: Collection[Partition]
+    ) -> Mapping[Partition, int | None]:
+        """Commit these, and nothing that was staged of the partitions whose beginning isn't known. Returns what was
+        committed before, as far as that can be asked."""
         staged = staged_offsets(self._inner) or {}
         unstage_offsets(self._inner, {each: staged[each] for each in unknown if each in staged})
         self._start.give_way(unknown)
-        if beginnings:
-            self._inner.stage_offsets(beginnings)
-            self._start.give_way()  # a later assignment mustn't try again where an earlier one began
-            check_coordinator(self._inner, next(iter(beginnings)), QUERY_TIMEOUT_SECONDS)
-            commit_staged(self._inner, beginnings)
+        if not beginnings:
+            return {}
+        self._inner.stage_offsets(beginnings)
+        self._start.give_way()  # a later assignment mustn't try again where an earlier one began
+        before = committed_so_far(self._inner, beginnings, QUERY_TIMEOUT_SECONDS)
+        commit_staged(self._inner, beginnings)
+        return before
 
     def give_up(self) -> None:
         """Let `leave` try no more."""
@@ -195,5 +200,10 @@ def _tell_of_missing(pending: Collection[Partition], questions: BeginningQuestio
         )
 
 
-def _named(offsets: dict[Partition, int]) -> str:
-    return ", ".join(f"{shown([each])}: {offset}" for each, offset in sorted(offsets.items()))
+def _named(offsets: Mapping[Partition, int], before: Mapping[Partition, int | None]) -> str:
+    """Each with what it takes the place of: where it was no other topic, somebody has to put that back."""
+    named = []
+    for each, offset in sorted(offsets.items()):
+        committed = before.get(each)
+        named.append(f"{shown([each])}: {offset}" + ("" if committed is None else f" (before: {committed})"))
+    return ", ".join(named)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,15 +110,32 @@ def test_a_coordinator_that_is_away_is_asked_once_the_beginning_is_staged(
 ) -> None:
     """Under auto-commit librdkafka commits what is staged as the consumer is closed: of the earlier topic, else. And a
     commit would wait for the coordinator for minutes."""
-    staged: list[tuple[dict[Partition, int], Partition, float]] = []
+    staged: list[tuple[dict[Partition, int], list[Partition], float]] = []
 
-    def ask(consumer: ScriptedConsumer, of: Partition, timeout: float) -> None:
-        staged.append((dict(consumer._staged), of, timeout))
+    def ask(
+        consumer: ScriptedConsumer, partitions: Collection[Partition], timeout: float
+    ) -> dict[Partition, int | None]:
+        staged.append((dict(consumer._staged), list(partitions), timeout))
+        return {}
 
-    monkeypatch.setattr(replaced_log, "check_coordinator", ask)
+    monkeypatch.setattr(replaced_log, "committed_so_far", ask)
     flow.manager.fail(RECREATED)
     flow.flow.close()
-    assert staged == [({partition(0): 0, partition(1): 5}, partition(0), QUERY_TIMEOUT_SECONDS)]
+    assert staged == [({partition(0): 0, partition(1): 5}, [partition(0), partition(1)], QUERY_TIMEOUT_SECONDS)]
+
+
+def test_what_was_committed_before_is_told(
+    flow: Flow,
+    beginnings: dict[int, list[int | Exception]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Brokers may tell another id of a topic that is the same, and then a person must put it back."""
+    before = {partition(0): 423, partition(1): None}
+    monkeypatch.setattr(replaced_log, "committed_so_far", lambda consumer, partitions, timeout: before)
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert caplog.messages == ["The group begins on the new topic at events[0]: 0 (before: 423), events[1]: 5"]
 
 
 def test_nothing_staged_is_committed_any_more(flow: Flow, beginnings: object) -> None:
