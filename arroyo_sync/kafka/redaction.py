@@ -4,6 +4,9 @@ A secret is known by its name: a setting of librdkafka, of Java's clients, of th
 It is found wherever a name stands beside a value: in mappings, in pairs, in lists of arguments, and in texts that show
 one of these, such as the ``repr`` of an object or a URL. What is found once too often costs a reader little.
 
+A function is often made with a secret that has no name there: of a ``functools.partial`` no argument is shown, and of
+an ``oauth_cb`` only which one it is.
+
 Threads: any may call anything.
 """
 
@@ -37,16 +40,30 @@ _SECRET_NAME = re.compile(rf"{_SECRET}|{_SECRET_END}$", re.IGNORECASE)
 # Where a secret is to be found, or what is said about it, is none.
 _ABOUT = re.compile(r"[._-](?:location|file|path|url|uri|type|algorithm|ms|seconds|size|class|name)$", re.IGNORECASE)
 
+# A command line of the user's, which may hold one. It may stand on a command line itself: most hold none.
+_COMMAND = r"kinit[._-]cmd"
+_COMMAND_NAME = re.compile(_COMMAND, re.IGNORECASE)
+_CALLBACK = r"oauth[._-]cb"
+_CALLBACK_NAME = re.compile(rf"{_CALLBACK}$", re.IGNORECASE)
+
 _IN_NAME = r"[\w.\-]"
 _MAX_NAME = 60
 _QUOTED = r"'(?:[^'\\]|\\.)*(?:'|\Z)|\"(?:[^\"\\]|\\.)*(?:\"|\Z)"
+# Quotes that are escaped within another repr: what ends it has as many backslashes.
+_ESCAPED = r"(?P<escaped>\\+['\"]).*?(?:(?<!\\)(?P=escaped)|\Z)"
+_BETWEEN = r"(?P<between>(?:\\{0,8}['\"]\s{0,9}[:=,]|\s{0,9}[:=])\s{0,9}(?:[bu](?=['\"]))?)"
 # From the word in a name on: password=hunter2, password = "hunter2", passwd', b'hunter2'. A name in quotes, which are
 # escaped within another repr, may have a comma behind it: ('sasl.password', 'hunter2'). Every repetition that may fail
 # has a limit, so that the search takes no longer than the text is long.
 _NAMED = re.compile(
-    rf"(?P<name>(?:{_SECRET}|{_SECRET_END}(?!{_IN_NAME})){_IN_NAME}{{0,{_MAX_NAME}}})"
-    r"(?P<between>(?:\\{0,8}['\"]\s{0,9}[:=,]|\s{0,9}[:=])\s{0,9}(?:[bu](?=['\"]))?)"
-    rf"(?P<value>(?P<escaped>\\+['\"]).*?(?:(?P=escaped)|\Z)|{_QUOTED}|[^\s,;&)\]}}'\"\[({{]+)",
+    rf"(?P<name>(?:{_SECRET}|{_SECRET_END}(?!{_IN_NAME})){_IN_NAME}{{0,{_MAX_NAME}}}){_BETWEEN}"
+    rf"(?P<value>{_ESCAPED}|{_QUOTED}|[^\s,;&)\]}}'\"\[({{]+)",
+    re.IGNORECASE | re.DOTALL,
+)
+# A command is words, some of them in quotes: but for one that is in quotes as a whole, it ends with the line.
+_NAMED_COMMAND = re.compile(
+    rf"(?P<name>{_COMMAND}){_BETWEEN}"
+    rf"(?P<value>(?:None|null)\b|(?:{_ESCAPED}|{_QUOTED})(?=\s{{0,9}}(?:[,;)\]}}\n\\'\"]|\Z))|[^\n]+)",
     re.IGNORECASE | re.DOTALL,
 )
 _BEFORE = re.compile(rf"{_IN_NAME}{{0,{_MAX_NAME}}}\Z")
@@ -64,6 +81,25 @@ _URL = re.compile(
     r"(?P<before>\b[a-z][a-z0-9+.\-]{0,20}://[^\s/:@'\"]{0,100}:)(?P<value>[^\s'\"]{1,200})(?=@)", re.IGNORECASE
 )
 
+_FUNCTION_NAME = r"(?:[\w.]|<locals>|<lambda>)+"
+_OBJECT = rf"{_FUNCTION_NAME} object at 0x[0-9a-fA-F]+"
+# What shows nothing but which function it is, as its repr does or app.tokens:fetch.
+_FUNCTION = (
+    rf"(?:<function {_FUNCTION_NAME} at 0x[0-9a-fA-F]+>|<{_OBJECT}>|<bound method {_FUNCTION_NAME} of <{_OBJECT}>>"
+    rf"|<built-in (?:function {_FUNCTION_NAME}|method {_FUNCTION_NAME} of {_OBJECT})>"
+    rf"|<class \\{{0,8}}'{_FUNCTION_NAME}\\{{0,8}}'>|[\w.:/\-]+)"
+)
+_FUNCTION_ALONE = re.compile(rf"{_FUNCTION}(?=\Z|,)")
+_PARTIAL = re.compile(r"functools\.partial(?:method)?\(")
+_CALLBACK_SHOWN = re.compile(
+    rf"{_FUNCTION}|functools\.partial(?:method)?\({_FUNCTION}(?:, {re.escape(FILTERED)})?\)?|{re.escape(FILTERED)}"
+)
+_NAMED_CALLBACK = re.compile(rf"{_CALLBACK}{_BETWEEN}(?P<quoted>{_ESCAPED}|{_QUOTED})?", re.IGNORECASE | re.DOTALL)
+# What the end of a repr is found by. The arrow of a name such as <Edge a->b> is no bracket.
+_BRACKET = re.compile(rf"{_ESCAPED}|{_QUOTED}|[(\[{{<)\]}}]|(?<![-=])>", re.DOTALL)
+_CLOSED_BY = {"(": ")", "[": "]", "{": "}", "<": ">"}
+_BARE = re.compile(r"[^\s,;&)\]}>'\"(\[{<]*")
+
 
 def is_secret(name: str) -> bool:
     """Whether a setting of this name holds a secret, not where one is to be found.
@@ -76,7 +112,7 @@ def is_secret(name: str) -> bool:
 
 def without_secrets(text: str, settings: Mapping[str, Any]) -> str:
     """The text without any of the secrets that are among the settings, and without those that it names itself."""
-    secrets = {_text(value) for name, value in settings.items() if is_secret(name) and value}
+    secrets = {_text(value) for name, value in settings.items() if _may_hold_secret(name) and value}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, FILTERED)
     return _filter_text(text)
@@ -169,14 +205,11 @@ def _filter(value: Any, depth: int) -> Any:
     if isinstance(value, (bytes, bytearray)):
         return _filter_text(value.decode("latin-1")).encode("latin-1")
     if not isinstance(value, (dict, list, tuple)):
-        return value
+        return _filter_object(value)
     if depth == 0:
         return FILTERED
     if isinstance(value, dict):
-        return {
-            name: FILTERED if _names_secret(name) and _is_given(each) else _filter(each, depth - 1)
-            for name, each in value.items()
-        }
+        return {name: _filter_value(name, each, depth - 1) for name, each in value.items()}
     items = _filter_items(value, depth - 1)
     return items if isinstance(value, list) else tuple(items)
 
@@ -184,35 +217,71 @@ def _filter(value: Any, depth: int) -> Any:
 def _filter_items(items: Sequence[Any], depth: int) -> list[Any]:
     """What follows the name of a secret is one: in a pair, and in a list of a command's arguments."""
     return [
-        FILTERED
-        if index > 0 and _names_secret(items[index - 1]) and _is_given(each)
-        else _filter_assigned(_filter(each, depth))
+        _filter_assigned(_filter_value(items[index - 1] if index > 0 else None, each, depth))
         for index, each in enumerate(items)
     ]
+
+
+def _filter_value(name: object, value: Any, depth: int) -> Any:
+    """What stands beside this name."""
+    bare = _bare_name(name)
+    if bare is not None and _may_hold_secret(bare) and _is_given(value):
+        return FILTERED
+    if bare is not None and _CALLBACK_NAME.search(bare) is not None:
+        return _filter_callback(value)
+    return _filter(value, depth)
+
+
+def _filter_object(value: object) -> object:
+    """Itself, or its ``repr`` without what that shows of secrets: the SDK would send the whole of it."""
+    if value is None or isinstance(value, (int, float)):
+        return value
+    text = _repr(value)
+    shown = _filter_text(text)
+    return value if shown == text else shown
+
+
+def _filter_callback(value: object) -> object:
+    """Itself, if it shows nothing but which function it is, or what may be shown of its ``repr``."""
+    bare = _text(value).strip("'\"") if isinstance(value, (str, bytes, bytearray)) else _repr(value)
+    shown = _shown_callback(bare)
+    return value if shown == bare else shown
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # the SDK says so in its place
+        return ""
 
 
 def _filter_assigned(item: Any) -> Any:
     found = _ASSIGNED.fullmatch(item) if isinstance(item, str) else None
     if found is None or not _is_given(found["value"]):
         return item
-    if is_secret(found["name"]):
+    if _may_hold_secret(found["name"]):
         return found["before"] + FILTERED
     inner = _ASSIGNED.fullmatch(found["value"])  # as in --setting=sasl.password=...
-    if inner is None or not is_secret(inner["name"]) or not _is_given(inner["value"]):
+    if inner is None or not _may_hold_secret(inner["name"]) or not _is_given(inner["value"]):
         return item
     return found["before"] + inner["before"] + FILTERED
 
 
-def _names_secret(name: object) -> bool:
-    """Whether it is the name of a secret and nothing more, also as the ``repr`` that the SDK makes of a text."""
+def _may_hold_secret(name: str) -> bool:
+    """Whether what stands under this name isn't shown."""
+    return is_secret(name) or _COMMAND_NAME.search(name) is not None
+
+
+def _bare_name(name: object) -> str | None:
+    """It, if it is a name and nothing more, also as the ``repr`` that the SDK makes of a text."""
     if isinstance(name, (bytes, bytearray)):
         name = name.decode("latin-1")
     if not isinstance(name, str) or len(name) > 200:
-        return False
+        return None
     bare = (
         name.removeprefix("b").strip("'\"").lstrip("-") if name[:2] in ("b'", 'b"') else name.strip("'\"").lstrip("-")
     )
-    return re.fullmatch(r"[\w.\-]+", bare) is not None and is_secret(bare)
+    return bare if re.fullmatch(r"[\w.\-]+", bare) is not None else None
 
 
 def _is_given(value: object) -> bool:
@@ -225,17 +294,72 @@ def _filter_text(text: str) -> str:
     text = _URL.sub(rf"\g<before>{FILTERED}", text)
     text = _SCHEME.sub(rf"\g<before>{FILTERED}", text)
     text = _REST.sub(rf"\g<before>{FILTERED}", text)
-    return _NAMED.sub(_filter_named, text)
+    text = _NAMED.sub(_filter_named, text)
+    text = _NAMED_COMMAND.sub(_filter_named, text)
+    return _filter_callbacks(_filter_partials(text))
 
 
 def _filter_named(match: re.Match[str]) -> str:
     text, value, start = match.string, match["value"], match.start()
     before = _BEFORE.search(text[max(0, start - _MAX_NAME) : start])
     name = (before[0] if before is not None else "") + match["name"]
-    if not is_secret(name) or value in ("None", "True", "False", "null", "''", '""', FILTERED):
+    if not _may_hold_secret(name) or value in ("None", "True", "False", "null", "''", '""', FILTERED):
         return match[0]
     quote = match["escaped"] or (value[0] if value[0] in "'\"" else "")
     return f"{match['name']}{match['between']}{quote}{FILTERED}{quote}"
+
+
+def _filter_partials(text: str) -> str:
+    """Without what functions were made with, whatever the name: where it is cut off, without all that follows."""
+    parts, done = [], 0
+    while (found := _PARTIAL.search(text, done)) is not None:
+        end = _closed_at(text, found.end() - 1)
+        inner = text[found.end() : end].removesuffix(")")
+        function = _FUNCTION_ALONE.match(inner)
+        shown = FILTERED if function is None else inner if function[0] == inner else f"{function[0]}, {FILTERED}"
+        parts += [text[done : found.end()], shown, ")" if text[end - 1] == ")" else ""]
+        done = end
+    return "".join(parts) + text[done:]
+
+
+def _filter_callbacks(text: str) -> str:
+    """Without what an ``oauth_cb`` shows, but for which function it is."""
+    parts, done = [], 0
+    while (found := _NAMED_CALLBACK.search(text, done)) is not None:
+        start, end = found.end("between"), found.end() if found["quoted"] else _bare_end(text, found.end())
+        quote = found["escaped"] or (found["quoted"] or "")[:1]
+        value = text[start:end].removeprefix(quote).removesuffix(quote)
+        parts += [text[done:start], quote, _shown_callback(value), quote]
+        done = end
+    return "".join(parts) + text[done:]
+
+
+def _shown_callback(text: str) -> str:
+    shown = _filter_partials(text)
+    return shown if not shown or _CALLBACK_SHOWN.fullmatch(shown) is not None else FILTERED
+
+
+def _bare_end(text: str, start: int) -> int:
+    """Where the ``repr`` ends that begins here and isn't in quotes."""
+    while (bare := _BARE.match(text, start)) is not None:
+        start = bare.end()
+        if text[start : start + 1] not in _CLOSED_BY:
+            break
+        start = _closed_at(text, start)
+    return start
+
+
+def _closed_at(text: str, start: int) -> int:
+    """Behind the bracket that closes the one here, or the end of the text."""
+    closing: list[str] = []
+    for found in _BRACKET.finditer(text, start):
+        if found[0] in _CLOSED_BY:
+            closing.append(_CLOSED_BY[found[0]])
+        elif found[0] == closing[-1]:
+            closing.pop()
+            if not closing:
+                return found.end()
+    return len(text)
 
 
 def _text(value: object) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -66,6 +69,8 @@ from arroyo_sync.status.reader import StatusQuery
         ("sasl.username", False),
         ("sasl.mechanisms", False),
         ("bootstrap.servers", False),
+        ("sasl.kerberos.kinit.cmd", False),
+        ("oauth_cb", False),
         ("key", False),
     ],
 )
@@ -152,7 +157,18 @@ def shown_settings(name: str, secret: str) -> dict[str, Any]:
 FORMS = [*shown_settings("sasl.password", SECRET)]
 
 
-@pytest.mark.parametrize("name", ["sasl.password", "sasl.passwd", "ssl.keystore.key", "api_token", "ssl_private_key"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sasl.password",
+        "sasl.passwd",
+        "ssl.keystore.key",
+        "api_token",
+        "ssl_private_key",
+        "sasl.kerberos.kinit.cmd",
+        "KAFKA_KINIT_CMD",
+    ],
+)
 @pytest.mark.parametrize("form", FORMS)
 def test_a_secret_does_not_show_in_any_form(form: str, name: str) -> None:
     """And what stands beside it does."""
@@ -161,6 +177,188 @@ def test_a_secret_does_not_show_in_any_form(form: str, name: str) -> None:
     assert "hunter2" not in shown
     assert "Filtered" in shown
     assert "followers" in shown
+
+
+COMMANDS = [
+    "echo hunter2 | kinit me",
+    "kinit -t \"%{sasl.kerberos.keytab}\" 'me' hunter2",
+    '"kinit" -w hunter2 me',
+    "'/usr/bin/kinit' -w \"hunter2\"; true",
+]
+"""As a shell takes them: a password in one has no name beside it."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("form", FORMS)
+def test_no_word_of_a_command_shows_in_any_form(form: str, command: str) -> None:
+    """It has blanks and quotes, and in a file or a line none around it."""
+    name = "sasl.kerberos.kinit.cmd"
+    settings = shown_settings(name, command)
+    settings["quoted value"] = f"followers: {name}={json.dumps(command)}"
+    shown = repr(without_secret_settings(settings[form]))
+    assert "hunter2" not in shown
+    assert "Filtered" in shown
+    assert "followers" in shown
+
+
+def test_what_follows_a_command_shows() -> None:
+    """And that there is none."""
+    for text, expected in (
+        ("{'kinit_cmd': 'echo hunter2', 'group.id': 'g'}", f"{{'kinit_cmd': '{FILTERED}', 'group.id': 'g'}}"),
+        ("kinit.cmd=echo hunter2\ngroup.id=g", f"kinit.cmd={FILTERED}\ngroup.id=g"),
+        ("{'kinit_cmd': None, 'group.id': 'g'}", "{'kinit_cmd': None, 'group.id': 'g'}"),
+        ("Invalid sasl.kerberos.kinit.cmd value: no such", "Invalid sasl.kerberos.kinit.cmd value: no such"),
+    ):
+        assert without_secret_settings(text) == expected
+    settings = {"sasl.kerberos.kinit.cmd": "echo hunter2"}
+    assert without_secrets("refresh failed: echo hunter2", settings) == f"refresh failed: {FILTERED}"
+
+
+def test_a_password_with_quotes_does_not_show_where_it_is_escaped_twice() -> None:
+    """What ends it has as many backslashes as what begins it."""
+    for secret in ('hun"ter2', "hun'ter2", "hun'te\"r2"):
+        config = {"sasl.password": secret, "group.id": "followers"}
+        for text in (json.dumps({"settings": json.dumps(config)}), repr({"settings": repr(config), "it's": 1})):
+            shown = without_secret_settings(text)
+            assert "ter2" not in shown
+            assert "r2" not in shown.replace("followers", "")
+            assert "followers" in shown
+
+
+@dataclass
+class Token:
+    """With fields that aren't called secrets."""
+
+    client: str
+    word: str
+
+    def fetch(self, config: str) -> None: ...
+
+    def __call__(self, config: str) -> None: ...
+
+
+def fetch(*args: object, **kwargs: object) -> None: ...
+
+
+def callbacks(secret: str) -> dict[str, Callable[..., None]]:
+    """Ways to give a function what it logs in with."""
+    return {
+        "partial": functools.partial(fetch, "me", secret),
+        "partial with a name": functools.partial(fetch, client="me", word=secret),
+        "partial of a method": functools.partial(Token("me", secret).fetch, "me"),
+        "bound method": Token("me", secret).fetch,
+        "callable object": Token("me", secret),
+    }
+
+
+def shown_callback(callback: object, name: str = "oauth_cb") -> dict[str, Any]:
+    """The setting in every form in which it may come before somebody's eyes."""
+    config = {"group.id": "followers", name: callback}
+    return {
+        "mapping": config,
+        "mapping of what the SDK made": {"group.id": "'followers'", f"'{name}'": repr(callback)},
+        "pairs": [*config.items()],
+        "pairs of what the SDK made": [["'group.id'", "'followers'"], [f"'{name}'", repr(callback)]],
+        "arguments": ["followers", f"--{name}", callback],
+        "name=value": f"group.id=followers\n{name}={callback!r}\nclient.id=me",
+        "name = value": f"{name} = {callback!r}, group.id = followers",
+        "name: value": f"group.id: followers, {name}: {callback!r}",
+        "repr": repr({name: callback, "group.id": "followers"}),
+        "repr of pairs": repr([*config.items()]),
+        "repr of a repr": repr({"settings": repr(config), "it's": 1}),
+        "JSON": json.dumps(config, default=repr),
+        "JSON in JSON": json.dumps({"settings": json.dumps(config, default=repr)}),
+        "JSON of a repr": json.dumps({"settings": repr(config)}),
+        "cut off": repr(config)[:-4],
+        "object": ("followers", Opaque(repr(config))),
+    }
+
+
+class Opaque:
+    """Whatever shows this as its ``repr``."""
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+
+    def __repr__(self) -> str:
+        return self.shown
+
+
+CALLBACK_FORMS = [*shown_callback(fetch)]
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "a')hunter2", "a\"b'(hunter2", "]}>, hunter2", "\\hunter2\\"])
+@pytest.mark.parametrize("kind", [*callbacks("")])
+@pytest.mark.parametrize("form", CALLBACK_FORMS)
+def test_what_a_function_was_made_with_does_not_show_in_any_form(form: str, kind: str, secret: str) -> None:
+    """It has no name beside it. And what stands beside the function shows."""
+    shown = repr(without_secret_settings(shown_callback(callbacks(secret)[kind])[form]))
+    assert "hunter2" not in shown
+    assert "Filtered" in shown
+    assert "followers" in shown
+
+
+@pytest.mark.parametrize("form", CALLBACK_FORMS)
+def test_which_function_it_is_shows_in_every_form(form: str) -> None:
+    """Whoever reads it must know whom to ask; and a function shows no more than that."""
+    plains = [fetch, len, Lock().acquire, Token, Opaque("None"), Opaque("app.tokens:fetch")]
+    for plain in plains:
+        for name in ("oauth_cb", "error_cb"):
+            value = shown_callback(plain, name)[form]
+            if not (form == "cut off" and name == "oauth_cb"):
+                assert without_secret_settings(value) == value
+    shown = repr(without_secret_settings(shown_callback(callbacks("hunter2")["partial"])[form]))
+    assert "<function fetch at 0x" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("functools.partial(<function f at 0x7f>)", "functools.partial(<function f at 0x7f>)"),
+        (
+            "made functools.partial(<function A.<locals>.<lambda> at 0x7f>, 'hunter2', [1, (2,)]) of it (1)",
+            f"made functools.partial(<function A.<locals>.<lambda> at 0x7f>, {FILTERED}) of it (1)",
+        ),
+        (
+            "functools.partial(<bound method A.f of <a.A object at 0x7f>>, x=')', y=<Edge a->b>)",
+            f"functools.partial(<bound method A.f of <a.A object at 0x7f>>, {FILTERED})",
+        ),
+        ("functools.partial(<class 'a.A'>, {'x': 1})", f"functools.partial(<class 'a.A'>, {FILTERED})"),
+        ("functools.partial(<bound method A.f of A('hunter2')>)", f"functools.partial({FILTERED})"),
+        ("functools.partial(<function f at 0x7f>, 'hunt", f"functools.partial(<function f at 0x7f>, {FILTERED}"),
+        (
+            "functools.partial(f, 1), functools.partialmethod(g, 2)",
+            f"functools.partial(f, {FILTERED}), functools.partialmethod(g, {FILTERED})",
+        ),
+        ("oauth_cb=<bound method A.f of <a.A object at 0x7f>>", "oauth_cb=<bound method A.f of <a.A object at 0x7f>>"),
+        ("oauth_cb=A('hunter2')(1), x=1", f"oauth_cb={FILTERED}, x=1"),
+        ("A(oauth_cb=<A me, hunter2>)", f"A(oauth_cb={FILTERED})"),
+        ("argument --oauth-cb: 'my-module:fetch' can't be had", "argument --oauth-cb: 'my-module:fetch' can't be had"),
+        ("Does oauth_cb raise, and is it (so)?", "Does oauth_cb raise, and is it (so)?"),
+    ],
+)
+def test_a_function_in_a_text_is_shown_without_what_it_was_made_with(text: str, expected: str) -> None:
+    assert without_secret_settings(text) == expected
+    assert without_secret_settings(expected) == expected
+
+
+def test_an_object_is_shown_as_it_is_unless_its_repr_shows_a_secret() -> None:
+    """The SDK makes the ``repr`` of it afterwards. One that has none is its business."""
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("no")
+
+    broken, plain = Broken(), object()
+    shown = without_secret_settings([broken, plain, Settings("g", "hunter2"), {"oauth_cb": broken, "x": broken}])
+    assert shown[0] is broken
+    assert shown[1] is plain
+    assert shown[2] == f"Settings(group_id='g', sasl_password='{FILTERED}')"
+    assert shown[3]["oauth_cb"] is broken
+    assert shown[3]["x"] is broken
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -230,12 +428,33 @@ def test_a_long_text_takes_no_long_time() -> None:
 
     In a process, since a search that takes so long holds the interpreter's lock, and no thread could end the wait.
     """
-    unchanged = ["a" * 200_000, "password" * 40_000, "'" * 50_000, "x://" * 100_000, "\\'" * 50_000]
-    texts = [*unchanged, "password='" * 20_000]
+    unchanged = [
+        "a" * 200_000,
+        "password" * 40_000,
+        "'" * 50_000,
+        "x://" * 100_000,
+        "\\'" * 50_000,
+        "oauth_cb=app:fetch " * 20_000,
+        "functools.partial(f) " * 20_000,
+        "kinit.cmd " * 20_000,
+        "([{<" * 50_000,
+    ]
+    filtered = {
+        "password='" * 20_000: f"password='{FILTERED}'" * 10_000,
+        "functools.partial(" * 20_000: f"functools.partial({FILTERED}",
+        "functools.partial(f, '" * 20_000: f"functools.partial(f, {FILTERED}",
+        "functools.partial(f, " + "<" * 100_000 + ")" * 100_000: f"functools.partial(f, {FILTERED})",
+        "functools.partial(<function " + "a" * 200_000: f"functools.partial({FILTERED}",
+        "oauth_cb=(" * 20_000: f"oauth_cb={FILTERED}",
+        "oauth_cb=a('x') " * 20_000: f"oauth_cb={FILTERED} " * 20_000,
+        "kinit.cmd='x' y\n" * 20_000: f"kinit.cmd='{FILTERED}'\n" * 20_000,
+        "kinit.cmd=\\'x\\' y" * 20_000: f"kinit.cmd=\\'{FILTERED}\\'",
+    }
+    texts = [*unchanged, *filtered]
     command = [sys.executable, "-c", IN_A_PROCESS]
     done = subprocess.run(command, input=json.dumps(texts), capture_output=True, text=True, timeout=60.0)
     assert done.returncode == 0, done.stderr
-    expected = [*unchanged, f"password='{FILTERED}'" * 10_000]
+    expected = [*unchanged, *filtered.values()]
     # Only whether each is right: to show a difference of such texts takes pytest long as well.
     is_right = [shown == text for shown, text in zip(json.loads(done.stdout), expected, strict=True)]
     assert all(is_right), is_right

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import traceback
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import sentry_sdk
@@ -43,7 +45,10 @@ def transport(monkeypatch: pytest.MonkeyPatch) -> Iterator[CatchingTransport]:
     global_event_processors[:] = before
 
 
-REFUSED: dict[str, Callable[[dict[str, str]], object]] = {
+def fetch_token(*_: str) -> None: ...
+
+
+REFUSED: dict[str, Callable[[dict[str, Any]], object]] = {
     "CommitLogConsumer: brokers": lambda settings: CommitLogConsumer(
         {**settings, "bootstrap.servers": ""}, topic=Topic("log"), groups=["w"]
     ),
@@ -67,12 +72,28 @@ REFUSED: dict[str, Callable[[dict[str, str]], object]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_refusal_sends_no_password(transport: CatchingTransport, name: str) -> None:
     """Neither of the frame that refuses, nor of the caller's."""
-    settings = {"bootstrap.servers": "here:9092", "sasl.username": "somebody", "sasl.password": SECRET}
+    settings = {
+        "bootstrap.servers": "here:9092",
+        "sasl.username": "somebody",
+        "sasl.password": SECRET,
+        "sasl.kerberos.kinit.cmd": f"echo {SECRET} | kinit somebody",
+        "oauth_cb": functools.partial(fetch_token, "somebody", SECRET),
+    }
     try:
         REFUSED[name](settings)
     except ConfigurationError:
         sentry_sdk.capture_exception()
     assert "somebody" in transport.everything, "the settings are in the frames"
+    assert "function fetch_token" in transport.everything
+    assert SECRET not in transport.everything
+
+
+def test_a_function_that_an_event_is_given_sends_no_password(transport: CatchingTransport) -> None:
+    """The SDK makes a text of it only afterwards."""
+    SynchronizedStrategyFactory(Steps(), ManualSource(), monitor_interval=None)
+    callback = functools.partial(fetch_token, "somebody", SECRET)
+    sentry_sdk.capture_event({"extra": {"settings": {"oauth_cb": callback}, "what": callback, "several": [callback]}})
+    assert transport.everything.count("function fetch_token") == 3
     assert SECRET not in transport.everything
 
 
