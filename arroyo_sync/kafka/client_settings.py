@@ -24,6 +24,7 @@ METADATA_MAX_AGE_SECONDS = 900.0
 """After this an administrator's client forgets who leads a topic's partitions."""
 DELIVERY_TIMEOUT_SETTINGS = ("message.timeout.ms", "delivery.timeout.ms")
 DEFAULT_DELIVERY_TIMEOUT_SECONDS = 300.0
+ONLY_ERRORS_SETTING = "delivery.report.only.error"
 
 _ARROYO_PREFIX = "arroyo."
 
@@ -226,10 +227,20 @@ def metadata_refresh_seconds(configuration: Mapping[str, Any]) -> float:
 
 def delivery_timeout_seconds(configuration: Mapping[str, Any]) -> float:
     """After which time a producer gives a record up and says so. The default also for one that never does."""
-    topic = configuration.get(TOPIC_SETTINGS)
-    settings = {**configuration, **topic} if isinstance(topic, Mapping) else configuration
+    settings = _with_topic_settings(configuration)
     longest = max(_seconds(settings.get(name)) or 0.0 for name in DELIVERY_TIMEOUT_SETTINGS)
     return longest or DEFAULT_DELIVERY_TIMEOUT_SECONDS
+
+
+def tells_only_failures(configuration: Mapping[str, Any]) -> bool:
+    """Whether a producer says nothing of a record that was delivered."""
+    return _with_topic_settings(configuration).get(ONLY_ERRORS_SETTING) is True  # confluent-kafka takes no other type
+
+
+def _with_topic_settings(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As a client takes them: those in the setting beat those beside it."""
+    topic = configuration.get(TOPIC_SETTINGS)
+    return {**configuration, **topic} if isinstance(topic, Mapping) else configuration
 
 
 def _seconds(value: Any) -> float | None:

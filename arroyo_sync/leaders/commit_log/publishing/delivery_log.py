@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError
 
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
+from arroyo_sync.kafka.client_settings import ONLY_ERRORS_SETTING
 from arroyo_sync.kafka.errors import code_of
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import NoAnswer, QueuedPartition
 
@@ -45,12 +46,13 @@ class DeliveryLog:
                     "%r: the producer hasn't said for %.0f seconds what became of a commit of group %s for %s, and "
                     "followers may wait; the newest offset is published again (%d failed so far). If its brokers are "
                     "well, its own thread has ended, as by what a metrics backend raises in a delivery callback: "
-                    "restart this leader",
+                    "restart this leader. Or its settings have %s: leave that out",
                     queued,
                     error.seconds,
                     self._group,
                     self._topic,
                     failed_deliveries,
+                    ONLY_ERRORS_SETTING,
                 )
         elif self._throttle.should_log("failure"):
             self._is_failure_told = True

@@ -59,10 +59,16 @@ from arroyo_sync.core.checks import (
     check_seconds,
     check_topic,
 )
+from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LastingFailure, LogThrottle
 from arroyo_sync.kafka.arroyo_consumer import producer_settings
-from arroyo_sync.kafka.client_settings import check_configuration, delivery_timeout_seconds
+from arroyo_sync.kafka.client_settings import (
+    ONLY_ERRORS_SETTING,
+    check_configuration,
+    delivery_timeout_seconds,
+    tells_only_failures,
+)
 from arroyo_sync.kafka.redaction import keep_secrets
 from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue
@@ -120,6 +126,7 @@ class CommitLogPublisher:
         check_callable("received_timestamps", received_timestamps, "called with a message", may_be_none=True)
         check_callable("clock", clock, "called with nothing, for monotonic seconds")
         settings = _settings_of(producer)
+        _check_settings(settings or {})
         if data_configuration is None:
             data_configuration = settings
         else:
@@ -251,6 +258,18 @@ class PublishCommitLog(PublishStep):
             clock=clock,
         )
         super().__init__(commit, publisher._shared, {}, {})
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Return if a producer of these settings says what becomes of each record.
+
+    :raises ConfigurationError: it doesn't.
+    """
+    if tells_only_failures(settings):
+        raise ConfigurationError(
+            f"the producer has {ONLY_ERRORS_SETTING}=True, and tells nothing of a report that arrives: each would be "
+            "waited for until it must have failed, and nothing published meanwhile. Leave the setting out"
+        )
 
 
 def _settings_of(producer: Producer[KafkaPayload]) -> Mapping[str, Any] | None:

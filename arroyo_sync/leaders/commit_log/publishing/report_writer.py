@@ -17,7 +17,7 @@ Threads
 Failures
     A record that isn't delivered (or not accepted: the producer's queue is full) is counted, logged at most once a
     minute, and retried with the newest offset, until `stop`. So is one of which the producer never says what became of
-    it, since its own thread has ended: by a line of its own, that says what a person is to do.
+    it, since its own thread has ended, most likely: by a line of its own, that says what a person is to do.
 """
 
 from __future__ import annotations

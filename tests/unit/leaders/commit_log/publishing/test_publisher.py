@@ -369,7 +369,8 @@ def test_a_producer_that_has_failed_for_good_is_called_so(leader: Leader, caplog
 SILENCE = (
     "events[0]: the producer hasn't said for 310 seconds what became of a commit of group writers for commit-log, and "
     "followers may wait; the newest offset is published again (1 failed so far). If its brokers are well, its own "
-    "thread has ended, as by what a metrics backend raises in a delivery callback: restart this leader"
+    "thread has ended, as by what a metrics backend raises in a delivery callback: restart this leader. Or its "
+    "settings have delivery.report.only.error: leave that out"
 )
 
 
@@ -438,6 +439,18 @@ def test_the_producer_has_as_long_as_its_settings_say(settings: dict[str, Any], 
         failed.append(step.failed_deliveries)
     assert failed == [0, 0, 1]
     step.terminate()
+
+
+@pytest.mark.parametrize(
+    "make", [CommitLogPublisher, lambda *args: PublishCommitLog(Commits(), *args)], ids=["publisher", "step"]
+)
+def test_a_producer_that_tells_only_of_failures_is_refused(make: Callable[..., object]) -> None:
+    """Nobody would hear that a record was delivered: nothing more is published until it must have failed."""
+    name, commits = "delivery.report.only.error", Commits()
+    for settings in ({name: True}, {name: False, "default.topic.config": {name: True}}):
+        with pytest.raises(ConfigurationError, match=rf"^the producer has {name}=True, .* Leave the setting out$"):
+            make(ConfiguredProducer(commits, settings), COMMIT_LOG, "writers")
+    make(ConfiguredProducer(commits, {name: False}), COMMIT_LOG, "writers")
 
 
 def test_nothing_is_said_while_all_is_well(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
