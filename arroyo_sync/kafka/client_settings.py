@@ -25,6 +25,8 @@ METADATA_MAX_AGE_SECONDS = 900.0
 DELIVERY_TIMEOUT_SETTINGS = ("message.timeout.ms", "delivery.timeout.ms")
 DEFAULT_DELIVERY_TIMEOUT_SECONDS = 300.0
 ONLY_ERRORS_SETTING = "delivery.report.only.error"
+LINGER_SETTINGS = ("linger.ms", "queue.buffering.max.ms")
+DEFAULT_LINGER_MS = 5
 
 _ARROYO_PREFIX = "arroyo."
 
@@ -235,6 +237,17 @@ def delivery_timeout_seconds(configuration: Mapping[str, Any]) -> float:
 def tells_only_failures(configuration: Mapping[str, Any]) -> bool:
     """Whether a producer says nothing of a record that was delivered."""
     return _with_topic_settings(configuration).get(ONLY_ERRORS_SETTING) is True  # confluent-kafka takes no other type
+
+
+def linger_of(configuration: Mapping[str, Any]) -> tuple[str, float]:
+    """By which setting a producer keeps a record to send it with later ones, and for how many seconds."""
+    settings = _with_topic_settings(configuration)
+    given = [name for name in settings if name in LINGER_SETTINGS]
+    name = given[-1] if given else LINGER_SETTINGS[0]  # two names of one setting: the last one counts
+    try:
+        return name, float(settings.get(name, DEFAULT_LINGER_MS)) / 1000
+    except (TypeError, ValueError, OverflowError):  # librdkafka refuses it, too
+        return name, 0.0
 
 
 def _with_topic_settings(configuration: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from arroyo_sync.kafka.client_settings import (
     admin_settings,
     check_configuration,
     delivery_timeout_seconds,
+    linger_of,
     metadata_refresh_seconds,
     query_settings,
     reader_settings,
@@ -171,6 +172,28 @@ def test_partitions_are_looked_for_as_often_as_librdkafka_does(value: object, se
 def test_a_producer_gives_a_record_up_when_its_settings_say(configuration: dict[str, Any], seconds: float) -> None:
     """However they are written. One that never gives up is asked after as long as the others."""
     assert delivery_timeout_seconds(configuration) == seconds
+
+
+@pytest.mark.parametrize(
+    ("configuration", "expected"),
+    [
+        pytest.param({}, ("linger.ms", 0.005), id="librdkafka's"),
+        pytest.param({"linger.ms": "800.5"}, ("linger.ms", 0.8005), id="given, as a text"),
+        pytest.param(
+            {"linger.ms": 5, "queue.buffering.max.ms": 800}, ("queue.buffering.max.ms", 0.8), id="both: the last one"
+        ),
+        pytest.param({"queue.buffering.max.ms": 800, "linger.ms": 5}, ("linger.ms", 0.005), id="the other way round"),
+        pytest.param({"linger.ms": 5, "default.topic.config": {"linger.ms": 800}}, ("linger.ms", 0.8), id="in another"),
+        pytest.param({"linger.ms": "soon"}, ("linger.ms", 0.0), id="not a number"),
+        pytest.param({"linger.ms": None}, ("linger.ms", 0.0), id="nothing"),
+        pytest.param({"linger.ms": 10**400}, ("linger.ms", 0.0), id="too much"),
+    ],
+)
+def test_a_producer_keeps_a_record_as_long_as_librdkafka_does(
+    configuration: dict[str, Any], expected: tuple[str, float]
+) -> None:
+    """The setting has two names."""
+    assert linger_of(configuration) == expected
 
 
 def test_brokers_must_be_named() -> None:

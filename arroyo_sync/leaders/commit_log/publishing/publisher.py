@@ -67,6 +67,7 @@ from arroyo_sync.kafka.client_settings import (
     ONLY_ERRORS_SETTING,
     check_configuration,
     delivery_timeout_seconds,
+    linger_of,
     tells_only_failures,
 )
 from arroyo_sync.kafka.redaction import keep_secrets
@@ -74,7 +75,7 @@ from arroyo_sync.kafka.topic_ids import FORGET_SECONDS
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue
 from arroyo_sync.leaders.commit_log.publishing.publish_step import START_PATIENCE_SECONDS, PublishStep, SharedParts
 from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes, ReceivedTimestamps
-from arroyo_sync.leaders.commit_log.publishing.report_writer import ReportWriter
+from arroyo_sync.leaders.commit_log.publishing.report_writer import FINISH_SECONDS, MAX_LINGER_SECONDS, ReportWriter
 from arroyo_sync.leaders.commit_log.publishing.start_questions import StartQuestions
 
 logger = guarded_logger(__name__)
@@ -126,7 +127,7 @@ class CommitLogPublisher:
         check_callable("received_timestamps", received_timestamps, "called with a message", may_be_none=True)
         check_callable("clock", clock, "called with nothing, for monotonic seconds")
         settings = _settings_of(producer)
-        _check_settings(settings or {})
+        _check_settings(settings or {}, group)
         if data_configuration is None:
             data_configuration = settings
         else:
@@ -260,8 +261,8 @@ class PublishCommitLog(PublishStep):
         super().__init__(commit, publisher._shared, {}, {})
 
 
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    """Return if a producer of these settings says what becomes of each record.
+def _check_settings(settings: Mapping[str, Any], group: str) -> None:
+    """Return if a producer of these settings says what becomes of each record. One that says it late is warned of.
 
     :raises ConfigurationError: it doesn't.
     """
@@ -269,6 +270,18 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"the producer has {ONLY_ERRORS_SETTING}=True, and tells nothing of a report that arrives: each would be "
             "waited for until it must have failed, and nothing published meanwhile. Leave the setting out"
+        )
+    name, seconds = linger_of(settings)
+    if seconds > MAX_LINGER_SECONDS:
+        logger.warning(
+            "%s=%g keeps each report of group %s in its producer for that time: followers wait for it, each rebalance "
+            "and each end of this leader takes up to %g s longer, and the log says that its last offsets were not "
+            "confirmed, which arrive later. Leave it out, or give %g at most",
+            name,
+            seconds * 1000,
+            group,
+            FINISH_SECONDS,
+            MAX_LINGER_SECONDS * 1000,
         )
 
 

@@ -51,6 +51,12 @@ FINISH_SECONDS = 1.0
 The next owner of the partitions reports them at its start, so little is lost.
 """
 
+MAX_LINGER_SECONDS = FINISH_SECONDS / 2
+"""How long a producer may keep a report to send it with later ones.
+
+`ReportWriter.finish` waits for two in a row: the one that is on its way, and the last one.
+"""
+
 FINISH_POLL_SECONDS = 0.005
 """How often `ReportWriter.finish` checks for deliveries: Arroyo's simple futures can't be waited for."""
 

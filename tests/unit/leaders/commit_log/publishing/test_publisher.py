@@ -453,6 +453,28 @@ def test_a_producer_that_tells_only_of_failures_is_refused(make: Callable[..., o
     make(ConfiguredProducer(commits, {name: False}), COMMIT_LOG, "writers")
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        pytest.param({}, None, id="librdkafka's"),
+        pytest.param({"linger.ms": 500}, None, id="as long as may be"),
+        pytest.param({"linger.ms": 501}, "linger.ms=501", id="longer"),
+        pytest.param({"queue.buffering.max.ms": "2000.0"}, "queue.buffering.max.ms=2000", id="by its other name"),
+    ],
+)
+def test_a_producer_that_keeps_reports_for_too_long_is_warned_of(
+    settings: dict[str, Any], told: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two in a row are waited for at an end, for a second at most: what isn't confirmed by then would be told of."""
+    CommitLogPublisher(ConfiguredProducer(Commits(), settings), COMMIT_LOG, "writers")
+    expected = (
+        f"{told} keeps each report of group writers in its producer for that time: followers wait for it, each "
+        "rebalance and each end of this leader takes up to 1 s longer, and the log says that its last offsets were not "
+        "confirmed, which arrive later. Leave it out, or give 500 at most"
+    )
+    assert caplog.messages == ([] if told is None else [expected])
+
+
 def test_nothing_is_said_while_all_is_well(leader: Leader, caplog: pytest.LogCaptureFixture) -> None:
     """A line that it works again is for those who have read that it doesn't."""
     caplog.set_level(logging.INFO)
