@@ -21,6 +21,7 @@ from typing import TypeGuard
 from arroyo.types import Partition, Topic
 
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 
 MAX_SECONDS = 1_000_000_000
 """About thirty years. CPython's locks and librdkafka overflow further up, with errors that name nobody."""
@@ -272,5 +273,7 @@ def _is_integer(value: object) -> TypeGuard[int]:
 def _has(value: object, member: str) -> bool:
     try:
         return hasattr(value, member)
+    except INTERRUPTIONS:
+        raise
     except Exception:  # a property that fails
         return False

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 
 _throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
@@ -19,7 +19,7 @@ def guarded_logger(name: str) -> logging.Logger:
     Whatever a handler or filter raises is told in the line's stead, if it can be, and once an interval at most. Where
     the factory of records raises, that is told, too, and the line is one of `logging`'s own. Either may fail in some
     threads alone, as what adds a request's number that the program keeps for its own thread. What isn't an `Exception`
-    comes out, as where a signal has interrupted the handler.
+    comes out, and what a signal handler of Arroyo's raises meanwhile (`INTERRUPTIONS`).
     """
     logger = logging.getLogger(name)
 
@@ -27,6 +27,8 @@ def guarded_logger(name: str) -> logging.Logger:
     def make_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
         try:
             return type(logger).makeRecord(logger, *args, **kwargs)
+        except INTERRUPTIONS:
+            raise
         except Exception as error:
             tell("The factory of log records failed, and a line lacks what it adds: %s: %s", error)
             return _plain_record(*args, **kwargs)
@@ -34,13 +36,19 @@ def guarded_logger(name: str) -> logging.Logger:
     def handle(record: logging.LogRecord) -> None:
         try:
             type(logger).handle(logger, record)
+        except INTERRUPTIONS:
+            raise
         except Exception as error:
             tell("A line of the log is lost, since a handler or filter failed: %s: %s", error)
 
     def tell(what: str, error: Exception) -> None:
         if _throttle.should_log(what):
-            with suppress(Exception):
+            try:
                 logger.warning(what, type(error).__name__, error)
+            except INTERRUPTIONS:
+                raise
+            except Exception:
+                pass
 
     # What all that logs a line calls.
     logger.makeRecord = make_record  # type: ignore[method-assign]

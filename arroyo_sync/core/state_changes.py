@@ -10,7 +10,8 @@ Threads
     too.
 
 Failures
-    What the callback raises is counted, logged at most once a minute, and changes nothing.
+    What the callback raises is counted, logged at most once a minute, and changes nothing. One of the `INTERRUPTIONS`
+    comes out; that change counts as delivered, and those behind it are delivered with the next one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 
@@ -99,6 +101,8 @@ class StateChanges(Generic[TState]):
         key, previous, current = event
         try:
             self._callback(*key, previous, current)
+        except INTERRUPTIONS:
+            raise
         except Exception:
             self.callback_errors += 1
             if self._throttle.should_log("callback"):

@@ -26,6 +26,7 @@ from arroyo_sync.core.checks import (
     refused,
 )
 from arroyo_sync.core.errors import ConfigurationError
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import mark_told
 from arroyo_sync.core.source import (
@@ -333,6 +334,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
             )
         try:
             self._stop()
+        except INTERRUPTIONS:
+            raise
         except Exception:
             logger.exception("The source could not be stopped when the consumer closed")
 
@@ -350,6 +353,8 @@ class SynchronizedStrategyFactory(ProcessingStrategyFactory[TPayload]):
         try:
             if self.manager.has_monitor and (death := death_of(self._source)) is not None:
                 self._events.tell_of_death(death)
+        except INTERRUPTIONS:
+            raise
         except Exception:
             logger.exception("Couldn't tell Sentry whether the source has died")
 

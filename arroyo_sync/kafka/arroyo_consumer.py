@@ -31,6 +31,7 @@ from arroyo.types import Partition
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.cimpl import Consumer as ClientClass
 
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
 from arroyo_sync.kafka.errors import code_of
@@ -380,6 +381,8 @@ class KafkaWatermarks:
             return None
         try:
             ends = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+        except INTERRUPTIONS:
+            raise
         except (KafkaException, RuntimeError):  # the latter: the client was closed
             return None
         return ends[1] if ends is not None and ends[1] >= 0 else None

@@ -20,6 +20,7 @@ from typing import Any
 from sentry_sdk.scope import add_global_event_processor, global_event_processors
 from sentry_sdk.types import Event, Hint
 
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_throttle import TOLD_BY_MONITOR, mark_told
 
 _PACKAGE = __name__.partition(".")[0]
@@ -143,6 +144,8 @@ def keep_secrets() -> None:
 def _filter_record(record: logging.LogRecord) -> bool:
     try:
         message = record.getMessage()
+    except INTERRUPTIONS:
+        raise
     except Exception:  # the handler says so
         return True
     args = record.args if isinstance(record.args, tuple) else ()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
 import sentry_sdk
 from arroyo.utils.metrics import Metrics
 
 from arroyo_sync.core.checks import check_mapping, check_text
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.observe.metrics import METRICS_BY_NAME, REFUSED_VALUES
 from arroyo_sync.sentry.failures import Failures
 
@@ -22,8 +22,8 @@ class SentryMetrics(Metrics):
         arroyo.utils.metrics.configure_metrics(SentryMetrics())
 
     A counter becomes a count, a gauge a gauge, and a timing a distribution; tags become attributes. Never blocks: the
-    SDK sends from a thread of its own. Never raises: Arroyo guards no call of its own. A value for which the SDK raises
-    is left out, counted as ``arroyo_sync.refused_values``, and logged at most once a minute.
+    SDK sends from a thread of its own. A value for which it raises is left out, counted as
+    ``arroyo_sync.refused_values``, and logged at most once a minute: Arroyo guards no call of its own.
 
     :param tags: added to every metric, such as the follower's name.
     """
@@ -54,9 +54,15 @@ class SentryMetrics(Metrics):
     ) -> None:
         try:
             send(name, value, attributes={**self._tags, **(tags or {})}, **unit)
+        except INTERRUPTIONS:
+            raise
         except Exception as error:
-            with suppress(Exception):  # a hook may refuse this one, too: then the log alone tells
+            try:
                 sentry_sdk.metrics.count(REFUSED_VALUES.name, 1, attributes=self._tags)
+            except INTERRUPTIONS:
+                raise
+            except Exception:
+                pass  # a hook may refuse this one, too: then the log alone tells
             self._failures.note(name, error)
 
 

@@ -32,6 +32,7 @@ from arroyo.types import BrokerValue, Message, Partition, Topic
 from sentry_sdk.tracing import NoOpSpan, Span, Transaction
 
 from arroyo_sync.core.checks import check_callable, check_producer, check_share, check_step
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.kafka.arroyo_consumer import producer_settings
 from arroyo_sync.sentry.failures import Failures
 
@@ -180,6 +181,8 @@ class _Guarded:
                 span = enter(entered)
                 self._entered = entered.pop_all()
                 return span
+        except INTERRUPTIONS:
+            raise
         except Exception as error:
             self._failures.note("a span", error)
             return None
@@ -190,6 +193,8 @@ class _Guarded:
     def __exit__(self, *raised: Any) -> None:
         try:
             self._entered.__exit__(*raised)
+        except INTERRUPTIONS:
+            raise
         except Exception as error:
             self._failures.note("a span", error)
 

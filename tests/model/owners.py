@@ -533,6 +533,9 @@ class _NoThread:
 
     def start(self) -> None: ...
 
+    def is_alive(self) -> bool:
+        return False
+
     def join(self) -> None: ...
 
 

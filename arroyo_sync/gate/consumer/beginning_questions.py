@@ -26,6 +26,7 @@ from arroyo.types import Partition
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.errors import PartitionTruncated, TopicRecreated
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS
 from arroyo_sync.kafka.arroyo_consumer import end_offset, first_offset_since, reset_offset, staged_offsets
@@ -120,6 +121,8 @@ class BeginningQuestions:
             share = self._patience * left / (len(pending) - number)
             try:
                 beginning = self._beginning(partition, max(SHORTEST_QUERY_SECONDS, min(left, share)))
+            except INTERRUPTIONS:
+                raise
             except LookupError:
                 raise
             except Exception as exc:
@@ -176,6 +179,8 @@ class BeginningQuestions:
         timeout = max(SHORTEST_QUERY_SECONDS, min(TOPIC_TIMEOUT_SECONDS, deadline - now))
         try:
             reset_offset(self._inner, Partition(gone[0].topic, 0), timeout)  # every topic that is there has this one
+        except INTERRUPTIONS:
+            raise
         except Exception:
             return ()
         logger.warning("The new topic has no %s: nothing is committed of it", shown(gone))

@@ -11,6 +11,7 @@ from typing import Any
 from arroyo.backends.abstract import Consumer
 from confluent_kafka import KafkaException
 
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.kafka.arroyo_consumer import cluster_of
 from arroyo_sync.kafka.topic_ids import settled_cluster_id
@@ -71,5 +72,7 @@ class ClusterQuestion:
             return
         try:
             self._check_cluster(cluster_id)
+        except INTERRUPTIONS:
+            raise
         except Exception:
             logger.exception("The source couldn't check which cluster the follower reads from")

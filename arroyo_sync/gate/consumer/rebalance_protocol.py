@@ -12,13 +12,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigEntry, ConfigResource
 
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.kafka.client_settings import admin_settings
 from arroyo_sync.kafka.making_clients import make_client
 
@@ -92,5 +92,9 @@ def refuse_old_brokers(configuration: Mapping[str, Any], refuse: Callable[[Confi
                 )
             )
 
-    with suppress(RuntimeError):  # the machine has no thread to spare: then it isn't told
+    try:
         threading.Thread(target=ask, name="arroyo-sync: do the brokers know KIP-848?", daemon=True).start()
+    except INTERRUPTIONS:
+        raise
+    except RuntimeError:
+        pass  # the machine has no thread to spare: then it isn't told

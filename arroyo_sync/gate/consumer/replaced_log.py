@@ -36,6 +36,7 @@ from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
 
 from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, AnotherCluster, PartitionTruncated, TopicRecreated
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.beginning_questions import BeginningQuestions, NotAsked, shown
@@ -101,6 +102,8 @@ class ReplacedLog:
             return
         try:
             self._check_topic(CHECK_SECONDS)
+        except INTERRUPTIONS:
+            raise
         except Exception:
             logger.exception("The source couldn't check whether the topic is still the same")
 
@@ -125,6 +128,8 @@ class ReplacedLog:
             except LookupError as exc:
                 error, pending = exc, [*beginnings, *pending]
                 break  # this consumer can't be asked
+            except INTERRUPTIONS:
+                raise
             except Exception as exc:
                 error, pending = exc, [*beginnings, *pending]
                 if code_of(exc) in NO_MEMBER:

@@ -33,13 +33,12 @@ Failures
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from arroyo.backends.abstract import Consumer
-from arroyo.processing.strategies.run_task_with_multiprocessing import ChildProcessTerminated
 from arroyo.types import Commit, Partition
 
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka.arroyo_consumer import staged_offsets, unstage_offsets
@@ -112,6 +111,8 @@ class StartPositions:
             committed = committed_offsets(self._inner, partitions, QUERY_TIMEOUT_SECONDS)
         except LookupError:
             return ()  # another consumer, whose positions aren't ours to move
+        except INTERRUPTIONS:
+            raise
         except Exception as error:
             logger.debug("Can't ask what is committed of %s: %s", [*partitions], error)
             return partitions  # to read something twice is better than to lose it
@@ -125,9 +126,13 @@ class StartPositions:
             self._waiting[partition] = offset
             # Where the pipeline has staged what lies before this position, a commit of that is its own anyway.
             if staged is None or partition in staged:
-                with suppress(Exception):  # then it waits
+                try:
                     self._inner.stage_offsets({partition: offset})
                     del self._waiting[partition]
+                except INTERRUPTIONS:
+                    raise
+                except Exception:
+                    pass  # then it waits
 
     def give_way(self, partitions: Iterable[Partition] = ()) -> None:
         """To what the pipeline has staged by now, whose commit may be about to clear it, and in these partitions."""
@@ -171,8 +176,8 @@ class StartPositions:
             for partition in [*waiting, *self.positions][:1]:
                 check_coordinator(self._inner, partition, answer_seconds)
             commit_staged(self._inner, by_name)
-        except ChildProcessTerminated:
-            raise  # by Arroyo's signal handler: a worker of the pipeline's has died, whose batch never comes
+        except INTERRUPTIONS:
+            raise
         except Exception as exc:
             unstage_offsets(self._inner, waiting)
             self._failed(exc, is_last=is_last)
@@ -214,8 +219,8 @@ def commit_once(commit: Commit, consumer: object, positions: Mapping[Partition, 
     """
     try:
         commit(positions, force=True)
-    except ChildProcessTerminated:
-        raise  # as in `StartPositions`
+    except INTERRUPTIONS:
+        raise
     except Exception as exc:
         error = last_error(exc)
         logger.warning("The positions that this assignment begins at could not be committed: %s", error)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 
 logger = guarded_logger(__name__)
@@ -36,6 +37,8 @@ def deliver_answer(on_answer: Callable[[V], None], answer: V) -> None:
     """Tell an answer. What that raises is logged, since nobody else on a client's thread could."""
     try:
         on_answer(answer)
+    except INTERRUPTIONS:
+        raise
     except Exception:
         logger.exception("What was to be done with an answer of the brokers failed")
 

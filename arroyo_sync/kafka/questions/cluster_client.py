@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata, ListOffsetsResultInfo, OffsetSpec, TopicDescription
 
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import admin_settings
@@ -227,6 +228,8 @@ class ClusterClient:
         def begin(_: AdminClient) -> bool | None:
             try:
                 threading.Thread(target=run, name="arroyo-sync brokers", daemon=True).start()
+            except INTERRUPTIONS:
+                raise
             except RuntimeError as error:  # the machine has no more of them at the moment
                 for name in names:
                     self._leaders.keep_error(name, unable_to_ask(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from arroyo.processing.strategies.run_task_with_multiprocessing import ChildProcessTerminated
 
 from arroyo_sync.core.errors import (
     ArroyoSyncError,
@@ -233,17 +234,20 @@ def test_a_change_that_the_callback_makes_is_delivered_after_it_has_returned() -
     assert calls == [f"{what} {partition}" for partition in order for what in ("begin", "end")]
 
 
-def test_what_ends_the_process_comes_out_of_the_setter_and_later_changes_are_delivered() -> None:
-    """A KeyboardInterrupt in the callback isn't swallowed, and leaves the manager in order."""
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ChildProcessTerminated])
+def test_what_ends_the_process_comes_out_of_the_setter_and_later_changes_are_delivered(
+    kind: type[BaseException],
+) -> None:
+    """What a signal handler raises in the callback isn't swallowed, and leaves the manager in order."""
     told: list[int] = []
 
     def interrupted(topic: str, partition: int, previous: StateAndOffsets, current: StateAndOffsets) -> None:
         told.append(partition)
         if partition == 0:
-            raise KeyboardInterrupt
+            raise kind
 
     manager = SynchronizedPartitionStateManager(interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(kind):
         manager.set_remote_offsets([(("events", 0), 1), (("events", 1), 1)])
     manager.set_remote_offset("events", 2, 1)
     assert told == [0, 1, 2]

@@ -27,6 +27,7 @@ from arroyo.backends.abstract import ProducerFuture
 from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import BrokerValue, Partition
 
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.kafka.client_settings import DEFAULT_DELIVERY_TIMEOUT_SECONDS
 
 Delivery = ProducerFuture[BrokerValue[KafkaPayload]]
@@ -269,13 +270,15 @@ class PublishQueue:
         delivery = queued.delivery
         if delivery is None or not delivery.done():
             return self._settle_unanswered(queued, now)
-        queued.is_in_flight = False
-        queued.delivery = None
         try:
             delivery.result()
+        except INTERRUPTIONS:
+            raise  # it is looked at again
         except Exception as error:
             self.failed(queued, now)
             return Outcome(queued, error)
+        queued.is_in_flight = False
+        queued.delivery = None
         queued.confirmed = queued.taken
         return Outcome(queued, None)
 

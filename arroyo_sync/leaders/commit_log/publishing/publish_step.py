@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from arroyo.processing.strategies.commit import CommitOffsets
-from arroyo.processing.strategies.run_task_with_multiprocessing import ChildProcessTerminated
 from arroyo.types import Commit, FilteredPayload, Message, Partition
 
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LastingFailure
 from arroyo_sync.kafka.commits import last_error
@@ -148,8 +148,8 @@ class PublishStep(CommitOffsets):
         """
         try:
             super().join(timeout)
-        except ChildProcessTerminated:
-            raise  # as in `_commit_starts`
+        except INTERRUPTIONS:
+            raise
         except Exception as error:
             if not self._starts or not self._only_starts:
                 raise
@@ -166,8 +166,8 @@ class PublishStep(CommitOffsets):
             return
         try:
             self._commit(dict(self._starts), force=True)
-        except ChildProcessTerminated:
-            raise  # by Arroyo's signal handler: a worker of the pipeline's has died, whose batch never comes
+        except INTERRUPTIONS:
+            raise
         except Exception as error:
             # Not raised: it would end the processor, out of the assignment, for partitions that may be idle. Arroyo
             # commits what it has staged with the first message, and what it raises then comes out.

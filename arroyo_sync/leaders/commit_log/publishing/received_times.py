@@ -4,7 +4,7 @@ Threads: the processor's calls everything; any may read the count.
 
 Failures
     What the function raises, and what it returns that is no time, is logged, at most once a minute, and costs nothing
-    but these times.
+    but these times. What only interrupts it comes out: `INTERRUPTIONS`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from arroyo.types import Message
 
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LogThrottle
 
@@ -37,6 +38,8 @@ class ReceivedTimes:
         """Unix seconds."""
         try:
             times = [float(time) for time in self._timestamps_of(message)]
+        except INTERRUPTIONS:
+            raise
         except Exception as error:
             if self._throttle.should_log("raised"):
                 logger.warning("received_timestamps failed: %s: %s", type(error).__name__, error, exc_info=error)

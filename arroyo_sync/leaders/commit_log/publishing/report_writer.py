@@ -35,6 +35,7 @@ from arroyo.backends.kafka import KafkaPayload
 from arroyo.types import Partition, Topic
 
 from arroyo_sync.core.errors import MalformedRecord
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.leaders.commit_log.publishing.delivery_log import DeliveryLog
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import (
     Delivery,
@@ -135,12 +136,12 @@ class ReportWriter:
             partition.received.extend(received)
             if partition.pending:
                 return
+            if self._thread is None:
+                self._begin_thread()  # first: where that is interrupted, nothing is taken yet
             self.queue.mark_pending(partition)
             outcome, report = self.queue.update_one(partition, now)
             outcomes = () if outcome is None else (outcome,)
             is_over = self._count(outcomes)
-            if self._thread is None:
-                self._thread = self._begin_thread()
             self._wake_if_due_sooner()
         self._hand_over_and_log(() if report is None else (report,), outcomes, is_over)
 
@@ -193,7 +194,7 @@ class ReportWriter:
             self._is_active = False
             thread, self._thread = self._thread, None
             self._changed.notify_all()
-        if thread is not None:
+        if thread is not None and thread.is_alive():  # else it was interrupted as it was started
             thread.join()
 
     def _mark_without_id(self) -> None:
@@ -204,17 +205,19 @@ class ReportWriter:
             if each.lacks_id and each.partition.topic.name in self._topic_ids
         ]
         if any(marked) and self._is_active:  # `stop` may have come while a report was handed over
-            self._thread = self._thread or self._begin_thread()
+            if self._thread is None:
+                self._begin_thread()
             self._wake_if_due_sooner()
 
-    def _begin_thread(self) -> threading.Thread | None:
-        """``None``: the machine has no more of them. `poll` publishes all the same, and the next report tries again."""
-        thread = threading.Thread(target=self._run, name="arroyo-sync-publish-commit-log", daemon=True)
+    def _begin_thread(self) -> None:
+        """Under the lock. If the machine has none, `poll` publishes all the same, and the next report tries again."""
+        self._thread = threading.Thread(target=self._run, name="arroyo-sync-publish-commit-log", daemon=True)
         try:
-            thread.start()
+            self._thread.start()
+        except INTERRUPTIONS:
+            raise  # it may run by now, until `stop`
         except Exception:
-            return None
-        return thread
+            self._thread = None
 
     # The processor's thread, or the one that is begun here.
 
@@ -263,19 +266,25 @@ class ReportWriter:
 
     def _hand_over_and_log(self, due: Sequence[DueReport], outcomes: Sequence[Outcome], is_over: bool) -> None:
         """In this order: a log handler that hangs, or ends its thread, keeps nothing that was taken."""
-        refused = [each for each in map(self._hand_over, due) if each is not None]
+        try:
+            refused = [each for each in map(self._hand_over, due) if each is not None]
+        except BaseException:  # of a signal handler, or what ends a thread
+            self._give_back(due)
+            raise
         self._log_all(outcomes, is_over)
         self._log_all(refused, is_over=False)
         self._log_untold()
 
     def _hand_over(self, report: DueReport) -> Outcome | None:
-        """Give it to the producer. Whatever that raises is a failed delivery."""
+        """Give it to the producer. What that raises, `INTERRUPTIONS` aside, is a failed delivery."""
         topic = report.queued.partition.topic.name
         topic_id = self._topic_ids.get(topic)
         try:
             delivery: Delivery | None = self._producer.produce(self._topic, self._payload(report, topic_id))
         except MalformedRecord as error:
             return self._end(report, error, is_final=True)
+        except INTERRUPTIONS:
+            raise
         except Exception as error:
             return self._end(report, error, is_final=False)
         with self._lock:
@@ -285,6 +294,14 @@ class ReportWriter:
                 self._mark_without_id()  # it came meanwhile
             self._is_untold = self._is_untold or delivery is None
         return None
+
+    def _give_back(self, due: Sequence[DueReport]) -> None:
+        """What the producer hasn't got of these is due again after an interval."""
+        now = self._clock()
+        with self._lock:
+            for queued in (each.queued for each in due):
+                if queued.is_in_flight and queued.delivery is None:
+                    self.queue.failed(queued, now)
 
     def _log_untold(self) -> None:
         """Once, where the producer tells nothing."""

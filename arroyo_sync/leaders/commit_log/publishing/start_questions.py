@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError
 
+from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LastingFailure
 from arroyo_sync.core.state import PartitionKey
@@ -127,11 +128,13 @@ class StartQuestions:
             self.committed = {}
             self._changed.notify_all()
             if self._thread is None and self._is_open():
-                thread = threading.Thread(target=self._run, name="arroyo-sync-leader-questions", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="arroyo-sync-leader-questions", daemon=True)
                 try:
-                    thread.start()
-                    self._thread = thread
+                    self._thread.start()
+                except INTERRUPTIONS:
+                    raise  # it may run by now
                 except Exception as exc:
+                    self._thread = None
                     error = exc
         if error is not None:
             self._log_failed(error)

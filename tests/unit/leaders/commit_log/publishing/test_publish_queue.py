@@ -7,9 +7,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from arroyo.processing.strategies.run_task_with_multiprocessing import ChildProcessTerminated
 from arroyo.types import Partition, Topic
 
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import NoAnswer, PublishQueue, QueuedPartition
+from tests.support.dead_worker import worker_dies
 
 EVENTS = [Partition(Topic("events"), index) for index in range(3)]
 INTERVAL, HEARTBEAT, DELIVERY_TIMEOUT = 10.0, 100.0, 200.0
@@ -79,6 +81,27 @@ def test_what_failed_is_due_again_after_an_interval_with_the_newest_offset(queue
     queue.failed(queued, 31.0)
     assert queue.update(40.9) == ([], [])
     assert take(queue, 41.0) == [(0, 2)]
+
+
+def test_an_interrupted_look_at_how_a_delivery_ended_is_taken_again(queue: PublishQueue) -> None:
+    """Else nobody would know that it failed."""
+
+    class Interrupted(Future[Any]):
+        looks = 0
+
+        def result(self, timeout: float | None = None) -> Any:
+            self.looks += 1
+            return worker_dies() if self.looks == 1 else super().result(timeout)
+
+    queued = commit(queue, 0, 1)
+    queue.update(0.0)
+    delivery, error = Interrupted(), RuntimeError("broker gone")
+    queue.handed_over(queued, delivery)
+    delivery.set_exception(error)
+    with pytest.raises(ChildProcessTerminated):
+        queue.update(20.0)
+    assert queue.update(20.0) == ([(queued, error)], [])
+    assert take(queue, 30.0) == [(0, 1)]
 
 
 def test_a_record_that_is_never_answered_has_failed_in_the_end(queue: PublishQueue) -> None:

@@ -18,6 +18,7 @@ from arroyo.backends.kafka import KafkaPayload
 from arroyo.backends.kafka.commit import CommitCodec
 from arroyo.errors import TransportError
 from arroyo.processing.strategies.commit import CommitOffsets
+from arroyo.processing.strategies.run_task_with_multiprocessing import ChildProcessTerminated
 from arroyo.types import FILTERED_PAYLOAD, BaseValue, BrokerValue, Message, Partition, Topic, Value
 from arroyo.utils import metrics
 from confluent_kafka import KafkaError, KafkaException
@@ -30,6 +31,7 @@ from arroyo_sync.leaders.commit_log.publishing.publish_queue import MAX_RECEIVED
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher, PublishCommitLog
 from tests.integration.cluster.waiting import wait_until
+from tests.support.dead_worker import worker_dies, worker_dies_as_threads_start
 from tests.support.fakes import Clock
 from tests.support.leader import (
     COMMIT_LOG,
@@ -893,6 +895,48 @@ def test_a_log_handler_that_raises_ends_no_pipeline_and_costs_no_record(
     ]
     leader.producer.deliver()
     assert leader.after(10.1) == [(0, 1)]
+
+
+def test_what_no_producer_got_since_a_worker_of_the_pipeline_died_is_due_again(leader: Leader) -> None:
+    """It counted as in flight until the time-out of a delivery; so did what was taken together with it."""
+    for offset in (1, 2):
+        leader.commit(0, offset)
+        leader.commit(1, offset)
+    leader.producer.deliver()
+    assert leader.producer.take() == [(0, 1), (1, 1)]
+    leader.producer.refuses, leader.producer.refusals = ChildProcessTerminated(17), 1
+    with pytest.raises(ChildProcessTerminated):
+        leader.after(10.0)
+    assert leader.step.failed_deliveries == 0
+    assert leader.after(9.9) == []
+    assert leader.after(0.2) == [(0, 2), (1, 2)]
+
+
+def test_a_thread_that_began_as_a_worker_of_the_pipeline_died_ends_with_its_step(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was forgotten, and the next commit began another one."""
+    before = threading.enumerate()
+    with monkeypatch.context() as patched:
+        worker_dies_as_threads_start(patched)
+        with pytest.raises(ChildProcessTerminated):
+            leader.commit(0, 1)
+    leader.commit(0, 2)
+    assert leader.producer.take() == [(0, 2)]
+    (thread,) = set(threading.enumerate()) - set(before)
+    leader.step.terminate()
+    assert not thread.is_alive()
+
+
+def test_a_thread_that_never_began_as_a_worker_of_the_pipeline_died_is_not_waited_for(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can't be."""
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", worker_dies)
+        with pytest.raises(ChildProcessTerminated):
+            leader.commit(0, 1)
+    leader.step.terminate()
 
 
 def test_nothing_that_is_logged_can_end_the_pipeline(leader: Leader) -> None:

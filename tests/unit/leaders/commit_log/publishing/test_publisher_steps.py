@@ -26,6 +26,7 @@ from arroyo_sync.leaders.commit_log.publishing import start_questions
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
 from tests.integration.cluster.waiting import wait_until
+from tests.support.dead_worker import worker_dies_as_threads_start
 from tests.support.fakes import Clock
 from tests.support.leader import (
     COMMIT_LOG,
@@ -1320,6 +1321,25 @@ def test_a_machine_without_more_threads_ends_no_leader(
     leader.commit(0, 7)
     assert leader.after(10.0) == [(0, 7)]
     assert ("topic_id", b"topic-id") in leader.producer.payloads[-1].headers
+
+
+def test_a_thread_that_began_as_a_worker_of_the_pipeline_died_is_the_only_one_that_asks(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was forgotten, and the next question began another one."""
+    asker.may_tell_ids.clear()
+    leader = make_leader(knows_id=False)
+    questions = leader.publisher._questions
+    assert questions is not None
+    before = threading.enumerate()
+    with monkeypatch.context() as patched:
+        worker_dies_as_threads_start(patched)
+        with pytest.raises(ChildProcessTerminated):
+            questions.ask(["events"], [], {})
+    questions.ask(["events"], [], {})
+    assert len(set(threading.enumerate()) - set(before)) == 1
+    asker.may_tell_ids.set()
+    leader.wait_for_answer()
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, ConfigurationError])
