@@ -202,7 +202,9 @@ def query_settings(
     """
     return {
         **_QUESTION_DEFAULTS,
-        **_own(configuration, _MEMBERSHIP_SETTINGS | _EVENT_SETTINGS),
+        # librdkafka refuses a consumer that takes answers of less than 50 MiB, its default of `fetch.max.bytes`. A
+        # producer or an administrator's client may, and this one fetches nothing.
+        **_own(configuration, _MEMBERSHIP_SETTINGS | _EVENT_SETTINGS | {"receive.message.max.bytes"}),
         **_apart(configuration),
         "group.id": group,
         "error_cb": but_for_group(on_error),

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from arroyo.backends.kafka.configuration import build_kafka_consumer_configuration
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka.admin import AdminClient
 
 from arroyo_sync.core.errors import ConfigurationError
 from arroyo_sync.kafka.client_settings import (
@@ -223,3 +224,19 @@ def test_a_broker_that_stands_still_is_given_up_soon_unless_the_user_says_otherw
 def test_whoever_asks_for_commits_sees_those_from_before_a_transaction_that_hangs() -> None:
     """Whatever the user's consumer reads."""
     assert asking({**ARROYO, "isolation.level": "read_committed"})["isolation.level"] == "read_uncommitted"
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param({"receive.message.max.bytes": 1_000_000}, id="small answers"),
+        pytest.param({"message.max.bytes": 100_000_000, "receive.message.max.bytes": 60_000_000}, id="large records"),
+    ],
+)
+def test_whoever_asks_takes_the_sizes_of_a_producer(sizes: dict[str, Any]) -> None:
+    """librdkafka makes no consumer that takes answers of less than 50 MiB, unless it fetches less: what the group of a
+    producer with these has committed couldn't be asked for."""
+    settings = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0, **sizes}
+    Producer(settings)
+    AdminClient(admin_settings(settings))
+    Consumer(asking(settings)).close()
