@@ -95,7 +95,7 @@ class BrokersUnreachable(ArroyoSyncError, ConnectionError):
 
 
 class AccessRefused(ArroyoSyncError, PermissionError):
-    """Kafka refuses the login, or a permission; see `raise_if_refused`."""
+    """Kafka refuses the login, or a permission, or the client has failed for good; see `raise_if_refused`."""
 
 
 class TopicMissing(ArroyoSyncError, LookupError):

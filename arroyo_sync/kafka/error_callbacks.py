@@ -21,10 +21,11 @@ from arroyo_sync.core.checks import check_instance
 from arroyo_sync.core.errors import AccessRefused
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
-from arroyo_sync.kafka.errors import LoginRefusals, log_missing_token
+from arroyo_sync.kafka.errors import ENDS, LoginRefusals, log_missing_token
 
 logger = guarded_logger(__name__)
 
+_REFUSALS = ENDS - {KafkaError.TOPIC_EXCEPTION, KafkaError._FATAL}
 
 _throttle = LogThrottle(LOG_INTERVAL_SECONDS, time.monotonic)
 _logins = LoginRefusals()
@@ -37,8 +38,8 @@ def raise_if_refused(error: KafkaError) -> None:
     """For a consumer: what it raises comes out of the consumer's ``poll``, and ends the processor.
 
     :raises AccessRefused: the brokers refuse a permission, or the login: in the first minute of the process, or for a
-        minute. All else librdkafka rides out; that a login is refused in between, or no token can be fetched
-        (OAUTHBEARER), is logged.
+        minute. Or the client has failed for good, as one whose ``group.instance.id`` another consumer has. All else
+        librdkafka rides out; that a login is refused in between, or no token can be fetched (OAUTHBEARER), is logged.
     """
     check_instance("error", error, KafkaError)
     _raise_if_refused(error, _logins)
@@ -53,7 +54,7 @@ def raising_if_refused() -> Callable[[KafkaError], None]:
 def _raise_if_refused(error: KafkaError, logins: LoginRefusals) -> None:
     log_missing_token(error)
     if logins.ends(error):
-        raise AccessRefused(_text(error))
+        raise AccessRefused(what_ended(error))
 
 
 def log_if_refused(error: KafkaError) -> None:
@@ -62,8 +63,11 @@ def log_if_refused(error: KafkaError) -> None:
     check_instance("error", error, KafkaError)
     log_missing_token(error)
     if _producer_logins.ends(error) and _throttle.should_log(error.code()):
-        logger.error("%s", _text(error))
+        logger.error("%s", what_ended(error))
 
 
-def _text(error: KafkaError) -> str:
-    return f"Kafka refuses access, check user, password and permissions: {error.str()}"
+def what_ended(error: KafkaError) -> str:
+    """For people, of an error after which a client can't go on."""
+    if error.code() in _REFUSALS:
+        return f"Kafka refuses access, check user, password and permissions: {error.str()}"
+    return f"The Kafka client has failed for good, and only a new one can go on: {error.str()}"

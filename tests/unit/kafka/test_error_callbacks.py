@@ -69,3 +69,37 @@ def test_a_login_of_a_producer_that_is_refused_now_and_then_is_no_error(
         log_if_refused(REFUSED)
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
     assert "The client logs in anew" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "is_refusal"),
+    [
+        (KafkaError._AUTHENTICATION, True),
+        (KafkaError.SASL_AUTHENTICATION_FAILED, True),
+        (KafkaError.UNSUPPORTED_SASL_MECHANISM, True),
+        (KafkaError.ILLEGAL_SASL_STATE, True),
+        (KafkaError.SECURITY_DISABLED, True),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, True),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, True),
+        (KafkaError.CLUSTER_AUTHORIZATION_FAILED, True),
+        (KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, False),
+        (KafkaError.FENCED_INSTANCE_ID, False),
+        (KafkaError.TOPIC_EXCEPTION, False),
+        (KafkaError._FATAL, False),
+    ],
+)
+def test_only_a_refused_login_or_permission_is_called_one(
+    code: int, is_refusal: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has lost a sequence of records would look for a password in vain. So is what librdkafka calls fatal."""
+    monkeypatch.setattr(access, "_throttle", LogThrottle(LOG_INTERVAL_SECONDS, lambda: 0.0))
+    error = KafkaError(code, "the brokers' reason", True)
+    text = (
+        "Kafka refuses access, check user, password and permissions: the brokers' reason"
+        if is_refusal
+        else "The Kafka client has failed for good, and only a new one can go on: the brokers' reason"
+    )
+    with pytest.raises(AccessRefused) as raised:
+        raise_if_refused(error)
+    log_if_refused(error)
+    assert [str(raised.value), *caplog.messages] == [text, text]
