@@ -391,7 +391,8 @@ LEFT_OUT: dict[type, str] = {
     QueuedPartition: "partition last_seconds received last_p99 answer_due_at is_answer_late taken confirmed",
     ReportWriter: "failed_deliveries queue _producer _topic _group _topic_ids _clock _log _lock _changed "
     "_failing _is_untold _is_untold_logged _waits_until",
-    StartQuestions: "_configuration _group _reached _on_id _changed _topics _thread _is_withdrawn _failure",
+    StartQuestions: "_configuration _has_data_configuration _group _reached _on_id _changed _topics _thread "
+    "_is_withdrawn _failure _refusal _refusals",
 }
 """What never changes, or follows from the others, is for the log or metrics alone, or matters minutes later."""
 

@@ -128,6 +128,7 @@ class CommitLogPublisher:
         check_callable("clock", clock, "called with nothing, for monotonic seconds")
         settings = _settings_of(producer)
         _check_settings(settings or {}, group)
+        has_data_configuration = data_configuration is not None
         if data_configuration is None:
             data_configuration = settings
         else:
@@ -144,7 +145,14 @@ class CommitLogPublisher:
         self._questions = (
             None
             if data_configuration is None
-            else StartQuestions(data_configuration, group, topic_ids, self._queue.reached, self._writer.repeat_with_ids)
+            else StartQuestions(
+                data_configuration,
+                has_data_configuration,
+                group,
+                topic_ids,
+                self._queue.reached,
+                self._writer.repeat_with_ids,
+            )
         )
         self._shared = SharedParts(
             group, self._queue, self._writer, self._questions, self._received, start_failure, clock

@@ -12,6 +12,8 @@ Guarantees
       isn't known within a minute, reports carry none. A leader that was without partitions for ten asks anew.
     - That the group's commits can't be asked for is told after some seconds, then once a minute; and its end. What the
       pipeline has committed itself meanwhile isn't asked for any more.
+    - A refused login is told at once, then once a minute; and its end. It is tried ever less often, lest the brokers
+      lock the account.
 
 Threads
     `StartQuestions.ask`, `take_committed` and `withdraw` are the processor's. A daemon thread puts the questions, and
@@ -24,7 +26,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaError
@@ -33,6 +35,8 @@ from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LastingFailure
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.error_callbacks import what_ended
+from arroyo_sync.kafka.errors import AGAIN_SECONDS, ClientErrors, is_failed_login, is_silence, log_missing_token
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.broker_watch import named_partitions
 
@@ -44,6 +48,16 @@ ID_SECONDS = 60.0
 """How long a topic's id is asked for."""
 COMMITS_PATIENCE_SECONDS = 5.0
 """For how long the group's commits can't be asked for before it is told of."""
+MOST_DOUBLINGS = 6
+"""Of the time until brokers are asked again that go on refusing the login."""
+
+_AFTER_REFUSAL = {"reconnect.backoff.ms": 10_000, "reconnect.backoff.max.ms": 10_000}
+"""By default a client whose login is refused tries again several times a second."""
+
+_ADVICE = ". If its cluster isn't the producer's, give CommitLogPublisher data_configuration"
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class _Open(NamedTuple):
@@ -62,6 +76,7 @@ class StartQuestions:
     """See the module's docstring.
 
     :param configuration: librdkafka settings of the data topic's cluster.
+    :param has_data_configuration: whether they are `CommitLogPublisher`'s ``data_configuration``, not the producer's.
     :param group: the leader group.
     :param topic_ids: gets the ids.
     :param reached: how far this process has committed a partition, if that isn't in question. Any thread calls it.
@@ -71,6 +86,7 @@ class StartQuestions:
     def __init__(
         self,
         configuration: Mapping[str, Any],
+        has_data_configuration: bool,
         group: str,
         topic_ids: dict[str, bytes],
         reached: Callable[[Partition], int | None],
@@ -82,11 +98,15 @@ class StartQuestions:
         self.committed: dict[Partition, int | None] = {}
         """Answers that nobody has taken yet; ``None``: nothing is committed. Replaced whole, under the lock."""
         self._configuration = dict(configuration)
+        self._has_data_configuration = has_data_configuration
         self._group = group
         self._reached = reached
         self._on_id = on_id
-        # The thread's: that the group's commits can't be asked for.
+        # These are the thread's: that the group's commits can't be asked for; that the login is refused, and in how
+        # many rounds since it wasn't.
         self._failure = LastingFailure(COMMITS_PATIENCE_SECONDS, time.monotonic)
+        self._refusal = LastingFailure(0.0, time.monotonic)
+        self._refusals = 0
         self._changed = threading.Condition()
         # All of these are guarded by the lock.
         self._topics: dict[str, float | None] = {}
@@ -163,25 +183,59 @@ class StartQuestions:
     # The thread.
 
     def _run(self) -> None:
-        asker = Asker(self._configuration, lambda error: None)
+        asker, errors = self._make_asker()
         try:
             while (asked := self._open_questions()) is not None:
                 ids = asker.topic_ids(asked.topics, TIMEOUT_SECONDS) if asked.topics else {}
                 told = {topic for topic, each in ids.items() if not isinstance(each, KafkaError)}
                 keys = asked.partitions | {key for key in asked.begins if key[0] in told}
                 commits = asker.committed(self._group, keys, TIMEOUT_SECONDS) if keys else {}
+                ids, commits = _with_reasons(ids, errors), _with_reasons(commits, errors)
                 is_known, given_up = self._take(asked, ids, commits)
                 if is_known:
                     self._on_id()
                 for topic, why in given_up:
                     self._log_given_up(topic, why)
                 self._log_inability({key: each for key, each in commits.items() if key in asked.partitions})
+                if self._is_refused([*ids.values(), *commits.values()], errors):
+                    asker.stop(TIMEOUT_SECONDS)  # a client tries to log in, whether it is asked or not
+                    asker, errors = self._make_asker()
         except Exception as error:  # such as that the client can start no more threads, or that a setting is wrong
             with self._changed:
                 self._thread = None
             self._log_failed(error)
         finally:
             asker.stop(TIMEOUT_SECONDS)
+
+    def _make_asker(self) -> tuple[Asker, ClientErrors]:
+        """It makes its clients when it is asked; and what they tell."""
+        errors = ClientErrors(time.monotonic)
+
+        def on_error(error: KafkaError) -> None:
+            errors.add(error)
+            log_missing_token(error)
+
+        return Asker({**self._configuration, **(_AFTER_REFUSAL if self._refusals else {})}, on_error), errors
+
+    def _is_refused(self, answers: Collection[object], errors: ClientErrors) -> bool:
+        """Whether nothing can be asked with these clients any more. Tells that, and its end."""
+        failed = [each for each in answers if isinstance(each, KafkaError)]
+        if failed and errors.fatal is not None:
+            self._refusals += 1
+            if self._refusal.should_log():
+                logger.error(
+                    "Group %s can't ask the brokers of its data topic with %s: %s. They are asked again, but less and "
+                    "less often",
+                    self._group,
+                    "data_configuration" if self._has_data_configuration else "its producer's settings",
+                    what_ended(errors.fatal),
+                )
+            return True
+        if len(failed) < len(answers):
+            self._refusals = 0
+            if self._refusal.end():
+                logger.warning("Group %s can ask the brokers of its data topic again", self._group)
+        return False
 
     def _log_failed(self, error: Exception) -> None:
         logger.warning(
@@ -194,11 +248,11 @@ class StartQuestions:
     def _log_given_up(self, topic: str, why: str) -> None:
         logger.warning(
             "The id of topic %s isn't known, so the commit reports of group %s don't carry it, and followers can't "
-            "tell by it that the topic was created anew: %s. If its cluster isn't the producer's, give "
-            "CommitLogPublisher data_configuration",
+            "tell by it that the topic was created anew: %s%s",
             topic,
             self._group,
             why,
+            "" if self._has_data_configuration else _ADVICE,
         )
 
     def _log_inability(self, commits: Mapping[PartitionKey, int | KafkaError | None]) -> None:
@@ -221,8 +275,9 @@ class StartQuestions:
 
     def _open_questions(self) -> _Open | None:
         """What is to be asked next, a while after the last time; ``None``: nothing, and the thread is to end."""
+        seconds = RETRY_SECONDS * 2 ** min(self._refusals, MOST_DOUBLINGS)
         with self._changed:
-            self._changed.wait_for(lambda: self._round != self._asked_round or not self._is_open(), RETRY_SECONDS)
+            self._changed.wait_for(lambda: self._round != self._asked_round or not self._is_open(), seconds)
             if not self._is_open() and not self._failure.goes_on:  # else once more, to say that it is over
                 self._thread = None
                 return None
@@ -303,3 +358,14 @@ class StartQuestions:
                     "on a cluster that it has left"
                 )
         return ""
+
+
+def _with_reasons(answers: Mapping[K, V | KafkaError], errors: ClientErrors) -> dict[K, V | KafkaError]:
+    """What a client has told by the way says more than that the time was over."""
+    reason = errors.last_since(time.monotonic() - AGAIN_SECONDS)  # it tells the same again every 30 s
+    return {
+        key: KafkaError(each.code(), reason)
+        if reason and isinstance(each, KafkaError) and (is_silence(each) or is_failed_login(each))
+        else each
+        for key, each in answers.items()
+    }

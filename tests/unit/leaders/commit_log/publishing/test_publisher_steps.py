@@ -42,6 +42,8 @@ from tests.support.threads import PATIENCE_SECONDS
 
 NO_ANSWER = KafkaError(KafkaError._TIMED_OUT)
 REFUSED = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+WRONG_PASSWORD = KafkaError(KafkaError._AUTHENTICATION, "kafka:9092/1: SASL authentication error: wrong password")
+BAD_CERTIFICATE = KafkaError(KafkaError._SSL, "kafka:9092/1: SSL handshake failed: certificate verify failed")
 
 
 class ScriptedAsker:
@@ -64,6 +66,13 @@ class ScriptedAsker:
         self.settings: list[Mapping[str, Any]] = []
         """What each client was made with."""
         self.refuses: Exception | None = None
+        self.told: KafkaError | None = None
+        """What its clients tell by the way, at each question."""
+        self.on_error: Callable[[KafkaError], None] = lambda error: None
+
+    def tell(self) -> None:
+        if self.told is not None:
+            self.on_error(self.told)
 
     def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
         assert timeout == start_questions.TIMEOUT_SECONDS
@@ -71,6 +80,7 @@ class ScriptedAsker:
             raise self.refuses
         self.asked_ids.append(sorted(topics))
         self.ids_asked.release()
+        self.tell()
         assert self.may_tell_ids.wait(PATIENCE_SECONDS)
         return {topic: self.ids[topic] for topic in topics}
 
@@ -84,6 +94,7 @@ class ScriptedAsker:
             history = self.group.history.get(Partition(Topic(key[0]), key[1]), [None])
             answers[key] = self.commits.get(key, history[-1])
         self.is_asked.set()
+        self.tell()
         assert self.may_answer.wait(PATIENCE_SECONDS)
         return answers
 
@@ -92,15 +103,30 @@ class ScriptedAsker:
         self.is_stopped.set()
 
 
+class TellingProducer(ScriptedProducer):
+    """One that shows its settings."""
+
+    def get_config(self) -> Mapping[str, Any]:
+        return {"bootstrap.servers": "nowhere:1"}
+
+
 class Leader:
     """A publisher and what Arroyo and the brokers are to it."""
 
-    def __init__(self, asker: ScriptedAsker, *, can_ask: bool = True, knows_id: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        asker: ScriptedAsker,
+        *,
+        can_ask: bool = True,
+        shows_settings: bool = False,
+        knows_id: bool = True,
+        **options: Any,
+    ) -> None:
         self.clock = Clock()
         self.commits = Commits()
         self.asker = asker
         asker.group = self.commits
-        self.producer = ScriptedProducer(self.commits, make_future)
+        self.producer = (TellingProducer if shows_settings else ScriptedProducer)(self.commits, make_future)
         self.producer.delivers_at_once = True
         options = {"interval": 10.0, "heartbeat": 100.0, "clock": self.clock, **options}
         if can_ask:
@@ -148,6 +174,13 @@ class Leader:
         assert self.asker.is_stopped.wait(PATIENCE_SECONDS)
         self.asker.is_stopped.clear()
 
+    def end_questions(self) -> None:
+        """End the assignment, and wait until nothing is asked or told any more."""
+        self.step.terminate()
+        questions = self.publisher._questions
+        assert questions is not None
+        wait_until(lambda: questions._thread is None, PATIENCE_SECONDS, "the questions to end")
+
     def be_assigned_in_vain(self, positions: Mapping[int, int]) -> list[tuple[int, int]]:
         """An assignment that ends before the group has formed, so that its starts can't be committed; what that
         publishes."""
@@ -166,6 +199,7 @@ def asker(monkeypatch: pytest.MonkeyPatch) -> ScriptedAsker:
     def make(configuration: Mapping[str, Any], on_error: Callable[[KafkaError], None]) -> ScriptedAsker:
         on_error(NO_ANSWER)  # what a client tells while its brokers are away ends nothing
         asker.settings.append(configuration)
+        asker.on_error = on_error
         return asker
 
     monkeypatch.setattr(start_questions, "Asker", make)
@@ -747,7 +781,7 @@ def test_an_id_is_that_of_the_topic_in_which_the_group_has_committed_its_beginni
     leader.end()
     assert headers(leader.producer.payloads[-1]) == ({} if why else {"topic_id": b"topic-id"})
     told = "The id of topic events isn't known, so the commit reports of group writers don't carry it"
-    assert [line.startswith(told) and f": {why}. If its" in line for line in caplog.messages] == ([True] if why else [])
+    assert [line.startswith(told) and line.endswith(f": {why}") for line in caplog.messages] == ([True] if why else [])
 
 
 def test_a_group_that_begins_an_empty_partition_is_said_to_begin_at_0(
@@ -763,7 +797,7 @@ def test_a_group_that_begins_an_empty_partition_is_said_to_begin_at_0(
     leader.assign({0: 0})
     leader.wait_for_answer()
     leader.end()
-    assert ": the group began at 0 in partition 0, and hasn't committed that there. If its" in caplog.text
+    assert ": the group began at 0 in partition 0, and hasn't committed that there" in caplog.text
 
 
 def test_each_topic_s_id_waits_for_its_own_beginnings(make_leader: Callable[..., Leader], asker: ScriptedAsker) -> None:
@@ -862,24 +896,26 @@ def test_an_id_waits_for_the_commit_of_the_beginning(make_leader: Callable[..., 
     assert leader.topic_ids == {"events": b"topic-id"}
 
 
+@pytest.mark.parametrize("is_configured", [True, False], ids=["told where", "by the producer's settings"])
 def test_without_an_answer_reports_carry_no_id_and_that_is_said(
+    is_configured: bool,
     make_leader: Callable[..., Leader],
     asker: ScriptedAsker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """After a minute nobody asks any longer."""
+    """After a minute nobody asks any longer. What was given isn't advised to be given."""
     monkeypatch.setattr(start_questions, "ID_SECONDS", 0.0)
     asker.ids["events"] = NO_ANSWER
-    leader = make_leader(knows_id=False)
+    leader = make_leader(knows_id=False, can_ask=is_configured, shows_settings=not is_configured)
     leader.assign({0: 10})
     leader.wait_for_answer()
     leader.end()
     assert [headers(each) for each in leader.producer.payloads] == [{}, {}]
     assert caplog.messages == [
         "The id of topic events isn't known, so the commit reports of group writers don't carry it, and followers "
-        f"can't tell by it that the topic was created anew: {NO_ANSWER.str()}. If its cluster isn't the producer's, "
-        "give CommitLogPublisher data_configuration"
+        f"can't tell by it that the topic was created anew: {NO_ANSWER.str()}"
+        + ("" if is_configured else ". If its cluster isn't the producer's, give CommitLogPublisher data_configuration")
     ]
     assert len(asker.asked_ids) == 1
 
@@ -1151,6 +1187,141 @@ def test_commits_that_can_not_be_asked_for_are_told_of_and_when_they_can(
     wait_until(lambda: len(caplog.messages) == 3, PATIENCE_SECONDS, "the end of it to be told")
     assert caplog.messages[2] == "It is known again what group writers has committed"
     assert (0, 10) in leader.after(10.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_explained"),
+    [(NO_ANSWER, True), (KafkaError(KafkaError._AUTHENTICATION), True), (REFUSED, False)],
+    ids=["silence", "a failed login", "a refused permission"],
+)
+@pytest.mark.parametrize("told", [WRONG_PASSWORD, BAD_CERTIFICATE], ids=["wrong password", "bad certificate"])
+def test_what_a_client_tells_by_the_way_is_why_there_is_no_answer(
+    told: KafkaError,
+    answer: KafkaError,
+    is_explained: bool,
+    make_leader: Callable[..., Leader],
+    asker: ScriptedAsker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """That the time was over helps nobody. What is an answer says more than that."""
+    monkeypatch.setattr(start_questions, "COMMITS_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(start_questions, "ID_SECONDS", 0.0)
+    leader = make_leader()
+    leader.assign({0: 10})
+    leader.end()
+    asker.ids["others"] = answer
+    asker.commits["events", 0] = answer
+    asker.told = told
+    leader.steps.append(leader.publisher.step(leader.commits, {EVENTS[0]: 17, Partition(Topic("others"), 0): 0}))
+    wait_until(lambda: len(caplog.messages) >= 2, PATIENCE_SECONDS, "both to be told")
+    why = told.str() if is_explained else answer.str()
+    assert caplog.messages[0].endswith(f"that the topic was created anew: {why}")
+    assert caplog.messages[1].startswith(f"What group writers has committed in events[0] can't be asked for: {why}. It")
+    leader.end_questions()
+
+
+def test_what_a_client_told_long_ago_is_not_why_there_is_no_answer_now(
+    make_leader: Callable[..., Leader],
+    asker: ScriptedAsker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What goes on it tells again."""
+    now = [0.0]
+    monkeypatch.setattr(start_questions, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    asker.ids["events"] = NO_ANSWER
+    asker.told = BAD_CERTIFICATE
+    leader = make_leader(knows_id=False)
+    leader.assign({0: 10})
+    wait_until(lambda: len(asker.asked_ids) >= 2, PATIENCE_SECONDS, "it to be told")
+    asker.told = None
+    asked = len(asker.asked_ids)
+    wait_until(lambda: len(asker.asked_ids) >= asked + 2, PATIENCE_SECONDS, "it to be told no more")
+    now[0] = start_questions.ID_SECONDS
+    leader.wait_for_answer()
+    (line,) = caplog.messages
+    assert line.endswith(f": {NO_ANSWER.str()}")
+
+
+@pytest.mark.parametrize("is_configured", [True, False], ids=["told where", "by the producer's settings"])
+def test_a_refused_login_is_told_with_its_own_text_and_its_end(
+    is_configured: bool,
+    make_leader: Callable[..., Leader],
+    asker: ScriptedAsker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As of a wrong password: reports carry no id, and an idle partition that had another owner is silent."""
+    now = [0.0]
+    monkeypatch.setattr(start_questions, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    asker.ids["events"] = NO_ANSWER
+    asker.told = WRONG_PASSWORD
+    leader = make_leader(knows_id=False, can_ask=is_configured, shows_settings=not is_configured)
+    leader.assign({0: 10})
+
+    def wait_for_two_rounds() -> None:
+        asked = len(asker.asked_ids)
+        wait_until(lambda: len(asker.asked_ids) >= asked + 3, PATIENCE_SECONDS, "it to be asked for again")
+
+    wait_for_two_rounds()
+    now[0] = LOG_INTERVAL_SECONDS - 0.1
+    wait_for_two_rounds()
+    settings = "data_configuration" if is_configured else "its producer's settings"
+    line = (
+        f"Group writers can't ask the brokers of its data topic with {settings}: Kafka refuses access, check user, "
+        f"password and permissions: {WRONG_PASSWORD.str()}. They are asked again, but less and less often"
+    )
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [("ERROR", line)]
+    asker.told = None
+    asker.ids["events"] = "topic-id"
+    wait_until(lambda: len(caplog.messages) >= 2, PATIENCE_SECONDS, "the end of it to be told")
+    assert caplog.messages[1:] == ["Group writers can ask the brokers of its data topic again"]
+    assert leader.topic_ids == {"events": b"topic-id"}
+
+
+def test_a_refused_login_is_tried_less_and_less_often(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brokers may lock an account. Each client tries to log in until it is closed, so there is a new one each time."""
+    monkeypatch.setattr(start_questions, "RETRY_SECONDS", 1.0)
+    asker.commits["events", 0] = NO_ANSWER
+    leader = make_leader()
+    questions = leader.publisher._questions
+    assert questions is not None
+    waits: list[float] = []
+    wait_for = questions._changed.wait_for
+
+    def wait(predicate: Callable[[], bool], seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == 9:
+            asker.told = None
+        return wait_for(predicate, 0.0)
+
+    monkeypatch.setattr(questions._changed, "wait_for", wait)
+    leader.assign({0: 10})
+    leader.end()
+    asker.told = WRONG_PASSWORD
+    leader.assign({0: 17})
+    wait_until(lambda: len(waits) >= 11, PATIENCE_SECONDS, "it to be asked for again")
+    assert waits[:11] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 64.0, 64.0, 64.0, 64.0]
+    ours = {"reconnect.backoff.ms": 10_000, "reconnect.backoff.max.ms": 10_000}
+    given = {"bootstrap.servers": "nowhere:1"}
+    assert asker.settings == [given] + [{**given, **ours}] * 8
+    leader.end_questions()
+
+
+def test_brokers_that_answer_are_asked_on_though_another_one_refuses_the_login(
+    make_leader: Callable[..., Leader], asker: ScriptedAsker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that is restarted while keys change."""
+    asker.told = WRONG_PASSWORD
+    leader = make_leader(knows_id=False)
+    leader.assign({0: 10})
+    leader.wait_for_answer()
+    assert leader.topic_ids == {"events": b"topic-id"}
+    assert caplog.messages == []
+    assert len(asker.settings) == 1
 
 
 @pytest.mark.parametrize("is_revoked", [False, True], ids=["it is committed", "it is given back"])
