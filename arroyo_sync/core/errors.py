@@ -99,7 +99,7 @@ class AccessRefused(ArroyoSyncError, PermissionError):
 
 
 class TopicMissing(ArroyoSyncError, LookupError):
-    """The data topic doesn't exist."""
+    """The data topic doesn't exist, or not any more."""
 
 
 class TopicRecreated(ArroyoSyncError, RuntimeError):

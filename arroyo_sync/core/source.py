@@ -129,7 +129,8 @@ class RemoteOffsetSource(Protocol):
 
         Called on the processor's thread once the pipeline's last offset of an assignment is committed: at a revocation,
         and before the consumer is closed. Blocks for two seconds more than ``timeout`` at most, or for six where the
-        brokers are slow. What it raises is logged.
+        brokers are slow. What it raises is logged, but for `TopicMissing`: the topic was deleted, and nothing that is
+        staged of it is committed any more.
         """
         return
 

@@ -22,9 +22,15 @@ from typing import Any
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
 from arroyo.utils.retries import RetryException
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
-from arroyo_sync.kafka.arroyo_consumer import client_of, client_to_ask, uses_auto_commit
+from arroyo_sync.kafka.arroyo_consumer import (
+    client_of,
+    client_to_ask,
+    staged_offsets,
+    unstage_offsets,
+    uses_auto_commit,
+)
 from arroyo_sync.kafka.errors import code_of
 
 NO_MEMBER = frozenset(
@@ -66,6 +72,20 @@ def commit_staged(consumer: Consumer[Any], by_name: Mapping[Partition, int] = Ma
             return  # all of it has been committed
         raise
     _raise_errors(results)
+
+
+def drop_staged(consumer: Consumer[Any], partitions: Collection[Partition]) -> None:
+    """Let nothing that is staged of these be committed, also under ``arroyo.enable.auto.commit``: there librdkafka
+    commits nothing of a partition once no offset is stored (``tests/unit/kafka/test_commits.py`` holds it to that).
+
+    :raises Exception: it takes none for these, as if they aren't assigned.
+    """
+    client = client_of(consumer) if uses_auto_commit(consumer) else None
+    if client is not None and partitions:
+        none = [TopicPartition(each.topic.name, each.index, OFFSET_INVALID) for each in partitions]
+        client.store_offsets(offsets=none)
+    staged = staged_offsets(consumer) or {}
+    unstage_offsets(consumer, {each: staged[each] for each in partitions if each in staged})
 
 
 def committed_offset(consumer: Consumer[Any], partition: Partition, timeout: float) -> int | None:

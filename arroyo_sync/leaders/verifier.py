@@ -28,11 +28,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from confluent_kafka import KafkaError
 
-from arroyo_sync.core.errors import PartitionTruncated
+from arroyo_sync.core.errors import PartitionTruncated, TopicMissing
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.errors import is_silence
@@ -182,6 +183,7 @@ class Verifier:
         Blocks until the brokers have answered; see `TopicWatch.check` for how long. Any thread may call it.
 
         :raises TopicRecreated: one has another id.
+        :raises TopicMissing: one was deleted, and isn't there at the moment.
         :raises AnotherCluster, ConfigurationError: the brokers are of another cluster than before, or than the
             follower's.
         """
@@ -292,7 +294,8 @@ class Verifier:
             ranges = {key: each for key, each in answers.items() if not isinstance(each, KafkaError)}
             truncations = self._offsets.apply_answers(ranges, question, log_ends)
             if any(each.read_to is not None for each in truncations):
-                self.check_topics(QUERY_TIMEOUT_SECONDS)  # a new topic ends at less as well
+                with suppress(TopicMissing):
+                    self.check_topics(QUERY_TIMEOUT_SECONDS)  # a new topic ends at less as well
             _refuse_lost_messages(truncations)
             if truncations:
                 log_truncations(truncations)

@@ -17,6 +17,8 @@ Guarantees
     - A partition that can't be asked costs the others nothing: what has answered within `QUERY_TIMEOUT_SECONDS` is
       committed before the rest is asked again. Nothing is committed of what hasn't answered.
     - One that the new topic doesn't have is given up, with a word.
+    - Between the two, while there is no topic, nothing that is staged is committed any more: under KIP-848 the
+      partitions of a deleted topic are revoked at once, and what librdkafka commits then may reach the new topic.
     - On another cluster (`AnotherCluster`) nothing is committed at all: what is committed there is the group's.
     - No question begins after `TIMEOUT_SECONDS`, nor one of a partition that is only maybe truncated after
       `QUERY_TIMEOUT_SECONDS`, and nothing is raised. `ReplacedLog.give_up` ends it sooner, also in a pause.
@@ -35,14 +37,20 @@ from typing import Any
 from arroyo.backends.abstract import Consumer
 from arroyo.types import Partition
 
-from arroyo_sync.core.errors import WHAT_WAS_READ_IS_GONE, AnotherCluster, PartitionTruncated, TopicRecreated
+from arroyo_sync.core.errors import (
+    WHAT_WAS_READ_IS_GONE,
+    AnotherCluster,
+    PartitionTruncated,
+    TopicMissing,
+    TopicRecreated,
+)
 from arroyo_sync.core.interruptions import INTERRUPTIONS
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.beginning_questions import BeginningQuestions, NotAsked, shown
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
 from arroyo_sync.kafka.arroyo_consumer import staged_offsets, unstage_offsets
-from arroyo_sync.kafka.commits import NO_MEMBER, commit_staged, committed_so_far
+from arroyo_sync.kafka.commits import NO_MEMBER, commit_staged, committed_so_far, drop_staged
 from arroyo_sync.kafka.errors import code_of
 
 logger = guarded_logger(__name__)
@@ -91,17 +99,22 @@ class ReplacedLog:
         self._is_leaving = True
         try:
             if partitions:
-                self._ask_once_more()
+                self._ask_once_more(partitions)
                 self._commit_beginnings(list(partitions))
         finally:
             self._is_leaving = False
 
-    def _ask_once_more(self) -> None:
-        """Have the manager fail if it is another topic now, unless it has."""
+    def _ask_once_more(self, partitions: Collection[Partition]) -> None:
+        """Have the manager fail if it is another topic now, unless it has. If there is none, nothing of it may be
+        committed any more: by then it could be the new one's."""
         if self._check_topic is None or isinstance(self._manager.failure, TopicRecreated | AnotherCluster):
             return
         try:
-            self._check_topic(CHECK_SECONDS)
+            try:
+                self._check_topic(CHECK_SECONDS)
+            except TopicMissing:
+                self._start.give_way(partitions)
+                drop_staged(self._inner, partitions)
         except INTERRUPTIONS:
             raise
         except Exception:

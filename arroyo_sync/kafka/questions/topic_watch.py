@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.errors import AnotherCluster, ConfigurationError, TopicRecreated
+from arroyo_sync.core.errors import AnotherCluster, ConfigurationError, TopicMissing, TopicRecreated
 from arroyo_sync.kafka.errors import is_silence
 from arroyo_sync.kafka.questions.answers import Patience
 from arroyo_sync.kafka.questions.asker import Asker
@@ -147,6 +147,7 @@ class TopicWatch:
         `MOST_SECONDS` where they are slow. Where no id is known, it is only asked whether they are of the same cluster.
 
         :raises TopicRecreated: one has another id.
+        :raises TopicMissing: one was deleted, and isn't there at the moment.
         :raises AnotherCluster, ConfigurationError: see `ClusterWatch.check`.
         """
         known = dict(self.ids)
@@ -159,6 +160,9 @@ class TopicWatch:
             # Nobody may ask again. If no broker tells of its cluster, to go back is safer than to skip what is new.
             self._cluster.ask_and_check(self._reach_seconds)
             raise recreated
+        for topic, answer in answers.items():
+            if isinstance(answer, KafkaError) and answer.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise TopicMissing(f"topic {topic!r} was deleted")
 
     def ask(self, now: float) -> float:
         """Ask if it is due. Returns when it is next, by the same clock."""

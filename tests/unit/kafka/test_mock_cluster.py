@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError, Producer
+from arroyo.types import Partition, Topic
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from arroyo_sync.kafka.commits import drop_staged
 from arroyo_sync.kafka.errors import TOPIC_IS_GONE
 from arroyo_sync.kafka.questions import broker_watch
 from arroyo_sync.kafka.questions.asker import Asker
@@ -39,6 +43,25 @@ def ends_of_log(servers: str, timeout: float) -> Mapping[int, int | KafkaError]:
         asker.stop(TIMEOUT_SECONDS)
     assert answers.empty()
     return answer
+
+
+def test_nothing_is_committed_of_what_was_staged_and_dropped(servers: str) -> None:
+    """As librdkafka closes a client that commits by itself, which else commits what is stored."""
+    settings = {"bootstrap.servers": servers, "group.id": "follower", "auto.offset.reset": "earliest", "log_level": 0}
+    client = Consumer({**settings, "enable.auto.commit": True, "enable.auto.offset.store": False})
+    client.subscribe(["log"])
+    assert client.consume(1, timeout=TIMEOUT_SECONDS) != []
+    partition = TopicPartition("log", 0)
+    client.commit(offsets=[TopicPartition("log", 0, 0)], asynchronous=False)
+    client.store_offsets(offsets=[TopicPartition("log", 0, 1)])
+    arroyo_s = SimpleNamespace(_KafkaConsumer__consumer=client, _KafkaConsumer__use_auto_commit=True)
+    drop_staged(cast(Any, arroyo_s), [Partition(Topic("log"), 0)])
+    client.close()
+    other = Consumer(settings)
+    try:
+        assert other.committed([partition], timeout=TIMEOUT_SECONDS)[0].offset == 0
+    finally:
+        other.close()
 
 
 def test_where_a_topic_ends_is_told_though_no_controller_describes_it(servers: str) -> None:

@@ -12,13 +12,14 @@ import pytest
 from arroyo.types import Partition
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.errors import AnotherCluster, PartitionTruncated, TopicRecreated
+from arroyo_sync.core.errors import AnotherCluster, PartitionTruncated, TopicMissing, TopicRecreated
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer import beginning_questions, replaced_log
 from arroyo_sync.gate.consumer.beginning_questions import LOOK_BACK_SECONDS
 from arroyo_sync.gate.consumer.replaced_log import ReplacedLog
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, RETRY_SECONDS, StartPositions
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from arroyo_sync.kafka.commits import drop_staged
 from tests.support.fakes import EVENTS, Clock, ScriptedConsumer, partition
 from tests.support.pipelines import Pipeline
 from tests.support.threads import PATIENCE_SECONDS
@@ -136,6 +137,30 @@ def test_what_was_committed_before_is_told(
     flow.manager.fail(RECREATED)
     flow.flow.close()
     assert caplog.messages == ["The group begins on the new topic at events[0]: 0 (before: 423), events[1]: 5"]
+
+
+@pytest.mark.parametrize("is_revoked", [True, False], ids=["revoked", "closed"])
+def test_of_a_topic_that_was_deleted_nothing_staged_is_committed(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_revoked: bool
+) -> None:
+    """Under KIP-848 its partitions are revoked at once. What librdkafka commits then may reach the new topic."""
+    dropped: list[list[Partition]] = []
+
+    def drop(consumer: ScriptedConsumer, partitions: Collection[Partition]) -> None:
+        dropped.append(list(partitions))
+        drop_staged(consumer, partitions)
+
+    def check_topic(timeout: float) -> None:
+        raise TopicMissing("gone")
+
+    monkeypatch.setattr(replaced_log, "drop_staged", drop)
+    monkeypatch.setattr(flow.flow._replaced_log, "_check_topic", check_topic)
+    flow.flow.stage_offsets({partition(0): 430})
+    flow.inner.revoke(0) if is_revoked else flow.flow.close()
+    assert [sorted(each) for each in dropped] == [[partition(0), partition(1)]]
+    assert flow.inner._staged == {}
+    assert flow.inner.committed == {0: 423, 1: 10}
+    assert caplog.messages == []
 
 
 def test_nothing_staged_is_committed_any_more(flow: Flow, beginnings: object) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from arroyo_sync.core.errors import TopicRecreated
+from arroyo_sync.core.errors import TopicMissing, TopicRecreated
 from arroyo_sync.kafka.errors import is_silence
 from arroyo_sync.kafka.questions.answers import LEAST_SECONDS, MOST_SECONDS, Patience
 from arroyo_sync.kafka.questions.asker import Asker
@@ -264,6 +264,19 @@ def test_between_the_turns_only_what_is_known_is_compared(world: World, monkeypa
         world.watch.check(2.5)
     assert asked == [({"events"}, 2.5)] * 2
     assert world.reached == [REACH_SECONDS] * 2
+
+
+def test_a_topic_that_was_deleted_is_none_to_commit_of(world: World) -> None:
+    """It may be there again in the next moment, as another one. One of which nothing is known may not be there yet."""
+    answers: dict[str, str | KafkaError] = {"events": MISSING}
+    world.topic_ids = lambda topics, timeout: answers  # type: ignore[attr-defined]
+    world.watch.check(2.5)
+    world.read = {"events"}
+    world.learn(events="one")
+    with pytest.raises(TopicMissing, match="'events' was deleted"):
+        world.watch.check(2.5)
+    answers["events"] = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    world.watch.check(2.5)
 
 
 def test_slow_brokers_have_longer_to_say_at_the_end_whether_the_topic_is_the_same(world: World) -> None:
