@@ -27,13 +27,23 @@ ENDS = frozenset(
         KafkaError._FATAL,
     }
 )
-"""They don't go away by waiting: someone must change a setting or a permission."""
+"""They don't go away by waiting: someone must change a setting or a permission. But see `ClientErrors`."""
 
 _LOGIN_REFUSED = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})
+_PERMISSION_REFUSED = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    }
+)
 FRESH_SECONDS = 60.0
 PARDON_SECONDS = 60.0
 AGAIN_SECONDS = 45.0
-"""Who wasn't refused for so long is logged in: librdkafka tells of the same refusal every 30 s."""
+"""What wasn't refused for so long isn't any more: librdkafka tells of the same refused login every 30 s."""
+RENEWAL_SECONDS = 20.0
+"""After which time a client that was refused a permission is replaced by another one. librdkafka tells of it only once
+in a client's life, for each partition and for the group, whether that lasts, or is over and begins again."""
 
 POSITION_IS_GONE = frozenset(
     {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
@@ -164,14 +174,37 @@ def is_failed_login(error: KafkaError) -> bool:
     return error.code() in _LOGIN_REFUSED and not error.fatal()
 
 
-def is_fatal_answer(error: KafkaError) -> bool:
-    """Whether an error that is a question's answer can't be ridden out, whatever the next login brings."""
-    return is_fatal(error) and not is_failed_login(error)
+def is_refused_permission(error: KafkaError) -> bool:
+    """Whether a permission is refused. A client that had it may be granted it again: see `ClientErrors`."""
+    return error.code() in _PERMISSION_REFUSED and not error.fatal()
 
 
 def is_fatal_for_reading(error: KafkaError) -> bool:
     """Whether an error with which a partition stopped can't be ridden out."""
     return is_fatal(error) or not (error.retriable() or error.code() in _TRANSIENT or error.code() in _RETRIABLE)
+
+
+class _Refusals:
+    """What is refused, by its name: since when, and when it was last.
+
+    Threads: any may call anything.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._refused: dict[str, tuple[float, float]] = {}
+
+    def add(self, what: str) -> bool:
+        """It is refused. Returns whether that has gone on for `PARDON_SECONDS`."""
+        now = self._clock()
+        since, last_at = self._refused.get(what, (now, now))
+        since = now if now > last_at + AGAIN_SECONDS else since
+        self._refused[what] = since, now
+        return now >= since + PARDON_SECONDS
+
+    def end(self, what: str) -> None:
+        """It isn't, or not any more."""
+        self._refused.pop(what, None)
 
 
 class LoginRefusals:
@@ -190,8 +223,8 @@ class LoginRefusals:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._fresh_until = clock() + FRESH_SECONDS
-        self._refused: dict[str, tuple[float, float]] = {}
-        """By broker, as librdkafka calls it, since when it refuses, and when it did last."""
+        self._refusals = _Refusals(clock)
+        """By broker, as librdkafka calls it."""
 
     @property
     def is_fresh(self) -> bool:
@@ -204,11 +237,7 @@ class LoginRefusals:
             return False
         if not is_failed_login(error) or self.is_fresh:
             return True
-        broker, now = error.str().partition(": ")[0], self._clock()
-        since, last_at = self._refused.get(broker, (now, now))
-        since = now if now > last_at + AGAIN_SECONDS else since
-        self._refused[broker] = since, now
-        if now >= since + PARDON_SECONDS:
+        if self._refusals.add(error.str().partition(": ")[0]):
             return True
         if _token_throttle.should_log("refused"):
             logger.warning(
@@ -229,8 +258,17 @@ class LoginRefusals:
             raise error
 
 
+_ANYTHING = "what was asked"
+"""Of which is said that it is refused, where it isn't known."""
+
+
 class ClientErrors:
-    """Collects what clients tell of by the way, in their ``error_cb``, rather than in answer to a call.
+    """Collects what clients tell of by the way, in their ``error_cb``, and what they answer to calls.
+
+    A permission that was granted may be refused for a moment, or for minutes, where a broker or what it asks for the
+    permissions restarts (librdkafka#2544, redpanda#26281). So that it is refused is final as with a login: in the first
+    `FRESH_SECONDS`, in which a wrong configuration is found, and later what is refused again and again for
+    `PARDON_SECONDS`. Whoever asks must ask again, and with another client after `RENEWAL_SECONDS`.
 
     Threads: written by those that poll the clients, read by any.
 
@@ -240,6 +278,8 @@ class ClientErrors:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._logins = LoginRefusals(clock)
+        self._permissions = _Refusals(clock)
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS, clock)
         self._last_at = clock()
         self.fatal: KafkaError | None = None
         """The first that can't be ridden out. Others follow from it."""
@@ -249,8 +289,39 @@ class ClientErrors:
         """Take in what a client tells."""
         if self._last is None or error.code() != KafkaError._ALL_BROKERS_DOWN:  # which says nothing of the cause
             self._last, self._last_at = error, self._clock()
-        if self.fatal is None and self._logins.ends(error):
+        if self.fatal is None and self._ends(error, _ANYTHING):
             self.fatal = error
+
+    def raise_final(self, answer: KafkaError, what: str) -> None:
+        """Return if an error that is a question's answer, or a partition's, can be ridden out. Then that is to be asked
+        again. Of a login that failed meanwhile the client tells apart.
+
+        :param what: what it is about, for the log; see `granted`.
+        :raises KafkaException: ``answer``; it can't.
+        """
+        if self._ends_answer(answer, what):
+            raise KafkaException(answer) from None
+
+    def granted(self, what: str) -> None:
+        """That was answered: whether it was refused before doesn't count any more."""
+        self._permissions.end(what)
+
+    def _ends_answer(self, answer: KafkaError, what: str) -> bool:
+        return not is_failed_login(answer) and self._ends(answer, what)
+
+    def _ends(self, error: KafkaError, what: str) -> bool:
+        if not is_refused_permission(error) or self._logins.is_fresh:
+            return self._logins.ends(error)
+        self._last, self._last_at = error, self._clock()
+        if self._permissions.add(what):
+            return True
+        if self._throttle.should_log(error.code()):
+            logger.warning(
+                "Kafka refuses a permission for %s: %s. It is asked again. If that lasts for a minute, the source ends",
+                what,
+                error.str(),
+            )
+        return False
 
     def reason(self, error: KafkaError) -> KafkaError:
         """Why a call failed with ``error``: what a client told meanwhile says more than that the time was over."""
@@ -260,14 +331,15 @@ class ClientErrors:
         """What was told last, if not before; else nothing."""
         return self._last.str() if self._last is not None and self._last_at >= at else ""
 
-    def raise_fatal(self, error: KafkaException | None = None) -> None:
+    def raise_fatal(self, error: KafkaException | None = None, what: str = _ANYTHING) -> None:
         """Return if all that was told can be ridden out, and so can ``error``, with which a call failed.
 
+        :param what: what the call was about; see `raise_final`.
         :raises KafkaException: what can't.
         """
         if self.fatal is not None:
             raise KafkaException(self.fatal) from error
-        if error is not None and (is_fatal if self._logins.is_fresh else is_fatal_answer)(error.args[0]):
+        if error is not None and (self._ends if self._logins.is_fresh else self._ends_answer)(error.args[0], what):
             raise error
 
 

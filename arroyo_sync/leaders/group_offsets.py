@@ -12,7 +12,8 @@ Failures
     Brokers that don't answer are logged and asked again; what the groups had committed before stays in force meanwhile.
     A group whose coordinator is down delays no other group. The last stable commit counts: a transaction of the leader
     that hangs hides nothing.
-    Failed authentication and missing permission end the source, and so does a start at which no broker answers in time.
+    Failed authentication and missing permission end the source: in its first minute at once, later if that goes on for
+    a minute. So does a start at which no broker answers in time.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.source import HighWatermarks, SourceStatistics
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import servers_of
+from arroyo_sync.kafka.errors import is_refused_permission
 from arroyo_sync.kafka.questions.committed_offsets import Commits
 from arroyo_sync.kafka.questions.first_answer import FirstAnswer
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
@@ -195,7 +197,11 @@ class GroupOffsetsSource(OffsetSource):
                 continue
             reports.append(CommitReport(key, group, offset, -1, FROM_BROKER, self._answers))
         for error in errors:
-            self._data_errors.raise_fatal(KafkaException(error))
+            self._data_errors.raise_fatal(KafkaException(error), f"group {group!r}")
+        if any(map(is_refused_permission, errors)):  # whether that goes on is to be known soon, whatever the interval
+            self._due_at[group] = min(self._due_at[group], self._clock() + TIMEOUT_SECONDS)
+        if not errors:
+            self._data_errors.granted(f"group {group!r}")
         if errors:
             if self._throttle.should_log((group, errors[0].code())):
                 self._unanswered.add(group)

@@ -116,7 +116,7 @@ class OffsetSource(ABC):
         self._is_ready = False
         self._ready_since: float | None = None
         # What clients of the data topic's cluster tell. Written by the threads that ask, read by the source's own.
-        self._data_errors = ClientErrors()
+        self._data_errors = ClientErrors(clock)
         self._poll_at = clock()  # the checking thread's
         self._silence_log = SilenceLog(lambda: self.name)  # the checking thread's
         # The reading thread's.

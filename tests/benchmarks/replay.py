@@ -21,8 +21,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.kafka.client_settings import reader_settings
+from arroyo_sync.leaders.commit_log.batch_decoder import BATCH
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
-from arroyo_sync.leaders.commit_log.reader import BATCH
 from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from arroyo_sync.leaders.commit_report import CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets

@@ -18,6 +18,7 @@ from arroyo_sync.core.errors import NotReady
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionState
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.committed_offsets import Commits
+from arroyo_sync.leaders.commit_log import batch_decoder
 from arroyo_sync.leaders.commit_log import reader as commit_log_reader
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import LOGICAL_OFFSETS
@@ -75,7 +76,7 @@ def test_a_long_replay_tells_how_far_it_is(
 ) -> None:
     """In records, partitions, percent and rate; and when it is done."""
     monkeypatch.setattr(commit_log_reader, "PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr(commit_log_reader, "BATCH", 500)
+    monkeypatch.setattr(batch_decoder, "BATCH", 500)
     for index in range(5_000):
         log.write(b"%s:%d:g" % (EVENTS.encode(), index % 7), b"%d" % index)
     log.flush()

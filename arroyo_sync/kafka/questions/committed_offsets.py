@@ -6,6 +6,7 @@ each group, but a broker that goes away during such a question aborts the whole 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
@@ -17,7 +18,7 @@ from confluent_kafka.cimpl import Consumer  # not what a tracer has put in its p
 from arroyo_sync.core.errors import BrokersUnreachable, ConfigurationError
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.client_settings import concerns_group, query_settings
-from arroyo_sync.kafka.errors import stopped
+from arroyo_sync.kafka.errors import RENEWAL_SECONDS, stopped
 from arroyo_sync.kafka.making_clients import make_client
 from arroyo_sync.kafka.questions.answers import deliver_answer, unable_to_ask
 
@@ -42,6 +43,7 @@ class GroupCommits:
     Guarantees
         - Its questions are answered in their order, each at its deadline at the latest, a question in the consumer's
           hands a little later. After `stop`, those that wait are answered with an error.
+        - A consumer that may not look at the group is replaced after `RENEWAL_SECONDS`: it tells of that only once.
         - The last stable commit counts: a transaction that hangs hides no partition.
 
     Threads: any may call `ask` and `stop`. Callbacks run on the group's thread.
@@ -67,8 +69,10 @@ class GroupCommits:
         self._thread: threading.Thread | None = None
         self._ending: list[threading.Thread] = []
         self._is_stopped = False
-        # The group's thread's: that it may not be looked at, until there was an answer.
+        # The group's thread's: that it may not be looked at, until there was an answer; and when another consumer is
+        # to ask, since this one tells of that no more.
         self._refused: KafkaError | None = None
+        self._renew_at = math.inf
 
     def ask(self, partitions: Collection[PartitionKey], timeout: float, on_answer: Callable[[Commits], None]) -> None:
         """Ask what the group has committed of the partitions. Returns at once."""
@@ -119,7 +123,11 @@ class GroupCommits:
                     _answer(question, stopped())
                     continue
                 try:
+                    if consumer is not None and self._clock() >= self._renew_at:
+                        renewed, consumer = consumer, None
+                        renewed.close()
                     if consumer is None:
+                        self._refused, self._renew_at = None, math.inf
                         consumer = make_client(Consumer, self._settings)
                     _answer(question, self._ask(consumer, question))
                 except KafkaException as error:
@@ -176,6 +184,7 @@ class GroupCommits:
             if error is not None and concerns_group(error):
                 advice = f"The user must be allowed to describe group {self._group!r}"
                 self._refused = KafkaError(error.code(), f"{error.str()} {advice}")
+                self._renew_at = self._clock() + RENEWAL_SECONDS
 
 
 def _offset_of(answer: TopicPartition) -> int | KafkaError | None:

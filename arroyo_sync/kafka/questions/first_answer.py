@@ -55,7 +55,7 @@ class FirstAnswer:
         :raises KafkaException: to ask again doesn't help.
         :raises BrokersUnreachable: there is no time left.
         """
-        self._errors.raise_fatal(error)
+        self._errors.raise_fatal(error, self._name or self._servers)
         reason = self._errors.reason(error.args[0])
         now = self._clock()
         if self._silent_since is None:

@@ -46,11 +46,34 @@ logger = guarded_logger(__name__)
 KNOWN_KEYS = 10_000
 """How many keys' parts are remembered, of about 500 bytes each: no topic's name has more than 249 characters."""
 
+BATCH = 10_000
+"""How many records are taken at once, if so many are there: about ten milliseconds of work."""
+BATCH_BYTES = 16_000_000
+"""How many bytes of them: fewer are taken if they are large."""
+SAMPLED = 64
+"""Of so many records of a batch, one is measured."""
+
 MAX_PARTITIONS = 2**15
 """Of how many partitions reports are kept: of more than any topic has, and they take 25 MB."""
 
 MAX_TIME_SECONDS = 1e11
 """A message isn't written later than this, in the year 5138. In milliseconds it is still a number to count with."""
+
+
+class BatchSize:
+    """How many records may be taken at once."""
+
+    def __init__(self) -> None:
+        self._record_bytes = 1
+
+    def measure(self, batch: Sequence[Message]) -> None:
+        """The next ones may be as large as these."""
+        sample = batch[::SAMPLED]
+        self._record_bytes = 1 + sum(map(bytes_of, sample)) // len(sample)
+
+    def beside(self, first: Message) -> int:
+        """How many may be taken with this one."""
+        return max(1, min(BATCH, BATCH_BYTES // max(self._record_bytes, bytes_of(first))))
 
 
 class Decoded(NamedTuple):

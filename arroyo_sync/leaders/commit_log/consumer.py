@@ -115,6 +115,7 @@ class CommitLogConsumer(OffsetSource):
                 topic.name,
                 self._offsets,
                 self._asker,
+                self._data_errors,
                 servers_of(self._data_configuration),
                 self._reader.read_all,
                 self._verifier.wake,

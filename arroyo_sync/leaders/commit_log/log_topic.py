@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
-from arroyo_sync.kafka.errors import TOPIC_IS_GONE
+from arroyo_sync.kafka.errors import RENEWAL_SECONDS, TOPIC_IS_GONE
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset
 from arroyo_sync.leaders.commit_log.replay import OffsetRange
@@ -254,6 +254,9 @@ class FetchCheck:
     less, and no record comes, nothing is fetched. Where all was read that does no harm, and need not be so: some
     brokers (not Kafka's) name the last offset in their responses, not the next one.
 
+    And a client that was refused a partition for a moment says so only once, also if that is refused for good later. So
+    a new one is wanted then, too.
+
     A broker that doesn't answer proves nothing, nor does a process that stood still: each check counts the answer to
     the one before, and the client has been polled in between. And such a time makes no silence longer.
 
@@ -285,8 +288,13 @@ class FetchCheck:
         self._ends: Mapping[int, int] = {}
         self._positions: dict[int, int] = {}
         self._unfetched: dict[int, int] = {}
+        self._refused: dict[int, float] = {}
         # Of the newest question; added to by the threads that answer.
         self._answers: dict[int, int] = {}
+
+    def refused(self, partition: int) -> None:
+        """The client may not fetch it, and will not say so again: whoever has told where it ends, it is unheard."""
+        self._refused.setdefault(partition, self._clock())
 
     def has_stopped(self, consumer: Consumer, positions: Mapping[int, int]) -> bool:
         """Whether a partition is fetched no more, so that a new client is wanted, which is logged.
@@ -307,6 +315,8 @@ class FetchCheck:
         self._check_at = now + FETCH_CHECK_SECONDS
         self._ends = dict(self._answers)
         self._note_unheard(now, positions)
+        if any(now >= at + RENEWAL_SECONDS for at in self._refused.values()):
+            return True  # what is refused was logged
         fetched = KafkaWatermarks(consumer)
         behind = {
             partition
@@ -336,7 +346,8 @@ class FetchCheck:
         self._missed_since = {
             partition: self._missed_since.get(partition, last_check)
             for partition, position in positions.items()
-            if self._positions.get(partition, position) == position and partition not in self._ends
+            if self._positions.get(partition, position) == position
+            and (partition not in self._ends or partition in self._refused)
         }
         self._unheard = (
             now,

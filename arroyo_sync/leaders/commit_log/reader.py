@@ -13,8 +13,8 @@ Guarantees
 
 Failures
     Restarting brokers, elections and lost connections are ridden out; brokers that don't answer are told of, and that
-    they do again. Failed authentication, missing permission, a topic that doesn't exist or was deleted, and fatal
-    errors come out of `CommitLogReader.run`.
+    they do again. Failed authentication, missing permission (both: at once in the first minute, later if that goes on
+    for a minute), a topic that doesn't exist or was deleted, and fatal errors come out of `CommitLogReader.run`.
 
 Threads
     Everything runs on the reading thread, but for what says that any may call it. The consumer is used by no other.
@@ -39,12 +39,12 @@ from arroyo_sync.kafka.errors import (
     TOPIC_IS_GONE,
     ClientErrors,
     is_failed_login,
-    is_fatal_answer,
     is_fatal_for_reading,
+    is_refused_permission,
     log_missing_token,
 )
 from arroyo_sync.kafka.questions.first_answer import FirstAnswer
-from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder, bytes_of
+from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder, BatchSize
 from arroyo_sync.leaders.commit_log.log_partitions import LogPartitions
 from arroyo_sync.leaders.commit_log.log_topic import (
     WAIT_ADVICE,
@@ -59,12 +59,6 @@ from arroyo_sync.leaders.commit_report import CommitReport
 
 logger = guarded_logger(__name__)
 
-BATCH = 10_000
-"""How many records are taken at once, if so many are there: about ten milliseconds of work."""
-BATCH_BYTES = 16_000_000
-"""How many bytes of them: fewer are taken if they are large."""
-SAMPLED = 64
-"""Of so many records of a batch, one is measured."""
 POLL_SECONDS = 0.25
 """How long a poll waits for a record. What comes ends it; `stop` and what other threads want wait for its end."""
 CONNECTING_POLL_SECONDS = 0.1
@@ -145,8 +139,9 @@ class CommitLogReader:
         self._replay_log = ReplayLog(settings.topic, PROGRESS_SECONDS, settings.clock)
         self._assign_at = self._refresh_at = self._lag_at = 0.0
         self._read_again_at = float("-inf")
+        self._refresh_seconds = metadata_refresh_seconds(settings.configuration)
         self._missing_since: float | None = None
-        self._record_bytes = 1
+        self._batch_size = BatchSize()
         # The data topic that reports are kept of, and the one that they should be kept of, which any thread may set.
         self._data_topic: str | None = None
         self._wanted_data_topic: str | None = None
@@ -155,7 +150,7 @@ class CommitLogReader:
         """Called by librdkafka, within ``poll``. That connections are lost proves nothing: see `ReachabilityCheck`."""
         self.errors.add(error)
         log_missing_token(error)
-        if error.code() in TOPIC_IS_GONE:
+        if error.code() in TOPIC_IS_GONE or is_refused_permission(error):
             self._refresh_at = 0.0
         else:
             self._reachability.want()
@@ -163,10 +158,10 @@ class CommitLogReader:
     def run(self, consumer: Consumer, identity: TopicIdentity) -> None:
         """Read until ``stopping`` is set, or a new client is wanted, with which it is to be called again.
 
-        That is when the client fetches a partition no more: the new one goes on where it stopped. And when the topic
-        was deleted and created again: all is forgotten then, and a client that knew the old topic takes the new one's
-        leader epochs for outdated, and asks brokers that lead no more (librdkafka#4898). Blocks; each call to the
-        brokers has a timeout of about a second.
+        That is when the client fetches a partition no more, or was refused one: the new one goes on where it stopped.
+        And when the topic was deleted and created again: all is forgotten then, and a client that knew the old topic
+        takes the new one's leader epochs for outdated, and asks brokers that lead no more (librdkafka#4898). Blocks;
+        each call to the brokers has a timeout of about a second.
 
         :param consumer: used by nobody else, and not closed from here. Its ``error_cb`` is `on_error`.
         :raises KafkaException: an error that trying again doesn't mend.
@@ -180,7 +175,7 @@ class CommitLogReader:
         else:
             self._begin(consumer)
         identity.ask()
-        self._refresh_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
+        self._refresh_at = self._clock() + self._refresh_seconds
         while not self._stopping.is_set():
             if identity.has_changed():
                 logger.error("Commit log %s was deleted and created again: it is read from its beginning", self._topic)
@@ -210,7 +205,7 @@ class CommitLogReader:
             self._assign_answered(consumer)
         first = consumer.poll(POLL_SECONDS if self._partitions.positions else ASKING_POLL_SECONDS)
         if first is not None:
-            self._process(consumer, identity, [first, *consumer.consume(self._batch_size(first), 0)])
+            self._process(consumer, identity, [first, *consumer.consume(self._batch_size.beside(first), 0)])
         self.errors.raise_fatal()
         self._reachability.ask(self._partitions.positions)
         if self._must_read_all.is_set():
@@ -268,15 +263,16 @@ class CommitLogReader:
 
     def _refresh_metadata(self, consumer: Consumer, identity: TopicIdentity) -> None:
         """Look for partitions that were added, and whether the topic is still the same."""
-        self._refresh_at = self._clock() + metadata_refresh_seconds(self._settings.configuration)
+        self._refresh_at = self._clock() + self._refresh_seconds
         identity.ask()
         try:
             partitions = list_partitions(consumer, self._topic, ASK_TIMEOUT_SECONDS)
         except KafkaException as error:
-            if is_fatal_answer(error.args[0]):
-                raise
+            self._ride_out(error.args[0], f"commit log {self._topic}")
             self._reachability.want()
             return
+        self.errors.granted(f"commit log {self._topic}")
+        self._refresh_seconds = metadata_refresh_seconds(self._settings.configuration)
         if partitions:
             self._missing_since = None
         else:
@@ -288,6 +284,15 @@ class CommitLogReader:
         if added := self._partitions.find(partitions, self._is_open):
             logger.info("Commit log %s: partitions %s were added", self._topic, added)
 
+    def _ride_out(self, error: KafkaError, what: str) -> None:
+        """:raises KafkaException: it can't be ridden out."""
+        self.errors.raise_final(error, what)
+        if is_refused_permission(error):
+            # librdkafka reads nothing of a topic that it was refused until it has looked at its partitions again.
+            self._refresh_seconds = RETRY_SECONDS
+            self._refresh_at = self._clock() + RETRY_SECONDS
+            self._reachability.want()
+
     def _ask_about_found(self) -> None:
         """Ask where the partitions that were found begin and end, each until its broker has told."""
         now = self._clock()
@@ -298,14 +303,10 @@ class CommitLogReader:
         self._ranges.ask(self._partitions.found, since_ms, ASK_TIMEOUT_SECONDS)
 
     def _assign_answered(self, consumer: Consumer) -> None:
-        """Begin to read the partitions whose brokers have told. The gate waits for the others, and the reading doesn't.
-
-        In any of them the newest report of any partition may lie, so none may be left out before the gate opens.
-        """
+        """Begin to read the partitions whose brokers have told. The gate waits for the others; the reading doesn't."""
         ranges, errors = self._ranges.take()
         for partition, error in errors.items():
-            if is_fatal_answer(error):
-                raise KafkaException(error)
+            self._ride_out(error, f"commit log {self._topic}[{partition}]")
             self._waits_for = f"the ends of partitions {sorted(self._partitions.found - ranges.keys())}: {error.str()}"
             logger.debug("Commit log %s[%d]: can't ask where it ends: %s", self._topic, partition, error)
         if not ranges:
@@ -332,14 +333,14 @@ class CommitLogReader:
     # Reading.
 
     def _process(self, consumer: Consumer, identity: TopicIdentity, batch: list[Message]) -> None:
-        sample = batch[::SAMPLED]
-        self._record_bytes = 1 + sum(map(bytes_of, sample)) // len(sample)
+        self._batch_size.measure(batch)
         events: list[Message] = []
         for partition, run in groupby(batch, Message.partition):
             decoded = self._decoder.decode(list(run))
             events += decoded.events
             if decoded.next_offset is None or partition is None:
                 continue
+            self.errors.granted(f"commit log {self._topic}[{partition}]")
             if reports := self._partitions.passed(partition, decoded.reports, decoded.next_offset):
                 self._apply(reports)
         gone: set[int] = set()
@@ -362,19 +363,19 @@ class CommitLogReader:
         if concerns_group(error) or is_failed_login(error):
             logger.debug("Commit log %s: %s", self._topic, error)
         elif code == KafkaError._PARTITION_EOF:
+            self.errors.granted(f"commit log {self._topic}[{partition}]")
             self._partitions.reached_end(partition)
         elif code in POSITION_IS_GONE:
             gone.add(partition)
         elif code in TOPIC_IS_GONE:
             self._refresh_at = 0.0
+        elif is_refused_permission(error):
+            self._ride_out(error, f"commit log {self._topic}[{partition}]")
+            self._fetch_check.refused(partition)
         elif is_fatal_for_reading(error):
             raise KafkaException(error)
         elif self._throttle.should_log(code):
             logger.warning("Commit log %s[%d]: %s. It is tried again", self._topic, partition, error.str())
-
-    def _batch_size(self, first: Message) -> int:
-        """How many records may be taken with this one."""
-        return max(1, min(BATCH, BATCH_BYTES // max(self._record_bytes, bytes_of(first))))
 
     def _follow_wanted(self) -> None:
         """Drop what was kept of other data topics."""

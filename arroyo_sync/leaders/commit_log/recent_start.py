@@ -28,12 +28,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.core.state import PartitionKey
-from arroyo_sync.kafka.errors import is_fatal_answer
+from arroyo_sync.kafka.errors import ClientErrors
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.committed_offsets import Commits
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
@@ -49,6 +49,7 @@ class RecentStart:
 
     :param topic: the commit log, for log lines.
     :param asker: asks the cluster where the groups commit.
+    :param errors: what that one's clients have told.
     :param servers: that cluster's, for log lines.
     :param read_all: called if nothing can be seen of a group's commits: the whole commit log is to be read instead.
     :param wake: called when an answer has come, so that `step` is called.
@@ -60,6 +61,7 @@ class RecentStart:
         topic: str,
         offsets: LeaderOffsets,
         asker: Asker,
+        errors: ClientErrors,
         servers: str,
         read_all: Callable[[], None],
         wake: Callable[[], None],
@@ -68,6 +70,7 @@ class RecentStart:
         self._topic = topic
         self._offsets = offsets
         self._asker = asker
+        self._errors = errors
         self._servers = servers
         self._read_all = read_all
         self._wake = wake
@@ -136,7 +139,9 @@ class RecentStart:
         if errors:
             self._asked.update((group, key) for key in committed)
             self._retry(group, errors)
-        elif group in self._with_commits:
+            return
+        self._errors.granted(f"group {group!r}")
+        if group in self._with_commits:
             self._asked.update((group, key) for key in answer)
         elif elsewhere := [key for key in self._offsets.partitions_reported(group) if key not in answer]:
             self._ask(group, [*answer, *elsewhere])  # does it commit here at all?
@@ -153,8 +158,7 @@ class RecentStart:
 
     def _retry(self, group: str, errors: Sequence[KafkaError]) -> None:
         for error in errors:
-            if is_fatal_answer(error):
-                raise KafkaException(error)
+            self._errors.raise_final(error, f"group {group!r}")
         self._retry_at[group] = self._clock() + RETRY_SECONDS
         if self._throttle.should_log(group):
             logger.warning(

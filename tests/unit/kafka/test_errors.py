@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from arroyo.errors import ConsumerError, OffsetOutOfRange, TransportError
 from confluent_kafka import KafkaError, KafkaException
@@ -10,13 +12,13 @@ from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
 from arroyo_sync.kafka import errors
 from arroyo_sync.kafka.errors import (
     FRESH_SECONDS,
+    PARDON_SECONDS,
     POSITION_IS_GONE,
     TOPIC_IS_GONE,
     ClientErrors,
     LoginRefusals,
     code_of,
     is_fatal,
-    is_fatal_answer,
     is_fatal_for_reading,
     log_missing_token,
 )
@@ -182,8 +184,9 @@ def test_each_broker_refuses_for_itself() -> None:
         clock.now += 40.0
 
 
-def test_a_refused_permission_ends_a_client_at_any_time() -> None:
-    """So does an error that librdkafka itself can't go on after. What passes is no refusal."""
+def test_a_refused_permission_ends_a_client_of_the_follower_s_at_any_time() -> None:
+    """It isn't replaced, as a source's is, and would tell of it no more. So does an error that librdkafka itself
+    can't go on after. What passes is no refusal."""
     clock = Clock()
     logins = LoginRefusals(clock)
     clock.now += FRESH_SECONDS + 1.0
@@ -230,16 +233,114 @@ def test_whatever_else_arroyo_s_consumer_raises_is_not_ridden_out(error: Consume
     assert raised.value is error
 
 
-def test_a_login_that_fails_while_something_is_asked_says_nothing_of_the_next_one() -> None:
-    """The client tells of it apart, and of which broker it is. A permission that is refused is an answer."""
-    assert not is_fatal_answer(KafkaError(KafkaError._AUTHENTICATION, "Local: Authentication failure"))
-    assert is_fatal_answer(KafkaError(KafkaError._AUTHENTICATION, "fatal", True))
-    assert is_fatal_answer(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
-    assert not is_fatal_answer(KafkaError(KafkaError._TIMED_OUT))
+@pytest.mark.parametrize("after", [0.0, FRESH_SECONDS + 1.0], ids=["in its first minute", "later"])
+def test_a_login_that_fails_while_something_is_asked_says_nothing_of_the_next_one(after: float) -> None:
+    """The client tells of it apart, and of which broker it is."""
+    clock = Clock()
+    collected = ClientErrors(clock)
+    clock.now += after
+    collected.raise_final(KafkaError(KafkaError._AUTHENTICATION, "Local: Authentication failure"), "it")
+    collected.raise_final(KafkaError(KafkaError._TIMED_OUT), "it")
+    for final in (KafkaError(KafkaError._AUTHENTICATION, "fatal", True), KafkaError(KafkaError.SECURITY_DISABLED)):
+        with pytest.raises(KafkaException) as raised:
+            collected.raise_final(final, "it")
+        assert raised.value.args == (final,)
+
+
+def test_of_a_later_question_that_a_login_spoiled_another_one_is_asked() -> None:
     clock = Clock()
     collected = ClientErrors(clock)
     clock.now += FRESH_SECONDS + 1.0
     collected.raise_fatal(KafkaException(KafkaError(KafkaError._AUTHENTICATION)))
+
+
+PERMISSIONS = ["TOPIC_AUTHORIZATION_FAILED", "GROUP_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"]
+
+
+@pytest.mark.parametrize("name", PERMISSIONS)
+@pytest.mark.parametrize("after", [0.0, FRESH_SECONDS])
+def test_a_permission_that_is_refused_in_the_first_minute_ends_a_client(name: str, after: float) -> None:
+    """As it does where it was never granted, however that is told."""
+    clock = Clock()
+    collected = ClientErrors(clock)
+    error = KafkaError(getattr(KafkaError, name), "not yours")
+    clock.now += after
+    with pytest.raises(KafkaException):
+        collected.raise_final(error, "topic log")
+    with pytest.raises(KafkaException):
+        collected.raise_fatal(KafkaException(error))
+    collected.add(error)
+    assert collected.fatal is error
+
+
+@pytest.mark.parametrize("name", PERMISSIONS)
+@pytest.mark.parametrize(
+    ("refused_at", "ends_at"),
+    [
+        pytest.param([0.0], None, id="once"),
+        pytest.param([0.0, 3_600.0, 7_200.0], None, id="once an hour"),
+        pytest.param([0.0, 30.0, 59.0], None, id="for less than a minute"),
+        pytest.param([0.0, 30.0, 60.0], 60.0, id="for a minute"),
+        pytest.param([0.0, 46.0, 92.0], None, id="now and then"),
+    ],
+)
+def test_a_permission_that_is_refused_later_ends_a_client_if_that_goes_on(
+    name: str, refused_at: list[float], ends_at: float | None
+) -> None:
+    """A broker, or what it asks for the permissions, may restart, and grant them again."""
+    clock = Clock()
+    answered, called, told = (ClientErrors(clock) for _ in range(3))
+    began = clock.now + FRESH_SECONDS + 1.0
+    error = KafkaError(getattr(KafkaError, name), "not yours")
+    for after in refused_at:
+        clock.now = began + after
+        told.add(error)
+        assert (told.fatal is error) == (after == ends_at)
+        with pytest.raises(KafkaException) if after == ends_at else nullcontext():
+            answered.raise_final(error, "topic log")
+        with pytest.raises(KafkaException) if after == ends_at else nullcontext():
+            called.raise_fatal(KafkaException(error), "topic log")
+
+
+def test_what_is_granted_in_between_is_not_refused_for_a_minute() -> None:
+    """What else is refused doesn't matter to it, nor what else is granted."""
+    clock = Clock()
+    collected = ClientErrors(clock)
+    error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not yours")
+    began = clock.now + FRESH_SECONDS + 1.0
+    for after in range(0, 600, 20):
+        clock.now = began + after
+        collected.raise_final(error, "topic log")
+        collected.granted("topic log")
+        collected.granted("group g")
+        if after < PARDON_SECONDS:
+            collected.raise_final(error, "group g[0]")
+        elif after == PARDON_SECONDS:
+            with pytest.raises(KafkaException):
+                collected.raise_final(error, "group g[0]")
+
+
+def test_a_refused_permission_is_a_warning_once_a_minute_that_names_what_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each kind by itself. It is the reason why nothing is heard, too."""
+    clock = Clock()
+    collected = ClientErrors(clock)
+    clock.now += FRESH_SECONDS + 1.0
+    began = clock.now
+    topic, group = PERMISSIONS[:2]
+    for what, name in (("topic log", topic), ("topic log[0]", topic), ("group 'g'", group)):
+        collected.raise_final(KafkaError(getattr(KafkaError, name), f"no {what}"), what)
+    again = "It is asked again. If that lasts for a minute, the source ends"
+    assert caplog.messages == [
+        f"Kafka refuses a permission for topic log: no topic log. {again}",
+        f"Kafka refuses a permission for group 'g': no group 'g'. {again}",
+    ]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    assert collected.last_since(began) == "no group 'g'"
+    clock.now += LOG_INTERVAL_SECONDS
+    collected.raise_final(KafkaError(getattr(KafkaError, topic), "no topic log"), "topic log")
+    assert len(caplog.messages) == 3
 
 
 def test_what_is_handled_apart_is_apart() -> None:

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.source import LeaderOffset, SourceStatistics
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.errors import FRESH_SECONDS, PARDON_SECONDS
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders import offset_source
 from arroyo_sync.leaders.group_offsets import TIMEOUT_SECONDS, GroupOffsetsSource
@@ -316,6 +317,46 @@ def test_a_missing_permission_ends_it() -> None:
     fixture.commit(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "group g is not for you"), OTHER)
     with pytest.raises(KafkaException, match="group g is not for you"):
         fixture.ask()
+
+
+GROUP_REFUSED = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "group g is not for you")
+
+
+def test_a_permission_that_is_refused_for_a_moment_is_told_of_and_that_it_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As that a group can't be asked for another reason. What it had committed stays in force."""
+    fixture = Fixture()
+    fixture.assign(KEY)
+    fixture.commit(50)
+    fixture.ask()
+    fixture.clock.now += FRESH_SECONDS
+    for _ in range(int(2 * PARDON_SECONDS)):
+        for answer in (GROUP_REFUSED, 60):
+            fixture.commit(answer)
+            fixture.ask()
+    assert fixture.remote() == 60
+    assert [line.partition("group g")[0] for line in caplog.messages[:2]] == [
+        "Kafka refuses a permission for group 'g': ",
+        "group offsets of g: can't ask what group 'g' has committed of 1 partitions: ",
+    ]
+    assert caplog.messages[2] == "group offsets of g: group 'g' can be asked again what it has committed"
+
+
+@pytest.mark.parametrize("interval_seconds", [0.5, 300.0])
+def test_a_permission_that_is_refused_for_a_minute_ends_it_however_seldom_the_groups_are_asked(
+    interval_seconds: float,
+) -> None:
+    fixture = Fixture(interval_seconds=interval_seconds)
+    fixture.assign(KEY)
+    fixture.commit(50)
+    fixture.ask()
+    fixture.clock.now += FRESH_SECONDS + interval_seconds
+    fixture.commit(GROUP_REFUSED)
+    began = fixture.clock.now
+    with pytest.raises(KafkaException, match="group g is not for you"):
+        fixture.run(*[fixture.idle] * 1_000)
+    assert began + PARDON_SECONDS <= fixture.clock.now <= began + PARDON_SECONDS + 2 * TIMEOUT_SECONDS
 
 
 def test_the_clients_own_end_proves_a_commit() -> None:

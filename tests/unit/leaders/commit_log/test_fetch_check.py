@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import PartitionMetadata, TopicMetadata
 
 from arroyo_sync.core.state import PartitionKey
+from arroyo_sync.kafka.errors import RENEWAL_SECONDS
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.leaders.commit_log.log_topic import (
     FETCH_CHECK_SECONDS,
@@ -96,6 +97,39 @@ class Fixture:
 LIBRDKAFKA_SECONDS = 60.5
 """How long librdkafka waits for a response before it tries again by itself: it may still mend it."""
 PATIENCE_SECONDS = UNFETCHED_CHECKS * FETCH_CHECK_SECONDS
+
+
+def test_a_client_that_was_refused_a_partition_is_replaced() -> None:
+    """It tells of that once, so whether it may read by now, or not again later, only another one can say."""
+    fixture = Fixture()
+    fixture.client.ends = [10, 20]
+    assert fixture.stops_after(FETCH_CHECK_SECONDS) is None
+    for _ in range(3):
+        began = fixture.clock.now
+        fixture.check.refused(1)
+        assert fixture.stops_after(RENEWAL_SECONDS / 2) is None
+        fixture.check.refused(0)
+        fixture.check.refused(1)
+        fixture.stops_after()
+        assert began + RENEWAL_SECONDS <= fixture.clock.now <= began + RENEWAL_SECONDS + FETCH_CHECK_SECONDS
+        fixture.check.restart()
+    assert fixture.stops_after() is None
+
+
+def test_a_partition_that_is_refused_is_unheard_though_its_end_is_told() -> None:
+    """Also by the clients that follow. Once one may read it, it is heard."""
+    fixture = Fixture()
+    fixture.client.ends = [10, 20]
+    assert fixture.stops_after(FETCH_CHECK_SECONDS) is None
+    for _ in range(3):
+        fixture.check.refused(1)
+        fixture.stops_after()
+        assert fixture.check.unheard_since.keys() <= {1}
+        fixture.check.restart()
+        assert not fixture.has_stopped()
+    assert fixture.check.unheard_since.keys() == {1}
+    assert fixture.stops_after(2 * FETCH_CHECK_SECONDS) is None
+    assert fixture.check.unheard_since == {}
 
 
 def test_a_partition_of_which_neither_a_record_nor_an_answer_comes_is_unheard() -> None:

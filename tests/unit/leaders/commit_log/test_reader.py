@@ -22,14 +22,13 @@ from confluent_kafka.admin import PartitionMetadata, TopicMetadata
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.errors import FRESH_SECONDS
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.time_lookups import FoundOffset
 from arroyo_sync.leaders.commit_log import batch_decoder
-from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
+from arroyo_sync.leaders.commit_log.batch_decoder import BATCH, BATCH_BYTES, BatchDecoder
 from arroyo_sync.leaders.commit_log.log_topic import FetchCheck, RangeQuestions, ReachabilityCheck, TopicIdentity
 from arroyo_sync.leaders.commit_log.reader import (
-    BATCH,
-    BATCH_BYTES,
     MISSING_SECONDS,
     PROGRESS_SECONDS,
     CommitLogReader,
@@ -384,6 +383,19 @@ def test_an_error_that_trying_again_does_not_mend_comes_out() -> None:
     fixture.asker.errors = {1: KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)}
     with pytest.raises(KafkaException):
         fixture.run(1)
+
+
+def test_the_ends_of_an_added_partition_may_be_refused_for_a_moment() -> None:
+    """They are asked for again, and the others are read meanwhile."""
+    fixture = with_an_added_partition()
+    fixture.clock.now += FRESH_SECONDS + 1.0
+    fixture.asker.errors = {1: KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)}
+    fixture.step(record(1, 8))
+    assert (set(fixture.client.assigned), fixture.ready, fixture.remote()) == ({0}, [True], 8)
+    fixture.asker.errors = {}
+    fixture.clock.now += 1
+    fixture.step()
+    assert set(fixture.client.assigned) == {0, 1}
 
 
 def test_a_recent_start_begins_where_the_look_back_does_but_never_past_the_end() -> None:

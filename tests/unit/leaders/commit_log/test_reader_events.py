@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_CREATE_TIME, KafkaError, KafkaException, Message
 
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS
+from arroyo_sync.kafka.errors import FRESH_SECONDS, PARDON_SECONDS, RENEWAL_SECONDS
 from tests.unit.leaders.commit_log.test_reader import TOPIC, Fixture, event, record
 
 REFRESH_SECONDS = 10.0
@@ -97,6 +98,65 @@ def test_what_concerns_no_partition_is_only_a_debug_line(code: int, caplog: pyte
     fixture.step(message)
     assert lines(caplog, logging.DEBUG) == [("DEBUG", f"Commit log log: {message.error()}")]
     assert fixture.ready == [True]
+
+
+REFUSED = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not yours")
+REFUSED_EVENT = Message(TOPIC, 3, 0, None, None, None, REFUSED, (0, -1))
+
+
+def opened_for_long() -> Fixture:
+    fixture = opened(0, 3)
+    fixture.clock.now += FRESH_SECONDS + 1.0
+    return fixture
+
+
+def run_until_another_is_wanted(fixture: Fixture) -> None:
+    """With another client, until the reader wants the next one."""
+    fixture.run(1_000)
+    assert not fixture.stopping.is_set(), "it wants none"
+
+
+def test_a_partition_that_is_refused_later_is_read_on_by_another_client(caplog: pytest.LogCaptureFixture) -> None:
+    """This one would tell of it no more. The gate stays open, and the brokers are asked."""
+    fixture = opened_for_long()
+    caplog.clear()
+    fixture.client.messages += [REFUSED_EVENT, record(1, 9)]
+    began = fixture.clock.now
+    run_until_another_is_wanted(fixture)
+    assert fixture.clock.now >= began + RENEWAL_SECONDS
+    assert (fixture.ready, fixture.remote()) == ([True], 9)
+    assert fixture.asker.questions == [[("log", 0), ("log", 3)]]
+    (line,) = lines(caplog)
+    assert line == (
+        "WARNING",
+        "Kafka refuses a permission for commit log log[3]: not yours. It is asked again. If that lasts for a minute, "
+        "the source ends",
+    )
+
+
+def test_a_partition_that_each_client_is_refused_for_a_minute_ends_the_reading() -> None:
+    """As where the permission was taken away, though it may still be asked where the partition ends."""
+    fixture = opened_for_long()
+    began = fixture.clock.now
+    for _ in range(3):
+        fixture.client.messages.append(REFUSED_EVENT)
+        run_until_another_is_wanted(fixture)
+    fixture.client.messages.append(REFUSED_EVENT)
+    with pytest.raises(KafkaException, match="not yours"):
+        fixture.run(1)
+    assert began + PARDON_SECONDS <= fixture.clock.now <= began + 2 * PARDON_SECONDS
+
+
+@pytest.mark.parametrize(
+    "heard", [record(0, 9, log_partition=3), event(KafkaError._PARTITION_EOF, 3)], ids=["a record", "its end"]
+)
+def test_a_partition_that_is_heard_in_between_is_not_refused_for_a_minute(heard: Message) -> None:
+    fixture = opened_for_long()
+    for _ in range(10):
+        fixture.step(REFUSED_EVENT)
+        fixture.clock.now += RENEWAL_SECONDS
+        fixture.step(heard)
+        fixture.clock.now += RENEWAL_SECONDS
 
 
 def test_where_a_partition_ends_that_cannot_be_asked_is_a_debug_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,10 +6,11 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, TIMESTAMP_CREATE_TIME, KafkaError, KafkaException, Message
 
 from arroyo_sync.core.errors import CommitLogMissing
+from arroyo_sync.kafka.errors import FRESH_SECONDS, PARDON_SECONDS
+from arroyo_sync.leaders.commit_log.batch_decoder import BATCH_BYTES
 from arroyo_sync.leaders.commit_log.reader import (
     ASK_TIMEOUT_SECONDS,
     ASKING_POLL_SECONDS,
-    BATCH_BYTES,
     LAG_SECONDS,
     MISSING_SECONDS,
     POLL_SECONDS,
@@ -110,6 +111,70 @@ def test_an_error_at_a_later_look_that_waiting_does_not_mend_ends_it() -> None:
     fixture.clock.now += REFRESH_SECONDS
     with pytest.raises(KafkaException, match="not yours"):
         fixture.step()
+
+
+def long_opened() -> Fixture:
+    fixture = reading(ends=0)
+    fixture.clock.now += FRESH_SECONDS
+    fixture.step()
+    return fixture
+
+
+def test_partitions_that_may_not_be_looked_at_later_are_looked_at_again_soon() -> None:
+    """Until they may: librdkafka reads none of them before it has looked."""
+    fixture = long_opened()
+    fixture.client.topic_error = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    began = fixture.clock.now = fixture.clock.now + REFRESH_SECONDS
+    before = len(fixture.client.listed)
+    for looks in range(1, 6):
+        step_at(fixture, began + looks * RETRY_SECONDS)
+        step_at(fixture, began + looks * RETRY_SECONDS)
+        assert len(fixture.client.listed) == before + looks
+    fixture.client.metadata_error = KafkaException(TIMED_OUT)
+    fixture.clock.now += RETRY_SECONDS
+    fixture.step(event(KafkaError._TRANSPORT))
+    assert len(fixture.client.listed) == before + 6
+    fixture.client.topic_error = fixture.client.metadata_error = None
+    began = fixture.clock.now + RETRY_SECONDS
+    for at in (0.0, RETRY_SECONDS, RETRY_SECONDS + REFRESH_SECONDS - 0.125):
+        step_at(fixture, began + at)
+    assert len(fixture.client.listed) == before + 8
+    step_at(fixture, began + RETRY_SECONDS + REFRESH_SECONDS)
+    assert len(fixture.client.listed) == before + 9
+
+
+def test_partitions_that_may_not_be_looked_at_for_a_minute_end_it() -> None:
+    """Not so where they may in between."""
+    fixture = long_opened()
+    refused = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not yours")
+    fixture.clock.now += REFRESH_SECONDS
+    for _ in range(int(3 * PARDON_SECONDS)):
+        fixture.client.topic_error = None if fixture.client.topic_error else refused
+        step_at(fixture, fixture.clock.now + RETRY_SECONDS)
+    fixture.client.topic_error = refused
+    for _ in range(int(PARDON_SECONDS / RETRY_SECONDS)):
+        step_at(fixture, fixture.clock.now + RETRY_SECONDS)
+    with pytest.raises(KafkaException, match="not yours"):
+        step_at(fixture, fixture.clock.now + RETRY_SECONDS)
+
+
+def test_partitions_that_the_client_was_refused_are_looked_at_at_once() -> None:
+    """That it met this as it looked by itself, it tells by the way alone."""
+    fixture = long_opened()
+    before = len(fixture.client.listed)
+    fixture.reader.on_error(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "log [0]: no longer available"))
+    step_at(fixture, fixture.clock.now)
+    assert len(fixture.client.listed) == before + 1
+
+
+def test_a_new_client_looks_soon_at_partitions_that_were_refused() -> None:
+    """Nobody else asks what it needs to know to read them."""
+    fixture = long_opened()
+    fixture.step(event(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    before = len(fixture.client.listed)
+    fixture.run(0)
+    step_at(fixture, fixture.clock.now + RETRY_SECONDS)
+    assert len(fixture.client.listed) == before + 1
 
 
 def test_a_topic_that_is_gone_is_looked_for_every_half_second_for_ten_seconds() -> None:

@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from arroyo_sync.core.state import PartitionKey, SynchronizedPartitionStateManager
+from arroyo_sync.kafka.errors import FRESH_SECONDS, PARDON_SECONDS, ClientErrors
 from arroyo_sync.kafka.questions.asker import Asker
 from arroyo_sync.kafka.questions.committed_offsets import Commits
 from arroyo_sync.leaders.commit_log.recent_start import RETRY_SECONDS, TIMEOUT_SECONDS, RecentStart
@@ -32,8 +33,16 @@ class Fixture:
         self.waiting: dict[str, Callable[[], None]] = {}
         self.read_all = self.woken = 0
         self.clock = Clock()
-        asker = cast(Asker, self)
-        self.recent = RecentStart("log", self.offsets, asker, "data:9092", self.begin_again, self.wake, self.clock)
+        self.recent = RecentStart(
+            "log",
+            self.offsets,
+            cast(Asker, self),
+            ClientErrors(self.clock),
+            "data:9092",
+            self.begin_again,
+            self.wake,
+            self.clock,
+        )
 
     def begin_again(self) -> None:
         self.read_all += 1
@@ -162,6 +171,30 @@ def test_a_missing_permission_ends_the_source(fixture: Fixture) -> None:
     fixture.commits = {"a": refusal, "b": {}}
     fixture.offsets.enable()
     read_without_end(fixture.offsets, FIRST)
+    with pytest.raises(KafkaException) as raised:
+        fixture.recent.step()
+    assert raised.value.args == (refusal,)
+
+
+def test_a_permission_that_is_refused_later_ends_the_source_if_that_goes_on(fixture: Fixture) -> None:
+    """It is asked for again meanwhile, and the group counts as one that hasn't answered."""
+    refusal = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+    fixture.commits = {"a": refusal, "b": {FIRST: 10}}
+    fixture.offsets.enable()
+    read_without_end(fixture.offsets, FIRST)
+    fixture.clock.now += FRESH_SECONDS + 1.0
+    for _ in range(30):
+        assert fixture.recent.step() == RETRY_SECONDS
+        fixture.clock.now += RETRY_SECONDS
+    assert fixture.remote(FIRST) is None
+    fixture.commits["a"] = {FIRST: 10}
+    fixture.recent.step()
+    assert (fixture.remote(FIRST), fixture.read_all) == (10, 0)
+    fixture.commits["a"] = refusal
+    read_without_end(fixture.offsets, SECOND)
+    for _ in range(int(PARDON_SECONDS / RETRY_SECONDS)):
+        fixture.recent.step()
+        fixture.clock.now += RETRY_SECONDS
     with pytest.raises(KafkaException) as raised:
         fixture.recent.step()
     assert raised.value.args == (refusal,)
