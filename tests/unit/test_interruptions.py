@@ -119,7 +119,7 @@ def the_start_of_the_thread_that_publishes(monkeypatch: pytest.MonkeyPatch) -> N
 
 @site
 def the_start_of_the_thread_that_asks_for_a_leader(monkeypatch: pytest.MonkeyPatch) -> None:
-    questions = StartQuestions(NOBODY, "writers", {}, lambda partition: None, lambda: None)
+    questions = StartQuestions(NOBODY, False, "writers", {}, lambda partition: None, lambda: None)
     monkeypatch.setattr(questions, "_run", lambda: None)
     worker_dies_as_threads_start(monkeypatch)
     questions.ask(["events"], [], {})
