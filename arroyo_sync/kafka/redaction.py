@@ -254,6 +254,8 @@ def _filter_callback(value: object) -> object:
 def _repr(value: object) -> str:
     try:
         return repr(value)
+    except INTERRUPTIONS:
+        raise
     except Exception:  # the SDK says so in its place
         return ""
 

@@ -37,7 +37,7 @@ from arroyo_sync.gate.consumer.start_positions import StartPositions, commit_onc
 from arroyo_sync.kafka.arroyo_consumer import KafkaWatermarks
 from arroyo_sync.kafka.questions.answers import deliver_answer
 from arroyo_sync.kafka.questions.asker import Asker
-from arroyo_sync.kafka.redaction import _filter_record
+from arroyo_sync.kafka.redaction import _filter_record, _repr
 from arroyo_sync.leaders.commit_log.publishing.publish_queue import PublishQueue
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
 from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes
@@ -213,6 +213,14 @@ def the_text_of_what_is_logged(_: pytest.MonkeyPatch) -> None:
         __str__ = worker_dies
 
     _filter_record(logging.LogRecord("arroyo_sync.some", logging.WARNING, __file__, 1, "%s", (Shown(),), None))
+
+
+@site
+def the_text_of_what_is_sent_to_sentry(_: pytest.MonkeyPatch) -> None:
+    class Shown:
+        __repr__ = worker_dies
+
+    _repr(Shown())
 
 
 # A follower.
