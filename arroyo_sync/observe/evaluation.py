@@ -276,7 +276,8 @@ def _of_wait(
     is_stalled, reason = seconds >= limits.stalled_after, ""
     grade = Grade.WAITING if seconds >= limits.waiting_after else Grade.OK
     if has_nothing and is_idle:
-        has_grown = is_stalled and wait.end is not None and (partition.high_watermark or 0) > wait.end
+        # What comes after a pause is on its way to the consumer for a moment.
+        has_grown = is_stalled and wait.grown_at is not None and now - wait.grown_at >= IDLE_SECONDS
         grade, is_stalled = Grade.WAITING if has_grown else Grade.OK, False
         reason = GETS_NOTHING_OF_WHAT_COMES if has_grown else GETS_NOTHING
     elif has_nothing and is_busy:

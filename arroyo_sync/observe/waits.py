@@ -61,6 +61,8 @@ class Wait(NamedTuple):
     """When the follower was last seen to hand on messages of other partitions."""
     rewind: Rewind | None = None
     """``None``: it hasn't gone back, or not for as long as makes a stall."""
+    grown_at: float | None = None
+    """When the partition was first seen to end later than that."""
 
 
 Waits = Mapping[PartitionKey, Wait]
@@ -169,7 +171,12 @@ def next_wait(
     idle_at = now if is_idle else previous.idle_at
     is_busy = previous.local_offsets is not None and local_offsets != previous.local_offsets
     busy_at = now if is_busy else previous.busy_at
-    return Wait(since, now, local, highest, remote, first_end, empty_polls, idle_at, local_offsets, busy_at, rewind)
+    grown_at = previous.grown_at
+    if grown_at is None and end is not None and first_end is not None and end > first_end:
+        grown_at = now
+    return Wait(
+        since, now, local, highest, remote, first_end, empty_polls, idle_at, local_offsets, busy_at, rewind, grown_at
+    )
 
 
 def later(waits: Waits, seconds: float) -> Waits:
@@ -186,6 +193,7 @@ def later(waits: Waits, seconds: float) -> Waits:
             seen_at=wait.seen_at + seconds,
             idle_at=moved(wait.idle_at),
             busy_at=moved(wait.busy_at),
+            grown_at=moved(wait.grown_at),
             rewind=wait.rewind and wait.rewind._replace(at=wait.rewind.at + seconds, since=wait.rewind.since + seconds),
         )
         for key, wait in waits.items()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 
 from arroyo_sync.core.source import SourceStatistics
-from arroyo_sync.observe.evaluation import MAYBE_UNREPORTED, evaluate, proven_since
+from arroyo_sync.observe.evaluation import IDLE_SECONDS, MAYBE_UNREPORTED, evaluate, proven_since
 from arroyo_sync.observe.snapshot import LeaderSnapshot, NextMessage, PartitionSnapshot, Snapshot
 from arroyo_sync.observe.stalls import WaitsFor
 from arroyo_sync.observe.verdict import Grade, Verdict, worst, worst_first
@@ -539,9 +539,10 @@ GETS_NOTHING_OF_WHAT_COMES = (
 )
 
 
-def given_nothing(seconds: float, high: int) -> Verdict:
+def given_nothing(seconds: float, high: int, grown_for: float = IDLE_SECONDS) -> Verdict:
     """Of an open partition, for so long, at whose end ``high`` is; the consumer has asked all the time."""
-    return verdict_at_last([Look(0, 2, 10, 10, 0, polls=5), Look(seconds, 2, high, high, 0, polls=9)])
+    looks = [Look(0, 2, 10, 10, 0, polls=5), Look(seconds - grown_for, 2, high, high, 0, polls=7)]
+    return verdict_at_last([*looks, Look(seconds, 2, high, high, 0, polls=9)])
 
 
 def test_a_partition_that_grows_and_of_which_nothing_is_fetched_waits() -> None:
@@ -550,6 +551,12 @@ def test_a_partition_that_grows_and_of_which_nothing_is_fetched_waits() -> None:
     assert given_nothing(LIMITS.stalled_after, high=10).grade is OK
     verdict = given_nothing(LIMITS.stalled_after, high=5000)
     assert (verdict.grade, verdict.reason) == (WAITING, GETS_NOTHING_OF_WHAT_COMES)
+
+
+def test_what_comes_after_a_pause_is_on_its_way_for_a_moment() -> None:
+    """The end of a transaction was all that was left of the last messages, so the wait is as old as they are."""
+    verdict = given_nothing(LIMITS.stalled_after + 10, high=5000, grown_for=IDLE_SECONDS - 1)
+    assert (verdict.grade, verdict.reason) == (OK, IDLE)
 
 
 def test_a_stall_that_is_called_early_is_called_so_of_a_hung_step_too() -> None:

@@ -173,9 +173,9 @@ def test_it_takes_a_snapshot_of_those_alone_that_have_waited_for_long_or_are_rej
 
 def test_waits_that_are_put_off_are_so_in_all_their_times() -> None:
     """And in nothing else: what isn't known stays so."""
-    wait = Wait(1.0, 2.0, 50, 40, 30, 60, 7, 3.0, 90, 4.0, Rewind(5.0, 20, 0.5, 45))
+    wait = Wait(1.0, 2.0, 50, 40, 30, 60, 7, 3.0, 90, 4.0, Rewind(5.0, 20, 0.5, 45), 6.0)
     bare = Wait(1.0, 2.0, 50, 40, 30)
     assert later({("events", 0): wait, ("events", 1): bare}, 100.0) == {
-        ("events", 0): Wait(101.0, 102.0, 50, 40, 30, 60, 7, 103.0, 90, 104.0, Rewind(105.0, 20, 100.5, 45)),
+        ("events", 0): Wait(101.0, 102.0, 50, 40, 30, 60, 7, 103.0, 90, 104.0, Rewind(105.0, 20, 100.5, 45), 106.0),
         ("events", 1): Wait(101.0, 102.0, 50, 40, 30),
     }
