@@ -15,7 +15,7 @@ from arroyo.processing.strategies.run_task import RunTask
 from arroyo.types import BrokerValue, Commit, Message, Partition, Topic
 from confluent_kafka import KafkaException, TopicCollection
 
-from arroyo_sync.core.errors import TopicRecreated
+from arroyo_sync.core.errors import TopicMissing, TopicRecreated
 from arroyo_sync.core.source import RemoteOffsetSource
 from arroyo_sync.kafka.arroyo_consumer import staged_offsets
 from arroyo_sync.kafka.commits import commit_staged
@@ -267,6 +267,42 @@ def test_a_follower_that_ends_before_it_is_noticed_begins_at_the_new_topics_begi
         world.produce(10)
         assert follower.wait_until_ended() is not None
     assert world.committed == {0: 0}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_is_staged_of_a_deleted_topic_does_not_reach_the_next_one_of_its_name(world: World, protocol: str) -> None:
+    """That is created after the source has asked, and before librdkafka commits what it has stored: as its partitions
+    are revoked, which KIP-848 does at once, or at the end."""
+    world.produce(423)
+    world.report(423, world.topic_id)
+    source = world.source()
+    settings = {
+        "arroyo.enable.auto.commit": True,
+        "auto.commit.interval.ms": 60_000,
+        "topic.metadata.refresh.interval.ms": 60_000,
+    }
+    with world.follower(protocol, source, is_strict=False, settings=settings) as follower:
+        follower.wait_until_received(423, TIMEOUT_SECONDS)
+        wait_until(lambda: bool(source._verifier._topics.ids), TIMEOUT_SECONDS, "it to know the topic's id")
+        assert follower.flow is not None
+        log = follower.flow._replaced_log
+        check_topic, answers = log._check_topic, list[Exception | None]()
+
+        def create_after(timeout: float) -> None:
+            assert check_topic is not None
+            try:
+                check_topic(timeout)
+            except TopicMissing as missing:
+                if not answers:
+                    world.kafka.create_topic(world.topic)
+                    world.produce(900)
+                answers.append(missing)
+                raise
+
+        log._check_topic = create_after
+        world.kafka.admin.delete_topics([world.topic])[world.topic].result(TIMEOUT_SECONDS)
+    assert answers
+    assert world.committed.get(0, 0) == 0
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
