@@ -183,7 +183,9 @@ def test_a_leader_that_hangs_meanwhile_commits_a_message_of_the_earlier_topic(
 ) -> None:
     """What it then reports is of that one, as its topic id says. Restarted at the new beginning, it releases all."""
     servers = world.kafka.bootstrap_servers
-    leader_settings = consumer_settings(servers, LEADER, "eager")
+    # A look at the topics while there is none of that name would end it.
+    seldom = {"topic.metadata.refresh.interval.ms": 60_000}
+    leader_settings = {**consumer_settings(servers, LEADER, "eager"), **seldom}
     arguments = leader_settings, world.topic, world.log.topic, {"bootstrap.servers": servers}
     world.produce(HANGS_AT + 1)
     leader = HangingLeader(*arguments)
