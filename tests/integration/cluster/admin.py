@@ -107,12 +107,15 @@ class Kafka:
         return {key: entry.value for key, entry in _result(self.admin.describe_configs([resource])[resource]).items()}
 
     def set_topic_config(self, name: str, config: Mapping[str, str]) -> None:
-        """Change settings of a topic."""
+        """Change settings of a topic, and wait until the brokers have them."""
         entries = [
             ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in config.items()
         ]
         resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
         _result(self.admin.incremental_alter_configs([resource])[resource])
+        wait_until(
+            lambda: config.items() <= self.topic_config(name).items(), TIMEOUT_SECONDS, f"{name} to be configured"
+        )
 
     def delete_records(self, name: str, before: Mapping[int, int]) -> None:
         """Delete, per partition, the records below an offset."""
