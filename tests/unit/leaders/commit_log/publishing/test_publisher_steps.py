@@ -417,6 +417,14 @@ MOOT = "Where group writers starts needn't be committed any more: it commits mes
 
 
 @pytest.fixture
+def questions_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock of the leader's questions shows, in its one item."""
+    now = [0.0]
+    monkeypatch.setattr(start_questions, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+@pytest.fixture
 def unable_leader(make_leader: Callable[..., Leader], asker: ScriptedAsker, caplog: pytest.LogCaptureFixture) -> Leader:
     """It could not commit where two partitions start, has told that, and can commit now."""
     asker.commits = {("events", 0): None, ("events", 1): None}
@@ -1150,12 +1158,10 @@ def test_commits_that_can_not_be_asked_for_are_told_of_and_when_they_can(
     error: KafkaError,
     make_leader: Callable[..., Leader],
     asker: ScriptedAsker,
-    monkeypatch: pytest.MonkeyPatch,
+    questions_clock: list[float],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """An idle partition in question is silent until then, and followers wait: nothing else would say why."""
-    now = [0.0]
-    monkeypatch.setattr(start_questions, "time", SimpleNamespace(monotonic=lambda: now[0]))
     leader = make_leader()
     leader.assign({0: 10, 1: 5})
     leader.end()
@@ -1167,19 +1173,19 @@ def test_commits_that_can_not_be_asked_for_are_told_of_and_when_they_can(
 
     leader.assign({0: 17, 1: 6})
     wait_for_two_rounds()
-    now[0] = start_questions.COMMITS_PATIENCE_SECONDS - 0.1
+    questions_clock[0] = start_questions.COMMITS_PATIENCE_SECONDS - 0.1
     wait_for_two_rounds()
     assert caplog.messages == []
-    now[0] = start_questions.COMMITS_PATIENCE_SECONDS
+    questions_clock[0] = start_questions.COMMITS_PATIENCE_SECONDS
     wait_for_two_rounds()
-    now[0] += LOG_INTERVAL_SECONDS - 0.1
+    questions_clock[0] += LOG_INTERVAL_SECONDS - 0.1
     wait_for_two_rounds()
     line = (
         f"What group writers has committed in events[0] can't be asked for: {error.str()}. It is asked again while the "
         "group has these partitions. Of one that is idle nothing is reported until then, and its followers may wait"
     )
     assert caplog.messages == [line]
-    now[0] += 0.1
+    questions_clock[0] += 0.1
     wait_for_two_rounds()
     assert caplog.messages == [line, line]
     del asker.commits["events", 0]
@@ -1224,12 +1230,10 @@ def test_what_a_client_tells_by_the_way_is_why_there_is_no_answer(
 def test_what_a_client_told_long_ago_is_not_why_there_is_no_answer_now(
     make_leader: Callable[..., Leader],
     asker: ScriptedAsker,
-    monkeypatch: pytest.MonkeyPatch,
+    questions_clock: list[float],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What goes on it tells again."""
-    now = [0.0]
-    monkeypatch.setattr(start_questions, "time", SimpleNamespace(monotonic=lambda: now[0]))
     asker.ids["events"] = NO_ANSWER
     asker.told = BAD_CERTIFICATE
     leader = make_leader(knows_id=False)
@@ -1238,7 +1242,7 @@ def test_what_a_client_told_long_ago_is_not_why_there_is_no_answer_now(
     asker.told = None
     asked = len(asker.asked_ids)
     wait_until(lambda: len(asker.asked_ids) >= asked + 2, PATIENCE_SECONDS, "it to be told no more")
-    now[0] = start_questions.ID_SECONDS
+    questions_clock[0] = start_questions.ID_SECONDS
     leader.wait_for_answer()
     (line,) = caplog.messages
     assert line.endswith(f": {NO_ANSWER.str()}")
@@ -1249,12 +1253,10 @@ def test_a_refused_login_is_told_with_its_own_text_and_its_end(
     is_configured: bool,
     make_leader: Callable[..., Leader],
     asker: ScriptedAsker,
-    monkeypatch: pytest.MonkeyPatch,
+    questions_clock: list[float],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """As of a wrong password: reports carry no id, and an idle partition that had another owner is silent."""
-    now = [0.0]
-    monkeypatch.setattr(start_questions, "time", SimpleNamespace(monotonic=lambda: now[0]))
     asker.ids["events"] = NO_ANSWER
     asker.told = WRONG_PASSWORD
     leader = make_leader(knows_id=False, can_ask=is_configured, shows_settings=not is_configured)
@@ -1265,7 +1267,7 @@ def test_a_refused_login_is_told_with_its_own_text_and_its_end(
         wait_until(lambda: len(asker.asked_ids) >= asked + 3, PATIENCE_SECONDS, "it to be asked for again")
 
     wait_for_two_rounds()
-    now[0] = LOG_INTERVAL_SECONDS - 0.1
+    questions_clock[0] = LOG_INTERVAL_SECONDS - 0.1
     wait_for_two_rounds()
     settings = "data_configuration" if is_configured else "its producer's settings"
     line = (
@@ -1329,13 +1331,11 @@ def test_that_nobody_waits_for_what_can_not_be_asked_ends_the_question(
     is_revoked: bool,
     make_leader: Callable[..., Leader],
     asker: ScriptedAsker,
-    monkeypatch: pytest.MonkeyPatch,
+    questions_clock: list[float],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It was asked for ever, and each minute a line named partitions that were reported all the while; and the next
     time that something couldn't be asked for, it was told at once, as if it had lasted since."""
-    now = [0.0]
-    monkeypatch.setattr(start_questions, "time", SimpleNamespace(monotonic=lambda: now[0]))
     leader = make_leader()
     leader.assign({0: 10})
     leader.end()
@@ -1343,7 +1343,7 @@ def test_that_nobody_waits_for_what_can_not_be_asked_ends_the_question(
     leader.assign({0: 17})
     asked = len(asker.asked)
     wait_until(lambda: len(asker.asked) >= asked + 3, PATIENCE_SECONDS, "it to be asked for")
-    now[0] = start_questions.COMMITS_PATIENCE_SECONDS
+    questions_clock[0] = start_questions.COMMITS_PATIENCE_SECONDS
     wait_until(lambda: len(caplog.messages) == 1, PATIENCE_SECONDS, "that to be told")
     if is_revoked:
         leader.end()
