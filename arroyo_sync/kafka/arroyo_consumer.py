@@ -103,7 +103,7 @@ def staged_offsets(consumer: object) -> Mapping[Partition, int] | None:
 
 def unstage_offsets(consumer: object, offsets: Mapping[Partition, int]) -> None:
     """Let these offsets not be committed, as far as just they are staged. Without effect where `staged_offsets` is
-    ``None``: librdkafka takes none back.
+    ``None``: librdkafka takes back whatever is staged, as ``commits.drop_staged`` has it, or nothing.
     """
     staged = _staged(consumer)
     if staged is None:

@@ -76,7 +76,7 @@ def commit_staged(consumer: Consumer[Any], by_name: Mapping[Partition, int] = Ma
 
 def drop_staged(consumer: Consumer[Any], partitions: Collection[Partition]) -> None:
     """Let nothing that is staged of these be committed, also under ``arroyo.enable.auto.commit``: there librdkafka
-    commits nothing of a partition once no offset is stored (``tests/unit/kafka/test_commits.py`` holds it to that).
+    commits nothing of a partition once no offset is stored (``tests/unit/kafka/test_mock_cluster.py`` holds it to it).
 
     :raises Exception: it takes none for these, as if they aren't assigned.
     """

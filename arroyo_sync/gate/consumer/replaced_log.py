@@ -49,7 +49,6 @@ from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate.consumer.beginning_questions import BeginningQuestions, NotAsked, shown
 from arroyo_sync.gate.consumer.start_positions import QUERY_TIMEOUT_SECONDS, StartPositions
-from arroyo_sync.kafka.arroyo_consumer import staged_offsets, unstage_offsets
 from arroyo_sync.kafka.commits import NO_MEMBER, commit_staged, committed_so_far, drop_staged
 from arroyo_sync.kafka.errors import code_of
 
@@ -166,8 +165,7 @@ class ReplacedLog:
     ) -> Mapping[Partition, int | None]:
         """Commit these, and nothing that was staged of the partitions whose beginning isn't known. Returns what was
         committed before, as far as that can be asked."""
-        staged = staged_offsets(self._inner) or {}
-        unstage_offsets(self._inner, {each: staged[each] for each in unknown if each in staged})
+        drop_staged(self._inner, unknown)
         self._start.give_way(unknown)
         if not beginnings:
             return {}

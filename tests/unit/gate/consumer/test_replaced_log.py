@@ -597,6 +597,18 @@ def test_what_has_answered_is_committed_before_the_rest_is_asked_again(
     ]
 
 
+def test_what_librdkafka_has_stored_of_a_partition_that_can_not_be_asked_is_not_committed(
+    flow: Flow, beginnings: dict[int, list[int | Exception]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under auto-commit it would commit that as it closes, whatever is staged by name."""
+    dropped: list[list[Partition]] = []
+    monkeypatch.setattr(replaced_log, "drop_staged", lambda consumer, partitions: dropped.append(list(partitions)))
+    beginnings[0] = [RuntimeError("no leader"), 2]
+    flow.manager.fail(RECREATED)
+    flow.flow.close()
+    assert dropped == [[partition(0)], []]
+
+
 def test_only_what_is_left_is_told_to_be_reset(
     flow: Flow,
     beginnings: dict[int, list[int | Exception]],
