@@ -71,21 +71,24 @@ def test_a_message_that_comes_while_the_processor_has_paused_everything_is_read_
 
 
 @pytest.mark.parametrize(
-    ("plan", "path"),
+    ("plan", "first"),
     [
-        pytest.param("left over", (Run(answer="slow"), Run(message=1, answer="reject"), Run(), Run()), id="left over"),
+        pytest.param("left over", Run(answer="slow"), id="left over"),
         pytest.param(
             "one ahead, one behind",
-            (Run(place="step poll", meanwhile=Publish(1, None, 2)), Run(message=0, answer="reject"), Run(), Run()),
+            Run(place="step poll", meanwhile=Publish(1, None, 2)),
             id="released while the step is polled",
         ),
     ],
 )
-def test_a_rejection_that_is_over_keeps_no_released_message_waiting(plan: str, path: tuple[Run, ...]) -> None:
+def test_a_rejection_that_is_over_keeps_no_released_message_waiting(plan: str, first: Run) -> None:
     """Promise 4: the step had taken the message meanwhile, and another partition's waited for 10 ms once more."""
     with models():
         world = PLANS[plan].setup.make()
-        for action in path:
+        perform(world, first)
+        # Of two that are left over either may go first.
+        index = next((index for index, each in world.judge.partitions.items() if each.in_flight), 0)
+        for action in (Run(message=index, answer="reject"), Run(), Run()):
             perform(world, action)
     assert world.has_work
     assert not any(watched.waiting for watched in world.judge.partitions.values())
