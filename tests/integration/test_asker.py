@@ -120,7 +120,11 @@ def test_once_stopped_every_question_is_answered_with_an_error(kafka: Kafka, top
     key = (topic, 0)
     with asking(kafka) as asker:
         assert asker.end_offsets([key], TIMEOUT_SECONDS) == {key: 0}
-        assert asker.committed("g", [key], TIMEOUT_SECONDS) == {key: None}
+        wait_until(  # a broker that has just begun is its coordinator a moment later
+            lambda: asker.committed("g", [key], TIMEOUT_SECONDS) == {key: None},
+            TIMEOUT_SECONDS,
+            "the group's coordinator",
+        )
         wait_until(lambda: own_threads() == ["arroyo-sync commits of g"], TIMEOUT_SECONDS, "those that asked to end")
         asker.stop(TIMEOUT_SECONDS)
         asker.stop(TIMEOUT_SECONDS)
