@@ -8,7 +8,7 @@ import pytest
 
 from tests.model.explore import Explorer
 from tests.model.search import assert_kept
-from tests.model.setups import EVERYTHING, UNDER_WAY
+from tests.model.setups import UNDER_WAY
 
 
 @pytest.mark.parametrize("name", UNDER_WAY)
@@ -16,5 +16,5 @@ def test_every_sequence_of_actions_keeps_the_promises(
     name: str, record_property: Callable[[str, object], None]
 ) -> None:
     """Gate, manager, flow control and published offsets under Arroyo's processor, judged after every action."""
-    setup, depth = UNDER_WAY[name]
-    assert_kept(Explorer(setup), depth, name, record_property, everything=depth == EVERYTHING)
+    plan = UNDER_WAY[name]
+    assert_kept(Explorer(plan.setup), plan.depth, name, record_property)

@@ -21,7 +21,7 @@ from tests.model.world import World, models
 
 COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
 PROFILES: dict[str, Any] = {
-    "short": settings(derandomize=True, max_examples=300, stateful_step_count=50, **COMMON),  # type: ignore[arg-type]
+    "short": settings(derandomize=True, max_examples=120, stateful_step_count=50, **COMMON),  # type: ignore[arg-type]
     "long": settings(max_examples=10_000, stateful_step_count=200, **COMMON),  # type: ignore[arg-type]
 }
 

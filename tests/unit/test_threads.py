@@ -34,6 +34,7 @@ TOPIC = EVENTS.name
 pytestmark = pytest.mark.usefixtures("switch_interval")
 
 LIMITS = HoldLimits(messages=50, resume_messages=20)
+ROUNDS = 1_500
 FOR_EVER_SECONDS = 60.0
 """How long the flow control waits, in place of 5 ms, so that nothing but a wake-up ends its wait."""
 
@@ -141,14 +142,14 @@ def test_no_wake_up_is_lost(switch_interval: Callable[[], None]) -> None:
     "loses a wake-up" lost one in 32 rounds (20 runs: at the 7th to the 95th), on a busy machine one in 240; "forgets to
     notify" in the first.
     """
-    assert lost_wake_up(3_000, switch_interval, PATIENCE_SECONDS) is None
+    assert lost_wake_up(ROUNDS, switch_interval, PATIENCE_SECONDS) is None
 
 
 @pytest.mark.parametrize("name", ["loses a wake-up", "forgets to notify"])
 def test_a_lost_wake_up_is_noticed(switch_interval: Callable[[], None], name: str) -> None:
     """As many rounds as above find the sabotaged build out."""
     with sabotaged(name):
-        assert any(lost_wake_up(3_000, switch_interval, 1.0) is not None for _ in range(10))
+        assert any(lost_wake_up(ROUNDS, switch_interval, 1.0) is not None for _ in range(10))
 
 
 class Leaders:

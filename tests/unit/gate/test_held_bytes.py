@@ -20,7 +20,7 @@ from tests.support.fakes import message, partition
 
 ROOT = Path(__file__).parents[3]
 LINUX_PAGE_BYTES = 4096
-MEASURED_BYTES = 20_000_000
+MEASURED_BYTES = 10_000_000
 """How much is held: much more than what the process needs meanwhile for itself."""
 
 

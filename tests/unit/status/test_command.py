@@ -414,7 +414,7 @@ class Reader:
     def __init__(self, query): pass
     def read(self):
         leader = LeaderSnapshot("writers", 100)
-        each = [PartitionSnapshot("events", index, 100, 100, 0, 100, (leader,)) for index in range(1000)]
+        each = [PartitionSnapshot("events", index, 100, 100, 0, 100, (leader,)) for index in range(300)]
         return Snapshot(0.0, tuple(each))
     def groups_on_log(self): return GroupsOnLog(())
     def close(self): pass
