@@ -261,6 +261,20 @@ def test_it_says_when_something_is_due_next(queue: PublishQueue) -> None:
     assert queue.due_at == 11.0
 
 
+def test_an_interval_may_be_short() -> None:
+    """No time of the schedule's own is longer: what is new is due an interval later, what is hurried is looked for."""
+    queue = PublishQueue(0.1, HEARTBEAT, DELIVERY_TIMEOUT)
+    commit(queue, 0, 1)
+    assert take(queue, 0.0) == [(0, 1)]
+    commit(queue, 0, 2)
+    queue.update(0.05)
+    assert queue.due_at == 0.1
+    assert take(queue, 0.1, delivered=False) == [(0, 2)]
+    assert queue.mark_now(queue.partitions[EVENTS[0]])
+    queue.update(0.2)
+    assert queue.due_at == pytest.approx(0.21)
+
+
 @pytest.mark.parametrize("is_pending", [True, False], ids=["something new", "nothing new"])
 def test_what_is_in_flight_in_an_outage_is_looked_at_ever_less_often(is_pending: bool) -> None:
     """With 5,000 partitions a look takes 6 ms, under the lock that commits take, and nothing has changed.
