@@ -18,6 +18,8 @@ from tests.integration.cluster.admin import Kafka
 
 EXAMPLES = int(os.environ.get("ARROYO_SYNC_TEST_COMMAND_LINES", "50"))
 PATIENCE_SECONDS = "3"
+BROKER_SECONDS = "60"
+"""Where nothing speaks against the broker: it may stand still for longer than that."""
 STATUSES = {0, 1, 2}
 
 Names = Callable[..., str]
@@ -107,8 +109,12 @@ class Scene:
         log = ["--commit-log", self.log]
         stalled = [*right, *log, "--stalled-after", "0.01"]  # of partition 0 the follower is behind its leader
 
+        elsewhere = ("-X", "--config", "--bootstrap-servers", "--commit-log-bootstrap-servers", "--commit-log-config")
+
         def line(command: list[str], base: list[str], extra: list[list[str]]) -> list[str]:
-            own = ["--bootstrap-servers", self.servers, "--timeout", PATIENCE_SECONDS]
+            is_there = not any(word.startswith(elsewhere) for flags in extra for word in flags)
+            patience = BROKER_SECONDS if is_there else PATIENCE_SECONDS
+            own = ["--bootstrap-servers", self.servers, "--timeout", patience]
             return [*command, *own, *base, *(word for flags in extra for word in flags)]
 
         look = ["--look-again", "0.05", "--no-members"]

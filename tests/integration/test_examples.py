@@ -14,7 +14,7 @@ from tests.integration.cluster.followers import produce_numbered
 from tests.integration.cluster.waiting import wait_until
 from tests.support.programs import EXAMPLES, Program
 
-SECONDS = 60.0
+SECONDS = 180.0
 COUNT = 300
 STOPS_AT = 100
 
@@ -30,7 +30,7 @@ def work(event):
 
 def test_the_quickstart_keeps_every_promise_and_leaves_nothing_behind(kafka: Kafka, tmp_path: Path) -> None:
     """On a cluster with topics of its own, of any number of partitions; at the end they and its groups are gone."""
-    flags = ["--bootstrap-servers", kafka.bootstrap_servers, "--partitions", "6", "--seconds", "5"]
+    flags = ["--bootstrap-servers", kafka.bootstrap_servers, "--partitions", "6", "--seconds", "12"]
     before = demo_topics(kafka)
     with Program(tmp_path / "quickstart", str(EXAMPLES / "quickstart.py"), *flags) as program:
         program.wait_for(r"partition 5 ")
@@ -106,7 +106,7 @@ def test_a_forwarder_that_was_killed_goes_on_where_it_had_committed(
     forwarder = [
         *(str(EXAMPLES / "post_process_forwarder.py"), *flags, "--consumer-group", group),
         *("--synchronize-commit-log-topic", commit_log, "--synchronize-commit-group", writers),
-        *("--group-instance-id", "only-one", "--max-poll-interval-ms", "10000"),
+        *("--group-instance-id", "only-one", "--max-poll-interval-ms", "45000"),
     ]
     leader = [str(EXAMPLES / "leader.py"), *flags, "--commit-log-topic", commit_log, "--consumer-group", writers]
     with Program(tmp_path / "leader", *leader):

@@ -31,7 +31,7 @@ def test_a_follower_ends_and_leaves_the_offsets_of_the_other_cluster_as_they_are
     kafka_cluster: Callable[..., KafkaCluster], proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They are mirrored there, and its group goes on with them once a person has looked."""
-    ports: list[int] = []
+    ports: list[int] = []  # more than one of each, where somebody else took the first
 
     def advertise(node_id: int, listener: str, port: int) -> int:
         if listener == "PROXIED":
@@ -39,7 +39,8 @@ def test_a_follower_ends_and_leaves_the_offsets_of_the_other_cluster_as_they_are
             return proxy.port
         return port
 
-    first, second = (kafka_cluster(listeners={"PROXIED": "PLAINTEXT"}, advertise=advertise) for _ in range(2))
+    first, first_port = kafka_cluster(listeners={"PROXIED": "PLAINTEXT"}, advertise=advertise), ports[-1]
+    second, second_port = kafka_cluster(listeners={"PROXIED": "PLAINTEXT"}, advertise=advertise), ports[-1]
     for kafka in (first, second):
         kafka.create_topic(TOPIC)
         kafka.create_topic(LOG)
@@ -47,18 +48,19 @@ def test_a_follower_ends_and_leaves_the_offsets_of_the_other_cluster_as_they_are
     log = CommitLog(first, LOG)
     log.publish(423, topic=TOPIC, group=LEADER)
     second.commit_offsets(FOLLOWER, TOPIC, {0: 300})
-    proxy.lead_to(ports[0])
+    proxy.lead_to(first_port)
 
     address = f"127.0.0.1:{proxy.port}"
     source = CommitLogConsumer({"bootstrap.servers": address, **QUICK}, topic=Topic(LOG), groups={LEADER})
-    follower = Follower(consumer_settings(address, FOLLOWER, "eager"), TOPIC, source=source)
+    settings = {**consumer_settings(address, FOLLOWER, "eager"), "session.timeout.ms": 45_000}
+    follower = Follower(settings, TOPIC, source=source)
     follower.start()
     try:
         follower.wait_until_received(423, TIMEOUT_SECONDS)
         wait_until(
             lambda: first.committed_offsets(FOLLOWER, TOPIC) == {0: 423}, TIMEOUT_SECONDS, "the follower's commit"
         )
-        proxy.lead_to(ports[-1])
+        proxy.lead_to(second_port)
         error = follower.wait_until_ended(TIMEOUT_SECONDS)
     finally:
         follower.processor.signal_shutdown()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,10 @@ class Scene:
         self.partitions = 0
         self._stack = stack
 
-    def create(self, partitions: int, messages: int) -> None:
+    def create(self, partitions: int, messages: int, log_config: Mapping[str, str] | None = None) -> None:
         self.partitions = partitions
         self.kafka.create_topic(self.events, partitions=partitions)
-        self.kafka.create_topic(self.log_topic)
+        self.kafka.create_topic(self.log_topic, config=log_config)
         self.produce(messages)
 
     def produce(self, messages: int) -> None:
@@ -93,6 +94,8 @@ class Scene:
             **consumer_settings(self.kafka.bootstrap_servers, self.group, protocol),
             "client.id": client_id,
         }
+        if protocol == "eager":  # a process that stands still for some seconds is to keep its partitions
+            settings["session.timeout.ms"] = 45_000
         producer = {
             "bootstrap.servers": log_servers or self.kafka.bootstrap_servers,
             "message.timeout.ms": 10_000,
@@ -232,10 +235,15 @@ def test_a_member_that_was_missed_and_comes_back_reports_what_others_have_commit
         log.wait_for(scene.all_at(20))
         first.resume()
         wait_until(lambda: scene.members() == 2, SECONDS, "the first member to come back")
+        if protocol == "eager":  # it counts as a member when it asks for partitions, before it is told of any
+            wait_until(lambda: len(second.assignments) >= 2, SECONDS, "the end of the rebalance")
+        # Also what the first one has written before it knew that it was missed.
+        log.read_to_end()
         log.wait_for(scene.all_at(20))
         before = len(log.records)
         second.stop()
-        log.read()
+        second.producer.close().result(SECONDS)
+        log.read_to_end()
         by_both = len(log.records)
         wait_until(lambda: log.newest() != {} and len(log.records) > by_both, SECONDS, "a report of the first member")
         assert {offset for _, offset in log.records[before:]} == {20}
@@ -281,7 +289,7 @@ def test_a_leader_with_latest_that_is_killed_at_its_first_message_has_published_
         assert scene.committed() == {0: 10}
         scene.produce(1)
         assert program.exit_status() == -signal.SIGKILL
-    log.read()
+    log.read_to_end()
     assert {offset for _, offset in log.records} == {10}
     assert scene.committed() == {0: 10}
     with Program(handlers, *arguments, "handlers:work") as program:
@@ -338,6 +346,7 @@ def test_a_leader_whose_topic_is_created_again_before_it_is_asked_for_takes_no_o
     log = scene.log()
     log.wait_for(scene.all_at(20))
     scene.kafka.recreate_topic(scene.events)
+    wait_until(lambda: scene.committed() == {}, SECONDS, "the group's commits to go with the topic")
     may_ask.set()
     for _ in range(3):
         assert asked.acquire(timeout=SECONDS)
@@ -371,7 +380,7 @@ def test_a_dead_commit_log_holds_a_leader_up_for_a_second_at_most(
     scene.wait_for_commits(40)
     leader.stop()
     assert len(leader.join_seconds) == 1
-    assert leader.join_seconds[0] < JOIN_TIMEOUT_SECONDS / 5, f"{FINISH_SECONDS} s, and what the machine takes"
+    assert leader.join_seconds[0] < JOIN_TIMEOUT_SECONDS / 2, f"{FINISH_SECONDS} s, and what the machine takes"
 
 
 class MemberProcess:
@@ -402,8 +411,7 @@ def test_what_a_leader_that_died_had_committed_and_not_reported_is_reported_by_t
     scene: Scene, tmp_path: Path
 ) -> None:
     """Late, at the next one's start, though that one is idle. Here the log takes no record before the leader died."""
-    scene.create(partitions=1, messages=20)
-    scene.kafka.set_topic_config(scene.log_topic, {"max.message.bytes": "10"})
+    scene.create(partitions=1, messages=20, log_config={"max.message.bytes": "10"})
     follower = scene.follower()
     with MemberProcess(scene, tmp_path / "leader") as member:
         scene.wait_for_commits(20)
@@ -442,16 +450,19 @@ def test_a_report_that_arrives_after_the_next_owners_is_set_right_within_a_heart
     """Two members have the partition in turn, and the first one's producer keeps its records for a while."""
     scene.create(partitions=1, messages=10)
     follower = scene.follower()
-    first = scene.leader(producer={"linger.ms": 30_000, "message.timeout.ms": 60_000})
+    first = scene.leader(producer={"linger.ms": 600_000, "message.timeout.ms": 900_000})
     first.wait_for_published((0, 0))
     scene.wait_for_commits(10)
     first.stop()
     assert follower.saw == []
-    second = scene.leader()
+    skipped_seconds = 0.0
+    second = scene.leader(heartbeat=3_600.0, clock=lambda: time.monotonic() + skipped_seconds)
     scene.produce(10)
     follower.wait_for(20)
     assert second.published[0] == (0, 10)
     before = len(follower.saw)
     first.close_producer()
+    follower.wait_for(0)  # a heartbeat that comes right after it might hide it
+    skipped_seconds = 3_600.0
     wait_until(lambda: len(follower.saw) >= before + 2, SECONDS, "the first one's report, and another one")
     assert follower.saw[before:] == [0, 20]

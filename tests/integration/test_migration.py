@@ -53,7 +53,8 @@ class Group:
             str(self._folder / f"follower-{len(self.followers)}"),
             self._commit_log,
             leader_groups=("writers",),
-            consumer=PROTOCOLS["eager"],
+            # A broker or a process that stands still for some seconds ends no member.
+            consumer={**PROTOCOLS["eager"], "session.timeout.ms": 45_000},
         )
         self.followers.append(self._running.enter_context(PipelineProcess("follower", settings, command)))
         return self.followers[-1]

@@ -21,8 +21,10 @@ from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from arroyo_sync.observe.snapshot import PartitionSnapshot
 from arroyo_sync.observe.verdict import Grade
+from arroyo_sync.observe.waits import Limits
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.followers import consumer_settings, produce_numbered
+from tests.integration.cluster.reading import REMOTE_SECONDS
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
 from tests.support.metrics_backend import RecordingMetrics
@@ -45,17 +47,25 @@ class World:
 
     def publish(self, group: str, partition: int, offset: int) -> None:
         producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "linger.ms": 0, "log_level": 0})
-        key, value = encode(CommitRecord(self.topic, partition, group, offset, time.time() - 2.0))
-        producer.produce(self.commit_log, value, key)
-        assert producer.flush(30) == 0
+        now = time.time()
+        key, value = encode(CommitRecord(self.topic, partition, group, offset, now - 2.0))
+        producer.produce(self.commit_log, value, key, timestamp=int(now * 1000))
+        assert producer.flush(REMOTE_SECONDS) == 0
 
     def follower(self, **keywords: Any) -> tuple[SynchronizedStrategyFactory[Any], Running]:
         settings = {"bootstrap.servers": self.kafka.bootstrap_servers, "topic.metadata.refresh.interval.ms": 500}
         source = CommitLogConsumer(settings, topic=Topic(self.commit_log), groups={self.writers, self.indexers})
         factory = SynchronizedStrategyFactory(LastStep(CommitOffsets), source, **{"monitor_interval": 0.05, **keywords})
-        consumer = KafkaConsumer(consumer_settings(self.kafka.bootstrap_servers, self.group, "eager"))
+        # A process that stands still for some seconds is to keep its partitions.
+        group = {**consumer_settings(self.kafka.bootstrap_servers, self.group, "eager"), "session.timeout.ms": 45_000}
+        consumer = KafkaConsumer(group)
         processor = StreamProcessor(factory.flow_control(consumer), Topic(self.topic), factory)
         return factory, Running(processor)
+
+
+def begin_to_stall(factory: SynchronizedStrategyFactory[Any], seconds: float) -> None:
+    """From now on a wait of so many seconds is a stall: not while all is only coming, for as long as that may take."""
+    factory._monitor._limits = Limits(seconds, seconds)
 
 
 @pytest.fixture
@@ -83,19 +93,21 @@ def test_a_snapshot_and_the_metrics_tell_for_whom_the_follower_waits(world: Worl
         for index in range(PARTITIONS):
             world.publish(group, index, offset)
 
-    def first() -> PartitionSnapshot | None:
-        return factory.snapshot().partition(world.topic, 0)
+    seen: list[PartitionSnapshot] = []
 
     def has_arrived() -> bool:
-        partition = first()
+        partition = factory.snapshot().partition(world.topic, 0)
         if partition is None or partition.high_watermark is None:
             return False
+        seen.append(partition)
         return (partition.local_offset, partition.held_messages) == (40, 60)  # of those that have come, 60 may be held
+
+    def local_offsets() -> dict[str, float]:
+        return {tags["partition"]: value for value, tags in backend.of("arroyo_sync.local_offset")}
 
     with running:
         wait_until(has_arrived, 60, lambda: f"60 messages held: {factory.snapshot()}")
-        partition = first()
-        assert partition is not None
+        partition = seen[-1]
         assert (partition.local_offset, partition.remote_offset, partition.high_watermark) == (40, 40, 100)
         assert (partition.released_lag, partition.state.name) == (0, "SYNCHRONIZED")
         assert partition.blocked_by is not None
@@ -104,6 +116,8 @@ def test_a_snapshot_and_the_metrics_tell_for_whom_the_follower_waits(world: Worl
             world.writers: 40,
             world.indexers: 60,
         }
+        # A latency, and a release, are told of what is new since the last report.
+        wait_until(lambda: local_offsets() == {"0": 40, "1": 40}, 60, "what has come as a metric")
         world.publish(world.indexers, 0, 50)
         wait_until(lambda: backend.of("commit_log_latency") != [], 60, "a latency")
         wait_until(lambda: backend.of("arroyo_sync.release_latency") != [], 60, "a release")
@@ -138,8 +152,12 @@ def is_ready(factory: SynchronizedStrategyFactory[Any]) -> bool:
     return source is not None and source.ready
 
 
-def test_a_commit_log_that_is_deleted_is_one_event(world: World, transport: CatchingTransport) -> None:
+def test_a_commit_log_that_is_deleted_is_one_event(
+    world: World, transport: CatchingTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The reader ends, the follower with it, and Sentry holds the snapshot of that moment, and nothing else of it."""
+    # That one group is silent is an event, too, if its end takes some seconds more.
+    monkeypatch.setattr("arroyo_sync.observe.monitor.WAITING_AFTER_SECONDS", 3_600.0)
     factory, running = world.follower()
     world.publish(world.writers, 0, 60)
     with running:
@@ -181,11 +199,17 @@ def test_an_impossible_offset_and_a_silent_group_are_events_that_name_them(
 
 def test_a_leader_that_stands_still_ends_a_follower_that_asked_for_it(world: World) -> None:
     """The error names the partition and the leader, and how far behind it is."""
-    _, running = world.follower(stalled_after=1.0, on_stall="raise")
+    factory, running = world.follower(stalled_after=3_600.0, on_stall="raise")
     for partition in range(PARTITIONS):
         world.publish(world.writers, partition, 60)
         world.publish(world.indexers, partition, 40)
+
+    def snapshot() -> list[tuple[int | None, int | None]]:
+        return [(each.local_offset, each.held_messages) for each in factory.snapshot().partitions]
+
     with running:
+        wait_until(lambda: snapshot() == [(40, 60)] * PARTITIONS, 60, lambda: f"everything has come: {snapshot()}")
+        begin_to_stall(factory, 1.0)
         error = running.wait_for_end()
     assert isinstance(error, FollowerStalled)
     assert f"60 messages wait for group '{world.indexers}', which is at 40" in str(error)
@@ -214,13 +238,14 @@ def test_offsets_that_hold_no_message_end_no_follower(world: World, caplog: pyte
     for group in (world.writers, world.indexers):
         world.publish(group, 0, 2)
         world.publish(group, 1, 1)
-    factory, running = world.follower(stalled_after=2.0, on_stall="raise")
+    factory, running = world.follower(stalled_after=3_600.0, on_stall="raise")
 
     def snapshot() -> list[tuple[int | None, int | None]]:
         return [(each.local_offset, each.high_watermark) for each in factory.snapshot().partitions]
 
     with running:
         wait_until(lambda: snapshot() == [(2, 4), (1, 23)], 60, lambda: f"everything has come: {snapshot()}")
+        begin_to_stall(factory, 2.0)
         seen = factory.snapshot().taken_at
         wait_until(lambda: factory.snapshot().taken_at > seen + 4.0, 60, "twice the time of a stall")
         assert [verdict.grade for verdict in factory.verdicts] == [Grade.OK, Grade.OK]
@@ -234,8 +259,16 @@ def test_a_trailing_message_that_a_leader_does_not_report_is_said_to_be_one_perh
     for group in (world.writers, world.indexers):
         for partition in range(PARTITIONS):
             world.publish(group, partition, MESSAGES - 1)
-    factory, running = world.follower(stalled_after=1.0)
+    factory, running = world.follower(stalled_after=3_600.0)
+
+    def snapshot() -> list[tuple[int | None, int | None, int | None]]:
+        partitions = factory.snapshot().partitions
+        return [(each.local_offset, each.held_messages, each.high_watermark) for each in partitions]
+
     with running:
+        come = [(MESSAGES - 1, 1, MESSAGES)] * PARTITIONS
+        wait_until(lambda: snapshot() == come, 60, lambda: f"everything has come: {snapshot()}")
+        begin_to_stall(factory, 1.0)
         wait_until(lambda: len(factory.stalls) == PARTITIONS, 60, lambda: f"both stand still: {factory.verdicts}")
         assert [verdict.behind for verdict in factory.verdicts] == [1, 1]
         wait_until(lambda: "either the leader stands still" in caplog.text, 60, "both possibilities")

@@ -32,7 +32,7 @@ from arroyo_sync.kafka import errors
 from arroyo_sync.kafka.error_callbacks import log_if_refused
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
-from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.cluster import NEVER_MISSED, KafkaCluster
 from tests.integration.cluster.followers import consumer_settings, produce_numbered
 from tests.integration.cluster.reading import CommitLog
 from tests.integration.cluster.running import LastStep, Running
@@ -43,6 +43,8 @@ FETCHED_ANEW_SECONDS = 2.0
 """How long a token is said to live: librdkafka fetches another one after four fifths of it."""
 LIVES_SECONDS = 3600.0
 MESSAGES = 20
+PATIENT = {"session.timeout.ms": 45_000}
+"""For a member of a group: a process that stands still for some seconds keeps its partitions."""
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOGIN_MODULE = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
 LISTENER = {"OAUTH": "SASL_PLAINTEXT"}
@@ -89,7 +91,7 @@ def _encoded(part: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
-    with KafkaCluster(listeners=LISTENER, properties=PROPERTIES) as running:
+    with KafkaCluster(listeners=LISTENER, properties={**PROPERTIES, **NEVER_MISSED}) as running:
         for topic in ("events", "commits"):
             running.create_topic(topic)
         yield running
@@ -115,7 +117,7 @@ def test_a_token_that_cannot_be_fetched_for_a_while_ends_nobody(
     factory = SynchronizedStrategyFactory(follower, source)
 
     def own(group: str) -> dict[str, Any]:
-        return {**consumer_settings(cluster.bootstrap_servers, group, "eager"), **settings}
+        return {**consumer_settings(cluster.bootstrap_servers, group, "eager"), **PATIENT, **settings}
 
     with ExitStack() as stack:
         stack.callback(lambda: producer.close().result(30))
@@ -130,7 +132,9 @@ def test_a_token_that_cannot_be_fetched_for_a_while_ends_nobody(
         produce_numbered(cluster.bootstrap_servers, "events", [0], MESSAGES)
         wait_until(lambda: len(follower.received) == 2 * MESSAGES, WAIT_SECONDS, "what was written meanwhile")
         issuer.is_down = False
-    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    # Nor is a line of this test what the leader says at its end, if the broker takes more than a second to confirm.
+    told = [each for each in lines if "were not confirmed by commits before its pipeline ended" not in each]
     assert [each for each in told if "token" in each] == told, told
     assert len(told) == 1
 
@@ -177,7 +181,7 @@ def test_a_token_that_is_refused_later_ends_nobody_if_the_next_one_is_not(
     """The brokers end a login after two seconds (KIP-368), and refuse some, as while keys are changed."""
     monkeypatch.setattr(errors, "FRESH_SECONDS", 0.0)
     reauthenticate = {"listener.name.oauth.oauthbearer.connections.max.reauth.ms": "2000"}
-    cluster = kafka_cluster(listeners=LISTENER, properties={**PROPERTIES, **reauthenticate})
+    cluster = kafka_cluster(listeners=LISTENER, properties={**PROPERTIES, **NEVER_MISSED, **reauthenticate})
     for topic in ("events", "commits"):
         cluster.create_topic(topic)
     issuer = Issuer()
@@ -186,7 +190,8 @@ def test_a_token_that_is_refused_later_ends_nobody_if_the_next_one_is_not(
     source = CommitLogConsumer(settings, topic=Topic("commits"), groups={"writers"})
     factory = SynchronizedStrategyFactory(follower, source)
     log = CommitLog(cluster, "commits")
-    flow = factory.consumer({**consumer_settings(cluster.bootstrap_servers, "forwarder", "eager"), **settings})
+    group = {**consumer_settings(cluster.bootstrap_servers, "forwarder", "eager"), **PATIENT}
+    flow = factory.consumer({**group, **settings})
     with Running(StreamProcessor(flow, Topic("events"), factory)):
         for count in (MESSAGES, 2 * MESSAGES):
             produce_numbered(cluster.bootstrap_servers, "events", [0], MESSAGES)
@@ -206,7 +211,7 @@ def test_the_status_logs_in_with_a_token(cluster: KafkaCluster, tmp_path: Path) 
     produce_numbered(cluster.bootstrap_servers, "status", [0], 1)
     with Running(
         StreamProcessor(
-            KafkaConsumer(consumer_settings(cluster.bootstrap_servers, group, "eager")),
+            KafkaConsumer({**consumer_settings(cluster.bootstrap_servers, group, "eager"), **PATIENT}),
             Topic("status"),
             member := LastStep(CommitOffsets),
         )

@@ -19,10 +19,13 @@ from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import Commit, Partition, Topic
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
+    AdminClient,
     ResourcePatternType,
     ResourceType,
     ScramCredentialInfo,
@@ -32,7 +35,7 @@ from confluent_kafka.admin import (
 
 from arroyo_sync import CommitLogConsumer, CommitLogPublisher, SourceDied, SynchronizedStrategyFactory, raise_if_refused
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
-from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.cluster import NEVER_MISSED, KafkaCluster
 from tests.integration.cluster.followers import consumer_settings, produce_numbered
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
@@ -63,6 +66,7 @@ def cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
         "allow.everyone.if.no.acl.found": "false",
+        **NEVER_MISSED,
     }
     with KafkaCluster(listeners={"SECURE": "SASL_PLAINTEXT"}, properties=properties) as running:
         for topic in ("events", "commits"):
@@ -79,8 +83,30 @@ def cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
             ]
             for done in running.admin.create_acls(rules).values():
                 done.result(WAIT_SECONDS)
+        for user, granted in GRANTED.items():
+            wait_until(lambda: may_begin(running, user, len(granted)), WAIT_SECONDS, f"{user} to be let in")  # noqa: B023
         produce_numbered(running.bootstrap_servers, "events", [0], MESSAGES)
         yield running
+
+
+def may_begin(cluster: KafkaCluster, user: str, rules: int) -> bool:
+    """Whether the broker knows the user's password and rules: it does a moment after the controller."""
+    any_name: Any = None
+    every = AclBindingFilter(
+        ResourceType.ANY,
+        any_name,
+        ResourcePatternType.ANY,
+        f"User:{user}",
+        any_name,
+        AclOperation.ANY,
+        AclPermissionType.ANY,
+    )
+    if len(cluster.admin.describe_acls(every).result(WAIT_SECONDS)) < rules:
+        return False
+    try:
+        return "events" in AdminClient(settings(cluster, user)).list_topics(timeout=5.0).topics
+    except KafkaException:  # such as a login that is refused
+        return False
 
 
 def settings(cluster: KafkaCluster, user: str) -> dict[str, Any]:
@@ -95,8 +121,10 @@ def settings(cluster: KafkaCluster, user: str) -> dict[str, Any]:
 
 
 def data_settings(cluster: KafkaCluster, user: str, group: str) -> dict[str, Any]:
-    own = settings(cluster, user)
-    return {**consumer_settings(own["bootstrap.servers"], group, "eager"), **own, "error_cb": raise_if_refused}
+    own = {**settings(cluster, user), "error_cb": raise_if_refused}
+    # A process that stands still for some seconds is to keep its partitions.
+    own["session.timeout.ms"] = 45_000
+    return {**consumer_settings(own["bootstrap.servers"], group, "eager"), **own}
 
 
 class Leader(ProcessingStrategyFactory[KafkaPayload]):

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from arroyo.types import Topic
 
+from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.reading import EVENTS, TIMEOUT_SECONDS, CommitLog, Remote, reading
+from tests.integration.cluster.reading import EVENTS, QUICK, CommitLog, Remote, reading, running
 
 Names = Callable[..., str]
 
@@ -42,10 +44,12 @@ def test_reports_of_other_topics_leave_nothing_behind(kafka: Kafka, log: CommitL
     for index in range(50_000):
         log.write(b"made-up-%d:0:g" % index, b"5")
     log.publish(8, partition=1)
-    with reading(kafka, log.topic, is_ready=False) as (source, remote):
-        if is_subscribed:
-            source.subscribe(EVENTS)
-        source.wait_until_ready(TIMEOUT_SECONDS)
+    source = CommitLogConsumer(
+        {"bootstrap.servers": kafka.bootstrap_servers, **QUICK}, topic=Topic(log.topic), groups={"g"}
+    )
+    if is_subscribed:
+        source.subscribe(EVENTS)
+    with running(source) as remote:
         for partition in (0, 1):
             remote.assign(source, partition, reach=10)
         remote.wait_for(7)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from arroyo.types import Topic
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
+from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing, ConfigurationError, NotReady, SourceDied
 from arroyo_sync.leaders.commit_log import log_topic
@@ -63,8 +63,13 @@ def test_a_commit_log_that_does_not_exist_is_waited_for_if_asked(
     topic = topic_name("late")
     with reading(kafka, topic, is_ready=False, wait_for_topic=True) as (source, remote):
         remote.wait_until(lambda: any("waiting for it" in each.getMessage() for each in caplog.records), "a line")
-        with pytest.raises(NotReady, match="it waits for the topic to exist"):
-            source.wait_until_ready(0.0)
+
+        def says_so() -> bool:
+            with pytest.raises(NotReady) as told:
+                source.wait_until_ready(0.0)
+            return "it waits for the topic to exist" in str(told.value)  # or that no broker answers at the moment
+
+        remote.wait_until(says_so, "it to be said by whoever waits, too")
         kafka.create_topic(topic)
         CommitLog(kafka, topic).publish(5)
         source.wait_until_ready(TIMEOUT_SECONDS)
@@ -127,13 +132,19 @@ def test_progress_a_client_that_fetches_no_more_is_replaced(
 
 def test_unreachable_brokers_end_the_source_after_a_bounded_time(caplog: pytest.LogCaptureFixture) -> None:
     """One clear line with the address and the reason; until then, `wait_until_ready` names both as well."""
+    now = 0.0  # it stands still until all is seen that happens before the end
     source = CommitLogConsumer(
-        {"bootstrap.servers": "127.0.0.1:1", **QUICK}, topic=Topic("log"), groups={"g"}, connect_timeout=2.0
+        {"bootstrap.servers": "127.0.0.1:1", **QUICK},
+        topic=Topic("log"),
+        groups={"g"},
+        connect_timeout=2.0,
+        clock=lambda: now,
     )
     with running(source, is_ready=False):
         wait_until(lambda: "refused" in source._missing(), TIMEOUT_SECONDS, "a first attempt")
         with pytest.raises(NotReady, match=r"an answer of 127\.0\.0\.1:1: .*refused"):
             source.wait_until_ready(0.0)
+        now = 2.0
         died = wait_until_dead(source)
         assert isinstance(died.__cause__, BrokersUnreachable)
         assert "no broker of 127.0.0.1:1 answered within 2 s" in str(died)
@@ -231,6 +242,7 @@ def test_a_log_partition_whose_broker_is_down_at_the_start_keeps_the_gate_shut(
         remote.wait_until(lambda: f"don't answer about commit-log[{away}]" in caplog.text, "the broker to be missed")
         assert not source.ready
         broker.start()
+        cluster.wait_until_ready()
         source.wait_until_ready(TIMEOUT_SECONDS)
         assert source.published().keys() == {*others, (EVENTS, away)}
         remote.wait_until(lambda: f"answer again about commit-log[{away}]" in caplog.text, "its return to be told")
@@ -257,6 +269,16 @@ def secure_cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
         scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
         user = UserScramCredentialUpsertion("user", scram, b"right")
         cluster.admin.alter_user_scram_credentials([user])["user"].result(TIMEOUT_SECONDS)
+        settings: dict[str, Any] = {"bootstrap.servers": cluster.bootstrap_servers_of("SECURE"), **SASL, "log_level": 0}
+
+        def is_let_in() -> bool:
+            try:
+                AdminClient({**settings, "sasl.password": "right"}).list_topics(timeout=1.0)
+            except KafkaException:
+                return False
+            return True
+
+        wait_until(is_let_in, TIMEOUT_SECONDS, "the broker to know the password")
         yield cluster
 
 

@@ -46,7 +46,10 @@ class Follower:
         )
         self.recording = Recording()
         self.factory = SynchronizedStrategyFactory(self.recording, self.source)
-        consumer = KafkaConsumer(consumer_settings(kafka.bootstrap_servers, group, protocol))
+        settings = consumer_settings(kafka.bootstrap_servers, group, protocol)
+        if protocol == "eager":  # under KIP-848 the brokers say how long a member may be silent
+            settings["session.timeout.ms"] = 45_000
+        consumer = KafkaConsumer(settings)
         self.processor = StreamProcessor(self.factory.flow_control(consumer), Topic(topic), self.factory)
 
     def run_until(self, is_so: Callable[[], bool], what: str) -> None:
@@ -116,6 +119,7 @@ def test_a_data_topic_created_again_while_the_follower_runs_releases_nothing(
     follower = Follower(kafka, events, commit_log, group, protocol)
     try:
         follower.run_until(lambda: len(follower.released) == 100, "the messages of the old topic")
+        follower.run_until(lambda: bool(follower.source._verifier._topics.ids), "it to know the topic's id")
         kafka.recreate_topic(events)
         produce_numbered(kafka.bootstrap_servers, events, [0], 5)
         with pytest.raises((ConsumerError, TopicRecreated)):

@@ -19,8 +19,8 @@ from arroyo_sync.core.errors import TopicMissing, TopicRecreated
 from arroyo_sync.core.source import RemoteOffsetSource
 from arroyo_sync.kafka.arroyo_consumer import staged_offsets
 from arroyo_sync.kafka.commits import commit_staged
+from arroyo_sync.kafka.questions import topic_watch
 from arroyo_sync.kafka.topic_ids import canonical_topic_id
-from arroyo_sync.leaders import verifier
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord, encode
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
@@ -34,6 +34,11 @@ from tests.integration.cluster.waiting import wait_until
 TIMEOUT_SECONDS = 60.0
 LEADER = "writers"
 HANGS_AT = 423
+PATIENT: dict[str, dict[str, Any]] = {"eager": {"session.timeout.ms": 45_000}, "kip848": {}}
+"""A broker or a process that stands still for some seconds takes no partitions away. (Under KIP-848 the brokers say how
+long.)"""
+SELDOM = {"topic.metadata.refresh.interval.ms": 600_000}
+"""A look at the topics while there is none of that name would end an eager consumer."""
 
 Names = Callable[..., str]
 
@@ -52,6 +57,11 @@ class World:
     def topic_id(self) -> str:
         described = self.kafka.admin.describe_topics(TopicCollection([self.topic]))[self.topic].result(TIMEOUT_SECONDS)
         return canonical_topic_id(str(described.topic_id))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the broker knows the topic."""
+        return self.topic in self.kafka.admin.list_topics(timeout=TIMEOUT_SECONDS).topics
 
     @property
     def committed(self) -> dict[int, int]:
@@ -87,6 +97,7 @@ class World:
         """:param is_strict: it ends if its position is beyond the end, else it begins anew."""
         settings = {
             **consumer_settings(self.kafka.bootstrap_servers, self.group, protocol),
+            **PATIENT[protocol],
             "arroyo.strict.offset.reset": is_strict,
             "auto.offset.reset": reset,
             **(settings or {}),
@@ -144,13 +155,14 @@ def test_a_leader_that_lives_through_it_is_told_from_one_that_reads_the_new_topi
     world.recreate()
     world.produce(900)
     with world.follower() as follower:
-        for offset in (423, 424):
+        for rejected, offset in ((1, 423), (2, 424)):
             world.report(offset, earlier)
             wait_until(
-                lambda: told(caplog, "another topic id") and follower.factory.snapshot().source.impossible >= 1,  # type: ignore[union-attr]
+                lambda rejected=rejected: follower.factory.snapshot().source.impossible >= rejected,  # type: ignore[misc, union-attr]
                 TIMEOUT_SECONDS,
                 "the report to be rejected",
             )
+        wait_until(lambda: told(caplog, "another topic id"), TIMEOUT_SECONDS, "a line that names the group")
         assert follower.received == []
         world.report(900, world.topic_id)
         follower.wait_until_received(900, TIMEOUT_SECONDS)
@@ -174,7 +186,7 @@ class HangingLeader(Leader):
         assert isinstance(message.value, BrokerValue)
         if message.value.offset == HANGS_AT and not self.may_go_on.is_set():
             self.hangs.set()
-            assert self.may_go_on.wait(TIMEOUT_SECONDS)
+            assert self.may_go_on.wait(5 * TIMEOUT_SECONDS)  # longer than all that the test waits for meanwhile
         return message.payload
 
 
@@ -183,9 +195,13 @@ def test_a_leader_that_hangs_meanwhile_commits_a_message_of_the_earlier_topic(
 ) -> None:
     """What it then reports is of that one, as its topic id says. Restarted at the new beginning, it releases all."""
     servers = world.kafka.bootstrap_servers
-    # A look at the topics while there is none of that name would end it.
-    seldom = {"topic.metadata.refresh.interval.ms": 60_000}
-    leader_settings = {**consumer_settings(servers, LEADER, "eager"), **seldom}
+    # A strict one would end if its client asked for messages of the new topic before there are as many.
+    leader_settings: dict[str, Any] = {
+        **consumer_settings(servers, LEADER, "eager"),
+        **PATIENT["eager"],
+        **SELDOM,
+        "arroyo.strict.offset.reset": False,
+    }
     arguments = leader_settings, world.topic, world.log.topic, {"bootstrap.servers": servers}
     world.produce(HANGS_AT + 1)
     leader = HangingLeader(*arguments)
@@ -233,10 +249,8 @@ def test_a_living_follower_ends_and_begins_at_the_new_topics_beginning(world: Wo
     """It would read on in the middle. Restarted, it gets every message of the new topic."""
     world.produce(423)
     world.report(423, world.topic_id)
-    # A strict one may find its position beyond the end before all is written; that ends it, too. So does a look at the
-    # topics while there is none of that name.
-    seldom = {"topic.metadata.refresh.interval.ms": 60_000}
-    with world.follower(protocol, is_strict=False, settings=seldom) as follower:
+    # A strict one may find its position beyond the end before all is written; that ends it, too.
+    with world.follower(protocol, is_strict=False, settings=SELDOM) as follower:
         follower.wait_until_received(423, TIMEOUT_SECONDS)
         wait_until(lambda: world.committed == {0: 423}, TIMEOUT_SECONDS, "its commit")
         world.recreate()
@@ -264,7 +278,7 @@ def test_a_follower_that_ends_before_it_is_noticed_begins_at_the_new_topics_begi
         follower.wait_until_received(423, TIMEOUT_SECONDS)
         wait_until(lambda: world.committed == {0: 423}, TIMEOUT_SECONDS, "its commit")
         wait_until(lambda: bool(source._verifier._topics.ids), TIMEOUT_SECONDS, "it to know the topic's id")
-        monkeypatch.setattr(verifier, "INTERVAL_SECONDS", 1_000.0)
+        monkeypatch.setattr(topic_watch, "INTERVAL_SECONDS", 1_000.0)
         world.recreate()
         world.produce(10)
         assert follower.wait_until_ended() is not None
@@ -278,11 +292,7 @@ def test_what_is_staged_of_a_deleted_topic_does_not_reach_the_next_one_of_its_na
     world.produce(423)
     world.report(423, world.topic_id)
     source = world.source()
-    settings = {
-        "arroyo.enable.auto.commit": True,
-        "auto.commit.interval.ms": 60_000,
-        "topic.metadata.refresh.interval.ms": 60_000,
-    }
+    settings = {"arroyo.enable.auto.commit": True, "auto.commit.interval.ms": 600_000, **SELDOM}
     with world.follower(protocol, source, is_strict=False, settings=settings) as follower:
         follower.wait_until_received(423, TIMEOUT_SECONDS)
         wait_until(lambda: bool(source._verifier._topics.ids), TIMEOUT_SECONDS, "it to know the topic's id")
@@ -293,7 +303,7 @@ def test_what_is_staged_of_a_deleted_topic_does_not_reach_the_next_one_of_its_na
         def create_after(timeout: float) -> None:
             assert check_topic is not None
             try:
-                check_topic(timeout)
+                check_topic(max(timeout, TIMEOUT_SECONDS))  # a broker may stand still for longer than the gate asks
             except TopicMissing as missing:
                 if not answers:
                     world.kafka.create_topic(world.topic)
@@ -303,6 +313,8 @@ def test_what_is_staged_of_a_deleted_topic_does_not_reach_the_next_one_of_its_na
 
         log._check_topic = create_after
         world.kafka.admin.delete_topics([world.topic])[world.topic].result(TIMEOUT_SECONDS)
+        # That it is deleted, the broker may show a moment later; and by then it may be created.
+        wait_until(lambda: bool(answers) or not world.is_there, TIMEOUT_SECONDS, "the topic to be gone")
     assert answers
     assert world.committed.get(0, 0) == 0
 
@@ -335,6 +347,26 @@ def test_the_beginning_is_committed_though_more_was_committed_there(world: World
     assert world.committed == {0: 0}
 
 
+@contextmanager
+def not_polling(follower: Follower) -> Iterator[None]:
+    """Within, the follower's processor stands before its next poll."""
+    flow = follower.flow
+    assert flow is not None
+    poll, stands, may_go_on = flow.poll, threading.Event(), threading.Event()
+
+    def wait_and_poll(timeout: float | None = None) -> Any:
+        stands.set()
+        assert may_go_on.wait(5 * TIMEOUT_SECONDS)
+        return poll(timeout)
+
+    flow.poll = wait_and_poll  # type: ignore[method-assign]
+    try:
+        assert stands.wait(TIMEOUT_SECONDS)
+        yield
+    finally:
+        may_go_on.set()
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_topic_that_has_fewer_partitions_now_begins_anew_in_those(
     world: World, protocol: str, caplog: pytest.LogCaptureFixture
@@ -344,16 +376,17 @@ def test_a_topic_that_has_fewer_partitions_now_begins_anew_in_those(
     world.kafka.add_partitions(world.topic, 3)
     produce_numbered(world.kafka.bootstrap_servers, world.topic, [0, 1, 2], 90)
     # Whether it is given the lost partition's end or not, a strict one would end.
-    with world.follower(protocol, source=source, is_strict=False) as follower:
+    with world.follower(protocol, source=source, is_strict=False, settings=SELDOM) as follower:
         wait_until(lambda: follower.held == 270, TIMEOUT_SECONDS, "all messages to be held")
         for index in range(3):
             source.set_remote_offset(world.topic, index, 60)
         follower.wait_until_received(180, TIMEOUT_SECONDS)
         wait_until(lambda: world.committed == {0: 60, 1: 60, 2: 60}, TIMEOUT_SECONDS, "its commits")
-        world.kafka.recreate_topic(world.topic, 2)
-        # At once: a KIP-848 group soon takes away a partition that is gone.
-        assert source.manager is not None
-        source.manager.fail(TopicRecreated(world.topic, "earlier", world.topic_id))
+        # A KIP-848 group soon takes away a partition that is gone, of which the follower hears by polling.
+        with not_polling(follower):
+            world.kafka.recreate_topic(world.topic, 2)
+            assert source.manager is not None
+            source.manager.fail(TopicRecreated(world.topic, "earlier", world.topic_id))
         error = follower.wait_until_ended()
         assert isinstance(error, TopicRecreated), error
     assert {index: world.committed.get(index) for index in range(2)} == {0: 0, 1: 0}
@@ -367,8 +400,10 @@ def test_what_the_brokers_refuse_of_a_single_partition_is_raised(world: World, p
     """As of one that the topic hasn't any more. Arroyo looks at no partition's result, and would take it for committed;
     librdkafka raises it, and leaves what is staged."""
     world.kafka.add_partitions(world.topic, 2)
-    settings: dict[str, Any] = {"arroyo.enable.auto.commit": True, "auto.commit.interval.ms": 60_000} if is_auto else {}
-    consumer = KafkaConsumer({**consumer_settings(world.kafka.bootstrap_servers, world.group, protocol), **settings})
+    settings = {**consumer_settings(world.kafka.bootstrap_servers, world.group, protocol), **PATIENT[protocol]}
+    if is_auto:
+        settings |= {"arroyo.enable.auto.commit": True, "auto.commit.interval.ms": 60_000}
+    consumer = KafkaConsumer(settings)
     consumer.subscribe([Topic(world.topic)])
     try:
         offsets = {Partition(Topic(world.topic), index): 0 for index in range(2)}
@@ -415,8 +450,10 @@ def test_a_suspect_report_is_lifted_by_the_groups_own_commit(world: World) -> No
     """A topic whose timestamps aren't the time of writing looks like a new one. The group's commit shows it isn't."""
     world.report(50)
     world.produce(100)  # after the report, as the timestamps of mirrored messages would say
-    with world.follower() as follower:
+    source = world.source()
+    with world.follower(source=source) as follower:
         wait_until(lambda: follower.held == 100, TIMEOUT_SECONDS, "all messages to be held")
+        wait_until(lambda: bool(source._offsets.suspects()), TIMEOUT_SECONDS, "the report to be suspect")
         assert follower.received == []
         world.kafka.commit_offsets(LEADER, world.topic, {0: 50})
         follower.wait_until_received(50, TIMEOUT_SECONDS)

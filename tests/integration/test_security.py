@@ -95,7 +95,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory, java_and_maven: None) -> I
 
 def consumer(settings: dict[str, Any], group: str) -> KafkaConsumer:
     own = {**consumer_settings(settings["bootstrap.servers"], group, "eager"), **settings, "log_level": 0}
-    return KafkaConsumer({**own, "error_cb": raise_if_refused})
+    # A broker or a process that stands still for some seconds takes no partitions away: what came would come again.
+    return KafkaConsumer({**own, "session.timeout.ms": 45_000, "error_cb": raise_if_refused})
 
 
 def reader(settings: dict[str, Any], group: str, **keywords: Any) -> CommitLogConsumer:
@@ -103,7 +104,7 @@ def reader(settings: dict[str, Any], group: str, **keywords: Any) -> CommitLogCo
 
 
 def status(
-    settings: dict[str, Any], leader: str, follower: str, directory: Path, seconds: int = 10
+    settings: dict[str, Any], leader: str, follower: str, directory: Path, seconds: int = 60
 ) -> subprocess.CompletedProcess[str]:
     """The command, with the password in the environment and everything else in a file."""
     file = directory / "kafka.properties"
@@ -215,13 +216,16 @@ def test_a_wrong_password_of_the_status_is_one_line(secured: Secured, listener: 
 def test_a_broker_that_is_not_trusted_is_one_clear_error(secured: Secured, tmp_path: Path) -> None:
     """The certificate's fault is named, after the time for connecting; it may be one broker's alone."""
     settings = secured.settings("TLS", authority=secured.stranger)
-    source = reader(settings, "writers", connect_timeout=3.0)
+    now = 0.0  # it stands still until a first connection has failed
+    source = reader(settings, "writers", connect_timeout=3.0, clock=lambda: now)
     source.start(SynchronizedPartitionStateManager())
     try:
+        wait_until(lambda: "certificate verify failed" in source._missing(), 60, "a first attempt")
+        now = 3.0
         with pytest.raises(SourceDied, match="certificate verify failed"):
             source.wait_until_ready(60)
     finally:
         source.stop(10)
-    done = status(settings, "writers", "forwarder", tmp_path, seconds=3)
+    done = status(settings, "writers", "forwarder", tmp_path, seconds=10)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "certificate verify failed" in done.stderr

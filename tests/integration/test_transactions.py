@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from arroyo.types import Topic
@@ -24,7 +25,8 @@ Names = Callable[..., str]
 @contextmanager
 def transaction(kafka: Kafka, transactional_id: str) -> Iterator[Producer]:
     """Whatever the producer does stays in a transaction that doesn't end."""
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": transactional_id})
+    settings: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": transactional_id}
+    producer = Producer({**settings, "transaction.timeout.ms": 600_000})  # longer than any test takes
     producer.init_transactions(TIMEOUT_SECONDS)
     producer.begin_transaction()
     try:

@@ -50,7 +50,7 @@ class Replicas:
         self._kafka = kafka
 
     def _partition(self) -> tuple[int, set[int], set[int]]:
-        partition = self._kafka.admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions[0]
+        partition = self._kafka.admin.list_topics(TOPIC, timeout=30).topics[TOPIC].partitions[0]
         return partition.leader, set(partition.isrs), set(partition.replicas)
 
     @property
@@ -105,6 +105,11 @@ def test_what_an_unclean_election_took_away_is_not_released_again_without_its_le
         follower.start()
         follower.wait_until_received(45)
         wait_until(lambda: follower.held == 50, TIMEOUT_SECONDS, "it is full")
+        wait_until(
+            lambda: kafka.committed_offsets("follower", TOPIC) == {0: 45},
+            TIMEOUT_SECONDS,
+            "its commit, while it can be",
+        )
         source.assign({KEY: 0}, None)
         remote.receive(TOPIC, 0, 30, source)
         log.publish(100, topic=TOPIC)

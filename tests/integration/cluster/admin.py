@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TypeVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -23,7 +23,7 @@ from confluent_kafka.admin import (
 
 from tests.integration.cluster.waiting import wait_until
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 90.0
 
 T = TypeVar("T")
 
@@ -31,14 +31,32 @@ _COORDINATOR_IS_NOT_READY = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
+    KafkaError._WAIT_COORD,
 }
 """What a group's first requests may hear, while the topic of committed offsets is being made."""
+
+_LEADER_IS_AWAY = {
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError._NOENT,  # librdkafka's "No leaders found"
+}
+"""What is heard for a moment of a broker that stood still for longer than its session, also of the only one."""
 
 
 def connect(address: str) -> AdminClient:
     """An administrator's client that is quiet, and quick to come back when a broker does."""
     return AdminClient(
-        {"bootstrap.servers": address, "log_level": 0, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200}
+        {
+            "bootstrap.servers": address,
+            "log_level": 0,
+            "reconnect.backoff.ms": 20,
+            "reconnect.backoff.max.ms": 200,
+            # Told of no controller, as by the only broker when it has stood still, it looks for one when this is over.
+            "topic.metadata.refresh.interval.ms": 500,
+        }
     )
 
 
@@ -56,8 +74,8 @@ class Kafka:
     """A cluster that runs already, at ``bootstrap_servers``.
 
     Every method that changes something returns when every broker of the cluster shows the change, so that the next call
-    of any client sees it. All block, for at most 30 seconds, and raise ``TimeoutError`` after that, or the client's
-    ``KafkaException`` if the cluster refuses.
+    of any client sees it. All block, for at most `TIMEOUT_SECONDS`, and raise ``TimeoutError`` after that, or the
+    client's ``KafkaException`` if the cluster refuses.
     """
 
     def __init__(self, bootstrap_servers: str) -> None:
@@ -95,11 +113,39 @@ class Kafka:
         self._wait_for_topic(name, lambda topic: topic is None, "to be gone")
 
     def recreate_topic(self, name: str, partitions: int | None = None, config: Mapping[str, str] | None = None) -> None:
-        """Delete a topic and create one of the same name (and, by default, number of partitions), empty."""
+        """Delete a topic and create one of the same name (and, by default, number of partitions), empty.
+
+        At once, as an operator does: who is told of a topic that is gone for long rightly ends.
+        """
         if partitions is None:
             partitions = len(self.admin.list_topics(timeout=TIMEOUT_SECONDS).topics[name].partitions)
-        self.delete_topic(name)
-        self.create_topic(name, partitions, config)
+        before = self._topic_id(name)
+        topic = NewTopic(name, partitions, -1, config=dict(config or {}))
+        _result(self.admin.delete_topics([name])[name])
+
+        def is_another() -> bool:
+            try:
+                return self._topic_id(name) != before
+            except KafkaException:  # there is none at the moment
+                return False
+
+        def is_created() -> bool:
+            try:
+                _result(self.admin.create_topics([topic])[name])
+            except KafkaException as exception:
+                if exception.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+                return is_another()  # else the name is still taken
+            return True
+
+        wait_until(is_created, TIMEOUT_SECONDS, f"the name {name} to be free")
+        # The old one has partitions and leaders, too, where its end isn't known yet.
+        wait_until(is_another, TIMEOUT_SECONDS, f"the new {name} to be known")
+        self._wait_for_partitions(name, partitions)
+
+    def wait_for_leaders(self, name: str) -> None:
+        """Wait until every broker knows a leader of each of the topic's partitions."""
+        self._wait_for_topic(name, lambda topic: topic is not None and _is_led(topic), "with leaders")
 
     def topic_config(self, name: str) -> dict[str, str]:
         """All settings of a topic, with the defaults."""
@@ -125,6 +171,21 @@ class Kafka:
 
     def watermarks(self, name: str) -> dict[int, tuple[int, int]]:
         """Per partition, the offset of the first record and the one after the last."""
+        found: dict[int, tuple[int, int]] = {}
+
+        def is_told() -> bool:
+            try:
+                found.update(self._watermarks(name))
+            except KafkaException as exception:
+                if exception.args[0].code() in _LEADER_IS_AWAY:
+                    return False
+                raise
+            return True
+
+        wait_until(is_told, TIMEOUT_SECONDS, f"the leaders of {name}")
+        return found
+
+    def _watermarks(self, name: str) -> dict[int, tuple[int, int]]:
         partitions = self.admin.list_topics(timeout=TIMEOUT_SECONDS).topics[name].partitions
         low, high = (
             self.admin.list_offsets({TopicPartition(name, partition): spec for partition in partitions})
@@ -180,6 +241,10 @@ class Kafka:
         finally:
             consumer.close()
 
+    def _topic_id(self, name: str) -> str:
+        described = _result(self.admin.describe_topics(TopicCollection([name]))[name])
+        return str(described.topic_id)
+
     def _addresses(self) -> list[str]:
         """The brokers that should come to show a change."""
         brokers = self.admin.list_topics(timeout=TIMEOUT_SECONDS).brokers.values()
@@ -187,16 +252,14 @@ class Kafka:
 
     def _wait_for_partitions(self, name: str, count: int) -> None:
         def is_complete(topic: TopicMetadata | None) -> bool:
-            if topic is None or topic.error is not None or len(topic.partitions) != count:
-                return False
-            return all(partition.leader >= 0 for partition in topic.partitions.values())
+            return topic is not None and len(topic.partitions) == count and _is_led(topic)
 
         self._wait_for_topic(name, is_complete, f"to have {count} partitions with leaders")
 
         # The metadata may tell of a leader before that broker has opened its log.
         def is_led() -> bool:
             try:
-                return len(self.watermarks(name)) == count
+                return len(self._watermarks(name)) == count
             except KafkaException:
                 return False
 
@@ -221,6 +284,11 @@ class Kafka:
     def _log_of(self, address: str) -> str:
         """For errors: the end of that broker's log, if we have it."""
         return ""
+
+
+def _is_led(topic: TopicMetadata) -> bool:
+    partitions = topic.partitions.values()
+    return topic.error is None and len(partitions) > 0 and all(partition.leader >= 0 for partition in partitions)
 
 
 def _result(future: Future[T]) -> T:

@@ -36,8 +36,15 @@ from tests.integration.cluster.settings import CONTROLLER, PLAINTEXT, Node, serv
 
 PORT_ATTEMPTS = 5
 FORMAT_TIMEOUT_SECONDS = 300.0
+START_TIMEOUT_SECONDS = 180.0
+"""For brokers to serve, and to catch up: on a machine with much else to do a JVM alone may take a minute to start."""
 LONG_LIVED = "-XX:TieredStopAtLevel=4"
 """The JVM option for a broker that is measured or runs for long. From the slow compiler a short test gains nothing."""
+
+
+NEVER_MISSED = {"broker.session.timeout.ms": "60000"}
+"""Properties for brokers that no test kills: one that stands still for some seconds leads on. Else even the only broker
+leads nothing for a moment then, of which Arroyo may end. One that was killed comes back only after this time."""
 
 
 class KafkaCluster(Kafka):
@@ -67,7 +74,7 @@ class KafkaCluster(Kafka):
         heap_mb: int = 400,
         jvm_options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
-        start_timeout: float = 180.0,
+        start_timeout: float = START_TIMEOUT_SECONDS,
         shares_classes: bool = True,
     ) -> None:
         super().__init__("")
@@ -140,7 +147,7 @@ class KafkaCluster(Kafka):
     ) -> None:
         self.stop()
 
-    def wait_until_ready(self, timeout: float = 60.0) -> None:
+    def wait_until_ready(self, timeout: float = START_TIMEOUT_SECONDS) -> None:
         """Wait until all brokers that should serve do, and know each other as members."""
         serving = self._serving()
         for broker in serving:
@@ -148,7 +155,7 @@ class KafkaCluster(Kafka):
         ids = {broker.node_id for broker in serving}
         self._wait_until_all_see(lambda metadata: ids <= set(metadata.brokers), f"brokers {ids}", timeout)
 
-    def wait_until_in_sync(self, timeout: float = 60.0) -> None:
+    def wait_until_in_sync(self, timeout: float = START_TIMEOUT_SECONDS) -> None:
         """Wait until every partition has a leader and all its replicas are in sync, so that any one broker may fail."""
 
         def is_in_sync(metadata: ClusterMetadata) -> bool:

@@ -14,7 +14,8 @@ def coordinator_of(kafka: Kafka, group: str) -> int:
 
 
 def group_coordinated_by(kafka: Kafka, node_id: int, prefix: str = "group") -> str:
-    """The name of a group that has this broker for its coordinator."""
+    """The name of a group that has this broker for its coordinator, as every broker knows by then."""
+    kafka.wait_for_leaders(OFFSETS_TOPIC)
     names = (f"{prefix}-{number}" for number in range(1_000))
     return next(name for name in names if coordinator_of(kafka, name) == node_id)
 

@@ -21,7 +21,7 @@ from arroyo_sync.leaders.commit_log.record import decode_topic_id
 from tests.integration.cluster.waiting import wait_until
 from tests.support.passing_step import PassingStep
 
-SECONDS = 60.0
+SECONDS = 90.0
 JOIN_TIMEOUT_SECONDS = 50.0
 HEARTBEAT_SECONDS = 1.0
 
@@ -35,14 +35,29 @@ class CommitLog:
         self.headers: list[list[tuple[str, bytes]]] = []
         """Of the same records."""
         self._consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "unused", "log_level": 0})
-        self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+        self._partition = TopicPartition(topic, 0, OFFSET_BEGINNING)
+        self._next_offset = 0
+        self._consumer.assign([self._partition])
 
     def read(self) -> None:
+        """What has come by now, which may not be all that is there."""
         for message in self._consumer.consume(1000, timeout=0.05):
-            key, value = message.key(), message.value()
+            key, value, offset = message.key(), message.value(), message.offset()
+            if message.error() is None and offset is not None:
+                self._next_offset = offset + 1
             if message.error() is None and key is not None and value is not None:
                 self.records.append((key.decode(), json.loads(value)["offset"]))
                 self.headers.append(list(cast(list[tuple[str, bytes]], message.headers() or [])))
+
+    def read_to_end(self) -> None:
+        """All that is there."""
+        _, end = self._consumer.get_watermark_offsets(self._partition, timeout=SECONDS)
+
+        def is_read() -> bool:
+            self.read()
+            return self._next_offset >= end
+
+        wait_until(is_read, SECONDS, lambda: f"the commit log's end at {end}, not {self._next_offset}")
 
     def newest(self) -> dict[str, int]:
         self.read()

@@ -18,7 +18,9 @@ from arroyo_sync.leaders.offset_source import OffsetSource
 from tests.integration.cluster.admin import Kafka
 from tests.support.assigned import unassigned_remote
 
-TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 60.0
+REMOTE_SECONDS = 90.0
+"""For a remote offset to become what it should be: the machine, or a broker, may stand still for seconds meanwhile."""
 READY_SECONDS = 120.0
 """To read a whole commit log, which may be hundreds of megabytes on a machine that has much else to do."""
 EVENTS = "events"
@@ -85,7 +87,7 @@ class CommitLog:
         self._producer.poll(0)
 
     def flush(self) -> None:
-        remaining = self._producer.flush(TIMEOUT_SECONDS)
+        remaining = self._producer.flush(REMOTE_SECONDS)
         assert remaining == 0, f"{remaining} records weren't delivered"
 
 
@@ -144,7 +146,7 @@ class Remote:
         self.wait_until(lambda: self.of((topic, partition)) == expected, f"{topic}[{partition}] to be {expected}")
 
     def wait_until(self, is_true: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + TIMEOUT_SECONDS
+        deadline = time.monotonic() + REMOTE_SECONDS
         while True:
             version = self.manager.version
             if is_true():
