@@ -125,8 +125,8 @@ def test_arroyos_own_back_pressure_and_the_gates_pauses_go_together(
         wait_until(lambda: len(flow.paused()) == PARTITIONS, 60, "Arroyo has paused everything")
         other = Follower(settings, topic, limits=SMALL)
         with running(other):
-            wait_until(lambda: len(other.assigned) == 2 == len(follower.assigned), 60, "each has two partitions")
-        wait_until(lambda: len(follower.assigned) == PARTITIONS, 60, "the other one has left")
+            wait_until(lambda: len(other.assigned) == 2 == len(follower.assigned), 120, "each has two partitions")
+        wait_until(lambda: len(follower.assigned) == PARTITIONS, 120, "the other one has left")
         follower.is_blocked = False
         follower.release(ALL, count)
         follower.wait_until_received(PARTITIONS * count)

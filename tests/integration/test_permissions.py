@@ -40,7 +40,7 @@ from tests.integration.cluster.followers import consumer_settings, produce_numbe
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0
 MESSAGES = 20
 LEADER, FOLLOWER, RECENT = "leader", "follower", "recent"
 """The users; the last one's followers begin with ``start="recent"``."""
@@ -210,6 +210,6 @@ def test_the_commands_need_no_more(cluster: KafkaCluster, command: list[str], sa
         "--commit-log",
         "commits",
     ]
-    done = subprocess.run([*whole, *command[1:]], capture_output=True, text=True, env=os.environ, timeout=120)
+    done = subprocess.run([*whole, *command[1:]], capture_output=True, text=True, env=os.environ, timeout=WAIT_SECONDS)
     assert (done.returncode, done.stderr) == (0, "")
     assert says in done.stdout
