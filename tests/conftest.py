@@ -15,7 +15,7 @@ import pytest
 from arroyo_sync.kafka import error_callbacks
 from arroyo_sync.kafka.errors import LoginRefusals
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.cluster import NEVER_MISSED, KafkaCluster
 from tests.integration.cluster.jars import what_to_install
 from tests.support import sabotage
 from tests.support.requirements import lacking
@@ -91,7 +91,7 @@ def kafka(request: pytest.FixtureRequest) -> Iterator[Kafka]:
         yield Kafka(standing)
         return
     request.getfixturevalue("java_and_maven")
-    with KafkaCluster() as cluster:
+    with KafkaCluster(properties=NEVER_MISSED) as cluster:
         yield cluster
 
 

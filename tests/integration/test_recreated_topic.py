@@ -274,7 +274,7 @@ def test_a_follower_that_ends_before_it_is_noticed_begins_at_the_new_topics_begi
     world.produce(423)
     world.report(423, world.topic_id)
     source = world.source()
-    with world.follower(protocol, source) as follower:
+    with world.follower(protocol, source, settings=SELDOM) as follower:
         follower.wait_until_received(423, TIMEOUT_SECONDS)
         wait_until(lambda: world.committed == {0: 423}, TIMEOUT_SECONDS, "its commit")
         wait_until(lambda: bool(source._verifier._topics.ids), TIMEOUT_SECONDS, "it to know the topic's id")
