@@ -18,7 +18,7 @@ from tests.integration.cluster.followers import PROTOCOLS, produce_numbered
 from tests.integration.cluster.pipeline import Event, PipelineProcess, PipelineSettings
 from tests.integration.cluster.waiting import wait_until
 
-MESSAGES = 100_000
+MESSAGES = 40_000
 PATIENT: dict[str, dict[str, Any]] = {"eager": {"session.timeout.ms": 45_000}, "kip848": {}}
 """A broker or a process that stands still for some seconds ends no member. (Under KIP-848 the brokers say how long.)"""
 
@@ -73,7 +73,7 @@ def missing(delivered: list[Event], partitions: int, count: int) -> list[tuple[i
 def test_nothing_early_nothing_lost_with_two_leader_groups_and_followers_that_come_and_go(
     kafka: Kafka, topic_name: Callable[..., str], tmp_path: Path, protocol: str, partitions: int
 ) -> None:
-    """100,000 messages; a second follower joins while messages are held, and leaves again before the end.
+    """40,000 messages; a second follower joins while messages are held, and leaves again before the end.
 
     A fifth of them come once it has its partitions: it may take so long to begin that the first has got all others.
     """
