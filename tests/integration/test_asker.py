@@ -166,9 +166,11 @@ class Cluster:
             return False
 
 
-@pytest.fixture
-def cluster(kafka_cluster: Callable[..., KafkaCluster]) -> Cluster:
-    return Cluster(kafka_cluster(brokers=3, min_insync_replicas=1))
+@pytest.fixture(scope="module")
+def cluster(java_and_maven: None) -> Iterator[Cluster]:
+    """Each test leaves it as it found it."""
+    with KafkaCluster(brokers=3, min_insync_replicas=1) as kafka:
+        yield Cluster(kafka)
 
 
 class CollectedAnswers:
