@@ -7,10 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -25,6 +23,7 @@ from tests.integration.cluster.jars import fetch, java
 from tests.integration.cluster.waiting import wait_until
 from tests.support.programs import ending
 from tests.support.requirements import require_program
+from tests.support.threads import repeated
 
 PARTITIONS = 3
 TIMEOUT_SECONDS = 120.0
@@ -182,24 +181,6 @@ def test_the_exit_status_serves_as_a_check(world: World) -> None:
     assert "topic 'nowhere' doesn't exist" in missing.stderr
 
 
-@contextmanager
-def once_a_second(call: Callable[[], None]) -> Iterator[None]:
-    """Within, it is called again and again."""
-    ended = threading.Event()
-
-    def run() -> None:
-        while not ended.wait(1.0):
-            call()
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(TIMEOUT_SECONDS)
-
-
 def test_a_leader_that_heartbeats_and_does_not_move_is_told_at_one_look(world: World) -> None:
     """Its last report is a second old, but the commit log tells that it has been the same for 400 seconds."""
     done = dict.fromkeys(range(PARTITIONS), 100)
@@ -210,7 +191,8 @@ def test_a_leader_that_heartbeats_and_does_not_move_is_told_at_one_look(world: W
     producer = Producer({"bootstrap.servers": world.kafka.bootstrap_servers, "log_level": 0})
     producer.produce(world.topic, b"hangs", partition=1, timestamp=round((time.time() - 350) * 1000))
     assert producer.flush(30) == 0
-    with once_a_second(lambda: world.publish(world.writers, done)):  # however long the look takes to begin
+    # However long the look takes to begin.
+    with repeated(lambda: world.publish(world.writers, done), 1.0, TIMEOUT_SECONDS):
         exit_status, told = world.status("--look-again", "0.5")
     assert [(each["partition"], each["group"]) for each in told["stalls"]] == [(1, world.writers)]
     assert 350 <= told["stalls"][0]["waiting_seconds"] < 350 + TIMEOUT_SECONDS

@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -25,6 +26,24 @@ def switch_interval() -> Iterator[Callable[[], None]]:
     change()
     yield change
     sys.setswitchinterval(before)
+
+
+@contextmanager
+def repeated(call: Callable[[], None], seconds: float, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
+    """Call it again and again, so many seconds apart, on a thread of its own, which is waited for at the end."""
+    is_over = threading.Event()
+
+    def repeat() -> None:
+        while not is_over.wait(seconds):
+            call()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join(patience_seconds)
 
 
 def in_threads(*calls: Callable[[], None]) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,7 @@ from arroyo_sync.testing import ManualSource
 from tests.model.scripted import ModelSource
 from tests.support.fakes import EVENTS, At, ScriptedConsumer, ScriptedStep
 from tests.support.sabotage import sabotaged
-from tests.support.threads import PATIENCE_SECONDS, in_threads, switch_interval
+from tests.support.threads import PATIENCE_SECONDS, in_threads, repeated, switch_interval
 
 __all__ = ["switch_interval"]
 
@@ -184,24 +183,6 @@ class Leaders:
             self.early.append(at)
 
 
-@contextmanager
-def repeated(call: Callable[[], None]) -> Iterator[None]:
-    """Call it again and again, on a thread of its own."""
-    is_over = threading.Event()
-
-    def repeat() -> None:
-        while not is_over.wait(0.005):
-            call()
-
-    thread = threading.Thread(target=repeat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join(PATIENCE_SECONDS)
-
-
 def follow(
     seed: int, patience_seconds: float = PATIENCE_SECONDS, messages: int = 300, rebalances: int = 20
 ) -> list[str]:
@@ -222,7 +203,7 @@ def follow(
 
     with (
         Follower(leaders.source, partitions, messages, slice_seconds=0.005) as follower,
-        repeated(leaders.ask),
+        repeated(leaders.ask, 0.005),
     ):
         committed: dict[int, int] = {}
 

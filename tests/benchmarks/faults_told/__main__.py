@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from confluent_kafka import KafkaException, Producer
 from tests.benchmarks.faults_told.process import Settings
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.waiting import wait_until
+from tests.support.threads import repeated
 
 PARTITIONS = 2
 WAIT_SECONDS = 120.0
@@ -111,22 +111,15 @@ class World:
 @contextmanager
 def written(world: World) -> Iterator[None]:
     """Ten messages a second, for as long as it is entered."""
-    ended = threading.Event()
     producer = Producer({"bootstrap.servers": world.settings.bootstrap_servers, "linger.ms": 0, "log_level": 0})
 
     def write() -> None:
-        while not ended.wait(0.1):
-            with suppress(KafkaException):  # the topic is away for a moment
-                producer.produce(world.settings.topic, b"x", partition=int(time.monotonic() * 10) % PARTITIONS)
-            producer.poll(0)
+        with suppress(KafkaException):  # the topic is away for a moment
+            producer.produce(world.settings.topic, b"x", partition=int(time.monotonic() * 10) % PARTITIONS)
+        producer.poll(0)
 
-    thread = threading.Thread(target=write, daemon=True)
-    thread.start()
-    try:
+    with repeated(write, 0.1):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def stop_leader(world: World) -> None:
