@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from arroyo.types import Topic
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
+from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing, ConfigurationError, NotReady, SourceDied
 from arroyo_sync.leaders.commit_log import log_topic
@@ -18,7 +18,7 @@ from arroyo_sync.leaders.commit_log import reader as commit_log_reader
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.reader import CommitLogReader
 from arroyo_sync.leaders.offset_source import OffsetSource
-from tests.integration.cluster.admin import Kafka
+from tests.integration.cluster.admin import Kafka, topics_shown
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.reading import EVENTS, QUICK, TIMEOUT_SECONDS, CommitLog, Remote, reading, running
 from tests.integration.cluster.waiting import wait_until
@@ -269,16 +269,8 @@ def secure_cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
         scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
         user = UserScramCredentialUpsertion("user", scram, b"right")
         cluster.admin.alter_user_scram_credentials([user])["user"].result(TIMEOUT_SECONDS)
-        settings: dict[str, Any] = {"bootstrap.servers": cluster.bootstrap_servers_of("SECURE"), **SASL, "log_level": 0}
-
-        def is_let_in() -> bool:
-            try:
-                AdminClient({**settings, "sasl.password": "right"}).list_topics(timeout=1.0)
-            except KafkaException:
-                return False
-            return True
-
-        wait_until(is_let_in, TIMEOUT_SECONDS, "the broker to know the password")
+        settings = {"bootstrap.servers": cluster.bootstrap_servers_of("SECURE"), **SASL, "sasl.password": "right"}
+        wait_until(lambda: topics_shown(settings) is not None, TIMEOUT_SECONDS, "the broker to know the password")
         yield cluster
 
 

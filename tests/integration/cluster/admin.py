@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
@@ -68,6 +68,17 @@ def metadata_of(address: str) -> ClusterMetadata | None:
         return None
     # A client may ask another broker as soon as it knows one. This one is new, so it rarely does.
     return metadata if str(metadata.orig_broker_name).startswith(f"{address}/") else None
+
+
+def topics_shown(settings: Mapping[str, Any]) -> set[str] | None:
+    """The topics that a client with these settings is shown; ``None`` if its login is refused, or nobody answers.
+
+    A password or a permission that was given counts a moment after the controller has it.
+    """
+    try:
+        return set(AdminClient({"log_level": 0, **settings}).list_topics(timeout=5.0).topics)
+    except KafkaException:
+        return None
 
 
 class Kafka:
