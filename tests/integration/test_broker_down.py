@@ -26,7 +26,7 @@ from arroyo_sync.status.command import main
 from arroyo_sync.status.reader import StatusQuery, StatusReader
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.coordinators import group_coordinated_by
-from tests.integration.cluster.followers import consumer_settings, produce_numbered
+from tests.integration.cluster.followers import patient_settings, produce_numbered
 from tests.integration.cluster.reading import QUICK, CommitLog, running
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
@@ -34,7 +34,7 @@ from tests.integration.cluster.waiting import wait_until
 TOPIC, LOG, OTHER = "events", "commit-log", "other"
 BACKLOG = 20_000
 HELD = 2_000
-PATIENT = {"broker.session.timeout.ms": "10000"}
+SELDOM_MISSED = {"broker.session.timeout.ms": "10000"}
 """A broker that stands still for some seconds isn't missed. Arroyo ends if its group's coordinator is, for a moment."""
 
 
@@ -85,16 +85,16 @@ class World:
         last = Follower(CommitOffsets)
         limits = HoldLimits(messages=HELD, resume_messages=HELD // 2)
         last.gate = SynchronizedStrategyFactory(last, self.source(kind), limits=limits)
-        settings = consumer_settings(self.kafka.bootstrap_servers, self.group, "eager")
-        consumer = KafkaConsumer({**settings, **QUICK, "session.timeout.ms": 45_000})
+        settings = patient_settings(self.kafka.bootstrap_servers, self.group, "eager")
+        consumer = KafkaConsumer({**settings, **QUICK})
         with Running(StreamProcessor(last.gate.flow_control(consumer), Topic(TOPIC), last.gate)):
             yield last
 
     @contextmanager
     def another_member(self) -> Iterator[None]:
         """Of the follower's group, for another topic: a rebalance that leaves the follower all its partitions."""
-        settings = consumer_settings(self.kafka.bootstrap_servers, self.group, "eager")
-        consumer = Consumer({**settings, **QUICK, "session.timeout.ms": 45_000})
+        settings = patient_settings(self.kafka.bootstrap_servers, self.group, "eager")
+        consumer = Consumer({**settings, **QUICK})
         consumer.subscribe([OTHER])
 
         def is_assigned() -> bool:
@@ -126,7 +126,7 @@ def test_a_partition_whose_broker_is_down_holds_up_no_other_after_a_rebalance(
     kafka_cluster: Callable[..., KafkaCluster], kind: str
 ) -> None:
     """They have a backlog that the leader has committed. The broker stays away all the while."""
-    kafka = kafka_cluster(brokers=3, min_insync_replicas=1, properties=PATIENT)
+    kafka = kafka_cluster(brokers=3, min_insync_replicas=1, properties=SELDOM_MISSED)
     world = World(kafka)
     expected = {(partition, offset) for partition in world.living for offset in range(10, 10 + BACKLOG)}
     with world.follower(kind) as follower:

@@ -8,19 +8,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka import KafkaException
 
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.followers import PROTOCOLS, produce_numbered
+from tests.integration.cluster.followers import PATIENT, PROTOCOLS, produce_numbered
 from tests.integration.cluster.pipeline import Event, PipelineProcess, PipelineSettings
 from tests.integration.cluster.waiting import wait_until
 
 MESSAGES = 40_000
-PATIENT: dict[str, dict[str, Any]] = {"eager": {"session.timeout.ms": 45_000}, "kip848": {}}
-"""A broker or a process that stands still for some seconds ends no member. (Under KIP-848 the brokers say how long.)"""
 
 
 def early_deliveries(delivered: list[Event], leaders: list[list[Event]]) -> list[Event]:

@@ -12,7 +12,7 @@ from arroyo_sync.core.errors import AnotherCluster
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from tests.chaos.proxy import Proxy
 from tests.integration.cluster.cluster import KafkaCluster
-from tests.integration.cluster.followers import Follower, consumer_settings, produce_numbered
+from tests.integration.cluster.followers import Follower, patient_settings, produce_numbered
 from tests.integration.cluster.reading import QUICK, CommitLog
 from tests.integration.cluster.waiting import wait_until
 
@@ -52,8 +52,7 @@ def test_a_follower_ends_and_leaves_the_offsets_of_the_other_cluster_as_they_are
 
     address = f"127.0.0.1:{proxy.port}"
     source = CommitLogConsumer({"bootstrap.servers": address, **QUICK}, topic=Topic(LOG), groups={LEADER})
-    settings = {**consumer_settings(address, FOLLOWER, "eager"), "session.timeout.ms": 45_000}
-    follower = Follower(settings, TOPIC, source=source)
+    follower = Follower(patient_settings(address, FOLLOWER, "eager"), TOPIC, source=source)
     follower.start()
     try:
         follower.wait_until_received(423, TIMEOUT_SECONDS)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import arroyo.processing.processor
 import pytest
 
 from arroyo_sync.gate.partition_buffer import HoldLimits
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.followers import Follower, consumer_settings, produce_numbered, running
+from tests.integration.cluster.followers import Follower, patient_settings, produce_numbered, running
 from tests.integration.cluster.waiting import wait_until
 
 PARTITIONS = 4
@@ -20,9 +19,6 @@ ALL = range(PARTITIONS)
 WAIT_SECONDS = 60
 POLL_SECONDS = 85
 """So that the processor still ends in time after the test has failed."""
-PATIENT: dict[str, dict[str, Any]] = {"eager": {"session.timeout.ms": 45_000}, "kip848": {}}
-"""A broker or a process that stands still for some seconds takes no partitions away. (Under KIP-848 the brokers say how
-long.)"""
 SMALL = HoldLimits(messages=100, resume_messages=20)
 
 
@@ -37,7 +33,7 @@ def test_progress_a_release_wakes_the_processor_though_nothing_new_arrives(
     topic = topic_name("events")
     kafka.create_topic(topic, PARTITIONS)
     produce_numbered(kafka.bootstrap_servers, topic, ALL, 10)
-    settings = consumer_settings(kafka.bootstrap_servers, topic_name("follower"), "eager") | PATIENT["eager"]
+    settings = patient_settings(kafka.bootstrap_servers, topic_name("follower"), "eager")
     follower = Follower(settings, topic, slice_seconds=600)
     manager, waits = follower.factory.manager, threading.Event()
     wait_for_move = manager.wait_for_move
@@ -64,7 +60,7 @@ def test_independence_a_partition_that_waits_stops_no_other(kafka: Kafka, topic_
     topic, count = topic_name("events"), 3000
     kafka.create_topic(topic, PARTITIONS)
     produce_numbered(kafka.bootstrap_servers, topic, [3], count)
-    settings = consumer_settings(kafka.bootstrap_servers, topic_name("follower"), "eager") | PATIENT["eager"]
+    settings = patient_settings(kafka.bootstrap_servers, topic_name("follower"), "eager")
     follower = Follower(settings, topic, limits=SMALL)
     with running(follower):
         wait_until(lambda: follower.held == SMALL.messages, 60, "partition 3 is full")
@@ -83,7 +79,7 @@ def test_bounded_a_backlog_stays_in_kafka(kafka: Kafka, topic_name: Callable[...
     topic, count = topic_name("events"), 3000
     kafka.create_topic(topic, PARTITIONS)
     produce_numbered(kafka.bootstrap_servers, topic, ALL, count)
-    settings = consumer_settings(kafka.bootstrap_servers, topic_name("follower"), "eager") | PATIENT["eager"]
+    settings = patient_settings(kafka.bootstrap_servers, topic_name("follower"), "eager")
     follower = Follower(settings, topic, limits=SMALL)
     most_held = 0
 
@@ -113,7 +109,7 @@ def test_arroyos_own_back_pressure_and_the_gates_pauses_go_together(
     topic, count = topic_name("events"), 2000
     kafka.create_topic(topic, PARTITIONS)
     produce_numbered(kafka.bootstrap_servers, topic, [3], count)
-    settings = consumer_settings(kafka.bootstrap_servers, topic_name("follower"), protocol) | PATIENT[protocol]
+    settings = patient_settings(kafka.bootstrap_servers, topic_name("follower"), protocol)
     follower = Follower(settings, topic, limits=SMALL)
     flow = follower.flow
     assert flow is not None

@@ -16,7 +16,7 @@ from arroyo.types import Commit, Partition, Topic
 from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
-from tests.integration.cluster.followers import consumer_settings, produce_numbered
+from tests.integration.cluster.followers import patient_settings, produce_numbered
 from tests.integration.cluster.leaders import CommitLog
 from tests.integration.cluster.waiting import wait_until
 
@@ -71,9 +71,7 @@ def leader(
     kafka: Kafka, topic: str, group: str, commit_log: str, log_cluster: Kafka, **producer: Any
 ) -> Iterator[Leader]:
     publisher = KafkaProducer({"bootstrap.servers": log_cluster.bootstrap_servers, "log_level": 0, **producer})
-    # A process that stands still for some seconds is to keep its partitions.
-    settings = {**consumer_settings(kafka.bootstrap_servers, group, "eager"), "session.timeout.ms": 45_000}
-    running = Leader(settings, topic, publisher, commit_log)
+    running = Leader(patient_settings(kafka.bootstrap_servers, group, "eager"), topic, publisher, commit_log)
     try:
         yield running
     finally:

@@ -21,7 +21,7 @@ from arroyo_sync.kafka.topic_ids import canonical_topic_id
 from arroyo_sync.leaders.commit_log.publishing.report_writer import FINISH_SECONDS
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
-from tests.integration.cluster.followers import PROTOCOLS, consumer_settings, produce_numbered
+from tests.integration.cluster.followers import PROTOCOLS, patient_settings, produce_numbered
 from tests.integration.cluster.leaders import (
     JOIN_TIMEOUT_SECONDS,
     CommitLog,
@@ -91,11 +91,9 @@ class Scene:
     ) -> Leader:
         """A member of the group; ``producer`` has further settings of its producer, the rest is `Leader`'s."""
         settings = {
-            **consumer_settings(self.kafka.bootstrap_servers, self.group, protocol),
+            **patient_settings(self.kafka.bootstrap_servers, self.group, protocol),
             "client.id": client_id,
         }
-        if protocol == "eager":  # a process that stands still for some seconds is to keep its partitions
-            settings["session.timeout.ms"] = 45_000
         producer = {
             "bootstrap.servers": log_servers or self.kafka.bootstrap_servers,
             "message.timeout.ms": 10_000,

@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from tests.benchmarks.commit_records import encode, headers
 from tests.benchmarks.peer_environment import peer_python
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.followers import PROTOCOLS, produce_numbered
+from tests.integration.cluster.followers import PATIENT, PROTOCOLS, produce_numbered
 from tests.integration.cluster.pipeline import OWN, Event, PipelineProcess, PipelineSettings
 from tests.integration.cluster.waiting import wait_until
 from tests.support.requirements import lacking
@@ -53,8 +53,7 @@ class Group:
             str(self._folder / f"follower-{len(self.followers)}"),
             self._commit_log,
             leader_groups=("writers",),
-            # A broker or a process that stands still for some seconds ends no member.
-            consumer={**PROTOCOLS["eager"], "session.timeout.ms": 45_000},
+            consumer={**PROTOCOLS["eager"], **PATIENT["eager"]},
         )
         self.followers.append(self._running.enter_context(PipelineProcess("follower", settings, command)))
         return self.followers[-1]

@@ -23,7 +23,7 @@ from arroyo_sync.observe.snapshot import PartitionSnapshot
 from arroyo_sync.observe.verdict import Grade
 from arroyo_sync.observe.waits import Limits
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.followers import consumer_settings, produce_numbered
+from tests.integration.cluster.followers import patient_settings, produce_numbered
 from tests.integration.cluster.reading import REMOTE_SECONDS
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
@@ -56,9 +56,7 @@ class World:
         settings = {"bootstrap.servers": self.kafka.bootstrap_servers, "topic.metadata.refresh.interval.ms": 500}
         source = CommitLogConsumer(settings, topic=Topic(self.commit_log), groups={self.writers, self.indexers})
         factory = SynchronizedStrategyFactory(LastStep(CommitOffsets), source, **{"monitor_interval": 0.05, **keywords})
-        # A process that stands still for some seconds is to keep its partitions.
-        group = {**consumer_settings(self.kafka.bootstrap_servers, self.group, "eager"), "session.timeout.ms": 45_000}
-        consumer = KafkaConsumer(group)
+        consumer = KafkaConsumer(patient_settings(self.kafka.bootstrap_servers, self.group, "eager"))
         processor = StreamProcessor(factory.flow_control(consumer), Topic(self.topic), factory)
         return factory, Running(processor)
 

@@ -33,7 +33,7 @@ from arroyo_sync.kafka.error_callbacks import log_if_refused
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
 from tests.integration.cluster.cluster import NEVER_MISSED, KafkaCluster
-from tests.integration.cluster.followers import consumer_settings, produce_numbered
+from tests.integration.cluster.followers import patient_settings, produce_numbered
 from tests.integration.cluster.reading import CommitLog
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
@@ -43,8 +43,6 @@ FETCHED_ANEW_SECONDS = 2.0
 """How long a token is said to live: librdkafka fetches another one after four fifths of it."""
 LIVES_SECONDS = 3600.0
 MESSAGES = 20
-PATIENT = {"session.timeout.ms": 45_000}
-"""For a member of a group: a process that stands still for some seconds keeps its partitions."""
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOGIN_MODULE = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
 LISTENER = {"OAUTH": "SASL_PLAINTEXT"}
@@ -117,7 +115,7 @@ def test_a_token_that_cannot_be_fetched_for_a_while_ends_nobody(
     factory = SynchronizedStrategyFactory(follower, source)
 
     def own(group: str) -> dict[str, Any]:
-        return {**consumer_settings(cluster.bootstrap_servers, group, "eager"), **PATIENT, **settings}
+        return {**patient_settings(cluster.bootstrap_servers, group, "eager"), **settings}
 
     with ExitStack() as stack:
         stack.callback(lambda: producer.close().result(30))
@@ -190,7 +188,7 @@ def test_a_token_that_is_refused_later_ends_nobody_if_the_next_one_is_not(
     source = CommitLogConsumer(settings, topic=Topic("commits"), groups={"writers"})
     factory = SynchronizedStrategyFactory(follower, source)
     log = CommitLog(cluster, "commits")
-    group = {**consumer_settings(cluster.bootstrap_servers, "forwarder", "eager"), **PATIENT}
+    group = patient_settings(cluster.bootstrap_servers, "forwarder", "eager")
     flow = factory.consumer({**group, **settings})
     with Running(StreamProcessor(flow, Topic("events"), factory)):
         for count in (MESSAGES, 2 * MESSAGES):
@@ -211,7 +209,7 @@ def test_the_status_logs_in_with_a_token(cluster: KafkaCluster, tmp_path: Path) 
     produce_numbered(cluster.bootstrap_servers, "status", [0], 1)
     with Running(
         StreamProcessor(
-            KafkaConsumer({**consumer_settings(cluster.bootstrap_servers, group, "eager"), **PATIENT}),
+            KafkaConsumer(patient_settings(cluster.bootstrap_servers, group, "eager")),
             Topic("status"),
             member := LastStep(CommitOffsets),
         )

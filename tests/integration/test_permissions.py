@@ -19,13 +19,11 @@ from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.abstract import ProcessingStrategy, ProcessingStrategyFactory
 from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import Commit, Partition, Topic
-from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
-    AdminClient,
     ResourcePatternType,
     ResourceType,
     ScramCredentialInfo,
@@ -35,8 +33,9 @@ from confluent_kafka.admin import (
 
 from arroyo_sync import CommitLogConsumer, CommitLogPublisher, SourceDied, SynchronizedStrategyFactory, raise_if_refused
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
+from tests.integration.cluster.admin import topics_shown
 from tests.integration.cluster.cluster import NEVER_MISSED, KafkaCluster
-from tests.integration.cluster.followers import consumer_settings, produce_numbered
+from tests.integration.cluster.followers import patient_settings, produce_numbered
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
 
@@ -103,10 +102,7 @@ def may_begin(cluster: KafkaCluster, user: str, rules: int) -> bool:
     )
     if len(cluster.admin.describe_acls(every).result(WAIT_SECONDS)) < rules:
         return False
-    try:
-        return "events" in AdminClient(settings(cluster, user)).list_topics(timeout=5.0).topics
-    except KafkaException:  # such as a login that is refused
-        return False
+    return "events" in (topics_shown(settings(cluster, user)) or ())
 
 
 def settings(cluster: KafkaCluster, user: str) -> dict[str, Any]:
@@ -122,9 +118,7 @@ def settings(cluster: KafkaCluster, user: str) -> dict[str, Any]:
 
 def data_settings(cluster: KafkaCluster, user: str, group: str) -> dict[str, Any]:
     own = {**settings(cluster, user), "error_cb": raise_if_refused}
-    # A process that stands still for some seconds is to keep its partitions.
-    own["session.timeout.ms"] = 45_000
-    return {**consumer_settings(own["bootstrap.servers"], group, "eager"), **own}
+    return {**patient_settings(own["bootstrap.servers"], group, "eager"), **own}
 
 
 class Leader(ProcessingStrategyFactory[KafkaPayload]):

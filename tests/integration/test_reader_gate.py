@@ -17,7 +17,7 @@ from arroyo_sync.leaders.commit_log import reader as commit_log_reader
 from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.testing import RecordingStep
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.followers import PROTOCOLS, consumer_settings, produce_numbered
+from tests.integration.cluster.followers import PROTOCOLS, patient_settings, produce_numbered
 from tests.integration.cluster.reading import QUICK, TIMEOUT_SECONDS, CommitLog
 from tests.integration.cluster.waiting import wait_until
 
@@ -46,10 +46,7 @@ class Follower:
         )
         self.recording = Recording()
         self.factory = SynchronizedStrategyFactory(self.recording, self.source)
-        settings = consumer_settings(kafka.bootstrap_servers, group, protocol)
-        if protocol == "eager":  # under KIP-848 the brokers say how long a member may be silent
-            settings["session.timeout.ms"] = 45_000
-        consumer = KafkaConsumer(settings)
+        consumer = KafkaConsumer(patient_settings(kafka.bootstrap_servers, group, protocol))
         self.processor = StreamProcessor(self.factory.flow_control(consumer), Topic(topic), self.factory)
 
     def run_until(self, is_so: Callable[[], bool], what: str) -> None:

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException
 
 from arroyo_sync.core.errors import ConfigurationError
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.followers import Follower, consumer_settings, produce_numbered
+from tests.integration.cluster.followers import Follower, patient_settings, produce_numbered
 from tests.integration.cluster.waiting import wait_until
 
 PARTITIONS = 4
@@ -26,9 +26,6 @@ RELEASED = 100
 INVALID = 3
 """The offset, in each partition, of the message that becomes a dead letter."""
 HELD = PER_PARTITION - INVALID - 1
-PATIENT: dict[str, dict[str, Any]] = {"eager": {"session.timeout.ms": 45_000}, "kip848": {}}
-"""A broker or a process that stands still for some seconds takes no partitions away. (Under KIP-848 the brokers say how
-long.)"""
 
 
 def is_in_order(follower: Follower) -> bool:
@@ -52,7 +49,7 @@ def test_no_loss_when_a_member_joins_and_leaves_while_messages_are_held(
     topic, group = topic_name("events"), topic_name("follower")
     kafka.create_topic(topic, PARTITIONS)
     produce_numbered(kafka.bootstrap_servers, topic, range(PARTITIONS), PER_PARTITION)
-    settings = consumer_settings(kafka.bootstrap_servers, group, protocol) | PATIENT[protocol]
+    settings = patient_settings(kafka.bootstrap_servers, group, protocol)
 
     first = Follower(settings, topic, wrapped=wrapped)
     first.start()
@@ -102,7 +99,7 @@ def test_a_partition_that_is_added_doesn_t_end_a_follower_of_the_new_protocol(
     """
     topic = topic_name("events")
     kafka.create_topic(topic, 1)
-    settings = consumer_settings(kafka.bootstrap_servers, topic_name("follower"), "kip848")
+    settings = patient_settings(kafka.bootstrap_servers, topic_name("follower"), "kip848")
     del settings["topic.metadata.refresh.interval.ms"]
     statistics: list[str] = []
     settings |= {"statistics.interval.ms": 5, "stats_cb": statistics.append}
@@ -130,7 +127,7 @@ def test_a_follower_ends_though_an_assignment_lies_in_its_clients_queue(
     topic, group = topic_name("events"), topic_name("follower")
     kafka.create_topic(topic, PARTITIONS)
     logger = logging.getLogger(topic)
-    settings = consumer_settings(kafka.bootstrap_servers, group, protocol) | PATIENT[protocol]
+    settings = patient_settings(kafka.bootstrap_servers, group, protocol)
     follower = Follower({**settings, "debug": "cgrp", "logger": logger}, topic)
     caplog.set_level(logging.DEBUG, topic)
 
@@ -156,7 +153,7 @@ def test_cooperative_sticky_is_refused_with_one_clear_line(kafka: Kafka, topic_n
     """Arroyo itself can't work with it: the processor ends with the reason instead of librdkafka's."""
     topic = topic_name("events")
     kafka.create_topic(topic, PARTITIONS)
-    settings = consumer_settings(kafka.bootstrap_servers, topic_name("follower"), "eager")
+    settings = patient_settings(kafka.bootstrap_servers, topic_name("follower"), "eager")
     follower = Follower({**settings, "partition.assignment.strategy": "cooperative-sticky"}, topic)
     follower.start()
     wait_until(lambda: follower.error is not None, 60, "the processor has ended")
@@ -230,7 +227,7 @@ def test_no_dead_letter_is_lost_however_many_rebalances_there_are(
     topic, group = topic_name("events"), topic_name("follower")
     kafka.create_topic(topic, 2)
     produce_numbered(kafka.bootstrap_servers, topic, range(2), PER_PARTITION)
-    settings = consumer_settings(kafka.bootstrap_servers, group, protocol) | PATIENT[protocol]
+    settings = patient_settings(kafka.bootstrap_servers, group, protocol)
     letters = _DeadLetters()
     policy = DlqPolicy(letters, max_buffered_messages_per_partition=PER_PARTITION)
     first = _Checking(settings, topic, dlq_policy=policy)

@@ -26,7 +26,7 @@ from arroyo_sync.leaders.commit_log.record import TOPIC_ID_HEADER, CommitRecord,
 from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.testing import ManualSource
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.followers import PROTOCOLS, Follower, consumer_settings, produce_numbered
+from tests.integration.cluster.followers import PROTOCOLS, Follower, patient_settings, produce_numbered
 from tests.integration.cluster.leaders import Leader
 from tests.integration.cluster.reading import QUICK, CommitLog
 from tests.integration.cluster.waiting import wait_until
@@ -34,9 +34,6 @@ from tests.integration.cluster.waiting import wait_until
 TIMEOUT_SECONDS = 60.0
 LEADER = "writers"
 HANGS_AT = 423
-PATIENT: dict[str, dict[str, Any]] = {"eager": {"session.timeout.ms": 45_000}, "kip848": {}}
-"""A broker or a process that stands still for some seconds takes no partitions away. (Under KIP-848 the brokers say how
-long.)"""
 SELDOM = {"topic.metadata.refresh.interval.ms": 600_000}
 """A look at the topics while there is none of that name would end an eager consumer."""
 
@@ -96,8 +93,7 @@ class World:
     ) -> Iterator[Follower]:
         """:param is_strict: it ends if its position is beyond the end, else it begins anew."""
         settings = {
-            **consumer_settings(self.kafka.bootstrap_servers, self.group, protocol),
-            **PATIENT[protocol],
+            **patient_settings(self.kafka.bootstrap_servers, self.group, protocol),
             "arroyo.strict.offset.reset": is_strict,
             "auto.offset.reset": reset,
             **(settings or {}),
@@ -197,8 +193,7 @@ def test_a_leader_that_hangs_meanwhile_commits_a_message_of_the_earlier_topic(
     servers = world.kafka.bootstrap_servers
     # A strict one would end if its client asked for messages of the new topic before there are as many.
     leader_settings: dict[str, Any] = {
-        **consumer_settings(servers, LEADER, "eager"),
-        **PATIENT["eager"],
+        **patient_settings(servers, LEADER, "eager"),
         **SELDOM,
         "arroyo.strict.offset.reset": False,
     }
@@ -400,7 +395,7 @@ def test_what_the_brokers_refuse_of_a_single_partition_is_raised(world: World, p
     """As of one that the topic hasn't any more. Arroyo looks at no partition's result, and would take it for committed;
     librdkafka raises it, and leaves what is staged."""
     world.kafka.add_partitions(world.topic, 2)
-    settings = {**consumer_settings(world.kafka.bootstrap_servers, world.group, protocol), **PATIENT[protocol]}
+    settings = patient_settings(world.kafka.bootstrap_servers, world.group, protocol)
     if is_auto:
         settings |= {"arroyo.enable.auto.commit": True, "auto.commit.interval.ms": 60_000}
     consumer = KafkaConsumer(settings)

@@ -30,7 +30,7 @@ from arroyo_sync.leaders.commit_log.consumer import CommitLogConsumer
 from arroyo_sync.leaders.commit_log.publishing.publisher import PublishCommitLog
 from tests.integration.cluster.certificates import Authority, Certificate
 from tests.integration.cluster.cluster import KafkaCluster
-from tests.integration.cluster.followers import consumer_settings, produce_numbered
+from tests.integration.cluster.followers import patient_settings, produce_numbered
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
 from tests.support.sentry_transport import sentry
@@ -94,9 +94,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory, java_and_maven: None) -> I
 
 
 def consumer(settings: dict[str, Any], group: str) -> KafkaConsumer:
-    own = {**consumer_settings(settings["bootstrap.servers"], group, "eager"), **settings, "log_level": 0}
-    # A broker or a process that stands still for some seconds takes no partitions away: what came would come again.
-    return KafkaConsumer({**own, "session.timeout.ms": 45_000, "error_cb": raise_if_refused})
+    # What came would come again if its partitions were taken away.
+    own = {**patient_settings(settings["bootstrap.servers"], group, "eager"), **settings, "log_level": 0}
+    return KafkaConsumer({**own, "error_cb": raise_if_refused})
 
 
 def reader(settings: dict[str, Any], group: str, **keywords: Any) -> CommitLogConsumer:

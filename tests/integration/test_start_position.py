@@ -16,7 +16,14 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from arroyo_sync.gate.consumer import start_positions
 from arroyo_sync.kafka.commits import commit_staged
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.followers import Follower, consumer_settings, produce_numbered, running
+from tests.integration.cluster.followers import (
+    PATIENT,
+    Follower,
+    consumer_settings,
+    patient_settings,
+    produce_numbered,
+    running,
+)
 from tests.integration.cluster.pipeline import PipelineProcess, PipelineSettings
 from tests.integration.cluster.reading import CommitLog
 from tests.integration.cluster.waiting import wait_until
@@ -30,8 +37,6 @@ DUE = [(partition, offset) for partition in BOTH for offset in range(BEFORE, BEF
 WAIT_SECONDS = 60
 
 AUTO_COMMIT: dict[str, Any] = {"arroyo.enable.auto.commit": True}
-PATIENT: dict[str, Any] = {"session.timeout.ms": 45_000}
-"""A broker or a process that stands still for some seconds takes no member's partitions away."""
 
 protocols = pytest.mark.parametrize("protocol", ["eager", "kip848"])
 
@@ -100,7 +105,7 @@ def test_no_loss_when_a_follower_under_auto_commit_is_killed(
     log = CommitLog(kafka, log_name)
     for partition in BOTH:
         log.publish(BEFORE + AFTER, partition, "leader", topic)
-    settings["consumer"] |= PATIENT  # only the one that was killed is to be missed soon
+    settings["consumer"] |= PATIENT["eager"]  # only the one that was killed is to be missed soon
     with PipelineProcess("follower", PipelineSettings(journal=str(tmp_path / "second"), **settings)) as second:
         wait_until(lambda: second.count() == len(DUE), WAIT_SECONDS, "everything came")
         assert sorted((event.partition, event.offset) for event in second.events()) == DUE
@@ -162,7 +167,7 @@ def test_progress_a_step_that_is_slow_is_given_the_whole_time_for_its_work_at_th
     topic = topic_name("events")
     kafka.create_topic(topic, 1)
     produce_numbered(kafka.bootstrap_servers, topic, [0], 200)
-    settings = consumer_settings(kafka.bootstrap_servers, topic_name("follower"), "eager") | PATIENT
+    settings = patient_settings(kafka.bootstrap_servers, topic_name("follower"), "eager")
     follower = Follower(settings, topic)
     with running(follower):
         wait_until(lambda: follower.held == 200, WAIT_SECONDS, "everything is held")
@@ -185,7 +190,7 @@ def test_no_loss_where_the_beginning_could_not_be_committed(
     kafka.create_topic(topic, 1)
     kafka.create_topic(other, 1)
     produce_numbered(kafka.bootstrap_servers, topic, [0], BEFORE)
-    settings = consumer_settings(kafka.bootstrap_servers, group, "eager") | {"auto.offset.reset": "latest", **PATIENT}
+    settings = patient_settings(kafka.bootstrap_servers, group, "eager") | {"auto.offset.reset": "latest"}
     is_moving_on = True
 
     def refuse(consumer: Any, by_name: Any) -> None:

@@ -29,6 +29,11 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 }
 """The two group protocols under which the gate works, with settings that make rebalances quick."""
 
+PATIENT: dict[str, dict[str, Any]] = {"eager": {"session.timeout.ms": 45_000}, "kip848": {}}
+"""By protocol, what keeps a member's partitions while its process, or a broker, stands still for some seconds. Where a
+test ends a member with no warning, it is missed later for it. Under KIP-848 the brokers say how long a member may be
+silent."""
+
 
 def consumer_settings(bootstrap_servers: str, group: str, protocol: str) -> dict[str, Any]:
     """Settings of a follower's consumer, as the README recommends them."""
@@ -44,6 +49,11 @@ def consumer_settings(bootstrap_servers: str, group: str, protocol: str) -> dict
         "topic.metadata.refresh.interval.ms": 1000,
         **PROTOCOLS[protocol],
     }
+
+
+def patient_settings(bootstrap_servers: str, group: str, protocol: str) -> dict[str, Any]:
+    """The same, of a member that nobody may miss (`PATIENT`)."""
+    return {**consumer_settings(bootstrap_servers, group, protocol), **PATIENT[protocol]}
 
 
 def produce_numbered(bootstrap_servers: str, topic: str, partitions: Iterable[int], count: int) -> None:
