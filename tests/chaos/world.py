@@ -23,7 +23,7 @@ from tests.chaos.questions import Questions
 from tests.chaos.tally import Tally
 from tests.chaos.wholeness import Wholeness
 from tests.integration.cluster import jars
-from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.cluster import START_TIMEOUT_SECONDS, KafkaCluster
 
 TOPIC, COMMIT_LOG = "events", "commit-log"
 PARTITIONS = 4
@@ -313,7 +313,7 @@ class World:
 
     # The operator.
 
-    def wait_until_whole(self, seconds: float = 60.0) -> None:
+    def wait_until_whole(self, seconds: float = START_TIMEOUT_SECONDS) -> None:
         """Wait for it, and restart brokers whose replicas stay away, as an operator has to.
 
         A broker that was killed right after a topic was created anew may take its own replicas of it for stray ones;
@@ -329,7 +329,9 @@ class World:
                 broker.start()
         if not self.wait(seconds, self.is_whole):
             self._keep_broker_logs()
-            raise TimeoutError(f"the cluster didn't become whole again: {self._wholeness.what_is_broken}")
+            broken = f"the cluster didn't become whole again: {self._wholeness.what_is_broken}"
+            logs = [each.log_tail(20) for each in self.cluster.brokers if each.node_id in self._wholeness.lacking]
+            raise TimeoutError("\n".join([broken, *logs]))
 
     def _keep_broker_logs(self) -> None:
         """Their own folders go away with them."""

@@ -16,9 +16,9 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from tests.integration.cluster.admin import TIMEOUT_SECONDS, connect
-from tests.integration.cluster.broker import free_ports
 from tests.integration.cluster.clients import produce, read
 from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.ports import Ports
 from tests.integration.cluster.waiting import wait_until
 
 StartCluster = Callable[..., KafkaCluster]
@@ -147,21 +147,38 @@ class TestStarting:
     def test_a_taken_port_is_no_obstacle(self, kafka_cluster: StartCluster, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another process may take a port between its choice and its use: the next ones serve."""
         chosen: list[list[int]] = []
+        take = Ports.take
 
-        def free_ports_but_one(count: int) -> list[int]:
-            ports = free_ports(count)
+        def take_all_but_one(self: Ports, count: int) -> list[int]:
+            ports = take(self, count)
             if not chosen:
                 ports[0] = taken.getsockname()[1]
             chosen.append(ports)
             return ports
 
-        monkeypatch.setattr("tests.integration.cluster.cluster.free_ports", free_ports_but_one)
+        monkeypatch.setattr(Ports, "take", take_all_but_one)
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             cluster = kafka_cluster()
             assert cluster.bootstrap_servers == f"127.0.0.1:{chosen[-1][0]}"
         assert len(chosen) == 2
+
+    def test_no_other_cluster_takes_the_port_of_a_broker_that_is_down(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing listens there for seconds, while other tests start their brokers."""
+        monkeypatch.setattr("tests.integration.cluster.ports._RANGE", range(20_000, 20_100))
+        one, other = Ports(), Ports()
+        try:
+            mine = one.take(20)
+            assert not set(mine) & set(other.take(20))
+            with socket.socket() as broker:
+                broker.bind(("127.0.0.1", mine[0]))  # they are held from other clusters, not from its brokers
+            one.release()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+                free.bind(("127.0.0.1", mine[0]))
+        finally:
+            one.release()
+            other.release()
 
     def test_a_broker_that_ends_says_why(self, kafka_cluster: StartCluster) -> None:
         """The error holds the broker's own words."""

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import socket
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from tests.integration.cluster.admin import metadata_of
 from tests.integration.cluster.guard import Guard
 from tests.integration.cluster.waiting import wait_until
-
-# Below the ports that Linux gives to outgoing connections (from 32768 on): no client can take the port of a broker that
-# is down for a moment.
-_PORTS = range(20_000, 32_000)
-
-
-def free_ports(count: int) -> list[int]:
-    """Some loopback ports on which nothing listens now. Another process may take them before they are used."""
-    with ExitStack() as sockets:
-        ports: list[int] = []
-        while len(ports) < count:
-            port = random.choice(_PORTS)
-            bound = sockets.enter_context(socket.socket())
-            try:
-                bound.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            ports.append(port)
-        return ports
 
 
 class PortTaken(RuntimeError):

@@ -29,9 +29,10 @@ from confluent_kafka.admin import ClusterMetadata
 
 from tests.integration.cluster import class_archive
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.broker import Broker, PortTaken, free_ports
+from tests.integration.cluster.broker import Broker, PortTaken
 from tests.integration.cluster.guard import Guard
 from tests.integration.cluster.jars import fetch, java, what_to_install
+from tests.integration.cluster.ports import Ports
 from tests.integration.cluster.settings import CONTROLLER, PLAINTEXT, Node, server_properties
 
 PORT_ATTEMPTS = 5
@@ -98,6 +99,7 @@ class KafkaCluster(Kafka):
         self._start_timeout = start_timeout
         self._shares_classes = shares_classes
         self._nodes: list[Node] = []
+        self._ports = Ports()
         self._guard: Guard | None = None
 
     @property
@@ -136,6 +138,7 @@ class KafkaCluster(Kafka):
             broker.kill()
         if self._guard is not None:
             self._guard.close()
+        self._ports.release()
         self.brokers, self._nodes, self._guard, self._admin = [], [], None, None
 
     def __enter__(self) -> KafkaCluster:
@@ -194,7 +197,7 @@ class KafkaCluster(Kafka):
         self.wait_until_ready(self._start_timeout)
 
     def _place(self, directory: Path) -> list[Node]:
-        ports = iter(free_ports(self._count * (len(self._protocols) + 1)))
+        ports = iter(self._ports.take(self._count * (len(self._protocols) + 1)))
         nodes = []
         for node_id in range(1, self._count + 1):
             own = {name: next(ports) for name in (*self._protocols, CONTROLLER)}
