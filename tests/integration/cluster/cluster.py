@@ -14,13 +14,10 @@ Threads: it has none. Use it from one thread at a time.
 
 from __future__ import annotations
 
-import base64
 import os
 import subprocess
 import tempfile
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +31,7 @@ from tests.integration.cluster.guard import Guard
 from tests.integration.cluster.jars import fetch, java, what_to_install
 from tests.integration.cluster.ports import Ports
 from tests.integration.cluster.settings import CONTROLLER, PLAINTEXT, Node, server_properties
+from tests.integration.cluster.storage import Storage, new_id
 
 PORT_ATTEMPTS = 5
 FORMAT_TIMEOUT_SECONDS = 300.0
@@ -46,6 +44,9 @@ LONG_LIVED = "-XX:TieredStopAtLevel=4"
 NEVER_MISSED = {"broker.session.timeout.ms": "60000"}
 """Properties for brokers that no test kills: one that stands still for some seconds leads on. Else even the only broker
 leads nothing for a moment then, of which Arroyo may end. One that was killed comes back only after this time."""
+
+_storages: dict[tuple[object, ...], Storage] = {}
+"""By all that may make a difference: Kafka's version, its features, the server properties."""
 
 
 class KafkaCluster(Kafka):
@@ -188,10 +189,15 @@ class KafkaCluster(Kafka):
         directory = Path(tempfile.mkdtemp(prefix="arroyo-sync-kafka-"))
         self._guard = Guard(directory)
         self._nodes = self._place(directory)
-        guard = self._guard
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        with ThreadPoolExecutor(self._count) as pool:
-            self.brokers = list(pool.map(lambda node: self._format(node, jars, cluster_id, guard), self._nodes))
+        for node in self._nodes:
+            self._write_properties(node)
+        kind = (jars, *self._features, *self._properties.items())
+        if kind not in _storages:
+            _storages[kind] = self._format(self._nodes[0], jars)
+        cluster_id = new_id()
+        for node in self._nodes:
+            _storages[kind].write(node.data, node.node_id, cluster_id)
+        self.brokers = [self._broker(node, jars, self._guard) for node in self._nodes]
         for broker in self.brokers:
             broker.start()
         self.wait_until_ready(self._start_timeout)
@@ -205,22 +211,17 @@ class KafkaCluster(Kafka):
             nodes.append(Node(node_id, directory / f"broker-{node_id}", own, advertised))
         return nodes
 
-    def _format(self, node: Node, jars: Path, cluster_id: str, guard: Guard) -> Broker:
-        """Make the folder of a broker that can be started."""
-        temporary = node.directory / "tmp"  # where native libraries are unpacked
-        temporary.mkdir(parents=True)
-        properties = node.directory / "server.properties"
-        properties.write_text(
+    def _write_properties(self, node: Node) -> None:
+        node.temporary.mkdir(parents=True)
+        node.properties.write_text(
             server_properties(node, self._nodes, self._protocols, self._min_insync_replicas, self._properties)
         )
-        jvm = [str(java()), *self._jvm_options, f"-Djava.io.tmpdir={temporary}"]
-        jvm += ["-cp", f"{jars}/*"]
-        tool = [option for option in jvm if not option.startswith(class_archive.MAKE)]
+
+    def _format(self, node: Node, jars: Path) -> Storage:
+        jvm = [option for option in self._jvm(node, jars) if not option.startswith(class_archive.MAKE)]
+        tool = [*jvm, "kafka.tools.StorageTool", "format", f"--cluster-id={new_id()}", "-c", str(node.properties)]
         formatting = subprocess.run(
-            [
-                *(*tool, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(properties)),
-                *self._features,
-            ],
+            [*tool, *self._features],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -230,14 +231,20 @@ class KafkaCluster(Kafka):
         )
         if formatting.returncode != 0:
             raise RuntimeError(f"Kafka could not format its storage:\n{formatting.stdout}")
+        return Storage.read(node.data)
+
+    def _broker(self, node: Node, jars: Path, guard: Guard) -> Broker:
         return Broker(
             node.node_id,
             f"127.0.0.1:{node.ports[PLAINTEXT]}",
             log=node.directory / "broker.log",
-            command=[*jvm, "kafka.Kafka", str(properties)],
+            command=[*self._jvm(node, jars), "kafka.Kafka", str(node.properties)],
             environment=self._environment,
             guard=guard,
         )
+
+    def _jvm(self, node: Node, jars: Path) -> list[str]:
+        return [str(java()), *self._jvm_options, f"-Djava.io.tmpdir={node.temporary}", "-cp", f"{jars}/*"]
 
 
 def run_a_broker(jvm_options: Sequence[str]) -> None:

@@ -43,6 +43,20 @@ class Node:
     ports: Mapping[str, int]
     advertised: Mapping[str, int]
 
+    @property
+    def data(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def properties(self) -> Path:
+        """The file of its server properties."""
+        return self.directory / "server.properties"
+
+    @property
+    def temporary(self) -> Path:
+        """Where native libraries are unpacked."""
+        return self.directory / "tmp"
+
 
 def server_properties(
     node: Node,
@@ -64,7 +78,7 @@ def server_properties(
         "listener.security.protocol.map": ",".join(
             f"{name}:{protocol}" for name, protocol in {**protocols, CONTROLLER: PLAINTEXT}.items()
         ),
-        "log.dirs": str(node.directory / "data"),
+        "log.dirs": str(node.data),
         "min.insync.replicas": str(min_insync_replicas),
         "default.replication.factor": str(len(nodes)),
         "offsets.topic.replication.factor": str(len(nodes)),
