@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,25 +32,40 @@ from tests.integration.cluster.reading import QUICK, CommitLog, running
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
 
-TOPIC, LOG, OTHER = "events", "commit-log", "other"
+Names = Callable[..., str]
+
 BACKLOG = 20_000
 HELD = 2_000
 SELDOM_MISSED = {"broker.session.timeout.ms": "10000"}
 """A broker that stands still for some seconds isn't missed. Arroyo ends if its group's coordinator is, for a moment."""
 
 
+@pytest.fixture(scope="module")
+def cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
+    with KafkaCluster(brokers=3, min_insync_replicas=1, properties=SELDOM_MISSED) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def three_brokers(cluster: KafkaCluster) -> Iterator[KafkaCluster]:
+    """Each test may kill one, and must have topics and groups of its own."""
+    yield cluster
+    cluster.restore()
+
+
 class World:
     """Three brokers, a data topic of which each partition has one replica, and a commit log on all brokers."""
 
-    def __init__(self, kafka: KafkaCluster) -> None:
+    def __init__(self, kafka: KafkaCluster, name: Names) -> None:
         self.kafka = kafka
-        kafka.create_topic(TOPIC, 3, replication=1)
-        kafka.create_topic(LOG)
-        kafka.create_topic(OTHER)  # while all brokers are there: the client asks the controller for it
-        self.log = CommitLog(kafka, LOG)
-        kafka.commit_offsets("makes the topic of commits", TOPIC, {0: 0})
-        metadata = kafka.admin.list_topics(TOPIC, timeout=30)
-        leaders = {partition: each.leader for partition, each in metadata.topics[TOPIC].partitions.items()}
+        self.topic, log, self.other_topic = name("events"), name("commit-log"), name("other")
+        kafka.create_topic(self.topic, 3, replication=1)
+        kafka.create_topic(log)
+        kafka.create_topic(self.other_topic)  # while all brokers are there: the client asks the controller for it
+        self.log = CommitLog(kafka, log)
+        kafka.commit_offsets("makes the topic of commits", self.topic, {0: 0})
+        metadata = kafka.admin.list_topics(self.topic, timeout=30)
+        leaders = {partition: each.leader for partition, each in metadata.topics[self.topic].partitions.items()}
         # The broker that clients take for the controller, since that is whom they ask for much else.
         self.dead_partition = next(partition for partition in leaders if leaders[partition] == metadata.controller_id)
         self.living = set(leaders) - {self.dead_partition}
@@ -57,27 +73,28 @@ class World:
         other = kafka.brokers[leaders[min(self.living)] - 1]
         # Arroyo itself ends if the coordinator of its own group goes away for a moment.
         self.group, self.leader = (
-            group_coordinated_by(kafka, other.node_id, prefix) for prefix in ("forwarder", "writers")
+            group_coordinated_by(kafka, other.node_id, name(prefix)) for prefix in ("forwarder", "writers")
         )
-        produce_numbered(kafka.bootstrap_servers, TOPIC, range(3), 10)
+        produce_numbered(kafka.bootstrap_servers, self.topic, range(3), 10)
         for partition in range(3):
             self.leader_commits(partition, 10)
         # Arroyo itself asks the broker of a partition that has no commit where it begins.
-        kafka.commit_offsets(self.group, TOPIC, dict.fromkeys(range(3), 0))
+        kafka.commit_offsets(self.group, self.topic, dict.fromkeys(range(3), 0))
 
     def leader_commits(self, partition: int, offset: int) -> None:
-        self.log.publish(offset, partition, self.leader, TOPIC)
-        self.kafka.commit_offsets(self.leader, TOPIC, {partition: offset})
+        self.log.publish(offset, partition, self.leader, self.topic)
+        self.kafka.commit_offsets(self.leader, self.topic, {partition: offset})
 
     def source(self, kind: str) -> OffsetSource:
         settings = {"bootstrap.servers": self.kafka.bootstrap_servers, **QUICK}
         if kind == "group offsets":
             return GroupOffsetsSource(settings, groups={self.leader})
-        return CommitLogConsumer(settings, topic=Topic(LOG), groups={self.leader}, start="recent")
+        return CommitLogConsumer(settings, topic=Topic(self.log.topic), groups={self.leader}, start="recent")
 
     def status(self, kind: str) -> StatusQuery:
         settings = {"bootstrap.servers": self.kafka.bootstrap_servers, **QUICK}
-        return StatusQuery(TOPIC, self.group, (self.leader,), settings, LOG if kind == "commit log" else None)
+        log = self.log.topic if kind == "commit log" else None
+        return StatusQuery(self.topic, self.group, (self.leader,), settings, log)
 
     @contextmanager
     def follower(self, kind: str) -> Iterator[Follower]:
@@ -87,7 +104,7 @@ class World:
         last.gate = SynchronizedStrategyFactory(last, self.source(kind), limits=limits)
         settings = patient_settings(self.kafka.bootstrap_servers, self.group, "eager")
         consumer = KafkaConsumer({**settings, **QUICK})
-        with Running(StreamProcessor(last.gate.flow_control(consumer), Topic(TOPIC), last.gate)):
+        with Running(StreamProcessor(last.gate.flow_control(consumer), Topic(self.topic), last.gate)):
             yield last
 
     @contextmanager
@@ -95,7 +112,7 @@ class World:
         """Of the follower's group, for another topic: a rebalance that leaves the follower all its partitions."""
         settings = patient_settings(self.kafka.bootstrap_servers, self.group, "eager")
         consumer = Consumer({**settings, **QUICK})
-        consumer.subscribe([OTHER])
+        consumer.subscribe([self.other_topic])
 
         def is_assigned() -> bool:
             consumer.poll(0.1)
@@ -123,19 +140,18 @@ class Follower(LastStep):
 
 @pytest.mark.parametrize("kind", ["commit log", "group offsets"])
 def test_a_partition_whose_broker_is_down_holds_up_no_other_after_a_rebalance(
-    kafka_cluster: Callable[..., KafkaCluster], kind: str
+    three_brokers: KafkaCluster, topic_name: Names, kind: str
 ) -> None:
     """They have a backlog that the leader has committed. The broker stays away all the while."""
-    kafka = kafka_cluster(brokers=3, min_insync_replicas=1, properties=SELDOM_MISSED)
-    world = World(kafka)
+    world = World(three_brokers, topic_name)
     expected = {(partition, offset) for partition in world.living for offset in range(10, 10 + BACKLOG)}
     with world.follower(kind) as follower:
         wait_until(lambda: len(follower.received) == 30, 60, "the follower to read")
         world.dead.kill()
         for partition in world.living:
-            produce_numbered(kafka.bootstrap_servers, TOPIC, [partition], BACKLOG)
+            produce_numbered(three_brokers.bootstrap_servers, world.topic, [partition], BACKLOG)
         wait_until(
-            lambda: all(follower.gate.held.get((TOPIC, partition), 0) >= HELD for partition in world.living),
+            lambda: all(follower.gate.held.get((world.topic, partition), 0) >= HELD for partition in world.living),
             60,
             lambda: f"as much to be held as may be: {follower.gate.held}",
         )
@@ -157,17 +173,17 @@ def test_a_partition_whose_broker_is_down_holds_up_no_other_after_a_rebalance(
 
 @pytest.mark.parametrize("kind", ["commit log", "group offsets"])
 def test_what_was_published_is_verified_partition_by_partition(
-    kafka_cluster: Callable[..., KafkaCluster], kind: str
+    three_brokers: KafkaCluster, topic_name: Names, kind: str
 ) -> None:
     """Where nothing but the brokers can tell whether it is possible; and of the dead one's once it is back."""
-    world = World(kafka_cluster(brokers=3, min_insync_replicas=1))
+    world = World(three_brokers, topic_name)
     source = world.source(kind)
     with running(source) as remote:
         world.dead.kill()
-        source.assign({(TOPIC, partition): 10 for partition in range(3)}, None)
+        source.assign({(world.topic, partition): 10 for partition in range(3)}, None)
         for partition in world.living:
-            remote.wait_for(10, partition, TOPIC)
-        assert remote.of((TOPIC, world.dead_partition)) is None
+            remote.wait_for(10, partition, world.topic)
+        assert remote.of((world.topic, world.dead_partition)) is None
         # The end, the remote offset, and whether there is an error.
         expected = {world.dead_partition: (None, 10, True), **dict.fromkeys(world.living, (10, 10, False))}
         told: dict[int, tuple[int | None, int | None, bool]] = {}
@@ -184,27 +200,43 @@ def test_what_was_published_is_verified_partition_by_partition(
         assert not world.dead.is_serving
         world.dead.start()
         world.kafka.wait_until_ready()
-        remote.wait_for(10, world.dead_partition, TOPIC)
+        remote.wait_for(10, world.dead_partition, world.topic)
 
 
 def test_groups_and_tail_show_what_the_other_brokers_of_the_commit_log_have(
-    kafka_cluster: Callable[..., KafkaCluster], capsys: pytest.CaptureFixture[str]
+    three_brokers: KafkaCluster, topic_name: Names, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They name the partition that is missing, and exit with 2: not all of it could be told."""
-    kafka = kafka_cluster(brokers=3, min_insync_replicas=1)
-    kafka.create_topic(LOG, 3, replication=1)
+    kafka, log, events = three_brokers, topic_name("commit-log"), topic_name("events")
+    kafka.create_topic(log, 3, replication=1)
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     for partition in range(3):
-        key, value = encode(CommitRecord("events", partition, "writers", 10 + partition, 1.0))
-        producer.produce(LOG, value, key, partition)
+        key, value = encode(CommitRecord(events, partition, "writers", 10 + partition, 1.0))
+        producer.produce(log, value, key, partition)
     assert producer.flush(30) == 0
-    leaders = {index: each.leader for index, each in kafka.admin.list_topics(LOG).topics[LOG].partitions.items()}
+    leaders = {index: each.leader for index, each in kafka.admin.list_topics(log).topics[log].partitions.items()}
     kafka.brokers[leaders[1] - 1].kill()
-    for command, told in {"groups": "partitions 0, 2  2 records", "tail": "events[2]  writers  12"}.items():
-        arguments = ["--bootstrap-servers", kafka.bootstrap_servers, "--commit-log", LOG, "--timeout", "30"]
+    for command, told in {"groups": "partitions 0, 2  2 records", "tail": f"{events}[2]  writers  12"}.items():
+        arguments = ["--bootstrap-servers", kafka.bootstrap_servers, "--commit-log", log, "--timeout", "30"]
         assert main([command, *arguments]) == 2
         output = capsys.readouterr()
         assert told in output.out
-        assert "events[1]" not in output.out
-        assert output.err.startswith("arroyo-sync: without what is in commit-log[1] (")
+        assert f"{events}[1]" not in output.out
+        assert output.err.startswith(f"arroyo-sync: without what is in {log}[1] (")
         assert output.err.count("\n") == 1
+
+
+def test_a_status_costs_only_the_partitions_of_that_broker_their_verdicts(
+    three_brokers: KafkaCluster, topic_name: Names, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are unknown, with the reason; the others have theirs."""
+    world = World(three_brokers, topic_name)
+    three_brokers.commit_offsets(world.group, world.topic, dict.fromkeys(range(3), 10))
+    world.dead.kill()
+    command = ["status", "--json", "--bootstrap-servers", three_brokers.bootstrap_servers, "--topic", world.topic]
+    command += ["--commit-log", world.log.topic, "--leader-group", world.leader, "--follower-group", world.group]
+    assert main([*command, "--timeout", "60"]) == 2  # the commit log needs another leader
+    verdicts = {each["partition"]: each for each in json.loads(capsys.readouterr().out)["verdicts"]}
+    grades = {partition: each["grade"] for partition, each in verdicts.items()}
+    assert grades == {world.dead_partition: "unknown", **dict.fromkeys(world.living, "ok")}
+    assert "where it ends" in verdicts[world.dead_partition]["reason"]

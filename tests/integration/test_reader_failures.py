@@ -20,7 +20,7 @@ from arroyo_sync.leaders.commit_log.reader import CommitLogReader
 from arroyo_sync.leaders.offset_source import OffsetSource
 from tests.integration.cluster.admin import Kafka, topics_shown
 from tests.integration.cluster.cluster import KafkaCluster
-from tests.integration.cluster.reading import EVENTS, QUICK, TIMEOUT_SECONDS, CommitLog, Remote, reading, running
+from tests.integration.cluster.reading import QUICK, TIMEOUT_SECONDS, CommitLog, Remote, reading, running
 from tests.integration.cluster.waiting import wait_until
 
 Names = Callable[..., str]
@@ -197,55 +197,6 @@ def test_stop_returns_in_time_whatever_the_brokers_do(
     away, back = told()[:2]
     assert away.startswith("The brokers don't answer about commit-log[0], so nothing new is learnt of them: ")
     assert back.startswith("The brokers answer again about commit-log[0], after ")
-
-
-def test_leader_elections_are_ridden_out(kafka_cluster: Callable[..., KafkaCluster]) -> None:
-    """One of three brokers is killed and comes back; nothing that is published meanwhile is missed."""
-    cluster = kafka_cluster(brokers=3)
-    cluster.create_topic("commit-log", 6)
-    log = CommitLog(cluster, "commit-log")
-
-    def publish(offset: int, remote: Remote) -> None:
-        for partition in range(6):
-            log.publish(offset, partition, log_partition=partition)
-        for partition in range(6):
-            remote.wait_for(offset, partition)
-
-    with reading(cluster, "commit-log") as (source, remote):
-        publish(1, remote)
-        cluster.brokers[0].kill()
-        publish(2, remote)
-        cluster.brokers[0].start()
-        cluster.wait_until_ready()
-        publish(3, remote)
-        source.check()
-        assert source.ready
-        assert source.statistics().rewinds == 0
-
-
-def test_a_log_partition_whose_broker_is_down_at_the_start_keeps_the_gate_shut(
-    kafka_cluster: Callable[..., KafkaCluster], caplog: pytest.LogCaptureFixture
-) -> None:
-    """The newest report of any partition may lie in it. The others are read meanwhile. Its return is told."""
-    cluster = kafka_cluster(brokers=3)
-    cluster.create_topic("commit-log", 3, replication=1)
-    log = CommitLog(cluster, "commit-log")
-    for partition in range(3):
-        log.publish(10 + partition, partition, log_partition=partition)
-    metadata = cluster.admin.list_topics("commit-log", timeout=TIMEOUT_SECONDS)
-    away = 1
-    broker = cluster.brokers[metadata.topics["commit-log"].partitions[away].leader - 1]
-    broker.kill()
-    others = {(EVENTS, 0), (EVENTS, 2)}
-    with reading(cluster, "commit-log", is_ready=False) as (source, remote):
-        remote.wait_until(lambda: source.published().keys() == others, "the other partitions to be read")
-        remote.wait_until(lambda: f"don't answer about commit-log[{away}]" in caplog.text, "the broker to be missed")
-        assert not source.ready
-        broker.start()
-        cluster.wait_until_ready()
-        source.wait_until_ready(TIMEOUT_SECONDS)
-        assert source.published().keys() == {*others, (EVENTS, away)}
-        remote.wait_until(lambda: f"answer again about commit-log[{away}]" in caplog.text, "its return to be told")
 
 
 # Permission.

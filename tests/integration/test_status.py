@@ -17,7 +17,6 @@ from confluent_kafka import Consumer, Producer
 from arroyo_sync.leaders.commit_log.record import CommitRecord, encode
 from tests.integration.cluster.admin import Kafka
 from tests.integration.cluster.cluster import KafkaCluster
-from tests.integration.cluster.coordinators import group_coordinated_by
 from tests.integration.cluster.followers import produce_numbered
 from tests.integration.cluster.jars import fetch, java
 from tests.integration.cluster.waiting import wait_until
@@ -509,44 +508,3 @@ def test_a_watch_goes_on_when_its_broker_goes_away_and_comes_back(
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         assert process.wait(TIMEOUT_SECONDS) == 0
-
-
-def test_a_broker_that_is_down_costs_its_own_partitions_an_answer(
-    kafka_cluster: Callable[..., KafkaCluster], topic_name: Callable[..., str]
-) -> None:
-    """They are unknown, with the reason; the others have their verdicts."""
-    cluster = kafka_cluster(brokers=3)
-    topic, log = topic_name("events"), topic_name("commits")
-    cluster.create_topic(topic, PARTITIONS, replication=1)
-    cluster.create_topic(log)
-    cluster.commit_offsets("makes the topic of commits", topic, {0: 0})
-    produce_numbered(cluster.bootstrap_servers, topic, range(PARTITIONS), 100)
-    partitions = cluster.admin.list_topics(topic, timeout=30).topics[topic].partitions
-    dead = partitions[0].leader
-    living = next(node for node in (1, 2, 3) if node != dead)
-    follower, leader = (group_coordinated_by(cluster, living, prefix) for prefix in ("forwarder", "writers"))
-    done = dict.fromkeys(range(PARTITIONS), 100)
-    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0})
-    for index in done:
-        key, value = encode(CommitRecord(topic, index, leader, 100, time.time()))
-        producer.produce(log, value, key)
-    assert producer.flush(30) == 0
-    cluster.commit_offsets(follower, topic, done)
-    cluster.brokers[dead - 1].kill()
-    command = [
-        sys.executable,
-        "-m",
-        "arroyo_sync",
-        "status",
-        "--json",
-        "--bootstrap-servers",
-        cluster.bootstrap_servers,
-    ]
-    command += ["--topic", topic, "--commit-log", log, "--leader-group", leader, "--follower-group", follower]
-    command += ["--timeout", "60"]  # the commit log needs another leader
-    done_process = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
-    assert done_process.returncode == 2, done_process.stderr
-    told = json.loads(done_process.stdout)
-    lost = {index for index, partition in partitions.items() if partition.leader == dead}
-    assert grades(told) == {index: "unknown" if index in lost else "ok" for index in done}
-    assert all("where it ends" in each["reason"] for each in told["verdicts"] if each["partition"] in lost)

@@ -22,7 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from confluent_kafka.admin import ClusterMetadata
+from confluent_kafka import ElectionType
+from confluent_kafka.admin import ClusterMetadata, PartitionMetadata
 
 from tests.integration.cluster import class_archive
 from tests.integration.cluster.admin import Kafka
@@ -163,10 +164,25 @@ class KafkaCluster(Kafka):
         """Wait until every partition has a leader and all its replicas are in sync, so that any one broker may fail."""
 
         def is_in_sync(metadata: ClusterMetadata) -> bool:
-            partitions = [each for topic in metadata.topics.values() for each in topic.partitions.values()]
-            return all(each.leader >= 0 and set(each.isrs) == set(each.replicas) for each in partitions)
+            return all(each.leader >= 0 and set(each.isrs) == set(each.replicas) for each in _partitions(metadata))
 
         self._wait_until_all_see(is_in_sync, "all replicas in sync", timeout)
+
+    def restore(self) -> None:
+        """For the next test: all brokers serve, and each leads the partitions that it led when they were made."""
+        for broker in self.brokers:
+            if broker.is_paused:
+                broker.resume()
+            elif not broker.is_running:
+                broker.start()
+        self.wait_until_ready()
+        self.wait_until_in_sync()
+        self.admin.elect_leaders(ElectionType.PREFERRED).result(START_TIMEOUT_SECONDS)
+
+        def is_as_at_first(metadata: ClusterMetadata) -> bool:
+            return all(each.leader == each.replicas[0] for each in _partitions(metadata))
+
+        self._wait_until_all_see(is_as_at_first, "the first replicas to lead", START_TIMEOUT_SECONDS)
 
     def _serving(self) -> list[Broker]:
         return [broker for broker in self.brokers if broker.is_serving]
@@ -245,6 +261,10 @@ class KafkaCluster(Kafka):
 
     def _jvm(self, node: Node, jars: Path) -> list[str]:
         return [str(java()), *self._jvm_options, f"-Djava.io.tmpdir={node.temporary}", "-cp", f"{jars}/*"]
+
+
+def _partitions(metadata: ClusterMetadata) -> list[PartitionMetadata]:
+    return [each for topic in metadata.topics.values() for each in topic.partitions.values()]
 
 
 def run_a_broker(jvm_options: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ DEFAULTS = {
     # Brokers: one that was killed is replaced, and can come back, after three seconds.
     "broker.heartbeat.interval.ms": "300",
     "broker.session.timeout.ms": "3000",
+    "initial.broker.registration.timeout.ms": "180000",  # by default it ends after one minute, on a busy machine too
     # Topics with short retention or compaction: they are looked at every second.
     "log.initial.task.delay.ms": "500",
     "log.retention.check.interval.ms": "1000",
