@@ -16,25 +16,18 @@ from tests.support.sabotage import VARIABLE
 
 Start = Callable[..., KafkaCluster]
 
-FEW = (
-    "follower killed",
-    "leader killed",
-    "broker killed",
-    "follower group grown or shrunk",
-    "leader group rewound",
-    "commit log poisoned",
-)
+FEW = ("follower killed", "broker killed", "leader group rewound", "commit log poisoned")
 
 
 @pytest.mark.usefixtures("kafka_cluster")
 def test_every_promise_holds_through_a_few_faults(tmp_path: Path) -> None:
     """Three brokers, two leader groups, followers under both group protocols, each a process of its own."""
-    verdict, summary = run(tmp_path, faults=6, seed=7, only=FEW, last_rounds=2, last_stills=5, ingredients=PLAIN)
+    verdict, summary = run(tmp_path, faults=4, seed=7, only=FEW, last_rounds=1, last_stills=2, ingredients=PLAIN)
     assert verdict.violations == []
     assert summary["violations"] == dict.fromkeys(PROMISES, 0)
-    assert summary["faults"] == 6
+    assert summary["faults"] == 4
     assert summary["skipped"] == []
-    assert (verdict.late_leaders, verdict.rounds) == (0, 9)
+    assert (verdict.late_leaders, verdict.rounds) == (0, 5)
     assert verdict.deliveries - verdict.duplicates > verdict.messages  # there are two follower groups
 
 

@@ -42,7 +42,12 @@ LONG_LIVED = "-XX:TieredStopAtLevel=4"
 """The JVM option for a broker that is measured or runs for long. From the slow compiler a short test gains nothing."""
 
 
-NEVER_MISSED = {"broker.session.timeout.ms": "60000"}
+NEVER_MISSED = {
+    "broker.session.timeout.ms": "60000",
+    # For long it does nothing: the default, and no records that only keep the controllers' log alive.
+    "broker.heartbeat.interval.ms": "2000",
+    "metadata.max.idle.interval.ms": "0",
+}
 """Properties for brokers that no test kills: one that stands still for some seconds leads on. Else even the only broker
 leads nothing for a moment then, of which Arroyo may end. One that was killed comes back only after this time."""
 
