@@ -28,6 +28,9 @@ from tests.integration.cluster.waiting import wait_until
 
 Names = Callable[..., str]
 
+LITTLE_AHEAD = {"queued.min.messages": 1, "fetch.message.max.bytes": 100}
+"""Settings with which a client fetches one record after the other."""
+
 
 # 1. Ready means replayed.
 
@@ -264,13 +267,14 @@ def test_a_key_in_two_partitions_counts_by_its_time(kafka: Kafka, topic_name: Na
 def test_partitions_added_to_the_commit_log_are_read_once_they_are_found(kafka: Kafka, log: CommitLog) -> None:
     """From their beginning, and what they held counts only as a whole: 90 was never the last word of any partition."""
     log.publish(10)
-    with reading(kafka, log.topic) as (source, remote):
+    with reading(kafka, log.topic, settings=LITTLE_AHEAD) as (source, remote):
+        remote.assign(source, 0, reach=100)
         kafka.add_partitions(log.topic, 3)
         log.renew()
         log.publish(90, log_partition=2)
         log.publish(20, log_partition=2)
         remote.wait_for(20)
-        assert ((EVENTS, 0), 90) not in remote.history
+        assert [offset for key, offset in remote.history if key == (EVENTS, 0)] == [None, 10, 20]
         assert source.ready
         log.publish(21, log_partition=2)
         remote.wait_for(21)
@@ -321,8 +325,7 @@ def test_a_position_that_is_gone_shuts_the_gate_until_its_partition_was_read_aga
     log = CommitLog(kafka, topic)
     log.publish(10, partition=0, log_partition=0)
     log.publish(20, partition=1, log_partition=1)
-    settings = {"queued.min.messages": 1, "fetch.message.max.bytes": 100}  # so that little is fetched ahead
-    with reading(kafka, topic, settings=settings) as (source, remote):
+    with reading(kafka, topic, settings=LITTLE_AHEAD) as (source, remote):
         remote.assign(source, 1, reach=100)
         assert (remote[0], remote[1]) == (10, 20)
         # A reader that stands still while its next records are written and deleted.
