@@ -36,6 +36,7 @@ from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from tests.integration.cluster.admin import topics_shown
 from tests.integration.cluster.cluster import NEVER_MISSED, KafkaCluster
 from tests.integration.cluster.followers import patient_settings, produce_numbered
+from tests.integration.cluster.reading import CommitLog
 from tests.integration.cluster.running import LastStep, Running
 from tests.integration.cluster.waiting import wait_until
 
@@ -57,7 +58,7 @@ GRANTED: Mapping[str, list[tuple[ResourceType, str, AclOperation]]] = {
 
 @pytest.fixture(scope="module")
 def cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
-    """With what the leader commits and publishes, once it has worked on all messages."""
+    """A leader has worked on the first of its messages."""
     login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     properties = {
         "sasl.enabled.mechanisms": "SCRAM-SHA-256",
@@ -85,6 +86,7 @@ def cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
         for user, granted in GRANTED.items():
             wait_until(lambda: may_begin(running, user, len(granted)), WAIT_SECONDS, f"{user} to be let in")  # noqa: B023
         produce_numbered(running.bootstrap_servers, "events", [0], MESSAGES)
+        CommitLog(running, "commits").publish(1, group="writers", topic="events")
         yield running
 
 
@@ -191,6 +193,8 @@ def test_recent_without_the_leaders_group_ends_with_what_is_missing(cluster: Kaf
 )
 def test_the_commands_need_no_more(cluster: KafkaCluster, command: list[str], says: str, tmp_path: Path) -> None:
     """Of a leader group that the user may not describe, `status` can't tell commits and members, and says why."""
+    CommitLog(cluster, "commits").publish(MESSAGES, group="writers", topic="events")
+    cluster.commit_offsets("forwarder", "events", {0: MESSAGES})
     file = tmp_path / "kafka.properties"
     file.write_text("".join(f"{name}={value}\n" for name, value in settings(cluster, FOLLOWER).items()))
     whole = [
