@@ -158,6 +158,10 @@ class Cluster:
     def led_by(self, broker: Broker) -> set[PartitionKey]:
         return {key for key, leader in self._leaders.items() if leader == broker.node_id}
 
+    def restore(self) -> None:
+        self.kafka.restore()
+        wait_until(self.serves, WAIT_SECONDS, "each broker to lead its partitions again")
+
     def serves(self) -> bool:
         """Whether each partition's leader knows itself to be that."""
         try:
@@ -168,8 +172,9 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(java_and_maven: None) -> Iterator[Cluster]:
-    """Each test leaves it as it found it."""
-    with KafkaCluster(brokers=3, min_insync_replicas=1) as kafka:
+    """Each test leaves it as it found it. A group's commits are on its coordinator alone."""
+    properties = {"offsets.topic.replication.factor": "1"}
+    with KafkaCluster(brokers=3, min_insync_replicas=1, properties=properties) as kafka:
         yield Cluster(kafka)
 
 
@@ -217,9 +222,7 @@ def test_the_living_brokers_answers_do_not_wait_for_one_that_is_down(
                 WAIT_SECONDS,
                 "the topic's id",
             )
-            broker.resume() if how == "paused" else broker.start()
-            cluster.kafka.wait_until_ready()
-            wait_until(cluster.serves, WAIT_SECONDS, "the broker to lead all its partitions again")
+            cluster.restore()
             wait_until(
                 lambda: set(asker.end_offsets(cluster.keys, TIMEOUT_SECONDS).values()) == {5},
                 WAIT_SECONDS,
@@ -246,18 +249,16 @@ def test_a_broker_that_is_paused_can_not_keep_the_asker_from_being_stopped(clust
         answers.wait_for(set(cluster.keys))
         wait_until(lambda: not own_threads(), WAIT_SECONDS, lambda: f"{own_threads()} to end")
     finally:
-        broker.resume()
+        cluster.restore()
 
 
-def test_a_coordinator_that_is_down_keeps_no_other_group_waiting(kafka_cluster: Callable[..., KafkaCluster]) -> None:
+def test_a_coordinator_that_is_down_keeps_no_other_group_waiting(cluster: Cluster) -> None:
     """Each group has a consumer and a thread of its own; that broker's groups get an error."""
-    kafka = kafka_cluster(brokers=3, min_insync_replicas=1, properties={"offsets.topic.replication.factor": "1"})
-    kafka.create_topic("events")
-    kafka.commit_offsets("makes the topic", "events", {0: 0})
+    kafka, key = cluster.kafka, cluster.keys[0]
+    kafka.commit_offsets("makes the topic", cluster.topic, {0: 0})
     groups = {each.node_id: group_coordinated_by(kafka, each.node_id) for each in kafka.brokers}
     for number, group in groups.items():
-        kafka.commit_offsets(group, "events", {0: number})
-    key = ("events", 0)
+        kafka.commit_offsets(group, cluster.topic, {0: number})
     dead, *living = kafka.brokers
     with asking(kafka) as asker:
         for number, group in groups.items():
@@ -270,3 +271,4 @@ def test_a_coordinator_that_is_down_keeps_no_other_group_waiting(kafka_cluster: 
         assert of_dead.answers == {}, "it is still waited for"
         of_dead.wait_for({key})
         assert isinstance(of_dead.answers[key], KafkaError)
+    cluster.restore()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from arroyo_sync import CommitLogConsumer, ConfigurationError, GroupOffsetsSource, SourceDied
 from arroyo_sync.leaders.offset_source import OffsetSource
 from tests.integration.cluster.admin import Kafka
-from tests.integration.cluster.cluster import KafkaCluster
+from tests.integration.cluster.cluster import NEVER_MISSED, KafkaCluster
 from tests.integration.cluster.followers import Follower, consumer_settings
 from tests.integration.cluster.reading import CommitLog
 
@@ -20,9 +20,11 @@ Names = Callable[..., str]
 TIMEOUT_SECONDS = 60.0
 
 
-@pytest.fixture
-def data(kafka_cluster: Callable[..., KafkaCluster]) -> KafkaCluster:
-    return kafka_cluster()
+@pytest.fixture(scope="module")
+def data(java_and_maven: None) -> Iterator[KafkaCluster]:
+    """The follower's. No test kills its broker."""
+    with KafkaCluster(properties=NEVER_MISSED) as cluster:
+        yield cluster
 
 
 @pytest.mark.parametrize("kind", ["commit log", "group offsets"])
