@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -158,24 +159,34 @@ class Cluster:
     def led_by(self, broker: Broker) -> set[PartitionKey]:
         return {key for key, leader in self._leaders.items() if leader == broker.node_id}
 
-    def restore(self) -> None:
-        self.kafka.restore()
-        wait_until(self.serves, WAIT_SECONDS, "each broker to lead its partitions again")
+    def wait_until_it_serves(self) -> None:
+        """Each partition's leader knows itself to be that."""
 
-    def serves(self) -> bool:
-        """Whether each partition's leader knows itself to be that."""
-        try:
-            return self.kafka.watermarks(self.topic) == dict.fromkeys(range(6), (0, 5))
-        except KafkaException:
-            return False
+        def serves() -> bool:
+            try:
+                return self.kafka.watermarks(self.topic) == dict.fromkeys(range(6), (0, 5))
+            except KafkaException:
+                return False
+
+        wait_until(serves, WAIT_SECONDS, "each broker to lead its partitions again")
 
 
 @pytest.fixture(scope="module")
-def cluster(java_and_maven: None) -> Iterator[Cluster]:
-    """Each test leaves it as it found it. A group's commits are on its coordinator alone."""
-    properties = {"offsets.topic.replication.factor": "1"}
-    with KafkaCluster(brokers=3, min_insync_replicas=1, properties=properties) as kafka:
-        yield Cluster(kafka)
+def three_brokers_settings() -> dict[str, Any]:
+    """A group's commits are on its coordinator alone."""
+    return {"min_insync_replicas": 1, "properties": {"offsets.topic.replication.factor": "1"}}
+
+
+@pytest.fixture(scope="module")
+def prepared(cluster_of_the_file: KafkaCluster) -> Cluster:
+    return Cluster(cluster_of_the_file)
+
+
+@pytest.fixture
+def cluster(prepared: Cluster, three_brokers: KafkaCluster) -> Cluster:
+    """The tests share it; `three_brokers` mends it after each."""
+    prepared.wait_until_it_serves()
+    return prepared
 
 
 class CollectedAnswers:
@@ -222,7 +233,8 @@ def test_the_living_brokers_answers_do_not_wait_for_one_that_is_down(
                 WAIT_SECONDS,
                 "the topic's id",
             )
-            cluster.restore()
+            cluster.kafka.restore()
+            cluster.wait_until_it_serves()
             wait_until(
                 lambda: set(asker.end_offsets(cluster.keys, TIMEOUT_SECONDS).values()) == {5},
                 WAIT_SECONDS,
@@ -243,13 +255,10 @@ def test_a_broker_that_is_paused_can_not_keep_the_asker_from_being_stopped(clust
     asker.end_offsets(cluster.keys, TIMEOUT_SECONDS)
     asker.committed("g", cluster.keys, TIMEOUT_SECONDS)
     broker.pause()
-    try:
-        asker.ask_end_offsets(cluster.keys, 1_000.0, answers)
-        asker.stop(0.5)
-        answers.wait_for(set(cluster.keys))
-        wait_until(lambda: not own_threads(), WAIT_SECONDS, lambda: f"{own_threads()} to end")
-    finally:
-        cluster.restore()
+    asker.ask_end_offsets(cluster.keys, 1_000.0, answers)
+    asker.stop(0.5)
+    answers.wait_for(set(cluster.keys))
+    wait_until(lambda: not own_threads(), WAIT_SECONDS, lambda: f"{own_threads()} to end")
 
 
 def test_a_coordinator_that_is_down_keeps_no_other_group_waiting(cluster: Cluster) -> None:
@@ -271,4 +280,3 @@ def test_a_coordinator_that_is_down_keeps_no_other_group_waiting(cluster: Cluste
         assert of_dead.answers == {}, "it is still waited for"
         of_dead.wait_for({key})
         assert isinstance(of_dead.answers[key], KafkaError)
-    cluster.restore()

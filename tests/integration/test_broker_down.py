@@ -41,16 +41,8 @@ SELDOM_MISSED = {"broker.session.timeout.ms": "10000"}
 
 
 @pytest.fixture(scope="module")
-def cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
-    with KafkaCluster(brokers=3, min_insync_replicas=1, properties=SELDOM_MISSED) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def three_brokers(cluster: KafkaCluster) -> Iterator[KafkaCluster]:
-    """Each test may kill one, and must have topics and groups of its own."""
-    yield cluster
-    cluster.restore()
+def three_brokers_settings() -> dict[str, Any]:
+    return {"min_insync_replicas": 1, "properties": SELDOM_MISSED}
 
 
 class World:

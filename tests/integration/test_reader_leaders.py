@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -13,19 +13,6 @@ from tests.integration.cluster.reading import EVENTS, TIMEOUT_SECONDS, CommitLog
 Names = Callable[..., str]
 
 PARTITIONS = 9
-
-
-@pytest.fixture(scope="module")
-def cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
-    with KafkaCluster(brokers=3) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def three_brokers(cluster: KafkaCluster) -> Iterator[KafkaCluster]:
-    """Each test may kill one, and must have topics of its own."""
-    yield cluster
-    cluster.restore()
 
 
 def test_leader_elections_are_ridden_out(three_brokers: KafkaCluster, topic_name: Names) -> None:

@@ -176,10 +176,10 @@ class KafkaCluster(Kafka):
     def restore(self) -> None:
         """For the next test: all brokers serve, and each leads the partitions that it led when they were made."""
         for broker in self.brokers:
-            if broker.is_paused:
-                broker.resume()
-            elif not broker.is_running:
+            if not broker.is_running:
                 broker.start()
+            elif broker.is_paused:
+                broker.resume()
         self.wait_until_ready()
         self.wait_until_in_sync()
         self.admin.elect_leaders(ElectionType.PREFERRED).result(START_TIMEOUT_SECONDS)
