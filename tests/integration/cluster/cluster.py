@@ -15,6 +15,7 @@ Threads: it has none. Use it from one thread at a time.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -50,9 +51,6 @@ NEVER_MISSED = {
 }
 """Properties for brokers that no test kills: one that stands still for some seconds leads on. Else even the only broker
 leads nothing for a moment then, of which Arroyo may end. One that was killed comes back only after this time."""
-
-_storages: dict[tuple[object, ...], Storage] = {}
-"""By all that may make a difference: Kafka's version, its features, the server properties."""
 
 
 class KafkaCluster(Kafka):
@@ -212,12 +210,11 @@ class KafkaCluster(Kafka):
         self._nodes = self._place(directory)
         for node in self._nodes:
             self._write_properties(node)
-        kind = (jars, *self._features, *self._properties.items())
-        if kind not in _storages:
-            _storages[kind] = self._format(self._nodes[0], jars)
+        # Of the server properties, none that a test sets makes a difference to it.
+        storage = Storage.of(jars, self._features, lambda folder: self._format(self._nodes[0], jars, folder))
         cluster_id = new_id()
         for node in self._nodes:
-            _storages[kind].write(node.data, node.node_id, cluster_id)
+            storage.write(node.data, node.node_id, cluster_id)
         self.brokers = [self._broker(node, jars, self._guard) for node in self._nodes]
         for broker in self.brokers:
             broker.start()
@@ -238,7 +235,7 @@ class KafkaCluster(Kafka):
             server_properties(node, self._nodes, self._protocols, self._min_insync_replicas, self._properties)
         )
 
-    def _format(self, node: Node, jars: Path) -> Storage:
+    def _format(self, node: Node, jars: Path, folder: Path) -> None:
         jvm = [option for option in self._jvm(node, jars) if not option.startswith(class_archive.MAKE)]
         tool = [*jvm, "kafka.tools.StorageTool", "format", f"--cluster-id={new_id()}", "-c", str(node.properties)]
         formatting = subprocess.run(
@@ -252,7 +249,7 @@ class KafkaCluster(Kafka):
         )
         if formatting.returncode != 0:
             raise RuntimeError(f"Kafka could not format its storage:\n{formatting.stdout}")
-        return Storage.read(node.data)
+        shutil.move(node.data, folder)
 
     def _broker(self, node: Node, jars: Path, guard: Guard) -> Broker:
         return Broker(

@@ -7,8 +7,9 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
+
+from tests.integration.cluster.machine_cache import make_once
 
 CACHE_VARIABLE = "ARROYO_SYNC_CACHE"
 VERSION_VARIABLE = "ARROYO_SYNC_KAFKA_VERSION"
@@ -67,31 +68,21 @@ def folder() -> Path:
 def fetch() -> Path:
     """The folder that holds the jars. Blocks for up to ten minutes if they must be fetched first.
 
-    The folder appears complete or not at all, so several processes may fetch at once, and any may be killed.
-
     :raises RuntimeError: with Maven's output, when it failed.
     """
-    target = folder()
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=target.parent) as parent:
-        fetched = Path(parent, "jars")
-        command = ["mvn", "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies"]
-        command += [f"-Dkafka.version={version()}", "-DincludeScope=runtime", f"-DoutputDirectory={fetched}"]
-        maven = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=FETCH_TIMEOUT_SECONDS,
-        )
-        if maven.returncode != 0:
-            raise RuntimeError(f"Maven could not fetch Kafka's jars:\n{maven.stdout}")
-        try:
-            fetched.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process was faster, which serves as well
-                raise
-    return target
+    return make_once(folder(), _fetch)
+
+
+def _fetch(target: Path) -> None:
+    command = ["mvn", "-q", "-B", "-f", str(_POM), "dependency:copy-dependencies"]
+    command += [f"-Dkafka.version={version()}", "-DincludeScope=runtime", f"-DoutputDirectory={target}"]
+    maven = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=FETCH_TIMEOUT_SECONDS,
+    )
+    if maven.returncode != 0:
+        raise RuntimeError(f"Maven could not fetch Kafka's jars:\n{maven.stdout}")

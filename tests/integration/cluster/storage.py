@@ -1,17 +1,20 @@
 """The storage of a broker that is new, as Kafka's own tool formats it.
 
-The tool is a JVM of its own, and takes as long as half of a broker's start. So it is run once, and what it has made is
-copied for the cluster's other brokers, and for the next clusters of this process that are like it.
+The tool is a JVM of its own, and takes as long as half of a broker's start. So it is run once for each Kafka and each
+choice of its features, and what it has made is kept beside the jars, and copied for each broker.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.integration.cluster.machine_cache import make_once
 
 _IDENTITY = "meta.properties"
 
@@ -23,7 +26,14 @@ class Storage:
     files: Mapping[str, bytes]
 
     @classmethod
-    def read(cls, folder: Path) -> Storage:
+    def of(cls, jars: Path, choices: Sequence[str], make: Callable[[Path], None]) -> Storage:
+        """What the tool makes of these choices.
+
+        :param choices: all that makes a difference to the tool, beside the Kafka.
+        :param make: runs the tool, and leaves what it has made at this path. Called if that isn't kept yet.
+        """
+        digest = hashlib.sha256("\n".join(choices).encode()).hexdigest()[:8]
+        folder = make_once(jars.with_name(f"{jars.name}-storage-{digest}"), make)
         return cls({file.name: file.read_bytes() for file in folder.iterdir()})
 
     def write(self, folder: Path, node_id: int, cluster_id: str) -> None:
