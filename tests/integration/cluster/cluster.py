@@ -171,6 +171,14 @@ class KafkaCluster(Kafka):
 
         self._wait_until_all_see(is_in_sync, "all replicas in sync", timeout)
 
+    def wait_until_replaced(self, away: Broker, timeout: float = START_TIMEOUT_SECONDS) -> None:
+        """Wait until the others see that it leads nothing, as when it stands still for longer than its session."""
+
+        def leads_nothing(metadata: ClusterMetadata) -> bool:
+            return all(each.leader != away.node_id for each in _partitions(metadata))
+
+        self._wait_until_all_see(leads_nothing, f"other leaders than {away}", timeout)
+
     def restore(self) -> None:
         """For the next test: all brokers serve, and each leads the partitions that it led when they were made."""
         for broker in self.brokers:
