@@ -137,7 +137,10 @@ class TestWhatIsMissing:
             "tests/integration/test_security.py",
             "tests/integration/test_packages.py",
             "tests/unit/test_production.py",
-            *("-k", "created_topic or comes_back or is_told or password or wheel or promtool or prometheus"),
+            *(
+                "-k",
+                "created_topic or taken_port or comes_back or is_told or password or wheel or promtool or prometheus",
+            ),
             PIP_INDEX_URL="http://127.0.0.1:9/simple",
         )
         told = output.partition(" not run ")[2]
