@@ -65,8 +65,7 @@ def missing(delivered: list[Event], partitions: int, count: int) -> list[tuple[i
     return [each for each in product(range(partitions), range(count)) if each not in seen]
 
 
-@pytest.mark.parametrize("partitions", [4, 16])
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(("protocol", "partitions"), list(zip(PROTOCOLS, (4, 16), strict=True)))
 def test_nothing_early_nothing_lost_with_two_leader_groups_and_followers_that_come_and_go(
     kafka: Kafka, topic_name: Callable[..., str], tmp_path: Path, protocol: str, partitions: int
 ) -> None:
