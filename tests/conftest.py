@@ -51,14 +51,14 @@ LONG_FILES = (
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection() -> None:
-    """In a checkout that is new: each worker begins with other files.
+def pytest_collection(session: pytest.Session) -> None:
+    """In a checkout that is new, of a whole run: each worker begins with other files.
 
     In each file pytest rewrites the assertions, which takes twice as long as all else of collecting, and keeps the
     result for whoever comes later. Workers that begin with the same file all do it.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker is None:
+    if worker is None or session.config.option.file_or_dir:
         return
     root = Path(__file__).parents[1]
     files = sorted(Path(__file__).parent.rglob("test_*.py"))
