@@ -20,7 +20,6 @@ from tests.benchmarks.contenders.recorder import STAMP_EVERY, MappedRecorder, St
 from tests.benchmarks.contenders.traffic import Traffic
 from tests.benchmarks.latency import arrival_ms, released, throughput
 from tests.benchmarks.numbers import CURVE_POINTS, distribution, greatest, least, median_of_ratios, ratio, summarise
-from tests.benchmarks.plots import draw
 from tests.benchmarks.promises import CommitRecords, Deliveries, broken_by_members, broken_promises
 from tests.benchmarks.report import render
 from tests.benchmarks.scenarios.restart import Case, compare, longest_silence, sorted_deliveries
@@ -337,6 +336,8 @@ def test_commit_records_have_both_forms() -> None:
 
 def test_each_picture_is_drawn(tmp_path: Path) -> None:
     """From results with a broken run among them, one PNG a scenario that has a picture."""
+    from tests.benchmarks.plots import draw  # here, since each worker would import matplotlib
+
     spread = summarise([1.0, 2.0])
     curve = distribution(np.arange(1, 101, dtype=np.float64))
     latency = {"gated": {"repetitions": [{"first_ms": curve}, None]}, "floor": {"repetitions": [{"first_ms": curve}]}}

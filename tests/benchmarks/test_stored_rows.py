@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.benchmarks.stored_rows import Count, curves, picture, totals
+from tests.benchmarks.stored_rows import Count, curves, totals
 
 PRINTED = """\
   1 s  with the gate:     0 of     0 missed   without it:   498 of   498 missed
@@ -25,6 +25,8 @@ def test_each_line_and_the_summary_are_read() -> None:
 
 def test_the_picture_has_what_was_found_and_what_was_missed() -> None:
     """One panel for each follower, with its counts."""
+    from tests.benchmarks.stored_rows_picture import picture  # here, since each worker would import matplotlib
+
     figure = picture(PRINTED)
     assert [axis.get_title() for axis in figure.axes] == [
         "with the gate: 0 of 1,001 rows not there yet",
