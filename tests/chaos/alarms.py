@@ -60,6 +60,10 @@ class Alarm(NamedTuple):
 
 BUSY_ELSEWHERE = "The follower is busy with other partitions"
 
+WAITS_FOR_GROUP = re.compile(
+    r"\[(\d+)\] has stood still for (\d+) s at \d+: .*messages? waits? for group '([^']+)', which is at (\d+)"
+)
+
 TRANSACTION = re.compile(r"transaction (that hangs|is open)")
 OPEN_SECONDS, SEEN_SECONDS = 15.0, 5.0
 """For how long a transaction must have been open to explain a line that names it, and how long after its end."""
@@ -151,12 +155,28 @@ def _is_explained(evidence: Evidence, told: Told, alarm: Alarm) -> bool:
         began + OPEN_SECONDS <= told.time <= ended + SEEN_SECONDS for began, ended in evidence.open_transactions
     ):
         return True  # it is what the line says, whatever made it so
+    if _is_so_by_the_leaders_journal(evidence, told):
+        return True
     if alarm.pattern is EARLIER and _counts_an_older_place(evidence, told):
         return True
     return "anything" in explained_by or any(
         kind in explained_by and began <= told.time <= ended + AFTERMATH_SECONDS
         for kind, began, ended in evidence.faults
     )
+
+
+def _is_so_by_the_leaders_journal(evidence: Evidence, told: Told) -> bool:
+    """Whether the group that is waited for had really done nothing of the partition for as long as is said.
+
+    As one whose members are slow, and have a backlog in other partitions: librdkafka hands those out first.
+    """
+    said = WAITS_FOR_GROUP.search(told.text)
+    if said is None:
+        return False
+    partition, seconds, group, offset = int(said[1]), int(said[2]), said[3], int(said[4])
+    place = evidence.epoch_at(told.time), partition
+    did_last, did_next = (evidence.committed_at(group, place, each) for each in (offset - 1, offset))
+    return did_last <= told.time - seconds < told.time < did_next
 
 
 def _counts_an_older_place(evidence: Evidence, told: Told) -> bool:

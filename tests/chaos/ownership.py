@@ -25,7 +25,7 @@ class Member(NamedTuple):
 
     def holds(self, partition: int) -> Iterator[tuple[float, float]]:
         """When it had the partition."""
-        ends = [*(since for since, _ in self.assignments[1:]), self.ended_at]
+        ends = [*(since for since, _ in self.assignments), self.ended_at][1:]
         for (since, partitions), until in zip(self.assignments, ends, strict=True):
             if partition in partitions and since < until:
                 yield since, until

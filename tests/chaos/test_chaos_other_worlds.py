@@ -520,6 +520,24 @@ class TestAlarms:
         verdict = judge(journals([told(25.0, said)], driver=[world]))
         assert broken(verdict) == ({} if is_explained else {"loud": 1})
 
+    @pytest.mark.parametrize(
+        ("leader", "is_explained"),
+        [
+            pytest.param([done(4.0, 9), done(26.0, 20)], True, id="it is so"),
+            pytest.param([done(6.0, 9), done(26.0, 20)], False, id="not for so long"),
+            pytest.param([done(4.0, 9), done(24.0, 20)], False, id="it has gone on"),
+            pytest.param([done(4.0, 9, partition=1), done(26.0, 20, partition=1)], False, id="another partition"),
+        ],
+    )
+    @pytest.mark.parametrize("group", ["writers", "others"])
+    def test_a_leader_that_has_really_done_nothing_of_the_partition_is_rightly_named(
+        self, leader: list[PartitionBuffer], group: str, is_explained: bool
+    ) -> None:
+        """Its members may have a backlog in others, long after whatever made it."""
+        said = f"events[0] has stood still for 20 s at 10: up to 7 messages wait for group '{group}', which is at 10."
+        verdict = judge(journals([told(25.0, said)], leader))
+        assert broken(verdict) == ({} if is_explained and group == "writers" else {"loud": 1})
+
     @pytest.mark.parametrize("kind", ["data topic recreated", "broker killed"])
     def test_a_process_that_ends_of_what_no_fault_explains_is_one(self, kind: str) -> None:
         """Its last line is clear, and wrong."""
@@ -694,6 +712,13 @@ class TestNobodys:
         assert self.found(later, driver=[self.KIP848, self.UNHEARD]) == ({"progress": 1}, 0)
         again: list[PartitionBuffer] = [["assigned", 1.5, 2, {"1": 0}], ["assigned", 8.0, 3, {"0": 0}]]
         assert self.found(*again, driver=[self.KIP848, self.UNHEARD]) == ({"progress": 1}, 0)
+
+    def test_a_member_that_never_had_any_changes_nothing(self) -> None:
+        gone: PartitionBuffer = ["assigned", 1.5, 2, {"1": 0}]
+        made = journals([self.HAS_IT, gone, self.LIVES], driver=[ROUND, self.KIP848, self.UNHEARD])
+        made["producer"] = [acked(2.0, 0)]
+        made["follower-2.1"] = [["begin", 0.7, "follower", "follower"], ["held", 5.0, 0]]
+        assert judge(made).nobodys == 1
 
     @pytest.mark.parametrize("is_unheard", [True, False])
     def test_a_long_wait_is_explained_as_far_as_it_had_no_owner(self, is_unheard: bool) -> None:
