@@ -59,6 +59,7 @@ def resident_bytes() -> int:
     [
         pytest.param(0, "", 1, id="no headers"),
         pytest.param(1, "sentry-trace-", 40, id="1 header"),
+        pytest.param(10, "sentry-trace-", 40, id="10 headers"),
         pytest.param(100, "x-", 20, id="100 headers"),
         pytest.param(1_000, "x-", 8, id="1,000 headers"),
         pytest.param(1_000, "größe-", 1, id="1,000 headers with names that aren't ASCII, and values of one byte"),

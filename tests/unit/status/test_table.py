@@ -218,7 +218,7 @@ def statuses(draw: st.DrawFn) -> Status:
     return Status(Snapshot(NOW, tuple(partitions)), tuple(worst_first(verdicts)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(status=statuses(), width=st.sampled_from([80, 81, 100, 120, 200]), uses_commit_log=st.booleans())
 def test_no_line_is_too_wide_no_number_is_cut_and_nothing_is_left_unsaid(
     status: Status, width: int, uses_commit_log: bool
