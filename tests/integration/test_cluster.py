@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from tests.integration.cluster.admin import TIMEOUT_SECONDS, connect
 from tests.integration.cluster.clients import produce, read
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.ports import Ports
+from tests.integration.cluster.settings import scram
 from tests.integration.cluster.waiting import wait_until
 
 StartCluster = Callable[..., KafkaCluster]
@@ -35,14 +35,10 @@ def is_alive(pid: int) -> bool:
 @pytest.fixture(scope="module")
 def one_broker(java_and_maven: None) -> Iterator[KafkaCluster]:
     """With a listener that asks for a password, and one of which clients are told the next port."""
-    login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     with KafkaCluster(
         listeners={"SECURE": "SASL_PLAINTEXT", "PROXIED": "PLAINTEXT"},
         advertise=lambda node_id, listener, port: port + 1 if listener == "PROXIED" else port,
-        properties={
-            "sasl.enabled.mechanisms": "SCRAM-SHA-256",
-            "listener.name.secure.scram-sha-256.sasl.jaas.config": login,
-        },
+        properties=scram("SECURE"),
     ) as cluster:
         yield cluster
 
@@ -88,9 +84,7 @@ class TestOneBroker:
         """A SASL listener beside the plain one lets in who has a password, and nobody else."""
         events = topic_name("events")
         cluster.create_topic(events)
-        scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
-        user = UserScramCredentialUpsertion("user", scram, b"right")
-        cluster.admin.alter_user_scram_credentials([user])["user"].result(TIMEOUT_SECONDS)
+        cluster.add_user("user", "right")
         secure = {
             "security.protocol": "SASL_PLAINTEXT",
             "sasl.mechanism": "SCRAM-SHA-256",

@@ -26,9 +26,6 @@ from confluent_kafka.admin import (
     AclPermissionType,
     ResourcePatternType,
     ResourceType,
-    ScramCredentialInfo,
-    ScramMechanism,
-    UserScramCredentialUpsertion,
 )
 
 from arroyo_sync import CommitLogConsumer, CommitLogPublisher, SourceDied, SynchronizedStrategyFactory, raise_if_refused
@@ -38,6 +35,7 @@ from tests.integration.cluster.cluster import NEVER_MISSED, KafkaCluster
 from tests.integration.cluster.followers import patient_settings, produce_numbered
 from tests.integration.cluster.reading import CommitLog
 from tests.integration.cluster.running import LastStep, Running
+from tests.integration.cluster.settings import scram
 from tests.integration.cluster.waiting import wait_until
 
 WAIT_SECONDS = 120.0
@@ -59,10 +57,8 @@ GRANTED: Mapping[str, list[tuple[ResourceType, str, AclOperation]]] = {
 @pytest.fixture(scope="module")
 def cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
     """A leader has worked on the first of its messages."""
-    login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     properties = {
-        "sasl.enabled.mechanisms": "SCRAM-SHA-256",
-        "listener.name.secure.scram-sha-256.sasl.jaas.config": login,
+        **scram("SECURE"),
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
         "allow.everyone.if.no.acl.found": "false",
@@ -72,9 +68,7 @@ def cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
         for topic in ("events", "commits"):
             running.create_topic(topic)
         for user, granted in GRANTED.items():
-            credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
-            upsertion = UserScramCredentialUpsertion(user, credential, b"secret")
-            running.admin.alter_user_scram_credentials([upsertion])[user].result(WAIT_SECONDS)
+            running.add_user(user, "secret")
             rules = [
                 AclBinding(
                     kind, name, ResourcePatternType.LITERAL, f"User:{user}", "*", operation, AclPermissionType.ALLOW

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from arroyo.types import Topic
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from arroyo_sync.core.errors import BrokersUnreachable, CommitLogMissing, ConfigurationError, NotReady, SourceDied
 from arroyo_sync.leaders.commit_log import log_topic
@@ -21,6 +20,7 @@ from arroyo_sync.leaders.offset_source import OffsetSource
 from tests.integration.cluster.admin import Kafka, topics_shown
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.reading import QUICK, TIMEOUT_SECONDS, CommitLog, Remote, reading, running
+from tests.integration.cluster.settings import scram
 from tests.integration.cluster.waiting import wait_until
 
 Names = Callable[..., str]
@@ -205,21 +205,17 @@ def test_stop_returns_in_time_whatever_the_brokers_do(
 @pytest.fixture(scope="module")
 def secure_cluster(java_and_maven: None) -> Iterator[KafkaCluster]:
     """With a listener that asks for a password."""
-    login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     with KafkaCluster(
         listeners={"SECURE": "SASL_PLAINTEXT"},
         properties={
-            "sasl.enabled.mechanisms": "SCRAM-SHA-256",
-            "listener.name.secure.scram-sha-256.sasl.jaas.config": login,
+            **scram("SECURE"),
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:ANONYMOUS",
             "allow.everyone.if.no.acl.found": "false",
         },
     ) as cluster:
         cluster.create_topic("commit-log")
-        scram = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
-        user = UserScramCredentialUpsertion("user", scram, b"right")
-        cluster.admin.alter_user_scram_credentials([user])["user"].result(TIMEOUT_SECONDS)
+        cluster.add_user("user", "right")
         settings = {"bootstrap.servers": cluster.bootstrap_servers_of("SECURE"), **SASL, "sasl.password": "right"}
         wait_until(lambda: topics_shown(settings) is not None, TIMEOUT_SECONDS, "the broker to know the password")
         yield cluster

@@ -17,7 +17,6 @@ from arroyo.backends.kafka import KafkaConsumer, KafkaPayload, KafkaProducer
 from arroyo.processing.processor import StreamProcessor
 from arroyo.processing.strategies.commit import CommitOffsets
 from arroyo.types import Topic
-from confluent_kafka.admin import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
 from arroyo_sync.core.errors import AccessRefused, SourceDied
 from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
@@ -32,6 +31,7 @@ from tests.integration.cluster.certificates import Authority, Certificate
 from tests.integration.cluster.cluster import KafkaCluster
 from tests.integration.cluster.followers import patient_settings, produce_numbered
 from tests.integration.cluster.running import LastStep, Running
+from tests.integration.cluster.settings import scram
 from tests.integration.cluster.waiting import wait_until
 from tests.support.sentry_transport import sentry
 
@@ -68,12 +68,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory, java_and_maven: None) -> I
     directory = tmp_path_factory.mktemp("certificates")
     authority, stranger = Authority(directory, "authority"), Authority(directory, "stranger")
     server, client = authority.issue("server"), authority.issue("client")
-    scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     properties = {
-        "listener.name.sasl.sasl.enabled.mechanisms": "SCRAM-SHA-256",
-        "listener.name.sasl.scram-sha-256.sasl.jaas.config": scram,
-        "listener.name.both.sasl.enabled.mechanisms": "SCRAM-SHA-256",
-        "listener.name.both.scram-sha-256.sasl.jaas.config": scram,
+        **scram("SASL"),
+        **scram("BOTH"),
         "listener.name.tls.ssl.client.auth": "required",
         "ssl.keystore.type": "PEM",
         "ssl.keystore.certificate.chain": server.certificate.read_text(),
@@ -83,10 +80,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, java_and_maven: None) -> I
     }
     listeners = {"SASL": "SASL_PLAINTEXT", "TLS": "SSL", "BOTH": "SASL_SSL"}
     with KafkaCluster(listeners=listeners, properties=properties) as cluster:
-        credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
-        upsertion = UserScramCredentialUpsertion(USER, credential, PASSWORD.encode())
-        for done in cluster.admin.alter_user_scram_credentials([upsertion]).values():
-            done.result(30)
+        cluster.add_user(USER, PASSWORD)
         for topic in ("events", "commits"):
             cluster.create_topic(topic)
         produce_numbered(cluster.bootstrap_servers, "events", [0], MESSAGES)

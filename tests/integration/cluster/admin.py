@@ -18,7 +18,10 @@ from confluent_kafka.admin import (
     NewTopic,
     OffsetSpec,
     ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
     TopicMetadata,
+    UserScramCredentialUpsertion,
 )
 
 from tests.integration.cluster.waiting import wait_until
@@ -173,6 +176,12 @@ class Kafka:
         wait_until(
             lambda: config.items() <= self.topic_config(name).items(), TIMEOUT_SECONDS, f"{name} to be configured"
         )
+
+    def add_user(self, name: str, password: str) -> None:
+        """Let one log in at the listeners of `settings.scram`. A broker knows the password a moment later."""
+        credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
+        upsertion = UserScramCredentialUpsertion(name, credential, password.encode())
+        _result(self.admin.alter_user_scram_credentials([upsertion])[name])
 
     def delete_records(self, name: str, before: Mapping[int, int]) -> None:
         """Delete, per partition, the records below an offset."""

@@ -59,6 +59,15 @@ class Node:
         return self.directory / "tmp"
 
 
+def scram(listener: str) -> dict[str, str]:
+    """Server properties for a listener that asks for a password, see `admin.Kafka.add_user`."""
+    prefix = f"listener.name.{listener.lower()}"
+    return {
+        f"{prefix}.sasl.enabled.mechanisms": "SCRAM-SHA-256",
+        f"{prefix}.scram-sha-256.sasl.jaas.config": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+    }
+
+
 def server_properties(
     node: Node,
     nodes: Sequence[Node],
