@@ -971,7 +971,8 @@ def test_whatever_ends_a_pass_the_next_one_comes(
 ) -> None:
     """And what it was is told."""
     monkeypatch.setattr(report_writer, "FAILED_PASS_SECONDS", 0.001)
-    leader = Leader(make_future, clock=time.monotonic, interval=0.02)
+    seconds = [1000.0]  # so that no time passes between the two commits, and the second one is left to the thread
+    leader = Leader(make_future, clock=lambda: seconds[0], interval=0.02)
     leader.producer.delivers_at_once = True
     publish = leader.step._writer._publish
     failures = [RuntimeError("no such thing"), SystemExit(1)]
@@ -984,6 +985,7 @@ def test_whatever_ends_a_pass_the_next_one_comes(
     monkeypatch.setattr(leader.step._writer, "_publish", fail_first)
     leader.commit(0, 1)
     leader.commit(0, 2)
+    seconds[0] += 1.0
     with leader.producer.published:
         assert leader.producer.published.wait_for(lambda: (0, 2) in leader.producer.records, 60.0)
     leader.step.terminate()
