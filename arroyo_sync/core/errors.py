@@ -120,7 +120,7 @@ class TopicRecreated(ArroyoSyncError, RuntimeError):
 
 
 class PartitionTruncated(ArroyoSyncError, RuntimeError):
-    """Partitions of the data topic lost messages that the follower had read, so the follower ends.
+    """Partitions of the data topic lost messages that the follower had read, or may have, so the follower ends.
 
     What takes their place has the same offsets: what is held of them would go downstream in its stead, and what the
     follower has committed would skip it. Nothing more is released or committed. With the flow control, the follower's
@@ -128,19 +128,31 @@ class PartitionTruncated(ArroyoSyncError, RuntimeError):
 
     :param ends: by partition, where it ended as that was noticed. It was truncated there or before: it grows.
     :param read_to: by partition, the offset after the last message that was read, or where reading began.
+    :param known_ends: by partition, also of others, how far it was known to reach. One that ends before is truncated,
+        too.
     :ivar noticed_at: Unix seconds.
     """
 
-    def __init__(self, topic: str, ends: Mapping[int, int], read_to: Mapping[int, int]) -> None:
+    def __init__(
+        self,
+        topic: str,
+        ends: Mapping[int, int],
+        read_to: Mapping[int, int],
+        known_ends: Mapping[int, int] | None = None,
+    ) -> None:
         self.topic = topic
         self.ends = dict(ends)
         self.read_to = dict(read_to)
+        self.known_ends = dict(known_ends or {})
         self.noticed_at = time.time()
-        first = min(ends)
+        lost = [each for each in ends if read_to[each] > ends[each]]
+        first = min(lost or ends)
+        how = "though it was read to" if lost else "having reached further, and was read to"
         more = f" (and {len(ends) - 1} more likewise)" if len(ends) > 1 else ""
         super().__init__(
-            f"{topic}[{first}] ends at {ends[first]}, though it was read to {read_to[first]}{more}: it was truncated, "
-            "as by an unclean election. Restart the follower, and every leader that was running meanwhile"
+            f"{topic}[{first}] ends at {ends[first]}, {how} {read_to[first]}{more}: it was truncated, as by an unclean "
+            f"election{'' if lost else ', and what was read may be gone'}. Restart the follower, and every leader that "
+            "was running meanwhile"
         )
 
 

@@ -35,8 +35,9 @@ class Truncation(NamedTuple):
     previous_end: int
     end: int
     read_to: int | None
-    """The offset after the last message that the follower has received in this assignment, or where that began, if that
-    lies past where the partition ended."""
+    """The offset after the last message that the follower has received in this assignment, or where that began. What it
+    has read below may be gone, also where the partition ends beyond: nobody tells where it was cut, and it has grown
+    since. ``None``: it has read nothing, or nothing of it is there."""
 
 
 class Known(NamedTuple):
@@ -158,7 +159,7 @@ class AssignedPartitions:
         if known_end is None or known_end.epoch > question.epoch or key not in question.known:
             return None
         if answer.end < question.known[key].end:
-            return self._lower(key, known_end, answer.end, question)
+            return self._lower(key, known_end, answer, question)
         known_end.refresh()
         known_end.end = max(known_end.end, answer.end)
         if log_ends is not None and known_end.take_first_answer(answer, log_ends):
@@ -244,11 +245,12 @@ class AssignedPartitions:
                 rejections.append(Rejection(key, group, each.latest.offset, reason, self.known_ends[key].end))
         return rejections
 
-    def _lower(self, key: PartitionKey, known_end: KnownEnd, end: int, question: Question) -> Truncation:
+    def _lower(self, key: PartitionKey, known_end: KnownEnd, answer: PartitionRange, question: Question) -> Truncation:
         """The partition was truncated: what lies beyond is rejected, all else is to be verified anew."""
+        end = answer.end
         previous_end, received_before, position_before = question.known[key]
         reached = position_before if received_before is None else received_before
-        read_to = reached if reached is not None and reached > end else None
+        read_to = reached if reached is not None and reached > answer.begin else None
         truncation = Truncation(key, previous_end, end, read_to)
         for _, published_offset in self._table.filled(key):
             published_offset.reject_beyond(end, question.epoch)

@@ -19,7 +19,7 @@ Threads
 
 Failures
     What isn't answered is asked again, and has longer to be answered. A data topic with another id ends `run` with
-    `TopicRecreated`; one that has lost messages which the follower has read, with `PartitionTruncated`; and brokers of
+    `TopicRecreated`; one that has lost messages that the follower may have read, with `PartitionTruncated`; brokers of
     another cluster than the follower's, or than before, with `ConfigurationError`. That is found before an end that
     they tell counts, if the follower's is known by then.
 """
@@ -167,7 +167,7 @@ class Verifier:
 
         :param periodic_checks: returns in how many seconds it wants to be called again at the latest.
         :raises TopicRecreated: the data topic has another id than before.
-        :raises PartitionTruncated: messages that the follower has read are gone from the data topic.
+        :raises PartitionTruncated: messages that the follower may have read are gone from the data topic.
         :raises ConfigurationError: the brokers are of another cluster than the follower's, or than before.
         :raises Exception: whatever ``periodic_checks`` raises.
         """
@@ -296,13 +296,26 @@ class Verifier:
             if any(each.read_to is not None for each in truncations):
                 with suppress(TopicMissing):
                     self.check_topics(QUERY_TIMEOUT_SECONDS)  # a new topic ends at less as well
-            _refuse_lost_messages(truncations)
+            self._refuse_lost_messages(truncations)
             if truncations:
                 log_truncations(truncations)
                 self.assign([each.key for each in truncations])
 
         seconds = self._patience.seconds
         self._brokers.ask_ranges(sorted(keys), seconds, self._later(apply), with_first_messages=is_first)
+
+    def _refuse_lost_messages(self, truncations: Sequence[Truncation]) -> None:
+        """The follower may have handed on, or hold, what isn't there any more; others come at the same offsets.
+
+        :raises PartitionTruncated: it has read of a partition that was truncated.
+        """
+        read_to = {each.key[1]: each.read_to for each in truncations if each.read_to is not None}
+        if read_to:
+            ends = {each.key[1]: each.end for each in truncations if each.key[1] in read_to}
+            topic = truncations[0].key[0]
+            known = self._offsets.begin_question(self._offsets.assigned()).known
+            known_ends = {partition: each.end for (name, partition), each in known.items() if name == topic}
+            raise PartitionTruncated(topic, ends, read_to, known_ends)
 
     def _note_silence(self, silent: Collection[PartitionKey], asked: Collection[PartitionKey]) -> None:
         """That others answer makes the brokers of those no faster, of which nobody tells."""
@@ -369,18 +382,3 @@ class Verifier:
 
 def _is_to_be_continued(answer: PartitionRange | KafkaError) -> bool:
     return isinstance(answer, PartitionRange) and answer.is_look_up_pending
-
-
-def _refuse_lost_messages(truncations: Sequence[Truncation]) -> None:
-    """The follower may have handed on, or hold, what isn't there any more; others will come at the same offsets.
-
-    :raises PartitionTruncated: it has read past where a partition ends.
-    """
-    ends: dict[int, int] = {}
-    read_to: dict[int, int] = {}
-    for truncation in truncations:
-        topic, partition = truncation.key
-        if truncation.read_to is not None:
-            ends[partition], read_to[partition] = truncation.end, truncation.read_to
-    if ends:
-        raise PartitionTruncated(topic, ends, read_to)

@@ -143,6 +143,10 @@ FINDERS: Mapping[str, Line] = {
     "hands on what was truncated": Line(
         "truncation of what the follower holds", Tests(f"{UNIT}/leaders/test_verifier.py")
     ),
+    "hands on what was grown over": Line(
+        "truncation of what the follower holds, below where the partition has grown to",
+        Tests(f"{UNIT}/leaders/test_verifier.py"),
+    ),
     "lets go of a client in use": Line(
         "the end of a client that is just asked", Tests(f"{UNIT}/kafka/test_making_clients.py")
     ),

@@ -110,8 +110,7 @@ def test_what_an_unclean_election_took_away_is_not_released_again_without_its_le
             TIMEOUT_SECONDS,
             "its commit, while it can be",
         )
-        source.assign({KEY: 0}, None)
-        remote.receive(TOPIC, 0, 30, source)
+        source.assign({KEY: 0}, None)  # a follower that has read nothing yet
         log.publish(100, topic=TOPIC)
         remote.wait_for(100, topic=TOPIC)
 
@@ -161,3 +160,47 @@ def test_where_young_messages_begin_is_asked_of_the_brokers(kafka: Kafka, topic_
             first_offset_since(consumer, Partition(Topic(topic), 7), 0, 1.0)
     finally:
         consumer.close()
+
+
+def test_what_a_follower_holds_of_before_ends_it_though_the_partition_has_grown_past_it(
+    kafka_cluster: Callable[..., KafkaCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reached to 100, the follower has read 95; it was cut to 60, and ends at 97 once it can be asked again.
+
+    What is held lies below that end, and isn't what lies there now: it would go downstream with its leader's next
+    report, and what has come in its place never.
+    """
+    monkeypatch.setattr(beginning_questions, "LOOK_BACK_SECONDS", 0.0)
+    kafka = kafka_cluster(3, min_insync_replicas=1)
+    settings = {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
+    kafka.create_topic(TOPIC, config=settings, replication=2)
+    kafka.create_topic("commit-log")
+    log = CommitLog(kafka, "commit-log")
+    grow(kafka, 60)
+    kafka.wait_until_in_sync()
+    replicas = Replicas(kafka)
+    first, second = replicas.leader, replicas.other
+    second.kill()
+    replicas.wait_for(first, {first.node_id})
+    grow(kafka, 40)
+    log.publish(45, topic=TOPIC, group="slow")
+    follows = {**consumer_settings(kafka.bootstrap_servers, "follower", "eager"), "session.timeout.ms": 120_000}
+    slow = CommitLogConsumer(follows, topic=Topic(log.topic), groups={"slow"})
+    follower = Follower(follows, TOPIC, source=slow, limits=HoldLimits(messages=50, resume_messages=10))
+    follower.start()
+    follower.wait_until_received(45)
+    wait_until(lambda: follower.held == 50, TIMEOUT_SECONDS, "it is full")
+    wait_until(
+        lambda: kafka.committed_offsets("follower", TOPIC) == {0: 45}, TIMEOUT_SECONDS, "its commit, while it can be"
+    )
+    monkeypatch.setattr(verifier, "REFRESH_SECONDS", 1e6)
+
+    first.kill()
+    second.start()
+    replicas.wait_for(second, {second.node_id})
+    grow(kafka, 37)
+    monkeypatch.setattr(verifier, "REFRESH_SECONDS", 1.0)
+    error = follower.wait_until_ended(TIMEOUT_SECONDS)
+    assert isinstance(error, PartitionTruncated)
+    assert (error.ends, error.read_to) == ({0: 97}, {0: 95})
+    assert kafka.committed_offsets("follower", TOPIC) == {0: 45}

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException
 
+from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.gate import factory, partition_buffer
 from arroyo_sync.gate.consumer import beginning_questions, rebalances, replaced_log, start_positions
 from arroyo_sync.gate.consumer.pauses import Pauses
@@ -28,8 +29,8 @@ from arroyo_sync.kafka.questions import cluster_client
 from arroyo_sync.kafka.questions.asker import Asker, PartitionRange
 from arroyo_sync.kafka.questions.broker_watch import BrokerWatch
 from arroyo_sync.kafka.questions.topic_watch import ClusterWatch, TopicWatch
-from arroyo_sync.leaders import published_offset, verification, verifier
-from arroyo_sync.leaders.assigned_partitions import AssignedPartitions
+from arroyo_sync.leaders import published_offset, verification
+from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Question, Truncation
 from arroyo_sync.leaders.commit_log import record
 from arroyo_sync.leaders.commit_log.batch_decoder import BatchDecoder
 from arroyo_sync.leaders.commit_log.contents import LogContents
@@ -40,6 +41,7 @@ from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
 from arroyo_sync.leaders.commit_log.publishing.received_times import ReceivedTimes
 from arroyo_sync.leaders.commit_log.recent_start import RecentStart
 from arroyo_sync.leaders.leader_log import RewindLog, _Pending
+from arroyo_sync.leaders.verification import KnownEnd
 from arroyo_sync.leaders.verifier import Verifier
 from arroyo_sync.observe import problems
 
@@ -311,7 +313,21 @@ def _lists_topics_in_a_callback() -> list[Patch]:
 
 def _hands_on_what_was_truncated() -> list[Patch]:
     """What is held of it, once the leaders are past what has taken its place."""
-    return [Patch(verifier, "_refuse_lost_messages", lambda truncations: None)]
+    return [Patch(Verifier, "_refuse_lost_messages", lambda verifier, truncations: None)]
+
+
+def _hands_on_what_was_grown_over() -> list[Patch]:
+    """What lies below where a truncated partition ends counted as still there, though it may have grown since."""
+    lower = AssignedPartitions._lower
+
+    def lower_of_old(
+        assigned: AssignedPartitions, key: PartitionKey, known_end: KnownEnd, answer: PartitionRange, question: Question
+    ) -> Truncation:
+        truncation = lower(assigned, key, known_end, answer, question)
+        is_past = truncation.read_to is not None and truncation.read_to > truncation.end
+        return truncation if is_past else truncation._replace(read_to=None)
+
+    return [Patch(AssignedPartitions, "_lower", lower_of_old)]
 
 
 def _lets_go_of_a_client_in_use() -> list[Patch]:
@@ -399,6 +415,7 @@ OLD_BEHAVIOURS: Mapping[str, Callable[[], list[Patch]]] = {
     "ends with an added partition": _ends_with_an_added_partition,
     "lists topics in a callback": _lists_topics_in_a_callback,
     "hands on what was truncated": _hands_on_what_was_truncated,
+    "hands on what was grown over": _hands_on_what_was_grown_over,
     "lets go of a client in use": _lets_go_of_a_client_in_use,
     "asks while it closes": _asks_while_it_closes,
     "over is its last word": _over_is_its_last_word,

@@ -146,7 +146,8 @@ class BeginningQuestions:
             end = end_offset(self._inner, partition, _left(ends_at))
             staged = (staged_offsets(self._inner) or {}).get(partition)
             position = self._inner.tell().get(partition)
-            reached = [each for each in (committed, began_at, staged, position) if each is not None]
+            known_end = self._failure.known_ends.get(partition.index)
+            reached = [each for each in (committed, began_at, staged, position, known_end) if each is not None]
             if max(reached, default=0) <= end:
                 return None
         if committed is None:

@@ -224,6 +224,20 @@ def test_a_partition_that_is_asked_about_anew_is_still_known_to_reach_as_far() -
     assert fixture.offsets.apply_answers(answers, question, {}) == [Truncation(KEY, 300, 200, None)]
 
 
+@pytest.mark.parametrize(
+    ("received", "read_to"), [(11, 11), (200, 200), (250, 250), (10, None), (5, None)], ids=lambda value: str(value)
+)
+def test_what_was_read_of_a_truncated_partition_may_be_gone_unless_nothing_of_it_is_there(
+    received: int, read_to: int | None
+) -> None:
+    """Also far below where it ends: it was cut somewhere below, and has grown since."""
+    fixture = read_again()
+    fixture.manager.cell(*KEY).received = received
+    question = fixture.offsets.begin_question([KEY])
+    answers = {KEY: PartitionRange(10, 200)}
+    assert fixture.offsets.apply_answers(answers, question, {}) == [Truncation(KEY, 300, 200, read_to)]
+
+
 def test_what_is_received_of_a_partition_that_is_asked_about_anew_counts_without_a_question() -> None:
     """As before."""
     fixture = read_again()

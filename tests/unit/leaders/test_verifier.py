@@ -1084,20 +1084,55 @@ def test_a_follower_that_has_read_what_is_lost_ends() -> None:
     fixture.assign(FIRST, SECOND)
     fixture.verifier.ask()
     fixture.manager.cell(*FIRST).received = 98
-    fixture.manager.cell(*SECOND).received = 60
     fixture.clock.now += REFRESH_SECONDS
-    fixture.ends(first=60, second=60)
+    fixture.ends(first=60, second=120)
     with pytest.raises(
         PartitionTruncated, match=r"^events\[0\] ends at 60, though it was read to 98: it was "
     ) as raised:
         fixture.verifier.ask()
     assert (raised.value.ends, raised.value.read_to) == ({0: 60}, {0: 98})
+    assert raised.value.known_ends == {0: 60, 1: 100}, "of the second one no answer has come"
+
+
+def test_a_follower_ends_though_the_partition_has_grown_past_what_it_has_read() -> None:
+    """It was cut to 60, and is at 97 before the brokers can be asked: at what was read up to 95 others lie now."""
+    fixture = Fixture()
+    fixture.ends(first=100)
+    fixture.assign(FIRST)
+    fixture.verifier.ask()
+    fixture.manager.cell(*FIRST).received = 95
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.ends(first=97)
+    with pytest.raises(
+        PartitionTruncated,
+        match=r"^events\[0\] ends at 97, having reached further, and was read to 95: it was truncated, as by an "
+        r"unclean election, and what was read may be gone\. Restart",
+    ) as raised:
+        fixture.verifier.ask()
+    assert (raised.value.ends, raised.value.read_to) == ({0: 97}, {0: 95})
+
+
+def test_of_what_one_election_has_truncated_the_line_names_what_was_read_past_an_end() -> None:
+    """That is sure, of the others it is only possible."""
+    fixture = Fixture()
+    fixture.ends(first=100, second=100)
+    fixture.assign(FIRST, SECOND)
+    fixture.verifier.ask()
+    fixture.brokers.is_one_broker = True
+    fixture.manager.cell(*FIRST).received = 50
+    fixture.manager.cell(*SECOND).received = 98
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.ends(first=60, second=60)
+    expected = r"^events\[1\] ends at 60, though it was read to 98 \(and 1 more likewise\): it was"
+    with pytest.raises(PartitionTruncated, match=expected) as raised:
+        fixture.verifier.ask()
+    assert (raised.value.ends, raised.value.read_to) == ({0: 60, 1: 60}, {0: 50, 1: 98})
 
 
 @pytest.mark.parametrize(
     ("position", "received", "is_lost"),
-    [(61, None, True), (60, None, False), (50, 61, True), (50, 60, False)],
-    ids=["it begins past the end", "it begins there", "it was read past the end", "it was read so far"],
+    [(61, None, True), (1, None, True), (0, None, False), (0, 1, True)],
+    ids=["it begins past the end", "it begins within", "it begins where the log does", "it has read of it"],
 )
 def test_what_is_lost_is_that_before_where_the_follower_reads_on(
     position: int, received: int | None, is_lost: bool
@@ -1120,7 +1155,7 @@ def test_what_is_handed_on_while_the_brokers_are_asked_is_not_lost() -> None:
     fixture = Fixture()
     fixture.ends(first=100)
     fixture.assign(FIRST)
-    fixture.manager.set_local_offset(*FIRST, 50)
+    fixture.manager.set_local_offset(*FIRST, 0)
     fixture.verifier.ask()
     fixture.clock.now += REFRESH_SECONDS
     fixture.ends(first=60)

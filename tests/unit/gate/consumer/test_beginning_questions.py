@@ -151,9 +151,14 @@ class Truncated:
 
         return ask
 
-    def ask(self, ends: Mapping[int, int], began_at: Mapping[Partition, int]) -> tuple[dict[int, int], dict[int, str]]:
+    def ask(
+        self,
+        ends: Mapping[int, int],
+        began_at: Mapping[Partition, int],
+        known_ends: Mapping[int, int] | None = None,
+    ) -> tuple[dict[int, int], dict[int, str]]:
         """As `Fixture.ask`, after partitions were found to end there."""
-        failure = PartitionTruncated("events", ends, dict.fromkeys(ends, 500))
+        failure = PartitionTruncated("events", ends, dict.fromkeys(ends, 500), known_ends)
         self._fixture.questions = BeginningQuestions(self._fixture.inner, failure, began_at, lambda: False)
         return self._fixture.ask(0)
 
@@ -172,6 +177,15 @@ def test_the_questions_about_a_truncated_partition_share_its_time(
         ("first_offset_since", 3.0, None),
         ("end_offset", 2.0, None),
     ]
+
+
+@pytest.mark.parametrize(("end", "goes_on"), [(400, {}), (397, {0: 380})])
+def test_another_partition_that_ends_before_what_the_source_knew_is_truncated_as_well(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch, end: int, goes_on: dict[int, int]
+) -> None:
+    """Though no further than it was read to, 390: it was cut somewhere below, and has grown since."""
+    truncated = Truncated(fixture, monkeypatch, committed_offset=385, end_offset=end, first_offset_since=380)
+    assert truncated.ask({1: 400}, {partition(0): 390}, {0: 400, 1: 400}) == (goes_on, {})
 
 
 def test_another_partition_that_is_empty_and_was_never_read_is_whole(
