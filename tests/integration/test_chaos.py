@@ -27,7 +27,8 @@ def test_every_promise_holds_through_a_few_faults(tmp_path: Path) -> None:
     assert summary["violations"] == dict.fromkeys(PROMISES, 0)
     assert summary["kinds"] == dict.fromkeys(FEW, 1), "each once: the seed is one with which it is so"
     assert summary["skipped"] == []
-    assert (verdict.late_leaders, verdict.rounds) == (0, 5)
+    assert summary["all_came"], "at the end, in each kind of round"
+    assert verdict.rounds >= 5
     assert verdict.deliveries - verdict.duplicates > verdict.messages  # there are two follower groups
 
 
