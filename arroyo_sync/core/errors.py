@@ -124,31 +124,23 @@ class PartitionTruncated(ArroyoSyncError, RuntimeError):
 
     What takes their place has the same offsets: what is held of them would go downstream in its stead, and what the
     follower has committed would skip it. Nothing more is released or committed. With the flow control, the follower's
-    group goes on where each of them ends now, or up to three minutes before, so a restart reads what has come there.
+    group goes on where each of them ends now, or up to three minutes before, but no later than it has committed, so a
+    restart reads what has come there.
 
     :param ends: by partition, where it ended as that was noticed. It was truncated there or before: it grows.
     :param read_to: by partition, the offset after the last message that was read, or where reading began.
-    :param known_ends: by partition, also of others, how far it was known to reach. One that ends before is truncated,
-        too.
     :ivar noticed_at: Unix seconds.
     """
 
-    def __init__(
-        self,
-        topic: str,
-        ends: Mapping[int, int],
-        read_to: Mapping[int, int],
-        known_ends: Mapping[int, int] | None = None,
-    ) -> None:
+    def __init__(self, topic: str, ends: Mapping[int, int], read_to: Mapping[int, int]) -> None:
         self.topic = topic
         self.ends = dict(ends)
         self.read_to = dict(read_to)
-        self.known_ends = dict(known_ends or {})
         self.noticed_at = time.time()
         lost = [each for each in ends if read_to[each] > ends[each]]
         first = min(lost or ends)
         how = "though it was read to" if lost else "having reached further, and was read to"
-        more = f" (and {len(ends) - 1} more likewise)" if len(ends) > 1 else ""
+        more = f" (and {len(ends) - 1} more were truncated)" if len(ends) > 1 else ""
         super().__init__(
             f"{topic}[{first}] ends at {ends[first]}, {how} {read_to[first]}{more}: it was truncated, as by an unclean "
             f"election{'' if lost else ', and what was read may be gone'}. Restart the follower, and every leader that "

@@ -318,8 +318,8 @@ class PartitionBuffers:
             self.remove(buffer, len(buffer.held) - 1)
         if offset < buffer.expected:
             logger.info("%s[%d]: reading again from %d, back from %d", *buffer.key, offset, buffer.expected)
+            self._source.assign({buffer.key: offset}, self._watermarks)  # it remembers what was received
             buffer.cell.received = None
-            self._source.assign({buffer.key: offset}, self._watermarks)
         buffer.position = buffer.expected = offset
         self._maybe_open.add(buffer)
         self._manager.set_local_offset(*buffer.key, buffer.local_offset)

@@ -35,16 +35,16 @@ class Truncation(NamedTuple):
     previous_end: int
     end: int
     read_to: int | None
-    """The offset after the last message that the follower has received in this assignment, or where that began. What it
-    has read below may be gone, also where the partition ends beyond: nobody tells where it was cut, and it has grown
-    since. ``None``: it has read nothing, or nothing of it is there."""
+    """The offset after the last message that the follower has received in this assignment, or where that began. What
+    lies below may be gone, also where the partition ends beyond: nobody tells where it was cut, and it has grown since.
+    ``None``: the follower has received nothing, and nothing lies below where it begins."""
 
 
 class Known(NamedTuple):
     """What is known of a partition at some moment."""
 
     end: int
-    """How far it is known to reach."""
+    """How far it was known to reach, in an earlier assignment at least."""
     received: int | None
     """What the gate has received of it in this assignment."""
     position: int | None
@@ -78,6 +78,10 @@ class AssignedPartitions:
         self._table = table
         self._topic_ids: dict[str, TopicId] = {}
         self._unverified: dict[PartitionKey, int] = {}
+        self._reached: dict[PartitionKey, int] = {}
+        """How far each partition was known to reach, also one that was assigned earlier: whatever it is trusted for, if
+        it ends before that it was truncated. The first member of a group that notices ends, and the others' partitions
+        are assigned anew."""
         self.epoch = 0
         """Grows with every report of an assigned partition and every trust that begins."""
         self.known_ends: dict[PartitionKey, KnownEnd] = {}
@@ -113,6 +117,7 @@ class AssignedPartitions:
 
     def end_trust(self, key: PartitionKey) -> None:
         """The partition is no longer assigned."""
+        self.remember(key)
         if self.known_ends.pop(key, None) is not None:
             self.topics[key[0]] -= 1
         self._unverified.pop(key, None)
@@ -143,13 +148,20 @@ class AssignedPartitions:
             published_offset.reach(end)
         return True
 
+    def remember(self, key: PartitionKey) -> None:
+        """How far the partition is known to reach, for its next assignment."""
+        known_end = self.known_ends.get(key)
+        if known_end is not None:
+            known_end.refresh()
+            self._reached[key] = max(known_end.end, self._reached.get(key, 0))
+
     def known(self, key: PartitionKey) -> Known | None:
         """What is known of the partition now; ``None``: it isn't assigned."""
         known_end = self.known_ends.get(key)
         if known_end is None:
             return None
-        known_end.refresh()
-        return Known(known_end.end, known_end.received, known_end.position)
+        self.remember(key)
+        return Known(self._reached[key], known_end.received, known_end.position)
 
     def apply_answer(
         self, key: PartitionKey, answer: PartitionRange, question: Question, log_ends: Mapping[int, int] | None
@@ -179,6 +191,8 @@ class AssignedPartitions:
 
     def set_topic_id(self, topic: str, topic_id: TopicId | None) -> list[PartitionKey]:
         """Returns the partitions that are to be judged anew."""
+        if topic_id is None and not self.topics[topic]:  # for long; by now it may be another one of its name
+            self._reached = {key: end for key, end in self._reached.items() if key[0] != topic}
         if self._topic_ids.get(topic) == topic_id:
             return []
         if topic_id is None:
@@ -248,14 +262,15 @@ class AssignedPartitions:
     def _lower(self, key: PartitionKey, known_end: KnownEnd, answer: PartitionRange, question: Question) -> Truncation:
         """The partition was truncated: what lies beyond is rejected, all else is to be verified anew."""
         end = answer.end
-        previous_end, received_before, position_before = question.known[key]
-        reached = position_before if received_before is None else received_before
-        read_to = reached if reached is not None and reached > answer.begin else None
+        previous_end, received_before, position = question.known[key]
+        received = known_end.received
+        has_read = received is not None or (position is not None and position > answer.begin)
+        read_to = received if received is not None else position if has_read else None
         truncation = Truncation(key, previous_end, end, read_to)
         for _, published_offset in self._table.filled(key):
             published_offset.reject_beyond(end, question.epoch)
-        received = known_end.received
         if received is not None and received != received_before:
             end = max(end, received)
+        self._reached[key] = end
         self.begin_trust(key, known_end.lowered(end))
         return truncation

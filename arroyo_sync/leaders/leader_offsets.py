@@ -179,6 +179,7 @@ class LeaderOffsets:
         """
 
         def assign(key: PartitionKey) -> None:
+            self._assigned.remember(key)
             cell = None
             if self._manager is not None:
                 cell = self._manager.cell(*key)
@@ -219,8 +220,8 @@ class LeaderOffsets:
     # What the brokers are asked.
 
     def assigned(self) -> list[PartitionKey]:
-        """The assigned partitions. None until `enable`: what a replay passes over isn't worth a question."""
-        return self._keys(lambda: self._assigned.known_ends if self._enabled else ())
+        """The assigned partitions."""
+        return self._keys(self._assigned_keys)
 
     def topics(self) -> set[str]:
         """Of what topics partitions are assigned."""
@@ -228,11 +229,11 @@ class LeaderOffsets:
             return {topic for topic, count in self._assigned.topics.items() if count}
 
     def unanswered(self) -> list[PartitionKey]:
-        """Those of them that the brokers haven't answered about since trust began, or not what a report waits for."""
+        """Those that the brokers haven't answered about since trust began, or not what waits. None until `enable`."""
         return self._keys(lambda: self._assigned.unanswered if self._enabled else ())
 
     def unverified_partitions(self) -> list[PartitionKey]:
-        """Those of them with a pending offset."""
+        """Those of them with a pending offset. None until `enable`: what a replay passes over isn't asked about."""
         return self._keys(lambda: self.unverified if self._enabled else ())
 
     def pending(self) -> dict[tuple[PartitionKey, str], int | None]:

@@ -14,8 +14,8 @@ Threads
 
 Failures
     A data topic that was deleted and created again makes the manager fail with `TopicRecreated`, one that has lost what
-    the follower read with `PartitionTruncated`, and an address that leads to another cluster now with `AnotherCluster`;
-    so the gate raises it.
+    the follower may have read with `PartitionTruncated`, and an address that leads to another cluster now with
+    `AnotherCluster`; so the gate raises it.
 """
 
 from __future__ import annotations

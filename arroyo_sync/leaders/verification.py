@@ -82,6 +82,7 @@ class KnownEnd:
 
     def without_answer(self) -> KnownEnd:
         """What is known once the brokers are to be asked anew."""
+        self.refresh()
         known_end = KnownEnd(self.cell, cached_before=self.cached_before, end=self.end)
         known_end.is_lowered = self.is_lowered
         return known_end

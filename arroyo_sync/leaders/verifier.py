@@ -293,9 +293,6 @@ class Verifier:
             self._note_silence({key for key, each in answers.items() if is_silence(each)}, answers)
             ranges = {key: each for key, each in answers.items() if not isinstance(each, KafkaError)}
             truncations = self._offsets.apply_answers(ranges, question, log_ends)
-            if any(each.read_to is not None for each in truncations):
-                with suppress(TopicMissing):
-                    self.check_topics(QUERY_TIMEOUT_SECONDS)  # a new topic ends at less as well
             self._refuse_lost_messages(truncations)
             if truncations:
                 log_truncations(truncations)
@@ -308,14 +305,28 @@ class Verifier:
         """The follower may have handed on, or hold, what isn't there any more; others come at the same offsets.
 
         :raises PartitionTruncated: it has read of a partition that was truncated.
+        :raises TopicRecreated, ConfigurationError: it is another topic, which ends at less as well.
         """
-        read_to = {each.key[1]: each.read_to for each in truncations if each.read_to is not None}
-        if read_to:
-            ends = {each.key[1]: each.end for each in truncations if each.key[1] in read_to}
-            topic = truncations[0].key[0]
-            known = self._offsets.begin_question(self._offsets.assigned()).known
-            known_ends = {partition: each.end for (name, partition), each in known.items() if name == topic}
-            raise PartitionTruncated(topic, ends, read_to, known_ends)
+        if all(each.read_to is None for each in truncations):
+            return
+        self._offsets.disable()  # before anything else is asked
+        with suppress(TopicMissing):
+            self.check_topics(QUERY_TIMEOUT_SECONDS)
+        topic = next(each.key[0] for each in truncations if each.read_to is not None)
+        ends: dict[int, int] = {}
+        read_to: dict[int, int] = {}
+        for each in [*truncations, *self._others_truncated(truncations)]:
+            if each.key[0] == topic and each.read_to is not None:
+                ends[each.key[1]], read_to[each.key[1]] = each.end, each.read_to
+        raise PartitionTruncated(topic, ends, read_to)
+
+    def _others_truncated(self, truncations: Sequence[Truncation]) -> list[Truncation]:
+        """Of all other partitions, those whose brokers tell it now: later they may have grown as far again."""
+        others = sorted(set(self._offsets.assigned()).difference(each.key for each in truncations))
+        question = self._offsets.begin_question(others)
+        answers = self._brokers.ranges(others, self._patience.seconds) if others else {}
+        ranges = {key: each for key, each in answers.items() if not isinstance(each, KafkaError)}
+        return self._offsets.apply_answers(ranges, question, None)
 
     def _note_silence(self, silent: Collection[PartitionKey], asked: Collection[PartitionKey]) -> None:
         """That others answer makes the brokers of those no faster, of which nobody tells."""

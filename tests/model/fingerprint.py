@@ -59,11 +59,12 @@ LEFT_OUT: dict[type, str] = {
     Pauses: "_inner pauses resumes",
     LeaderOffsets: "groups _lock _delivery_on_exit _manager _rejections unverified",
     OffsetTable: "groups _index reported",
-    AssignedPartitions: "_table _topic_ids _unverified epoch topics unverified unanswered suspect rejected",
+    AssignedPartitions: "_table _topic_ids _unverified _reached epoch topics unverified unanswered suspect rejected",
     PublishedOffset: "latest_by_log_partition read_at_seconds epoch committed is_told is_long_suspect",
     KnownEnd: "cell epoch received_before cached_before is_lowered answer log_ends",
 }
-"""What never changes, or follows from the others, or is the same between two actions, or counts or dates something."""
+"""What never changes, or follows from the others, or is the same between two actions, or counts or dates something. And
+how far a partition once reached, since none is truncated here."""
 
 
 def fingerprint(world: World) -> int:

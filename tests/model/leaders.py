@@ -105,6 +105,8 @@ class World:
         """Where the follower's client last saw it end; an earlier topic's, until it fetches."""
         self.is_assigned = False
         self.trusted_since = 0
+        self.has_reached = 0
+        """How far it was known to reach, in an earlier assignment at least."""
         self.answer_before: Answer | None = None
         """The first answer since trust began."""
         self.reach = 0
@@ -147,11 +149,13 @@ class World:
 
     def assign(self) -> None:
         self.moment += 1
+        self._remember()
         self.real.assign({KEY: self.cached})
         self.is_assigned, self.received = True, 0
         self._begin_trust(0, self.cached)
 
     def revoke(self) -> None:
+        self._remember()
         self.real.revoke([KEY])
         self.is_assigned = False
         for group in self.groups.values():
@@ -183,7 +187,8 @@ class World:
             self._reached(self.cached)
 
     def ask(self) -> None:
-        self.question = self.real.begin_question([KEY]), self.moment, self.reach, self.received
+        self._remember()
+        self.question = self.real.begin_question([KEY]), self.moment, self.has_reached, self.received
         for group in self.groups.values():
             group.is_younger = False
 
@@ -200,7 +205,8 @@ class World:
                 if not group.is_younger and group.offset is not None and group.offset > self.end:
                     group.is_refuted = True
             self.moment += 1
-            self._begin_trust(max(self.end, self.received if self.received != received else 0), -1)
+            self.has_reached = max(self.end, self.received if self.received != received else 0)
+            self._begin_trust(self.has_reached, -1)
             return
         if self.answer_before is None:
             self.answer_before = Answer(self.end, self.first_timestamp, asked + 1)
@@ -239,6 +245,10 @@ class World:
         self.groups = {name: Group() for name in GROUPS}
 
     # The rules.
+
+    def _remember(self) -> None:
+        if self.is_assigned:
+            self.has_reached = max(self.has_reached, self.reach)
 
     def _begin_trust(self, reach: int, cached_before: int) -> None:
         self.reach, self.cached_before = reach, cached_before
@@ -350,6 +360,7 @@ class World:
             (
                 tuple(each),
                 (self.end, self.shown_end, self.cached, self.is_assigned, self.reach, self.received, self.is_open),
+                (self.has_reached, self.real._assigned._reached.get(KEY, 0)),
                 (self.cached_before, self.question is None, asked < self.trusted_since, known, received),
                 answer and (answer.end, answer.first_timestamp),
                 cell and (cell.remote, cell.received, cell.current),

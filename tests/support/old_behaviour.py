@@ -82,7 +82,7 @@ def _reads_on_in_a_new_topic() -> list[Patch]:
 
 def _never_takes_an_end_back() -> list[Patch]:
     """A partition that was truncated still counts as long as it was."""
-    return [Patch(AssignedPartitions, "_lower", lambda partitions, key, known_end, end, question: None)]
+    return [Patch(AssignedPartitions, "_lower", lambda partitions, key, known_end, answer, question: None)]
 
 
 def _takes_an_alias_of_a_key() -> list[Patch]:

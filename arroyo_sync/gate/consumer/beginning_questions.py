@@ -86,8 +86,8 @@ class BeginningQuestions:
         """Since when the client has said that it doesn't know them."""
 
     def is_sure(self, partition: Partition) -> bool:
-        """Whether what was read of it is known to be gone. It is only possible of those that a broker hasn't told of as
-        a partition was found to be truncated."""
+        """Whether it is known to be another topic's, or truncated. It is only possible of those that a broker hasn't
+        told of as a partition was found to be truncated."""
         return not isinstance(self._failure, PartitionTruncated) or partition.index in self._failure.ends
 
     def ask(
@@ -146,8 +146,7 @@ class BeginningQuestions:
             end = end_offset(self._inner, partition, _left(ends_at))
             staged = (staged_offsets(self._inner) or {}).get(partition)
             position = self._inner.tell().get(partition)
-            known_end = self._failure.known_ends.get(partition.index)
-            reached = [each for each in (committed, began_at, staged, position, known_end) if each is not None]
+            reached = [each for each in (committed, began_at, staged, position) if each is not None]
             if max(reached, default=0) <= end:
                 return None
         if committed is None:

@@ -113,7 +113,7 @@ def test_a_commit_that_was_asked_for_before_trust_began_lifts_nothing() -> None:
 
 
 def test_nothing_is_asked_for_before_the_replay_is_over() -> None:
-    """What history passes over isn't worth a question, nor a warning."""
+    """What history passes over isn't worth a question, nor a warning; but it is whether partitions are truncated."""
     fixture = suspect()
     fixture.offsets.revoke([OTHER])
     fixture.offsets.assign({OTHER: None})
@@ -124,7 +124,7 @@ def test_nothing_is_asked_for_before_the_replay_is_over() -> None:
 
     assert asked() == [[KEY, OTHER], [OTHER], {"g": {KEY: 100}}, [OTHER]]
     fixture.offsets.disable()
-    assert asked() == [[], [], {}, []]
+    assert asked() == [[KEY, OTHER], [], {}, []]
 
 
 def test_a_topic_id_that_is_known_judges_nothing_anew() -> None:
@@ -225,17 +225,65 @@ def test_a_partition_that_is_asked_about_anew_is_still_known_to_reach_as_far() -
 
 
 @pytest.mark.parametrize(
-    ("received", "read_to"), [(11, 11), (200, 200), (250, 250), (10, None), (5, None)], ids=lambda value: str(value)
+    ("position", "received", "read_to"),
+    [(10, 11, 11), (10, 200, 200), (10, 250, 250), (5, 8, 8), (11, None, 11), (10, None, None), (5, None, None)],
 )
-def test_what_was_read_of_a_truncated_partition_may_be_gone_unless_nothing_of_it_is_there(
-    received: int, read_to: int | None
+def test_what_was_read_of_a_truncated_partition_may_be_gone(
+    position: int, received: int | None, read_to: int | None
 ) -> None:
-    """Also far below where it ends: it was cut somewhere below, and has grown since."""
+    """Also far below where it ends: it was cut somewhere below, and has grown since. It begins at 10."""
     fixture = read_again()
+    fixture.manager.set_local_offset(*KEY, position)
     fixture.manager.cell(*KEY).received = received
     question = fixture.offsets.begin_question([KEY])
     answers = {KEY: PartitionRange(10, 200)}
     assert fixture.offsets.apply_answers(answers, question, {}) == [Truncation(KEY, 300, 200, read_to)]
+
+
+def test_what_was_received_is_remembered_when_the_brokers_are_asked_anew() -> None:
+    """So is that it is truncated by an answer that lies between."""
+    fixture = read_again()
+    fixture.manager.cell(*KEY).received = 700
+    fixture.offsets.ask_anew()
+    question = fixture.offsets.begin_question([KEY])
+    answers = {KEY: PartitionRange(0, 650)}
+    assert fixture.offsets.apply_answers(answers, question, {}) == [Truncation(KEY, 700, 650, 700)]
+
+
+@pytest.mark.parametrize("is_revoked", [True, False])
+def test_that_a_partition_was_truncated_is_seen_in_its_next_assignment(is_revoked: bool) -> None:
+    """The first member of a group that notices ends, and the others' partitions are assigned anew."""
+    fixture = Fixture()
+    fixture.offsets.assign({KEY: None})
+    fixture.answer({KEY: PartitionRange(0, 300)})
+    fixture.manager.cell(*KEY).received = 310
+    if is_revoked:
+        fixture.offsets.revoke([KEY])
+    fixture.offsets.assign({KEY: None})
+    fixture.manager.set_local_offset(*KEY, 250)
+    question = fixture.offsets.begin_question([KEY])
+    answers = {KEY: PartitionRange(0, 305)}
+    assert fixture.offsets.apply_answers(answers, question, {}) == [Truncation(KEY, 310, 305, 250)]
+    question = fixture.offsets.begin_question([KEY])
+    assert fixture.offsets.apply_answers(answers, question, {}) == [], "it is told once"
+
+
+def test_how_far_a_topic_reached_is_forgotten_with_its_id() -> None:
+    """Nothing of it was assigned for long: by now it may be another topic of its name."""
+    fixture = Fixture()
+    fixture.offsets.assign({KEY: None})
+    fixture.answer({KEY: PartitionRange(0, 300)})
+    fixture.offsets.assign({KEY: None})
+    fixture.offsets.set_topic_id("events", None)
+    assert fixture.offsets.begin_question([KEY]).known[KEY].end == 300, "while it is assigned, the id may be doubted"
+    fixture.offsets.revoke([KEY])
+    fixture.offsets.set_topic_id("others", None)
+    fixture.offsets.assign({KEY: None})
+    assert fixture.offsets.begin_question([KEY]).known[KEY].end == 300
+    fixture.offsets.revoke([KEY])
+    fixture.offsets.set_topic_id("events", None)
+    fixture.offsets.assign({KEY: None})
+    assert fixture.offsets.begin_question([KEY]).known[KEY].end == 0
 
 
 def test_what_is_received_of_a_partition_that_is_asked_about_anew_counts_without_a_question() -> None:

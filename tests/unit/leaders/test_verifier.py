@@ -50,7 +50,7 @@ class Brokers:
         self.is_reached = True
         """Whether they tell of which cluster they are."""
         self.reach_timeouts: list[float] = []
-        self.ranges: dict[PartitionKey, PartitionRange] = {}
+        self.told: dict[PartitionKey, PartitionRange] = {}
         self.topic_id: str | KafkaError = NO_ANSWER
         self.committed: dict[tuple[str, PartitionKey], int | None] = {}
         self.log_ends: dict[int, int] = {}
@@ -60,6 +60,8 @@ class Brokers:
         self.timeouts: list[float] = []
         """Of the questions about partitions."""
         self.questions: list[set[PartitionKey]] = []
+        self.blocking: list[set[PartitionKey]] = []
+        """Those for whose answers is waited."""
         self.questions_about_first_messages: list[set[PartitionKey]] = []
         self.slow: set[PartitionKey] = set()
         """Those whose first messages take long to be found, and maybe their ends as well."""
@@ -71,6 +73,7 @@ class Brokers:
         self.questions_about_ids = 0
         self.questions_about_commits: list[tuple[str, set[PartitionKey]]] = []
         self.before_answer: Callable[[], None] = lambda: None
+        self.before_blocking_answer: Callable[[], None] = lambda: None
         self.asked = threading.Event()
 
     def ask_log_ends(self, timeout: float, on_log_ends: OnLogEnds) -> None:
@@ -94,16 +97,16 @@ class Brokers:
         self.before_answer()
         self.asked.set()
         if self.is_one_broker:
-            on_answer({key: self.ranges.get(key, NO_ANSWER) for key in partitions})
+            on_answer({key: self.told.get(key, NO_ANSWER) for key in partitions})
             return
         for key in partitions:  # each by a broker of its own
             if (with_first_messages or self.all_are_slow) and key in self.slow:
-                self.late.append(lambda key=key: on_answer({key: self.ranges[key]}))  # type: ignore[misc]
+                self.late.append(lambda key=key: on_answer({key: self.told[key]}))  # type: ignore[misc]
                 if not self.all_are_slow:
-                    begin, end, *_ = self.ranges[key]
+                    begin, end, *_ = self.told[key]
                     on_answer({key: PartitionRange(begin, end, is_first_known=False, is_look_up_pending=True)})
             else:
-                on_answer({key: self.ranges.get(key, NO_ANSWER)})
+                on_answer({key: self.told.get(key, NO_ANSWER)})
 
     def ask_topic_ids(
         self, topics: Collection[str], timeout: float, on_answer: Callable[[Mapping[str, str | KafkaError]], None]
@@ -118,6 +121,14 @@ class Brokers:
         if not self.is_reached:
             raise KafkaException(NO_ANSWER)
         self.cluster_id = self.moves_to or self.cluster_id
+
+    def ranges(
+        self, partitions: Collection[PartitionKey], timeout: float
+    ) -> dict[PartitionKey, PartitionRange | KafkaError]:
+        assert LEAST_SECONDS <= timeout <= MOST_SECONDS
+        self.blocking.append(set(partitions))
+        self.before_blocking_answer()
+        return {key: self.told.get(key, NO_ANSWER) for key in partitions}
 
     def topic_ids(self, topics: Collection[str], timeout: float) -> dict[str, str | KafkaError]:
         assert timeout in (CHECK_TIMEOUT_SECONDS, QUERY_TIMEOUT_SECONDS)
@@ -159,14 +170,14 @@ class Fixture:
 
     def ends(self, **ends: int) -> None:
         """Where the first and the second partition end."""
-        self.brokers.ranges = {
+        self.brokers.told = {
             {"first": FIRST, "second": SECOND}[name]: PartitionRange(0, end) for name, end in ends.items()
         }
 
     def read(self, *keys: PartitionKey) -> None:
         """The partitions are assigned, and empty so far."""
         self.assign(*keys)
-        self.brokers.ranges = dict.fromkeys(keys, PartitionRange(0, 0))
+        self.brokers.told = dict.fromkeys(keys, PartitionRange(0, 0))
         self.verifier.ask()
         self.brokers.questions.clear()
         self.brokers.questions_about_ids = 0
@@ -352,7 +363,7 @@ def test_brokers_that_say_nothing_of_a_partition_are_given_longer_the_next_time(
     fixture.assign(FIRST, SECOND)
     first, both = PartitionRange(0, 5), {FIRST: PartitionRange(0, 5), SECOND: PartitionRange(0, 5)}
     for ranges in ({}, {FIRST: first}, {FIRST: first}, both):
-        fixture.brokers.ranges = ranges
+        fixture.brokers.told = ranges
         fixture.verifier.ask()
         fixture.clock.now += INTERVAL_SECONDS
     fixture.publish(9)
@@ -433,7 +444,7 @@ def busy_leader(fixture: Fixture, seconds: int, *groups: str, answers: bool = Tr
     for _ in range(4 * seconds):
         fixture.clock.now += INTERVAL_SECONDS / 4
         offset = int(4 * fixture.clock.now)
-        fixture.brokers.ranges = {FIRST: PartitionRange(0, offset)} if answers else {}
+        fixture.brokers.told = {FIRST: PartitionRange(0, offset)} if answers else {}
         fixture.verifier.ask()
         for group in groups or ("g",):
             fixture.publish(offset + 1, group=group)
@@ -855,7 +866,7 @@ def test_a_suspect_report_is_told_and_lifted_by_the_groups_own_commit(caplog: py
     """Which is asked for once a second, while the suspicion stands and no longer. What a heartbeat heals isn't told."""
     fixture = Fixture()
     fixture.brokers.log_ends = {0: 10}
-    fixture.brokers.ranges = {FIRST: PartitionRange(0, 900, first_timestamp_ms=5_000)}
+    fixture.brokers.told = {FIRST: PartitionRange(0, 900, first_timestamp_ms=5_000)}
     fixture.assign(FIRST)
     fixture.publish(423, timestamp_ms=4_999)
     fixture.verifier.ask()
@@ -904,7 +915,7 @@ def test_a_suspicion_says_what_the_groups_own_commit_says_of_it(
     """That it could not be asked for proves nothing."""
     fixture = Fixture()
     fixture.brokers.log_ends = {0: 10}
-    fixture.brokers.ranges = {FIRST: PartitionRange(0, 900, first_timestamp_ms=5_000)}
+    fixture.brokers.told = {FIRST: PartitionRange(0, 900, first_timestamp_ms=5_000)}
     fixture.brokers.committed["g", FIRST] = committed
     fixture.assign(FIRST)
     fixture.publish(423, timestamp_ms=4_999)
@@ -928,7 +939,7 @@ def suspicious(*keys: PartitionKey) -> Fixture:
     """What is published of the partitions was written before their first message."""
     fixture = Fixture()
     fixture.brokers.log_ends = {0: 10}
-    fixture.brokers.ranges = {key: PartitionRange(0, 900, first_timestamp_ms=5_000) for key in keys}
+    fixture.brokers.told = {key: PartitionRange(0, 900, first_timestamp_ms=5_000) for key in keys}
     fixture.assign(*keys)
     for key in keys:
         fixture.publish(20, key, timestamp_ms=4_999)
@@ -991,7 +1002,7 @@ def undated(**report: Any) -> Fixture:
     fixture = Fixture()
     fixture.brokers.topic_id = "one"
     fixture.brokers.log_ends = {0: 10}
-    fixture.brokers.ranges = {FIRST: UNDATED}
+    fixture.brokers.told = {FIRST: UNDATED}
     fixture.assign(FIRST)
     fixture.publish(423, timestamp_ms=5_000, **report)
     fixture.verifier.ask()
@@ -1020,7 +1031,7 @@ def test_safety_an_older_report_without_an_id_waits_until_the_first_message_was_
     assert (caplog.messages, fixture.offsets.suspects()) == ([], {})
     assert not fixture.offsets.published()[FIRST]["g"].rejected
     assert len(fixture.brokers.questions_about_first_messages) == 1 + 2 * SUSPICION_PATIENCE_SECONDS
-    fixture.brokers.ranges = {FIRST: PartitionRange(0, 900, first_timestamp_ms)}
+    fixture.brokers.told = {FIRST: PartitionRange(0, 900, first_timestamp_ms)}
     for _ in range(2):
         fixture.clock.now += INTERVAL_SECONDS
         fixture.verifier.ask()
@@ -1032,7 +1043,7 @@ def test_a_groups_commit_is_not_asked_for_without_suspicion() -> None:
     """A leader that commits elsewhere, or whose commits have expired, is followed as ever."""
     fixture = Fixture()
     fixture.brokers.log_ends = {0: 10}
-    fixture.brokers.ranges = {FIRST: PartitionRange(0, 900, first_timestamp_ms=5_000)}
+    fixture.brokers.told = {FIRST: PartitionRange(0, 900, first_timestamp_ms=5_000)}
     fixture.assign(FIRST)
     fixture.publish(423, timestamp_ms=5_000)
     fixture.verifier.ask()
@@ -1080,18 +1091,72 @@ def test_what_one_election_has_truncated_is_one_line(caplog: pytest.LogCaptureFi
 def test_a_follower_that_has_read_what_is_lost_ends() -> None:
     """Else what it holds of it would go downstream once the leaders are past what takes its place."""
     fixture = Fixture()
+    remotes: list[int | None] = []
+    fixture.brokers.before_blocking_answer = lambda: remotes.append(fixture.remote(SECOND))
     fixture.ends(first=100, second=100)
     fixture.assign(FIRST, SECOND)
     fixture.verifier.ask()
     fixture.manager.cell(*FIRST).received = 98
     fixture.clock.now += REFRESH_SECONDS
     fixture.ends(first=60, second=120)
+    fixture.publish(50, SECOND)
+    assert fixture.remote(SECOND) == 50
     with pytest.raises(
         PartitionTruncated, match=r"^events\[0\] ends at 60, though it was read to 98: it was "
     ) as raised:
         fixture.verifier.ask()
     assert (raised.value.ends, raised.value.read_to) == ({0: 60}, {0: 98})
-    assert raised.value.known_ends == {0: 60, 1: 100}, "of the second one no answer has come"
+    assert fixture.brokers.blocking == [{SECOND}], "in time: it may be truncated as well"
+    assert remotes == [None], "nothing is released any more, of no partition"
+
+
+def test_partitions_of_another_topic_are_none_of_the_truncated_one() -> None:
+    """A partition is known by its index to whoever goes on there."""
+    other = ("others", 0)
+    fixture = Fixture()
+    fixture.brokers.told = dict.fromkeys((SECOND, other), PartitionRange(0, 100))
+    fixture.assign(SECOND, other)
+    fixture.verifier.ask()
+    fixture.brokers.is_one_broker = True
+    for key in (SECOND, other):
+        fixture.manager.cell(*key).received = 95
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.brokers.told = dict.fromkeys((SECOND, other), PartitionRange(0, 97))
+    with pytest.raises(PartitionTruncated) as raised:
+        fixture.verifier.ask()
+    assert (raised.value.topic, raised.value.ends) == ("events", {1: 97})
+
+
+def test_other_partitions_that_are_truncated_as_well_are_told_of_with_the_first() -> None:
+    """Each has a broker of its own, and once the follower has ended they may have grown as far again."""
+    third, fourth = ("events", 2), ("events", 3)
+    fixture = Fixture()
+    fixture.brokers.told = dict.fromkeys((FIRST, SECOND, third, fourth), PartitionRange(0, 100))
+    fixture.assign(FIRST, SECOND, third, fourth)
+    fixture.verifier.ask()
+    for key in (FIRST, SECOND, third):
+        fixture.manager.cell(*key).received = 95
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.brokers.told = dict.fromkeys((FIRST, SECOND, fourth), PartitionRange(0, 97))
+    with pytest.raises(PartitionTruncated) as raised:
+        fixture.verifier.ask()
+    assert raised.value.ends == {0: 97, 1: 97}, "of the third one nobody tells, and of the fourth nothing was read"
+    assert raised.value.read_to == {0: 95, 1: 95}
+
+
+def test_whether_partitions_are_truncated_is_asked_while_the_commit_log_is_read_again() -> None:
+    """That may take long, and they grow meanwhile."""
+    fixture = Fixture()
+    fixture.ends(first=100)
+    fixture.assign(FIRST)
+    fixture.verifier.ask()
+    fixture.manager.cell(*FIRST).received = 95
+    fixture.offsets.disable()
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.ends(first=97)
+    with pytest.raises(PartitionTruncated) as raised:
+        fixture.verifier.ask()
+    assert (raised.value.ends, raised.value.read_to) == ({0: 97}, {0: 95})
 
 
 def test_a_follower_ends_though_the_partition_has_grown_past_what_it_has_read() -> None:
@@ -1123,7 +1188,7 @@ def test_of_what_one_election_has_truncated_the_line_names_what_was_read_past_an
     fixture.manager.cell(*SECOND).received = 98
     fixture.clock.now += REFRESH_SECONDS
     fixture.ends(first=60, second=60)
-    expected = r"^events\[1\] ends at 60, though it was read to 98 \(and 1 more likewise\): it was"
+    expected = r"^events\[1\] ends at 60, though it was read to 98 \(and 1 more were truncated\): it was"
     with pytest.raises(PartitionTruncated, match=expected) as raised:
         fixture.verifier.ask()
     assert (raised.value.ends, raised.value.read_to) == ({0: 60, 1: 60}, {0: 50, 1: 98})
@@ -1222,7 +1287,7 @@ def test_progress_a_report_that_needs_no_look_up_waits_for_none() -> None:
     fixture.publish(5, topic_id="one")
     fixture.publish(6, SECOND)
     fixture.assign(FIRST, SECOND)
-    fixture.brokers.ranges = dict.fromkeys((FIRST, SECOND), PartitionRange(0, 10, first_timestamp_ms=0))
+    fixture.brokers.told = dict.fromkeys((FIRST, SECOND), PartitionRange(0, 10, first_timestamp_ms=0))
     fixture.verifier.ask()
     fixture.verifier.ask()
     assert (fixture.remote(FIRST), fixture.remote(SECOND)) == (5, None)
@@ -1244,7 +1309,7 @@ def test_a_slow_look_up_delays_its_own_partition_alone_and_is_asked_for_once() -
     fixture.publish(6, SECOND)
     fixture.assign(FIRST, SECOND)
     fixture.brokers.log_ends = {0: 100}  # so both reports are older, and the first message tells
-    fixture.brokers.ranges = dict.fromkeys((FIRST, SECOND), PartitionRange(0, 10, first_timestamp_ms=0))
+    fixture.brokers.told = dict.fromkeys((FIRST, SECOND), PartitionRange(0, 10, first_timestamp_ms=0))
     for _ in range(3):
         fixture.verifier.ask()
         fixture.clock.now += INTERVAL_SECONDS
@@ -1407,7 +1472,7 @@ def test_it_says_when_the_next_question_is_due() -> None:
     fixture.assign(FIRST)
     assert fixture.verifier.ask() == INTERVAL_SECONDS
     fixture.clock.now += 0.5
-    fixture.brokers.ranges = {SECOND: PartitionRange(0, 0)}
+    fixture.brokers.told = {SECOND: PartitionRange(0, 0)}
     fixture.assign(SECOND)
     assert fixture.verifier.ask() == 0.5, "the first one has no answer yet"
     fixture.ends(first=0, second=0)

@@ -151,14 +151,9 @@ class Truncated:
 
         return ask
 
-    def ask(
-        self,
-        ends: Mapping[int, int],
-        began_at: Mapping[Partition, int],
-        known_ends: Mapping[int, int] | None = None,
-    ) -> tuple[dict[int, int], dict[int, str]]:
+    def ask(self, ends: Mapping[int, int], began_at: Mapping[Partition, int]) -> tuple[dict[int, int], dict[int, str]]:
         """As `Fixture.ask`, after partitions were found to end there."""
-        failure = PartitionTruncated("events", ends, dict.fromkeys(ends, 500), known_ends)
+        failure = PartitionTruncated("events", ends, dict.fromkeys(ends, 500))
         self._fixture.questions = BeginningQuestions(self._fixture.inner, failure, began_at, lambda: False)
         return self._fixture.ask(0)
 
@@ -179,13 +174,12 @@ def test_the_questions_about_a_truncated_partition_share_its_time(
     ]
 
 
-@pytest.mark.parametrize(("end", "goes_on"), [(400, {}), (397, {0: 380})])
-def test_another_partition_that_ends_before_what_the_source_knew_is_truncated_as_well(
-    fixture: Fixture, monkeypatch: pytest.MonkeyPatch, end: int, goes_on: dict[int, int]
+def test_a_truncated_partition_that_has_grown_past_what_is_committed_begins_with_what_is_young(
+    fixture: Fixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though no further than it was read to, 390: it was cut somewhere below, and has grown since."""
-    truncated = Truncated(fixture, monkeypatch, committed_offset=385, end_offset=end, first_offset_since=380)
-    assert truncated.ask({1: 400}, {partition(0): 390}, {0: 400, 1: 400}) == (goes_on, {})
+    """It was cut below what is committed, 80, and others lie there now: the first of them is 60."""
+    truncated = Truncated(fixture, monkeypatch, committed_offset=80, first_offset_since=60)
+    assert truncated.ask({0: 97}, {partition(0): 70}) == ({0: 60}, {})
 
 
 def test_another_partition_that_is_empty_and_was_never_read_is_whole(

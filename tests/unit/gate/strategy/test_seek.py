@@ -77,6 +77,17 @@ def test_a_seek_back_is_told_at_once() -> None:
     assert harness.manager.cell("events", 0).received is None
 
 
+def test_the_source_sees_how_far_was_read_before_a_seek_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partition that ends before that was truncated."""
+    harness = GateHarness()
+    harness.hold(0, *range(10))
+    cell = harness.manager.cell("events", 0)
+    seen: list[int | None] = []
+    monkeypatch.setattr(harness.source, "assign", lambda positions, watermarks: seen.append(cell.received))
+    harness.gate.buffers.seek(partition(0), 6)
+    assert (seen, cell.received) == ([10], None)
+
+
 def test_order_a_seek_forward_keeps_what_is_held() -> None:
     """It was read, so it goes on first, and then what comes from there on; nothing needs proof again."""
     harness = GateHarness()
