@@ -197,11 +197,11 @@ class PartitionBuffers:
 
     def forget_assignment(self) -> None:
         """The partitions are no longer the follower's, or will be another gate's."""
-        for buffer in self._all.values():
-            buffer.cell.received = None
         keys = [buffer.key for buffer in self._all.values()]
         self._manager.set_local_offsets([(key, None) for key in keys])
-        self._source.revoke(keys)
+        self._source.revoke(keys)  # it remembers what was received
+        for buffer in self._all.values():
+            buffer.cell.received = None
 
     # What the flow control asks.
 

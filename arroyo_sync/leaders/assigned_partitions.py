@@ -191,7 +191,8 @@ class AssignedPartitions:
 
     def set_topic_id(self, topic: str, topic_id: TopicId | None) -> list[PartitionKey]:
         """Returns the partitions that are to be judged anew."""
-        if topic_id is None and not self.topics[topic]:  # for long; by now it may be another one of its name
+        is_news = topic_id is None or topic_id != self._topic_ids.get(topic)
+        if is_news and not self.topics[topic]:  # maybe for long: by now it may be another one of its name
             self._reached = {key: end for key, end in self._reached.items() if key[0] != topic}
         if self._topic_ids.get(topic) == topic_id:
             return []

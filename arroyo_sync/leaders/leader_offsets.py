@@ -128,7 +128,7 @@ class LeaderOffsets:
     def seed_from_committed(self, offsets: Sequence[tuple[PartitionKey, str, int]], now: float) -> int:
         """Take the groups' committed offsets where nothing was published. Any record that follows takes their place.
 
-        :returns: how many were taken.
+        :returns: how many.
         """
         filled = 0
         for chunk in chunks(offsets):
@@ -172,10 +172,11 @@ class LeaderOffsets:
 
     # What the follower reads.
 
-    def assign(self, cached_ends: Mapping[PartitionKey, int | None]) -> None:
+    def assign(self, cached_ends: Mapping[PartitionKey, int | None], begins: Mapping[PartitionKey, int] = {}) -> None:
         """The follower reads these partitions from now on: nothing of them is verified any more (guarantee 4).
 
         :param cached_ends: the partitions, with the ends that the follower's client has cached by now.
+        :param begins: where in them it begins.
         """
 
         def assign(key: PartitionKey) -> None:
@@ -184,7 +185,8 @@ class LeaderOffsets:
             if self._manager is not None:
                 cell = self._manager.cell(*key)
                 cell.received = None  # on the thread that writes it
-            self._assigned.begin_trust(key, KnownEnd(cell, cached_before=cached_ends[key]))
+            known_end = KnownEnd(cell, cached_before=cached_ends[key], begins_at=begins.get(key))
+            self._assigned.begin_trust(key, known_end)
 
         self._for_each(list(cached_ends), assign)
 
@@ -355,8 +357,6 @@ class LeaderOffsets:
             with self._lock:
                 found += [key for key in chunk if is_so(self._table.slot(key, group))]
         return sorted(found)
-
-    # Chunk by chunk, each under the lock.
 
     def _assigned_keys(self) -> Iterable[PartitionKey]:
         return self._assigned.known_ends

@@ -184,7 +184,8 @@ class OffsetSource(ABC):
 
     def assign(self, positions: Mapping[PartitionKey, int], watermarks: HighWatermarks | None) -> None:
         self._watermarks = watermarks
-        self._offsets.assign({key: watermarks.cached(*key) if watermarks is not None else None for key in positions})
+        cached_ends = {key: watermarks.cached(*key) if watermarks is not None else None for key in positions}
+        self._offsets.assign(cached_ends, positions)
         self._asker.forget(positions)  # a question of before they were revoked may have failed since
         self._verifier.assign(positions)
         self._verifier.wake()

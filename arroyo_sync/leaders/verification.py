@@ -34,10 +34,29 @@ class KnownEnd:
     first answer since trust began said, by which reports from before are judged.
     """
 
-    __slots__ = ("end", "cell", "epoch", "received_before", "cached_before", "is_lowered", "answer", "log_ends")
+    __slots__ = (
+        "answer",
+        "begins_at",
+        "cached_before",
+        "cell",
+        "end",
+        "epoch",
+        "is_lowered",
+        "log_ends",
+        "received_before",
+    )
 
-    def __init__(self, cell: PartitionCell | None = None, *, cached_before: int | None = None, end: int = 0) -> None:
+    def __init__(
+        self,
+        cell: PartitionCell | None = None,
+        *,
+        cached_before: int | None = None,
+        end: int = 0,
+        begins_at: int | None = None,
+    ) -> None:
         self.end = end
+        self.begins_at = begins_at
+        """Where the assignment begins; ``None``: that isn't known."""
         self.epoch = 0
         """Dates the beginning of trust: what was published or asked at a lower epoch is older."""
         self.cell = cell
@@ -61,8 +80,9 @@ class KnownEnd:
 
     @property
     def position(self) -> int | None:
-        """Where the follower reads on, if the gate has received nothing."""
-        return None if self.cell is None else self.cell.current[1].local
+        """Where the follower reads on, if the gate has received nothing. It may be asked before there is a gate."""
+        local = None if self.cell is None else self.cell.current[1].local
+        return self.begins_at if local is None else local
 
     def refresh(self) -> None:
         """It reaches at least as far as the gate has received since trust began."""
@@ -76,14 +96,14 @@ class KnownEnd:
 
     def lowered(self, end: int) -> KnownEnd:
         """What is known once trust begins anew, since the partition was truncated."""
-        known_end = KnownEnd(self.cell, end=end)
+        known_end = KnownEnd(self.cell, end=end, begins_at=self.begins_at)
         known_end.is_lowered = True
         return known_end
 
     def without_answer(self) -> KnownEnd:
         """What is known once the brokers are to be asked anew."""
         self.refresh()
-        known_end = KnownEnd(self.cell, cached_before=self.cached_before, end=self.end)
+        known_end = KnownEnd(self.cell, cached_before=self.cached_before, end=self.end, begins_at=self.begins_at)
         known_end.is_lowered = self.is_lowered
         return known_end
 

@@ -28,12 +28,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from typing import TypeVar
 
 from confluent_kafka import KafkaError
 
-from arroyo_sync.core.errors import PartitionTruncated, TopicMissing
+from arroyo_sync.core.errors import ArroyoSyncError, PartitionTruncated, TopicMissing
 from arroyo_sync.core.log_guard import guarded_logger
 from arroyo_sync.core.state import PartitionKey
 from arroyo_sync.kafka.errors import is_silence
@@ -310,21 +309,26 @@ class Verifier:
         if all(each.read_to is None for each in truncations):
             return
         self._offsets.disable()  # before anything else is asked
-        with suppress(TopicMissing):
-            self.check_topics(QUERY_TIMEOUT_SECONDS)
         topic = next(each.key[0] for each in truncations if each.read_to is not None)
-        ends: dict[int, int] = {}
-        read_to: dict[int, int] = {}
-        for each in [*truncations, *self._others_truncated(truncations)]:
-            if each.key[0] == topic and each.read_to is not None:
-                ends[each.key[1]], read_to[each.key[1]] = each.end, each.read_to
-        raise PartitionTruncated(topic, ends, read_to)
+        others: list[Truncation] = []
+        try:
+            others = self._others_truncated(truncations)
+            self.check_topics(QUERY_TIMEOUT_SECONDS)
+        except TopicMissing:
+            pass
+        except ArroyoSyncError:
+            raise
+        except Exception as error:  # such as that nothing can be asked any more
+            logger.debug("Can't ask whether %s is another topic: %s", topic, error)
+        read = [each for each in (*truncations, *others) if each.key[0] == topic]
+        read_to = {each.key[1]: each.read_to for each in read if each.read_to is not None}
+        raise PartitionTruncated(topic, {each.key[1]: each.end for each in read if each.key[1] in read_to}, read_to)
 
     def _others_truncated(self, truncations: Sequence[Truncation]) -> list[Truncation]:
         """Of all other partitions, those whose brokers tell it now: later they may have grown as far again."""
         others = sorted(set(self._offsets.assigned()).difference(each.key for each in truncations))
         question = self._offsets.begin_question(others)
-        answers = self._brokers.ranges(others, self._patience.seconds) if others else {}
+        answers = self._brokers.ranges(others, QUERY_TIMEOUT_SECONDS) if others else {}
         ranges = {key: each for key, each in answers.items() if not isinstance(each, KafkaError)}
         return self._offsets.apply_answers(ranges, question, None)
 

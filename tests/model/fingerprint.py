@@ -61,7 +61,7 @@ LEFT_OUT: dict[type, str] = {
     OffsetTable: "groups _index reported",
     AssignedPartitions: "_table _topic_ids _unverified _reached epoch topics unverified unanswered suspect rejected",
     PublishedOffset: "latest_by_log_partition read_at_seconds epoch committed is_told is_long_suspect",
-    KnownEnd: "cell epoch received_before cached_before is_lowered answer log_ends",
+    KnownEnd: "cell begins_at epoch received_before cached_before is_lowered answer log_ends",
 }
 """What never changes, or follows from the others, or is the same between two actions, or counts or dates something. And
 how far a partition once reached, since none is truncated here."""

@@ -268,6 +268,22 @@ def test_that_a_partition_was_truncated_is_seen_in_its_next_assignment(is_revoke
     assert fixture.offsets.apply_answers(answers, question, {}) == [], "it is told once"
 
 
+def test_a_question_before_there_is_a_gate_knows_where_the_assignment_begins() -> None:
+    """The user's factory comes in between, and may take seconds."""
+    fixture = Fixture()
+    fixture.offsets.assign({KEY: None})
+    fixture.answer({KEY: PartitionRange(0, 300)})
+    fixture.offsets.revoke([KEY])
+    fixture.offsets.assign({KEY: None}, {KEY: 250})
+    assert fixture.offsets.begin_question([KEY]).known[KEY] == (300, None, 250)
+    fixture.offsets.ask_anew()
+    assert fixture.offsets.begin_question([KEY]).known[KEY] == (300, None, 250)
+    question = fixture.offsets.begin_question([KEY])
+    answers = {KEY: PartitionRange(0, 295)}
+    assert fixture.offsets.apply_answers(answers, question, {}) == [Truncation(KEY, 300, 295, 250)]
+    assert fixture.offsets.begin_question([KEY]).known[KEY] == (295, None, 250)
+
+
 def test_how_far_a_topic_reached_is_forgotten_with_its_id() -> None:
     """Nothing of it was assigned for long: by now it may be another topic of its name."""
     fixture = Fixture()
@@ -284,6 +300,19 @@ def test_how_far_a_topic_reached_is_forgotten_with_its_id() -> None:
     fixture.offsets.set_topic_id("events", None)
     fixture.offsets.assign({KEY: None})
     assert fixture.offsets.begin_question([KEY]).known[KEY].end == 0
+
+
+def test_how_far_a_topic_reached_is_forgotten_if_it_has_another_id_once_nothing_of_it_is_assigned() -> None:
+    fixture = Fixture()
+    fixture.offsets.set_topic_id("events", TopicId("one"))
+    fixture.offsets.assign({KEY: None})
+    fixture.answer({KEY: PartitionRange(0, 300)})
+    fixture.offsets.revoke([KEY])
+    for topic_id, end in (("one", 300), ("two", 0)):
+        fixture.offsets.set_topic_id("events", TopicId(topic_id))
+        fixture.offsets.assign({KEY: None})
+        assert fixture.offsets.begin_question([KEY]).known[KEY].end == end
+        fixture.offsets.revoke([KEY])
 
 
 def test_what_is_received_of_a_partition_that_is_asked_about_anew_counts_without_a_question() -> None:

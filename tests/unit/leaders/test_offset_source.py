@@ -458,6 +458,15 @@ def test_the_followers_client_is_asked_for_a_hundredth_of_the_time() -> None:
     assert watermarks.questions == 5
 
 
+def test_where_an_assignment_begins_is_known_with_it() -> None:
+    """The brokers may be asked about it before there is a gate."""
+    source = Stub(clock=Clock())
+    source.attach()
+    source.assign({KEY: 70, OTHER: 80}, None)
+    known = source._offsets.begin_question([KEY, OTHER]).known
+    assert (known[KEY].position, known[OTHER].position) == (70, 80)
+
+
 # Silence.
 
 

@@ -74,6 +74,8 @@ class Brokers:
         self.questions_about_commits: list[tuple[str, set[PartitionKey]]] = []
         self.before_answer: Callable[[], None] = lambda: None
         self.before_blocking_answer: Callable[[], None] = lambda: None
+        self.cannot_wait: Exception | None = None
+        """What is raised in place of these."""
         self.asked = threading.Event()
 
     def ask_log_ends(self, timeout: float, on_log_ends: OnLogEnds) -> None:
@@ -125,8 +127,10 @@ class Brokers:
     def ranges(
         self, partitions: Collection[PartitionKey], timeout: float
     ) -> dict[PartitionKey, PartitionRange | KafkaError]:
-        assert LEAST_SECONDS <= timeout <= MOST_SECONDS
+        assert timeout == QUERY_TIMEOUT_SECONDS
         self.blocking.append(set(partitions))
+        if self.cannot_wait is not None:
+            raise self.cannot_wait
         self.before_blocking_answer()
         return {key: self.told.get(key, NO_ANSWER) for key in partitions}
 
@@ -1108,6 +1112,36 @@ def test_a_follower_that_has_read_what_is_lost_ends() -> None:
     assert (raised.value.ends, raised.value.read_to) == ({0: 60}, {0: 98})
     assert fixture.brokers.blocking == [{SECOND}], "in time: it may be truncated as well"
     assert remotes == [None], "nothing is released any more, of no partition"
+
+
+def test_a_follower_that_has_read_what_is_lost_ends_so_if_nothing_else_can_be_asked() -> None:
+    """By another error nobody would know where its group goes on."""
+    fixture = Fixture()
+    fixture.ends(first=100, second=100)
+    fixture.assign(FIRST, SECOND)
+    fixture.verifier.ask()
+    fixture.manager.cell(*FIRST).received = 98
+    fixture.brokers.cannot_wait = RuntimeError("no more threads")
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.ends(first=60, second=100)
+    with pytest.raises(PartitionTruncated):
+        fixture.verifier.ask()
+
+
+def test_a_follower_that_has_read_what_is_lost_ends_so_if_the_topic_is_not_there_at_the_moment() -> None:
+    """It may be deleted, and then there is another one: that is asked again as the group leaves."""
+    fixture = Fixture()
+    fixture.ends(first=100)
+    fixture.brokers.topic_id = "one"
+    fixture.assign(FIRST)
+    fixture.verifier.ask()
+    fixture.manager.cell(*FIRST).received = 98
+    fixture.publish(50)
+    fixture.brokers.topic_id = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+    fixture.clock.now += REFRESH_SECONDS
+    fixture.ends(first=60)
+    with pytest.raises(PartitionTruncated):
+        fixture.verifier.ask()
 
 
 def test_partitions_of_another_topic_are_none_of_the_truncated_one() -> None:

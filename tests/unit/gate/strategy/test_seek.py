@@ -88,6 +88,21 @@ def test_the_source_sees_how_far_was_read_before_a_seek_back(monkeypatch: pytest
     assert (seen, cell.received) == ([10], None)
 
 
+@pytest.mark.parametrize("end", ["join", "terminate"])
+def test_the_source_sees_how_far_was_read_as_partitions_are_taken_away(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the next assignment one that ends before that was truncated."""
+    harness = GateHarness()
+    harness.hold(0, *range(10))
+    cell = harness.manager.cell("events", 0)
+    seen: list[int | None] = []
+    monkeypatch.setattr(harness.source, "revoke", lambda partitions: seen.append(cell.received))
+    harness.gate.close()
+    getattr(harness.gate, end)()
+    assert (seen, cell.received) == ([10], None)
+
+
 def test_order_a_seek_forward_keeps_what_is_held() -> None:
     """It was read, so it goes on first, and then what comes from there on; nothing needs proof again."""
     harness = GateHarness()
