@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 
 import pytest
 from arroyo.backends.kafka import KafkaConsumer
 from arroyo.types import Partition, Topic
 from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import PartitionMetadata
 
 from arroyo_sync import CommitLogConsumer, HoldLimits, PartitionTruncated
 from arroyo_sync.gate.consumer import beginning_questions
@@ -28,7 +30,7 @@ TOPIC = "events"
 KEY = (TOPIC, 0)
 
 
-def grow(kafka: KafkaCluster, count: int, age_seconds: float = 0.0) -> None:
+def grow(kafka: KafkaCluster, count: int, partitions: Collection[int] = (0,), age_seconds: float = 0.0) -> None:
     """Each message is on all replicas that are in sync."""
     timestamp_ms = round((time.time() - age_seconds) * 1000)
     producer = Producer(
@@ -40,35 +42,35 @@ def grow(kafka: KafkaCluster, count: int, age_seconds: float = 0.0) -> None:
             "topic.metadata.refresh.interval.ms": 500,
         }
     )
-    for _ in range(count):
-        producer.produce(TOPIC, b"x", partition=0, timestamp=timestamp_ms)
+    for partition in partitions:
+        for _ in range(count):
+            producer.produce(TOPIC, b"x", partition=partition, timestamp=timestamp_ms)
     assert producer.flush(TIMEOUT_SECONDS) == 0
 
 
 class Replicas:
-    """Who leads the data topic's partition, and who follows."""
+    """Who leads the data topic's partitions, all of which have the same replicas, and who follows."""
 
     def __init__(self, kafka: KafkaCluster) -> None:
         self._kafka = kafka
 
-    def _partition(self) -> tuple[int, set[int], set[int]]:
-        partition = self._kafka.admin.list_topics(TOPIC, timeout=30).topics[TOPIC].partitions[0]
-        return partition.leader, set(partition.isrs), set(partition.replicas)
+    def _partitions(self) -> list[PartitionMetadata]:
+        return list(self._kafka.admin.list_topics(TOPIC, timeout=30).topics[TOPIC].partitions.values())
 
     @property
     def leader(self) -> Broker:
-        return self._broker(self._partition()[0])
+        return self._broker(self._partitions()[0].leader)
 
     @property
     def other(self) -> Broker:
-        leader, _, replicas = self._partition()
-        (other,) = replicas - {leader}
+        partition = self._partitions()[0]
+        (other,) = set(partition.replicas) - {partition.leader}
         return self._broker(other)
 
     def wait_for(self, leader: Broker, in_sync: set[int]) -> None:
         def is_so() -> bool:
             with suppress(KafkaException):  # asked of the broker that was just killed
-                return self._partition()[:2] == (leader.node_id, in_sync)
+                return all((each.leader, set(each.isrs)) == (leader.node_id, in_sync) for each in self._partitions())
             return False
 
         wait_until(is_so, TIMEOUT_SECONDS, f"broker {leader.node_id} to lead, {in_sync} in sync")
@@ -164,44 +166,57 @@ def test_where_young_messages_begin_is_asked_of_the_brokers(kafka: Kafka, topic_
         consumer.close()
 
 
-def test_what_a_follower_holds_of_before_ends_it_though_the_partition_has_grown_past_it(
+def test_what_followers_hold_of_before_ends_them_though_the_partitions_have_grown_past_it(
     kafka_cluster: Callable[..., KafkaCluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It reached to 100, the follower has read 95; it was cut to 60, and ends at 97 once it can be asked again.
+    """Each partition reached to 100, and a follower has read 95 of it; they were cut to 60, and end at 97 once they can
+    be asked about again.
 
     What is held lies below that end, and isn't what lies there now: it would go downstream with its leader's next
-    report, and what has come in its place never. Its group goes on where that begins, below what it has committed.
+    report, and what has come in its place never. The group goes on where that begins, below what it has committed. The
+    second follower notices as it is assigned its own partition anew, since the first one has ended.
     """
     kafka = kafka_cluster(3, min_insync_replicas=1)
     settings = {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
-    kafka.create_topic(TOPIC, config=settings, replication=2)
+    first, second, _ = kafka.brokers
+    pair = [first.node_id, second.node_id]
+    kafka.create_topic(TOPIC, 2, config=settings, replicas=[pair, pair])
     kafka.create_topic("commit-log")
     log = CommitLog(kafka, "commit-log")
-    grow(kafka, 60, age_seconds=3600.0)
-    kafka.wait_until_in_sync()
     replicas = Replicas(kafka)
-    first, second = replicas.leader, replicas.other
+    grow(kafka, 60, partitions=(0, 1), age_seconds=3600.0)
+    kafka.wait_until_in_sync()
     second.kill()
     replicas.wait_for(first, {first.node_id})
-    grow(kafka, 40)
-    log.publish(80, topic=TOPIC, group="slow")
+    grow(kafka, 40, partitions=(0, 1))
+    for partition in (0, 1):
+        log.publish(80, partition, topic=TOPIC, group="slow")
     follows = {**consumer_settings(kafka.bootstrap_servers, "follower", "eager"), "session.timeout.ms": 120_000}
-    slow = CommitLogConsumer(follows, topic=Topic(log.topic), groups={"slow"})
-    follower = Follower(follows, TOPIC, source=slow, limits=HoldLimits(messages=15, resume_messages=3))
-    follower.start()
-    follower.wait_until_received(80)
-    wait_until(lambda: follower.held == 15, TIMEOUT_SECONDS, "it is full")
+    sources = [CommitLogConsumer(follows, topic=Topic(log.topic), groups={"slow"}) for _ in range(2)]
+    limits = HoldLimits(messages=15, resume_messages=3)
+    one = Follower(follows, TOPIC, source=sources[0], limits=limits)
+    one.start()
+    one.wait_until_received(160)
     wait_until(
-        lambda: kafka.committed_offsets("follower", TOPIC) == {0: 80}, TIMEOUT_SECONDS, "its commit, while it can be"
+        lambda: kafka.committed_offsets("follower", TOPIC) == {0: 80, 1: 80}, TIMEOUT_SECONDS, "what it has committed"
     )
+    other = Follower(follows, TOPIC, source=sources[1], limits=limits)
+    other.start()
+    wait_until(lambda: (one.held, other.held) == (15, 15), TIMEOUT_SECONDS, "each to be full of one partition")
     monkeypatch.setattr(verifier, "REFRESH_SECONDS", 1e6)
+    monkeypatch.setattr(sources[1]._verifier, "_refreshed_at", math.inf)
 
     first.kill()
     second.start()
     replicas.wait_for(second, {second.node_id})
-    grow(kafka, 37)
+    grow(kafka, 37, partitions=(0, 1))
+    (index,), (its,) = other.assigned, one.assigned
     monkeypatch.setattr(verifier, "REFRESH_SECONDS", 1.0)
-    error = follower.wait_until_ended(TIMEOUT_SECONDS)
+    error = one.wait_until_ended(TIMEOUT_SECONDS)
     assert isinstance(error, PartitionTruncated)
-    assert (error.ends, error.read_to) == ({0: 97}, {0: 95})
-    assert kafka.committed_offsets("follower", TOPIC) == {0: 60}
+    assert (error.ends, error.read_to) == ({its: 97}, {its: 95})
+    error = other.wait_until_ended(TIMEOUT_SECONDS)
+    assert isinstance(error, PartitionTruncated)
+    assert error.ends == {index: 97}
+    assert kafka.committed_offsets("follower", TOPIC) == {0: 60, 1: 60}
+    assert {offset for follower in (one, other) for _, offset in follower.received} == set(range(80))

@@ -376,6 +376,7 @@ KEEPING = {
     "leaders.commit_log.publishing.start_questions StartQuestions._run": "its own thread",
     "leaders.offset_source OffsetSource.start": "the source dies of it, which the gate raises",
     "leaders.offset_source OffsetSource._run": "its own threads",
+    "leaders.verifier Verifier._refuse_lost_messages": "the source's thread",
     "observe.metrics_reporter MetricsReporter._send": "the monitor's thread",
     "observe.monitor Monitor._act_on": "the monitor's thread",
     "observe.monitor Monitor._check_but_for": "the monitor's thread",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -109,10 +109,21 @@ class Kafka:
         return self._admin
 
     def create_topic(
-        self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None, replication: int | None = None
+        self,
+        name: str,
+        partitions: int = 1,
+        config: Mapping[str, str] | None = None,
+        replication: int | None = None,
+        replicas: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        """Create a topic with these settings; ``replication`` is by default the cluster's own."""
+        """Create a topic with these settings.
+
+        :param replication: by default the cluster's own.
+        :param replicas: by partition the brokers that are to have it, the first one leads. By default any.
+        """
         topic = NewTopic(name, partitions, replication or -1, config=dict(config or {}))
+        if replicas is not None:
+            topic.replica_assignment = [list(each) for each in replicas]
         _result(self.admin.create_topics([topic])[name])
         self._wait_for_partitions(name, partitions)
 
