@@ -1092,16 +1092,28 @@ def test_what_one_election_has_truncated_is_one_line(caplog: pytest.LogCaptureFi
     assert line.endswith("is verified anew. Likewise events[1]")
 
 
+def about_to_refresh(
+    received: Mapping[PartitionKey, int], *others: PartitionKey, topic_id: str | None = None
+) -> Fixture:
+    """A follower that has received so much of partitions that reach to 100, and nothing of the others, is about to ask
+    where they end."""
+    fixture = Fixture()
+    fixture.brokers.told = dict.fromkeys((*received, *others), PartitionRange(0, 100))
+    if topic_id is not None:
+        fixture.brokers.topic_id = topic_id
+    fixture.assign(*received, *others)
+    fixture.verifier.ask()
+    for key, offset in received.items():
+        fixture.manager.cell(*key).received = offset
+    fixture.clock.now += REFRESH_SECONDS
+    return fixture
+
+
 def test_a_follower_that_has_read_what_is_lost_ends() -> None:
     """Else what it holds of it would go downstream once the leaders are past what takes its place."""
-    fixture = Fixture()
+    fixture = about_to_refresh({FIRST: 98}, SECOND)
     remotes: list[int | None] = []
     fixture.brokers.before_blocking_answer = lambda: remotes.append(fixture.remote(SECOND))
-    fixture.ends(first=100, second=100)
-    fixture.assign(FIRST, SECOND)
-    fixture.verifier.ask()
-    fixture.manager.cell(*FIRST).received = 98
-    fixture.clock.now += REFRESH_SECONDS
     fixture.ends(first=60, second=120)
     fixture.publish(50, SECOND)
     assert fixture.remote(SECOND) == 50
@@ -1116,13 +1128,8 @@ def test_a_follower_that_has_read_what_is_lost_ends() -> None:
 
 def test_a_follower_that_has_read_what_is_lost_ends_so_if_nothing_else_can_be_asked() -> None:
     """By another error nobody would know where its group goes on."""
-    fixture = Fixture()
-    fixture.ends(first=100, second=100)
-    fixture.assign(FIRST, SECOND)
-    fixture.verifier.ask()
-    fixture.manager.cell(*FIRST).received = 98
+    fixture = about_to_refresh({FIRST: 98}, SECOND)
     fixture.brokers.cannot_wait = RuntimeError("no more threads")
-    fixture.clock.now += REFRESH_SECONDS
     fixture.ends(first=60, second=100)
     with pytest.raises(PartitionTruncated):
         fixture.verifier.ask()
@@ -1130,15 +1137,9 @@ def test_a_follower_that_has_read_what_is_lost_ends_so_if_nothing_else_can_be_as
 
 def test_a_follower_that_has_read_what_is_lost_ends_so_if_the_topic_is_not_there_at_the_moment() -> None:
     """It may be deleted, and then there is another one: that is asked again as the group leaves."""
-    fixture = Fixture()
-    fixture.ends(first=100)
-    fixture.brokers.topic_id = "one"
-    fixture.assign(FIRST)
-    fixture.verifier.ask()
-    fixture.manager.cell(*FIRST).received = 98
+    fixture = about_to_refresh({FIRST: 98}, topic_id="one")
     fixture.publish(50)
     fixture.brokers.topic_id = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
-    fixture.clock.now += REFRESH_SECONDS
     fixture.ends(first=60)
     with pytest.raises(PartitionTruncated):
         fixture.verifier.ask()
@@ -1147,14 +1148,8 @@ def test_a_follower_that_has_read_what_is_lost_ends_so_if_the_topic_is_not_there
 def test_partitions_of_another_topic_are_none_of_the_truncated_one() -> None:
     """A partition is known by its index to whoever goes on there."""
     other = ("others", 0)
-    fixture = Fixture()
-    fixture.brokers.told = dict.fromkeys((SECOND, other), PartitionRange(0, 100))
-    fixture.assign(SECOND, other)
-    fixture.verifier.ask()
+    fixture = about_to_refresh({SECOND: 95, other: 95})
     fixture.brokers.is_one_broker = True
-    for key in (SECOND, other):
-        fixture.manager.cell(*key).received = 95
-    fixture.clock.now += REFRESH_SECONDS
     fixture.brokers.told = dict.fromkeys((SECOND, other), PartitionRange(0, 97))
     with pytest.raises(PartitionTruncated) as raised:
         fixture.verifier.ask()
@@ -1164,13 +1159,7 @@ def test_partitions_of_another_topic_are_none_of_the_truncated_one() -> None:
 def test_other_partitions_that_are_truncated_as_well_are_told_of_with_the_first() -> None:
     """Each has a broker of its own, and once the follower has ended they may have grown as far again."""
     third, fourth = ("events", 2), ("events", 3)
-    fixture = Fixture()
-    fixture.brokers.told = dict.fromkeys((FIRST, SECOND, third, fourth), PartitionRange(0, 100))
-    fixture.assign(FIRST, SECOND, third, fourth)
-    fixture.verifier.ask()
-    for key in (FIRST, SECOND, third):
-        fixture.manager.cell(*key).received = 95
-    fixture.clock.now += REFRESH_SECONDS
+    fixture = about_to_refresh(dict.fromkeys((FIRST, SECOND, third), 95), fourth)
     fixture.brokers.told = dict.fromkeys((FIRST, SECOND, fourth), PartitionRange(0, 97))
     with pytest.raises(PartitionTruncated) as raised:
         fixture.verifier.ask()
@@ -1180,13 +1169,8 @@ def test_other_partitions_that_are_truncated_as_well_are_told_of_with_the_first(
 
 def test_whether_partitions_are_truncated_is_asked_while_the_commit_log_is_read_again() -> None:
     """That may take long, and they grow meanwhile."""
-    fixture = Fixture()
-    fixture.ends(first=100)
-    fixture.assign(FIRST)
-    fixture.verifier.ask()
-    fixture.manager.cell(*FIRST).received = 95
+    fixture = about_to_refresh({FIRST: 95})
     fixture.offsets.disable()
-    fixture.clock.now += REFRESH_SECONDS
     fixture.ends(first=97)
     with pytest.raises(PartitionTruncated) as raised:
         fixture.verifier.ask()
@@ -1195,12 +1179,7 @@ def test_whether_partitions_are_truncated_is_asked_while_the_commit_log_is_read_
 
 def test_a_follower_ends_though_the_partition_has_grown_past_what_it_has_read() -> None:
     """It was cut to 60, and is at 97 before the brokers can be asked: at what was read up to 95 others lie now."""
-    fixture = Fixture()
-    fixture.ends(first=100)
-    fixture.assign(FIRST)
-    fixture.verifier.ask()
-    fixture.manager.cell(*FIRST).received = 95
-    fixture.clock.now += REFRESH_SECONDS
+    fixture = about_to_refresh({FIRST: 95})
     fixture.ends(first=97)
     with pytest.raises(
         PartitionTruncated,
@@ -1213,14 +1192,8 @@ def test_a_follower_ends_though_the_partition_has_grown_past_what_it_has_read() 
 
 def test_of_what_one_election_has_truncated_the_line_names_what_was_read_past_an_end() -> None:
     """That is sure, of the others it is only possible."""
-    fixture = Fixture()
-    fixture.ends(first=100, second=100)
-    fixture.assign(FIRST, SECOND)
-    fixture.verifier.ask()
+    fixture = about_to_refresh({FIRST: 50, SECOND: 98})
     fixture.brokers.is_one_broker = True
-    fixture.manager.cell(*FIRST).received = 50
-    fixture.manager.cell(*SECOND).received = 98
-    fixture.clock.now += REFRESH_SECONDS
     fixture.ends(first=60, second=60)
     expected = r"^events\[1\] ends at 60, though it was read to 98 \(and 1 more were truncated\): it was"
     with pytest.raises(PartitionTruncated, match=expected) as raised:
@@ -1264,16 +1237,10 @@ def test_what_is_handed_on_while_the_brokers_are_asked_is_not_lost() -> None:
 
 def test_a_new_topic_that_ends_at_less_is_not_taken_for_a_truncated_one() -> None:
     """Its id is asked for then, though that wasn't due."""
-    fixture = Fixture()
-    fixture.ends(first=100)
-    fixture.brokers.topic_id = "one"
-    fixture.assign(FIRST)
-    fixture.verifier.ask()
-    fixture.manager.cell(*FIRST).received = 98
+    fixture = about_to_refresh({FIRST: 98}, topic_id="one")
     fixture.publish(50)
     fixture.ends(first=10)
     fixture.brokers.topic_id = "two"
-    fixture.clock.now += REFRESH_SECONDS
     with pytest.raises(TopicRecreated):
         fixture.verifier.ask()
 
