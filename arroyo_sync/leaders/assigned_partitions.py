@@ -264,9 +264,9 @@ class AssignedPartitions:
         """The partition was truncated: what lies beyond is rejected, all else is to be verified anew."""
         end = answer.end
         previous_end, received_before, position = question.known[key]
-        received = known_end.received
-        has_read = received is not None or (position is not None and position > answer.begin)
-        read_to = received if received is not None else position if has_read else None
+        read_to = received = known_end.received
+        if received is None and position is not None and position > answer.begin:
+            read_to = position
         truncation = Truncation(key, previous_end, end, read_to)
         for _, published_offset in self._table.filled(key):
             published_offset.reject_beyond(end, question.epoch)
