@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
 import pytest
@@ -77,6 +77,15 @@ class Replicas:
 
     def _broker(self, node_id: int) -> Broker:
         return next(each for each in self._kafka.brokers if each.node_id == node_id)
+
+
+def wait_until_told(source: CommitLogConsumer, ends: Mapping[int, int]) -> None:
+    """The brokers have told it how far these partitions reach: what it has received of them says less."""
+
+    def known() -> dict[int, int]:
+        return {key[1]: each.end for key, each in source._offsets._assigned.known_ends.copy().items()}
+
+    wait_until(lambda: known() == ends, TIMEOUT_SECONDS, lambda: f"the ends {ends} to be known, which are {known()}")
 
 
 def test_what_an_unclean_election_took_away_is_not_released_again_without_its_leader(
@@ -203,6 +212,8 @@ def test_what_followers_hold_of_before_ends_them_though_the_partitions_have_grow
     other = Follower(follows, TOPIC, source=sources[1], limits=limits)
     other.start()
     wait_until(lambda: (one.held, other.held) == (15, 15), TIMEOUT_SECONDS, "each to be full of one partition")
+    for source, follower in zip(sources, (one, other), strict=True):
+        wait_until_told(source, dict.fromkeys(follower.assigned, 100))
     monkeypatch.setattr(verifier, "REFRESH_SECONDS", 1e6)
     monkeypatch.setattr(sources[1]._verifier, "_refreshed_at", math.inf)
 
