@@ -683,6 +683,7 @@ def test_safety_while_a_topic_may_be_another_one_no_report_of_the_earlier_one_co
         fixture.verifier.ask()
         assert fixture.remote() is None
         fixture.publish(60, topic_id="id")
+        assert fixture.remote() is None
         fixture.publish(70, topic_id="other id")
     assert fixture.remote() is None
     fixture.brokers.topic_id = "id"
@@ -1126,13 +1127,17 @@ def test_a_follower_that_has_read_what_is_lost_ends() -> None:
     assert remotes == [None], "nothing is released any more, of no partition"
 
 
-def test_a_follower_that_has_read_what_is_lost_ends_so_if_nothing_else_can_be_asked() -> None:
+def test_a_follower_that_has_read_what_is_lost_ends_so_if_nothing_else_can_be_asked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """By another error nobody would know where its group goes on."""
+    caplog.set_level(logging.DEBUG)
     fixture = about_to_refresh({FIRST: 98}, SECOND)
     fixture.brokers.cannot_wait = RuntimeError("no more threads")
     fixture.ends(first=60, second=100)
     with pytest.raises(PartitionTruncated):
         fixture.verifier.ask()
+    assert "Can't ask whether events is another topic: no more threads" in caplog.messages
 
 
 def test_a_follower_that_has_read_what_is_lost_ends_so_if_the_topic_is_not_there_at_the_moment() -> None:
