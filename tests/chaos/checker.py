@@ -279,6 +279,8 @@ class _Judge:
                 is_late = since <= each.deadline - LEADER_MARGIN_SECONDS
                 if not is_late or self._is_busy(since, each.deadline, group, place):
                     continue
+                # Who had it before the round met with faults, and may have been at it when it was killed.
+                since = max(since, each.acked_by)
                 if self._evidence.seconds_without_owner(group, place[1], since, each.deadline) == each.deadline - since:
                     self._nobodys += 1
                 else:

@@ -706,12 +706,18 @@ class TestNobodys:
         assert self.found(gone, driver=[self.UNHEARD]) == ({"progress": 1}, 0)
 
     def test_not_where_somebody_has_it(self) -> None:
-        """For part of that time is enough, or by another one."""
+        """For part of the round is enough, or by another one."""
         assert self.found(driver=[self.KIP848, self.UNHEARD]) == ({"progress": 1}, 0)
-        later: PartitionBuffer = ["assigned", 2.5, 2, {"1": 0}]
+        later: PartitionBuffer = ["assigned", 3.5, 2, {"1": 0}]
         assert self.found(later, driver=[self.KIP848, self.UNHEARD]) == ({"progress": 1}, 0)
         again: list[PartitionBuffer] = [["assigned", 1.5, 2, {"1": 0}], ["assigned", 8.0, 3, {"0": 0}]]
         assert self.found(*again, driver=[self.KIP848, self.UNHEARD]) == ({"progress": 1}, 0)
+
+    def test_who_had_it_before_the_round_may_have_been_at_it(self) -> None:
+        """A slow member that was killed on the way, and whose partition nobody has got."""
+        killed: PartitionBuffer = ["assigned", 2.5, 2, {"1": 0}]
+        assert self.found(killed, driver=[self.KIP848, self.UNHEARD]) == ({}, 1)
+        assert self.found(killed, driver=[self.KIP848]) == ({"progress": 1}, 0)
 
     def test_a_member_that_never_had_any_changes_nothing(self) -> None:
         gone: PartitionBuffer = ["assigned", 1.5, 2, {"1": 0}]
