@@ -860,6 +860,7 @@ def test_a_group_without_a_report_or_a_commit_is_named_in_the_words_of_where_it_
     [
         pytest.param(Look(200, 50, 50, held=0, received=False), 300.0, id="nothing has come yet"),
         pytest.param(Look(200, 50, None, held=0, received=False), 300.0, id="nor has the source proven anything anew"),
+        pytest.param(Look(200, None, 50, held=0, received=False), 0.0, id="nobody knows where it begins"),
         pytest.param(Look(200, 50, 50, held=0, received=True), 0.0, id="it was handed on, or is gone"),
         pytest.param(Look(200, 50, 50, held=0), 0.0, id="it isn't known whether it has come"),
         pytest.param(Look(200, 45, 50, held=0, received=False), 0.0, id="it begins elsewhere"),
