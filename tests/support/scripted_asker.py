@@ -48,7 +48,7 @@ class ScriptedAsker:
         self.is_asked = threading.Event()
         """Set when there is a question about a group's commits, and it is answered or in `late`."""
         self.cluster_id: str | None = None
-        self.ranges: dict[PartitionKey, PartitionRange] = {}
+        self.ranges: dict[PartitionKey, PartitionRange | KafkaError] = {}
         self.other_ranges = PartitionRange(0, FAR)
         """That of the partitions that aren't in `ranges`."""
         self.first_since: dict[PartitionKey, int] = {}
@@ -116,7 +116,8 @@ class ScriptedAsker:
         on_answer: Callable[[Mapping[PartitionKey, int | KafkaError]], None],
     ) -> None:
         self.questions.append(("ends", partitions))
-        on_answer({key: self._range(key).end for key in partitions})
+        ranges = {key: self._range(key) for key in partitions}
+        on_answer({key: each if isinstance(each, KafkaError) else each.end for key, each in ranges.items()})
 
     def ask_topic_ends(
         self, topic: str, timeout: float, on_answer: Callable[[Mapping[int, int | KafkaError]], None]
@@ -134,7 +135,7 @@ class ScriptedAsker:
         self.stop_timeouts.append(timeout)
         self.while_stopping()
 
-    def _range(self, key: PartitionKey) -> PartitionRange:
+    def _range(self, key: PartitionKey) -> PartitionRange | KafkaError:
         return self.ranges.get(key, self.other_ranges)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from arroyo_sync.kafka.errors import FRESH_SECONDS, PARDON_SECONDS
 from arroyo_sync.kafka.questions.asker import PartitionRange
 from arroyo_sync.leaders import offset_source
 from arroyo_sync.leaders.group_offsets import TIMEOUT_SECONDS, GroupOffsetsSource
+from arroyo_sync.leaders.verifier import SUSPICION_PATIENCE_SECONDS
 from tests.support.fakes import Clock
 from tests.support.scripted_asker import ScriptedAsker, asker_of
 from tests.support.threads import PATIENCE_SECONDS
@@ -380,6 +382,19 @@ def test_the_clients_own_end_proves_a_commit() -> None:
     watermarks.end = 10
     fixture.source.refresh_known_ends()
     assert (len(fixture.source.unverified), fixture.remote()) == (0, 5)
+
+
+def test_a_commit_that_no_broker_verifies_for_long_is_counted() -> None:
+    """As what a leader has published is."""
+    fixture = Fixture()
+    fixture.asker.ranges = {KEY: NO_ANSWER}
+    fixture.assign(KEY)
+    fixture.commit(5)
+    fixture.ask()
+    assert fixture.source.statistics().unverified == 0
+    for _ in range(ceil(SUSPICION_PATIENCE_SECONDS) + 1):
+        fixture.ask()
+    assert (fixture.source.statistics().unverified, fixture.remote()) == (1, None)
 
 
 def test_an_answer_on_another_thread_is_taken_in_at_once() -> None:
