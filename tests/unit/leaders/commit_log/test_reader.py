@@ -219,6 +219,7 @@ class Fixture:
             clock=self.clock,
             wall_clock=lambda: 1_700_000_000.0,
         )
+        self.fetch_check = FetchCheck(cast(Asker, self.brokers), TOPIC, self.clock)
         self.reader = CommitLogReader(
             settings,
             BatchDecoder(TOPIC, ["g"], self.clock),
@@ -229,7 +230,7 @@ class Fixture:
             self.stopping,
             ReachabilityCheck(cast(Asker, self.asker), TOPIC, self.clock),
             RangeQuestions(cast(Asker, self.asker), TOPIC),
-            FetchCheck(cast(Asker, self.brokers), TOPIC, self.clock),
+            self.fetch_check,
         )
         self.consumer = cast(Consumer, self.client)
 

@@ -82,6 +82,15 @@ def test_the_error_that_ended_the_reading_is_the_brokers_own(how: str) -> None:
     assert ended.value.args[0] is refused
 
 
+def test_an_error_that_no_client_can_read_past_ends_the_reading() -> None:
+    fixture = opened(0)
+    unreadable = KafkaError(KafkaError.UNSUPPORTED_COMPRESSION_TYPE, "zstd")
+    fixture.client.messages.append(Message(TOPIC, 0, 0, None, None, None, unreadable, (0, -1)))
+    with pytest.raises(KafkaException) as ended:
+        fixture.run(1)
+    assert ended.value.args[0] is unreadable
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -102,6 +111,11 @@ def test_what_concerns_no_partition_is_only_a_debug_line(code: int, caplog: pyte
 
 REFUSED = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not yours")
 REFUSED_EVENT = Message(TOPIC, 3, 0, None, None, None, REFUSED, (0, -1))
+REFUSED_LINE = (
+    "WARNING",
+    "Kafka refuses a permission for commit log log[3]: not yours. It is asked again. If that lasts for a minute, "
+    "the source ends",
+)
 
 
 def opened_for_long() -> Fixture:
@@ -126,12 +140,25 @@ def test_a_partition_that_is_refused_later_is_read_on_by_another_client(caplog: 
     assert fixture.clock.now >= began + RENEWAL_SECONDS
     assert (fixture.ready, fixture.remote()) == ([True], 9)
     assert fixture.asker.questions == [[("log", 0), ("log", 3)]]
-    (line,) = lines(caplog)
-    assert line == (
-        "WARNING",
-        "Kafka refuses a permission for commit log log[3]: not yours. It is asked again. If that lasts for a minute, "
-        "the source ends",
-    )
+    assert lines(caplog) == [REFUSED_LINE]
+
+
+def test_a_partition_that_each_client_is_refused_is_unheard() -> None:
+    """It alone, though its broker may tell where it ends."""
+    fixture = opened_for_long()
+    fixture.brokers.ends = {0: 1, 3: 1}
+    for _ in range(2):
+        fixture.client.messages.append(REFUSED_EVENT)
+        run_until_another_is_wanted(fixture)
+    assert fixture.fetch_check.unheard_since.keys() == {3}
+
+
+def test_a_partition_of_which_it_is_refused_later_to_ask_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    fixture = Fixture((0, 3))
+    fixture.asker.errors = {3: REFUSED}
+    fixture.clock.now += FRESH_SECONDS + 1.0
+    fixture.run(1)
+    assert lines(caplog) == [REFUSED_LINE]
 
 
 def test_a_partition_that_each_client_is_refused_for_a_minute_ends_the_reading() -> None:
