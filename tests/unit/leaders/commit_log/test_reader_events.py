@@ -67,28 +67,26 @@ def test_a_partition_that_stops_for_a_while_is_told_of_once_a_minute(caplog: pyt
     assert lines(caplog) == [*first, first[0]]
 
 
-@pytest.mark.parametrize("how", ["at a partition", "at the question where it ends"])
-def test_the_error_that_ended_the_reading_is_the_brokers_own(how: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "is_asked"),
+    [
+        pytest.param(KafkaError.TOPIC_AUTHORIZATION_FAILED, False, id="refused at a partition"),
+        pytest.param(KafkaError.TOPIC_AUTHORIZATION_FAILED, True, id="refused at the question where it ends"),
+        pytest.param(KafkaError.UNSUPPORTED_COMPRESSION_TYPE, False, id="no client can read past it"),
+    ],
+)
+def test_the_error_that_ended_the_reading_is_the_brokers_own(code: int, is_asked: bool) -> None:
     """So that the person who must change something reads why."""
-    refused = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "not yours")
-    if how == "at a partition":
-        fixture = opened(0)
-        fixture.client.messages.append(Message(TOPIC, 0, 0, None, None, None, refused, (0, -1)))
-    else:
+    error = KafkaError(code, "not yours")
+    if is_asked:
         fixture = Fixture()
-        fixture.asker.errors = {0: refused}
+        fixture.asker.errors = {0: error}
+    else:
+        fixture = opened(0)
+        fixture.client.messages.append(Message(TOPIC, 0, 0, None, None, None, error, (0, -1)))
     with pytest.raises(KafkaException) as ended:
         fixture.run(1)
-    assert ended.value.args[0] is refused
-
-
-def test_an_error_that_no_client_can_read_past_ends_the_reading() -> None:
-    fixture = opened(0)
-    unreadable = KafkaError(KafkaError.UNSUPPORTED_COMPRESSION_TYPE, "zstd")
-    fixture.client.messages.append(Message(TOPIC, 0, 0, None, None, None, unreadable, (0, -1)))
-    with pytest.raises(KafkaException) as ended:
-        fixture.run(1)
-    assert ended.value.args[0] is unreadable
+    assert ended.value.args[0] is error
 
 
 @pytest.mark.parametrize(
