@@ -39,6 +39,7 @@ from arroyo_sync.gate.consumer.start_positions import StartPositions
 from arroyo_sync.gate.drain import Drain
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.kafka.arroyo_consumer import hand_out_rebalances, is_kip848, uses_auto_commit
+from arroyo_sync.kafka.commits import commit_through_refused_logins
 from arroyo_sync.kafka.errors import LoginRefusals, code_of
 
 TPayload = TypeVar("TPayload")
@@ -102,6 +103,7 @@ class FlowControlledConsumer(Consumer[TPayload]):
         self._buffers: PartitionBuffers | None = None
         self._drain: Drain | None = None
         self._waits = PollWaits(slice_seconds)
+        self._clock = clock
         self._logins = LoginRefusals(clock)
         self._pauses = Pauses(inner)
         self._start = StartPositions(inner, clock)
@@ -274,9 +276,9 @@ class FlowControlledConsumer(Consumer[TPayload]):
         if self._replaced_log.is_replaced:
             return None
         if not self._start.is_pending:
-            return self._inner.commit_offsets()
+            return commit_through_refused_logins(self._inner, self._clock)
         self._start.give_way()
-        committed = self._inner.commit_offsets()
+        committed = commit_through_refused_logins(self._inner, self._clock)
         self._start.commit_if_due()
         return committed
 

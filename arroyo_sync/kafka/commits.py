@@ -14,7 +14,8 @@ Threads: the consumer's own, callbacks included.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
@@ -31,7 +32,7 @@ from arroyo_sync.kafka.arroyo_consumer import (
     unstage_offsets,
     uses_auto_commit,
 )
-from arroyo_sync.kafka.errors import code_of
+from arroyo_sync.kafka.errors import PARDON_SECONDS, code_of, is_failed_login, log_refused_login
 
 NO_MEMBER = frozenset(
     {
@@ -42,6 +43,38 @@ NO_MEMBER = frozenset(
     }
 )
 """Errors of a commit that say that the group has taken the partitions away: no other try would be answered else."""
+
+_NEXT_TRY_SECONDS = 0.2
+
+
+def commit_through_refused_logins(
+    consumer: Consumer[Any], clock: Callable[[], float]
+) -> Mapping[Partition, int] | None:
+    """What Arroyo's ``commit_offsets()`` does, and again where it fails since the client's next login is refused.
+
+    Where logins end and begin anew all the time (KIP-368), librdkafka fails the commit that is on its way then, and
+    logs in again by itself. A password that is wrong is told before anything can be committed. Arroyo keeps what is
+    staged until it is committed, and whoever asked for it goes on, and announces it, only then.
+
+    The last try begins `PARDON_SECONDS` after the first one failed; each blocks as Arroyo's does.
+
+    :param clock: monotonic seconds.
+    :raises Exception: whatever else the commit raises, and what it raises at the last try.
+    """
+    tried_until: float | None = None
+    while True:
+        try:
+            return consumer.commit_offsets()
+        except KafkaException as exc:
+            error = exc.args[0] if exc.args else None
+            if not isinstance(error, KafkaError) or not is_failed_login(error):
+                raise
+            now = clock()
+            tried_until = tried_until or now + PARDON_SECONDS
+            if now >= tried_until:
+                raise
+            log_refused_login(error)
+        time.sleep(_NEXT_TRY_SECONDS)
 
 
 def commit_staged(consumer: Consumer[Any], by_name: Mapping[Partition, int] = MappingProxyType({})) -> None:

@@ -147,6 +147,15 @@ def log_missing_token(error: KafkaError) -> None:
         )
 
 
+def log_refused_login(error: KafkaError) -> None:
+    """Say that a login was refused to a client that can go on: once a minute, whichever it is."""
+    if _token_throttle.should_log("refused"):
+        logger.warning(
+            "Kafka refuses a login: %s. The client logs in anew. If it is refused for a minute, it can't go on",
+            error.str(),
+        )
+
+
 def code_of(error: Exception) -> int | None:
     """The code of the ``KafkaError`` that an exception of confluent-kafka's or Arroyo's holds; ``None``: none."""
     held = error.args[0] if error.args else None
@@ -239,11 +248,7 @@ class LoginRefusals:
             return True
         if self._refusals.add(error.str().partition(": ")[0]):
             return True
-        if _token_throttle.should_log("refused"):
-            logger.warning(
-                "Kafka refuses a login: %s. The client logs in anew. If it is refused for a minute, it can't go on",
-                error.str(),
-            )
+        log_refused_login(error)
         return False
 
     def ride_out(self, error: ConsumerError) -> None:

@@ -53,8 +53,8 @@ LEFT_OUT: dict[type, str] = {
     SynchronizedPartitionStateManager: "_changes _has_listener "
     "_lock _moved_condition _failure source_logs_rewinds has_monitor partitions wait_for_move",
     FlowControlledConsumer: "_inner _inner_poll _manager _check_source _waits _rejected_wait_seconds _before_close "
-    "_cluster_question _logins _is_closing _is_let_go _is_subscribed _after_close _on_subscribe _inner_stage_offsets "
-    "_start _replaced_log _resume_offsets empty_polls",
+    "_cluster_question _logins _clock _is_closing _is_let_go _is_subscribed _after_close _on_subscribe "
+    "_inner_stage_offsets _start _replaced_log _resume_offsets empty_polls",
     Rebalances: "_inner _pauses _start _leave _is_replaced _is_closing _hidden",
     Pauses: "_inner pauses resumes",
     LeaderOffsets: "groups _lock _delivery_on_exit _manager _rejections unverified",

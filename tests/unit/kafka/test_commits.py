@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,18 @@ from arroyo.types import Partition
 from arroyo.utils.retries import BasicRetryPolicy, RetryException
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from arroyo_sync.kafka.commits import check_coordinator, commit_staged, committed_offset, committed_offsets, last_error
-from tests.support.fakes import EVENTS, ScriptedConsumer
+from arroyo_sync.core.log_throttle import LOG_INTERVAL_SECONDS, LogThrottle
+from arroyo_sync.kafka import errors
+from arroyo_sync.kafka.commits import (
+    check_coordinator,
+    commit_staged,
+    commit_through_refused_logins,
+    committed_offset,
+    committed_offsets,
+    last_error,
+)
+from arroyo_sync.kafka.errors import PARDON_SECONDS
+from tests.support.fakes import EVENTS, Clock, ScriptedConsumer
 
 
 class AutoCommitting(ScriptedConsumer):
@@ -159,3 +170,81 @@ def test_whether_the_coordinator_answers(client: Client) -> None:
     check_coordinator(AutoCommitting(client), Partition(EVENTS, 0), 0.2)
     check_coordinator(ScriptedConsumer(), Partition(EVENTS, 0), 0.1)
     assert [timeout for _, timeout in client.asked] == [0.1, 0.2]
+
+
+class Refused(ScriptedConsumer):
+    """Its first commits fail so, while the clock goes on by ``seconds`` each time."""
+
+    def __init__(self, clock: Clock, errors: list[Exception], seconds: float = 1.0) -> None:
+        super().__init__()
+        self.commits = 0
+        self._clock = clock
+        self._errors = errors
+        self._seconds = seconds
+
+    def commit_offsets(self) -> Mapping[Partition, int]:
+        self.commits += 1
+        self._clock.now += self._seconds
+        if self._errors:
+            raise self._errors.pop(0)
+        return {Partition(EVENTS, 0): 7}
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Nothing waits between two tries. Returns for how long it would have."""
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr(errors, "_token_throttle", LogThrottle(LOG_INTERVAL_SECONDS, Clock()))
+    return waited
+
+
+def failed_commit(code: int, fatal: bool = False) -> KafkaException:
+    return KafkaException(KafkaError(code, "Commit failed", fatal))
+
+
+@pytest.mark.parametrize("code", [KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED])
+def test_a_commit_that_met_a_refused_login_is_made_again(
+    code: int, at_once: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever asked for it may announce it as it returns, so it returns when it was made."""
+    clock = Clock()
+    consumer = Refused(clock, [failed_commit(code), failed_commit(code)])
+    assert commit_through_refused_logins(consumer, clock) == {Partition(EVENTS, 0): 7}
+    assert consumer.commits == 3
+    assert at_once == [0.2, 0.2]
+    assert [each.getMessage() for each in caplog.records] == [
+        "Kafka refuses a login: Commit failed. The client logs in anew. If it is refused for a minute, it can't go on"
+    ]
+
+
+def test_a_commit_whose_login_is_refused_for_a_minute_fails(at_once: list[float]) -> None:
+    """Counted from the first one."""
+    clock = Clock()
+    failed = [failed_commit(KafkaError._AUTHENTICATION) for _ in range(5)]
+    consumer = Refused(clock, [*failed], PARDON_SECONDS / 3)
+    with pytest.raises(KafkaException) as raised:
+        commit_through_refused_logins(consumer, clock)
+    assert raised.value is failed[3]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        failed_commit(KafkaError.UNKNOWN_MEMBER_ID),
+        failed_commit(KafkaError.GROUP_AUTHORIZATION_FAILED),
+        failed_commit(KafkaError._AUTHENTICATION, fatal=True),
+        KafkaException(),
+        KafkaException("what another consumer raises"),
+        RetryException(),
+    ],
+    ids=str,
+)
+def test_what_else_fails_a_commit_is_raised_at_once(error: Exception, at_once: list[float]) -> None:
+    clock = Clock()
+    consumer = Refused(clock, [error])
+    with pytest.raises(type(error)) as raised:
+        commit_through_refused_logins(consumer, clock)
+    assert raised.value is error
+    assert consumer.commits == 1
+    assert not at_once

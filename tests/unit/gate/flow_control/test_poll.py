@@ -17,6 +17,7 @@ from arroyo_sync.core.errors import ConfigurationError, SourceDied, TopicRecreat
 from arroyo_sync.core.state import SynchronizedPartitionStateManager
 from arroyo_sync.gate import flow_control
 from arroyo_sync.gate.flow_control import FlowControlledConsumer
+from arroyo_sync.kafka import commits
 from arroyo_sync.kafka.errors import FRESH_SECONDS, LoginRefusals
 from tests.support.fakes import EVENTS, At, Clock, ScriptedConsumer, partition
 from tests.support.harness import TIMEOUT_SECONDS, GateHarness
@@ -477,6 +478,22 @@ def test_a_login_that_is_refused_as_the_client_looks_for_the_group_is_no_end(
         with pytest.raises(ConsumerError) as raised:
             pipeline.flow.poll(1.0)
         assert raised.value is error
+
+
+@pytest.mark.parametrize("is_start_pending", [False, True])
+def test_a_commit_returns_when_it_is_made_though_it_met_a_refused_login(
+    is_start_pending: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that announces what is committed, as a leader's, does so as it returns."""
+    monkeypatch.setattr(commits, "_NEXT_TRY_SECONDS", 0.0)
+    pipeline = Pipeline(clock=Clock())
+    if is_start_pending:
+        pipeline.consumer.commit_errors.append(RuntimeError("coordinator is away"))
+    pipeline.start(0)
+    pipeline.consumer.commit_errors.append(KafkaException(KafkaError(KafkaError._AUTHENTICATION, "Commit failed")))
+    pipeline.flow.stage_offsets({partition(0): 1})
+    assert pipeline.flow.commit_offsets() == {partition(0): 1}
+    assert pipeline.consumer.committed == {0: 1}
 
 
 def test_what_needs_no_thought_is_the_inner_consumers() -> None:
