@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -757,7 +758,7 @@ def test_the_end_of_a_burst_is_published_though_nobody_polls() -> None:
     leader.step.terminate()
 
 
-def test_the_end_of_another_burst_is_published_after_a_pause() -> None:
+def test_the_end_of_another_burst_is_published_after_a_pause(caplog: pytest.LogCaptureFixture) -> None:
     """The thread, which had nothing left to do, is woken by its first commit."""
     leader = Leader(make_future, clock=time.monotonic, interval=0.02)
     leader.producer.delivers_at_once = True
@@ -769,7 +770,9 @@ def test_the_end_of_another_burst_is_published_after_a_pause() -> None:
             newest = (0, offset + 1)
             assert leader.producer.published.wait_for(lambda: newest in leader.producer.records, 60.0)  # noqa: B023
         wait_until(lambda: not queue.waiting, 60.0, "the thread to have nothing left to do")
+        wait_until(lambda: leader.step._writer._waits_until == math.inf, 60.0, "the thread to wait until it is woken")
     leader.step.terminate()
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("begins_with", ["commit", "heartbeat"])
@@ -910,6 +913,26 @@ def test_what_no_producer_got_since_a_worker_of_the_pipeline_died_is_due_again(l
     assert leader.step.failed_deliveries == 0
     assert leader.after(9.9) == []
     assert leader.after(0.2) == [(0, 2), (1, 2)]
+
+
+def test_what_a_producer_got_before_a_worker_of_the_pipeline_died_is_not_published_again(leader: Leader) -> None:
+    """It was taken together with what no producer got."""
+    for offset in (1, 2):
+        leader.commit(0, offset)
+        leader.commit(1, offset)
+    leader.producer.deliver()
+    assert leader.producer.take() == [(0, 1), (1, 1)]
+
+    def die_at_the_next() -> None:
+        leader.producer.refuses, leader.producer.refusals = ChildProcessTerminated(17), 1
+
+    leader.producer.on_produce = die_at_the_next
+    with pytest.raises(ChildProcessTerminated):
+        leader.after(10.0)
+    leader.producer.on_produce = None
+    assert leader.producer.take() == [(0, 2)]
+    leader.producer.deliver()
+    assert leader.after(10.1) == [(1, 2)]
 
 
 def test_a_thread_that_began_as_a_worker_of_the_pipeline_died_ends_with_its_step(

@@ -1310,6 +1310,12 @@ def test_a_refused_login_is_tried_less_and_less_often(
     ours = {"reconnect.backoff.ms": 10_000, "reconnect.backoff.max.ms": 10_000}
     given = {"bootstrap.servers": "nowhere:1"}
     assert asker.settings == [given] + [{**given, **ours}] * 8
+    asker.commits["events", 0] = 17
+    wait_until(lambda: questions._thread is None, PATIENCE_SECONDS, "the answer")
+    leader.end()
+    leader.assign({0: 20})
+    wait_until(lambda: len(asker.settings) == 10, PATIENCE_SECONDS, "it to be asked anew")
+    assert asker.settings[9] == given, "that refusal is over"
     leader.end_questions()
 
 
