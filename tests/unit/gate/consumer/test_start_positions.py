@@ -483,7 +483,7 @@ def test_a_coordinator_that_is_away_is_not_waited_for_by_a_commit(
     monkeypatch.setattr(start_positions, "check_coordinator", ask)
     is_away, clock = True, Clock()
     start = StartPositions(inner, clock)
-    start.commit({partition(0): 4})
+    start.commit({partition(0): 4, partition(1): 9})
     for _ in range(6):
         clock.now += RETRY_SECONDS
         start.commit_if_due()
@@ -493,7 +493,8 @@ def test_a_coordinator_that_is_away_is_not_waited_for_by_a_commit(
     is_away = False
     clock.now += RETRY_SECONDS
     start.commit_if_due()
-    assert (inner.committed, start.is_pending) == ({0: 4}, False)
+    assert (inner.committed, start.is_pending) == ({0: 4, 1: 9}, False)
+    assert asked[8:] == [(partition(0), 1.0)], "once, whatever it is asked about"
     is_away = True
     start.commit({partition(1): 5})
     clock.now += RETRY_SECONDS
@@ -562,11 +563,13 @@ class TestEarlierBeginnings:
         self,
         inner: FailingConsumer,
         monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
         is_auto_commit: bool,
         is_revoked: bool,
         committed: int | Exception | None,
     ) -> None:
         """What came in between would be lost: nobody else is given it."""
+        caplog.set_level(logging.DEBUG)
 
         def answer(consumer: object, asked: Collection[Partition], timeout: float) -> dict[Partition, int | None]:
             questions.append((consumer, [*asked], timeout))
@@ -587,9 +590,12 @@ class TestEarlierBeginnings:
         questions: list[tuple[object, list[Partition], float]] = []
         again = {partition(0): 16, partition(1): 5}
         assert start.earlier(again) == ({partition(0): 8} if is_ours else {})
-        assert questions == [(inner, [partition(0)], start_positions.QUERY_TIMEOUT_SECONDS)]
+        told = [each.getMessage() for each in caplog.records if each.levelno == logging.DEBUG]
+        unknown = [f"Can't ask what is committed of {[partition(0)]}: {MOVED_ON}"]
+        assert told == (unknown if committed is MOVED_ON else [])
         start.commit(again)
         assert start.earlier({partition(0): 30}) == {}, "what is committed is the group's"
+        assert questions == [(inner, [partition(0)], start_positions.QUERY_TIMEOUT_SECONDS)]
 
     def test_what_a_later_try_has_committed_under_auto_commit_is_the_group_s(
         self, inner: FailingConsumer, monkeypatch: pytest.MonkeyPatch
