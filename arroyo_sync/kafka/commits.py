@@ -32,7 +32,7 @@ from arroyo_sync.kafka.arroyo_consumer import (
     unstage_offsets,
     uses_auto_commit,
 )
-from arroyo_sync.kafka.errors import PARDON_SECONDS, code_of, is_failed_login, log_refused_login
+from arroyo_sync.kafka.errors import PARDON_SECONDS, code_of, is_failed_login, kafka_error_of, log_refused_login
 
 NO_MEMBER = frozenset(
     {
@@ -66,8 +66,8 @@ def commit_through_refused_logins(
         try:
             return consumer.commit_offsets()
         except KafkaException as exc:
-            error = exc.args[0] if exc.args else None
-            if not isinstance(error, KafkaError) or not is_failed_login(error):
+            error = kafka_error_of(exc)
+            if error is None or not is_failed_login(error):
                 raise
             now = clock()
             tried_until = tried_until or now + PARDON_SECONDS

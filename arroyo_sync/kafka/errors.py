@@ -156,10 +156,16 @@ def log_refused_login(error: KafkaError) -> None:
         )
 
 
-def code_of(error: Exception) -> int | None:
-    """The code of the ``KafkaError`` that an exception of confluent-kafka's or Arroyo's holds; ``None``: none."""
+def kafka_error_of(error: Exception) -> KafkaError | None:
+    """The ``KafkaError`` that an exception of confluent-kafka's or Arroyo's holds; ``None``: none."""
     held = error.args[0] if error.args else None
-    return held.code() if isinstance(held, KafkaError) else None
+    return held if isinstance(held, KafkaError) else None
+
+
+def code_of(error: Exception) -> int | None:
+    """The code of that error; ``None``: there is none."""
+    held = kafka_error_of(error)
+    return None if held is None else held.code()
 
 
 def is_silence(answer: object) -> bool:

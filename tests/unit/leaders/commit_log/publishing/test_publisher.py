@@ -900,13 +900,18 @@ def test_a_log_handler_that_raises_ends_no_pipeline_and_costs_no_record(
     assert leader.after(10.1) == [(0, 1)]
 
 
-def test_what_no_producer_got_since_a_worker_of_the_pipeline_died_is_due_again(leader: Leader) -> None:
-    """It counted as in flight until the time-out of a delivery; so did what was taken together with it."""
+def commit_for_two_partitions(leader: Leader) -> None:
+    """Their second offsets are published together, after the interval."""
     for offset in (1, 2):
         leader.commit(0, offset)
         leader.commit(1, offset)
     leader.producer.deliver()
     assert leader.producer.take() == [(0, 1), (1, 1)]
+
+
+def test_what_no_producer_got_since_a_worker_of_the_pipeline_died_is_due_again(leader: Leader) -> None:
+    """It counted as in flight until the time-out of a delivery; so did what was taken together with it."""
+    commit_for_two_partitions(leader)
     leader.producer.refuses, leader.producer.refusals = ChildProcessTerminated(17), 1
     with pytest.raises(ChildProcessTerminated):
         leader.after(10.0)
@@ -917,11 +922,7 @@ def test_what_no_producer_got_since_a_worker_of_the_pipeline_died_is_due_again(l
 
 def test_what_a_producer_got_before_a_worker_of_the_pipeline_died_is_not_published_again(leader: Leader) -> None:
     """It was taken together with what no producer got."""
-    for offset in (1, 2):
-        leader.commit(0, offset)
-        leader.commit(1, offset)
-    leader.producer.deliver()
-    assert leader.producer.take() == [(0, 1), (1, 1)]
+    commit_for_two_partitions(leader)
 
     def die_at_the_next() -> None:
         leader.producer.refuses, leader.producer.refusals = ChildProcessTerminated(17), 1
