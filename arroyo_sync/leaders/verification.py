@@ -111,13 +111,17 @@ class KnownEnd:
         """Keep the answer, if it is the first one, or the one before was incomplete. Returns whether it is complete.
 
         Of an answer that lacks only the first message no more is replaced: else what is published while look-ups fail
-        would count as older time and again.
+        would count as older time and again. And one that was looked up stays known: else what it has verified would be
+        in doubt again.
         """
-        if self.answer is None or LOG_END_UNKNOWN in self.log_ends.values():
+        before = self.answer
+        if before is None:
             self.answer, self.log_ends = answer, log_ends
-        elif not self.answer.is_first_known:
-            timestamp_ms, is_known = answer.first_timestamp_ms, answer.is_first_known
-            self.answer = self.answer._replace(first_timestamp_ms=timestamp_ms, is_first_known=is_known)
+        elif LOG_END_UNKNOWN in self.log_ends.values():
+            is_lost = not answer.is_first_known and before.first_timestamp_ms is not None
+            self.answer, self.log_ends = _with_first_of(answer, before) if is_lost else answer, log_ends
+        elif not before.is_first_known:
+            self.answer = _with_first_of(before, answer)
         return LOG_END_UNKNOWN not in self.log_ends.values()
 
     def is_older_than_answer(self, log_partition: int, log_offset: int) -> bool:
@@ -130,6 +134,10 @@ class KnownEnd:
     def has_unknown_log_end(self, log_partition: int) -> bool:
         """Whether it isn't known of this partition's records if they are older: all count as older meanwhile."""
         return self.log_ends.get(log_partition) == LOG_END_UNKNOWN
+
+
+def _with_first_of(answer: PartitionRange, other: PartitionRange) -> PartitionRange:
+    return answer._replace(first_timestamp_ms=other.first_timestamp_ms, is_first_known=other.is_first_known)
 
 
 class Verification(Enum):

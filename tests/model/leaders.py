@@ -1,14 +1,16 @@
 """The published offsets of the leader groups, explored: `LeaderOffsets` against an obvious reference of its guarantees.
 
 One partition, two groups, a commit log of two partitions (so that an older record may be read after a newer one), a
-data topic that grows, that is truncated, and that is deleted and created anew while the partition isn't assigned.
+data topic that grows, that is truncated, and that is deleted and created anew while the partition isn't assigned, and
+brokers of which not all answer.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from arroyo_sync.core.state import MAX_OFFSET, SynchronizedPartitionStateManager
 from arroyo_sync.kafka.questions.asker import PartitionRange
@@ -16,6 +18,7 @@ from arroyo_sync.leaders.assigned_partitions import Question
 from arroyo_sync.leaders.commit_report import FROM_BROKER, CommitReport
 from arroyo_sync.leaders.leader_offsets import LeaderOffsets
 from arroyo_sync.leaders.published_offset import PublishedOffset
+from arroyo_sync.leaders.verification import LOG_END_UNKNOWN
 from tests.model.judge import Violation
 from tests.model.search import NamedAction, NamedActions
 
@@ -32,13 +35,19 @@ class Record(NamedTuple):
     """When it was read; of a record of the commit log also where it lies."""
 
 
+Part = Literal["partition", "commit log", "a commit log partition", "first message"]
+"""What an answer lacks: the partition itself, where the commit log ends (all of it, or the partitions whose brokers are
+away), or the first message."""
+
+
 class Answer(NamedTuple):
     """The reference: the first answer since trust began."""
 
     end: int
-    first_timestamp: int
-    log_end: int
-    """Records read before this moment are older than the answer."""
+    first_timestamp: int | None
+    """``None``: nobody says."""
+    log_end: float
+    """Records read before this moment are older than the answer. Infinite: nobody says where the commit log ends."""
 
 
 @dataclass
@@ -192,12 +201,18 @@ class World:
         for group in self.groups.values():
             group.is_younger = False
 
-    def answer(self) -> None:
+    def answer(self, lacks: Part | None = None) -> None:
         assert self.question is not None
         (question, asked, known, received), self.question = self.question, None
-        log_ends = dict.fromkeys((0, 1), asked + 1)
-        self.real.apply_answers({KEY: PartitionRange(0, self.end, self.first_timestamp)}, question, log_ends)
-        self.shown_end = self.end
+        log_end = LOG_END_UNKNOWN if lacks == "a commit log partition" else asked + 1
+        log_ends = None if lacks == "commit log" else dict.fromkeys((0, 1), log_end)
+        first = None if lacks == "first message" else self.first_timestamp
+        answer = PartitionRange(0, self.end, first, is_first_known=first is not None)
+        self.real.apply_answers({} if lacks == "partition" else {KEY: answer}, question, log_ends)
+        if lacks == "partition":
+            return
+        received_since = self.received if self.received != received else 0
+        self.shown_end = max(self.end, received_since)
         if not self.is_assigned or asked < self.trusted_since:
             return
         if self.end < known:
@@ -205,11 +220,11 @@ class World:
                 if not group.is_younger and group.offset is not None and group.offset > self.end:
                     group.is_refuted = True
             self.moment += 1
-            self.has_reached = max(self.end, self.received if self.received != received else 0)
+            self.has_reached = self.shown_end
             self._begin_trust(self.has_reached, -1)
             return
-        if self.answer_before is None:
-            self.answer_before = Answer(self.end, self.first_timestamp, asked + 1)
+        if log_ends is not None:
+            self._take_first(Answer(self.end, first, math.inf if log_end == LOG_END_UNKNOWN else log_end))
         self._reached(self.end)
         for group in self.groups.values():
             if group.waits:
@@ -258,6 +273,15 @@ class World:
             if not group.is_refuted:
                 self._judge(group)
 
+    def _take_first(self, answer: Answer) -> None:
+        """The first one counts, and of later ones what it lacks."""
+        before = self.answer_before
+        if before is None:
+            self.answer_before = answer
+            return
+        kept, other = (answer, before) if math.isinf(before.log_end) else (before, answer)
+        self.answer_before = kept._replace(first_timestamp=kept.first_timestamp or other.first_timestamp)
+
     def _judge_anew(self, group: Group) -> None:
         """The newest offset is another one."""
         group.is_refuted, group.is_younger = False, True
@@ -269,11 +293,14 @@ class World:
         if group.newest is None or group.offset is None:
             group.in_force, group.doubts = None, []
             return
-        if self.answer_before is None or self._is_suspect(group, self.answer_before):
+        answer = self.answer_before
+        is_beyond = answer is not None and self._is_older(group.newest, answer) and group.offset > answer.end
+        may_be_younger = answer is not None and math.isinf(answer.log_end) and group.newest.timestamp >= 0
+        if answer is None or self._is_suspect(group, answer) or (is_beyond and may_be_younger):
             group.waits, group.doubts = True, []
             if group.in_force is not None:
                 group.in_force = min(group.in_force, group.offset)
-        elif self._is_older(group.newest, self.answer_before) and group.offset > self.answer_before.end:
+        elif is_beyond:
             group.in_force, group.doubts, group.is_refuted = None, [], True
         elif group.offset <= self.reach:
             group.in_force, group.doubts = group.offset, []
@@ -291,7 +318,7 @@ class World:
         return (
             self._is_older(group.newest, answer)
             and 0 < group.offset <= answer.end
-            and group.newest.timestamp < answer.first_timestamp
+            and (answer.first_timestamp is None or group.newest.timestamp < answer.first_timestamp)
             and (group.committed is None or group.committed < group.offset)
         )
 
@@ -322,6 +349,19 @@ class World:
             doubts.append(MAX_OFFSET)
         if self.real.unverified.get(KEY) != min(doubts, default=None):
             self.violations.append(Violation("Progress", f"in doubt is {dict(self.real.unverified)}, not {doubts}"))
+        if self._must_ask() and self.real.unanswered() != [KEY]:
+            self.violations.append(Violation("Progress", "the brokers aren't asked again for what they didn't answer"))
+
+    def _must_ask(self) -> bool:
+        """Whether the first answer is missing, or of it what something waits for."""
+        if not self.is_assigned or not self.is_open:
+            return False
+        answer = self.answer_before
+        if answer is None or math.isinf(answer.log_end):
+            return True
+        return answer.first_timestamp is None and any(
+            group.waits and not group.is_refuted and self._is_suspect(group, answer) for group in self.groups.values()
+        )
 
     def _expected(self) -> int | None:
         in_force = []
@@ -362,12 +402,14 @@ class World:
                 (self.end, self.shown_end, self.cached, self.is_assigned, self.reach, self.received, self.is_open),
                 (self.has_reached, self.real._assigned._reached.get(KEY, 0)),
                 (self.cached_before, self.question is None, asked < self.trusted_since, known, received),
-                answer and (answer.end, answer.first_timestamp),
+                answer and (answer.end, answer.first_timestamp, math.isinf(answer.log_end)),
+                (self._must_ask(), KEY in self.real._assigned.unanswered),
                 cell and (cell.remote, cell.received, cell.current),
                 known_end
                 and (
                     (known_end.end, known_end.cached_before, known_end.received_before, known_end.is_lowered),
                     (known_end.answer, known_end.epoch > question.epoch),
+                    LOG_END_UNKNOWN in known_end.log_ends.values(),
                 ),
             )
         )
@@ -392,6 +434,8 @@ class Setup:
     """Actions that have nothing to do with what is explored."""
     first_timestamp: int = 1
     """When the data topic's first message was written: records of lower timestamps are suspect."""
+    parts: tuple[Part, ...] = ()
+    """What an answer may lack."""
 
 
 class Plan(NamedTuple):
@@ -416,6 +460,16 @@ PLANS: Mapping[str, Plan] = {
     ),
     "reports that are older than the topic": Plan(
         Setup((Record(1, 1), Record(1, 2), Record(2, 2)), left_out=RARE - {"commit", "recreate"}, first_timestamp=2), 4
+    ),
+    "answers that lack something": Plan(
+        Setup(
+            (Record(1, 1), Record(2, 2)),
+            prefix=(("grow", ()), ("assign", ())),
+            left_out=RARE - {"truncate"},
+            first_timestamp=2,
+            parts=get_args(Part),
+        ),
+        5,
     ),
 }
 
@@ -453,6 +507,11 @@ class Explorer(NamedActions[World]):
             yield "grow", ()
         yield "fetch", ()
         yield "look_at_cache", ()
-        yield ("ask", ()) if world.question is None else ("answer", ())
+        if world.question is None:
+            yield "ask", ()
+        else:
+            yield "answer", ()
+            for part in self.setup.parts:
+                yield "answer", (part,)
         yield ("shut", ()) if world.is_open else ("open", ())
         yield "forget", ()

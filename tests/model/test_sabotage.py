@@ -39,7 +39,14 @@ NOTICED = {
     "trusts its memory": Noticed("Safety", "two owners, the first one's record is late", 5),
     "trusts the mapping": Noticed("Safety", "two owners, the first one's record is late"),
     "forgets a start": Noticed("Progress", "two owners"),
+    "believes a late answer": Noticed("Progress", "published offsets", 4),
+    "takes a part for the whole": Noticed("Progress", "answers that lack something"),
 }
+OLD = {
+    "never takes an end back": Noticed("Progress", "a log that is truncated"),
+    "believes an earlier topic": Noticed("Progress", "reports that are older than the topic", 4),
+}
+"""What the package did once."""
 
 
 def test_all_are_listed() -> None:
@@ -47,10 +54,10 @@ def test_all_are_listed() -> None:
     assert set(NOTICED) | TIMING == set(SABOTAGES)
 
 
-@pytest.mark.parametrize("name", NOTICED)
+@pytest.mark.parametrize("name", [*NOTICED, *OLD])
 def test_the_model_notices(name: str) -> None:
     """The exploration finds a sequence of actions that breaks the promise, and none without the sabotage."""
-    noticed = NOTICED[name]
+    noticed = {**NOTICED, **OLD}[name]
     with sabotaged(name):
         search: Explorer | leaders.Explorer | owners.Explorer
         if noticed.plan in PLANS:

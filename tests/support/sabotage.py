@@ -24,9 +24,11 @@ from arroyo_sync.gate.partition_buffer import PartitionBuffer
 from arroyo_sync.gate.partition_buffers import PartitionBuffers
 from arroyo_sync.gate.strategy import SynchronizedStrategy
 from arroyo_sync.leaders import published_offset as claim
+from arroyo_sync.leaders.assigned_partitions import AssignedPartitions, Question
 from arroyo_sync.leaders.commit_log.publishing.publish_step import PublishStep
 from arroyo_sync.leaders.commit_log.publishing.publisher import CommitLogPublisher
 from arroyo_sync.leaders.commit_report import CommitReport
+from arroyo_sync.leaders.verification import LOG_END_UNKNOWN, KnownEnd
 from tests.support.old_behaviour import OLD_BEHAVIOURS, Patch
 
 VARIABLE = "ARROYO_SYNC_SABOTAGE"
@@ -233,6 +235,27 @@ def _forgets_a_start() -> list[Patch]:
     return [Patch(PublishStep, "uncommitted_starts", {})]
 
 
+def _believes_a_late_answer() -> list[Patch]:
+    """An answer counts for what was assigned, or published, since the question."""
+    apply_answer = AssignedPartitions.apply_answer
+
+    def believing(assigned: Any, key: Any, answer: Any, question: Question, log_ends: Any) -> Any:
+        return apply_answer(assigned, key, answer, question._replace(epoch=assigned.epoch), log_ends)
+
+    return [Patch(AssignedPartitions, "apply_answer", believing)]
+
+
+def _takes_a_part_for_the_whole() -> list[Patch]:
+    """Where nobody says where the commit log ends, nothing was in it."""
+    take_first_answer = KnownEnd.take_first_answer
+
+    def take(known_end: KnownEnd, answer: Any, log_ends: Mapping[int, int]) -> bool:
+        known = {partition: 0 if end == LOG_END_UNKNOWN else end for partition, end in log_ends.items()}
+        return take_first_answer(known_end, answer, known)
+
+    return [Patch(KnownEnd, "take_first_answer", take)]
+
+
 SABOTAGES: Mapping[str, Callable[[], list[Patch]]] = {
     "off by one": _off_by_one,
     "forgets a partition in a rebalance": _forgets_a_partition,
@@ -251,6 +274,8 @@ SABOTAGES: Mapping[str, Callable[[], list[Patch]]] = {
     "trusts its memory": _trusts_its_memory,
     "trusts the mapping": _trusts_the_mapping,
     "forgets a start": _forgets_a_start,
+    "believes a late answer": _believes_a_late_answer,
+    "takes a part for the whole": _takes_a_part_for_the_whole,
 }
 """Breaks that the model knows of."""
 EVERY: Mapping[str, Callable[[], list[Patch]]] = {**SABOTAGES, **OLD_BEHAVIOURS}

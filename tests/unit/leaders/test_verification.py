@@ -201,3 +201,20 @@ def test_an_answer_counts_until_all_of_the_commit_log_was_asked_about() -> None:
     assert known_end.is_older_than_answer(1, 10**9)
     assert known_end.take_first_answer(PartitionRange(0, 900, FIRST_WRITTEN), {0: LOG_END, 1: 5})
     assert not known_end.is_older_than_answer(1, 5)
+
+
+@pytest.mark.parametrize(
+    ("first", "counts"),
+    [
+        pytest.param(PartitionRange(0, 900, FIRST_WRITTEN), PartitionRange(0, 950, FIRST_WRITTEN), id="of a message"),
+        pytest.param(EMPTY, UNDATED_ANSWER._replace(end=950), id="of an empty partition"),
+    ],
+)
+def test_a_first_message_stays_known_where_all_else_is_asked_again(
+    first: PartitionRange, counts: PartitionRange
+) -> None:
+    """Else what it has verified would be in doubt again. But that there was none says nothing of one that has come."""
+    known_end = KnownEnd()
+    known_end.take_first_answer(first, {0: LOG_END_UNKNOWN})
+    assert known_end.take_first_answer(UNDATED_ANSWER._replace(end=950), {0: LOG_END})
+    assert (known_end.answer, known_end.log_ends) == (counts, {0: LOG_END})
