@@ -7,7 +7,7 @@ can be computed anew.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -142,8 +142,9 @@ class Judge:
         if offset is None or offset <= self.partitions[partition].end:
             leader.last_possible = offset
 
-    def broker_told_ends(self) -> None:
-        for watched in self.partitions.values():
+    def broker_told_ends(self, partitions: Collection[int]) -> None:
+        for index in partitions:
+            watched = self.partitions[index]
             if watched.is_assigned:
                 watched.reach = watched.end
                 for leader in watched.leaders.values():

@@ -341,9 +341,9 @@ class ModelSource(RemoteOffsetSource):
         self.leaders.apply([report], 0.0)
 
     def judge(self, ends: Mapping[int, int]) -> None:
-        """The broker's answer, to a question just sent."""
+        """What the brokers answer, to a question about all partitions that was just sent."""
         answers = {(TOPIC.name, index): PartitionRange(0, end) for index, end in ends.items()}
-        self.leaders.apply_answers(answers, self.leaders.begin_question(answers), {})
+        self.leaders.apply_answers(answers, self.leaders.begin_question(self.leaders.assigned()), {})
 
     def die(self) -> None:
         self.cause = RuntimeError("died")

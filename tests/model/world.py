@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -216,10 +216,11 @@ class World:
         self.judge.published(partition, group, offset)
         self.source.note(partition, group, offset)
 
-    def ask_brokers(self) -> None:
-        """The source asks where the partitions end, as it does when it doubts an offset."""
-        self.judge.broker_told_ends()
-        self.source.judge(self.brokers.ends)
+    def ask_brokers(self, silent: Collection[int] = ()) -> None:
+        """The source asks where the partitions end, as it does when it doubts an offset; of some nobody answers."""
+        ends = {index: end for index, end in self.brokers.ends.items() if index not in silent}
+        self.judge.broker_told_ends(ends)
+        self.source.judge(ends)
 
     def die(self) -> None:
         self.judge.source_died()

@@ -102,9 +102,10 @@ class Follower(RuleBasedStateMachine):
         if group in self.world.groups:
             self.world.publish(partition, group, end if isinstance(offset, str) else offset)
 
-    @rule()
-    def source_asks_brokers(self) -> None:
-        self.world.ask_brokers()
+    @rule(silent=st.just(frozenset()) | some_partitions)
+    def source_asks_brokers(self, silent: frozenset[int] = frozenset()) -> None:
+        """Those of some partitions may be away."""
+        self.world.ask_brokers(silent)
 
     @rule(
         messages=st.lists(st.one_of(some_partition, st.none()), min_size=1, max_size=12),
