@@ -93,7 +93,11 @@ def the_user_s_received_timestamps(_: pytest.MonkeyPatch) -> None:
 
 @site
 def a_producer(_: pytest.MonkeyPatch) -> None:
-    publisher_of(worker_dies).step(lambda offsets, force=False: None, {EVENTS[0]: 1})
+    publisher = publisher_of(worker_dies)
+    try:
+        publisher.step(lambda offsets, force=False: None, {EVENTS[0]: 1})
+    finally:
+        publisher._writer.stop()
 
 
 @site
