@@ -24,6 +24,7 @@ class Storage:
     """What is in a formatted folder: whose it is, and the levels of Kafka's features."""
 
     files: Mapping[str, bytes]
+    """By path in the folder: from Kafka 4.4 on there is a folder in it."""
 
     @classmethod
     def of(cls, jars: Path, choices: Sequence[str], make: Callable[[Path], None]) -> Storage:
@@ -34,7 +35,8 @@ class Storage:
         """
         digest = hashlib.sha256("\n".join(choices).encode()).hexdigest()[:8]
         folder = make_once(jars.with_name(f"{jars.name}-storage-{digest}"), make)
-        return cls({file.name: file.read_bytes() for file in folder.iterdir()})
+        files = [each for each in folder.rglob("*") if each.is_file()]
+        return cls({str(file.relative_to(folder)): file.read_bytes() for file in files})
 
     def write(self, folder: Path, node_id: int, cluster_id: str) -> None:
         """Make the folder another broker's, or the same one's in another cluster. Two may not have the same ids.
@@ -46,6 +48,7 @@ class Storage:
             identity = re.sub(rf"(?m)^{re.escape(name)}=.*$", f"{name}={value}", identity)
         folder.mkdir(exist_ok=True)
         for name, contents in {**self.files, _IDENTITY: identity.encode()}.items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(contents)
 
 
