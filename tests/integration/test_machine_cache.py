@@ -46,13 +46,15 @@ def test_one_that_fails_leaves_nothing_and_the_next_one_tries_again(tmp_path: Pa
 
 
 def test_other_choices_have_another_storage(tmp_path: Path) -> None:
-    """It is read as the tool has made it, and written as another broker's."""
+    """It is read as the tool has made it, and written as another broker's; also what lies in a folder in it."""
 
     def storage(*choices: str) -> Storage:
         def make(folder: Path) -> None:
             runs.append(choices)
             folder.mkdir()
             (folder / "meta.properties").write_text(f"node.id=7\ncluster.id=tools\nchoices={choices}\n")
+            (folder / "metadata").mkdir()
+            (folder / "metadata" / "checkpoint").write_text("levels")
 
         return Storage.of(tmp_path / "kafka-4", choices, make)
 
@@ -62,3 +64,4 @@ def test_other_choices_have_another_storage(tmp_path: Path) -> None:
     assert plain == again != other
     plain.write(tmp_path / "data", 2, "ours")
     assert (tmp_path / "data" / "meta.properties").read_text() == "node.id=2\ncluster.id=ours\nchoices=()\n"
+    assert (tmp_path / "data" / "metadata" / "checkpoint").read_text() == "levels"

@@ -48,8 +48,9 @@ class Storage:
             identity = re.sub(rf"(?m)^{re.escape(name)}=.*$", f"{name}={value}", identity)
         folder.mkdir(exist_ok=True)
         for name, contents in {**self.files, _IDENTITY: identity.encode()}.items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_bytes(contents)
+            file = folder / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(contents)
 
 
 def new_id() -> str:
