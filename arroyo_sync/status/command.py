@@ -27,6 +27,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from arroyo_sync.core.errors import ArroyoSyncError, ConfigurationError, SourceDied
+from arroyo_sync.kafka.errors import kafka_error_of
 from arroyo_sync.kafka.redaction import keep_secrets, without_secrets
 from arroyo_sync.leaders.commit_log.log_topic import WAIT_ADVICE
 from arroyo_sync.status.answers.log_records import (
@@ -368,8 +369,8 @@ def _flush_errors() -> None:
 
 def _describe(error: Exception) -> str:
     """What went wrong, in words."""
-    if isinstance(error, KafkaException) and error.args and hasattr(error.args[0], "str"):
-        return str(error.args[0].str())
+    if isinstance(error, KafkaException) and (held := kafka_error_of(error)) is not None:
+        return held.str()
     if isinstance(error, SourceDied):
         cause = error.__cause__
         return _describe(cause) if isinstance(cause, Exception) else str(error)
