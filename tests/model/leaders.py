@@ -211,8 +211,7 @@ class World:
         self.real.apply_answers({} if lacks == "partition" else {KEY: answer}, question, log_ends)
         if lacks == "partition":
             return
-        received_since = self.received if self.received != received else 0
-        self.shown_end = max(self.end, received_since)
+        self.shown_end = max(self.end, self.received if self.received != received else 0)
         if not self.is_assigned or asked < self.trusted_since:
             return
         if self.end < known:
@@ -294,13 +293,11 @@ class World:
             group.in_force, group.doubts = None, []
             return
         answer = self.answer_before
-        is_beyond = answer is not None and self._is_older(group.newest, answer) and group.offset > answer.end
-        may_be_younger = answer is not None and math.isinf(answer.log_end) and group.newest.timestamp >= 0
-        if answer is None or self._is_suspect(group, answer) or (is_beyond and may_be_younger):
+        if answer is None or self._is_suspect(group, answer) or self._may_be_younger(group, answer):
             group.waits, group.doubts = True, []
             if group.in_force is not None:
                 group.in_force = min(group.in_force, group.offset)
-        elif is_beyond:
+        elif self._is_beyond(group, answer):
             group.in_force, group.doubts, group.is_refuted = None, [], True
         elif group.offset <= self.reach:
             group.in_force, group.doubts = group.offset, []
@@ -310,6 +307,17 @@ class World:
 
     def _is_older(self, record: Record, answer: Answer) -> bool:
         return record.moment < (self.trusted_since if record.timestamp < 0 else answer.log_end)
+
+    def _is_beyond(self, group: Group, answer: Answer) -> bool:
+        """An older report of an offset that wasn't reached."""
+        assert group.newest is not None
+        assert group.offset is not None
+        return self._is_older(group.newest, answer) and group.offset > answer.end
+
+    def _may_be_younger(self, group: Group, answer: Answer) -> bool:
+        """One that only counts as older, since nobody says where the commit log ends."""
+        assert group.newest is not None
+        return self._is_beyond(group, answer) and math.isinf(answer.log_end) and group.newest.timestamp >= 0
 
     def _is_suspect(self, group: Group, answer: Answer) -> bool:
         """An older report of messages that weren't there: the group's own commit would show that they were."""
