@@ -28,6 +28,19 @@ def switch_interval() -> Iterator[Callable[[], None]]:
     sys.setswitchinterval(before)
 
 
+class BegunThreads:
+    """The threads that were begun since this was made, and live.
+
+    How many a process has says nothing in a test: those of an earlier one may end meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._before = frozenset(threading.enumerate())
+
+    def __call__(self) -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread not in self._before]
+
+
 @contextmanager
 def repeated(call: Callable[[], None], seconds: float, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
     """Call it again and again, so many seconds apart, on a thread of its own, which is waited for at the end."""

@@ -23,6 +23,7 @@ from arroyo_sync.observe import monitor
 from arroyo_sync.observe.stalls import Stall, WaitsFor
 from arroyo_sync.testing import ManualSource, RecordingStep
 from tests.support.sentry_transport import CatchingTransport, sentry
+from tests.support.threads import BegunThreads
 
 TOPIC = Topic("events")
 KEY = ("events", 0)
@@ -131,10 +132,6 @@ def make() -> Iterator[Callable[..., World]]:
         world.factory.shutdown()
 
 
-def monitors() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "arroyo-sync monitor"]
-
-
 def test_a_snapshot_shows_offsets_what_is_held_and_what_every_leader_published(make: Callable[..., World]) -> None:
     """Also a leader that published nothing, and how old the others' announcements are."""
     world = make(TellingSource(now=1000.0), monitor_interval=None)
@@ -236,11 +233,11 @@ def test_a_source_that_tells_nothing_of_itself_leaves_that_unknown(make: Callabl
 def test_the_monitor_lives_from_the_first_poll_to_the_shutdown(make: Callable[..., World]) -> None:
     """It begins with the source, not in a constructor, and ends with it."""
     world = make(monitor_interval=3600.0)
-    assert monitors() == []
+    begun = BegunThreads()
     world.processor._run_once()
-    assert len(monitors()) == 1
+    assert [thread.name for thread in begun()] == ["arroyo-sync monitor"]
     world.processor._shutdown()
-    assert monitors() == []
+    assert begun() == []
     assert world.source.is_stopped
     assert world.steps.is_shut_down
 
@@ -388,6 +385,7 @@ def test_a_death_is_told_though_the_monitor_hangs(
         hangs.set()
         assert goes_on.wait(10)
 
+    begun = BegunThreads()
     world = make(stalled_after=300.0, on_stall=hang, stop_timeout=0.01)
     world.source.set_remote_offset(*KEY, 2)
     world.run_until_held(3)
@@ -396,7 +394,7 @@ def test_a_death_is_told_though_the_monitor_hangs(
     assert hangs.wait(10)
     world.source.die(RuntimeError("no more"))
     end(world)
-    (thread,) = monitors()
+    (thread,) = begun()
     goes_on.set()
     thread.join(10)
     assert told(transport) == ["stall", "source-died"]

@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import confluent_kafka
 import pytest
@@ -48,6 +48,39 @@ def consumer() -> Iterator[KafkaConsumer]:
     consumer = KafkaConsumer(CONFIGURATION)
     yield consumer
     consumer.close()
+
+
+class _Client(confluent_kafka.Consumer):
+    """Notes what Arroyo subscribes with."""
+
+    callbacks: dict[str, Any]
+
+    def subscribe(self, topics: list[str], **callbacks: Any) -> None:  # type: ignore[override]
+        self.callbacks = {**callbacks, "topics": topics}
+
+
+ClientKind = TypeVar("ClientKind", bound=_Client)
+
+
+class PutClient(Protocol):
+    def __call__(self, kind: type[ClientKind]) -> ClientKind: ...
+
+
+@pytest.fixture
+def put_client(consumer: KafkaConsumer) -> Iterator[PutClient]:
+    """Puts a client of this kind into the consumer, which has its own back at the end. Both are closed then."""
+    clients: list[_Client] = []
+    with pytest.MonkeyPatch.context() as patched:
+
+        def put(kind: type[ClientKind]) -> ClientKind:
+            client = kind({"group.id": "follower"})
+            clients.append(client)
+            patched.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], client)
+            return client
+
+        yield put
+    for client in clients:
+        client.close()
 
 
 def test_the_installed_arroyo_has_them_all(consumer: KafkaConsumer) -> None:
@@ -104,9 +137,7 @@ class _Proxy:
         return getattr(self._behind, name)
 
 
-def test_what_is_put_into_a_consumer_goes_past_a_proxy(
-    consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_put_into_a_consumer_goes_past_a_proxy(consumer: KafkaConsumer, put_client: PutClient) -> None:
     """On the proxy it would change nothing, if it can be set there at all."""
     name = arroyo_consumer.PRIVATE_ATTRIBUTES[4]
     before = getattr(consumer, name)
@@ -114,8 +145,7 @@ def test_what_is_put_into_a_consumer_goes_past_a_proxy(
     arroyo_consumer.wait_for_added_partitions(proxy)
     assert getattr(consumer, name) != before
     assert getattr(consumer, name).__wrapped__ == before
-    client = _Client({"group.id": "follower"})
-    monkeypatch.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], client)
+    client = put_client(_Client)
     with arroyo_consumer.declining_assignments(proxy, lambda: True):
         consumer.subscribe([EVENTS])
     assert arroyo_consumer.client_of(consumer) is client
@@ -243,21 +273,10 @@ class TestAddedPartition:
         assert vars(consumer) == before
 
 
-class _Client(confluent_kafka.Consumer):
-    """Notes what Arroyo subscribes with."""
-
-    callbacks: dict[str, Any]
-
-    def subscribe(self, topics: list[str], **callbacks: Any) -> None:  # type: ignore[override]
-        self.callbacks = {**callbacks, "topics": topics}
-
-
 class TestDecliningAssignments:
     """Real brokers, and a consumer that would never close: ``tests/integration/test_rebalance.py``."""
 
-    def test_an_assignment_while_it_closes_asks_nothing(
-        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_an_assignment_while_it_closes_asks_nothing(self, consumer: KafkaConsumer, put_client: PutClient) -> None:
         """Before, it is Arroyo's."""
         asked: list[list[TopicPartition]] = []
 
@@ -267,8 +286,7 @@ class TestDecliningAssignments:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
         is_closing = [False]
-        client = Client({"group.id": "follower"})
-        monkeypatch.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], client)
+        client = put_client(Client)
         with arroyo_consumer.declining_assignments(consumer, lambda: is_closing[0]):
             consumer.subscribe([EVENTS])
         assert arroyo_consumer.client_of(consumer) is client
@@ -281,12 +299,11 @@ class TestDecliningAssignments:
         assert asked == [partitions]
 
     def test_what_was_declined_is_revoked_without_a_warning(
-        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, consumer: KafkaConsumer, put_client: PutClient, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Arroyo warns of each partition that it doesn't know. What it knows, it is told of."""
         is_closing = [False]
-        client = _Client({"group.id": "follower"})
-        monkeypatch.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], client)
+        client = put_client(_Client)
         revoked: list[list[Partition]] = []
         with arroyo_consumer.declining_assignments(consumer, lambda: is_closing[0]):
             consumer.subscribe([EVENTS], on_revoke=lambda partitions: revoked.append(list(partitions)))
@@ -318,7 +335,7 @@ class TestHandingOutRebalances:
     """Real brokers: ``tests/integration/test_rebalance.py``, though what it is for is too rare for a test."""
 
     def test_what_is_queued_comes_before_the_closing_and_no_message_is_in_its_way(
-        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
+        self, consumer: KafkaConsumer, put_client: PutClient
     ) -> None:
         calls: list[object] = []
         queued: list[object] = ["an assignment", "an error", None, "what comes later"]
@@ -334,12 +351,12 @@ class TestHandingOutRebalances:
                 calls.append(timeout)
                 return queued.pop(0)
 
-        monkeypatch.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], Client({"group.id": "follower"}))
+        put_client(Client)
         arroyo_consumer.hand_out_rebalances(consumer)
         assert calls == [[3], 0, 0, 0]
 
     def test_an_error_that_a_callback_raises_leaves_none_in_the_queue(
-        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
+        self, consumer: KafkaConsumer, put_client: PutClient
     ) -> None:
         """The next one would come out of the closing, which would not be done then. The first is raised at the end."""
         first, second = KafkaException("refused"), KafkaException("refused again")
@@ -352,13 +369,13 @@ class TestHandingOutRebalances:
                     raise event
                 return event
 
-        monkeypatch.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], Client({"group.id": "follower"}))
+        put_client(Client)
         with pytest.raises(KafkaException) as raised:
             arroyo_consumer.hand_out_rebalances(consumer)
         assert (raised.value, queued) == (first, [])
 
     def test_a_client_that_never_has_done_is_closed_all_the_same(
-        self, consumer: KafkaConsumer, monkeypatch: pytest.MonkeyPatch
+        self, consumer: KafkaConsumer, put_client: PutClient
     ) -> None:
         polls: list[float | None] = []
 
@@ -367,7 +384,7 @@ class TestHandingOutRebalances:
                 polls.append(timeout)
                 return "an error"
 
-        monkeypatch.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], Client({"group.id": "follower"}))
+        put_client(Client)
         arroyo_consumer.hand_out_rebalances(consumer)
         assert len(polls) == 1_000
 

@@ -23,6 +23,7 @@ from arroyo_sync.observe.stalls import Stall
 from arroyo_sync.observe.verdict import Grade, Verdict
 from arroyo_sync.observe.waits import WAITING_AFTER_SECONDS, Survey
 from tests.support.metrics_backend import RecordingMetrics
+from tests.support.threads import BegunThreads
 
 WAITING = PartitionSnapshot("events", 3, 50, 50, high_watermark=100, leaders=(LeaderSnapshot("writers", 50),))
 DONE = PartitionSnapshot("events", 3, 100, 100, high_watermark=100, leaders=(LeaderSnapshot("writers", 100),))
@@ -413,12 +414,13 @@ def test_what_no_broker_tells_is_asked_for_at_every_look(follower: Follower) -> 
 
 def test_it_looks_by_itself_on_a_thread_of_its_own_until_it_is_stopped(follower: Follower) -> None:
     """A named daemon thread, which ends."""
+    begun = BegunThreads()
     monitor = follower.monitor(interval=0.001)
     monitor.start()
     monitor.start()
     assert follower.looked.wait(10)
-    threads = [thread for thread in threading.enumerate() if thread.name == "arroyo-sync monitor"]
-    assert [thread.daemon for thread in threads] == [True]
+    threads = begun()
+    assert [(thread.name, thread.daemon) for thread in threads] == [("arroyo-sync monitor", True)]
     assert follower.was_asked.wait(10)
     monitor.stop(10)
     assert not threads[0].is_alive()

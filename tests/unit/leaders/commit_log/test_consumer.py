@@ -23,6 +23,7 @@ from arroyo_sync.leaders.group_offsets import GroupOffsetsSource
 from arroyo_sync.leaders.offset_source import OffsetSource
 from arroyo_sync.observe.snapshot import Snapshot
 from tests.support.fakes import Clock
+from tests.support.threads import BegunThreads
 
 CONFIGURATION = {"bootstrap.servers": "127.0.0.1:1"}
 TIMEOUT_SECONDS = 30.0
@@ -102,9 +103,9 @@ def test_a_source_keeps_the_contract(make: Make) -> None:
 @BOTH
 def test_the_constructor_starts_nothing(make: Make) -> None:
     """No thread, no connection; and a source that was never started can be stopped."""
-    before = threading.active_count()
+    begun = BegunThreads()
     source = make()
-    assert threading.active_count() == before
+    assert begun() == []
     statistics = source.statistics()
     assert (statistics.alive, statistics.ready, statistics.read) == (False, False, 0)
     assert (statistics.rewinds, statistics.impossible, statistics.unverified) == (0, 0, 0)
@@ -115,16 +116,16 @@ def test_the_constructor_starts_nothing(make: Make) -> None:
     with pytest.raises(SourceDied, match="was stopped"):
         source.check()
     source.start(SynchronizedPartitionStateManager())
-    assert threading.active_count() == before
+    assert begun() == []
 
 
 @BOTH
 def test_threads_are_named_daemons_and_end_at_stop(make: Make) -> None:
     """Arroyo may skip `shutdown`, and the process must end all the same."""
     source = make()
-    others = set(threading.enumerate())  # of tests before this one, some of which leave a daemon to end by itself
+    begun = BegunThreads()
     source.start(SynchronizedPartitionStateManager())
-    threads = set(threading.enumerate()) - others
+    threads = begun()
     assert sorted(thread.name.partition(":")[0] for thread in threads) == ["arroyo-sync checks", "arroyo-sync reader"]
     assert all(thread.daemon for thread in threads)
     source.start(source._manager)  # type: ignore[arg-type]

@@ -46,6 +46,7 @@ from tests.support.leader import (
     log_handler_that_raises,
     make_future,
 )
+from tests.support.threads import BegunThreads
 
 
 @pytest.fixture(params=[make_future, SimpleProducerFuture], ids=["Future", "SimpleProducerFuture"])
@@ -839,9 +840,9 @@ def test_the_thread_ends_with_the_step(end: str) -> None:
     """Each assignment makes a step, so a thread that stayed would be a leak."""
     leader = Leader(make_future, clock=time.monotonic)
     leader.producer.delivers_at_once = True
-    before = threading.enumerate()
+    begun = BegunThreads()
     leader.commit(0, 1)
-    (thread,) = set(threading.enumerate()) - set(before)
+    (thread,) = begun()
     assert thread.name == "arroyo-sync-publish-commit-log"
     assert thread.daemon, "a leader that ends without a join isn't kept alive by it"
     if end == "join":
@@ -940,14 +941,14 @@ def test_a_thread_that_began_as_a_worker_of_the_pipeline_died_ends_with_its_step
     leader: Leader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was forgotten, and the next commit began another one."""
-    before = threading.enumerate()
+    begun = BegunThreads()
     with monkeypatch.context() as patched:
         worker_dies_as_threads_start(patched)
         with pytest.raises(ChildProcessTerminated):
             leader.commit(0, 1)
     leader.commit(0, 2)
     assert leader.producer.take() == [(0, 2)]
-    (thread,) = set(threading.enumerate()) - set(before)
+    (thread,) = begun()
     leader.step.terminate()
     assert not thread.is_alive()
 
@@ -1052,10 +1053,10 @@ def test_a_thread_that_always_fails_rests_in_between_and_ends_with_its_step(monk
 
 def test_a_step_that_commits_nothing_starts_no_thread() -> None:
     """Constructors start nothing."""
-    before = threading.active_count()
+    begun = BegunThreads()
     leader = Leader(make_future)
     leader.step.poll()
-    assert threading.active_count() == before
+    assert begun() == []
 
 
 class NotedLock:

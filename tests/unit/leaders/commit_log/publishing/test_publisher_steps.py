@@ -39,7 +39,7 @@ from tests.support.leader import (
     log_handler_that_raises,
     make_future,
 )
-from tests.support.threads import PATIENCE_SECONDS
+from tests.support.threads import PATIENCE_SECONDS, BegunThreads
 
 NO_ANSWER = KafkaError(KafkaError._TIMED_OUT)
 REFUSED = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
@@ -1012,11 +1012,11 @@ def test_without_a_way_to_ask_nobody_is_asked(
     make_leader: Callable[..., Leader], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A producer that doesn't tell its settings, and no other settings: no thread, no id, and one line that says so."""
-    before = threading.active_count()
+    begun = BegunThreads()
     leader = make_leader(can_ask=False)
     leader.assign({})
     leader.end()
-    assert threading.active_count() == before
+    assert begun() == []
     leader.assign({0: 10})
     assert headers(leader.producer.payloads[-1]) == {}
     assert caplog.messages == [
@@ -1516,13 +1516,13 @@ def test_a_thread_that_began_as_a_worker_of_the_pipeline_died_is_the_only_one_th
     leader = make_leader(knows_id=False)
     questions = leader.publisher._questions
     assert questions is not None
-    before = threading.enumerate()
+    begun = BegunThreads()
     with monkeypatch.context() as patched:
         worker_dies_as_threads_start(patched)
         with pytest.raises(ChildProcessTerminated):
             questions.ask(["events"], [], {})
     questions.ask(["events"], [], {})
-    assert len(set(threading.enumerate()) - set(before)) == 1
+    assert len(begun()) == 1
     asker.may_tell_ids.set()
     leader.wait_for_answer()
 
