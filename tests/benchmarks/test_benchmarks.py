@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -217,10 +218,11 @@ with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(
         counts.append(count_connections(os.getpid()))
 print(counts, count_connections(os.getpid()))
 """  # a process of its own: other tests' clients may connect at any time
-    output = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
-    ).stdout
-    assert output == "[0, 2] 0\n"
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        output = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+    assert output == "[0, 2] 0\n", "and none of another process"
 
 
 def test_a_follower_without_kafka_holds_what_its_leaders_have_not_committed() -> None:
