@@ -41,9 +41,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 LONG_FILES = (
+    "tests/unit/test_quickstart.py",
     "tests/unit/test_examples.py",
-    "tests/properties/test_follower.py",
     "tests/unit/test_stored_first.py",
+    "tests/properties/test_follower.py",
     "tests/integration/test_packages.py",
     "tests/model/test_two_partitions.py",
 )
@@ -69,7 +70,9 @@ def pytest_collection(session: pytest.Session) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a real Kafka, so that ``-m "not kafka"`` runs the rest; and begin with the longest files."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG_FILES))
+    items.sort(
+        key=lambda item: LONG_FILES.index(item.location[0]) if item.location[0] in LONG_FILES else len(LONG_FILES)
+    )
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if {"kafka", "kafka_cluster", "java_and_maven"} & fixtures:
