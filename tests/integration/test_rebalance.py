@@ -89,6 +89,7 @@ def test_no_loss_when_a_member_joins_and_leaves_while_messages_are_held(
     assert kafka.committed_offsets(group, topic) == dict.fromkeys(range(PARTITIONS), PER_PARTITION)
 
 
+@pytest.mark.kip848
 def test_a_partition_that_is_added_doesn_t_end_a_follower_of_the_new_protocol(
     kafka: Kafka, topic_name: Callable[..., str]
 ) -> None:
