@@ -49,7 +49,7 @@ class Storage:
         folder.mkdir(exist_ok=True)
         for name, contents in {**self.files, _IDENTITY: identity.encode()}.items():
             file = folder / name
-            file.parent.mkdir(exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(contents)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import confluent_kafka
 import pytest
@@ -59,11 +59,7 @@ class _Client(confluent_kafka.Consumer):
         self.callbacks = {**callbacks, "topics": topics}
 
 
-ClientKind = TypeVar("ClientKind", bound=_Client)
-
-
-class PutClient(Protocol):
-    def __call__(self, kind: type[ClientKind]) -> ClientKind: ...
+PutClient = Callable[[type[_Client]], _Client]
 
 
 @pytest.fixture
@@ -72,7 +68,7 @@ def put_client(consumer: KafkaConsumer) -> Iterator[PutClient]:
     clients: list[_Client] = []
     with pytest.MonkeyPatch.context() as patched:
 
-        def put(kind: type[ClientKind]) -> ClientKind:
+        def put(kind: type[_Client]) -> _Client:
             client = kind({"group.id": "follower"})
             clients.append(client)
             patched.setattr(consumer, arroyo_consumer.PRIVATE_ATTRIBUTES[0], client)
